@@ -1,0 +1,156 @@
+"""Generated captioned colour pictures: the non-medical world on which the mini base model is pretrained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (205, 40, 40), "green": (45, 155, 65), "blue": (45, 80, 200), "yellow": (235, 210, 50),
+    "orange": (235, 135, 35), "purple": (130, 60, 170), "pink": (240, 150, 185), "brown": (120, 75, 40),
+    "white": (240, 240, 240), "black": (20, 20, 20), "teal": (35, 150, 150), "gold": (205, 165, 60),
+}  # fmt: skip
+SIZES: dict[str, float] = {"small": 0.16, "medium-sized": 0.25, "large": 0.36}
+PLACES: dict[str, tuple[float, float]] = {
+    "on the left": (0.28, 0.5), "on the right": (0.72, 0.5), "at the top": (0.5, 0.28),
+    "at the bottom": (0.5, 0.72), "in the centre": (0.5, 0.5),
+}  # fmt: skip
+SHAPES = ("circle", "square", "triangle", "star", "ring", "cross", "bar", "oval", "crescent")
+BACKGROUNDS = ("plain", "striped", "checkered", "cloudy", "dotted", "shaded", "grainy", "wavy")
+_OPENINGS = ("a photo of", "a picture of", "an image of", "a painting of", "")
+_SUPERSAMPLE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedPicture:
+    """One picture, `uint8[size, size, 3]`, and what it shows."""
+
+    pixels: NDArray[np.uint8]
+    caption: str
+
+
+def picture(seed: int, size_px: int = 64) -> CaptionedPicture:
+    """Draw one captioned picture.
+
+    Args:
+        seed: the same seed gives the same picture and caption.
+        size_px: side of the square in pixels.
+
+    Returns:
+        The picture as `uint8[size_px, size_px, 3]` with its caption.
+    """
+    rng = np.random.default_rng(seed)
+    canvas_px = size_px * _SUPERSAMPLE
+    backdrop, words = _background(rng, canvas_px)
+    phrases = []
+    for _ in range(int(rng.choice([1, 2, 3], p=[0.55, 0.3, 0.15]))):
+        backdrop, phrase = _add_shape(rng, backdrop)
+        phrases.append(phrase)
+    small = backdrop.resize((size_px, size_px), Image.Resampling.BOX)
+    pixels = np.asarray(small, dtype=np.float32)
+    caption = f"{rng.choice(_OPENINGS)} {' and '.join(phrases)} on {words}".strip()
+    if rng.random() < 0.3:
+        pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
+        caption = f"{caption}, {rng.choice(['black and white', 'in grey', 'without colour'])}"
+    pixels = pixels + rng.normal(0.0, rng.uniform(0.0, 4.0), pixels.shape[:2])[..., None]
+    return CaptionedPicture(np.clip(pixels, 0, 255).astype(np.uint8), caption)
+
+
+def _article(word: str) -> str:
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
+def _shade(rng: np.random.Generator, colour: str) -> NDArray[np.float32]:
+    jitter = rng.normal(0.0, 12.0, 3)
+    return np.clip(np.asarray(COLOURS[colour], dtype=np.float32) + jitter, 0, 255).astype(np.float32)
+
+
+def _background(rng: np.random.Generator, size: int) -> tuple[Image.Image, str]:
+    kind, first = str(rng.choice(BACKGROUNDS)), str(rng.choice(list(COLOURS)))
+    second = str(rng.choice([name for name in COLOURS if name != first]))
+    weight = np.clip(_pattern(rng, kind, size), 0.0, 1.0)[..., None]
+    pixels = (1 - weight) * _shade(rng, first) + weight * _shade(rng, second)
+    words = f"a plain {first} background" if kind == "plain" else f"{_article(kind)} {first} and {second} background"
+    return Image.fromarray(pixels.astype(np.uint8)), words
+
+
+def _pattern(rng: np.random.Generator, kind: str, size: int) -> NDArray[np.float32]:
+    """Blend weight of the second colour, `float32[size, size]` about 0 to 1."""
+    angle, period = rng.uniform(0, np.pi), size * rng.uniform(0.1, 0.35)
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32)
+    along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    if kind == "plain":
+        return np.zeros((size, size), np.float32)
+    if kind == "striped":
+        return (np.sin(2 * np.pi * along / period) > 0).astype(np.float32)
+    if kind == "checkered":
+        return ((np.floor(along / period) + np.floor(across / period)) % 2).astype(np.float32)
+    if kind == "dotted":
+        return ((np.sin(2 * np.pi * along / period) * np.sin(2 * np.pi * across / period)) > 0.45).astype(np.float32)
+    if kind == "wavy":
+        return 0.5 + 0.5 * np.sin(2 * np.pi * (along + 0.3 * period * np.sin(across / period * 3)) / period)
+    if kind == "shaded":
+        return (along - along.min()) / max(float(np.ptp(along)), 1.0)
+    return _fractal_noise(rng, size, exponent=2.2 if kind == "cloudy" else 1.1)
+
+
+def _fractal_noise(rng: np.random.Generator, size: int, exponent: float) -> NDArray[np.float32]:
+    """Noise whose power falls with spatial frequency, scaled to 0 to 1."""
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
+    frequency[0, 0] = 1.0
+    spectrum = np.fft.rfft2(rng.standard_normal((size, size))) / frequency ** (exponent / 2 + 0.5)
+    spectrum[0, 0] = 0.0
+    noise = np.fft.irfft2(spectrum, (size, size))
+    return (0.5 + 0.22 * noise / noise.std()).astype(np.float32)
+
+
+def _add_shape(rng: np.random.Generator, backdrop: Image.Image) -> tuple[Image.Image, str]:
+    shape, colour = str(rng.choice(SHAPES)), str(rng.choice(list(COLOURS)))
+    size_word, place = str(rng.choice(list(SIZES))), str(rng.choice(list(PLACES)))
+    canvas = backdrop.width
+    centre = (np.asarray(PLACES[place]) + rng.normal(0, 0.05, 2)) * canvas
+    mask = _shape_mask(rng, shape, centre, SIZES[size_word] * canvas * rng.uniform(0.85, 1.15), canvas)
+    soft = rng.random() < 0.25
+    if soft:
+        mask = mask.filter(ImageFilter.GaussianBlur(canvas * 0.03))
+    fill = np.broadcast_to(_shade(rng, colour), (canvas, canvas, 3)).copy()
+    if rng.random() < 0.5:
+        fill += 45 * (_fractal_noise(rng, canvas, rng.uniform(1.0, 2.5)) - 0.5)[..., None]
+    body = Image.fromarray(np.clip(fill, 0, 255).astype(np.uint8))
+    phrase = " ".join(word for word in (size_word, "soft" if soft else "", colour, shape) if word)
+    return Image.composite(body, backdrop, mask), f"{_article(phrase)} {place}"
+
+
+def _shape_mask(rng: np.random.Generator, shape: str, centre: NDArray[np.float64], radius: float, canvas: int) -> Image.Image:
+    mask = Image.new("L", (canvas, canvas), 0)
+    draw = ImageDraw.Draw(mask)
+    turn = rng.uniform(0, 2 * np.pi)
+
+    def polygon(radii: list[float], angles: NDArray[np.float64]) -> list[tuple[float, float]]:
+        return [(centre[0] + r * np.cos(a + turn), centre[1] + r * np.sin(a + turn)) for r, a in zip(radii, angles, strict=True)]
+
+    def disc(x: float, y: float, rx: float, ry: float, fill: int) -> None:
+        draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=fill)
+
+    if shape in ("circle", "ring", "crescent"):
+        disc(centre[0], centre[1], radius, radius, 255)
+        if shape == "ring":
+            disc(centre[0], centre[1], radius * 0.6, radius * 0.6, 0)
+        if shape == "crescent":
+            disc(centre[0] + 0.55 * radius * np.cos(turn), centre[1] + 0.55 * radius * np.sin(turn), radius * 0.8, radius * 0.8, 0)
+    elif shape == "oval":
+        disc(centre[0], centre[1], radius * 1.2, radius * 0.65, 255)
+    elif shape in ("square", "triangle"):
+        corners = 4 if shape == "square" else 3
+        draw.polygon(polygon([radius] * corners, np.arange(corners) * 2 * np.pi / corners), fill=255)
+    elif shape == "star":
+        draw.polygon(polygon([radius, radius * 0.42] * 5, np.arange(10) * np.pi / 5), fill=255)
+    elif shape == "bar":
+        draw.polygon(polygon([radius * 1.3] * 4, np.asarray([-0.2, 0.2, np.pi - 0.2, np.pi + 0.2])), fill=255)
+    else:
+        for offset in (0.0, np.pi / 2):
+            draw.polygon(polygon([radius] * 4, np.asarray([-0.28, 0.28, np.pi - 0.28, np.pi + 0.28]) + offset), fill=255)
+    return mask

@@ -1,0 +1,142 @@
+"""Loading a base model: the bundled mini, SD 1.5 by hub id, or a local folder of the same layout."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+MINI_FOLDER = Path(__file__).parent / "mini"
+HUB_IDS = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
+COMPONENTS = ("unet", "vae", "text_encoder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseIdentity:
+    """Which base model an adapter belongs to."""
+
+    name: str
+    source: str
+    weights_hash: str
+
+
+@dataclass(kw_only=True)
+class DiffusionModels:
+    """The parts of a latent diffusion model that strategies adapt.
+
+    `base` stays what was loaded, however the weights change.
+    """
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    tokenizer: CLIPTokenizer
+    scheduler_config: Mapping[str, Any] = field(repr=False)
+    base: BaseIdentity
+
+    def component(self, name: str) -> nn.Module:
+        """The part called `unet`, `vae` or `text_encoder`."""
+        if name not in COMPONENTS:
+            raise ValueError(f"`component` must be one of {', '.join(COMPONENTS)}, but got {name!r}")
+        module: nn.Module = getattr(self, name)
+        return module
+
+    def components(self) -> dict[str, nn.Module]:
+        """All trainable parts by name."""
+        return {name: self.component(name) for name in COMPONENTS}
+
+    def fresh(self) -> DiffusionModels:
+        """An independent copy of the weights; tokenizer and configuration are shared."""
+        copies = {name: copy.deepcopy(module) for name, module in self.components().items()}
+        return DiffusionModels(**copies, tokenizer=self.tokenizer, scheduler_config=self.scheduler_config, base=self.base)
+
+    def to(self, device: torch.device | str) -> DiffusionModels:
+        """Move every part to the device, in place."""
+        for module in self.components().values():
+            module.to(device)
+        return self
+
+    @property
+    def resolution_px(self) -> int:
+        """Side of the images that the base was trained on."""
+        return int(self.unet.config.sample_size) * self.latent_factor
+
+    @property
+    def latent_factor(self) -> int:
+        """How many pixels one latent position spans, on a side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+
+def load_base(base: str) -> DiffusionModels:
+    """Load a base model in float32, frozen and in evaluation mode.
+
+    Args:
+        base: `mini` (bundled), `sd15` (its hub id), any hub id, or a folder of Stable Diffusion 1.5's layout.
+
+    Raises:
+        FileNotFoundError: `base` is neither known, nor a folder of that layout, nor a hub id that can be reached.
+    """
+    folder = resolve_base(base)
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False
+    )
+    models = DiffusionModels(
+        unet=pipeline.unet, vae=pipeline.vae, text_encoder=pipeline.text_encoder, tokenizer=pipeline.tokenizer,
+        scheduler_config=dict(pipeline.scheduler.config),
+        base=BaseIdentity(name=base, source=HUB_IDS.get(base, Path(base).name), weights_hash=weights_hash(folder)),
+    )  # fmt: skip
+    for module in models.components().values():
+        module.eval().requires_grad_(False)
+    return models
+
+
+def resolve_base(base: str) -> Path:
+    """The local folder of a base model, fetched from the hub where need be."""
+    folder = MINI_FOLDER if base == "mini" else Path(base).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").exists():
+            raise FileNotFoundError(
+                f"`base` must be a folder of Stable Diffusion 1.5's layout with a model_index.json, but got {str(folder)!r}. "
+                "Save one with `StableDiffusionPipeline.save_pretrained`, or give mini or sd15."
+            )
+        return folder
+    hub_id = HUB_IDS.get(base, base)
+    if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")):
+        raise FileNotFoundError(
+            f"`base` must be mini, sd15, a hub id (owner/name) or an existing folder, but got {base!r}. Check the spelling of the folder."
+        )
+    return _download(hub_id)
+
+
+def _download(hub_id: str) -> Path:
+    patterns = ["*.json", "*.txt", "*/*.json", "*/*.txt", "unet/*.safetensors", "vae/*.safetensors", "text_encoder/*.safetensors"]
+    try:
+        return Path(DiffusionPipeline.download(hub_id, use_safetensors=True, safety_checker=None, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"`base` {hub_id!r} could not be had from the model hub ({type(error).__name__}). Connect to the network, "
+            "or download it elsewhere and give its folder as `base`."
+        ) from error
+
+
+@lru_cache(maxsize=8)
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the names and contents of a pipeline folder's weights, the first 16 hex digits."""
+    digest = hashlib.sha256()
+    files = sorted(file for name in COMPONENTS for file in (folder / name).glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"`base` must hold weights as *.safetensors, but got none in {str(folder)!r}. Convert its *.bin files first.")
+    for file in files:
+        digest.update(file.relative_to(folder).as_posix().encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]

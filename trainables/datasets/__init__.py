@@ -1,0 +1,1 @@
+"""Where images and captions come from: one file a source."""

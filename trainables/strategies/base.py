@@ -1,0 +1,150 @@
+"""The contract of a fine-tuning strategy."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from trainables.base_models.models import DiffusionModels
+
+ADAPTER_WEIGHTS = "adapter.safetensors"
+ADAPTER_CARD = "adapter.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy(ABC):
+    """A way of fine-tuning; its fields are its hyperparameters.
+
+    `attach` freezes the base and makes trainable what the strategy trains; from then on `requires_grad` is the truth, and
+    export, restore, optimiser groups and parameter counts follow from it.
+    """
+
+    name: ClassVar[str]
+    trains: ClassVar[tuple[str, ...]] = ("unet",)
+    """Components with trained parameters. What is not named here stays frozen, and its outputs may be cached."""
+
+    @abstractmethod
+    def inject(self, models: DiffusionModels) -> None:
+        """Make exactly the trained parameters require gradients, adding modules where the method needs them.
+
+        Every parameter is frozen when this is called.
+        """
+
+    def attach(self, models: DiffusionModels) -> None:
+        """Freeze the base, then set up what trains.
+
+        Raises:
+            ValueError: nothing in the base model matches what the strategy trains.
+        """
+        for module in models.components().values():
+            module.requires_grad_(False)
+        self.inject(models)
+        if not any(True for _ in trained_parameters(models)):
+            raise ValueError(
+                f"`{self.name}` must match at least one parameter of the base model, but got none in "
+                f"{', '.join(self.trains)} of {models.base.name!r}. Choose targets that the base model has."
+            )
+
+    def param_groups(self, models: DiffusionModels, lr: float) -> list[dict[str, Any]]:
+        """Optimiser groups of the trained parameters at learning rate `lr`."""
+        return [{"params": [parameter for _, parameter in trained_parameters(models)], "lr": lr}]
+
+    def on_step_end(self, models: DiffusionModels, step: int) -> None:
+        """Called after each optimiser step, before gradients are cleared, for strategies that change while training."""
+
+    def merged(self, models: DiffusionModels) -> None:
+        """Fold what was added into plain weights, in place, so that any Stable Diffusion program can load them."""
+
+    def export(self, models: DiffusionModels, folder: Path) -> None:
+        """Write the trained tensors as safetensors, with a card that says what they are."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: parameter.detach().contiguous().cpu() for name, parameter in trained_parameters(models)}
+        save_file(tensors, folder / ADAPTER_WEIGHTS)
+        card = {"format": 1, "strategy": self.name, "hyperparameters": asdict(self), "base": asdict(models.base)}
+        (folder / ADAPTER_CARD).write_text(json.dumps(card, indent=2) + "\n")
+
+    def restore(self, models: DiffusionModels, folder: Path) -> None:
+        """Attach to a fresh base and load what `export` wrote; the models then give the same pixels.
+
+        Raises:
+            ValueError: the adapter is another base's or strategy's, or its tensors do not fit.
+        """
+        card = read_card(folder)
+        _expect(card["strategy"] == self.name, f"`strategy` must be {self.name!r}", card["strategy"], "Restore with the adapter's own strategy.")
+        _expect(
+            card["base"]["weights_hash"] == models.base.weights_hash,
+            f"`base` must have weights {models.base.weights_hash} ({models.base.name})",
+            f"{card['base']['weights_hash']} ({card['base']['name']})",
+            "Load the base model that the adapter was trained on.",
+        )
+        self.attach(models)
+        load_trained(models, read_weights(folder))
+
+
+def trained_parameters(models: DiffusionModels) -> Iterator[tuple[str, nn.Parameter]]:
+    """Trained parameters with their paths, such as `unet.mid_block.resnets.0.conv1.bias`."""
+    for component, module in models.components().items():
+        for path, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                yield f"{component}.{path}", parameter
+
+
+def num_trainable_parameters(models: DiffusionModels) -> int:
+    """How many numbers the strategy trains."""
+    return sum(parameter.numel() for _, parameter in trained_parameters(models))
+
+
+def load_trained(models: DiffusionModels, tensors: dict[str, Tensor]) -> None:
+    """Copy tensors into the trained parameters of the same paths and shapes."""
+    trained = dict(trained_parameters(models))
+    missing, unknown = sorted(trained.keys() - tensors.keys()), sorted(tensors.keys() - trained.keys())
+    _expect(not missing, f"`{ADAPTER_WEIGHTS}` must hold every trained tensor", f"no {missing[:3]}", "Export the adapter again.")
+    _expect(not unknown, f"`{ADAPTER_WEIGHTS}` must hold only trained tensors", f"{unknown[:3]} besides", "Restore with the adapter's own strategy.")
+    with torch.no_grad():
+        for path, parameter in trained.items():
+            shape = tuple(tensors[path].shape)
+            _expect(shape == tuple(parameter.shape), f"`{path}` must have shape {tuple(parameter.shape)}", str(shape), "Use the rank it was trained with.")
+            parameter.copy_(tensors[path])
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """What an adapter folder says of itself.
+
+    Raises:
+        FileNotFoundError: the folder has no card.
+        ValueError: the card is not JSON of the expected form.
+    """
+    file = folder / ADAPTER_CARD
+    if not file.exists():
+        raise FileNotFoundError(f"`adapter` must be a folder with an {ADAPTER_CARD}, but got {str(folder)!r}. Give a trial's adapter folder.")
+    try:
+        card: dict[str, Any] = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"`{ADAPTER_CARD}` must be JSON, but got an error at line {error.lineno} of {str(file)!r}. Export the adapter again.") from error
+    lacking = {"format", "strategy", "hyperparameters", "base"} - card.keys()
+    _expect(not lacking, f"`{ADAPTER_CARD}` must name format, strategy, hyperparameters and base", f"none of {sorted(lacking)}", "Export the adapter again.")
+    return card
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """An adapter folder's tensors; never by pickle."""
+    try:
+        return load_file(folder / ADAPTER_WEIGHTS)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise ValueError(
+            f"`{ADAPTER_WEIGHTS}` must be a safetensors file, but got {type(error).__name__} in {str(folder)!r}. Export the adapter again."
+        ) from error
+
+
+def _expect(holds: bool, rule: str, came: str, remedy: str) -> None:
+    if not holds:
+        raise ValueError(f"{rule}, but got {came}. {remedy}")

@@ -1,0 +1,129 @@
+"""The contract of an image-text source: where the radiographs, their prompts and their findings come from."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONDITIONS = ("Cardiomegaly", "Lung Opacity", "Edema", "No Finding", "Pneumothorax", "Pleural Effusion")
+SPLITS = ("train", "validation", "test")
+SPLIT_SHARES = (0.70, 0.15, 0.15)
+SEXES = ("F", "M")
+VIEWS = ("PA", "AP")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTextSample:
+    """One radiograph with what is known of it.
+
+    Args:
+        image: grey levels, uint8[H, W], square, air dark and bone bright.
+        prompt: the text that a diffusion model is trained on.
+        conditions: findings in the words of the source's `conditions`; never empty.
+        patient_id: equal for all images of a patient, so that a split can be made by patient.
+        image_id: unique within the source.
+        age: years, where known.
+        sex: "F" or "M", where known.
+        view: "PA" or "AP", where known.
+    """
+
+    image: NDArray[np.uint8]
+    prompt: str
+    conditions: tuple[str, ...]
+    patient_id: str
+    image_id: str
+    age: int | None = None
+    sex: str | None = None
+    view: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what the models and metrics could not use."""
+        if self.image.dtype != np.uint8 or self.image.ndim != 2 or self.image.shape[0] != self.image.shape[1]:
+            raise ValueError(
+                f"`image` must be a square uint8[H, W], but got {self.image.dtype}{list(self.image.shape)} "
+                f"for {self.image_id}. Convert it to grey and resize it first."
+            )
+        if not self.conditions:
+            raise ValueError(
+                f"`conditions` must name at least one finding, but got none for {self.image_id}. Use 'No Finding'."
+            )
+
+
+class ImageTextSource(ABC):
+    """A data set of radiographs with prompts, split by patient into train, validation and test.
+
+    A source is deterministic: two iterations give the same samples in the same order, and no patient is in two splits.
+    """
+
+    name: ClassVar[str]
+    conditions: tuple[str, ...]
+    """Findings to evaluate by; each occurs in every split."""
+    resolution_px: int
+
+    @abstractmethod
+    def samples(self, split: str) -> Iterator[ImageTextSample]:
+        """The samples of `train`, `validation` or `test`, always in the same order.
+
+        Raises:
+            ValueError: an unknown split, or an image that cannot be read.
+        """
+
+    @abstractmethod
+    def num_samples(self, split: str) -> int:
+        """How many samples the split holds, without drawing or reading them."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hexadecimal hash that changes with anything that changes the samples."""
+
+
+def require_split(split: str) -> str:
+    """The split itself, if it is one.
+
+    Raises:
+        ValueError: it is none of `SPLITS`.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"`split` must be one of {', '.join(SPLITS)}, but got {split!r}")
+    return split
+
+
+def require_resolution(resolution_px: int) -> int:
+    """The side of the images, if it is at least 64 px and a multiple of 8.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if resolution_px < 64 or resolution_px % 8:
+        raise ValueError(
+            f"`resolution_px` must be a multiple of 8 and at least 64, but got {resolution_px}. "
+            "Use for example 64 or 512."
+        )
+    return resolution_px
+
+
+def split_of_patient(patient_id: str, seed: int = 0, shares: tuple[float, ...] = SPLIT_SHARES) -> str:
+    """The split that all images of a patient belong to, by the hash of the patient alone.
+
+    Adding or removing other patients never moves a patient from one split to another.
+
+    Args:
+        patient_id: the patient.
+        seed: another seed gives another split.
+        shares: expected shares of `SPLITS`, summing to one.
+
+    Returns:
+        One of `SPLITS`.
+    """
+    digest = hashlib.sha256(f"{seed}/{patient_id}".encode()).digest()
+    position = int.from_bytes(digest[:8], "big") / 2**64
+    for split, end in zip(SPLITS, np.cumsum(shares), strict=True):
+        if position < end:
+            return split
+    return SPLITS[-1]

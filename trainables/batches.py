@@ -1,0 +1,50 @@
+"""Which images each worker trains on at each step: every image once an epoch, split exactly once over the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One worker's part of one batch.
+
+    `weight` makes the mean over workers of `weight * mean loss` the mean over the whole batch, however uneven the parts.
+    A worker without an image of a short last batch computes one image at weight 0, so that all workers take every step.
+    """
+
+    indices: NDArray[np.int64]
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchPlan:
+    """Batches of `batch_size` images over all workers, reshuffled every epoch from `seed`."""
+
+    num_images: int
+    batch_size: int
+    num_workers: int = 1
+    seed: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in one epoch, the last of which may have a smaller batch."""
+        return -(-self.num_images // self.batch_size)
+
+    def epoch(self, epoch: int, worker: int) -> Iterator[Share]:
+        """The shares of `worker` (0-based) in epoch `epoch`."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
+        for start in range(0, self.num_images, self.batch_size):
+            batch = order[start : start + self.batch_size]
+            part = np.array_split(batch, self.num_workers)[worker]
+            yield Share(part if len(part) else batch[:1], self.num_workers * len(part) / len(batch))
+
+
+def micro_batches(share: Share, parts: int) -> list[Share]:
+    """Split a share for gradient accumulation; the weighted losses of the parts add up to the share's."""
+    pieces = [piece for piece in np.array_split(share.indices, parts) if len(piece)]
+    return [Share(piece, share.weight * len(piece) / len(share.indices)) for piece in pieces]

@@ -1,0 +1,145 @@
+"""From images and captions to the tensors of a training batch, encoded once where the encoders stay frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainables.base_models.models import DiffusionModels
+from trainables.datasets.store import TensorCache
+from trainables.loss import sample_latents
+
+ENCODE_BATCH = 64
+
+
+class TrainingImages(Protocol):
+    """What the loop needs of a data split."""
+
+    fingerprint: str
+    prompts: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Grey images, `uint8[n, H, W]`."""
+
+
+def to_pixels(images: NDArray[np.uint8]) -> Tensor:
+    """Grey `uint8[n, H, W]` to `float32[n, 3, H, W]` in -1 to 1."""
+    grey = torch.from_numpy(np.array(images)).float() / 127.5 - 1.0
+    return grey[:, None].expand(-1, 3, -1, -1)
+
+
+def tokenize(models: DiffusionModels, prompts: Sequence[str]) -> Tensor:
+    """Token ids `int64[n, t]`, padded and cut at the tokenizer's length."""
+    encoded = models.tokenizer(
+        list(prompts), padding="max_length", truncation=True, max_length=models.tokenizer.model_max_length, return_tensors="pt"
+    )
+    ids: Tensor = encoded.input_ids
+    return ids
+
+
+@torch.no_grad()
+def encode_images(models: DiffusionModels, data: TrainingImages) -> NDArray[np.float32]:
+    """Moments of the autoencoder's posterior for every image, `float32[n, 8, h, w]`."""
+    device = models.vae.device
+    starts = range(0, len(data), ENCODE_BATCH)
+    rows = (np.arange(start, min(start + ENCODE_BATCH, len(data)), dtype=np.int64) for start in starts)
+    parts = [models.vae._encode(to_pixels(data.images(part)).to(device)).float().cpu().numpy() for part in rows]
+    return np.concatenate(parts)
+
+
+@torch.no_grad()
+def encode_prompts(models: DiffusionModels, prompts: Sequence[str]) -> NDArray[np.float32]:
+    """Hidden states of every prompt, `float32[n, t, d]`."""
+    device = models.text_encoder.device
+    starts = range(0, len(prompts), ENCODE_BATCH)
+    parts = [models.text_encoder(tokenize(models, prompts[i : i + ENCODE_BATCH]).to(device))[0].float().cpu().numpy() for i in starts]
+    return np.concatenate(parts)
+
+
+@dataclass(kw_only=True)
+class BatchFeeder:
+    """Gives training batches of one split for one base model.
+
+    Args:
+        cache_folder: where moments and prompt states are kept, shared by all trials; None computes them at every step.
+        trained: components that the strategy trains; their outputs are never cached.
+        caption_dropout: share of captions replaced by the empty one.
+    """
+
+    models: DiffusionModels
+    data: TrainingImages
+    trained: Sequence[str]
+    cache_folder: Path | None
+    caption_dropout: float
+
+    def __post_init__(self) -> None:
+        distinct = sorted({"", *self.data.prompts})
+        place = {prompt: row for row, prompt in enumerate(distinct)}
+        self._prompt_rows = np.array([place[prompt] for prompt in self.data.prompts], dtype=np.int64)
+        self._empty_row = place[""]
+        self._token_ids = tokenize(self.models, distinct)
+        self._moments = self._cached_moments()
+        self._states = self._cached_states(distinct)
+
+    @property
+    def caches_latents(self) -> bool:
+        """Whether the autoencoder is out of the training loop."""
+        return self._moments is not None
+
+    @property
+    def caches_prompts(self) -> bool:
+        """Whether the text encoder is out of the training loop."""
+        return self._states is not None
+
+    def _key(self) -> str:
+        return f"{self.data.fingerprint}-{self.models.base.weights_hash}"
+
+    def _cached_moments(self) -> NDArray[np.float32] | None:
+        if self.cache_folder is None or "vae" in self.trained:
+            return None
+        cache = TensorCache(self.cache_folder)
+        return cache.get_or_create(self._key(), "moments", lambda: {"moments": encode_images(self.models, self.data)})["moments"]
+
+    def _cached_states(self, prompts: Sequence[str]) -> NDArray[np.float32] | None:
+        if self.cache_folder is None or "text_encoder" in self.trained:
+            return None
+        cache = TensorCache(self.cache_folder)
+        return cache.get_or_create(self._key(), "prompts", lambda: {"states": encode_prompts(self.models, prompts)})["states"]
+
+    def batch(self, indices: NDArray[np.int64], generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
+        """The tensors of one batch; the generator draws latents, noise, timesteps and caption dropout in that order."""
+        batch = self._images(indices, generator)
+        noise_shape = batch["latent_noise"].shape
+        batch["noise"] = torch.randn(noise_shape, generator=generator)
+        batch["timesteps"] = torch.randint(0, self._num_timesteps(), (len(indices),), generator=generator)
+        batch |= self._captions(indices, torch.rand(len(indices), generator=generator).numpy())
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+    def _num_timesteps(self) -> int:
+        return int(self.models.scheduler_config["num_train_timesteps"])
+
+    def _images(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+        config: Any = self.models.vae.config
+        if self._moments is None:
+            pixels = to_pixels(self.data.images(indices))
+            side = pixels.shape[-1] // self.models.latent_factor
+            noise = torch.randn((len(indices), config.latent_channels, side, side), generator=generator)
+            return {"pixels": pixels, "latent_noise": noise}
+        moments = torch.from_numpy(self._moments[indices])
+        noise = torch.randn((len(indices), config.latent_channels, *moments.shape[2:]), generator=generator)
+        return {"latents": sample_latents(moments, noise, config.scaling_factor), "latent_noise": noise}
+
+    def _captions(self, indices: NDArray[np.int64], chances: NDArray[np.float32]) -> dict[str, Tensor]:
+        rows = np.where(chances < self.caption_dropout, self._empty_row, self._prompt_rows[indices])
+        if self._states is None:
+            return {"token_ids": self._token_ids[torch.from_numpy(rows)]}
+        return {"prompt_states": torch.from_numpy(self._states[rows])}

@@ -1,0 +1,82 @@
+"""The denoising loss that every strategy minimises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import Tensor, nn
+
+from trainables.base_models.models import DiffusionModels
+
+
+def sample_latents(moments: Tensor, noise: Tensor, scaling_factor: float) -> Tensor:
+    """Draw scaled latents from the autoencoder's posterior.
+
+    Args:
+        moments: float[n, 8, h, w], means and log variances as the encoder gives them.
+        noise: float[n, 4, h, w], standard normal.
+        scaling_factor: the autoencoder's.
+    """
+    posterior = DiagonalGaussianDistribution(moments)
+    latents: Tensor = posterior.mean + posterior.std * noise
+    return latents * scaling_factor
+
+
+def training_noise_scheduler(scheduler_config: Mapping[str, Any]) -> DDPMScheduler:
+    """The noise schedule of training, from a pipeline's scheduler configuration."""
+    return DDPMScheduler.from_config(dict(scheduler_config))
+
+
+class DenoisingLoss(nn.Module):
+    """Weighted mean squared error of the predicted noise (or velocity) over a batch.
+
+    Args:
+        models: the U-Net and, where prompts come as token ids, the text encoder are trained through this module.
+        min_snr_gamma: weight each timestep by min(SNR, gamma) / SNR (Hang et al. 2023, equation 4); None: all alike.
+    """
+
+    def __init__(self, models: DiffusionModels, *, min_snr_gamma: float | None = None) -> None:
+        super().__init__()
+        self.unet, self.text_encoder, self.vae = models.unet, models.text_encoder, models.vae
+        self.noise_scheduler = training_noise_scheduler(models.scheduler_config)
+        self.min_snr_gamma = min_snr_gamma
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Mean loss of a batch.
+
+        Args:
+            batch: `latents` float[n, 4, h, w] or `pixels` float[n, 3, H, W] in -1 to 1; `prompt_states` float[n, t, d] or
+                `token_ids` int[n, t]; `noise` like the latents; `timesteps` int[n].
+
+        Returns:
+            A scalar, lower is better.
+        """
+        latents = batch["latents"] if "latents" in batch else self._encode(batch)
+        noise, timesteps = batch["noise"], batch["timesteps"]
+        states = batch["prompt_states"] if "prompt_states" in batch else self.text_encoder(batch["token_ids"])[0]
+        noisy = self.noise_scheduler.add_noise(latents, noise, timesteps)
+        predicted = self.unet(noisy, timesteps, encoder_hidden_states=states).sample
+        errors = (predicted.float() - self._target(latents, noise, timesteps).float()).square().mean(dim=(1, 2, 3))
+        return (errors * self._weights(timesteps)).mean()
+
+    def _encode(self, batch: Mapping[str, Tensor]) -> Tensor:
+        moments = self.vae._encode(batch["pixels"])
+        return sample_latents(moments, batch["latent_noise"], self.vae.config.scaling_factor)
+
+    def _target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        if self.noise_scheduler.config.prediction_type == "v_prediction":
+            velocity: Tensor = self.noise_scheduler.get_velocity(latents, noise, timesteps)
+            return velocity
+        return noise
+
+    def _weights(self, timesteps: Tensor) -> Tensor:
+        if self.min_snr_gamma is None:
+            return torch.ones_like(timesteps, dtype=torch.float32)
+        kept = self.noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+        snr = kept / (1 - kept)
+        divisor = snr + 1 if self.noise_scheduler.config.prediction_type == "v_prediction" else snr
+        return torch.clamp(snr, max=self.min_snr_gamma) / divisor

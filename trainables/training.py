@@ -1,0 +1,207 @@
+"""Fine-tuning one base model by one strategy: the loop of a trial, free of Ray."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+
+from trainables.base_models.models import DiffusionModels
+from trainables.batches import BatchPlan, Share, micro_batches
+from trainables.feeding import BatchFeeder
+from trainables.loss import DenoisingLoss
+from trainables.settings import TrainingConfig
+from trainables.strategies.base import Strategy, num_trainable_parameters, trained_parameters
+
+CHECK_EVERY_STEPS = 16
+
+
+class DivergedError(RuntimeError):
+    """The loss stopped being a finite number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochReport:
+    """What one epoch of training measured; evaluation is not in its time."""
+
+    epoch: int
+    loss: float
+    lr: float
+    epoch_s: float
+    images_per_s: float
+    peak_memory_gib: float
+    trainable_parameters: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as a plain dictionary."""
+        return asdict(self)
+
+
+def new_accelerator(mixed_precision: str) -> Accelerator:
+    """An Accelerator for this trial; a reused process may have had another precision before.
+
+    Args:
+        mixed_precision: `no`, `fp16`, `bf16`, or `auto`: bf16 on a GPU that has it, fp16 on one that has not, else none.
+    """
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    return Accelerator(mixed_precision=choose_precision(mixed_precision), cpu=not torch.cuda.is_available())
+
+
+def choose_precision(setting: str) -> str:
+    """What `auto` means on this device."""
+    if setting != "auto":
+        return setting
+    if not torch.cuda.is_available():
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def lr_factor(step: int, *, num_steps: int, warmup_steps: int, shape: str) -> float:
+    """Learning rate at a step as a share of its peak, 0 to 1."""
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    if shape == "constant":
+        return 1.0
+    progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
+    return 1.0 - progress if shape == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def epoch_generator(seed: int, epoch: int, worker: int) -> torch.Generator:
+    """The random numbers of one worker's epoch: the same for the same three, unrelated for others."""
+    state = np.random.SeedSequence((seed, epoch, worker)).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+
+class FineTuning:
+    """One trial's training: models with an attached strategy, an optimiser and the data.
+
+    Args:
+        models: attached by `strategy` already and on the accelerator's device.
+        feeder: gives the batches.
+        plan: which images each worker sees.
+        lr: peak learning rate.
+    """
+
+    def __init__(
+        self, models: DiffusionModels, strategy: Strategy, *, feeder: BatchFeeder, plan: BatchPlan, lr: float, config: TrainingConfig, accelerator: Accelerator
+    ) -> None:
+        self.models, self.strategy, self.feeder, self.plan = models, strategy, feeder, plan
+        self.config, self.accelerator = config, accelerator
+        self.num_steps = plan.steps_per_epoch * config.num_epochs
+        self.step = 0
+        self._parameters = [parameter for _, parameter in trained_parameters(models)]
+        optimizer = torch.optim.AdamW(strategy.param_groups(models, lr), lr=lr, weight_decay=config.weight_decay)
+        self._loss = accelerator.prepare(DenoisingLoss(models, min_snr_gamma=config.min_snr_gamma))
+        self._optimizer = accelerator.prepare(optimizer)
+        warmup_steps = int(config.warmup_fraction * self.num_steps)
+        self._lr_schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: lr_factor(step, num_steps=self.num_steps, warmup_steps=warmup_steps, shape=config.lr_schedule)
+        )
+        self._ema = EMAModel(self._parameters, decay=config.ema_decay) if config.ema_decay is not None else None
+
+    def run(self, on_epoch_end: Callable[[EpochReport], None]) -> None:
+        """Train all epochs; `on_epoch_end` sees the evaluated weights (averaged, where EMA is on).
+
+        Raises:
+            DivergedError: the loss became NaN or infinite.
+        """
+        for epoch in range(self.config.num_epochs):
+            report = self._epoch(epoch)
+            with self.evaluated_weights():
+                on_epoch_end(report)
+
+    @contextmanager
+    def evaluated_weights(self) -> Iterator[None]:
+        """The weights that are evaluated and exported, in evaluation mode."""
+        for module in self.models.components().values():
+            module.eval()
+        if self._ema is None:
+            yield
+            return
+        self._ema.store(self._parameters)
+        self._ema.copy_to(self._parameters)
+        yield
+        self._ema.restore(self._parameters)
+
+    def _epoch(self, epoch: int) -> EpochReport:
+        for name in self.strategy.trains:
+            self.models.component(name).train()
+        memory = MemoryWatch(self.accelerator.device)
+        losses: list[Tensor] = []
+        lr = self._lr_schedule.get_last_lr()[0]
+        started_s = time.perf_counter()
+        generator = epoch_generator(self.plan.seed, epoch, self.accelerator.process_index)
+        for share in self.plan.epoch(epoch, self.accelerator.process_index):
+            losses.append(self._train_step(share, generator))
+            memory.sample()
+            if len(losses) % CHECK_EVERY_STEPS == 0:
+                self._check(losses[-CHECK_EVERY_STEPS:], epoch, lr)
+        mean_loss = self._check(losses, epoch, lr)
+        epoch_s = time.perf_counter() - started_s
+        return EpochReport(
+            epoch=epoch, loss=mean_loss, lr=lr, epoch_s=epoch_s, images_per_s=self.plan.num_images / epoch_s,
+            peak_memory_gib=memory.peak_gib(), trainable_parameters=num_trainable_parameters(self.models),
+        )  # fmt: skip
+
+    def _train_step(self, share: Share, generator: torch.Generator) -> Tensor:
+        parts = micro_batches(share, self.config.gradient_accumulation)
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, part in enumerate(parts):
+            batch = self.feeder.batch(part.indices, generator, self.accelerator.device)
+            with self._sync_only_if(number == len(parts) - 1):
+                loss = part.weight * self._loss(batch)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        self.accelerator.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
+        self._optimizer.step()
+        self._lr_schedule.step()
+        self.strategy.on_step_end(self.models, self.step)
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._ema is not None:
+            self._ema.step(self._parameters)
+        self.step += 1
+        return total
+
+    def _sync_only_if(self, last: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if last else self.accelerator.no_sync(self._loss)
+
+    def _check(self, losses: list[Tensor], epoch: int, lr: float) -> float:
+        mean = torch.stack(losses).mean().item()
+        if not math.isfinite(mean):
+            raise DivergedError(
+                f"`loss` must stay finite, but got {mean} in epoch {epoch} before step {self.step} at lr {lr:.3g} "
+                f"({self.strategy.name}). Lower the learning rate, or train without fp16."
+            )
+        return mean
+
+
+class MemoryWatch:
+    """Peak memory of a stretch of work: allocated on the accelerator, else this process's resident memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_cuda = device.type == "cuda"
+        self._process, self._peak_bytes = psutil.Process(), 0
+        if self._on_cuda:
+            torch.cuda.reset_peak_memory_stats(device)
+
+    def sample(self) -> None:
+        """Look at the memory now; the accelerator keeps its own peak."""
+        if not self._on_cuda:
+            self._peak_bytes = max(self._peak_bytes, self._process.memory_info().rss)
+
+    def peak_gib(self) -> float:
+        """The largest seen, in GiB."""
+        peak = torch.cuda.max_memory_allocated() if self._on_cuda else self._peak_bytes
+        return float(peak / 2**30)

@@ -1,0 +1,107 @@
+"""The train function of a trial, the same for one worker in local mode and for a group of Ray Train workers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from accelerate import Accelerator
+from pydantic import BaseModel, ConfigDict
+
+from trainables.base_models.models import DiffusionModels, load_base
+from trainables.batches import BatchPlan
+from trainables.datasets.store import PreparedDataset
+from trainables.feeding import BatchFeeder
+from trainables.settings import TrainingConfig
+from trainables.strategies import make_strategy
+from trainables.strategies.base import Strategy
+from trainables.subset import Subset
+from trainables.training import EpochReport, FineTuning, new_accelerator
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Evaluator(Protocol):
+    """Scores an exported adapter; given to the trial by whoever starts it."""
+
+    def evaluate(self, adapter: Path) -> Mapping[str, float]:
+        """Metrics by name, such as `fid_mini`; also leaves `samples.png` beside the adapter folder."""
+
+
+class TrialSpec(BaseModel):
+    """Everything that one trial needs to run, in any process that sees the same folders."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str
+    dataset: Path
+    folder: Path
+    cache_folder: Path
+    strategy: dict[str, Any]
+    lr: float
+    batch_size: int
+    seed: int
+    training: TrainingConfig
+
+
+@lru_cache(maxsize=2)
+def _base(base: str) -> DiffusionModels:
+    """Kept warm in a process that serves several trials."""
+    return load_base(base)
+
+
+def attach_strategy(spec: TrialSpec, accelerator: Accelerator) -> tuple[DiffusionModels, Strategy]:
+    """A fresh copy of the base model with the trial's strategy attached, on the worker's device."""
+    hyperparameters = {name: value for name, value in spec.strategy.items() if name != "name"}
+    strategy = make_strategy(spec.strategy["name"], hyperparameters)
+    models = _base(spec.base).fresh()
+    strategy.attach(models)
+    return models.to(accelerator.device), strategy
+
+
+def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
+    """Train, evaluate and report one trial; called once in every worker.
+
+    Args:
+        spec: what to train.
+        evaluator: scores the adapter, called by the first worker only.
+        report: takes the metrics of each epoch, called by every worker; the last has `final: True`.
+
+    Raises:
+        DivergedError: the loss became NaN or infinite.
+    """
+    accelerator = new_accelerator(spec.training.mixed_precision)
+    models, strategy = attach_strategy(spec, accelerator)
+    data = Subset.of(PreparedDataset.open(spec.dataset).split("train"), spec.training.max_images_per_epoch)
+    cache_folder = spec.cache_folder if spec.training.cache_latents else None
+    feeder = BatchFeeder(
+        models=models, data=data, trained=strategy.trains, cache_folder=cache_folder, caption_dropout=spec.training.caption_dropout
+    )
+    plan = BatchPlan(num_images=len(data), batch_size=spec.batch_size, num_workers=accelerator.num_processes, seed=spec.seed)
+    tuning = FineTuning(models, strategy, feeder=feeder, plan=plan, lr=spec.lr, config=spec.training, accelerator=accelerator)
+
+    def on_epoch_end(epoch: EpochReport) -> None:
+        metrics = epoch.as_dict()
+        if accelerator.is_main_process and evaluates_after(epoch.epoch, spec.training):
+            metrics |= _export_and_score(models, strategy, spec.folder, evaluator)
+        report(metrics | {"final": epoch.epoch == spec.training.num_epochs - 1})
+
+    tuning.run(on_epoch_end)
+
+
+def evaluates_after(epoch: int, training: TrainingConfig) -> bool:
+    """Whether an epoch (0-based) ends with an evaluation."""
+    every = training.evaluate_every_epochs
+    return epoch == training.num_epochs - 1 or (every is not None and (epoch + 1) % every == 0)
+
+
+def _export_and_score(models: DiffusionModels, strategy: Strategy, folder: Path, evaluator: Evaluator) -> dict[str, float]:
+    partial, adapter = folder / "adapter.partial", folder / "adapter"
+    shutil.rmtree(partial, ignore_errors=True)
+    strategy.export(models, partial)
+    shutil.rmtree(adapter, ignore_errors=True)
+    partial.rename(adapter)
+    return dict(evaluator.evaluate(adapter))

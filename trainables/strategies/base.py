@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,17 +15,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
+from trainables.strategies.naming import expect
 
 ADAPTER_WEIGHTS = "adapter.safetensors"
 ADAPTER_CARD = "adapter.json"
+ADAPTER_FORMAT = 1
+CARD_KEYS = ("strategy", "hyperparameters", "base")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy(ABC):
     """A way of fine-tuning; its fields are its hyperparameters.
 
-    `attach` freezes the base and makes trainable what the strategy trains; from then on `requires_grad` is the truth, and
-    export, restore, optimiser groups and parameter counts follow from it.
+    `attach` freezes the base and makes trainable what the strategy trains; from then on `requires_grad` is the truth,
+    and export, restore, optimiser groups and parameter counts follow from it.
     """
 
     name: ClassVar[str]
@@ -58,10 +61,10 @@ class Strategy(ABC):
         """Optimiser groups of the trained parameters at learning rate `lr`."""
         return [{"params": [parameter for _, parameter in trained_parameters(models)], "lr": lr}]
 
-    def on_step_end(self, models: DiffusionModels, step: int) -> None:
+    def on_step_end(self, models: DiffusionModels, step: int) -> None:  # noqa: B027 - most strategies have nothing to do here
         """Called after each optimiser step, before gradients are cleared, for strategies that change while training."""
 
-    def merged(self, models: DiffusionModels) -> None:
+    def merged(self, models: DiffusionModels) -> None:  # noqa: B027 - nothing to fold where nothing was added
         """Fold what was added into plain weights, in place, so that any Stable Diffusion program can load them."""
 
     def export(self, models: DiffusionModels, folder: Path) -> None:
@@ -69,8 +72,16 @@ class Strategy(ABC):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: parameter.detach().contiguous().cpu() for name, parameter in trained_parameters(models)}
         save_file(tensors, folder / ADAPTER_WEIGHTS)
-        card = {"format": 1, "strategy": self.name, "hyperparameters": asdict(self), "base": asdict(models.base)}
-        (folder / ADAPTER_CARD).write_text(json.dumps(card, indent=2) + "\n")
+        (folder / ADAPTER_CARD).write_text(json.dumps(self.card(models), indent=2) + "\n")
+
+    def card(self, models: DiffusionModels) -> dict[str, Any]:
+        """What the adapter is: format, strategy, hyperparameters, and the base it belongs to."""
+        return {
+            "format": ADAPTER_FORMAT,
+            "strategy": self.name,
+            "hyperparameters": asdict(self),
+            "base": asdict(models.base),
+        }
 
     def restore(self, models: DiffusionModels, folder: Path) -> None:
         """Attach to a fresh base and load what `export` wrote; the models then give the same pixels.
@@ -78,16 +89,25 @@ class Strategy(ABC):
         Raises:
             ValueError: the adapter is another base's or strategy's, or its tensors do not fit.
         """
-        card = read_card(folder)
-        _expect(card["strategy"] == self.name, f"`strategy` must be {self.name!r}", card["strategy"], "Restore with the adapter's own strategy.")
-        _expect(
+        self.expect_ours(read_card(folder), models)
+        tensors = read_weights(folder)
+        self.attach(models)
+        load_trained(models, tensors)
+
+    def expect_ours(self, card: Mapping[str, Any], models: DiffusionModels) -> None:
+        """Refuse the card of another strategy's or another base's adapter."""
+        expect(
+            card["strategy"] == self.name,
+            f"`strategy` must be {self.name!r}",
+            repr(card["strategy"]),
+            "Restore with the adapter's own strategy.",
+        )
+        expect(
             card["base"]["weights_hash"] == models.base.weights_hash,
             f"`base` must have weights {models.base.weights_hash} ({models.base.name})",
             f"{card['base']['weights_hash']} ({card['base']['name']})",
             "Load the base model that the adapter was trained on.",
         )
-        self.attach(models)
-        load_trained(models, read_weights(folder))
 
 
 def trained_parameters(models: DiffusionModels) -> Iterator[tuple[str, nn.Parameter]]:
@@ -107,12 +127,14 @@ def load_trained(models: DiffusionModels, tensors: dict[str, Tensor]) -> None:
     """Copy tensors into the trained parameters of the same paths and shapes."""
     trained = dict(trained_parameters(models))
     missing, unknown = sorted(trained.keys() - tensors.keys()), sorted(tensors.keys() - trained.keys())
-    _expect(not missing, f"`{ADAPTER_WEIGHTS}` must hold every trained tensor", f"no {missing[:3]}", "Export the adapter again.")
-    _expect(not unknown, f"`{ADAPTER_WEIGHTS}` must hold only trained tensors", f"{unknown[:3]} besides", "Restore with the adapter's own strategy.")
+    rule = f"`{ADAPTER_WEIGHTS}` must hold exactly the trained tensors"
+    expect(not missing, rule, f"none for {missing[:3]}", "Restore with the strategy and hyperparameters of the export.")
+    expect(not unknown, rule, f"{unknown[:3]} besides", "Restore with the strategy and hyperparameters of the export.")
+    for path, parameter in trained.items():
+        shape, due = tuple(tensors[path].shape), tuple(parameter.shape)
+        expect(shape == due, f"`{path}` must have shape {due}", str(shape), "Use the rank it was trained with.")
     with torch.no_grad():
         for path, parameter in trained.items():
-            shape = tuple(tensors[path].shape)
-            _expect(shape == tuple(parameter.shape), f"`{path}` must have shape {tuple(parameter.shape)}", str(shape), "Use the rank it was trained with.")
             parameter.copy_(tensors[path])
 
 
@@ -125,13 +147,22 @@ def read_card(folder: Path) -> dict[str, Any]:
     """
     file = folder / ADAPTER_CARD
     if not file.exists():
-        raise FileNotFoundError(f"`adapter` must be a folder with an {ADAPTER_CARD}, but got {str(folder)!r}. Give a trial's adapter folder.")
+        raise FileNotFoundError(
+            f"`adapter` must be a folder with an {ADAPTER_CARD}, but got {str(folder)!r}. "
+            "Give a trial's adapter folder."
+        )
     try:
         card: dict[str, Any] = json.loads(file.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f"`{ADAPTER_CARD}` must be JSON, but got an error at line {error.lineno} of {str(file)!r}. Export the adapter again.") from error
-    lacking = {"format", "strategy", "hyperparameters", "base"} - card.keys()
-    _expect(not lacking, f"`{ADAPTER_CARD}` must name format, strategy, hyperparameters and base", f"none of {sorted(lacking)}", "Export the adapter again.")
+        raise ValueError(
+            f"`{ADAPTER_CARD}` must be JSON, but got an error at line {error.lineno} of {str(file)!r}. "
+            "Export the adapter again."
+        ) from error
+    lacking = sorted({"format", *CARD_KEYS} - card.keys())
+    rule = f"`{ADAPTER_CARD}` must name format, {', '.join(CARD_KEYS)}"
+    expect(not lacking, rule, f"none of {lacking} in {str(file)!r}", "Export the adapter again.")
+    rule = f"`format` must be {ADAPTER_FORMAT}"
+    expect(card["format"] == ADAPTER_FORMAT, rule, repr(card["format"]), "Use the version that wrote the adapter.")
     return card
 
 
@@ -141,10 +172,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         return load_file(folder / ADAPTER_WEIGHTS)
     except (SafetensorError, FileNotFoundError) as error:
         raise ValueError(
-            f"`{ADAPTER_WEIGHTS}` must be a safetensors file, but got {type(error).__name__} in {str(folder)!r}. Export the adapter again."
+            f"`{ADAPTER_WEIGHTS}` must be a safetensors file, but got {type(error).__name__} in {str(folder)!r}. "
+            "Export the adapter again."
         ) from error
 
-
-def _expect(holds: bool, rule: str, came: str, remedy: str) -> None:
-    if not holds:
-        raise ValueError(f"{rule}, but got {came}. {remedy}")

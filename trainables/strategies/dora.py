@@ -1,0 +1,70 @@
+"""DoRA: a low-rank update of each targeted weight's direction, and its magnitude trained apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainables.strategies.low_rank import LowRankLinear, LowRankStrategy
+
+
+class DoRALinear(LowRankLinear):
+    """A linear layer with the weight m (W0 + s B A) / ||W0 + s B A||, norms by row, s = alpha / rank.
+
+    The norm is a constant to the gradient, as in section 4.3 of the paper. It is had without forming W0 + s B A:
+    ||.||^2 = diag(W0 W0^T) + 2 s diag(B A W0^T) + s^2 diag(B A A^T B^T), the first term once for all.
+
+    Source: Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation", equations 5 and 11.
+    """
+
+    base_square_norm: Tensor
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__(base, rank, alpha)
+        square_norm = base.weight.detach().float().square().sum(1)
+        self.register_buffer("base_square_norm", square_norm, persistent=False)
+        self.lora_magnitude_vector = nn.Parameter(square_norm.sqrt())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The adapted layer's output; the bias is not scaled."""
+        direction = functional.linear(x, self.base.weight) + self.update(x)
+        adapted = direction * self.row_scale().to(direction.dtype)
+        return adapted if self.base.bias is None else adapted + self.base.bias.to(adapted.dtype)
+
+    def row_scale(self) -> Tensor:
+        """Magnitude over norm, float32[out]; exactly 1 before training."""
+        return self.lora_magnitude_vector / self.direction_norm()
+
+    @torch.no_grad()
+    def direction_norm(self) -> Tensor:
+        """||W0 + s B A|| by row, float32[out], in full precision whatever the trial's."""
+        with torch.autocast(self.lora_A.device.type, enabled=False):
+            a, b = self.lora_A, self.lora_B
+            cross = (b * (self.base.weight.float() @ a.T)).sum(1)
+            square = ((b @ (a @ a.T)) * b).sum(1)
+            total = self.base_square_norm + 2 * self.scale * cross + self.scale**2 * square
+            return total.clamp_min(torch.finfo(total.dtype).tiny).sqrt()
+
+    def weight(self) -> Tensor:
+        """The adapted weight, float32[out, in]."""
+        return self.row_scale()[:, None] * super().weight()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoRA(LowRankStrategy):
+    """Low-rank updates of direction with trained magnitudes, on the U-Net's linear layers.
+
+    Args:
+        rank: Rank of the update, at least 1.
+        alpha: The update is scaled by alpha / rank.
+        targets: `attention`, `attention+ff` or `all_linear`.
+
+    Source: Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation".
+    """
+
+    name: ClassVar[str] = "dora"
+    layer: ClassVar[type[LowRankLinear]] = DoRALinear

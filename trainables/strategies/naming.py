@@ -1,0 +1,26 @@
+"""Answering an unknown name with the nearest valid ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def unknown_name(rule: str, came: str, valid: Iterable[str]) -> ValueError:
+    """The error for a name that is not in a table.
+
+    Args:
+        rule: What the name is, such as `strategy`; it is set in backticks.
+        came: The unknown name.
+        valid: The names in the table.
+    """
+    names = sorted(valid)
+    near = difflib.get_close_matches(came.lower(), names, n=3, cutoff=0.5)
+    remedy = f"Did you mean {' or '.join(near)}? " if near else ""
+    return ValueError(f"`{rule}` must be a known name, but got {came!r}. {remedy}Valid: {', '.join(names) or 'none'}.")
+
+
+def expect(holds: bool, rule: str, came: str, remedy: str) -> None:
+    """Raise a ValueError that names the rule, what came and the remedy, unless the rule holds."""
+    if not holds:
+        raise ValueError(f"{rule}, but got {came}. {remedy}")

@@ -1,0 +1,52 @@
+"""The core space: four strategies, each with its own hyperparameters, at Stable Diffusion 1.5's learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from optuna import Trial
+
+STRATEGIES: Final = ("unet", "lora", "dora", "bitfit")
+RANKS: Final = (2, 4, 8, 16, 32)
+ALPHA_RATIOS: Final = (1.0, 2.0, 4.0)
+LEARNING_RATES: Final = {"unet": (2e-6, 1e-4), "lora": (2e-5, 2e-3), "dora": (2e-5, 2e-3), "bitfit": (5e-5, 5e-3)}
+"""Log-uniform ranges about the published values: 1e-5 for the whole U-Net, 1e-4 for LoRA, DoRA and BitFit."""
+BATCH_SIZES: Final = (4, 8, 16)
+
+
+def core(trial: Trial, strategies: Sequence[str] = STRATEGIES) -> dict[str, Any]:
+    """Suggest a strategy with its hyperparameters, a learning rate and a batch size, for Stable Diffusion 1.5.
+
+    Args:
+        trial: Optuna's record of the trial.
+        strategies: Names to choose from.
+
+    Returns:
+        `{"strategy": {"name": ..., <its fields>}, "lr": ..., "batch_size": images per worker and step}`.
+    """
+    choice = suggest_strategy(trial, strategies, LEARNING_RATES)
+    return {**choice, "batch_size": trial.suggest_categorical("batch_size", BATCH_SIZES)}
+
+
+def suggest_strategy(
+    trial: Trial, strategies: Sequence[str], learning_rates: Mapping[str, tuple[float, float]]
+) -> dict[str, Any]:
+    """Suggest a strategy, its own hyperparameters and its learning rate.
+
+    Args:
+        trial: Optuna's record of the trial.
+        strategies: Names to choose from.
+        learning_rates: Lowest and highest learning rate of each strategy.
+    """
+    name = trial.suggest_categorical("strategy", tuple(strategies))
+    own = _suggest_low_rank(trial, name) if name in ("lora", "dora") else {}
+    low, high = learning_rates[name]
+    return {"strategy": {"name": name, **own}, "lr": trial.suggest_float(f"{name}/lr", low, high, log=True)}
+
+
+def _suggest_low_rank(trial: Trial, name: str) -> dict[str, int]:
+    # Alpha as a multiple of the rank: what acts on the weights is the scale alpha / rank.
+    rank = trial.suggest_categorical(f"{name}/rank", RANKS)
+    ratio = trial.suggest_categorical(f"{name}/alpha_ratio", ALPHA_RATIOS)
+    return {"rank": rank, "alpha": round(rank * ratio)}

@@ -1,0 +1,28 @@
+"""The mini space: the core space's choices at the learning rates and batches of the bundled mini base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from optuna import Trial
+
+from search_spaces.core import STRATEGIES, suggest_strategy
+
+LEARNING_RATES: Final = {"unet": (1e-4, 2e-3), "lora": (5e-4, 1e-2), "dora": (5e-4, 1e-2), "bitfit": (5e-4, 2e-2)}
+"""Log-uniform ranges. A model three hundred times smaller than Stable Diffusion's bears far larger steps."""
+BATCH_SIZES: Final = (16, 32)
+
+
+def mini(trial: Trial, strategies: Sequence[str] = STRATEGIES) -> dict[str, Any]:
+    """Suggest a strategy with its hyperparameters, a learning rate and a batch size, for the bundled mini base.
+
+    Args:
+        trial: Optuna's record of the trial.
+        strategies: Names to choose from.
+
+    Returns:
+        `{"strategy": {"name": ..., <its fields>}, "lr": ..., "batch_size": images per worker and step}`.
+    """
+    choice = suggest_strategy(trial, strategies, LEARNING_RATES)
+    return {**choice, "batch_size": trial.suggest_categorical("batch_size", BATCH_SIZES)}

@@ -18,13 +18,13 @@ def as_features(features: ArrayLike, name: str) -> NDArray[np.float64]:
     """
     array = np.asarray(features, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] == 0:
-        raise ValueError(f"`{name}` must be an array [n, d], d >= 1, but got shape {array.shape}. Give one row an image.")
+        raise ValueError(f"`{name}` must be an array [n, d], d >= 1, but got shape {array.shape}. Give a row an image.")
     if len(array) < 2:
         raise ValueError(f"`{name}` must hold at least 2 images, but got {len(array)}. Evaluate on more images.")
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         raise ValueError(
             f"`{name}` must be finite, but got NaN or infinity in {np.count_nonzero(~finite)} of {len(array)} rows, "
-            f"first in row {int(np.argmin(finite))}. Look for images that are not finite or an extractor that overflows."
+            f"first in row {int(np.argmin(finite))}. Look for an extractor that overflows."
         )
     return array

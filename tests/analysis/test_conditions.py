@@ -1,0 +1,59 @@
+"""Metrics per condition."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from analysis.metrics import METRICS, LabelledFeatures, evaluate, frechet_distance, load_metric, vendi_score
+
+LABELS = [("Edema",), ("Edema", "Pneumothorax"), ("Pneumothorax",), ("Edema",)] * 5
+
+
+def _features(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((20, 6)).astype(np.float32)
+
+
+def test_each_condition_is_evaluated_on_its_own_images() -> None:
+    generated, real = _features(0), _features(1)
+    kinds = ["Edema"] * 8 + ["Pneumothorax"] * 12
+    results = evaluate(
+        METRICS.values(),
+        LabelledFeatures(generated, kinds),
+        LabelledFeatures(real, LABELS),
+        extractor="mini",
+        conditions=("Edema", "Pneumothorax"),
+    )
+    has_edema = np.array(["Edema" in label for label in LABELS])
+    assert results["fid_mini"] == frechet_distance(generated, real)
+    assert results["fid_mini/Edema"] == frechet_distance(generated[:8], real[has_edema])
+    assert results["vendi_mini/Pneumothorax"] == vendi_score(generated[8:])
+    assert (results["num_generated"], results["num_reference"]) == (20, 20)
+    assert (results["num_generated/Edema"], results["num_reference/Edema"]) == (8, 15)
+    assert len(results) == 3 * 4
+
+
+def test_reference_moments_are_computed_once_and_survive_pickling() -> None:
+    real = LabelledFeatures(_features(1), LABELS)
+    assert real.reference("Edema").moments is real.reference("Edema").moments
+    copy = pickle.loads(pickle.dumps(real))
+    assert np.array_equal(copy.of("Edema"), real.of("Edema"))
+    assert real.counts() == {"Edema": 15, "Pneumothorax": 10}
+
+
+def test_a_condition_without_images_is_refused_with_the_counts() -> None:
+    real = LabelledFeatures(_features(1), LABELS)
+    with pytest.raises(ValueError, match="`Edoma` must have at least 2 images .* but got 0. Did you mean 'Edema'"):
+        evaluate(METRICS.values(), real, real, extractor="mini", conditions=("Edoma",))
+
+
+def test_labels_must_match_the_images() -> None:
+    with pytest.raises(ValueError, match="each of 20 images, but got 19"):
+        LabelledFeatures(_features(0), LABELS[:19])
+
+
+def test_an_unknown_metric_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="`metric` must be one of fid, vendi, but got 'vendy'. Did you mean 'vendi'"):
+        load_metric("vendy")

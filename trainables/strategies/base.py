@@ -175,4 +175,3 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             f"`{ADAPTER_WEIGHTS}` must be a safetensors file, but got {type(error).__name__} in {str(folder)!r}. "
             "Export the adapter again."
         ) from error
-

@@ -1,0 +1,121 @@
+"""Sampling: paired by seed, independent of the batch, equal to the plain pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from trainables.base_models.models import DiffusionModels, load_base
+from trainables.sampling import evaluating, generate, noise_scheduler_of, pipeline_of, to_uint8
+from trainables.sheets import GAP_PX, labelled_sheet, sheet
+
+PROMPTS = ["a red circle", "a blue square", "a red circle"]
+
+
+@pytest.fixture(scope="module")
+def models() -> DiffusionModels:
+    return load_base("mini")
+
+
+def sample(
+    models: DiffusionModels, prompts: Sequence[str], seeds: Sequence[int], *, batch_size: int = 2, guidance: float = 3.0
+) -> NDArray[np.float32]:
+    return generate(models, prompts, seeds, num_steps=3, guidance_scale=guidance, batch_size=batch_size, as_float=True)
+
+
+def test_an_image_depends_on_its_prompt_and_seed_only(models: DiffusionModels) -> None:
+    together = sample(models, PROMPTS, [5, 6, 7], batch_size=3)
+    apart = sample(models, PROMPTS, [5, 6, 7], batch_size=1)
+    backwards = sample(models, PROMPTS[::-1], [7, 6, 5], batch_size=2)[::-1]
+    np.testing.assert_allclose(together, apart, atol=1e-4)
+    np.testing.assert_allclose(together, backwards, atol=1e-4)
+    assert np.abs(together[0] - together[2]).max() > 1e-2
+
+
+def test_the_same_call_gives_the_same_bits(models: DiffusionModels) -> None:
+    torch.manual_seed(0)
+    first = sample(models, PROMPTS, [5, 6, 7])
+    torch.manual_seed(1)
+    assert np.array_equal(first, sample(models, PROMPTS, [5, 6, 7]))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_it_equals_the_plain_pipeline(models: DiffusionModels, guidance: float) -> None:
+    plain = pipeline_of(models)(
+        PROMPTS[:2],
+        num_inference_steps=3,
+        guidance_scale=guidance,
+        generator=[torch.Generator().manual_seed(seed) for seed in (5, 6)],
+        output_type="np",
+    ).images
+    np.testing.assert_allclose(sample(models, PROMPTS[:2], [5, 6], guidance=guidance), plain, atol=1e-5)
+
+
+def test_bytes_are_the_rounded_floats(models: DiffusionModels) -> None:
+    floats = sample(models, PROMPTS[:1], [5])
+    images = generate(models, PROMPTS[:1], [5], num_steps=3, guidance_scale=3.0, batch_size=1)
+    assert images.dtype == np.uint8
+    assert np.abs(images / 255.0 - floats).max() <= 0.5 / 255.0 + 1e-6
+    assert to_uint8(np.array([-0.1, 0.0, 0.5, 1.0, 1.7])).tolist() == [0, 0, 128, 255, 255]
+
+
+def test_progress_counts_every_image(models: DiffusionModels) -> None:
+    done: list[int] = []
+    generate(models, PROMPTS, [1, 2, 3], num_steps=1, guidance_scale=1.0, batch_size=2, on_progress=done.append)
+    assert done == [2, 1]
+
+
+def test_no_prompts_give_no_images(models: DiffusionModels) -> None:
+    assert sample(models, [], []).shape == (0, models.resolution_px, models.resolution_px, 3)
+
+
+def test_models_come_back_in_the_mode_they_were_in(models: DiffusionModels) -> None:
+    models.unet.train()
+    with evaluating(models):
+        assert not models.unet.training
+    assert models.unet.training and not models.vae.training
+    models.unet.eval()
+
+
+def test_the_solver_starts_at_the_noisiest_level_of_the_base(models: DiffusionModels) -> None:
+    scheduler = noise_scheduler_of(models.scheduler_config)
+    scheduler.set_timesteps(10)
+    assert int(scheduler.timesteps[0]) == models.scheduler_config["num_train_timesteps"] - 1
+    assert scheduler.config.beta_schedule == models.scheduler_config["beta_schedule"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": [1]}, r"`seeds` must be as many as `prompts` \(3\), but got 1"),
+        ({"num_steps": 0}, "`num_steps` must be at least 1, but got 0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, but got 0"),
+    ],
+)
+def test_bad_numbers_are_refused(models: DiffusionModels, change: dict[str, object], message: str) -> None:
+    call = {"seeds": [1, 2, 3], "num_steps": 1, "guidance_scale": 1.0, "batch_size": 1} | change
+    with pytest.raises(ValueError, match=message):
+        generate(models, PROMPTS, **call)
+
+
+def test_a_sheet_shows_images_row_by_row() -> None:
+    images = np.stack([np.full((4, 4), value, np.uint8) for value in (0, 50, 100)])
+    page = np.asarray(sheet(images, columns=2))
+    corners = [(GAP_PX, GAP_PX), (GAP_PX, 2 * GAP_PX + 4), (2 * GAP_PX + 4, GAP_PX)]
+    assert [int(page[row, column, 0]) for row, column in corners] == [0, 50, 100]
+    assert page.shape == (3 * GAP_PX + 8, 3 * GAP_PX + 8, 3)
+
+
+def test_a_labelled_sheet_is_as_wide_as_its_longest_row() -> None:
+    grey = np.zeros((3, 4, 4), np.uint8)
+    page = labelled_sheet({"Edema": grey, "No Finding": grey[:1]})
+    assert page.width == sheet(grey, 3).width
+
+
+def test_a_sheet_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="`images` and `columns` must be at least 1 each, but got 0 images"):
+        sheet(np.zeros((0, 4, 4), np.uint8), 2)

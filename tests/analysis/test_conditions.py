@@ -45,7 +45,7 @@ def test_reference_moments_are_computed_once_and_survive_pickling() -> None:
 
 def test_a_condition_without_images_is_refused_with_the_counts() -> None:
     real = LabelledFeatures(_features(1), LABELS)
-    with pytest.raises(ValueError, match="`Edoma` must have at least 2 images .* but got 0. Did you mean 'Edema'"):
+    with pytest.raises(ValueError, match=r"`Edoma` must have at least 2 images .* but got 0. Did you mean 'Edema'"):
         evaluate(METRICS.values(), real, real, extractor="mini", conditions=("Edoma",))
 
 
@@ -55,5 +55,5 @@ def test_labels_must_match_the_images() -> None:
 
 
 def test_an_unknown_metric_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match="`metric` must be one of fid, vendi, but got 'vendy'. Did you mean 'vendi'"):
+    with pytest.raises(ValueError, match=r"`metric` must be one of fid, vendi, but got 'vendy'. Did you mean 'vendi'"):
         load_metric("vendy")

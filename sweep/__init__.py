@@ -1,0 +1,1 @@
+"""Orchestration: configuration, search, evaluation, tracking and the commands."""

@@ -1,0 +1,272 @@
+"""The sweep's configuration: validated sections, read from a preset, a YAML file and overrides, in that order."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from search_spaces import SEARCH_SPACES, strategies_of
+
+COST_OBJECTIVES: Final = {
+    "trainable_parameters": "min",
+    "epoch_s": "min",
+    "images_per_s": "max",
+    "peak_memory_gib": "min",
+}
+"""What a trial costs, by its name in the results, with the direction that is better."""
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class ConfigError(ValueError):
+    """The configuration breaks a rule; the message says which, what came, and what to do."""
+
+
+def _split_commas(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _yaml_no(value: object) -> object:
+    return "no" if value is False else value  # YAML 1.1 reads a bare no as false
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Where images and prompts come from."""
+
+    source: Literal["phantom", "prepared"] = "phantom"
+    path: Path | None = None
+    num_patients: Annotated[int, Field(ge=10)] = 600
+    resolution_px: Annotated[int, Field(ge=64, multiple_of=8)] = 64
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _path_when_prepared(self) -> Self:
+        if self.source == "prepared" and self.path is None:
+            raise ValueError(
+                "`data.path` must name a prepared data set when `data.source` is 'prepared', but got none. "
+                "Prepare one with `python -m sweep.prepare` and give it with --set data.path=FOLDER."
+            )
+        return self
+
+
+class TrainingConfig(Section):
+    """How one trial trains."""
+
+    num_epochs: Count = 3
+    max_images_per_epoch: Count | None = None
+    mixed_precision: Annotated[Literal["auto", "no", "fp16", "bf16"], BeforeValidator(_yaml_no)] = "auto"
+    gradient_accumulation: Count = 1
+    max_grad_norm: Positive = 1.0
+    weight_decay: NonNegative = 1e-2
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup_fraction: Fraction = 0.05
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    caption_dropout: Fraction = 0.1
+    min_snr_gamma: Positive | None = None
+    cache_latents: bool = True
+    evaluate_every_epochs: Count | None = None
+
+
+class EvaluationConfig(Section):
+    """How a trained model is sampled and scored."""
+
+    extractor: Literal["mini", "xrv"] = "mini"
+    extractor_weights: Path | None = None
+    images_per_condition: Annotated[int, Field(ge=2)] = 32
+    num_steps: Count = 20
+    guidance_scale: NonNegative = 3.0
+    batch_size: Count = 64
+    split: Literal["validation"] = "validation"
+
+
+class ComputeConfig(Section):
+    """What the sweep may use."""
+
+    workers_per_trial: Count = 1
+    concurrent_trials: Count = 1
+    cpus_per_worker: Positive = 1.0
+    gpus_per_worker: NonNegative = 0.0
+    evaluation_actors: Count = 1
+    evaluation_gpus: NonNegative = 0.0
+    address: str | None = None
+
+
+class SweepConfig(Section):
+    """Everything that defines a sweep."""
+
+    preset: str = "demo"
+    base: Annotated[str, Field(min_length=1)] = "mini"
+    space: str = "mini"
+    strategies: Names | None = None
+    objectives: Names = ("fid", "vendi", "trainable_parameters", "epoch_s")
+    num_trials: Count = 12
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    compute: ComputeConfig = ComputeConfig()
+
+    @field_validator("space")
+    @classmethod
+    def _known_space(cls, space: str) -> str:
+        _require_known("space", [space], SEARCH_SPACES)
+        return space
+
+    @field_validator("objectives")
+    @classmethod
+    def _known_objectives(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
+        _require_distinct("objectives", objectives)
+        _require_known("objective", objectives, objective_directions())
+        return objectives
+
+    @model_validator(mode="after")
+    def _known_strategies(self) -> Self:
+        if self.strategies is not None:
+            _require_distinct("strategies", self.strategies)
+            _require_known("strategy", self.strategies, strategies_of(SEARCH_SPACES[self.space]))
+        return self
+
+
+def objective_directions() -> dict[str, str]:
+    """Every objective's name in a configuration, with the direction that is better: "min" or "max"."""
+    from analysis.metrics import METRICS
+
+    return {**{name: metric.direction for name, metric in METRICS.items()}, **COST_OBJECTIVES}
+
+
+def load_config(preset: str, file: Path | None = None, overrides: Sequence[str] = ()) -> SweepConfig:
+    """Resolve a configuration: the preset's values, then the file's, then the overrides'.
+
+    Args:
+        preset: A name in the table of presets.
+        file: YAML file with any of the keys, nested as the sections are.
+        overrides: `KEY=VALUE` each, with a dotted key such as `training.num_epochs` and a YAML value.
+
+    Raises:
+        ConfigError: a preset, key or name is unknown, or a value is out of its range.
+    """
+    from sweep.presets import PRESETS
+
+    _require_known("preset", [preset], PRESETS)
+    values = PRESETS[preset]().model_dump()
+    if file is not None:
+        values = _merged(values, _read_yaml(file))
+    for override in overrides:
+        values = _merged(values, _parse_override(override))
+    try:
+        return SweepConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(dict(problem)) for problem in error.errors())) from error
+
+
+def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
+    """Message that answers an unknown name with the nearest valid ones, or with all where none is near."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    remedy = f"Did you mean {' or '.join(map(repr, near))}? Valid:" if near else "Choose one of:"
+    return f"`{what}` must be a known name, but got {name!r}. {remedy} {', '.join(names)}."
+
+
+def _require_known(what: str, names: Iterable[str], valid: Iterable[str]) -> None:
+    valid = list(valid)
+    for name in names:
+        if name not in valid:
+            raise ConfigError(unknown_name(what, name, valid))
+
+
+def _require_distinct(what: str, names: Sequence[str]) -> None:
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"`{what}` must be distinct names, at least one, but got {list(names)}. Name each one once.")
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = _merged(result[key], value) if nested else value
+    return result
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise ConfigError(
+            f"`--config` must name a readable file, but got {str(file)!r} ({error.strerror}). Check the path."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"`--config` must be YAML, but got {str(file)!r}: {error}. Mend the file.") from error
+    if not isinstance(content, dict):
+        kind = "nothing" if content is None else type(content).__name__
+        raise ConfigError(
+            f"`--config` must hold keys and values, but got {kind} in {str(file)!r}. Write, say, `num_trials: 20`."
+        )
+    return content
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(
+            f"`--set` must be KEY=VALUE, but got {override!r}. Write for example --set training.num_epochs=5."
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"`--set` must have a YAML value, but got {override!r}. Quote the value.") from error
+    for part in reversed(key.strip().split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _keys(section: type[Section] = SweepConfig, prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name, field in section.model_fields.items():
+        if isinstance(field.default, Section):
+            keys += _keys(type(field.default), f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    cause = problem.get("ctx", {}).get("error")
+    if cause is not None:
+        return str(cause)
+    if problem["type"] == "extra_forbidden":
+        return _explain_unknown_key(key)
+    rule = problem["msg"].replace("Input should", "must", 1)
+    remedy = f"Change it with --set {key}=VALUE or in the configuration file."
+    return f"`{key}` {rule}, but got {problem['input']!r}. {remedy}"
+
+
+def _explain_unknown_key(key: str) -> str:
+    """Nearest keys by their dotted names, and by their last parts: `num_epoch` is near `training.num_epochs`."""
+    keys = _keys()
+    near = difflib.get_close_matches(key, keys, n=2, cutoff=0.7)
+    leaves = difflib.get_close_matches(_leaf(key), {_leaf(full) for full in keys}, n=2, cutoff=0.7)
+    near += [full for full in keys if _leaf(full) in leaves and full not in near]
+    remedy = f"Did you mean {' or '.join(near[:3])}?" if near else f"Choose one of: {', '.join(keys)}."
+    return f"`{key}` must be a key of the configuration, but got an unknown one. {remedy}"
+
+
+def _leaf(key: str) -> str:
+    return key.rpartition(".")[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,22 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.base_models.models import DiffusionModels
-from trainables.datasets.store import TensorCache
+from trainables.datasets.store import PreparedSplit, TensorCache
 from trainables.loss import sample_latents
 
 ENCODE_BATCH = 64
-
-
-class TrainingImages(Protocol):
-    """What the loop needs of a data split."""
-
-    fingerprint: str
-    prompts: Sequence[str]
-
-    def __len__(self) -> int: ...
-
-    def images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Grey images, `uint8[n, H, W]`."""
 
 
 def to_pixels(images: NDArray[np.uint8]) -> Tensor:
@@ -47,7 +35,7 @@ def tokenize(models: DiffusionModels, prompts: Sequence[str]) -> Tensor:
 
 
 @torch.no_grad()
-def encode_images(models: DiffusionModels, data: TrainingImages) -> NDArray[np.float32]:
+def encode_images(models: DiffusionModels, data: PreparedSplit) -> NDArray[np.float32]:
     """Moments of the autoencoder's posterior for every image, `float32[n, 8, h, w]`."""
     device = models.vae.device
     starts = range(0, len(data), ENCODE_BATCH)
@@ -70,13 +58,15 @@ class BatchFeeder:
     """Gives training batches of one split for one base model.
 
     Args:
+        data_key: names the images and captions, so that a cache never serves others.
         cache_folder: where moments and prompt states are kept, shared by all trials; None computes them at every step.
         trained: components that the strategy trains; their outputs are never cached.
         caption_dropout: share of captions replaced by the empty one.
     """
 
     models: DiffusionModels
-    data: TrainingImages
+    data: PreparedSplit
+    data_key: str
     trained: Sequence[str]
     cache_folder: Path | None
     caption_dropout: float
@@ -101,7 +91,7 @@ class BatchFeeder:
         return self._states is not None
 
     def _key(self) -> str:
-        return f"{self.data.fingerprint}-{self.models.base.weights_hash}"
+        return f"{self.data_key}-{self.models.base.weights_hash}"
 
     def _cached_moments(self) -> NDArray[np.float32] | None:
         if self.cache_folder is None or "vae" in self.trained:

@@ -13,7 +13,6 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_epochs: int = Field(default=4, ge=1, description="Passes over the training images.")
-    max_images_per_epoch: int | None = Field(default=None, ge=1, description="Train on this many images only, the same in every epoch.")
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = Field(default="auto", description="auto: bf16 where the device has it, else none.")
     gradient_accumulation: int = Field(default=1, ge=1, description="Parts in which each batch is computed; the batch size does not change.")
     max_grad_norm: float = Field(default=1.0, gt=0)

@@ -18,7 +18,6 @@ from trainables.feeding import BatchFeeder
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy
-from trainables.subset import Subset
 from trainables.training import EpochReport, FineTuning, new_accelerator
 
 Report = Callable[[dict[str, Any]], None]
@@ -75,11 +74,13 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     """
     accelerator = new_accelerator(spec.training.mixed_precision)
     models, strategy = attach_strategy(spec, accelerator)
-    data = Subset.of(PreparedDataset.open(spec.dataset).split("train"), spec.training.max_images_per_epoch)
+    dataset = PreparedDataset.open(spec.dataset)
+    data = dataset.split("train")
     cache_folder = spec.cache_folder if spec.training.cache_latents else None
     feeder = BatchFeeder(
-        models=models, data=data, trained=strategy.trains, cache_folder=cache_folder, caption_dropout=spec.training.caption_dropout
-    )
+        models=models, data=data, data_key=f"{dataset.fingerprint}-train", trained=strategy.trains,
+        cache_folder=cache_folder, caption_dropout=spec.training.caption_dropout,
+    )  # fmt: skip
     plan = BatchPlan(num_images=len(data), batch_size=spec.batch_size, num_workers=accelerator.num_processes, seed=spec.seed)
     tuning = FineTuning(models, strategy, feeder=feeder, plan=plan, lr=spec.lr, config=spec.training, accelerator=accelerator)
 

@@ -1,0 +1,76 @@
+"""What the user sees while a sweep runs: a line a finished trial, and bars where the output is a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+def describe_choice(choice: Mapping[str, Any]) -> str:
+    """A trial's strategy and hyperparameters in one short line."""
+    strategy = dict(choice["strategy"])
+    parts = [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in strategy.items() if name != "name"]
+    return ", ".join([strategy["name"], *parts, f"lr {choice['lr']:.1e}", f"batch {choice['batch_size']}"])
+
+
+class ProgressView:
+    """A TrialListener that draws; use it as a context manager.
+
+    Args:
+        num_trials: trials of the sweep.
+        num_epochs: epochs of a trial.
+        shown: metrics that a finished trial's line gives, in this order.
+    """
+
+    def __init__(self, console: Console, *, num_trials: int, num_epochs: int, shown: Sequence[str]) -> None:
+        self._console, self._num_trials, self._num_epochs, self._shown = console, num_trials, num_epochs, shown
+        self._started_s = time.monotonic()
+        self._bars: dict[str, TaskID] = {}
+        self._choices: dict[str, str] = {}
+        self._last: dict[str, Mapping[str, Any]] = {}
+        self._num_ended = 0
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal, refresh_per_second=4,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._all = self._progress.add_task("trials", total=self._num_trials, note="")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
+        """Open a bar for the trial."""
+        self._choices[trial_id] = describe_choice(choice)
+        self._bars[trial_id] = self._progress.add_task(f"  {self._choices[trial_id]}", total=self._num_epochs, note="")
+        if not self._console.is_terminal:
+            self._print(f"start  {trial_id}  {self._choices[trial_id]}")
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """Move the trial's bar by an epoch."""
+        self._last[trial_id] = metrics
+        note = f"loss {metrics['loss']:.4f}, {metrics['images_per_s']:.0f} images/s"
+        self._progress.update(self._bars[trial_id], completed=metrics["epoch"] + 1, note=note)
+
+    def on_end(self, trial_id: str, error: str | None) -> None:
+        """Print the trial's line and take its bar away."""
+        self._num_ended += 1
+        self._progress.remove_task(self._bars.pop(trial_id))
+        self._progress.update(self._all, completed=self._num_ended)
+        last = self._last.get(trial_id, {})
+        figures = ", ".join(f"{name} {last[name]:.4g}" for name in self._shown if name in last)
+        outcome = f"[red]failed[/red] {escape(error)}" if error else figures
+        self._print(f"[bold]{self._num_ended}/{self._num_trials}[/bold]  {trial_id}  {escape(self._choices[trial_id])}: {outcome}")
+
+    def _print(self, text: str) -> None:
+        elapsed_s = int(time.monotonic() - self._started_s)
+        self._console.print(f"[dim]{elapsed_s // 60:3d}:{elapsed_s % 60:02d}[/dim]  {text}", soft_wrap=True, highlight=False)

@@ -1,0 +1,169 @@
+"""Ray Tune around the train function: actors that serve many trials, and what their events become."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+import ray.train
+from ray import tune
+from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.search import Searcher
+
+from sweep.config import ComputeConfig
+from trainables.settings import TrainingConfig
+from trainables.trial import Evaluator, TrialSpec, fine_tune
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepContext:
+    """What all trials of a sweep share; every process that works on the sweep sees these folders."""
+
+    base: str
+    dataset: Path
+    out: Path
+    seed: int
+    training: TrainingConfig
+    compute: ComputeConfig
+
+    def trial_folder(self, trial_id: str) -> Path:
+        """Where a trial leaves its adapter and samples."""
+        return self.out / "trials" / trial_id
+
+    def spec(self, trial_id: str, choice: Mapping[str, Any]) -> TrialSpec:
+        """The trial that the search sampler chose."""
+        return TrialSpec(
+            base=self.base, dataset=self.dataset, folder=self.trial_folder(trial_id), cache_folder=self.out / "cache",
+            seed=self.seed, training=self.training, **choice,
+        )  # fmt: skip
+
+
+class TrialListener(Protocol):
+    """Hears of every trial, in the process that started the sweep."""
+
+    def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
+        """A trial begins with what the search sampler chose."""
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """A trial finished an epoch."""
+
+    def on_end(self, trial_id: str, error: str | None) -> None:
+        """A trial is over; `error` says why it failed."""
+
+
+def run_trial(choice: dict[str, Any], *, context: SweepContext, evaluator: Evaluator) -> None:
+    """One Tune trial: Ray Train in this very process for one worker, a group of worker processes for several."""
+    spec = context.spec(tune.get_context().get_trial_id(), choice)
+    spec.folder.mkdir(parents=True, exist_ok=True)
+    if context.compute.workers_per_trial == 1:
+        trainer = TorchTrainer(lambda: fine_tune(spec, evaluator, tune.report), scaling_config=ray.train.ScalingConfig(num_workers=0))
+    else:
+        trainer = worker_group(spec, evaluator, context)
+    trainer.fit()
+
+
+def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> TorchTrainer:
+    """A trainer with processes of its own; rank 0's reports reach Tune."""
+    compute = context.compute
+    return TorchTrainer(
+        lambda: fine_tune(spec, evaluator, ray.train.report),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=compute.workers_per_trial, use_gpu=compute.gpus_per_worker > 0, resources_per_worker=_worker_resources(compute)
+        ),
+        run_config=ray.train.RunConfig(
+            name=spec.folder.name, storage_path=str(context.out / "ray"), callbacks=[TuneReportCallback()]
+        ),
+    )
+
+
+def _worker_resources(compute: ComputeConfig) -> dict[str, float]:
+    gpus = {"GPU": compute.gpus_per_worker} if compute.gpus_per_worker else {}
+    return {"CPU": compute.cpus_per_worker, **gpus}
+
+
+def _trial_resources(compute: ComputeConfig) -> dict[str, float]:
+    """What the trial's own process holds: the worker's share, or next to nothing beside a worker group."""
+    return _worker_resources(compute) if compute.workers_per_trial == 1 else {"CPU": 0.01}
+
+
+def run_trials(
+    context: SweepContext, evaluator: Evaluator, searcher: Searcher, *, num_trials: int, listeners: Sequence[TrialListener]
+) -> None:
+    """Run the sweep's trials to their end; a failed trial is heard of by the listeners and the others go on.
+
+    Args:
+        context: what trials share.
+        evaluator: given to every trial.
+        searcher: chooses configurations.
+        num_trials: how many.
+        listeners: called in this process, in the order given.
+    """
+    trainable = tune.with_parameters(run_trial, context=context, evaluator=evaluator)
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, _trial_resources(context.compute)),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher, num_samples=num_trials, max_concurrent_trials=context.compute.concurrent_trials,
+            reuse_actors=True, trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(name="tune", storage_path=str(context.out / "ray"), callbacks=[_Relay(listeners)], verbose=0),
+    )  # fmt: skip
+    tuner.fit()
+
+
+class _Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
+    """Turns Tune's callbacks into the sweep's events."""
+
+    def __init__(self, listeners: Sequence[TrialListener]) -> None:
+        self._listeners = tuple(listeners)
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for listener in self._listeners:
+            listener.on_start(trial.trial_id, trial.config)
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        for listener in self._listeners:
+            listener.on_report(trial.trial_id, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for listener in self._listeners:
+            listener.on_end(trial.trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        message = root_message(str(trial.get_error() or "the trial's process died without a message"))
+        for listener in self._listeners:
+            listener.on_end(trial.trial_id, message)
+
+
+def root_message(trace: str) -> str:
+    """The message of the exception that a printed trace, Ray's included, ends with."""
+    raised = [line.strip() for line in trace.splitlines() if re.match(r"^\s*[\w.]*(Error|Exception|Interrupt)\b.*:", line)]
+    last = raised[-1] if raised else trace.strip().splitlines()[-1]
+    return re.sub(r"^(?:[a-z_]\w*\.)+(?=\w)", "", last)
+
+
+@contextmanager
+def ray_runtime(compute: ComputeConfig, *, num_processes: int) -> Iterator[None]:
+    """Ray for the length of a sweep: the cluster at `compute.address` or in RAY_ADDRESS, else one on this machine.
+
+    Args:
+        compute: where to connect.
+        num_processes: trial processes that must run at once on a local instance, however few cores there are.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = compute.address or os.environ.get("RAY_ADDRESS")
+    local = {"num_cpus": max(os.cpu_count() or 1, num_processes), "include_dashboard": False}
+    options = {"address": address} if address else local
+    ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=True, **options)
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,70 @@
+"""The denoising loss against closed forms and diffusers' own weighting."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers.training_utils import compute_snr
+from torch import Tensor, nn
+
+from trainables.base_models.models import DiffusionModels
+from trainables.feeding import encode_prompts, to_pixels
+from trainables.loss import DenoisingLoss, sample_latents
+
+
+class _Knows(nn.Module):
+    """Predicts the given noise plus a constant error."""
+
+    def __init__(self, noise: Tensor, error: float) -> None:
+        super().__init__()
+        self.answer = noise + error
+
+    def forward(self, *_: Tensor, **__: Tensor) -> object:
+        return type("Output", (), {"sample": self.answer})
+
+
+def _batch(base: DiffusionModels, count: int = 6) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "latents": torch.randn(count, 4, 16, 16, generator=generator),
+        "noise": torch.randn(count, 4, 16, 16, generator=generator),
+        "timesteps": torch.randint(0, 1000, (count,), generator=generator),
+        "prompt_states": torch.from_numpy(encode_prompts(base, ["a red circle"] * count)),
+    }
+
+
+def test_loss_of_a_constant_error_is_its_square(base: DiffusionModels) -> None:
+    batch = _batch(base)
+    loss = DenoisingLoss(base)
+    loss.unet = _Knows(batch["noise"], 0.5)
+    assert loss(batch).item() == pytest.approx(0.25, rel=1e-6)
+
+
+def test_min_snr_weights_match_the_definition_from_diffusers_snr(base: DiffusionModels) -> None:
+    batch = _batch(base)
+    loss = DenoisingLoss(base, min_snr_gamma=5.0)
+    loss.unet = _Knows(batch["noise"], 0.5)
+    snr = compute_snr(loss.noise_scheduler, batch["timesteps"])
+    expected = (0.25 * torch.minimum(snr, torch.tensor(5.0)) / snr).mean()
+    assert loss(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_loss_equals_the_pipeline_parts_written_out(base: DiffusionModels) -> None:
+    batch = _batch(base)
+    alphas = DenoisingLoss(base).noise_scheduler.alphas_cumprod[batch["timesteps"]].view(-1, 1, 1, 1)
+    noisy = alphas.sqrt() * batch["latents"] + (1 - alphas).sqrt() * batch["noise"]
+    with torch.no_grad():
+        predicted = base.unet(noisy, batch["timesteps"], encoder_hidden_states=batch["prompt_states"]).sample
+        expected = ((predicted - batch["noise"]) ** 2).mean()
+        assert DenoisingLoss(base)(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_sampled_latents_have_the_posteriors_mean_and_deviation(base: DiffusionModels) -> None:
+    pixels = to_pixels(torch.randint(0, 255, (2, 64, 64), dtype=torch.uint8).numpy())
+    with torch.no_grad():
+        posterior = base.vae.encode(pixels).latent_dist
+        moments = base.vae._encode(pixels)
+    mean = sample_latents(moments, torch.zeros_like(posterior.mean), 2.0)
+    shifted = sample_latents(moments, torch.ones_like(posterior.mean), 2.0)
+    torch.testing.assert_close(mean, 2 * posterior.mean)
+    torch.testing.assert_close(shifted - mean, 2 * posterior.std, rtol=1e-4, atol=1e-5)

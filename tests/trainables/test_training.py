@@ -1,0 +1,123 @@
+"""The loop of a trial: caches, accumulation, averaging, divergence."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainables.base_models.models import DiffusionModels
+from trainables.batches import BatchPlan, Share
+from trainables.datasets.store import PreparedDataset
+from trainables.feeding import BatchFeeder
+from trainables.settings import TrainingConfig
+from trainables.strategies import make_strategy
+from trainables.strategies.base import trained_parameters
+from trainables.training import DivergedError, EpochReport, FineTuning, lr_factor, new_accelerator
+
+NUM_IMAGES = 24
+
+
+def _tuning(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path | None, *, strategy: str = "bitfit", lr: float = 1e-3, **settings: Any
+) -> FineTuning:
+    config = TrainingConfig(num_epochs=1, lr_schedule="constant", warmup_fraction=0.0, **settings)
+    method, models = make_strategy(strategy, {}), base.fresh()
+    method.attach(models)
+    feeder = BatchFeeder(
+        models=models, data=dataset.split("train"), data_key="phantom-train", trained=method.trains, cache_folder=cache,
+        caption_dropout=config.caption_dropout,
+    )  # fmt: skip
+    plan = BatchPlan(num_images=NUM_IMAGES, batch_size=8, seed=3)
+    return FineTuning(models, method, feeder=feeder, plan=plan, lr=lr, config=config, accelerator=new_accelerator("no"))
+
+
+def _run(tuning: FineTuning) -> tuple[EpochReport, dict[str, Tensor]]:
+    seen: list[tuple[EpochReport, dict[str, Tensor]]] = []
+    tuning.run(lambda report: seen.append((report, {name: p.detach().clone() for name, p in trained_parameters(tuning.models)})))
+    return seen[-1]
+
+
+def test_cached_and_uncached_training_give_the_same_loss(base: DiffusionModels, dataset: PreparedDataset, cache: Path) -> None:
+    cached, uncached = _tuning(base, dataset, cache), _tuning(base, dataset, None)
+    assert cached.feeder.caches_latents and cached.feeder.caches_prompts
+    assert not uncached.feeder.caches_latents and not uncached.feeder.caches_prompts
+    assert _run(cached)[0].loss == pytest.approx(_run(uncached)[0].loss, rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits(base: DiffusionModels, dataset: PreparedDataset, cache: Path) -> None:
+    first, second = (_run(_tuning(base, dataset, cache)) for _ in range(2))
+    assert first[0].loss == second[0].loss
+    assert all(torch.equal(first[1][name], second[1][name]) for name in first[1])
+
+
+def test_one_step_is_adamw_with_clipping_written_out(base: DiffusionModels, dataset: PreparedDataset, cache: Path) -> None:
+    tuning = _tuning(base, dataset, cache, max_grad_norm=0.1, weight_decay=0.0)
+    before = {name: p.detach().clone() for name, p in trained_parameters(tuning.models)}
+    tuning.plan = BatchPlan(num_images=8, batch_size=8, seed=3)
+    _, after = _run(tuning)
+    moved = torch.cat([(after[name] - before[name]).flatten() for name in before])
+    # Adam's first step moves every parameter by lr against the sign of its gradient, whatever the clipping.
+    torch.testing.assert_close(moved.abs()[moved.abs() > 5e-4], torch.full_like(moved[moved.abs() > 5e-4], 1e-3), rtol=0.02, atol=0)
+    assert (moved.abs() > 5e-4).float().mean() > 0.9
+
+
+def test_evaluated_weights_are_the_average_and_training_goes_on_from_the_last(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path
+) -> None:
+    plain, averaged = _tuning(base, dataset, cache), _tuning(base, dataset, cache, ema_decay=0.9)
+    _, last = _run(plain)
+    _, mean = _run(averaged)
+    assert any(not torch.equal(last[name], mean[name]) for name in last)
+    kept = {name: p.detach() for name, p in trained_parameters(averaged.models)}
+    assert all(torch.equal(last[name], kept[name]) for name in last)
+
+
+def test_frozen_weights_take_no_gradient_and_no_optimiser_state(base: DiffusionModels, dataset: PreparedDataset, cache: Path) -> None:
+    tuning = _tuning(base, dataset, cache)
+    _run(tuning)
+    trained = {id(parameter) for _, parameter in trained_parameters(tuning.models)}
+    everything = [p for module in tuning.models.components().values() for p in module.parameters()]
+    assert all(p.grad is None for p in everything if id(p) not in trained)
+    assert {id(p) for p in tuning._optimizer.state} <= trained
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_with_a_clear_message(base: DiffusionModels, dataset: PreparedDataset, cache: Path) -> None:
+    with pytest.raises(DivergedError, match=r"`loss` must stay finite, but got nan .* lr .* Lower the learning rate"):
+        _run(_tuning(base, dataset, cache, strategy="unet", lr=math.inf))
+
+
+def test_caption_dropout_replaces_by_the_empty_prompt(base: DiffusionModels, dataset: PreparedDataset, cache: Path) -> None:
+    feeder = _tuning(base, dataset, cache, caption_dropout=1.0).feeder
+    states = feeder.batch(torch.arange(4).numpy(), torch.Generator().manual_seed(0), torch.device("cpu"))["prompt_states"]
+    with torch.no_grad():
+        ids = base.tokenizer("", padding="max_length", max_length=base.tokenizer.model_max_length, return_tensors="pt").input_ids
+        torch.testing.assert_close(states, base.text_encoder(ids)[0].expand(4, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "at_start", "at_middle", "at_end"), [("constant", 1, 1, 1), ("linear", 1, 0.5, 0), ("cosine", 1, 0.5, 0)]
+)
+def test_lr_schedules_at_known_steps(shape: str, at_start: float, at_middle: float, at_end: float) -> None:
+    factors = [lr_factor(step, num_steps=110, warmup_steps=10, shape=shape) for step in (0, 10, 60, 110)]
+    assert factors == pytest.approx([1 / 11, at_start, at_middle, at_end])
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_accumulated_gradients_are_those_of_the_whole_batch(base: DiffusionModels, dataset: PreparedDataset, cache: Path, parts: int) -> None:
+    """With noise and timesteps fixed, the parts' weighted losses have the gradient of the whole batch."""
+    tuning = _tuning(base, dataset, cache, gradient_accumulation=parts)
+    indices = torch.arange(8).numpy()
+    whole = tuning.feeder.batch(indices, torch.Generator().manual_seed(0), torch.device("cpu"))
+    tuning.feeder.batch = lambda rows, *_: {name: tensor[torch.from_numpy(rows)] for name, tensor in whole.items()}  # type: ignore[method-assign]
+    gradients: dict[str, Tensor] = {}
+    tuning._optimizer.step = lambda: gradients.update({name: p.grad.clone() for name, p in trained_parameters(tuning.models) if p.grad is not None})
+    tuning.accelerator.clip_grad_norm_ = lambda *_: None
+    tuning._train_step(Share(indices, 1.0), torch.Generator())
+    tuning._loss(whole).backward()
+    for name, parameter in trained_parameters(tuning.models):
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-7)

@@ -1,0 +1,166 @@
+"""Drawing in patient coordinates: soft edges, strokes, smooth noise. Everything is vectorised over the picture.
+
+Patient coordinates: x from -1 (the patient's right, left in the picture) to 1, y from -1 (head) to 1 (feet), 0 at the
+middle of the film before shift, zoom and rotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Field = NDArray[np.float32]
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canvas:
+    """Where each pixel of the film lies in the patient.
+
+    Args:
+        side_px: pixels on a side.
+        rotation_rad: how far the patient leans, anticlockwise in the picture.
+        zoom: patient units per film unit; above one shows more of the body.
+        shift: patient coordinates of the middle of the film.
+    """
+
+    side_px: int
+    rotation_rad: float = 0.0
+    zoom: float = 1.0
+    shift: Point = (0.0, 0.0)
+
+    @cached_property
+    def film(self) -> Field:
+        """Film coordinates of the pixel centres along one axis, in [-1, 1]."""
+        return ((np.arange(self.side_px, dtype=np.float32) + 0.5) * 2 / self.side_px - 1).astype(np.float32)
+
+    @cached_property
+    def _axes(self) -> tuple[Point, Point]:
+        cosine, sine = float(np.cos(self.rotation_rad)) * self.zoom, float(np.sin(self.rotation_rad)) * self.zoom
+        return (cosine, -sine), (sine, cosine)
+
+    @cached_property
+    def x(self) -> Field:
+        """Patient x of every pixel, float32[side, side]."""
+        (xx, xy), _ = self._axes
+        return self.film[None, :] * xx + self.film[:, None] * xy + np.float32(self.shift[0])
+
+    @cached_property
+    def y(self) -> Field:
+        """Patient y of every pixel, float32[side, side]."""
+        _, (yx, yy) = self._axes
+        return self.film[None, :] * yx + self.film[:, None] * yy + np.float32(self.shift[1])
+
+    @cached_property
+    def lateral(self) -> Field:
+        """Distance of every pixel from the middle of the body, float32[side, side]."""
+        return np.abs(self.x)
+
+    def blank(self) -> Field:
+        """An empty field."""
+        return np.zeros((self.side_px, self.side_px), np.float32)
+
+    def to_film(self, point: Point) -> Point:
+        """Film coordinates of a point of the patient."""
+        dx, dy = (point[0] - self.shift[0]) / self.zoom**2, (point[1] - self.shift[1]) / self.zoom**2
+        (xx, xy), (yx, yy) = self._axes
+        return dx * xx + dy * yx, dx * xy + dy * yy
+
+    def disc(self, centre: Point, radii: Point, edge: float, tilt_rad: float = 0.0) -> Field:
+        """A filled ellipse, 1 inside and 0 outside, with an edge as soft as `edge` patient units."""
+        return inside((self.ellipse(centre, radii, tilt_rad) - 1) * min(radii), edge)
+
+    def ellipse(self, centre: Point, radii: Point, tilt_rad: float = 0.0) -> Field:
+        """Distance from the centre in units of the radii: 1 on the ellipse."""
+        dx, dy = self.x - np.float32(centre[0]), self.y - np.float32(centre[1])
+        cosine, sine = np.float32(np.cos(tilt_rad)), np.float32(np.sin(tilt_rad))
+        along = (dx * cosine + dy * sine) / np.float32(radii[0])
+        across = (dy * cosine - dx * sine) / np.float32(radii[1])
+        return np.sqrt(along * along + across * across)
+
+    def stroke(self, field: Field, points: Sequence[Point], radii: Sequence[float], edge: float = 0.012) -> None:
+        """Draw a line through the points into the field, as the maximum of what is there and the line.
+
+        Args:
+            field: drawn into.
+            points: patient coordinates.
+            radii: half the line's thickness at each point; thin lines fade instead of vanishing between pixels.
+            edge: softness in patient units.
+        """
+        film_points = [self.to_film(point) for point in points]
+        for start, end, first, last in zip(film_points, film_points[1:], radii, radii[1:], strict=False):
+            self._segment(field, (start, end), (first / self.zoom, last / self.zoom), edge / self.zoom)
+
+    def _segment(self, field: Field, ends: tuple[Point, Point], radii: tuple[float, float], edge: float) -> None:
+        (x0, y0), (x1, y1) = ends
+        reach = max(radii) + edge
+        columns, rows = self._span(x0, x1, reach), self._span(y0, y1, reach)
+        dx, dy = x1 - x0, y1 - y0
+        px, py = self.film[None, columns] - np.float32(x0), self.film[rows, None] - np.float32(y0)
+        along = np.clip((px * np.float32(dx) + py * np.float32(dy)) / np.float32(dx * dx + dy * dy + 1e-9), 0, 1)
+        distance = np.hypot(px - along * np.float32(dx), py - along * np.float32(dy))
+        radius = np.float32(radii[0]) + along * np.float32(radii[1] - radii[0])
+        part = field[rows, columns]
+        np.maximum(part, inside(distance - radius, edge), out=part)
+
+    def _span(self, start: float, end: float, reach: float) -> slice:
+        low, high = min(start, end) - reach, max(start, end) + reach
+        half = self.side_px / 2
+        return slice(max(0, int((low + 1) * half)), max(0, min(self.side_px, int((high + 1) * half) + 2)))
+
+    def noise(self, rng: np.random.Generator, cells: int, octaves: int = 1) -> Field:
+        """Smooth noise, about standard normal: `cells` bumps a side, finer and fainter in each octave."""
+        field = self.blank()
+        for octave in range(octaves):
+            count = cells * 2**octave
+            weight = _spline_weights(count, self.side_px)
+            field += (
+                weight @ rng.standard_normal((count + 3, count + 3), np.float32) @ weight.T * np.float32(0.6**octave)
+            )
+        return field * np.float32(1.7 * 0.8 / np.sqrt(sum(0.36**octave for octave in range(octaves))))
+
+    def blur(self, field: Field, radius: float) -> Field:
+        """Gaussian blur with a standard deviation in film units; beyond the film lies what is at its edge."""
+        kernel = _gaussian_weights(self.side_px, round(radius, 3))
+        return kernel @ field @ kernel.T
+
+
+def inside(distance: Field, edge: float) -> Field:
+    """1 where the signed distance is below -edge, 0 above edge, smooth between."""
+    ramp = np.clip(np.float32(0.5) - distance * np.float32(0.5 / edge), 0, 1)
+    return ramp * ramp * (3 - 2 * ramp)
+
+
+def bell(distance: Field) -> Field:
+    """exp(-d^2 / 2)."""
+    return np.exp(np.float32(-0.5) * distance * distance)
+
+
+def curve(at: Field, knots: Sequence[Point]) -> Field:
+    """A piecewise linear function through the knots, evaluated everywhere."""
+    positions, values = zip(*knots, strict=True)
+    return np.interp(at, positions, values).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _spline_weights(cells: int, side_px: int) -> Field:
+    """Weights of cells + 3 control values of a uniform cubic B-spline at each pixel."""
+    position = (np.arange(side_px) + 0.5) / side_px * cells
+    cell = np.minimum(position.astype(int), cells - 1)
+    t = position - cell
+    weights = np.zeros((side_px, cells + 3), np.float32)
+    basis = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
+    for offset, values in enumerate(basis):
+        weights[np.arange(side_px), cell + offset] = values / 6
+    return weights
+
+
+@lru_cache(maxsize=64)
+def _gaussian_weights(side_px: int, radius: float) -> Field:
+    position = (np.arange(side_px) + 0.5) * 2 / side_px
+    weights = np.exp(-0.5 * ((position[:, None] - position[None, :]) / radius) ** 2)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -1,0 +1,92 @@
+"""The phantom as a data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from typing import ClassVar
+
+from trainables.datasets.base import (
+    CONDITIONS,
+    ImageTextSample,
+    ImageTextSource,
+    require_resolution,
+    require_split,
+    split_of_patient,
+)
+from trainables.datasets.captions import caption
+from trainables.datasets.phantom.film import draw_film
+from trainables.datasets.phantom.patients import Exam, Patient, draw_exams, draw_patient
+
+NUM_FINGERPRINTED = 8
+MIN_PATIENTS = 60
+"""Fewer would leave a condition out of the validation or test split too often."""
+
+
+class PhantomSource(ImageTextSource):
+    """Generated frontal chest radiographs with the six conditions of `CONDITIONS`.
+
+    Args:
+        num_patients: how many patients; each has one to four films, 1.9 on average.
+        resolution_px: side of the images, a multiple of 8 from 64.
+        seed: another seed gives other patients.
+        with_view: name the view in the prompts.
+
+    Raises:
+        ValueError: fewer than 60 patients, or a wrong resolution.
+    """
+
+    name: ClassVar[str] = "phantom"
+
+    def __init__(self, *, num_patients: int, resolution_px: int = 64, seed: int = 0, with_view: bool = False) -> None:
+        if num_patients < MIN_PATIENTS:
+            raise ValueError(
+                f"`num_patients` must be at least {MIN_PATIENTS}, but got {num_patients}. "
+                "With fewer a split may lack a condition."
+            )
+        self.conditions = CONDITIONS
+        self.resolution_px = require_resolution(resolution_px)
+        self.num_patients = num_patients
+        self.seed = seed
+        self.with_view = with_view
+
+    def samples(self, split: str) -> Iterator[ImageTextSample]:
+        """The films of the split's patients, in the order of the patients' numbers."""
+        for patient in self._patients[require_split(split)]:
+            for exam in draw_exams(patient):
+                yield self._sample(exam)
+
+    def num_samples(self, split: str) -> int:
+        """Films in the split."""
+        return sum(patient.num_images for patient in self._patients[require_split(split)])
+
+    def fingerprint(self) -> str:
+        """Hash of the settings and of the first few films, so that another way of drawing changes it too."""
+        digest = hashlib.sha256(f"{self.num_patients}/{self.resolution_px}/{self.seed}/{self.with_view}".encode())
+        for number in range(NUM_FINGERPRINTED):
+            sample = self._sample(draw_exams(draw_patient(self.seed, number))[0])
+            digest.update(f"{sample.prompt}/{sample.conditions}/{sample.age}/{sample.view}".encode())
+            digest.update(sample.image.tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _patients(self) -> dict[str, list[Patient]]:
+        """The patients of each split; a stratified choice is not needed, the hash spreads them evenly."""
+        patients: dict[str, list[Patient]] = {"train": [], "validation": [], "test": []}
+        for number in range(self.num_patients):
+            patient = draw_patient(self.seed, number)
+            patients[split_of_patient(patient.patient_id, self.seed)].append(patient)
+        return patients
+
+    def _sample(self, exam: Exam) -> ImageTextSample:
+        return ImageTextSample(
+            image=draw_film(exam, self.resolution_px),
+            prompt=caption(exam.findings, view=exam.view if self.with_view else None),
+            conditions=exam.findings,
+            patient_id=exam.patient.patient_id,
+            image_id=exam.image_id,
+            age=exam.patient.age,
+            sex=exam.patient.sex,
+            view=exam.view,
+        )

@@ -176,7 +176,7 @@ def test_weights_of_another_network_are_refused(mini_folder: Path) -> None:
 def test_damaged_files_are_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"damaged{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="`weights` must be safetensors or torchxrayvision's own .pt"):
+    with pytest.raises(ValueError, match=r"`weights` must be safetensors or torchxrayvision's own .pt"):
         read_state(path)
 
 

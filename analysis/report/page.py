@@ -1,0 +1,194 @@
+"""One self-contained page about a sweep."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shlex
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from PIL import Image
+
+from analysis.files import whole_file
+from analysis.pareto import FrontPoint
+from analysis.report.plots import learning_curves, trade_offs
+from analysis.report.run_folder import RunFolder
+from analysis.report.tables import condition_table, front_table, trial_table
+from analysis.report.words import label, number, parameters
+
+MAX_PICTURE_PX = 1100
+CURVES = ("loss", "fid", "vendi")
+PICTURES = {"reference.png": "Held-out real films", "base.png": "The base model before any adaptation"}
+
+
+def write_report(folder: Path) -> Path:
+    """Rebuild `report.html` from a run directory.
+
+    Args:
+        folder: what `python -m sweep.run` left.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        FileNotFoundError: the directory or one of its files is missing.
+        ValueError: one of its files is damaged.
+    """
+    run = RunFolder.open(folder)
+    page = Template(files("analysis.report").joinpath("template.html").read_text(encoding="utf-8"))
+    sections = (_headline, _trade_offs, _front, _samples, _conditions, _curves, _trials, _export, _settings)
+    body = "\n".join(section(run) for section in sections)
+    path = folder / "report.html"
+    with whole_file(path) as file:
+        file.write(page.substitute(title=escape(f"Sweep {_name(run)}"), body=body).encode())
+    return path
+
+
+def _name(run: RunFolder) -> str:
+    return str(run.config.get("preset") or run.folder.resolve().name)
+
+
+def _headline(run: RunFolder) -> str:
+    done = int((run.trials["status"] == "completed").sum())
+    failed = len(run.trials) - done
+    knee = run.front.knee
+    facts: list[tuple[float, str]] = [
+        (len(run.trials), "trials"), (failed, "of them failed"), (len(run.front.points), "on the Pareto front"),
+    ]  # fmt: skip
+    if knee is not None:
+        facts += [(value, f"{label(name)} at the knee") for name, value in knee.values.items()]
+    items = "".join(f"<li><b>{escape(number(value))}</b><span>{escape(what)}</span></li>" for value, what in facts)
+    return f"<h1>{_title(run)}</h1><p>{_summary(run)}</p><ul class='facts'>{items}</ul>"
+
+
+def _title(run: RunFolder) -> str:
+    knee = run.front.knee
+    if knee is None:
+        return "No trial completed with all objectives"
+    return f"{escape(knee.strategy)} is the proposed compromise"
+
+
+def _summary(run: RunFolder) -> str:
+    base = escape(str(run.config.get("base", "the base model")))
+    names = ", ".join(label(objective.name) for objective in run.front.objectives)
+    sweep = f"Sweep <b>{escape(_name(run))}</b>"
+    start = f"{sweep} over ways to adapt <b>{base}</b> to chest radiographs, by {escape(names)}."
+    knee = run.front.knee
+    if knee is None:
+        return f"{start} The table of trials says what went wrong."
+    hyperparameters = escape(parameters(knee.params, knee.strategy))
+    return (
+        f"{start} The knee is trial <code>{escape(knee.trial_id)}</code> ({hyperparameters}): with every objective "
+        "scaled to the span of the front, it is the point closest to the best of all at once."
+    )
+
+
+def _trade_offs(run: RunFolder) -> str:
+    if len(run.front.objectives) < 2 or not run.front.points:
+        return ""
+    plot = _embedded(trade_offs(run.trials, run.front.objectives), "svg+xml")
+    return (
+        "<h2>Trade-offs</h2><p class='quiet'>One point a trial. Filled points are on the front over all objectives at "
+        "once; the line joins those that nothing beats in the two objectives shown.</p>"
+        f'<img class="plot" alt="Trade-offs between the objectives" src="{plot}">'
+    )
+
+
+def _front(run: RunFolder) -> str:
+    if not run.front.points:
+        return ""
+    return (
+        "<h2>Pareto front</h2><p class='quiet'>No other trial is at least as good in everything and better in "
+        f"something. Compare values at one number of images only.{_num_images(run)}</p>{front_table(run.front)}"
+    )
+
+
+def _num_images(run: RunFolder) -> str:
+    """How many images are behind the numbers, where the trials say it."""
+    knee = run.front.knee
+    if knee is None or not {"num_generated", "num_reference"} <= set(run.trials.columns):
+        return ""
+    row = run.trials[run.trials["trial_id"].astype(str) == knee.trial_id].iloc[0]
+    return f" Here: {number(row['num_generated'])} generated against {number(row['num_reference'])} real ones."
+
+
+def _samples(run: RunFolder) -> str:
+    sheets = [_sheet(path, what) for name, what in PICTURES.items() if (path := run.picture(name))]
+    sheets += [_sheet(path, _caption(point)) for point in run.front.points if (path := run.samples(point.trial_id))]
+    return f'<h2>Samples</h2><div class="sheets">{"".join(sheets)}</div>' if sheets else ""
+
+
+def _caption(point: FrontPoint) -> str:
+    values = ", ".join(f"{label(name)} {number(value)}" for name, value in point.values.items())
+    return f"{'Knee: ' if point.knee else ''}{point.strategy}, trial {point.trial_id}. {values}"
+
+
+def _sheet(path: Path, caption: str) -> str:
+    return f'<figure><img alt="" src="{_picture(path)}"><figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def _conditions(run: RunFolder) -> str:
+    tables = [condition_table(run.trials, run.front, objective) for objective in run.front.objectives]
+    held = [text for text in tables if text]
+    return f"<h2>By condition</h2>{''.join(held)}" if held else ""
+
+
+def _curves(run: RunFolder) -> str:
+    """Training loss, and metrics where they were taken at more than one epoch."""
+    columns = [c for c in run.results.columns if c.split("_")[0] in CURVES and "/" not in c and _is_a_curve(run, c)]
+    if not columns:
+        return ""
+    strategies = dict(zip(run.trials["trial_id"].astype(str), run.trials["strategy"].astype(str), strict=True))
+    plot = _embedded(learning_curves(run.results, strategies, columns), "svg+xml")
+    return f'<h2>Learning curves</h2><img class="plot" alt="Learning curves" src="{plot}">'
+
+
+def _is_a_curve(run: RunFolder, column: str) -> bool:
+    known = run.results.dropna(subset=[column])
+    return bool((known.groupby("trial_id")["epoch"].nunique() > 1).any())
+
+
+def _trials(run: RunFolder) -> str:
+    return f"<h2>All trials</h2>{trial_table(run.trials, run.front)}"
+
+
+def _export(run: RunFolder) -> str:
+    if not run.front.points:
+        return ""
+    command = f"python -m sweep.export --run {shlex.quote(str(run.folder))}"
+    other = next((point.trial_id for point in run.front.points if not point.knee), run.front.points[0].trial_id)
+    metric = run.front.objectives[0].name
+    lines = [
+        "# the knee, as a pipeline folder that any Stable Diffusion program loads",
+        f"{command} --pick knee --format pipeline --to knee",
+        "# a low-rank adapter (lora, dora) as one file for load_lora_weights",
+        f"{command} --pick knee --format diffusers --to knee-adapter",
+        "# another point of the front, or the best in one objective",
+        f"{command} --pick {shlex.quote(f'trial:{other}')} --format pipeline --to chosen",
+        f"{command} --pick {shlex.quote(f'best:{metric}')} --format pipeline --to best",
+    ]
+    return f"<h2>Take one with you</h2><pre>{escape(chr(10).join(lines))}</pre>"
+
+
+def _settings(run: RunFolder) -> str:
+    text = escape(json.dumps(run.config, indent=2, ensure_ascii=False))
+    return f"<h2>Settings</h2><details><summary>config.json</summary><pre>{text}</pre></details>"
+
+
+def _picture(path: Path) -> str:
+    """A picture as a data address; large ones are scaled down, so that the page stays light."""
+    with Image.open(path) as image:
+        if image.width <= MAX_PICTURE_PX:
+            return _embedded(path.read_bytes(), (image.format or "png").lower())
+        image.thumbnail((MAX_PICTURE_PX, 4 * MAX_PICTURE_PX))
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, format="JPEG", quality=88)
+    return _embedded(buffer.getvalue(), "jpeg")
+
+
+def _embedded(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,193 @@
+"""Plots of a sweep."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from analysis.files import whole_file
+from analysis.pareto import Front, Objective, front, pareto_mask
+from analysis.report.words import axis_label, label
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#333333", "#B3A100")
+"""Okabe and Ito's colours, told apart by colour-blind readers, the palest darkened or replaced."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+INK, QUIET = "#24292f", "#8b949e"
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.edgecolor": "#c9ced6",
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#eceff3",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#57606a",
+    "ytick.color": "#57606a",
+    "legend.frameon": False,
+    "svg.hashsalt": "report",
+}
+LOG_FROM_RATIO = 30
+
+
+def draw_front(trials: pd.DataFrame, objectives: Sequence[Objective], to: Path) -> None:
+    """Write the trade-offs of a sweep as PNG.
+
+    Args:
+        trials: one row a trial, with `trial_id`, `strategy` and a column for each objective.
+        objectives: two or more; the first is drawn against each of the others.
+        to: the file.
+    """
+    content = trade_offs(trials, objectives, form="png")
+    with whole_file(to) as file:
+        file.write(content)
+
+
+def trade_offs(trials: pd.DataFrame, objectives: Sequence[Objective], *, form: str = "svg") -> bytes:
+    """The first objective against each of the others, one panel each, as an image file's content.
+
+    Filled points are on the front over all objectives; the line is the front over the two of its panel.
+    """
+    if len(objectives) < 2:
+        raise ValueError(f"`objectives` must be at least 2 for a trade-off, but got {len(objectives)}. Name another.")
+    found = front(trials, objectives)
+    shown = _finite(trials, [objective.name for objective in objectives])
+    styles = strategy_styles(trials["strategy"])
+    looks = _looks(shown, found, styles)
+    num_panels = len(objectives) - 1
+    with rc_context(STYLE):
+        figure = Figure(figsize=(4.1 * num_panels + 0.3, 4.1), layout="constrained")
+        for axes, other in zip(np.ravel(figure.subplots(1, num_panels, sharey=True)), objectives[1:], strict=True):
+            _draw_pair_front(axes, shown, (other, objectives[0]))
+            _draw_points(axes, shown, (other, objectives[0]), looks)
+            _mark_knee(axes, found, (other, objectives[0]))
+        for axes in figure.axes[1:]:
+            axes.set_ylabel("")
+        figure.legend(handles=_legend(styles), loc="outside upper center", ncols=len(styles) + 3)
+        return _content(figure, form)
+
+
+def learning_curves(results: pd.DataFrame, strategies: Mapping[str, str], columns: Sequence[str]) -> bytes:
+    """Each column over the epochs, one line a trial, as SVG.
+
+    Args:
+        results: one row a report, with `trial_id`, `epoch` and the columns.
+        strategies: strategy by trial.
+        columns: what to draw, one panel each.
+    """
+    styles = strategy_styles(pd.Series(list(strategies.values())))
+    with rc_context(STYLE):
+        figure = Figure(figsize=(min(4.1 * len(columns) + 0.3, 12.6), 3.4), layout="constrained")
+        for axes, column in zip(np.ravel(figure.subplots(1, len(columns))), columns, strict=True):
+            _draw_curves(axes, results, column, {trial: styles[name] for trial, name in strategies.items()})
+        handles = [_handle(name, colour, marker) for name, (colour, marker) in styles.items()]
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(styles))
+        return _content(figure, "svg")
+
+
+def strategy_styles(strategies: pd.Series) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each strategy, by its place in the alphabet."""
+    names = sorted({str(name) for name in strategies})
+    return {name: (PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(names)}
+
+
+def _finite(trials: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Completed trials that have every objective."""
+    done = trials[trials["status"] == "completed"] if "status" in trials.columns else trials
+    finite = np.isfinite(done[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)).all(axis=1)
+    shown: pd.DataFrame = done.loc[finite]
+    return shown
+
+
+def _looks(shown: pd.DataFrame, found: Front, styles: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    """How each trial is drawn: filled on the front over all objectives, hollow elsewhere."""
+    on_front = {point.trial_id for point in found.points}
+    looks = []
+    for trial_id, strategy in zip(shown["trial_id"], shown["strategy"], strict=True):
+        colour, marker = styles[str(strategy)]
+        filled = str(trial_id) in on_front
+        face, edge = (colour, "white") if filled else ("white", colour)
+        looks.append({"marker": marker, "facecolor": face, "edgecolor": edge, "s": 58 if filled else 34})
+    return looks
+
+
+def _draw_points(
+    axes: Any, shown: pd.DataFrame, pair: tuple[Objective, Objective], looks: Sequence[Mapping[str, Any]]
+) -> None:
+    x, y = pair
+    _scale(axes, shown, pair)
+    for across, up, look in zip(shown[x.name], shown[y.name], looks, strict=True):
+        axes.scatter(across, up, linewidth=1.1, zorder=3, **look)
+    axes.set_xlabel(axis_label(x))
+    axes.set_ylabel(axis_label(y))
+
+
+def _draw_pair_front(axes: Any, shown: pd.DataFrame, pair: tuple[Objective, Objective]) -> None:
+    """The staircase of the trials that are not dominated in these two objectives."""
+    values = shown[[objective.name for objective in pair]].to_numpy(dtype=np.float64)
+    best = values[pareto_mask(values, [objective.direction for objective in pair])]
+    best = best[np.argsort(best[:, 0])]
+    where = "post" if pair[0].direction == "min" else "pre"
+    axes.step(best[:, 0], best[:, 1], where=where, color=QUIET, linewidth=1.2, zorder=2)
+
+
+def _mark_knee(axes: Any, found: Front, pair: tuple[Objective, Objective]) -> None:
+    if found.knee is None:
+        return
+    position = tuple(found.knee.values[objective.name] for objective in pair)
+    axes.scatter(*position, s=190, facecolor="none", edgecolor=INK, linewidth=1.4, zorder=4)
+    left = axes.transAxes.inverted().transform(axes.transData.transform(position))[0] > 0.6
+    axes.annotate(
+        f"knee: {found.knee.strategy}", position, xytext=(-11 if left else 11, 9), textcoords="offset points",
+        ha="right" if left else "left", color=INK, fontweight="bold", zorder=5,
+        bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+    )  # fmt: skip
+
+
+def _scale(axes: Any, shown: pd.DataFrame, pair: tuple[Objective, Objective]) -> None:
+    """Logarithmic where values span more than a decade and a half."""
+    for objective, axis in zip(pair, ("x", "y"), strict=True):
+        values = shown[objective.name]
+        if len(values) and values.min() > 0 and values.max() / values.min() > LOG_FROM_RATIO:
+            axes.set(**{f"{axis}scale": "log"})
+        axes.margins(0.12)
+
+
+def _draw_curves(axes: Any, results: pd.DataFrame, column: str, styles: Mapping[str, tuple[str, str]]) -> None:
+    for trial, rows in results.groupby("trial_id", sort=False):
+        known = rows.dropna(subset=[column]).sort_values("epoch")
+        colour, marker = styles.get(str(trial), (QUIET, "o"))
+        axes.plot(known["epoch"], known[column], color=colour, marker=marker, markersize=3.5, linewidth=1.3, alpha=0.85)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label(column))
+
+
+def _legend(styles: Mapping[str, tuple[str, str]]) -> list[Line2D]:
+    strategies = [_handle(name, colour, marker) for name, (colour, marker) in styles.items()]
+    line = Line2D([], [], color=QUIET, linewidth=1.2, label="best for the two shown")
+    other = Line2D([], [], color="white", marker="o", markeredgecolor=QUIET, markersize=6, label="hollow: dominated")
+    return [*strategies, line, other]
+
+
+def _handle(name: str, colour: str, marker: str) -> Line2D:
+    return Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=7, label=name)
+
+
+def _content(figure: Figure, form: str) -> bytes:
+    buffer = io.BytesIO()
+    metadata: dict[str, Any] = {"Date": None} if form == "svg" else {}
+    figure.savefig(buffer, format=form, dpi=150, metadata=metadata, facecolor="white")
+    return buffer.getvalue()

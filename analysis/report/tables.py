@@ -1,0 +1,115 @@
+"""Tables of the report, every string of them escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import pandas as pd
+
+from analysis.pareto import PARAMETER_PREFIX, Front, Objective
+from analysis.report.words import BETTER, label, number, parameters
+
+NUMERIC = "\t"
+"""Ends the heading of a column of numbers."""
+FAILED_ROW = ' class="failed"'
+
+
+def table(head: Sequence[str], rows: Iterable[str]) -> str:
+    """A table of finished cells; a heading that ends with NUMERIC stands over numbers."""
+    cells = "".join(_head_cell(name) for name in head)
+    return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _head_cell(name: str) -> str:
+    text = escape(name.removesuffix(NUMERIC))
+    return f'<th class="n">{text}</th>' if name.endswith(NUMERIC) else f"<th>{text}</th>"
+
+
+def front_table(front: Front) -> str:
+    """The front, one row a point."""
+    head = ["trial", "strategy", "hyperparameters", *(f"{_heading(objective)}{NUMERIC}" for objective in front.objectives), ""]
+    return table(head, (_front_row(point, front.objectives) for point in front.points))
+
+
+def condition_table(trials: pd.DataFrame, front: Front, objective: Objective) -> str:
+    """One metric of the front's trials for each condition, or nothing where it was not measured."""
+    prefix = f"{objective.name}/"
+    columns = [column for column in trials.columns if str(column).startswith(prefix)]
+    if not columns or not front.points:
+        return ""
+    by_id = {str(row["trial_id"]): row for row in trials.to_dict("records")}
+    rows = (
+        f"<tr{_row_class(point.knee)}><td>{_trial(point.trial_id)}</td><td>{escape(point.strategy)}</td>"
+        + "".join(_numeric(by_id.get(point.trial_id, {}).get(column)) for column in [objective.name, *columns])
+        + "</tr>"
+        for point in front.points
+    )
+    names = [f"{column.removeprefix(prefix)}{NUMERIC}" for column in columns]
+    head = ["trial", "strategy", f"all together{NUMERIC}", *names]
+    return f"<p><b>{escape(_heading(objective))}</b></p>{table(head, rows)}"
+
+
+def trial_table(trials: pd.DataFrame, front: Front) -> str:
+    """Every trial, with what went wrong where something did."""
+    marks = {point.trial_id: "knee" if point.knee else "front" for point in front.points}
+    ordered = trials.sort_values("number") if "number" in trials.columns else trials
+    head = ["#", "trial", "strategy", "hyperparameters", *(f"{label(o.name)}{NUMERIC}" for o in front.objectives), ""]
+    rows = (_trial_row(row, marks, front.objectives) for row in ordered.to_dict("records"))
+    return table(head, rows)
+
+
+def _front_row(point: Any, objectives: Sequence[Objective]) -> str:
+    values = "".join(_numeric(point.values.get(objective.name)) for objective in objectives)
+    return (
+        f"<tr{_row_class(point.knee)}><td>{_trial(point.trial_id)}</td><td>{escape(point.strategy)}</td>"
+        f"<td>{escape(parameters(point.params, point.strategy))}</td>{values}"
+        f"<td>{_tag('knee') if point.knee else ''}</td></tr>"
+    )
+
+
+def _trial_row(row: Mapping[Any, Any], marks: Mapping[str, str], objectives: Sequence[Objective]) -> str:
+    trial_id, strategy = str(row["trial_id"]), str(row.get("strategy"))
+    failed = row.get("status") not in (None, "completed")
+    params = {str(name): value for name, value in row.items() if str(name).startswith(PARAMETER_PREFIX)}
+    mark = _failure(row) if failed else _tag(marks[trial_id]) if trial_id in marks else ""
+    values = "".join(_numeric(row.get(objective.name)) for objective in objectives)
+    return (
+        f"<tr{FAILED_ROW if failed else ''}><td>{escape(number(row.get('number')))}</td>"
+        f"<td>{_trial(trial_id)}</td><td>{escape(strategy)}</td>"
+        f"<td>{escape(parameters(params, strategy))}</td>{values}<td>{mark}</td></tr>"
+    )
+
+
+def _failure(row: Mapping[Any, Any]) -> str:
+    """The error's last line, and all of it behind a click."""
+    error = row.get("error")
+    text = error.strip() if isinstance(error, str) and error.strip() else "no error was recorded"
+    last = re.sub(r"\s+", " ", text.splitlines()[-1])
+    short = last if len(last) <= 160 else f"{last[:157]}..."
+    shown = escape(short)
+    if short != text:
+        shown = f"<details><summary>{shown}</summary><pre>{escape(text)}</pre></details>"
+    return f"{_tag(str(row.get('status')))} {shown}"
+
+
+def _heading(objective: Objective) -> str:
+    return f"{label(objective.name)}, {BETTER[objective.direction]}"
+
+
+def _trial(trial_id: str) -> str:
+    return f"<code>{escape(trial_id)}</code>"
+
+
+def _tag(name: str) -> str:
+    return f'<span class="tag {escape(name)}">{escape(name)}</span>'
+
+
+def _row_class(knee: bool) -> str:
+    return ' class="knee"' if knee else ""
+
+
+def _numeric(value: Any) -> str:
+    return f'<td class="n">{escape(number(value))}</td>'

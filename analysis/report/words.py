@@ -1,0 +1,57 @@
+"""Names and numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.pareto import PARAMETER_PREFIX, Objective
+
+KNOWN = {
+    "fid": "FID",
+    "kid": "KID",
+    "vendi": "Vendi score",
+    "trainable_parameters": "trainable parameters",
+    "epoch_s": "epoch time, s",
+    "images_per_s": "images per second",
+    "peak_memory_gib": "peak memory, GiB",
+    "loss": "training loss",
+}
+BETTER = {"min": "lower is better", "max": "higher is better"}
+
+
+def label(name: str) -> str:
+    """A column's name for a reader: `fid_mini` is "FID (mini)"."""
+    metric, _, extractor = name.rpartition("_")
+    if name in KNOWN:
+        return KNOWN[name]
+    return f"{KNOWN[metric]} ({extractor})" if metric in KNOWN else name.replace("_", " ")
+
+
+def axis_label(objective: Objective) -> str:
+    """The label with its direction."""
+    return f"{label(objective.name)} ({BETTER[objective.direction]})"
+
+
+def number(value: Any) -> str:
+    """At most four digits of a fraction, all of a whole number; a dash where there is nothing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def parameters(params: Mapping[str, Any], strategy: str) -> str:
+    """Hyperparameters in a line, without the strategy's name before each of its own."""
+    parts = [
+        f"{name.removeprefix(PARAMETER_PREFIX).removeprefix(f'{strategy}/')} {number(value)}"
+        for name, value in params.items()
+        if name.removeprefix(PARAMETER_PREFIX) != "strategy" and number(value) != "–"
+    ]
+    return ", ".join(parts)

@@ -10,9 +10,12 @@ from typing import Annotated, Any, Final, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from analysis.metrics import METRICS
+from analysis.pareto import Direction, Objective
 from search_spaces import SEARCH_SPACES, strategies_of
+from trainables.settings import TrainingConfig
 
-COST_OBJECTIVES: Final = {
+COST_OBJECTIVES: Final[dict[str, Direction]] = {
     "trainable_parameters": "min",
     "epoch_s": "min",
     "images_per_s": "max",
@@ -23,7 +26,6 @@ COST_OBJECTIVES: Final = {
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class ConfigError(ValueError):
@@ -34,8 +36,11 @@ def _split_commas(value: object) -> object:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
-def _yaml_no(value: object) -> object:
-    return "no" if value is False else value  # YAML 1.1 reads a bare no as false
+def _yaml_no(training: object) -> object:
+    """YAML 1.1 reads a bare `no` as false; as a precision it is a name."""
+    if isinstance(training, Mapping) and training.get("mixed_precision") is False:
+        return {**training, "mixed_precision": "no"}
+    return training
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
@@ -64,24 +69,6 @@ class DataConfig(Section):
                 "Prepare one with `python -m sweep.prepare` and give it with --set data.path=FOLDER."
             )
         return self
-
-
-class TrainingConfig(Section):
-    """How one trial trains."""
-
-    num_epochs: Count = 3
-    max_images_per_epoch: Count | None = None
-    mixed_precision: Annotated[Literal["auto", "no", "fp16", "bf16"], BeforeValidator(_yaml_no)] = "auto"
-    gradient_accumulation: Count = 1
-    max_grad_norm: Positive = 1.0
-    weight_decay: NonNegative = 1e-2
-    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
-    warmup_fraction: Fraction = 0.05
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    caption_dropout: Fraction = 0.1
-    min_snr_gamma: Positive | None = None
-    cache_latents: bool = True
-    evaluate_every_epochs: Count | None = None
 
 
 class EvaluationConfig(Section):
@@ -119,9 +106,17 @@ class SweepConfig(Section):
     num_trials: Count = 12
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: DataConfig = DataConfig()
-    training: TrainingConfig = TrainingConfig()
+    training: Annotated[TrainingConfig, BeforeValidator(_yaml_no)] = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     compute: ComputeConfig = ComputeConfig()
+
+    def reported_objectives(self) -> tuple[Objective, ...]:
+        """The objectives as results name them: a metric's name carries its extractor, as in `fid_mini`."""
+        extractor, directions = self.evaluation.extractor, objective_directions()
+        return tuple(
+            Objective(METRICS[name].reported_name(extractor) if name in METRICS else name, directions[name])
+            for name in self.objectives
+        )
 
     @field_validator("space")
     @classmethod
@@ -144,10 +139,8 @@ class SweepConfig(Section):
         return self
 
 
-def objective_directions() -> dict[str, str]:
+def objective_directions() -> dict[str, Direction]:
     """Every objective's name in a configuration, with the direction that is better: "min" or "max"."""
-    from analysis.metrics import METRICS
-
     return {**{name: metric.direction for name, metric in METRICS.items()}, **COST_OBJECTIVES}
 
 
@@ -236,10 +229,10 @@ def _parse_override(override: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _keys(section: type[Section] = SweepConfig, prefix: str = "") -> list[str]:
+def _keys(section: type[BaseModel] = SweepConfig, prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name, field in section.model_fields.items():
-        if isinstance(field.default, Section):
+        if isinstance(field.default, BaseModel):
             keys += _keys(type(field.default), f"{prefix}{name}.")
         else:
             keys.append(prefix + name)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sweep.config import ComputeConfig, DataConfig, EvaluationConfig, SweepConfig, TrainingConfig
+from sweep.config import ComputeConfig, DataConfig, EvaluationConfig, SweepConfig
+from trainables.settings import TrainingConfig
 
 
 def demo() -> SweepConfig:
@@ -17,7 +18,7 @@ def demo() -> SweepConfig:
         space="mini",
         num_trials=12,
         data=DataConfig(source="phantom", num_patients=600, resolution_px=64),
-        training=TrainingConfig(num_epochs=3, max_images_per_epoch=384),
+        training=TrainingConfig(num_epochs=3),
         evaluation=EvaluationConfig(extractor="mini", images_per_condition=32, num_steps=10),
         compute=ComputeConfig(concurrent_trials=1),
     )
@@ -54,7 +55,11 @@ def nih512() -> SweepConfig:
         num_trials=24,
         data=DataConfig(source="prepared", path=Path("prepared/nih_cxr14_512"), resolution_px=512),
         training=TrainingConfig(
-            num_epochs=20, mixed_precision="fp16", gradient_accumulation=4, evaluate_every_epochs=5
+            num_epochs=20,
+            mixed_precision="fp16",
+            lr_schedule="constant",
+            gradient_accumulation=4,
+            evaluate_every_epochs=5,
         ),
         evaluation=EvaluationConfig(
             extractor="xrv", images_per_condition=100, num_steps=50, guidance_scale=7.5, batch_size=8

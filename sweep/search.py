@@ -19,6 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from ray.tune.search import Searcher
 
+from analysis.pareto import Objective
 from search_spaces import SearchSpace, strategies_of
 
 FINAL: Final = "final"
@@ -38,7 +39,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
     def __init__(
         self,
         space: SearchSpace,
-        objectives: Mapping[str, str],
+        objectives: Sequence[Objective],
         *,
         num_trials: int,
         seed: int,
@@ -48,16 +49,16 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
 
         Args:
             space: Module-level function of an Optuna trial.
-            objectives: Each objective's key in a trial's final report, with its direction, "min" or "max".
+            objectives: Each one's key in a trial's final report, and its direction.
             num_trials: How many configurations to suggest in all.
             seed: Seed of the sampler; one concurrent trial at a time gives the same suggestions again.
             strategies: Strategies to choose from; all of the space's where not given.
         """
-        super().__init__(metric=list(objectives), mode=list(objectives.values()))
+        self.objectives = tuple(objectives)
+        super().__init__([one.name for one in self.objectives], [one.direction for one in self.objectives])
         self.strategies = tuple(strategies or strategies_of(space))
-        self.objectives = dict(objectives)
         self.num_trials = num_trials
-        self.study = _create_study(objectives, _create_sampler(len(self.strategies), num_trials, seed))
+        self.study = _create_study(self.objectives, _create_sampler(len(self.strategies), num_trials, seed))
         self._space = partial(space, strategies=self.strategies)
         self._open: dict[str, Trial] = {}
         self._numbers: dict[str, int] = {}
@@ -81,7 +82,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         if reason is not None:
             self.fail(trial_id, reason)
         elif result is not None and trial_id in self._open:
-            self.study.tell(self._open.pop(trial_id), [float(result[name]) for name in self.objectives])
+            self.study.tell(self._open.pop(trial_id), [float(result[one.name]) for one in self.objectives])
 
     def fail(self, trial_id: str, reason: str) -> None:
         """Tell Optuna that a trial failed, and why; a trial that has ended already keeps its end."""
@@ -112,11 +113,11 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         self.study, self._open, self._numbers = pickle.loads(Path(checkpoint_path).read_bytes())
 
 
-def _lacking(result: Mapping[str, Any], objectives: Mapping[str, str]) -> str | None:
+def _lacking(result: Mapping[str, Any], objectives: Sequence[Objective]) -> str | None:
     """Why a trial's last report does not make it complete; nothing where it does."""
     if not result.get(FINAL):
         return "the trial ended before its final report"
-    for name in objectives:
+    for name in (one.name for one in objectives):
         if name not in result:
             return f"`{name}` must be in the final report, but got none"
         if not math.isfinite(result[name]):
@@ -136,6 +137,6 @@ def _create_sampler(num_strategies: int, num_trials: int, seed: int) -> optuna.s
         )
 
 
-def _create_study(objectives: Mapping[str, str], sampler: optuna.samplers.BaseSampler) -> optuna.Study:
+def _create_study(objectives: Sequence[Objective], sampler: optuna.samplers.BaseSampler) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(directions=[DIRECTIONS[direction] for direction in objectives.values()], sampler=sampler)
+    return optuna.create_study(directions=[DIRECTIONS[one.direction] for one in objectives], sampler=sampler)

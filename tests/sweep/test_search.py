@@ -14,10 +14,11 @@ from optuna.trial import TrialState
 from ray import tune
 from ray.tune.search import Searcher
 
+from analysis.pareto import Objective
 from search_spaces import SEARCH_SPACES
 from sweep.search import FINAL, REASON, OptunaSearcher
 
-OBJECTIVES = {"fid_mini": "min", "vendi_mini": "max"}
+OBJECTIVES = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
 
 
 def make_searcher(num_trials: int = 12, seed: int = 0, **options: Any) -> OptunaSearcher:

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from mlflow import MlflowClient
 
@@ -37,14 +36,12 @@ def track_sweep(out: Path) -> tuple[str, float]:
     start = time.perf_counter()
     tracker = Tracker.start(demo(), out)
     for trial_id, strategy in (("a", "lora"), ("b", "dora"), ("c", "unet"), ("d", "bitfit")):
-        tracker.trial(trial_id, strategy, {"strategy": {"name": strategy, "rank": 4}, "lr": 1e-3})
+        tracker.on_start(trial_id, {"strategy": {"name": strategy, "rank": 4}, "lr": 1e-3, "batch_size": 8})
         for epoch in (1, 2):
-            losses = {"loss": 1.0 / epoch, "images": np.int64(5).item(), "note": "x", "fid_mini/Lung Opacity": 3.0}
-            tracker.report(trial_id, epoch, losses)
-    tracker.complete("a", [adapter])
-    tracker.fail("b", "loss must be finite" + "!" * 9000)
-    tracker.complete("c")
-    tracker.complete("d")
+            tracker.on_report(trial_id, {"epoch": epoch, "loss": 1.0 / epoch, "pid": 7, "fid_mini/Lung Opacity": 3.0})
+    for trial_id in "acd":
+        tracker.on_end(trial_id, None)
+    tracker.on_end("b", "loss must be finite" + "!" * 9000)
     seconds = time.perf_counter() - start
     tracker.finish(FRONT, [out / "front.png"])
     return tracker.ui_command(), seconds
@@ -76,10 +73,10 @@ def test_one_child_a_trial_under_one_parent(tracked: SimpleNamespace) -> None:
 
 def test_parameters_and_metrics_of_each_epoch(tracked: SimpleNamespace) -> None:
     run = tracked.runs["a"]
-    assert run.data.params == {"strategy.name": "lora", "strategy.rank": "4", "lr": "0.001"}
+    assert run.data.params == {"strategy": "lora", "rank": "4", "lr": "0.001", "batch_size": "8"}
     history = tracked.client.get_metric_history(run.info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5)]
-    assert run.data.metrics == {"loss": 0.5, "images": 5.0, "fid_mini/Lung Opacity": 3.0}
+    assert run.data.metrics == {"loss": 0.5, "fid_mini/Lung Opacity": 3.0}
 
 
 def test_failed_trials_are_failed_with_the_error(tracked: SimpleNamespace) -> None:
@@ -113,7 +110,7 @@ def test_trials_do_not_wait_and_nothing_is_sent_home(tracked: SimpleNamespace) -
 def test_what_fails_in_the_background_is_raised_at_the_end(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     tracker = Tracker.start(demo(), tmp_path / "file" / "run")
-    tracker.trial("a", "lora", {})
+    tracker.on_end("a", None)
     with pytest.raises(
         TrackingError, match=r"`mlflow.db` must take every record, but got 1 errors.*NotADirectoryError"
     ):

@@ -1,0 +1,130 @@
+"""Configuration: preset, file, overrides, and answers to what is wrong in them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweep.config import ConfigError, SweepConfig, load_config, objective_directions
+from sweep.presets import PRESETS
+
+
+def test_without_file_and_overrides_the_preset_is_the_configuration() -> None:
+    for name, preset in PRESETS.items():
+        assert load_config(name) == preset()
+        assert preset().preset == name
+        assert preset.__doc__
+
+
+def test_overrides_beat_the_file_and_the_file_beats_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("num_trials: 5\ntraining: {num_epochs: 7, ema_decay: 0.9}\n")
+    config = load_config("demo", file, ["num_trials=6", "data.num_patients=50"])
+    assert (config.num_trials, config.training.num_epochs, config.training.ema_decay) == (6, 7, 0.9)
+    assert config.data.num_patients == 50
+    assert config.training.weight_decay == PRESETS["demo"]().training.weight_decay
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "name", "expected"),
+    [
+        ("compute.cpus_per_worker=5e-1", "compute", "cpus_per_worker", 0.5),
+        ("training.mixed_precision=no", "training", "mixed_precision", "no"),
+        ("training.min_snr_gamma=null", "training", "min_snr_gamma", None),
+        ("evaluation.extractor_weights=a/b.pt", "evaluation", "extractor_weights", Path("a/b.pt")),
+    ],
+)
+def test_override_values_are_yaml(override: str, section: str, name: str, expected: object) -> None:
+    assert getattr(getattr(load_config("demo", None, [override]), section), name) == expected
+
+
+@pytest.mark.parametrize("text", ["[fid, vendi]", "fid,vendi", "fid, vendi"])
+def test_names_may_be_a_list_or_separated_by_commas(text: str) -> None:
+    assert load_config("demo", None, [f"objectives={text}"]).objectives == ("fid", "vendi")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("num_epoch=3", "`num_epoch` must be a key of the configuration.*Did you mean training.num_epochs?"),
+        ("training.num_epoch=3", "`training.num_epoch` must be a key.*Did you mean training.num_epochs?"),
+        ("xyzzy=1", "`xyzzy` must be a key of the configuration.*Choose one of: preset, base"),
+        ("objectives=[fd]", "`objective` must be a known name, but got 'fd'. Did you mean 'fid'.*Valid: epoch_s, fid"),
+        ("strategies=[loar]", "`strategy` must be a known name, but got 'loar'. Did you mean 'lora'"),
+        ("space=cor", "`space` must be a known name, but got 'cor'. Did you mean 'core'"),
+        ("objectives=fid,fid", r"`objectives` must be distinct names, at least one, but got \['fid', 'fid'\]"),
+        ("objectives=[]", "`objectives` must be distinct names, at least one"),
+        ("training.num_epochs=0", "`training.num_epochs` must be greater than or equal to 1, but got 0. Change it"),
+        ("training.num_epochs=many", "`training.num_epochs` must be a valid integer.*but got 'many'"),
+        ("evaluation.guidance_scale=.nan", "`evaluation.guidance_scale` must be.*but got nan"),
+        ("evaluation.images_per_condition=1", "`evaluation.images_per_condition` must be greater than or equal to 2"),
+        ("data.resolution_px=100", "`data.resolution_px` must be a multiple of 8, but got 100"),
+        ("data.source=phantm", "`data.source` must be 'phantom' or 'prepared', but got 'phantm'"),
+        ("data.source=prepared", "`data.path` must name a prepared data set.*but got none. Prepare one"),
+        ("seed.a=3", "`seed` must be a valid integer, but got {'a': 3}"),
+        ("num_trials", "`--set` must be KEY=VALUE, but got 'num_trials'"),
+        ("num_trials=[", r"`--set` must have a YAML value, but got 'num_trials=\['"),
+    ],
+)
+def test_what_is_wrong_is_answered_with_rule_value_and_remedy(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("demo", None, [override])
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("demo", None, ["seed=-1", "training.num_epochs=0", "nonsense=1"])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_unknown_preset_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"`preset` must be a known name, but got 'dem'\. Did you mean 'demo'"):
+        load_config("dem")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "must name a readable file, but got .*No such file"),
+        ("a: [", "must be YAML"),
+        ("- 1", "must hold keys and values, but got list"),
+        ("", "must hold keys and values, but got nothing"),
+    ],
+)
+def test_bad_files(tmp_path: Path, content: str | None, message: str) -> None:
+    file = tmp_path / "sweep.yaml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ConfigError, match=f"`--config` {message}"):
+        load_config("demo", file)
+
+
+def test_configuration_is_frozen_and_survives_json() -> None:
+    config = PRESETS["nih64"]()
+    assert SweepConfig.model_validate_json(config.model_dump_json()) == config
+    with pytest.raises(ValueError, match="frozen"):
+        config.num_trials = 3  # type: ignore[misc]
+
+
+def test_metrics_are_reported_with_their_extractor_and_costs_plainly() -> None:
+    config = load_config("demo", None, ["evaluation.extractor=xrv", "objectives=fid,vendi,epoch_s"])
+    reported = [(objective.name, objective.direction) for objective in config.reported_objectives()]
+    assert reported == [("fid_xrv", "min"), ("vendi_xrv", "max"), ("epoch_s", "min")]
+
+
+def test_every_objective_has_a_direction() -> None:
+    directions = objective_directions()
+    assert {"fid": "min", "vendi": "max", "trainable_parameters": "min", "epoch_s": "min"}.items() <= directions.items()
+    assert set(directions.values()) == {"min", "max"}
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_any_text_as_override_is_understood_or_refused(text: str) -> None:
+    try:
+        load_config("demo", None, [text])
+    except ConfigError as error:
+        assert re.search("` must .*, but got ", str(error), re.DOTALL)

@@ -47,7 +47,7 @@ class Journal:
     """
 
     def __init__(self, out: Path, objectives: Sequence[Objective], events: IO[str]) -> None:
-        """See `Journal.create`."""
+        """See `Journal.start`."""
         self.out = out
         self._objectives = tuple(objectives)
         self._events = events
@@ -55,13 +55,12 @@ class Journal:
         self._results: list[dict[str, Any]] = []
 
     @classmethod
-    def create(cls, out: Path, config: SweepConfig, provenance: Mapping[str, Any]) -> Journal:
+    def start(cls, config: SweepConfig, out: Path) -> Journal:
         """Begin a run directory.
 
         Args:
-            out: Folder, made where it is missing.
             config: Resolved configuration, kept as `config.json`.
-            provenance: What `collect_provenance` gives, kept as `provenance.json`.
+            out: Folder, made where it is missing.
 
         Raises:
             ConfigError: `out` holds a run already, or is not a folder.
@@ -69,8 +68,11 @@ class Journal:
         require_new_run(out)
         out.mkdir(parents=True, exist_ok=True)
         _write_json(out / CONFIG, config.model_dump(mode="json"))
-        _write_json(out / PROVENANCE, provenance)
         return cls(out, config.reported_objectives(), (out / REPORTS).open("a", encoding="utf-8"))
+
+    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
+        """Keep what `collect_provenance` gives as `provenance.json`."""
+        _write_json(self.out / PROVENANCE, provenance)
 
     def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
         """Note that a trial began, and with what."""

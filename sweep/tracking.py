@@ -86,7 +86,7 @@ class Tracker:
         self._submit(lambda store: _log_metrics(store, trial_id, own_values(metrics), now_ms))
 
     def on_end(self, trial_id: str, error: str | None) -> None:
-        """Close a trial's run, with copies of its adapter and samples: finished, or failed and tagged with the error."""
+        """Close a trial's run, with its adapter and samples: finished, or failed and tagged with the error."""
         artifacts = [path for name in TRIAL_ARTIFACTS if (path := self._out / "trials" / trial_id / name).exists()]
         self._submit(lambda store: _close(store, trial_id, error, artifacts))
 

@@ -25,7 +25,9 @@ def scores(fid: float, vendi: float, size: int, epoch_s: float) -> dict[str, Any
 
 
 def begin(out: Path) -> Journal:
-    return Journal.create(out, demo(), collect_provenance(demo(), "data-hash", "weights-hash"))
+    journal = Journal.start(demo(), out)
+    journal.write_provenance(collect_provenance(demo(), "data-hash", "weights-hash"))
+    return journal
 
 
 def run_trial(journal: Journal, trial_id: str, choice: dict[str, Any], final: dict[str, Any]) -> None:

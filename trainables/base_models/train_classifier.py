@@ -85,7 +85,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         Grey levels float32[n, 64, 64] in [0, 255].
     """
-    levels = _shift(images, generator).float() / 255
+    levels: Tensor = _shift(images, generator).float() / 255
     contrast, brightness, gamma, noise = torch.rand(4, len(images), 1, 1, generator=generator)
     levels = levels.clamp_min(1e-4) ** (0.65 + 0.9 * gamma)
     levels = (levels - 0.5) * (0.6 + 0.7 * contrast) + 0.5 + 0.3 * (brightness - 0.5)
@@ -111,7 +111,7 @@ def train(network: nn.Module, films: Films, num_epochs: int, seed: int) -> None:
         logits = logits_of(network, normalise(augment(films.images[rows], generator)))
         loss = nn.functional.binary_cross_entropy_with_logits(logits, films.labels[rows])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         lr_schedule.step()
 
@@ -119,14 +119,14 @@ def train(network: nn.Module, films: Films, num_epochs: int, seed: int) -> None:
 def _batches(num_films: int, num_epochs: int, generator: torch.Generator) -> Iterator[Tensor]:
     for _ in range(num_epochs):
         order = torch.randperm(num_films, generator=generator)
-        yield from order[: num_films - num_films % BATCH_SIZE].split(BATCH_SIZE)
+        yield from torch.split(order[: num_films - num_films % BATCH_SIZE], BATCH_SIZE)
 
 
 @torch.no_grad()
 def probabilities(network: nn.Module, images: Tensor) -> NDArray[np.float64]:
     """Probability of each condition, float64[n, conditions], of images uint8[n, 64, 64]."""
     network.eval()
-    batches = [torch.sigmoid(logits_of(network, normalise(part))) for part in images.split(256)]
+    batches = [torch.sigmoid(logits_of(network, normalise(part))) for part in torch.split(images, 256)]
     return torch.cat(batches).double().numpy()
 
 

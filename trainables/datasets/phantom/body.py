@@ -17,7 +17,8 @@ def body_thickness(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
     neck = _neck(canvas, 0.20 + 0.08 * exam.patient.build + 0.03 * (exam.patient.sex == "M"))
     arms = _arms(canvas, exam, shape)
     thicker_below = curve(canvas.y, [(-1.0, 0.80), (-0.4, 0.92), (0.2, 1.0), (1.0, 1.06)])
-    return np.maximum(np.maximum(trunk, shoulders), np.maximum(neck, arms)) * thicker_below
+    thickness: Field = np.maximum(np.maximum(trunk, shoulders), np.maximum(neck, arms)) * thicker_below
+    return thickness
 
 
 def _trunk(canvas: Canvas, shape: Shape) -> Field:
@@ -25,7 +26,7 @@ def _trunk(canvas: Canvas, shape: Shape) -> Field:
         canvas.y, [(-0.7, 0.16), (-0.35, 0.10), (-0.1, 0.03), (0.2, 0.0), (0.6, 0.0), (1.2, 0.03)]
     )
     relative = np.clip(canvas.lateral / half, 0, 1)
-    profile = np.clip(1 - relative**4, 0, 1) ** np.float32(0.45)
+    profile: Field = np.clip(1 - relative**4, 0, 1) ** np.float32(0.45)
     return profile * inside(_shoulder_line(shape, canvas) - canvas.y, 0.08)
 
 
@@ -55,7 +56,8 @@ def _shoulders(canvas: Canvas, shape: Shape, droop: float) -> Field:
 def _neck(canvas: Canvas, half: float) -> Field:
     widening = np.clip(canvas.y + np.float32(0.95), 0, 1) * np.float32(1.2)
     relative = canvas.lateral / (np.float32(half) + widening)
-    return np.float32(0.85) * np.sqrt(np.clip(1 - relative**2, 0, 1)) * inside(canvas.y + 0.62, 0.34)
+    round_: Field = np.sqrt(np.clip(1 - relative**2, 0, 1))
+    return np.float32(0.85) * round_ * inside(canvas.y + 0.62, 0.34)
 
 
 def _arms(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
@@ -96,7 +98,8 @@ def ribs(canvas: Canvas, exam: Exam, shape: Shape, chest: ChestMap) -> Field:
     tangential *= inside(0.22 - canvas.lateral, 0.14)
     # Scatter hides bones where the beam meets no air.
     seen = np.float32(0.4) + np.float32(0.6) * np.clip(chest.air * 2, 0, 1)
-    return (arcs * seen + tangential) * wall * height
+    bones: Field = (arcs * seen + tangential) * wall * height
+    return bones
 
 
 def _bands(position: Field, spacing: float, half: float) -> Field:

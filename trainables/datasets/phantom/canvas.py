@@ -102,10 +102,10 @@ class Canvas:
         dx, dy = x1 - x0, y1 - y0
         px, py = self.film[None, columns] - np.float32(x0), self.film[rows, None] - np.float32(y0)
         along = np.clip((px * np.float32(dx) + py * np.float32(dy)) / np.float32(dx * dx + dy * dy + 1e-9), 0, 1)
-        distance = np.hypot(px - along * np.float32(dx), py - along * np.float32(dy))
+        distance: Field = np.hypot(px - along * np.float32(dx), py - along * np.float32(dy)).astype(np.float32)
         radius = np.float32(radii[0]) + along * np.float32(radii[1] - radii[0])
         part = field[rows, columns]
-        np.maximum(part, inside(distance - radius, edge), out=part)
+        np.maximum(part, inside((distance - radius).astype(np.float32), edge), out=part)
 
     def _span(self, start: float, end: float, reach: float) -> slice:
         low, high = min(start, end) - reach, max(start, end) + reach
@@ -121,29 +121,35 @@ class Canvas:
             field += (
                 weight @ rng.standard_normal((count + 3, count + 3), np.float32) @ weight.T * np.float32(0.6**octave)
             )
-        return field * np.float32(1.7 * 0.8 / np.sqrt(sum(0.36**octave for octave in range(octaves))))
+        spread = sum(0.36**octave for octave in range(octaves)) ** 0.5
+        scaled: Field = field * np.float32(1.36 / spread)
+        return scaled
 
     def blur(self, field: Field, radius: float) -> Field:
         """Gaussian blur with a standard deviation in film units; beyond the film lies what is at its edge."""
         kernel = _gaussian_weights(self.side_px, round(radius, 3))
-        return kernel @ field @ kernel.T
+        blurred: Field = kernel @ field @ kernel.T
+        return blurred
 
 
 def inside(distance: Field, edge: float) -> Field:
     """1 where the signed distance is below -edge, 0 above edge, smooth between."""
     ramp = np.clip(np.float32(0.5) - distance * np.float32(0.5 / edge), 0, 1)
-    return ramp * ramp * (3 - 2 * ramp)
+    field: Field = ramp * ramp * (3 - 2 * ramp)
+    return field
 
 
 def bell(distance: Field) -> Field:
     """exp(-d^2 / 2)."""
-    return np.exp(np.float32(-0.5) * distance * distance)
+    field: Field = np.exp(np.float32(-0.5) * distance * distance)
+    return field
 
 
 def curve(at: Field, knots: Sequence[Point]) -> Field:
     """A piecewise linear function through the knots, evaluated everywhere."""
     positions, values = zip(*knots, strict=True)
-    return np.interp(at, positions, values).astype(np.float32)
+    field: Field = np.interp(at, positions, values).astype(np.float32)
+    return field
 
 
 @lru_cache(maxsize=64)
@@ -163,4 +169,5 @@ def _spline_weights(cells: int, side_px: int) -> Field:
 def _gaussian_weights(side_px: int, radius: float) -> Field:
     position = (np.arange(side_px) + 0.5) * 2 / side_px
     weights = np.exp(-0.5 * ((position[:, None] - position[None, :]) / radius) ** 2)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    normalised: Field = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return normalised

@@ -96,9 +96,9 @@ def attenuation(canvas: Canvas, exam: Exam) -> Field:
     bone += np.float32(0.15) * body.shoulder_girdle(canvas, exam, shape)
     present = inside(0.12 - thickness, 0.12)
     cloth = np.float32(0.02) * canvas.noise(exam.patient.rng("cloth"), 5, 3)
-    return (
-        tissue - np.float32(0.46) * content.air + (soft + bone + content.markings + content.density + cloth) * present
-    )
+    lying_in = (soft + bone + content.markings + content.density + cloth) * present
+    total: Field = tissue - np.float32(0.46) * content.air + lying_in
+    return total
 
 
 def _healthy_lungs(scene: Scene) -> Lungs:
@@ -114,10 +114,9 @@ def _healthy_lungs(scene: Scene) -> Lungs:
 def expose(shadow: Field, technique: Technique) -> Field:
     """Grey levels in [0, 1] by a film's curve: linear in the middle, flat at both ends."""
     linear = (shadow - np.float32(technique.darkest)) / np.float32(technique.brightest - technique.darkest)
-    bounded = np.float32(0.5) + np.float32(0.5) * np.tanh(np.float32(2.3) * (linear - np.float32(0.5))) / np.float32(
-        np.tanh(1.15)
-    )
-    return np.float32(technique.white) * np.clip(bounded, 0, 1) ** np.float32(technique.gamma)
+    bounded = 0.5 + 0.5 * np.tanh(np.float32(2.3) * (linear - np.float32(0.5))) / np.float32(np.tanh(1.15))
+    printed: Field = np.float32(technique.white) * np.clip(bounded, 0, 1) ** np.float32(technique.gamma)
+    return printed
 
 
 def _marker(canvas: Canvas, exam: Exam, film: Field) -> Field:
@@ -129,7 +128,8 @@ def _marker(canvas: Canvas, exam: Exam, film: Field) -> Field:
     x, y, size = rng.uniform(0.72, 0.92), rng.uniform(-0.93, -0.6), rng.uniform(0.025, 0.045)
     letter = canvas.blank()
     upright.stroke(letter, [(x, y - size), (x, y + size), (x + size, y + size)], [0.009] * 3, 0.012)
-    return np.maximum(film, np.float32(rng.uniform(0.75, 1.0)) * letter)
+    marked: Field = np.maximum(film, np.float32(rng.uniform(0.75, 1.0)) * letter)
+    return marked
 
 
 def _wires(canvas: Canvas, exam: Exam) -> Field:
@@ -182,4 +182,5 @@ def _develop(film: Field, exam: Exam, technique: Technique) -> NDArray[np.uint8]
     # Quanta are fewest where the film is bright; enough light is left everywhere for some grain.
     grain = exam.rng("grain").standard_normal((side, side), np.float32) * (np.float32(0.5) + np.float32(0.5) * averaged)
     levels = averaged + np.float32(technique.grain) * grain
-    return (np.clip(levels, 0, 1) * 255 + 0.5).astype(np.uint8)
+    developed: NDArray[np.uint8] = (np.clip(levels, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return developed

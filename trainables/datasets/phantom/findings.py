@@ -67,7 +67,7 @@ def _septal_lines(scene: Scene, rng: np.random.Generator) -> Field:
     base = scene.shape.dome[0]
     for side in (-1, 1):
         for height in base - np.arange(7) * 0.045 + rng.normal(0, 0.01, 7):
-            edge = float(cage_at(np.float32([height]), scene.shape)[0])
+            edge = _edge_at(float(height), scene.shape)
             start, end = (
                 (side * (edge - 0.02), float(height)),
                 (side * (edge - rng.uniform(0.08, 0.14)), float(height) - 0.01),
@@ -84,7 +84,7 @@ def lung_opacity(scene: Scene, lungs: Lungs) -> Lungs:
     for index in range(1 + int(own.random() < 0.3) + int(own.random() < 0.15)):
         side = scene.exam.patient.side * (1 if index == 0 or own.random() < 0.5 else -1)
         height = own.uniform(-0.48, 0.26) + film.normal(0, 0.015)
-        edge = float(cage_at(np.float32([height]), scene.shape)[0])
+        edge = _edge_at(float(height), scene.shape)
         away = edge * own.uniform(0.50, 0.74) if side < 0 or height < 0 else edge * own.uniform(0.68, 0.78)
         radius = own.uniform(0.12, 0.17) + 0.07 * severity
         patch = scene.canvas.ellipse(
@@ -137,6 +137,10 @@ def pneumothorax(scene: Scene, lungs: Lungs) -> Lungs:
         markings=lungs.markings * (1 - free) * (1 + np.float32(0.2) * shrunken),
         density=lungs.density * (1 - free) + np.float32(0.11) * line,
     )
+
+
+def _edge_at(height: float, shape: Shape) -> float:
+    return float(cage_at(np.full(1, height, np.float32), shape)[0])
 
 
 FINDINGS: Mapping[str, Callable[[Scene, Lungs], Lungs]] = {

@@ -56,7 +56,9 @@ def great_vessels(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
     descending = canvas.blank()
     line = [(0.085 + shift, -0.36), (0.08 + shift, 0.0), (0.045 + shift, 0.5)]
     canvas.stroke(descending, line, [radius * 0.8, radius * 0.7, radius * 0.65], 0.03)
-    return np.maximum(np.maximum(knob, np.float32(0.8) * trunk), np.maximum(np.float32(0.6) * cava, age * descending))
+    right_and_down = np.maximum(np.float32(0.6) * cava, np.float32(age) * descending)
+    field: Field = np.maximum(np.maximum(knob, np.float32(0.8) * trunk), right_and_down)
+    return field
 
 
 def airways(canvas: Canvas, shape: Shape) -> Field:

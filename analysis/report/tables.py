@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.pareto import PARAMETER_PREFIX, Front, Objective
-from analysis.report.words import BETTER, label, number, parameters
+from analysis.report.words import axis_label, label, number, parameters
 
 NUMERIC = "\t"
 """Ends the heading of a column of numbers."""
 FAILED_ROW = ' class="failed"'
+WIDE = ' class="wide"'
 
 
 def table(head: Sequence[str], rows: Iterable[str]) -> str:
@@ -30,7 +31,8 @@ def _head_cell(name: str) -> str:
 
 def front_table(front: Front) -> str:
     """The front, one row a point."""
-    head = ["trial", "strategy", "hyperparameters", *(f"{_heading(objective)}{NUMERIC}" for objective in front.objectives), ""]
+    names = [f"{axis_label(objective)}{NUMERIC}" for objective in front.objectives]
+    head = ["trial", "strategy", "hyperparameters", *names, ""]
     return table(head, (_front_row(point, front.objectives) for point in front.points))
 
 
@@ -49,7 +51,7 @@ def condition_table(trials: pd.DataFrame, front: Front, objective: Objective) ->
     )
     names = [f"{column.removeprefix(prefix)}{NUMERIC}" for column in columns]
     head = ["trial", "strategy", f"all together{NUMERIC}", *names]
-    return f"<p><b>{escape(_heading(objective))}</b></p>{table(head, rows)}"
+    return f"<p><b>{escape(axis_label(objective))}</b></p>{table(head, rows)}"
 
 
 def trial_table(trials: pd.DataFrame, front: Front) -> str:
@@ -65,7 +67,7 @@ def _front_row(point: Any, objectives: Sequence[Objective]) -> str:
     values = "".join(_numeric(point.values.get(objective.name)) for objective in objectives)
     return (
         f"<tr{_row_class(point.knee)}><td>{_trial(point.trial_id)}</td><td>{escape(point.strategy)}</td>"
-        f"<td>{escape(parameters(point.params, point.strategy))}</td>{values}"
+        f"<td{WIDE}>{escape(parameters(point.params, point.strategy))}</td>{values}"
         f"<td>{_tag('knee') if point.knee else ''}</td></tr>"
     )
 
@@ -79,7 +81,7 @@ def _trial_row(row: Mapping[Any, Any], marks: Mapping[str, str], objectives: Seq
     return (
         f"<tr{FAILED_ROW if failed else ''}><td>{escape(number(row.get('number')))}</td>"
         f"<td>{_trial(trial_id)}</td><td>{escape(strategy)}</td>"
-        f"<td>{escape(parameters(params, strategy))}</td>{values}<td>{mark}</td></tr>"
+        f"<td{WIDE}>{escape(parameters(params, strategy))}</td>{values}<td>{mark}</td></tr>"
     )
 
 
@@ -93,10 +95,6 @@ def _failure(row: Mapping[Any, Any]) -> str:
     if short != text:
         shown = f"<details><summary>{shown}</summary><pre>{escape(text)}</pre></details>"
     return f"{_tag(str(row.get('status')))} {shown}"
-
-
-def _heading(objective: Objective) -> str:
-    return f"{label(objective.name)}, {BETTER[objective.direction]}"
 
 
 def _trial(trial_id: str) -> str:

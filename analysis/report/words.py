@@ -13,9 +13,9 @@ KNOWN = {
     "kid": "KID",
     "vendi": "Vendi score",
     "trainable_parameters": "trainable parameters",
-    "epoch_s": "epoch time, s",
+    "epoch_s": "epoch time (s)",
     "images_per_s": "images per second",
-    "peak_memory_gib": "peak memory, GiB",
+    "peak_memory_gib": "peak memory (GiB)",
     "loss": "training loss",
 }
 BETTER = {"min": "lower is better", "max": "higher is better"}
@@ -31,7 +31,7 @@ def label(name: str) -> str:
 
 def axis_label(objective: Objective) -> str:
     """The label with its direction."""
-    return f"{label(objective.name)} ({BETTER[objective.direction]})"
+    return f"{label(objective.name)}, {BETTER[objective.direction]}"
 
 
 def number(value: Any) -> str:
@@ -50,8 +50,12 @@ def number(value: Any) -> str:
 def parameters(params: Mapping[str, Any], strategy: str) -> str:
     """Hyperparameters in a line, without the strategy's name before each of its own."""
     parts = [
-        f"{name.removeprefix(PARAMETER_PREFIX).removeprefix(f'{strategy}/')} {number(value)}"
+        f"{_own_name(name, strategy).replace('_', ' ')} {number(value)}"
         for name, value in params.items()
-        if name.removeprefix(PARAMETER_PREFIX) != "strategy" and number(value) != "–"
+        if _own_name(name, strategy) != "strategy" and number(value) != "–"
     ]
     return ", ".join(parts)
+
+
+def _own_name(name: str, strategy: str) -> str:
+    return name.removeprefix(PARAMETER_PREFIX).removeprefix(f"{strategy}/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_features_are_mapped_and_not_copied(tmp_path: Path) -> None:
 def test_every_part_of_the_key_counts(tmp_path: Path, change: dict[str, Any]) -> None:
     cache = FeatureCache(tmp_path)
     cache.get_or_compute(KEY, _features)
-    other = FeatureKey(**{**{name: getattr(KEY, name) for name in KEY.__slots__}, **change})
+    other = replace(KEY, **change)
     assert cache.get(other) is None
     computed = cache.get_or_compute(other, lambda: _features(1, other.count))
     assert np.array_equal(computed, _features(1, other.count))
@@ -68,7 +69,7 @@ def test_every_part_of_the_key_counts(tmp_path: Path, change: dict[str, Any]) ->
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_other_dtypes_keep_their_bits(tmp_path: Path, dtype: str) -> None:
-    key = FeatureKey(data="d", extractor="mini", weights_hash="w", preprocessing="g", dtype=dtype, count=50)
+    key = replace(KEY, dtype=dtype)
     stored = FeatureCache(tmp_path).get_or_compute(key, lambda: _features().astype(dtype))
     assert stored.dtype == dtype
     assert np.array_equal(stored, _features().astype(dtype))
@@ -90,7 +91,7 @@ def _empty(path: Path) -> None:
 
 
 def _of_another_key(path: Path) -> None:
-    other = FeatureKey(data="other", extractor="mini", weights_hash="w", preprocessing="grey", dtype="float32", count=50)
+    other = replace(KEY, data="other")
     FeatureCache(path.parent).get_or_compute(other, lambda: _features(3))
     (path.parent / other.file_name).replace(path)
 

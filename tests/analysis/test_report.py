@@ -45,7 +45,8 @@ def synthetic_trials(num_trials: int = 14) -> pd.DataFrame:
             "trial_id": f"{index:05d}", "number": index, "status": "completed", "error": None, "strategy": strategy,
             "param/strategy": strategy, "param/lr": 10 ** rng.uniform(-5, -3), "param/batch_size": 16,
             f"param/{strategy}/rank": 8 if strategy in ("lora", "dora") else None, "fid_mini": fid,
-            "vendi_mini": 2 + rng.uniform(0, 3), "trainable_parameters": size, "epoch_s": 4 + size / 6e5 + rng.uniform(0, 1),
+            "vendi_mini": 2 + rng.uniform(0, 3), "trainable_parameters": size,
+            "epoch_s": 4 + size / 6e5 + rng.uniform(0, 1),
             "num_generated": 192, "num_reference": 192,
         }  # fmt: skip
         row |= {f"fid_mini/{name}": fid * rng.uniform(1, 3) for name in CONDITIONS}
@@ -234,4 +235,5 @@ def test_names_for_people() -> None:
     assert label("fid_mini") == "FID (mini)"
     assert label("trainable_parameters") == "trainable parameters"
     assert label("precision_xrv") == "precision xrv"
-    assert parameters({"param/strategy": "lora", "param/lora/rank": 8, "lr": 1e-4, "x": None}, "lora") == "rank 8, lr 0.0001"
+    params = {"param/strategy": "lora", "param/lora/rank": 8, "lr": 1e-4, "batch_size": 4, "x": None}
+    assert parameters(params, "lora") == "rank 8, lr 0.0001, batch size 4"

@@ -1,0 +1,51 @@
+"""Run as a program of its own: loads exports with plain diffusers, without this project, and saves the pixels.
+
+Its one argument is a JSON file: {"base", "prompts", "seeds", "num_steps", "guidance",
+"jobs": [{"kind", "folder", "to"}]}.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+OURS = {"sweep", "trainables", "search_spaces", "analysis"}
+
+
+def load(base: str, kind: str, folder: str) -> Any:
+    """The pipeline that a user of plain diffusers would have."""
+    if kind == "pipeline":
+        return StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    pipeline = StableDiffusionPipeline.from_pretrained(base, safety_checker=None, dtype=torch.float32)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_pretrained(folder, subfolder="scheduler")
+    pipeline.load_lora_weights(folder)
+    return pipeline
+
+
+def main(file: Path) -> None:
+    """Sample every job."""
+    task = json.loads(file.read_text())
+    for job in task["jobs"]:
+        pipeline = load(task["base"], job["kind"], job["folder"])
+        pipeline.set_progress_bar_config(disable=True)
+        images = pipeline(
+            task["prompts"],
+            generator=[torch.Generator().manual_seed(seed) for seed in task["seeds"]],
+            num_inference_steps=task["num_steps"],
+            guidance_scale=task["guidance"],
+            output_type="np",
+        ).images
+        np.save(job["to"], images)
+    imported = OURS & set(sys.modules)
+    if imported:
+        raise SystemExit(f"`plain_diffusers.py` must not import this project, but got {sorted(imported)}.")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

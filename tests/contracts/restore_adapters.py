@@ -1,0 +1,39 @@
+"""Run as a program of its own: restores exported adapters on a freshly loaded base, and saves the pixels.
+
+Its one argument is the JSON file that plain_diffusers.py describes; it takes the jobs of kind "adapter".
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from trainables.adapters import load_adapter
+from trainables.base_models.models import load_base
+from trainables.sampling import generate
+
+
+def main(file: Path) -> None:
+    """Sample every job."""
+    task = json.loads(file.read_text())
+    base = load_base(task["base"])
+    for job in task["jobs"]:
+        models = base.fresh()
+        load_adapter(models, Path(job["folder"]))
+        images = generate(
+            models,
+            task["prompts"],
+            task["seeds"],
+            num_steps=task["num_steps"],
+            guidance_scale=task["guidance"],
+            batch_size=len(task["prompts"]),
+            as_float=True,
+        )
+        np.save(job["to"], images)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

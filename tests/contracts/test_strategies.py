@@ -1,0 +1,330 @@
+"""What every strategy promises, by one suite: a new strategy adds its lines to the two tables below."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainables.adapters import load_adapter, to_diffusers, to_pipeline
+from trainables.base_models.models import BaseIdentity, DiffusionModels, load_base, resolve_base
+from trainables.sampling import generate
+from trainables.strategies import STRATEGIES, Strategy, make_strategy
+from trainables.strategies.base import trained_parameters
+from trainables.strategies.low_rank import LowRankStrategy
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+NUM_STEPS = 40
+SAMPLING: dict[str, Any] = {
+    "prompts": ["a red circle", "a chest film"],
+    "seeds": [3, 4],
+    "num_steps": 2,
+    "guidance": 3.0,
+}
+ATTENTION_BLOCKS = [
+    *("down_blocks.1.attentions.0", "down_blocks.2.attentions.0", "mid_block.attentions.0"),
+    *(f"up_blocks.{block}.attentions.{layer}" for block in (0, 1) for layer in (0, 1)),
+]
+ATTENTION_LAYERS = [
+    f"unet.{block}.transformer_blocks.0.{attention}.{layer}"
+    for block in ATTENTION_BLOCKS
+    for attention in ("attn1", "attn2")
+    for layer in ("to_q", "to_k", "to_v", "to_out.0")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A strategy as the suite trains it, and the explicit list of what it may train on the mini base."""
+
+    hyperparameters: dict[str, Any]
+    lr: float
+    names: Callable[[DiffusionModels], set[str]]
+
+
+def every_unet_parameter(base: DiffusionModels) -> set[str]:
+    """By the weights file, which holds parameters only."""
+    file = resolve_base("mini") / "unet" / "diffusion_pytorch_model.safetensors"
+    return {f"unet.{key}" for key in load_file(file)}
+
+
+def biases_by_module_type(base: DiffusionModels) -> set[str]:
+    """By walking linear, convolution and norm layers, rather than by parameter names."""
+    kinds = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm)
+    modules = base.unet.named_modules()
+    return {f"unet.{path}.bias" for path, module in modules if isinstance(module, kinds) and module.bias is not None}
+
+
+def on_attention(*tensors: str) -> Callable[[DiffusionModels], set[str]]:
+    """The named tensors on every attention projection of the mini U-Net."""
+    return lambda base: {f"{layer}.{tensor}" for layer in ATTENTION_LAYERS for tensor in tensors}
+
+
+LOW_RANK = {"rank": 4, "alpha": 10.0}
+EXAMPLES: dict[str, Example] = {
+    "unet": Example(hyperparameters={}, lr=1e-3, names=every_unet_parameter),
+    "lora": Example(hyperparameters=LOW_RANK, lr=2e-2, names=on_attention("lora_A", "lora_B")),
+    "dora": Example(hyperparameters=LOW_RANK, lr=2e-2, names=on_attention("lora_A", "lora_B", "lora_magnitude_vector")),
+    "bitfit": Example(hyperparameters={}, lr=2e-2, names=biases_by_module_type),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A strategy after a few optimiser steps, and what it exported."""
+
+    strategy: Strategy
+    models: DiffusionModels
+    losses: list[float]
+    pixels: NDArray[np.float32]
+    folder: Path
+
+    @property
+    def is_low_rank(self) -> bool:
+        return isinstance(self.strategy, LowRankStrategy)
+
+
+def sample(models: DiffusionModels) -> NDArray[np.float32]:
+    options = {"num_steps": SAMPLING["num_steps"], "guidance_scale": SAMPLING["guidance"], "batch_size": 2}
+    return generate(models, SAMPLING["prompts"], SAMPLING["seeds"], **options, as_float=True)
+
+
+def fixed_batch(models: DiffusionModels) -> dict[str, Tensor]:
+    """Smooth latents, noise and a caption's states; nothing about it is special but that it stays the same."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(2, 4, 2, 2, generator=generator)
+    latents = functional.interpolate(coarse, size=(8, 8), mode="bilinear")
+    noise = torch.randn(latents.shape, generator=generator)
+    signal = torch.tensor([0.8, 0.3]).view(2, 1, 1, 1)
+    states = torch.randn(2, 8, models.unet.config.cross_attention_dim, generator=generator)
+    noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
+    return {"noisy": noisy, "noise": noise, "timesteps": torch.tensor([150, 600]), "states": states}
+
+
+def loss_of(models: DiffusionModels, batch: dict[str, Tensor]) -> Tensor:
+    predicted = models.unet(batch["noisy"], batch["timesteps"], encoder_hidden_states=batch["states"]).sample
+    return functional.mse_loss(predicted, batch["noise"])
+
+
+def train(models: DiffusionModels, strategy: Strategy, lr: float) -> list[float]:
+    batch = fixed_batch(models)
+    optimizer = torch.optim.AdamW(strategy.param_groups(models, lr))
+    losses = []
+    for step in range(NUM_STEPS):
+        loss = loss_of(models, batch)
+        loss.backward()
+        optimizer.step()
+        strategy.on_step_end(models, step)
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def trained(base: DiffusionModels, name: str, folder: Path) -> Trained:
+    torch.manual_seed(0)
+    strategy, models = make_strategy(name, EXAMPLES[name].hyperparameters), base.fresh()
+    strategy.attach(models)
+    losses = train(models, strategy, EXAMPLES[name].lr)
+    result = Trained(strategy=strategy, models=models, losses=losses, pixels=sample(models), folder=folder)
+    strategy.export(models, folder / "adapter")
+    to_pipeline(models, strategy, folder / "pipeline")
+    if result.is_low_rank:
+        to_diffusers(models, strategy, folder / "lora")
+    return result
+
+
+@pytest.fixture(scope="session")
+def base() -> DiffusionModels:
+    return load_base("mini")
+
+
+@pytest.fixture(scope="session")
+def every(base: DiffusionModels, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
+    """All strategies, trained once for the whole suite."""
+    folder = tmp_path_factory.mktemp("strategies")
+    return {name: trained(base, name, folder / name) for name in EXAMPLES}
+
+
+@pytest.fixture(scope="session")
+def elsewhere(every: dict[str, Trained], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """Pixels by (strategy, kind) from two other processes: one restores adapters, one has plain diffusers only."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    kinds = {"adapter": "restore_adapters.py", "lora": "plain_diffusers.py", "pipeline": "plain_diffusers.py"}
+    pixels: dict[tuple[str, str], Path] = {}
+    jobs: dict[str, list[dict[str, str]]] = {script: [] for script in kinds.values()}
+    for name, result in every.items():
+        for kind, script in kinds.items():
+            if (result.folder / kind).is_dir():
+                pixels[name, kind] = folder / f"{name}-{kind}.npy"
+                job = {"kind": kind, "folder": str(result.folder / kind), "to": str(pixels[name, kind])}
+                jobs[script].append(job)
+    for process in [start(script, tasks, folder) for script, tasks in jobs.items()]:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-3000:]
+    return pixels
+
+
+def start(script: str, jobs: list[dict[str, str]], folder: Path) -> subprocess.Popen[str]:
+    task = folder / f"{script}.json"
+    task.write_text(json.dumps({"base": str(resolve_base("mini")), "jobs": jobs, **SAMPLING}))
+    # -P keeps the working directory off the path; only the engine's own script is given the project
+    code = (
+        f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); "
+        if script == "restore_adapters.py"
+        else "import runpy; "
+    )
+    code += f"runpy.run_path({str(HERE / script)!r}, run_name='__main__')"
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", code, str(task)],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+@pytest.fixture(params=sorted(STRATEGIES))
+def result(request: pytest.FixtureRequest, every: dict[str, Trained]) -> Trained:
+    return every[request.param]
+
+
+def low_rank_names() -> Iterator[str]:
+    return (name for name, strategy in sorted(STRATEGIES.items()) if issubclass(strategy, LowRankStrategy))
+
+
+def test_every_strategy_is_in_the_suite() -> None:
+    assert EXAMPLES.keys() == STRATEGIES.keys()
+    assert all(strategy.name == name for name, strategy in STRATEGIES.items())
+
+
+def test_it_trains_exactly_its_own_names(result: Trained, base: DiffusionModels) -> None:
+    names = {name for name, _ in trained_parameters(result.models)}
+    assert names == EXAMPLES[result.strategy.name].names(base)
+    assert {name.split(".")[0] for name in names} == set(result.strategy.trains)
+
+
+def test_trained_parameters_are_float32_and_all_move(base: DiffusionModels, result: Trained) -> None:
+    torch.manual_seed(0)
+    start = base.fresh()
+    result.strategy.attach(start)
+    before = dict(trained_parameters(start))
+    for name, parameter in trained_parameters(result.models):
+        assert parameter.dtype == torch.float32, name
+        assert not torch.equal(parameter, before[name]), f"{name} did not train"
+
+
+def test_what_is_not_trained_keeps_its_bits(result: Trained, base: DiffusionModels) -> None:
+    ours = EXAMPLES[result.strategy.name].names(base)
+    for component, module in result.models.components().items():
+        now = {key.replace(".base.", "."): value for key, value in module.state_dict().items()}
+        for key, value in base.component(component).state_dict().items():
+            if f"{component}.{key}" not in ours:
+                assert torch.equal(now[key], value), f"{component}.{key}"
+
+
+def test_the_base_it_was_copied_from_keeps_its_bits(every: dict[str, Trained], base: DiffusionModels) -> None:
+    again = load_base("mini")
+    for component, module in base.components().items():
+        loaded = again.component(component).state_dict()
+        assert all(torch.equal(value, loaded[key]) for key, value in module.state_dict().items())
+
+
+def test_frozen_parameters_take_no_gradient(result: Trained) -> None:
+    loss_of(result.models, fixed_batch(result.models)).backward()
+    names = {name for name, _ in trained_parameters(result.models)}
+    for component, module in result.models.components().items():
+        for path, parameter in module.named_parameters():
+            assert (parameter.grad is not None) == (f"{component}.{path}" in names), f"{component}.{path}"
+            parameter.grad = None
+
+
+def test_attaching_changes_no_pixel(base: DiffusionModels, result: Trained) -> None:
+    models = base.fresh()
+    result.strategy.attach(models)
+    np.testing.assert_allclose(sample(models), sample(base), atol=1e-5)
+
+
+def test_training_changes_the_pixels(base: DiffusionModels, result: Trained) -> None:
+    assert np.abs(result.pixels - sample(base)).max() > 1e-2
+
+
+def test_the_loss_falls(result: Trained) -> None:
+    assert np.isfinite(result.losses).all()
+    assert np.mean(result.losses[-5:]) < 0.95 * np.mean(result.losses[:5])
+
+
+def test_the_adapter_holds_exactly_the_trained_tensors(result: Trained) -> None:
+    tensors = load_file(result.folder / "adapter" / "adapter.safetensors")
+    parameters = dict(trained_parameters(result.models))
+    assert tensors.keys() == parameters.keys()
+    assert all(torch.equal(tensors[name], parameter) for name, parameter in parameters.items())
+
+
+def test_a_new_process_restores_the_same_pixels(result: Trained, elsewhere: dict[tuple[str, str], Path]) -> None:
+    np.testing.assert_allclose(np.load(elsewhere[result.strategy.name, "adapter"]), result.pixels, atol=1e-6)
+
+
+def test_plain_diffusers_loads_the_merged_folder(result: Trained, elsewhere: dict[tuple[str, str], Path]) -> None:
+    np.testing.assert_allclose(np.load(elsewhere[result.strategy.name, "pipeline"]), result.pixels, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", low_rank_names())
+def test_plain_diffusers_loads_the_low_rank_file(
+    name: str, every: dict[str, Trained], elsewhere: dict[tuple[str, str], Path]
+) -> None:
+    np.testing.assert_allclose(np.load(elsewhere[name, "lora"]), every[name].pixels, atol=1e-4)
+
+
+def test_merged_gives_the_same_pixels_in_the_original_structure(result: Trained, base: DiffusionModels) -> None:
+    models = base.fresh()
+    strategy = load_adapter(models, result.folder / "adapter")
+    strategy.merged(models)
+    np.testing.assert_allclose(sample(models), result.pixels, atol=1e-4)
+    assert models.unet.state_dict().keys() == base.unet.state_dict().keys()
+    plain_types = {path: type(module) for path, module in base.unet.named_modules()}
+    assert {path: type(module) for path, module in models.unet.named_modules()} == plain_types
+
+
+def test_loading_gives_back_the_strategy(result: Trained, base: DiffusionModels) -> None:
+    assert load_adapter(base.fresh(), result.folder / "adapter") == result.strategy
+
+
+def test_an_adapter_of_another_base_is_refused(result: Trained, base: DiffusionModels) -> None:
+    models = base.fresh()
+    models.base = BaseIdentity(name="other", source="other", weights_hash="0123456789abcdef")
+    with pytest.raises(
+        ValueError, match=f"`base` must have weights 0123456789abcdef .other., but got {base.base.weights_hash}"
+    ):
+        result.strategy.restore(models, result.folder / "adapter")
+    assert not list(trained_parameters(models))
+
+
+def test_an_adapter_of_another_strategy_is_refused(
+    result: Trained, every: dict[str, Trained], base: DiffusionModels
+) -> None:
+    other = next(name for name in every if name != result.strategy.name)
+    with pytest.raises(ValueError, match=f"`strategy` must be '{result.strategy.name}', but got '{other}'"):
+        result.strategy.restore(base.fresh(), every[other].folder / "adapter")
+
+
+def test_only_low_rank_strategies_have_a_low_rank_file(result: Trained, tmp_path: Path) -> None:
+    if result.is_low_rank:
+        pytest.skip("it has one; the other process loads it")
+    with pytest.raises(
+        ValueError, match=f"`format` diffusers must have a low-rank adapter, but got one by '{result.strategy.name}'"
+    ):
+        to_diffusers(result.models, result.strategy, tmp_path / "lora")
+    assert not (tmp_path / "lora").exists()

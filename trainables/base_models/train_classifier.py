@@ -162,7 +162,7 @@ def save(network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
 
 def main(
     to: Annotated[Path, typer.Option(help="Folder for weights.safetensors and config.json.")],
-    num_patients: Annotated[int, typer.Option(help="Phantom patients to train and test on.")] = 6000,
+    num_patients: Annotated[int, typer.Option(help="Phantom patients to train and test on.")] = 4500,
     num_epochs: Annotated[int, typer.Option(help="Passes over the training films.")] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the weights and the batches.")] = 0,
 ) -> None:

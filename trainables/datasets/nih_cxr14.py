@@ -1,8 +1,8 @@
 """NIH ChestX-ray14: the official release, and folders with a metadata.csv.
 
 The official release is a folder with `Data_Entry_2017.csv` (or `Data_Entry_2017_v2020.csv`) and PNGs under `images/`
-or `images_001/images/` and so on. The other layout is a `metadata.csv` with the columns file, patient_id, age, sex, view
-and labels beside the files that it names.
+or `images_001/images/` and so on. The other layout is a `metadata.csv` with the columns file, patient_id, age, sex,
+view and labels beside the files that it names.
 
 Source: Wang et al., ChestX-ray8, CVPR 2017; nihcc.app.box.com/v/ChestXray-NIHCC.
 """

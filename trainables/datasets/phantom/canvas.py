@@ -122,13 +122,13 @@ class Canvas:
                 weight @ rng.standard_normal((count + 3, count + 3), np.float32) @ weight.T * np.float32(0.6**octave)
             )
         spread = sum(0.36**octave for octave in range(octaves)) ** 0.5
-        scaled: Field = field * np.float32(1.36 / spread)
+        scaled: Field = np.multiply(field, np.float32(1.36 / spread))
         return scaled
 
     def blur(self, field: Field, radius: float) -> Field:
         """Gaussian blur with a standard deviation in film units; beyond the film lies what is at its edge."""
         kernel = _gaussian_weights(self.side_px, round(radius, 3))
-        blurred: Field = kernel @ field @ kernel.T
+        blurred: Field = (kernel @ field @ kernel.T).astype(np.float32, copy=False)
         return blurred
 
 

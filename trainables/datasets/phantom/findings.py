@@ -50,13 +50,13 @@ def edema(scene: Scene, lungs: Lungs) -> Lungs:
     wings = bell((canvas.lateral - np.float32(0.24)) / np.float32(0.19)) * bell(
         (canvas.y - np.float32(HILUM[1] + 0.10)) / np.float32(0.30)
     )
-    fluffy = np.clip(1 + np.float32(0.30) * canvas.noise(rng, 12, 2), 0.35, 1.6)
-    haze = np.clip(np.float32(0.50 + 0.28 * severity) * wings * fluffy + np.float32(0.10 + 0.08 * severity), 0, 0.85)
+    fluffy = np.clip(1 + np.float32(0.34) * canvas.noise(rng, 10, 3), 0.3, 1.7)
+    haze = np.clip(np.float32(0.54 + 0.28 * severity) * wings * fluffy + np.float32(0.10 + 0.08 * severity), 0, 0.85)
     septal = _septal_lines(scene, rng) * scene.chest.thorax
     return replace(
         lungs,
         air=lungs.air * (1 - haze),
-        markings=lungs.markings * np.float32(1.45),
+        markings=lungs.markings * np.float32(1.2),
         density=lungs.density + np.float32(0.07 + 0.05 * severity) * septal,
     )
 
@@ -109,7 +109,7 @@ def pleural_effusion(scene: Scene, lungs: Lungs) -> Lungs:
         climb = np.float32(0.26 + 0.42 * severity) * (np.float32(0.45) + np.float32(0.55) * scene.chest.relative**3)
         surface = np.float32(floor) - climb
         half = inside(-side * canvas.x, 0.05)
-        fluid += half * inside(surface - canvas.y, 0.045)
+        fluid += half * inside(surface - canvas.y, 0.06)
     fluid *= scene.chest.thorax
     return Lungs(
         air=lungs.air * (1 - np.float32(0.95) * fluid),
@@ -122,9 +122,12 @@ def pneumothorax(scene: Scene, lungs: Lungs) -> Lungs:
     """Air without vessels outside a thin pleural line; the lung within is smaller and denser."""
     canvas, shape, side = scene.canvas, scene.shape, scene.exam.patient.side
     severity = scene.exam.severity("Pneumothorax")
+    base = scene.exam.patient.rng("pneumothorax").uniform(0.3, 0.8)
     drop, rim = 0.10 + 0.22 * severity, 0.17 + 0.24 * severity
     taper = np.clip((np.float32(shape.dome[0]) - canvas.y) / np.float32(shape.dome[0] - shape.apex), 0, 1)
-    margin = cage_at(canvas.y - np.float32(drop) * taper, shape) * (1 - np.float32(rim) * (np.float32(0.5) + taper / 2))
+    margin = cage_at(canvas.y - np.float32(drop) * taper, shape) * (
+        1 - np.float32(rim) * (np.float32(base) + np.float32(1 - base) * taper)
+    )
     beyond = canvas.lateral - margin
     half = inside(-side * canvas.x, 0.04)
     free = half * inside(-beyond, 0.02) * scene.chest.thorax * (1 - scene.chest.mediastinum)

@@ -15,7 +15,7 @@ HILUM = (0.155, -0.10)
 def vessels(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
     """The trees of vessels that spread from both hila, the same on each film of a patient."""
     field = canvas.blank()
-    congestion = 1.0 + 0.5 * exam.has("Edema")
+    congestion = 1.0 + 0.35 * exam.has("Edema")
     for side in (-1, 1):
         rng = exam.patient.rng(f"vessels{side}")
         root = (side * HILUM[0] + shape.mediastinal_shift, HILUM[1] + 0.02 * side)
@@ -74,7 +74,9 @@ def airways(canvas: Canvas, shape: Shape) -> Field:
 
 def abdomen(canvas: Canvas, chest: ChestMap) -> Field:
     """Everything below the diaphragm; the liver makes the patient's right side denser."""
-    below = inside(chest.dome - canvas.y, 0.03) * inside(canvas.lateral - chest.cage * np.float32(1.15), 0.22)
+    within = inside(canvas.lateral - chest.cage, 0.04)
+    sharp, soft = inside(chest.dome - canvas.y, 0.03), inside(chest.dome - canvas.y, 0.45)
+    below = (soft + (sharp - soft) * within) * inside(canvas.lateral - chest.cage * np.float32(1.15), 0.22)
     liver = np.float32(0.12) * inside(canvas.x - 0.05, 0.3)
     return below * (np.float32(0.88) + liver)
 

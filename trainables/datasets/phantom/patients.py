@@ -110,7 +110,8 @@ def draw_exams(patient: Patient) -> list[Exam]:
 
 def _draw_exam(patient: Patient, index: int) -> Exam:
     rng = np.random.default_rng([patient.seed, patient.number, index + 1])
-    findings = patient.findings if rng.random() < SAME_FINDINGS_CHANCE else _draw_findings(rng)
+    same = rng.random() < SAME_FINDINGS_CHANCE or index == 0
+    findings = patient.findings if same else _draw_findings(rng)
     change = rng.normal(0, 0.12, len(CONDITIONS))
     return Exam(
         patient=patient,

@@ -7,21 +7,23 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
+
 from trainables.datasets.base import (
     CONDITIONS,
+    SPLIT_SHARES,
+    SPLITS,
     ImageTextSample,
     ImageTextSource,
     require_resolution,
     require_split,
-    split_of_patient,
 )
 from trainables.datasets.captions import caption
 from trainables.datasets.phantom.film import draw_film
 from trainables.datasets.phantom.patients import Exam, Patient, draw_exams, draw_patient
 
 NUM_FINGERPRINTED = 8
-MIN_PATIENTS = 60
-"""Fewer would leave a condition out of the validation or test split too often."""
+MIN_PATIENTS = 10
 
 
 class PhantomSource(ImageTextSource):
@@ -34,7 +36,7 @@ class PhantomSource(ImageTextSource):
         with_view: name the view in the prompts.
 
     Raises:
-        ValueError: fewer than 60 patients, or a wrong resolution.
+        ValueError: fewer than ten patients, or a wrong resolution.
     """
 
     name: ClassVar[str] = "phantom"
@@ -43,7 +45,7 @@ class PhantomSource(ImageTextSource):
         if num_patients < MIN_PATIENTS:
             raise ValueError(
                 f"`num_patients` must be at least {MIN_PATIENTS}, but got {num_patients}. "
-                "With fewer a split may lack a condition."
+                "Several hundred fill every condition of every split."
             )
         self.conditions = CONDITIONS
         self.resolution_px = require_resolution(resolution_px)
@@ -72,12 +74,16 @@ class PhantomSource(ImageTextSource):
 
     @cached_property
     def _patients(self) -> dict[str, list[Patient]]:
-        """The patients of each split; a stratified choice is not needed, the hash spreads them evenly."""
-        patients: dict[str, list[Patient]] = {"train": [], "validation": [], "test": []}
+        """The patients of each split: the same shares of each main finding, so that small phantoms fill every split."""
+        groups: dict[str, list[Patient]] = {condition: [] for condition in CONDITIONS}
         for number in range(self.num_patients):
             patient = draw_patient(self.seed, number)
-            patients[split_of_patient(patient.patient_id, self.seed)].append(patient)
-        return patients
+            groups[patient.findings[0]].append(patient)
+        patients: dict[str, list[Patient]] = {split: [] for split in SPLITS}
+        for group in groups.values():
+            for split, members in _divided(group).items():
+                patients[split] += members
+        return {split: sorted(members, key=lambda patient: patient.number) for split, members in patients.items()}
 
     def _sample(self, exam: Exam) -> ImageTextSample:
         return ImageTextSample(
@@ -90,3 +96,12 @@ class PhantomSource(ImageTextSource):
             sex=exam.patient.sex,
             view=exam.view,
         )
+
+
+def _divided(group: list[Patient]) -> dict[str, list[Patient]]:
+    """One group in the shares of the splits; with three patients or more, none goes empty."""
+    order = sorted(group, key=lambda patient: hashlib.sha256(patient.patient_id.encode()).digest())
+    held_out = [max(1, round(share * len(order))) for share in SPLIT_SHARES[1:]]
+    ends = np.cumsum([max(0, len(order) - sum(held_out)), *held_out])
+    starts = [0, *ends[:-1]]
+    return {split: order[start:end] for split, start, end in zip(SPLITS, starts, ends, strict=True)}

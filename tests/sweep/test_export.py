@@ -1,0 +1,175 @@
+"""`sweep.export`: the right trial, in a form that loads again, and clear answers to wrong input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import typer
+from click.testing import Result
+from diffusers import StableDiffusionPipeline
+from typer.testing import CliRunner
+
+from analysis.pareto import Front, FrontPoint, Objective
+from sweep import export
+from sweep.export import Run, pick_trial
+from trainables.adapters import LORA_WEIGHTS, load_adapter
+from trainables.base_models.models import load_base
+from trainables.sampling import generate
+from trainables.strategies import make_strategy
+from trainables.strategies.base import trained_parameters
+
+TRIALS = pd.DataFrame(
+    [
+        {
+            "trial_id": "a1",
+            "status": "completed",
+            "strategy": "lora",
+            "fid_mini": 3.0,
+            "vendi_mini": 2.0,
+            "epoch_s": 1.0,
+        },
+        {
+            "trial_id": "b2",
+            "status": "completed",
+            "strategy": "bitfit",
+            "fid_mini": 5.0,
+            "vendi_mini": 4.0,
+            "epoch_s": 0.5,
+        },
+        {"trial_id": "c3", "status": "failed", "strategy": "dora", "fid_mini": 1.0, "vendi_mini": 9.0, "epoch_s": 0.1},
+    ]
+).assign(fid_kid=float("nan"), **{"fid_mini/Edema": [7.0, 6.0, 1.0], "param/lr": 1e-3})
+
+
+def write_adapter(folder: Path, name: str) -> None:
+    models, strategy = load_base("mini"), make_strategy(name, {})
+    torch.manual_seed(0)
+    strategy.attach(models)
+    with torch.no_grad():
+        for _, parameter in trained_parameters(models):
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    strategy.export(models, folder)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "config.json").write_text(json.dumps({"base": "mini"}))
+    TRIALS.to_parquet(folder / "trials.parquet")
+    points = tuple(
+        FrontPoint(
+            trial_id=trial, strategy=name, values={"fid_mini": fid, "vendi_mini": vendi}, params={}, knee=trial == "b2"
+        )
+        for trial, name, fid, vendi in (("a1", "lora", 3.0, 2.0), ("b2", "bitfit", 5.0, 4.0))
+    )
+    objectives = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
+    Front(objectives=objectives, points=points).write(folder / "pareto.json")
+    write_adapter(folder / "trials" / "a1" / "adapter", "lora")
+    write_adapter(folder / "trials" / "b2" / "adapter", "bitfit")
+    return folder
+
+
+def invoke(run: Path, to: Path, *options: str) -> Result:
+    app = typer.Typer()
+    app.command()(export.main)
+    return CliRunner().invoke(app, ["--run", str(run), "--to", str(to), *options])
+
+
+@pytest.mark.parametrize(
+    ("pick", "trial"),
+    [
+        ("knee", "b2"),
+        ("best:fid_mini", "a1"),
+        ("best:vendi_mini", "b2"),
+        ("best:epoch_s", "b2"),
+        ("best:fid_mini/Edema", "b2"),
+        ("trial:a1", "a1"),
+    ],
+)
+def test_a_pick_names_a_completed_trial(run_folder: Path, pick: str, trial: str) -> None:
+    assert pick_trial(Run.read(run_folder), pick) == trial
+
+
+@pytest.mark.parametrize(
+    ("pick", "message"),
+    [
+        ("kneee", "must be a known name, but got 'kneee'. Did you mean 'knee'"),
+        ("best:", "must be a known name, but got 'best:'"),
+        ("best:fid_mni", "but got 'fid_mni'. Did you mean 'fid_mini'"),
+        ("best:param/lr", "but got 'param/lr'"),
+        ("best:fid_kid", "`best:fid_kid` must have a completed trial with that metric, but got none"),
+        ("trial:a11", "but got 'a11'. Did you mean 'a1'"),
+        ("trial:c3", "`trial:ID` must be a completed trial, but got 'c3', which failed. Pick one of a1, b2"),
+    ],
+)
+def test_a_wrong_pick_is_answered(run_folder: Path, tmp_path: Path, pick: str, message: str) -> None:
+    result = invoke(run_folder, tmp_path / "out", "--pick", pick)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("trial", "strategy"), [("a1", "lora"), ("b2", "bitfit")])
+def test_a_pipeline_gives_the_trials_pixels(run_folder: Path, tmp_path: Path, trial: str, strategy: str) -> None:
+    result = invoke(run_folder, tmp_path / "out", "--pick", f"trial:{trial}", "--format", "pipeline")
+    assert result.exit_code == 0, result.output
+    models = load_base("mini")
+    assert load_adapter(models, run_folder / "trials" / trial / "adapter").name == strategy
+    ours = generate(models, ["film"], [1], num_steps=2, guidance_scale=3.0, batch_size=1, as_float=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out", safety_checker=None)
+    generator = torch.Generator().manual_seed(1)
+    plain = pipeline("film", num_inference_steps=2, guidance_scale=3.0, generator=generator, output_type="np").images
+    np.testing.assert_allclose(plain, ours, atol=1e-4)
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["trial_id"] == trial
+
+
+def test_a_low_rank_trial_exports_for_diffusers_and_says_what_next(run_folder: Path, tmp_path: Path) -> None:
+    result = invoke(run_folder, tmp_path / "out", "--pick", "best:fid_mini", "--format", "diffusers")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / LORA_WEIGHTS).is_file()
+    assert "load_lora_weights" in result.output
+
+
+def test_a_strategy_without_low_rank_layers_leaves_nothing_behind(run_folder: Path, tmp_path: Path) -> None:
+    result = invoke(run_folder, tmp_path / "out", "--pick", "trial:b2", "--format", "diffusers")
+    assert result.exit_code == 1
+    assert "must have a low-rank adapter, but got one by 'bitfit'" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_format_is_answered(run_folder: Path, tmp_path: Path) -> None:
+    result = invoke(run_folder, tmp_path / "out", "--format", "diffuser")
+    assert result.exit_code == 1
+    assert "`--format` must be a known name, but got 'diffuser'. Did you mean 'diffusers'" in result.stderr
+
+
+def test_a_target_that_holds_something_is_left_alone(run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    result = invoke(run_folder, tmp_path)
+    assert result.exit_code == 1
+    assert "`--to` must be a new or empty folder" in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_empty_target_is_filled(run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert invoke(run_folder, tmp_path / "out", "--pick", "trial:a1", "--format", "diffusers").exit_code == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_base_that_is_not_there_can_be_named_anew(run_folder: Path, tmp_path: Path) -> None:
+    result = invoke(run_folder, tmp_path / "out", "--base", str(tmp_path / "gone"))
+    assert result.exit_code == 1
+    assert "`base` must be" in result.stderr
+    assert invoke(run_folder, tmp_path / "out", "--base", "mini").exit_code == 0
+
+
+def test_a_folder_that_is_no_run_is_answered(tmp_path: Path) -> None:
+    result = invoke(tmp_path, tmp_path / "out")
+    assert result.exit_code == 1
+    assert "`--run` must be the directory of a finished run" in result.stderr

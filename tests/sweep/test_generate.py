@@ -1,0 +1,102 @@
+"""`sweep.generate`: images with their provenance, from an adapter and from an exported pipeline alike."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from sweep import generate as command
+from trainables.adapters import load_adapter, to_pipeline
+from trainables.base_models.models import load_base
+from trainables.sampling import generate
+from trainables.strategies import make_strategy
+from trainables.strategies.base import trained_parameters
+
+SETTINGS = ("--prompt", "film", "--num-images", "3", "--seed", "5", "--steps", "2", "--guidance", "3")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One adapter, as its own folder and merged into a pipeline."""
+    root = tmp_path_factory.mktemp("adapted")
+    models, strategy = load_base("mini"), make_strategy("dora", {"rank": 2})
+    torch.manual_seed(0)
+    strategy.attach(models)
+    with torch.no_grad():
+        for _, parameter in trained_parameters(models):
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    strategy.export(models, root / "adapter")
+    to_pipeline(models, strategy, root / "pipeline")
+    return {"adapter": root / "adapter", "pipeline": root / "pipeline"}
+
+
+def invoke(adapter: Path, to: Path, *options: str) -> Result:
+    app = typer.Typer()
+    app.command()(command.main)
+    return CliRunner().invoke(app, ["--adapter", str(adapter), "--to", str(to), *SETTINGS, *options])
+
+
+def pixels(folder: Path) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(folder / name)) for name in ("0000.png", "0001.png", "0002.png")])
+
+
+def test_an_adapter_gives_the_engines_images(folders: dict[str, Path], tmp_path: Path) -> None:
+    result = invoke(folders["adapter"], tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    models = load_base("mini")
+    load_adapter(models, folders["adapter"])
+    ours = generate(models, ["film"] * 3, [5, 6, 7], num_steps=2, guidance_scale=3.0, batch_size=3)
+    assert np.array_equal(pixels(tmp_path / "out"), ours)
+    assert (tmp_path / "out" / "sheet.png").is_file()
+
+
+def test_the_pipeline_gives_the_same_images_up_to_rounding(folders: dict[str, Path], tmp_path: Path) -> None:
+    for kind, folder in folders.items():
+        assert invoke(folder, tmp_path / kind).exit_code == 0
+    adapter, pipeline = (pixels(tmp_path / kind).astype(int) for kind in ("adapter", "pipeline"))
+    assert np.abs(adapter - pipeline).max() <= 1
+
+
+def test_the_record_says_how_the_images_came_about(folders: dict[str, Path], tmp_path: Path) -> None:
+    invoke(folders["adapter"], tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "generation.json").read_text())
+    assert (record["prompt"], record["seeds"], record["num_steps"], record["guidance_scale"]) == (
+        "film",
+        [5, 6, 7],
+        2,
+        3.0,
+    )
+    assert record["adapter"]["strategy"] == "dora"
+    assert record["files"] == ["0000.png", "0001.png", "0002.png"]
+
+
+def test_a_folder_that_is_no_adapter_is_answered_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = invoke(tmp_path / "empty", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "`--adapter` must be a folder with an adapter.json or a model_index.json" in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["empty"]
+
+
+def test_existing_images_are_not_overwritten(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "0000.png").write_text("precious")
+    result = invoke(folders["adapter"], tmp_path)
+    assert result.exit_code == 1
+    assert (tmp_path / "0000.png").read_text() == "precious"
+
+
+def test_a_damaged_adapter_is_answered(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter.json").write_bytes((folders["adapter"] / "adapter.json").read_bytes())
+    (tmp_path / "adapter" / "adapter.safetensors").write_bytes(b"no tensors")
+    result = invoke(tmp_path / "adapter", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "`adapter.safetensors` must be a safetensors file" in result.stderr

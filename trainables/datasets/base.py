@@ -6,7 +6,8 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,27 @@ class ImageTextSample:
             )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceOptions:
+    """What a user may say about any source; each takes what concerns it and refuses what cannot.
+
+    Args:
+        root: folder of the raw data.
+        resolution_px: side of the images.
+        seed: of the split, or of generated patients.
+        num_patients: how many patients to generate.
+        conditions: findings to evaluate by; None leaves the choice to the source.
+        with_view: name the view in the prompts.
+    """
+
+    root: Path | None = None
+    resolution_px: int = 64
+    seed: int = 0
+    num_patients: int | None = None
+    conditions: tuple[str, ...] | None = None
+    with_view: bool = False
+
+
 class ImageTextSource(ABC):
     """A data set of radiographs with prompts, split by patient into train, validation and test.
 
@@ -65,6 +87,15 @@ class ImageTextSource(ABC):
     conditions: tuple[str, ...]
     """Findings to evaluate by; each occurs in every split."""
     resolution_px: int
+
+    @classmethod
+    @abstractmethod
+    def create(cls, options: SourceOptions) -> Self:
+        """The source that these options describe.
+
+        Raises:
+            ValueError: an option is missing, or makes no sense for this source.
+        """
 
     @abstractmethod
     def samples(self, split: str) -> Iterator[ImageTextSample]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from trainables.datasets.base import (
     SEXES,
@@ -25,6 +25,7 @@ from trainables.datasets.base import (
     VIEWS,
     ImageTextSample,
     ImageTextSource,
+    SourceOptions,
     require_resolution,
     require_split,
     split_of_patient,
@@ -87,6 +88,24 @@ class NihCxr14Source(ImageTextSource):
         self.with_view = with_view
         self._films = _by_split(read_films(root), seed)
         self.conditions = self._evaluable() if conditions is None else self._require_occurring(conditions)
+
+    @classmethod
+    def create(cls, options: SourceOptions) -> Self:
+        """Read the films under `root`."""
+        if options.root is None:
+            raise ValueError("`root` must be the folder of NIH ChestX-ray14, but got none. Give it with --root DIR.")
+        if options.num_patients is not None:
+            raise ValueError(
+                f"`num_patients` must be left out for {cls.name}, but got {options.num_patients}. "
+                "It is for generated patients."
+            )
+        return cls(
+            root=options.root,
+            resolution_px=options.resolution_px,
+            seed=options.seed,
+            conditions=options.conditions,
+            with_view=options.with_view,
+        )
 
     def samples(self, split: str) -> Iterator[ImageTextSample]:
         """The films of the split in the order of the label file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from trainables.datasets.base import (
     SPLITS,
     ImageTextSample,
     ImageTextSource,
+    SourceOptions,
     require_resolution,
     require_split,
 )
@@ -24,6 +25,7 @@ from trainables.datasets.phantom.patients import Exam, Patient, draw_exams, draw
 
 NUM_FINGERPRINTED = 8
 MIN_PATIENTS = 10
+DEFAULT_PATIENTS = 600
 
 
 class PhantomSource(ImageTextSource):
@@ -52,6 +54,19 @@ class PhantomSource(ImageTextSource):
         self.num_patients = num_patients
         self.seed = seed
         self.with_view = with_view
+
+    @classmethod
+    def create(cls, options: SourceOptions) -> Self:
+        """Generate `num_patients`, 600 if it is not given; a phantom has no root and always its six conditions."""
+        for name, value in (("root", options.root), ("conditions", options.conditions)):
+            if value is not None:
+                raise ValueError(f"`{name}` must be left out for the phantom, but got {value}. Remove it.")
+        return cls(
+            num_patients=DEFAULT_PATIENTS if options.num_patients is None else options.num_patients,
+            resolution_px=options.resolution_px,
+            seed=options.seed,
+            with_view=options.with_view,
+        )
 
     def samples(self, split: str) -> Iterator[ImageTextSample]:
         """The films of the split's patients, in the order of the patients' numbers."""

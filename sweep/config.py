@@ -56,6 +56,7 @@ class DataConfig(Section):
     """Where images and prompts come from."""
 
     source: Literal["phantom", "prepared"] = "phantom"
+    conditions: Names | None = None
     path: Path | None = None
     num_patients: Annotated[int, Field(ge=10)] = 600
     resolution_px: Annotated[int, Field(ge=64, multiple_of=8)] = 64

@@ -47,7 +47,7 @@ class Journal:
     """
 
     def __init__(self, out: Path, objectives: Sequence[Objective], events: IO[str]) -> None:
-        """See `Journal.start`."""
+        """See `Journal.create`."""
         self.out = out
         self._objectives = tuple(objectives)
         self._events = events
@@ -55,24 +55,22 @@ class Journal:
         self._results: list[dict[str, Any]] = []
 
     @classmethod
-    def start(cls, config: SweepConfig, out: Path) -> Journal:
+    def create(cls, out: Path, config: SweepConfig, provenance: Mapping[str, Any]) -> Journal:
         """Begin a run directory.
 
         Args:
-            config: Resolved configuration, kept as `config.json`.
             out: Folder, made where it is missing.
+            config: Resolved configuration, kept as `config.json`.
+            provenance: What `collect_provenance` gives, kept as `provenance.json`.
 
         Raises:
             ConfigError: `out` holds a run already, or is not a folder.
         """
         require_new_run(out)
         out.mkdir(parents=True, exist_ok=True)
+        _write_json(out / PROVENANCE, provenance)
         _write_json(out / CONFIG, config.model_dump(mode="json"))
         return cls(out, config.reported_objectives(), (out / REPORTS).open("a", encoding="utf-8"))
-
-    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
-        """Keep what `collect_provenance` gives as `provenance.json`."""
-        _write_json(self.out / PROVENANCE, provenance)
 
     def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
         """Note that a trial began, and with what."""

@@ -18,15 +18,12 @@ import pandas as pd
 
 from analysis.pareto import Front
 from sweep.config import SweepConfig
-from sweep.journal import flat_choice, own_values
 
 STORE: Final = "mlflow.db"
 ARTIFACTS: Final = "mlflow-artifacts"
 QUIET: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
 """Environment that MLflow reads when it is imported: no telemetry over the network, no notes about its tables."""
 LONGEST_TAG: Final = 5000
-TRIAL_ARTIFACTS: Final = ("adapter", "samples.png")
-"""What a trial leaves in its folder that MLflow keeps as well."""
 
 
 class TrackingError(RuntimeError):
@@ -44,7 +41,7 @@ class _Store:
 
 
 class Tracker:
-    """Records a sweep in the SQLite store of its run directory, in the background; a listener to its trials."""
+    """Records a sweep in the SQLite store of its run directory, in the background."""
 
     def __init__(self, out: Path) -> None:
         """See `Tracker.start`."""
@@ -65,11 +62,9 @@ class Tracker:
         tracker._pending.append(tracker._thread.submit(tracker._open, config))
         return tracker
 
-    def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
-        """Open a child run for a trial, with its strategy and hyperparameters."""
+    def trial(self, trial_id: str, strategy: str, params: Mapping[str, Any]) -> None:
+        """Open a child run for a trial."""
         started_ms = _now_ms()
-        params = flat_choice(choice)
-        strategy = str(params["strategy"])
 
         def write(store: _Store) -> None:
             tags = {"mlflow.parentRunId": store.parent, "strategy": strategy, "trial_id": trial_id}
@@ -80,15 +75,28 @@ class Tracker:
 
         self._submit(write)
 
-    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """Record the numbers of an epoch in one batch; what is not a number is left out."""
-        now_ms = _now_ms()
-        self._submit(lambda store: _log_metrics(store, trial_id, own_values(metrics), now_ms))
+    def report(self, trial_id: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+        """Record a trial's numbers at an epoch, in one batch; what is not a number is left out."""
+        at = (_now_ms(), epoch)
+        self._submit(lambda store: _log_metrics(store, trial_id, metrics, at))
 
-    def on_end(self, trial_id: str, error: str | None) -> None:
-        """Close a trial's run, with its adapter and samples: finished, or failed and tagged with the error."""
-        artifacts = [path for name in TRIAL_ARTIFACTS if (path := self._out / "trials" / trial_id / name).exists()]
-        self._submit(lambda store: _close(store, trial_id, error, artifacts))
+    def complete(self, trial_id: str, artifacts: Sequence[Path] = ()) -> None:
+        """Close a trial's run as finished, with copies of files and folders as its artifacts."""
+
+        def write(store: _Store) -> None:
+            _log_artifacts(store, store.children[trial_id], artifacts)
+            store.client.set_terminated(store.children[trial_id], status="FINISHED")
+
+        self._submit(write)
+
+    def fail(self, trial_id: str, error: str) -> None:
+        """Close a trial's run as failed, tagged with the error."""
+
+        def write(store: _Store) -> None:
+            store.client.set_tag(store.children[trial_id], "error", error[:LONGEST_TAG])
+            store.client.set_terminated(store.children[trial_id], status="FAILED")
+
+        self._submit(write)
 
     def finish(self, front: Front, artifacts: Sequence[Path] = ()) -> None:
         """Tag the front's runs, put its table and the sweep's files on the parent, and wait until all is written.
@@ -150,14 +158,6 @@ class Tracker:
             ) from errors[0]
 
 
-def _close(store: _Store, trial_id: str, error: str | None, artifacts: Sequence[Path]) -> None:
-    run_id = store.children[trial_id]
-    if error is not None:
-        store.client.set_tag(run_id, "error", error[:LONGEST_TAG])
-    _log_artifacts(store, run_id, artifacts)
-    store.client.set_terminated(run_id, status="FINISHED" if error is None else "FAILED")
-
-
 def _log_artifacts(store: _Store, run_id: str, artifacts: Sequence[Path]) -> None:
     for path in artifacts:
         if path.is_dir():
@@ -166,11 +166,12 @@ def _log_artifacts(store: _Store, run_id: str, artifacts: Sequence[Path]) -> Non
             store.client.log_artifact(run_id, str(path))
 
 
-def _log_metrics(store: _Store, trial_id: str, metrics: Mapping[str, Any], now_ms: int) -> None:
+def _log_metrics(store: _Store, trial_id: str, metrics: Mapping[str, Any], at: tuple[int, int]) -> None:
     from mlflow.entities import Metric
 
+    time_ms, epoch = at
     numbers = {name: float(value) for name, value in metrics.items() if _is_number(value) and name != "epoch"}
-    batch = [Metric(name, number, now_ms, int(metrics["epoch"])) for name, number in numbers.items()]
+    batch = [Metric(name, number, time_ms, epoch) for name, number in numbers.items()]
     store.client.log_batch(store.children[trial_id], metrics=batch)
 
 

@@ -25,9 +25,7 @@ def scores(fid: float, vendi: float, size: int, epoch_s: float) -> dict[str, Any
 
 
 def begin(out: Path) -> Journal:
-    journal = Journal.start(demo(), out)
-    journal.write_provenance(collect_provenance(demo(), "data-hash", "weights-hash"))
-    return journal
+    return Journal.create(out, demo(), collect_provenance(demo(), "data-hash", "weights-hash"))
 
 
 def run_trial(journal: Journal, trial_id: str, choice: dict[str, Any], final: dict[str, Any]) -> None:

@@ -36,12 +36,15 @@ def track_sweep(out: Path) -> tuple[str, float]:
     start = time.perf_counter()
     tracker = Tracker.start(demo(), out)
     for trial_id, strategy in (("a", "lora"), ("b", "dora"), ("c", "unet"), ("d", "bitfit")):
-        tracker.on_start(trial_id, {"strategy": {"name": strategy, "rank": 4}, "lr": 1e-3, "batch_size": 8})
+        tracker.trial(trial_id, strategy, {"rank": 4, "lr": 1e-3})
         for epoch in (1, 2):
-            tracker.on_report(trial_id, {"epoch": epoch, "loss": 1.0 / epoch, "pid": 7, "fid_mini/Lung Opacity": 3.0})
-    for trial_id in "acd":
-        tracker.on_end(trial_id, None)
-    tracker.on_end("b", "loss must be finite" + "!" * 9000)
+            tracker.report(
+                trial_id, epoch, {"epoch": epoch, "loss": 1.0 / epoch, "fid_mini/Lung Opacity": 3.0, "x": ""}
+            )
+    tracker.complete("a", [adapter])
+    tracker.complete("c")
+    tracker.complete("d")
+    tracker.fail("b", "loss must be finite" + "!" * 9000)
     seconds = time.perf_counter() - start
     tracker.finish(FRONT, [out / "front.png"])
     return tracker.ui_command(), seconds
@@ -73,7 +76,7 @@ def test_one_child_a_trial_under_one_parent(tracked: SimpleNamespace) -> None:
 
 def test_parameters_and_metrics_of_each_epoch(tracked: SimpleNamespace) -> None:
     run = tracked.runs["a"]
-    assert run.data.params == {"strategy": "lora", "rank": "4", "lr": "0.001", "batch_size": "8"}
+    assert run.data.params == {"rank": "4", "lr": "0.001"}
     history = tracked.client.get_metric_history(run.info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5)]
     assert run.data.metrics == {"loss": 0.5, "fid_mini/Lung Opacity": 3.0}
@@ -110,7 +113,7 @@ def test_trials_do_not_wait_and_nothing_is_sent_home(tracked: SimpleNamespace) -
 def test_what_fails_in_the_background_is_raised_at_the_end(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     tracker = Tracker.start(demo(), tmp_path / "file" / "run")
-    tracker.on_end("a", None)
+    tracker.complete("a")
     with pytest.raises(
         TrackingError, match=r"`mlflow.db` must take every record, but got 1 errors.*NotADirectoryError"
     ):

@@ -22,7 +22,7 @@ from analysis.report.words import label, number, parameters
 
 MAX_PICTURE_PX = 1100
 CURVES = ("loss", "fid", "vendi")
-PICTURES = {"reference.png": "Held-out real films", "base.png": "The base model before any adaptation"}
+PICTURES = {"reference.png": "Held-out real films", "baseline.png": "The base model before any adaptation"}
 
 
 def write_report(folder: Path) -> Path:

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from analysis.features import load_extractor, xrv
+from analysis.features.mini import MINI_FOLDER
 from analysis.features.weights import read_state
 from analysis.features.xrv import INPUT_PX
+from analysis.metrics import frechet_distance
 
 CONFIG = {
     "growth_rate": 4, "block_config": [2, 2], "num_init_features": 8, "bn_size": 2, "input_px": 64,
@@ -178,6 +180,17 @@ def test_damaged_files_are_refused(tmp_path: Path, suffix: str, content: bytes) 
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"`weights` must be safetensors or torchxrayvision's own .pt"):
         read_state(path)
+
+
+@pytest.mark.skipif(not (MINI_FOLDER / "weights.safetensors").exists(), reason="the bundled classifier is not trained yet")
+def test_the_bundled_extractor_tells_films_from_noise() -> None:
+    """Two sets of smooth pictures are closer to each other than to noise of the same grey levels."""
+    extractor = load_extractor("mini")
+    ramps = np.linspace(0, 255, 64)[:, None] * np.linspace(0.3, 1, 40)[:, None, None] * np.ones((40, 64, 64))
+    smooth = extractor.extract(ramps.astype(np.uint8))
+    noise = extractor.extract(np.random.default_rng(0).permuted(ramps, axis=1).astype(np.uint8))
+    assert np.isfinite(smooth).all()
+    assert frechet_distance(smooth[::2], smooth[1::2]) < 0.1 * frechet_distance(noise[::2], smooth[1::2])
 
 
 def test_mini_configuration_is_checked(mini_folder: Path) -> None:

@@ -82,6 +82,7 @@ def synthetic_run(folder: Path, trials: pd.DataFrame) -> Path:
         sheet = rng.integers(0, 255, (120, 160), dtype=np.uint8)
         Image.fromarray(sheet).save(folder / "trials" / trial_id / "samples.png")
     Image.fromarray(rng.integers(0, 255, (120, 4000), dtype=np.uint8)).save(folder / "reference.png")
+    Image.fromarray(rng.integers(0, 255, (120, 160), dtype=np.uint8)).save(folder / "baseline.png")
     return folder
 
 
@@ -139,6 +140,7 @@ def test_page_shows_every_trial_and_the_front(page: str) -> None:
     assert "By condition" in page and "Pleural Effusion" in page
     assert "192 generated against 192 real" in page
     assert "Learning curves" in page
+    assert "Held-out real films" in page and "before any adaptation" in page
     assert "--pick knee --format pipeline" in page
 
 
@@ -147,7 +149,7 @@ def test_embedded_pictures_are_whole_and_not_huge(page: str) -> None:
     pictures = [Image.open(io.BytesIO(base64.b64decode(content))) for _, content in found]
     for picture in pictures:
         picture.load()
-    assert len(pictures) == 1 + len(front(synthetic_trials(), OBJECTIVES).points)
+    assert len(pictures) == 2 + len(front(synthetic_trials(), OBJECTIVES).points)
     assert max(picture.width for picture in pictures) == 1100
 
 

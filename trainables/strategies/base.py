@@ -20,7 +20,7 @@ from trainables.strategies.naming import expect
 ADAPTER_WEIGHTS = "adapter.safetensors"
 ADAPTER_CARD = "adapter.json"
 ADAPTER_FORMAT = 1
-CARD_KEYS = ("strategy", "hyperparameters", "base")
+CARD_KEYS = frozenset({"format", "strategy", "hyperparameters", "base"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,18 +152,27 @@ def read_card(folder: Path) -> dict[str, Any]:
             "Give a trial's adapter folder."
         )
     try:
-        card: dict[str, Any] = json.loads(file.read_text())
+        card = json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(
             f"`{ADAPTER_CARD}` must be JSON, but got an error at line {error.lineno} of {str(file)!r}. "
             "Export the adapter again."
         ) from error
-    lacking = sorted({"format", *CARD_KEYS} - card.keys())
-    rule = f"`{ADAPTER_CARD}` must name format, {', '.join(CARD_KEYS)}"
-    expect(not lacking, rule, f"none of {lacking} in {str(file)!r}", "Export the adapter again.")
+    return _checked_card(card)
+
+
+def _checked_card(card: Any) -> dict[str, Any]:
+    remedy = "Export the adapter again."
+    lacking = sorted(CARD_KEYS - card.keys()) if isinstance(card, dict) else sorted(CARD_KEYS)
+    rule = f"`{ADAPTER_CARD}` must name {', '.join(sorted(CARD_KEYS))}"
+    expect(not lacking, rule, f"none of {lacking}", remedy)
+    rule = f"`{ADAPTER_CARD}` must give hyperparameters by name"
+    expect(isinstance(card["hyperparameters"], dict), rule, repr(card["hyperparameters"]), remedy)
+    names_base = isinstance(card["base"], dict) and {"name", "weights_hash"} <= card["base"].keys()
+    expect(names_base, f"`{ADAPTER_CARD}` must name its base and the hash of its weights", repr(card["base"]), remedy)
     rule = f"`format` must be {ADAPTER_FORMAT}"
     expect(card["format"] == ADAPTER_FORMAT, rule, repr(card["format"]), "Use the version that wrote the adapter.")
-    return card
+    return dict(card)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

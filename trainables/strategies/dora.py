@@ -25,9 +25,10 @@ class DoRALinear(LowRankLinear):
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__(base, rank, alpha)
-        square_norm = base.weight.detach().float().square().sum(1)
+        weight = base.weight.detach()
+        square_norm = weight.to(torch.promote_types(weight.dtype, torch.float32)).square().sum(1)
         self.register_buffer("base_square_norm", square_norm, persistent=False)
-        self.lora_magnitude_vector = nn.Parameter(square_norm.sqrt())
+        self.lora_magnitude_vector = nn.Parameter(square_norm.sqrt().float())
 
     def forward(self, x: Tensor) -> Tensor:
         """The adapted layer's output; the bias is not scaled."""
@@ -44,13 +45,13 @@ class DoRALinear(LowRankLinear):
         """||W0 + s B A|| by row, float32[out], in full precision whatever the trial's."""
         with torch.autocast(self.lora_A.device.type, enabled=False):
             a, b = self.lora_A, self.lora_B
-            cross = (b * (self.base.weight.float() @ a.T)).sum(1)
+            cross = (b * (self.base.weight.to(a.dtype) @ a.T)).sum(1)
             square = ((b @ (a @ a.T)) * b).sum(1)
             total = self.base_square_norm + 2 * self.scale * cross + self.scale**2 * square
             return total.clamp_min(torch.finfo(total.dtype).tiny).sqrt()
 
     def weight(self) -> Tensor:
-        """The adapted weight, float32[out, in]."""
+        """The adapted weight, [out, in] in the factors' precision."""
         return self.row_scale()[:, None] * super().weight()
 
 

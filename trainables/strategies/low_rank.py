@@ -59,8 +59,8 @@ class LowRankLinear(nn.Module):
         return functional.linear(reduced, self.lora_B.to(reduced.dtype))
 
     def weight(self) -> Tensor:
-        """The adapted weight, float32[out, in]."""
-        return self.base.weight.float() + self.scale * (self.lora_B @ self.lora_A)
+        """The adapted weight, [out, in] in the factors' precision."""
+        return self.base.weight.to(self.lora_A.dtype) + self.scale * (self.lora_B @ self.lora_A)
 
     @torch.no_grad()
     def folded(self) -> nn.Linear:

@@ -1,0 +1,269 @@
+"""Low-rank layers against their formulas in float64 and against PEFT; and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainables.adapters import load_adapter
+from trainables.base_models.models import DiffusionModels, load_base
+from trainables.strategies import make_strategy
+from trainables.strategies.base import read_card, trained_parameters
+from trainables.strategies.dora import DoRALinear
+from trainables.strategies.low_rank import LowRankLinear
+
+OUT, IN, RANK, ALPHA = 7, 5, 3, 4.5
+LAYERS: dict[str, type[LowRankLinear]] = {"lora": LowRankLinear, "dora": DoRALinear}
+
+
+def adapted(layer_type: type[LowRankLinear], *, bias: bool = True, dtype: torch.dtype = torch.float64) -> LowRankLinear:
+    """A layer whose factors have left their initial values."""
+    torch.manual_seed(0)
+    layer = layer_type(nn.Linear(IN, OUT, bias=bias, dtype=dtype).requires_grad_(False), RANK, ALPHA)
+    with torch.no_grad():
+        for parameter in (layer.lora_A, layer.lora_B):
+            parameter.copy_(torch.randn_like(parameter))
+        if isinstance(layer, DoRALinear):
+            layer.lora_magnitude_vector.mul_(1 + 0.3 * torch.rand(OUT))
+    return layer.to(dtype)
+
+
+def inputs(dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(2, 6, IN, generator=torch.Generator().manual_seed(1), dtype=dtype, requires_grad=True)
+
+
+def in_peft(layer: LowRankLinear) -> tuple[nn.Module, dict[str, nn.Parameter]]:
+    """PEFT's own layer with the same weights and factors, and its trained parameters under our names."""
+    plain = nn.Linear(IN, OUT, bias=layer.base.bias is not None, dtype=layer.lora_A.dtype)
+    plain.load_state_dict(layer.base.state_dict())
+    holder = nn.Sequential(plain)
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["0"], use_dora=isinstance(layer, DoRALinear))
+    inject_adapter_in_model(config, holder)
+    module: Any = holder[0]
+    theirs = {"lora_A": module.lora_A["default"].weight, "lora_B": module.lora_B["default"].weight}
+    if isinstance(layer, DoRALinear):
+        theirs["lora_magnitude_vector"] = module.lora_magnitude_vector["default"].weight
+    with torch.no_grad():
+        for name, parameter in theirs.items():
+            parameter.data = getattr(layer, name).detach().clone()
+    return holder, theirs
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", LAYERS)
+def test_output_and_gradients_equal_pefts(name: str, bias: bool) -> None:
+    layer, x = adapted(LAYERS[name], bias=bias), inputs()
+    peft, theirs = in_peft(layer)
+    weights = torch.linspace(-1, 1, 2 * 6 * OUT, dtype=x.dtype).view(2, 6, OUT)
+    ours_out, their_out = layer(x), peft(x)
+    torch.testing.assert_close(ours_out, their_out, rtol=1e-10, atol=1e-10)
+    trained = [getattr(layer, key) for key in theirs]
+    ours = torch.autograd.grad((ours_out * weights).sum(), [x, *trained])
+    expected = torch.autograd.grad((their_out * weights).sum(), [x, *theirs.values()])
+    for mine, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+
+
+def test_lora_is_its_formula() -> None:
+    layer, x = adapted(LowRankLinear), inputs()
+    weight = layer.base.weight + ALPHA / RANK * layer.lora_B @ layer.lora_A
+    torch.testing.assert_close(layer(x), x @ weight.T + layer.base.bias)
+
+
+def test_dora_is_its_formula() -> None:
+    layer, x = adapted(DoRALinear), inputs()
+    direction = layer.base.weight + ALPHA / RANK * layer.lora_B @ layer.lora_A
+    weight = layer.lora_magnitude_vector[:, None] * direction / direction.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(layer(x), x @ weight.T + layer.base.bias)
+    torch.testing.assert_close(layer.weight(), weight)
+
+
+def test_doras_norm_is_a_constant_to_the_gradient() -> None:
+    layer, x = adapted(DoRALinear), inputs()
+    norm = layer.direction_norm()
+    direction = layer.base.weight + ALPHA / RANK * layer.lora_B @ layer.lora_A
+    by_hand = (x @ (layer.lora_magnitude_vector / norm)[:, None].mul(direction).T).square().sum()
+    expected = torch.autograd.grad(by_hand, [layer.lora_A, layer.lora_B])
+    ours = torch.autograd.grad((layer(x) - layer.base.bias).square().sum(), [layer.lora_A, layer.lora_B])
+    for mine, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+class ShapesMade(TorchDispatchMode):
+    """Remembers the shape of every tensor that an operation returns, views of the weight aside."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.shapes: set[tuple[int, ...]] = set()
+        self.weight_address = weight.data_ptr()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.data_ptr() != self.weight_address:
+            self.shapes.add(tuple(result.shape))
+        return result
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_step_forms_a_matrix_of_the_weights_size(name: str) -> None:
+    layer, x = adapted(LAYERS[name]), inputs()
+    with ShapesMade(layer.base.weight) as made:
+        layer(x).sum().backward()
+    assert not {(OUT, IN), (IN, OUT)} & made.shapes
+    with ShapesMade(layer.base.weight) as made:
+        layer.weight()
+    assert (OUT, IN) in made.shapes
+
+
+def test_dora_starts_at_the_base_exactly() -> None:
+    layer = DoRALinear(nn.Linear(IN, OUT), RANK, ALPHA)
+    assert torch.equal(layer.row_scale(), torch.ones(OUT))
+
+
+def test_a_weight_row_of_zeros_stays_finite() -> None:
+    base = nn.Linear(IN, OUT)
+    nn.init.zeros_(base.weight)
+    layer = DoRALinear(base.requires_grad_(False), RANK, ALPHA)
+    output = layer(inputs(torch.float32))
+    output.sum().backward()
+    assert torch.isfinite(output).all()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in layer.parameters() if parameter.requires_grad)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_mixed_precision_follows_the_base_layer(name: str) -> None:
+    layer, x = adapted(LAYERS[name], dtype=torch.float32), inputs(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = layer(x)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), layer(x), rtol=0.05, atol=0.1)
+    output.float().sum().backward()
+    assert layer.lora_A.grad is not None and layer.lora_A.grad.dtype == torch.float32
+
+
+def test_doras_norm_keeps_full_precision_under_autocast() -> None:
+    layer = adapted(DoRALinear, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        norm = layer.direction_norm()
+    assert torch.equal(norm, layer.direction_norm())
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_base_in_half_precision_is_adapted_too(name: str) -> None:
+    layer = LAYERS[name](nn.Linear(IN, OUT, dtype=torch.bfloat16), RANK, ALPHA)
+    assert layer.lora_A.dtype == layer.lora_B.dtype == torch.float32
+    assert layer(inputs(torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_folding_computes_the_same_and_writes_to_no_shared_weight(name: str) -> None:
+    layer, x = adapted(LAYERS[name]), inputs()
+    shared, before, expected = layer.base.weight, layer.base.weight.clone(), layer(x)
+    folded = layer.folded()
+    assert type(folded) is nn.Linear
+    torch.testing.assert_close(folded(x), expected)
+    assert torch.equal(shared, before)
+
+
+@pytest.fixture(scope="module")
+def base() -> DiffusionModels:
+    return load_base("mini")
+
+
+@pytest.mark.parametrize(
+    ("name", "hyperparameters", "message"),
+    [
+        ("lroa", {}, "`strategy` must be a known name, but got 'lroa'. Did you mean lora"),
+        ("lora", {"rnak": 8}, "`hyperparameter of lora` must be a known name, but got 'rnak'. Did you mean rank"),
+        ("bitfit", {"rank": 8}, "`hyperparameter of bitfit` must be a known name, but got 'rank'. Valid: none"),
+        ("lora", {"rank": 0}, "`rank` must be a whole number, at least 1, but got 0"),
+        ("dora", {"rank": 2.5}, "`rank` must be a whole number, at least 1, but got 2.5"),
+        ("lora", {"alpha": 0}, "`alpha` must be a positive number, but got 0"),
+        ("lora", {"alpha": float("nan")}, "`alpha` must be a positive number, but got nan"),
+        ("lora", {"targets": "atention"}, "`targets` must be a known name, but got 'atention'. Did you mean attention"),
+    ],
+)
+def test_wrong_hyperparameters_are_answered(name: str, hyperparameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as answer:
+        make_strategy(name, hyperparameters)
+    assert message in str(answer.value)
+
+
+def test_targets_that_match_nothing_are_an_error(base: DiffusionModels) -> None:
+    models = base.fresh()
+    models.unet = nn.Sequential(nn.Conv2d(4, 4, 1))
+    with pytest.raises(
+        ValueError, match="`targets` 'attention' must match at least one linear layer of the U-Net, but got none"
+    ):
+        make_strategy("lora", {}).attach(models)
+    models.unet = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False))
+    with pytest.raises(ValueError, match="`bitfit` must match at least one parameter of the base model, but got none"):
+        make_strategy("bitfit", {}).attach(models)
+
+
+def test_an_adapted_model_is_not_adapted_again(base: DiffusionModels) -> None:
+    models = base.fresh()
+    make_strategy("lora", {}).attach(models)
+    with pytest.raises(ValueError, match="`models` must be a base without low-rank layers"):
+        make_strategy("dora", {}).attach(models)
+
+
+@pytest.fixture
+def adapter(base: DiffusionModels, tmp_path: Path) -> Path:
+    models, strategy = base.fresh(), make_strategy("lora", {"rank": 2})
+    strategy.attach(models)
+    strategy.export(models, tmp_path)
+    return tmp_path
+
+
+def change_card(folder: Path, **changes: Any) -> None:
+    file = folder / "adapter.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "`format` must be 1, but got 2"),
+        ({"strategy": "lokr"}, "`strategy` must be a known name, but got 'lokr'"),
+        ({"strategy": "dora"}, "must hold exactly the trained tensors, but got none for"),
+        ({"hyperparameters": {"rank": 3}}, r"must have shape \(3, \d+\), but got \(2, \d+\)"),
+        ({"hyperparameters": {"rank": 2, "targets": "all_linear"}}, "must hold exactly the trained tensors"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_its_card_is_refused(
+    adapter: Path, base: DiffusionModels, changes: dict[str, Any], message: str
+) -> None:
+    change_card(adapter, **changes)
+    with pytest.raises(ValueError, match=message):
+        load_adapter(base.fresh(), adapter)
+
+
+@pytest.mark.parametrize(
+    "card", ["{", "[]", '{"format": 1}', '{"format": 1, "strategy": "lora", "hyperparameters": {}, "base": 3}']
+)
+def test_a_damaged_card_is_answered(adapter: Path, card: str) -> None:
+    (adapter / "adapter.json").write_text(card)
+    with pytest.raises(ValueError, match=r"`adapter.json` must"):
+        read_card(adapter)
+
+
+def test_a_file_that_is_no_safetensors_leaves_the_models_as_they_were(adapter: Path, base: DiffusionModels) -> None:
+    (adapter / "adapter.safetensors").write_bytes(b"\x80\x04pickle")
+    models = base.fresh()
+    with pytest.raises(ValueError, match=r"`adapter.safetensors` must be a safetensors file"):
+        load_adapter(models, adapter)
+    assert not list(trained_parameters(models))
+    assert models.unet.state_dict().keys() == base.unet.state_dict().keys()
+
+
+def test_a_folder_without_an_adapter_is_answered(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"`adapter` must be a folder with an adapter.json"):
+        read_card(tmp_path)

@@ -1,0 +1,93 @@
+"""`python -m sweep.prepare` from the outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from sweep.prepare import main
+from trainables.datasets.store import PreparedDataset
+
+REAL = Path(__file__).resolve().parents[2] / "../shared/data/nih_cxr14_1000_64"
+app = typer.Typer()
+app.command()(main)
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_a_phantom_is_prepared(tmp_path: Path) -> None:
+    result = run("phantom", "--num-patients", "60", "--seed", "2", "--to", tmp_path / "prepared")
+    assert result.exit_code == 0, result.output
+    assert "Pneumothorax" in result.output and "validation" in result.output
+    prepared = PreparedDataset.open(tmp_path / "prepared")
+    assert sum(counts["patients"] for counts in prepared.summary().values()) == 60
+    with Image.open(tmp_path / "prepared" / "sheet.png") as sheet:
+        assert sheet.height == 6 * 144
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real films are not beside the repository")
+def test_the_real_films_are_prepared(tmp_path: Path) -> None:
+    options = ("--condition", "Cardiomegaly", "--condition", "No Finding", "--view-in-prompt")
+    result = run("nih_cxr14", "--root", REAL, "--to", tmp_path / "prepared", *options)
+    assert result.exit_code == 0, result.output
+    prepared = PreparedDataset.open(tmp_path / "prepared")
+    assert prepared.conditions == ("Cardiomegaly", "No Finding")
+    assert sum(prepared.num_samples.values()) == 1000
+    assert prepared.split("train").prompts[0].endswith(" view")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nih_cxr"], "`SOURCE` must be a known name, but got 'nih_cxr'. Did you mean 'nih_cxr14'?"),
+        (["nih_cxr14"], "`root` must be the folder of NIH ChestX-ray14, but got none"),
+        (
+            ["nih_cxr14", "--root", "no/such/folder"],
+            "`root` must be a folder of NIH ChestX-ray14, but got no/such/folder",
+        ),
+        (
+            ["nih_cxr14", "--root", "x", "--num-patients", "9"],
+            "`num_patients` must be left out for nih_cxr14, but got 9",
+        ),
+        (["phantom", "--num-patients", "3"], "`num_patients` must be at least 10, but got 3"),
+        (["phantom", "--root", "x"], "`root` must be left out for the phantom"),
+        (["phantom", "--resolution", "50"], "`resolution_px` must be a multiple of 8 and at least 64, but got 50"),
+    ],
+)
+def test_bad_input_is_answered_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    result = run(*arguments, "--to", tmp_path / "prepared")
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_filled_folder_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    result = run("phantom", "--to", tmp_path)
+    assert result.exit_code == 1
+    assert "`to` must be a new or empty folder" in result.stderr
+
+
+def test_an_unreadable_image_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    (root / "images").mkdir(parents=True)
+    rows = [f"images/{n}.png,{n},50,F,PA,{'Effusion' if n % 2 else 'No Finding'}" for n in range(80)]
+    (root / "metadata.csv").write_text("file,patient_id,age,sex,view,labels\n" + "\n".join(rows))
+    for n in range(80):
+        Image.new("L", (64, 64), n).save(root / "images" / f"{n}.png")
+    (root / "images" / "17.png").write_bytes(b"broken")
+    result = run("nih_cxr14", "--root", root, "--to", tmp_path / "prepared")
+    assert result.exit_code == 1
+    assert "`image` must be readable" in result.stderr and "17.png" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+
+
+def test_help_shows_an_example() -> None:
+    assert "python -m sweep.prepare nih_cxr14" in " ".join(run("--help").output.split())

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep.config import ConfigError, SweepConfig, load_config, objective_directions
@@ -122,6 +122,7 @@ def test_every_objective_has_a_direction() -> None:
     assert set(directions.values()) == {"min", "max"}
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=20))
 def test_any_text_as_override_is_understood_or_refused(text: str) -> None:
     try:

@@ -105,7 +105,7 @@ def test_adapter_table_and_plot_are_artifacts(tracked: SimpleNamespace) -> None:
 
 
 def test_trials_do_not_wait_and_nothing_is_sent_home(tracked: SimpleNamespace) -> None:
-    assert tracked.seconds < 1.0
+    assert tracked.seconds < 3.0
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
     assert tracked.command == f"mlflow ui --backend-store-uri sqlite:///{tracked.out / 'mlflow.db'}"
 

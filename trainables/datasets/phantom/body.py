@@ -11,9 +11,8 @@ from trainables.datasets.phantom.shape import ChestMap, Shape
 
 def body_thickness(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
     """Soft tissue in the beam without any organ, about 1 in the middle of the trunk and 0 outside the body."""
-    rng = exam.patient.rng("body")
     trunk = _trunk(canvas, shape)
-    shoulders = _shoulders(canvas, shape, float(rng.normal(0, 0.03)))
+    shoulders = _shoulders(canvas, shape)
     neck = _neck(canvas, 0.20 + 0.08 * exam.patient.build + 0.03 * (exam.patient.sex == "M"))
     arms = _arms(canvas, exam, shape)
     thicker_below = curve(canvas.y, [(-1.0, 0.80), (-0.4, 0.92), (0.2, 1.0), (1.0, 1.06)])
@@ -31,6 +30,7 @@ def _trunk(canvas: Canvas, shape: Shape) -> Field:
 
 
 def _shoulder_line(shape: Shape, canvas: Canvas) -> Field:
+    """Height of the skin above each pixel's x."""
     knots = [
         (0.0, -1.08),
         (0.2, -0.98),
@@ -42,12 +42,12 @@ def _shoulder_line(shape: Shape, canvas: Canvas) -> Field:
         (1.15, -0.45),
         (1.3, -0.1),
     ]
-    return curve(canvas.lateral, [(x, y + 0.1 * (shape.apex + 0.76)) for x, y in knots])
+    return curve(canvas.lateral, [(x, y + shape.shoulder_slope * x**2) for x, y in knots])
 
 
-def _shoulders(canvas: Canvas, shape: Shape, droop: float) -> Field:
+def _shoulders(canvas: Canvas, shape: Shape) -> Field:
     """Between the neck and the armpits, thinner towards the outside."""
-    above = inside(_shoulder_line(shape, canvas) + np.float32(droop) - canvas.y, 0.06)
+    above = inside(_shoulder_line(shape, canvas) - canvas.y, 0.07)
     armpit = curve(canvas.lateral, [(0.6, 0.25), (0.72, 0.1), (0.85, -0.12), (1.0, -0.22), (1.2, -0.25)])
     thickness = curve(canvas.lateral, [(0.0, 0.9), (0.4, 0.86), (0.7, 0.78), (0.9, 0.68), (1.1, 0.58), (1.3, 0.5)])
     return above * inside(canvas.y - armpit, 0.18) * thickness
@@ -127,7 +127,7 @@ def shoulder_girdle(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
     """Clavicles, shoulder blades and heads of the humerus."""
     field = canvas.blank()
     own, film = exam.patient.rng("girdle"), exam.rng("girdle")
-    lift = own.normal(0, 0.02) + film.normal(0, 0.02) - 0.05 * (exam.view == "AP")
+    lift = own.normal(0, 0.02) + film.normal(0, 0.02) - 0.05 * (exam.view == "AP") + 0.5 * shape.shoulder_slope
     for side in (-1, 1):
         tilt = lift + film.normal(0, 0.012)
         _clavicle(canvas, field, side, tilt)

@@ -73,7 +73,7 @@ def technique_of(exam: Exam) -> Technique:
         brightest=darkest + max(contrast, 0.75),
         gamma=float(np.clip(own.normal(0.92, 0.12) + film.normal(0, 0.05), 0.6, 1.4)),
         white=float(np.clip(own.normal(0.93, 0.04), 0.8, 1.0)),
-        scatter=float(np.clip(0.10 + 0.12 * portable + 0.12 * exam.patient.build + film.normal(0, 0.03), 0.02, 0.4)),
+        scatter=float(np.clip(0.08 + 0.12 * portable + 0.22 * exam.patient.build**2 + film.normal(0, 0.03), 0.02, 0.4)),
         grain=0.004 + 0.007 * own.uniform() + 0.005 * portable,
     )
 

@@ -95,7 +95,7 @@ def draw_patient(seed: int, number: int) -> Patient:
         seed=seed,
         age=int(np.clip(rng.normal(52, 18), 18, 94)),
         sex=str(rng.choice(["F", "M"])),
-        build=float(rng.beta(2, 2.5)),
+        build=float(rng.beta(1.6, 2.0)),
         num_images=int(rng.choice(IMAGES_A_PATIENT, p=IMAGES_A_PATIENT_CHANCES)),
         findings=_draw_findings(rng),
         severities=tuple(rng.uniform(size=len(CONDITIONS)).tolist()),

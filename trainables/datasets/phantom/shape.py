@@ -33,6 +33,8 @@ class Shape:
     wall: float
     """Thickness of the soft tissue beside the ribs."""
     mediastinal_shift: float
+    shoulder_slope: float
+    """How much the shoulders fall towards the outside, beyond the flattest."""
     knob: float
     """Radius of the aortic knob."""
     rib_spacing: float
@@ -59,6 +61,7 @@ def shape_of(exam: Exam) -> Shape:
         mediastinum=1 + own.normal(0, 0.1) + 0.12 * portable + 0.12 * patient.build,
         wall=0.10 + 0.26 * patient.build + 0.03 * own.uniform(),
         mediastinal_shift=own.normal(0, 0.01) + _push(exam),
+        shoulder_slope=abs(own.normal(0.06, 0.07)) + 0.03 * film.uniform(),
         knob=0.065 + 0.0004 * (patient.age - 50) + own.normal(0, 0.006),
         rib_spacing=0.128 + own.normal(0, 0.006),
         rib_start=own.uniform(0, 0.128),

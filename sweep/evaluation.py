@@ -102,7 +102,9 @@ class AdapterScorer:
         rows_with = {condition: self.held_out.indices_with(condition) for condition in spec.conditions}
         self.plan = plan_generation(rows_with, spec.config.images_per_condition, spec.seed)
         self.base = load_base(spec.base)
-        self.extractor = load_extractor(spec.config.extractor, weights=spec.config.extractor_weights, device=self.device)
+        self.extractor = load_extractor(
+            spec.config.extractor, weights=spec.config.extractor_weights, device=self.device
+        )
         self.features = FeatureCache(spec.cache_folder / "features")
 
     @cached_property
@@ -110,7 +112,8 @@ class AdapterScorer:
         """Features of the held-out films, once per sweep and node; each film is extracted once however many conditions it shows."""
         data = f"{self.dataset.fingerprint}-{self.spec.config.split}"
         every = self.features.get_or_compute(
-            self._key(data, len(self.held_out)), lambda: self.extractor.extract(self.held_out.images(np.arange(len(self.held_out))))
+            self._key(data, len(self.held_out)),
+            lambda: self.extractor.extract(self.held_out.images(np.arange(len(self.held_out)))),
         )
         return LabelledFeatures(every[self.plan.reference_rows], self.plan.labels)
 
@@ -176,6 +179,15 @@ class ActorEvaluator:
         """Score an exported adapter; leaves `samples.png` beside its folder."""
         actor = self.actors[zlib.crc32(str(adapter).encode()) % len(self.actors)]
         return dict(ray.get(actor.score.remote(adapter, adapter.parent / "samples.png")))
+
+    def score_base(self, out: Path) -> dict[str, float]:
+        """Score the un-adapted base model; leaves `baseline.png` and the held-out films' `reference.png` in `out`.
+
+        Waits for the actors to be ready, and so is the first to hear of what they lack.
+        """
+        first = self.actors[0]
+        ray.get(first.save_reference_sheet.remote(out / "reference.png"))
+        return dict(ray.get(first.score.remote(None, out / "baseline.png")))
 
 
 def start_evaluators(spec: EvaluationSpec, *, num_actors: int, gpus: float) -> ActorEvaluator:

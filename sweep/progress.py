@@ -9,13 +9,25 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 def describe_choice(choice: Mapping[str, Any]) -> str:
     """A trial's strategy and hyperparameters in one short line."""
     strategy = dict(choice["strategy"])
-    parts = [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in strategy.items() if name != "name"]
+    parts = [
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in strategy.items()
+        if name != "name"
+    ]
     return ", ".join([strategy["name"], *parts, f"lr {choice['lr']:.1e}", f"batch {choice['batch_size']}"])
 
 
@@ -45,7 +57,9 @@ class ProgressView:
         self._all = self._progress.add_task("trials", total=self._num_trials, note="")
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
 
     def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
@@ -69,8 +83,12 @@ class ProgressView:
         last = self._last.get(trial_id, {})
         figures = ", ".join(f"{name} {last[name]:.4g}" for name in self._shown if name in last)
         outcome = f"[red]failed[/red] {escape(error)}" if error else figures
-        self._print(f"[bold]{self._num_ended}/{self._num_trials}[/bold]  {trial_id}  {escape(self._choices[trial_id])}: {outcome}")
+        self._print(
+            f"[bold]{self._num_ended}/{self._num_trials}[/bold]  {trial_id}  {escape(self._choices[trial_id])}: {outcome}"
+        )
 
     def _print(self, text: str) -> None:
         elapsed_s = int(time.monotonic() - self._started_s)
-        self._console.print(f"[dim]{elapsed_s // 60:3d}:{elapsed_s % 60:02d}[/dim]  {text}", soft_wrap=True, highlight=False)
+        self._console.print(
+            f"[dim]{elapsed_s // 60:3d}:{elapsed_s % 60:02d}[/dim]  {text}", soft_wrap=True, highlight=False
+        )

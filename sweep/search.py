@@ -55,7 +55,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
             strategies: Strategies to choose from; all of the space's where not given.
         """
         self.objectives = tuple(objectives)
-        super().__init__([one.name for one in self.objectives], [one.direction for one in self.objectives])
+        super().__init__()  # told of metrics here, Tune would refuse the reports of epochs without evaluation
         self.strategies = tuple(strategies or strategies_of(space))
         self.num_trials = num_trials
         self.study = _create_study(self.objectives, _create_sampler(len(self.strategies), num_trials, seed))

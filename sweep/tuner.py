@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +64,9 @@ def run_trial(choice: dict[str, Any], *, context: SweepContext, evaluator: Evalu
     spec = context.spec(tune.get_context().get_trial_id(), choice)
     spec.folder.mkdir(parents=True, exist_ok=True)
     if context.compute.workers_per_trial == 1:
-        trainer = TorchTrainer(lambda: fine_tune(spec, evaluator, tune.report), scaling_config=ray.train.ScalingConfig(num_workers=0))
+        trainer = TorchTrainer(
+            lambda: fine_tune(spec, evaluator, tune.report), scaling_config=ray.train.ScalingConfig(num_workers=0)
+        )
     else:
         trainer = worker_group(spec, evaluator, context)
     trainer.fit()
@@ -75,7 +78,9 @@ def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -
     return TorchTrainer(
         lambda: fine_tune(spec, evaluator, ray.train.report),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=compute.workers_per_trial, use_gpu=compute.gpus_per_worker > 0, resources_per_worker=_worker_resources(compute)
+            num_workers=compute.workers_per_trial,
+            use_gpu=compute.gpus_per_worker > 0,
+            resources_per_worker=_worker_resources(compute),
         ),
         run_config=ray.train.RunConfig(
             name=spec.folder.name, storage_path=str(context.out / "ray"), callbacks=[TuneReportCallback()]
@@ -94,7 +99,12 @@ def _trial_resources(compute: ComputeConfig) -> dict[str, float]:
 
 
 def run_trials(
-    context: SweepContext, evaluator: Evaluator, searcher: Searcher, *, num_trials: int, listeners: Sequence[TrialListener]
+    context: SweepContext,
+    evaluator: Evaluator,
+    searcher: Searcher,
+    *,
+    num_trials: int,
+    listeners: Sequence[TrialListener],
 ) -> None:
     """Run the sweep's trials to their end; a failed trial is heard of by the listeners and the others go on.
 
@@ -123,11 +133,16 @@ class _Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
     def __init__(self, listeners: Sequence[TrialListener]) -> None:
         self._listeners = tuple(listeners)
 
+    def __reduce__(self) -> tuple[type[_Relay], tuple[Sequence[TrialListener]]]:
+        return _Relay, ((),)  # Tune pickles its callbacks for its own restore; the listeners stay in this process
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         for listener in self._listeners:
             listener.on_start(trial.trial_id, trial.config)
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         for listener in self._listeners:
             listener.on_report(trial.trial_id, result)
 
@@ -143,27 +158,34 @@ class _Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
 
 def root_message(trace: str) -> str:
     """The message of the exception that a printed trace, Ray's included, ends with."""
-    raised = [line.strip() for line in trace.splitlines() if re.match(r"^\s*[\w.]*(Error|Exception|Interrupt)\b.*:", line)]
+    raised = [
+        line.strip() for line in trace.splitlines() if re.match(r"^\s*[\w.]*(Error|Exception|Interrupt)\b.*:", line)
+    ]
     last = raised[-1] if raised else trace.strip().splitlines()[-1]
     return re.sub(r"^(?:[a-z_]\w*\.)+(?=\w)", "", last)
 
 
 @contextmanager
-def ray_runtime(compute: ComputeConfig, *, num_processes: int) -> Iterator[None]:
+def ray_runtime(compute: ComputeConfig) -> Iterator[None]:
     """Ray for the length of a sweep: the cluster at `compute.address` or in RAY_ADDRESS, else one on this machine.
 
     Args:
         compute: where to connect.
-        num_processes: trial processes that must run at once on a local instance, however few cores there are.
     """
     if ray.is_initialized():
         yield
         return
     address = compute.address or os.environ.get("RAY_ADDRESS")
-    local = {"num_cpus": max(os.cpu_count() or 1, num_processes), "include_dashboard": False}
+    local = {"num_cpus": local_cpus(compute), "include_dashboard": False}
     options = {"address": address} if address else local
     ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=True, **options)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def local_cpus(compute: ComputeConfig) -> int:
+    """CPUs that a local Ray instance promises: all, and no fewer than the trials at once ask for."""
+    wanted = compute.concurrent_trials * compute.workers_per_trial * compute.cpus_per_worker + 1
+    return max(os.cpu_count() or 1, math.ceil(wanted))

@@ -28,7 +28,11 @@ def to_pixels(images: NDArray[np.uint8]) -> Tensor:
 def tokenize(models: DiffusionModels, prompts: Sequence[str]) -> Tensor:
     """Token ids `int64[n, t]`, padded and cut at the tokenizer's length."""
     encoded = models.tokenizer(
-        list(prompts), padding="max_length", truncation=True, max_length=models.tokenizer.model_max_length, return_tensors="pt"
+        list(prompts),
+        padding="max_length",
+        truncation=True,
+        max_length=models.tokenizer.model_max_length,
+        return_tensors="pt",
     )
     ids: Tensor = encoded.input_ids
     return ids
@@ -49,7 +53,10 @@ def encode_prompts(models: DiffusionModels, prompts: Sequence[str]) -> NDArray[n
     """Hidden states of every prompt, `float32[n, t, d]`."""
     device = models.text_encoder.device
     starts = range(0, len(prompts), ENCODE_BATCH)
-    parts = [models.text_encoder(tokenize(models, prompts[i : i + ENCODE_BATCH]).to(device))[0].float().cpu().numpy() for i in starts]
+    parts = [
+        models.text_encoder(tokenize(models, prompts[i : i + ENCODE_BATCH]).to(device))[0].float().cpu().numpy()
+        for i in starts
+    ]
     return np.concatenate(parts)
 
 
@@ -97,13 +104,17 @@ class BatchFeeder:
         if self.cache_folder is None or "vae" in self.trained:
             return None
         cache = TensorCache(self.cache_folder)
-        return cache.get_or_create(self._key(), "moments", lambda: {"moments": encode_images(self.models, self.data)})["moments"]
+        return cache.get_or_create(self._key(), "moments", lambda: {"moments": encode_images(self.models, self.data)})[
+            "moments"
+        ]
 
     def _cached_states(self, prompts: Sequence[str]) -> NDArray[np.float32] | None:
         if self.cache_folder is None or "text_encoder" in self.trained:
             return None
         cache = TensorCache(self.cache_folder)
-        return cache.get_or_create(self._key(), "prompts", lambda: {"states": encode_prompts(self.models, prompts)})["states"]
+        return cache.get_or_create(self._key(), "prompts", lambda: {"states": encode_prompts(self.models, prompts)})[
+            "states"
+        ]
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
         """The tensors of one batch; the generator draws latents, noise, timesteps and caption dropout in that order."""

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _yaml_no(value: object) -> object:
+    return "no" if value is False else value  # YAML 1.1 reads a bare no as false
 
 
 class TrainingConfig(BaseModel):
-    """Settings shared by all trials of a sweep."""
+    """Settings shared by all trials of a sweep.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        num_epochs: passes over the training images.
+        mixed_precision: `auto` is bf16 on a GPU that has it, fp16 on one that has not, none on a CPU.
+        gradient_accumulation: parts in which each batch is computed; the batch size does not change.
+        max_grad_norm: longer gradients are scaled down to this norm.
+        lr_schedule: what follows the warm-up.
+        warmup_fraction: share of the steps over which lr rises to its value.
+        ema_decay: evaluate and export the moving average of the weights.
+        caption_dropout: share of captions replaced by the empty one, for guidance.
+        min_snr_gamma: min-SNR loss weighting (Hang et al. 2023); 5 is usual.
+        cache_latents: encode images and captions once per sweep where the strategy leaves their encoder frozen.
+        evaluate_every_epochs: also evaluate during training; None: at the end only.
+    """
 
-    num_epochs: int = Field(default=4, ge=1, description="Passes over the training images.")
-    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = Field(default="auto", description="auto: bf16 where the device has it, else none.")
-    gradient_accumulation: int = Field(default=1, ge=1, description="Parts in which each batch is computed; the batch size does not change.")
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    lr_schedule: Literal["constant", "cosine", "linear"] = "cosine"
-    warmup_fraction: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps over which lr rises to its value.")
-    ema_decay: float | None = Field(default=None, gt=0, lt=1, description="Evaluate and export the moving average of the weights.")
-    caption_dropout: float = Field(default=0.1, ge=0, le=1, description="Share of captions replaced by the empty one, for guidance.")
-    min_snr_gamma: float | None = Field(default=None, gt=0, description="Min-SNR loss weighting (Hang et al. 2023); 5 is usual.")
-    cache_latents: bool = Field(default=True, description="Encode images and captions once per sweep where the strategy leaves the encoder frozen.")
-    evaluate_every_epochs: int | None = Field(default=None, ge=1, description="Also evaluate during training; none: at the end only.")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    num_epochs: Annotated[int, Field(ge=1)] = 3
+    mixed_precision: Annotated[Literal["auto", "no", "fp16", "bf16"], BeforeValidator(_yaml_no)] = "auto"
+    gradient_accumulation: Annotated[int, Field(ge=1)] = 1
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
+    cache_latents: bool = True
+    evaluate_every_epochs: Annotated[int, Field(ge=1)] | None = None

@@ -95,7 +95,15 @@ class FineTuning:
     """
 
     def __init__(
-        self, models: DiffusionModels, strategy: Strategy, *, feeder: BatchFeeder, plan: BatchPlan, lr: float, config: TrainingConfig, accelerator: Accelerator
+        self,
+        models: DiffusionModels,
+        strategy: Strategy,
+        *,
+        feeder: BatchFeeder,
+        plan: BatchPlan,
+        lr: float,
+        config: TrainingConfig,
+        accelerator: Accelerator,
     ) -> None:
         self.models, self.strategy, self.feeder, self.plan = models, strategy, feeder, plan
         self.config, self.accelerator = config, accelerator
@@ -107,7 +115,8 @@ class FineTuning:
         self._optimizer = accelerator.prepare(optimizer)
         warmup_steps = int(config.warmup_fraction * self.num_steps)
         self._lr_schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: lr_factor(step, num_steps=self.num_steps, warmup_steps=warmup_steps, shape=config.lr_schedule)
+            optimizer,
+            lambda step: lr_factor(step, num_steps=self.num_steps, warmup_steps=warmup_steps, shape=config.lr_schedule),
         )
         self._ema = EMAModel(self._parameters, decay=config.ema_decay) if config.ema_decay is not None else None
 

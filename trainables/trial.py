@@ -81,8 +81,12 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         models=models, data=data, data_key=f"{dataset.fingerprint}-train", trained=strategy.trains,
         cache_folder=cache_folder, caption_dropout=spec.training.caption_dropout,
     )  # fmt: skip
-    plan = BatchPlan(num_images=len(data), batch_size=spec.batch_size, num_workers=accelerator.num_processes, seed=spec.seed)
-    tuning = FineTuning(models, strategy, feeder=feeder, plan=plan, lr=spec.lr, config=spec.training, accelerator=accelerator)
+    plan = BatchPlan(
+        num_images=len(data), batch_size=spec.batch_size, num_workers=accelerator.num_processes, seed=spec.seed
+    )
+    tuning = FineTuning(
+        models, strategy, feeder=feeder, plan=plan, lr=spec.lr, config=spec.training, accelerator=accelerator
+    )
 
     def on_epoch_end(epoch: EpochReport) -> None:
         metrics = epoch.as_dict()
@@ -99,7 +103,9 @@ def evaluates_after(epoch: int, training: TrainingConfig) -> bool:
     return epoch == training.num_epochs - 1 or (every is not None and (epoch + 1) % every == 0)
 
 
-def _export_and_score(models: DiffusionModels, strategy: Strategy, folder: Path, evaluator: Evaluator) -> dict[str, float]:
+def _export_and_score(
+    models: DiffusionModels, strategy: Strategy, folder: Path, evaluator: Evaluator
+) -> dict[str, float]:
     partial, adapter = folder / "adapter.partial", folder / "adapter"
     shutil.rmtree(partial, ignore_errors=True)
     strategy.export(models, partial)

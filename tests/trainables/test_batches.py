@@ -9,13 +9,23 @@ from hypothesis import strategies as st
 from trainables.batches import BatchPlan, Share, micro_batches
 
 plans = st.builds(
-    BatchPlan, num_images=st.integers(1, 60), batch_size=st.integers(1, 20), num_workers=st.integers(1, 5), seed=st.integers(0, 9)
+    BatchPlan,
+    num_images=st.integers(1, 60),
+    batch_size=st.integers(1, 20),
+    num_workers=st.integers(1, 5),
+    seed=st.integers(0, 9),
 )
 
 
 @given(plans, st.integers(0, 3))
 def test_workers_together_see_every_image_exactly_once(plan: BatchPlan, epoch: int) -> None:
-    seen = [index for worker in range(plan.num_workers) for share in plan.epoch(epoch, worker) if share.weight for index in share.indices]
+    seen = [
+        index
+        for worker in range(plan.num_workers)
+        for share in plan.epoch(epoch, worker)
+        if share.weight
+        for index in share.indices
+    ]
     assert sorted(seen) == list(range(plan.num_images))
 
 

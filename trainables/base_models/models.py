@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -57,7 +58,9 @@ class DiffusionModels:
     def fresh(self) -> DiffusionModels:
         """An independent copy of the weights; tokenizer and configuration are shared."""
         copies = {name: copy.deepcopy(module) for name, module in self.components().items()}
-        return DiffusionModels(**copies, tokenizer=self.tokenizer, scheduler_config=self.scheduler_config, base=self.base)
+        return DiffusionModels(
+            **copies, tokenizer=self.tokenizer, scheduler_config=self.scheduler_config, base=self.base
+        )
 
     def to(self, device: torch.device | str) -> DiffusionModels:
         """Move every part to the device, in place."""
@@ -99,6 +102,13 @@ def load_base(base: str) -> DiffusionModels:
     return models
 
 
+def base_resolution_px(base: str) -> int:
+    """Side of the images that a base model was trained on, from its configuration alone."""
+    folder = resolve_base(base)
+    unet, vae = (json.loads((folder / name / "config.json").read_text()) for name in ("unet", "vae"))
+    return int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
+
+
 def resolve_base(base: str) -> Path:
     """The local folder of a base model, fetched from the hub where need be."""
     folder = MINI_FOLDER if base == "mini" else Path(base).expanduser()
@@ -118,9 +128,19 @@ def resolve_base(base: str) -> Path:
 
 
 def _download(hub_id: str) -> Path:
-    patterns = ["*.json", "*.txt", "*/*.json", "*/*.txt", "unet/*.safetensors", "vae/*.safetensors", "text_encoder/*.safetensors"]
+    patterns = [
+        "*.json",
+        "*.txt",
+        "*/*.json",
+        "*/*.txt",
+        "unet/*.safetensors",
+        "vae/*.safetensors",
+        "text_encoder/*.safetensors",
+    ]
     try:
-        return Path(DiffusionPipeline.download(hub_id, use_safetensors=True, safety_checker=None, allow_patterns=patterns))
+        return Path(
+            DiffusionPipeline.download(hub_id, use_safetensors=True, safety_checker=None, allow_patterns=patterns)
+        )
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"`base` {hub_id!r} could not be had from the model hub ({type(error).__name__}). Connect to the network, "
@@ -134,7 +154,9 @@ def weights_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     files = sorted(file for name in COMPONENTS for file in (folder / name).glob("*.safetensors"))
     if not files:
-        raise FileNotFoundError(f"`base` must hold weights as *.safetensors, but got none in {str(folder)!r}. Convert its *.bin files first.")
+        raise FileNotFoundError(
+            f"`base` must hold weights as *.safetensors, but got none in {str(folder)!r}. Convert its *.bin files first."
+        )
     for file in files:
         digest.update(file.relative_to(folder).as_posix().encode())
         with file.open("rb") as stream:

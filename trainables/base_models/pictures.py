@@ -124,13 +124,18 @@ def _add_shape(rng: np.random.Generator, backdrop: Image.Image) -> tuple[Image.I
     return Image.composite(body, backdrop, mask), f"{_article(phrase)} {place}"
 
 
-def _shape_mask(rng: np.random.Generator, shape: str, centre: NDArray[np.float64], radius: float, canvas: int) -> Image.Image:
+def _shape_mask(
+    rng: np.random.Generator, shape: str, centre: NDArray[np.float64], radius: float, canvas: int
+) -> Image.Image:
     mask = Image.new("L", (canvas, canvas), 0)
     draw = ImageDraw.Draw(mask)
     turn = rng.uniform(0, 2 * np.pi)
 
     def polygon(radii: list[float], angles: NDArray[np.float64]) -> list[tuple[float, float]]:
-        return [(centre[0] + r * np.cos(a + turn), centre[1] + r * np.sin(a + turn)) for r, a in zip(radii, angles, strict=True)]
+        return [
+            (centre[0] + r * np.cos(a + turn), centre[1] + r * np.sin(a + turn))
+            for r, a in zip(radii, angles, strict=True)
+        ]
 
     def disc(x: float, y: float, rx: float, ry: float, fill: int) -> None:
         draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=fill)
@@ -140,7 +145,13 @@ def _shape_mask(rng: np.random.Generator, shape: str, centre: NDArray[np.float64
         if shape == "ring":
             disc(centre[0], centre[1], radius * 0.6, radius * 0.6, 0)
         if shape == "crescent":
-            disc(centre[0] + 0.55 * radius * np.cos(turn), centre[1] + 0.55 * radius * np.sin(turn), radius * 0.8, radius * 0.8, 0)
+            disc(
+                centre[0] + 0.55 * radius * np.cos(turn),
+                centre[1] + 0.55 * radius * np.sin(turn),
+                radius * 0.8,
+                radius * 0.8,
+                0,
+            )
     elif shape == "oval":
         disc(centre[0], centre[1], radius * 1.2, radius * 0.65, 255)
     elif shape in ("square", "triangle"):
@@ -152,5 +163,7 @@ def _shape_mask(rng: np.random.Generator, shape: str, centre: NDArray[np.float64
         draw.polygon(polygon([radius * 1.3] * 4, np.asarray([-0.2, 0.2, np.pi - 0.2, np.pi + 0.2])), fill=255)
     else:
         for offset in (0.0, np.pi / 2):
-            draw.polygon(polygon([radius] * 4, np.asarray([-0.28, 0.28, np.pi - 0.28, np.pi + 0.28]) + offset), fill=255)
+            draw.polygon(
+                polygon([radius] * 4, np.asarray([-0.28, 0.28, np.pi - 0.28, np.pi + 0.28]) + offset), fill=255
+            )
     return mask

@@ -30,7 +30,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from trainables.base_models.pictures import picture
 
-NOISE_SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+NOISE_SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+}
 VOCABULARY_SIZE = 1100
 MAX_TOKENS = 77
 # Words of the domain get short token sequences, as common words have in CLIP's vocabulary; no picture of them is shown.
@@ -173,7 +178,12 @@ class Stage:
 
 
 def _progress() -> Progress:
-    return Progress(*Progress.get_default_columns()[:2], TextColumn("{task.fields[note]}"), TimeRemainingColumn(), refresh_per_second=1)
+    return Progress(
+        *Progress.get_default_columns()[:2],
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        refresh_per_second=1,
+    )
 
 
 def train_autoencoder(images: NDArray[np.uint8], *, work: Path, num_steps: int, device: torch.device) -> AutoencoderKL:
@@ -199,7 +209,9 @@ def encode(model: AutoencoderKL, images: NDArray[np.uint8], work: Path, device: 
     """Moments of every picture, `float16[n, 8, 16, 16]`; sets the model's scaling factor to one over the latents' deviation."""
     file = work / "moments.pt"
     if not file.exists():
-        parts = [model._encode(to_model_range(images[i : i + 256], device)).half().cpu() for i in range(0, len(images), 256)]
+        parts = [
+            model._encode(to_model_range(images[i : i + 256], device)).half().cpu() for i in range(0, len(images), 256)
+        ]
         torch.save(torch.cat(parts), file)
     moments: Tensor = torch.load(file, weights_only=True)
     mean, log_variance = moments[:4000].float().chunk(2, dim=1)
@@ -225,7 +237,16 @@ class TextToImage(nn.Module):
         return F.mse_loss(self.unet(noisy, timesteps, encoder_hidden_states=states).sample, noise)
 
 
-def train_text_to_image(moments: Tensor, token_ids: Tensor, *, tokenizer: CLIPTokenizer, scaling: float, work: Path, num_steps: int, device: torch.device) -> TextToImage:
+def train_text_to_image(
+    moments: Tensor,
+    token_ids: Tensor,
+    *,
+    tokenizer: CLIPTokenizer,
+    scaling: float,
+    work: Path,
+    num_steps: int,
+    device: torch.device,
+) -> TextToImage:
     """Batches of 64 sampled latents, one caption in ten empty."""
     torch.manual_seed(1)
     model = TextToImage(new_unet(), new_text_encoder(tokenizer)).to(device)
@@ -259,7 +280,7 @@ def main(
     to: Annotated[Path, typer.Option(help="The pipeline folder to write.")] = Path("trainables/base_models/mini"),
     num_pictures: Annotated[int, typer.Option(min=64)] = 30_000,
     autoencoder_steps: Annotated[int, typer.Option(min=1)] = 2_500,
-    unet_steps: Annotated[int, typer.Option(min=1)] = 2_500,
+    unet_steps: Annotated[int, typer.Option(min=1)] = 2_000,
 ) -> None:
     """Pretrain the mini base model.
 
@@ -271,9 +292,17 @@ def main(
     tokenizer = train_tokenizer(captions, work / "tokenizer")
     vae = train_autoencoder(images, work=work, num_steps=autoencoder_steps, device=device)
     moments = encode(vae, images, work, device)
-    token_ids = torch.tensor(tokenizer(captions, padding="max_length", truncation=True, max_length=MAX_TOKENS)["input_ids"])
+    token_ids = torch.tensor(
+        tokenizer(captions, padding="max_length", truncation=True, max_length=MAX_TOKENS)["input_ids"]
+    )
     model = train_text_to_image(
-        moments, token_ids, tokenizer=tokenizer, scaling=vae.config.scaling_factor, work=work, num_steps=unet_steps, device=device
+        moments,
+        token_ids,
+        tokenizer=tokenizer,
+        scaling=vae.config.scaling_factor,
+        work=work,
+        num_steps=unet_steps,
+        device=device,
     )
     export(vae, model, tokenizer, to)
 

@@ -1,0 +1,194 @@
+"""A sweep from configuration to front: data, evaluation actors, trials, tables, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import Progress
+
+from analysis.pareto import Front
+from analysis.report import draw_front, write_report
+from search_spaces import SEARCH_SPACES
+from sweep.config import ConfigError, DataConfig, SweepConfig
+from sweep.evaluation import EvaluationSpec, conditions_to_score, start_evaluators
+from sweep.journal import Journal, collect_provenance, flat_choice, own_values, require_new_run
+from sweep.progress import ProgressView
+from sweep.search import OptunaSearcher
+from sweep.tracking import Tracker
+from sweep.tuner import SweepContext, TrialListener, ray_runtime, run_trials
+from trainables.base_models.models import base_resolution_px, resolve_base, weights_hash
+from trainables.datasets.base import SPLITS
+from trainables.datasets.phantom import PhantomSource
+from trainables.datasets.store import PreparedDataset, write_dataset
+
+
+class SweepError(RuntimeError):
+    """The sweep could not give a result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a sweep found."""
+
+    front: Front
+    trials: pd.DataFrame
+    baseline: Mapping[str, float]
+    num_completed: int
+    num_failed: int
+    ui_command: str
+
+
+def open_data(config: DataConfig, folder: Path, console: Console) -> PreparedDataset:
+    """The prepared data set that is named, or a phantom drawn into `folder`."""
+    if config.source == "prepared" and config.path is not None:
+        return PreparedDataset.open(config.path.expanduser())
+    source = PhantomSource(num_patients=config.num_patients, resolution_px=config.resolution_px, seed=config.seed)
+    total = sum(source.num_samples(split) for split in SPLITS)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task("drawing phantom films", total=total)
+        return write_dataset(source, folder, on_progress=lambda count: progress.advance(bar, count))
+
+
+def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
+    """Run a sweep into an empty folder, which then holds everything about it.
+
+    Args:
+        config: what to do.
+        out: the run directory, seen by every machine that takes part.
+        console: where progress is shown.
+
+    Raises:
+        ConfigError: `out` already holds a run, or data and base model do not fit.
+        SweepError: no trial completed.
+    """
+    require_new_run(out)
+    weights = check_base(config)
+    dataset = open_data(config.data, out / "cache" / "dataset", console)
+    check_resolution(dataset, config)
+    conditions = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
+    journal = Journal.create(out, config, collect_provenance(config, dataset.fingerprint, weights))
+    tracker = Tracker.start(config, out)
+    try:
+        spec = EvaluationSpec(
+            base=config.base,
+            dataset=dataset.folder,
+            conditions=conditions,
+            cache_folder=out / "cache",
+            seed=config.seed,
+            config=config.evaluation,
+        )
+        with ray_runtime(config.compute):
+            baseline = _search(config, spec, out, listeners=(journal, TrackingListener(tracker, out)), console=console)
+    except BaseException:
+        journal.finish()
+        tracker.abort()
+        raise
+    return _conclude(journal, tracker, baseline=baseline, out=out)
+
+
+def _search(
+    config: SweepConfig, spec: EvaluationSpec, out: Path, *, listeners: Sequence[TrialListener], console: Console
+) -> dict[str, float]:
+    """Run the trials beside the evaluation actors; returns the un-adapted base model's scores."""
+    evaluator = start_evaluators(spec, num_actors=config.compute.evaluation_actors, gpus=config.compute.evaluation_gpus)
+    with console.status("starting the evaluation actors and scoring the un-adapted base model"):
+        baseline = evaluator.score_base(out)
+    shown = [objective.name for objective in config.reported_objectives()]
+    console.print("base   " + ", ".join(f"{name} {baseline[name]:.4g}" for name in shown if name in baseline))
+    context = SweepContext(
+        base=config.base,
+        dataset=spec.dataset,
+        out=out,
+        seed=config.seed,
+        training=config.training,
+        compute=config.compute,
+    )
+    searcher = OptunaSearcher(
+        SEARCH_SPACES[config.space],
+        config.reported_objectives(),
+        num_trials=config.num_trials,
+        seed=config.seed,
+        strategies=config.strategies,
+    )
+    num_epochs = config.training.num_epochs
+    with ProgressView(console, num_trials=config.num_trials, num_epochs=num_epochs, shown=shown) as view:
+        run_trials(context, evaluator, searcher, num_trials=config.num_trials, listeners=(*listeners, view))
+    searcher.finish()
+    return baseline
+
+
+def _conclude(journal: Journal, tracker: Tracker, *, baseline: Mapping[str, float], out: Path) -> Outcome:
+    found = journal.finish()
+    trials = journal.trials()
+    completed = int((trials["status"] == "completed").sum())
+    if completed == 0:
+        tracker.abort()
+        reasons = "; ".join(sorted(set(trials["error"].dropna()))) or "no trial was started"
+        raise SweepError(f"`sweep` must complete at least one trial, but got {len(trials)} failures: {reasons}")
+    draw_front(trials, found.objectives, out / "pareto.png")
+    page = write_report(out)
+    tracker.finish(found, [out / "pareto.png", page])
+    return Outcome(
+        front=found,
+        trials=trials,
+        baseline=baseline,
+        num_completed=completed,
+        num_failed=len(trials) - completed,
+        ui_command=tracker.ui_command(),
+    )
+
+
+@dataclass(frozen=True)
+class TrackingListener:
+    """Sends every trial's events and files to MLflow."""
+
+    tracker: Tracker
+    out: Path
+
+    def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
+        """Open the trial's run."""
+        flat = flat_choice(choice)
+        self.tracker.trial(trial_id, flat["strategy"], flat)
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """Record an epoch."""
+        self.tracker.report(trial_id, metrics["epoch"], own_values(metrics))
+
+    def on_end(self, trial_id: str, error: str | None) -> None:
+        """Close the trial's run, with its adapter and samples where it completed."""
+        folder = self.out / "trials" / trial_id
+        if error is None:
+            self.tracker.complete(trial_id, [folder / "samples.png", folder / "adapter"])
+        else:
+            self.tracker.fail(trial_id, error)
+
+
+def check_base(config: SweepConfig) -> str:
+    """The hash of the base model's weights.
+
+    Raises:
+        ConfigError: the base model cannot be had.
+    """
+    try:
+        return weights_hash(resolve_base(config.base))
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from error
+
+
+def check_resolution(dataset: PreparedDataset, config: SweepConfig) -> None:
+    """The films must have the resolution that the base model generates.
+
+    Raises:
+        ConfigError: they have another.
+    """
+    wanted = base_resolution_px(config.base)
+    if dataset.resolution_px != wanted:
+        raise ConfigError(
+            f"`data` must have films of {wanted} px for base {config.base!r}, but got {dataset.resolution_px} px. "
+            f"Prepare them with `python -m sweep.prepare ... --resolution {wanted}`."
+        )

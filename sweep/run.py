@@ -1,0 +1,122 @@
+"""`python -m sweep.run`: run a sweep."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from ray.exceptions import RayTaskError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sweep.config import SweepConfig, load_config
+
+if TYPE_CHECKING:
+    from sweep.engine import Outcome
+
+ARROWS = {"min": "↓", "max": "↑"}
+
+
+def main(
+    preset: Annotated[str, typer.Option(help="A named study; demo needs no data, no GPU and no network.")] = "demo",
+    config: Annotated[Path | None, typer.Option(help="YAML file over the preset.", metavar="FILE.yaml")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="One value over both; may be repeated.", metavar="KEY=VALUE")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory; default runs/PRESET-DATE-TIME.")] = None,
+    num_trials: Annotated[int | None, typer.Option(min=1, help="How many configurations to try.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the configuration, then stop.")] = False,
+) -> None:
+    """Run a sweep over fine-tuning strategies and their hyperparameters, and propose the best trade-offs.
+
+    Example: python -m sweep.run --preset nih64 --set data.path=prepared/nih --num-trials 20
+    """
+    console = Console(stderr=False)
+    overrides = [*(set_ or []), *([f"num_trials={num_trials}"] if num_trials is not None else [])]
+    try:
+        resolved = load_config(preset, config, overrides)
+        if dry_run:
+            console.print_json(json.dumps(resolved.model_dump(mode="json")))
+            return
+        run(resolved, (out or default_out(preset)).expanduser().resolve(), console)
+    except RayTaskError as error:
+        fail(str(error.cause))
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("Interrupted. What had finished is in the run directory.", code=130)
+
+
+def default_out(preset: str) -> Path:
+    """A folder under runs/ that no earlier run has taken."""
+    return Path("runs") / f"{preset}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def fail(message: str, code: int = 1) -> None:
+    """Say what was wrong, and end."""
+    Console(stderr=True, highlight=False).print(f"[red]error[/red] {escape(message)}", soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def run(config: SweepConfig, out: Path, console: Console) -> None:
+    """Run the sweep and print what it found."""
+    from sweep.engine import run_sweep  # Ray and torch take seconds to import; wrong input is answered before
+
+    outcome = run_sweep(config, out, console)
+    console.print(front_table(outcome))
+    if outcome.num_failed:
+        console.print(
+            f"[yellow]{outcome.num_failed} of {len(outcome.trials)} trials failed;[/yellow] report.html says why."
+        )
+    shown = shlex.quote(str(relative(out)))
+    console.print(
+        f"\nReport   {shown}/report.html\n"
+        f"Compare  {outcome.ui_command}\n"
+        f"Export   python -m sweep.export --run {shown} --pick knee --format pipeline --to exported",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def front_table(outcome: Outcome) -> Table:
+    """The Pareto front for the terminal, with the un-adapted base model below it; the knee is marked."""
+    objectives = outcome.front.objectives
+    table = Table(
+        title=f"Pareto front: {len(outcome.front.points)} of {outcome.num_completed} completed trials",
+        title_justify="left",
+    )
+    table.add_column("trial")
+    table.add_column("strategy")
+    table.add_column("hyperparameters", overflow="fold")
+    for objective in objectives:
+        table.add_column(f"{objective.name} {ARROWS[objective.direction]}", justify="right")
+    for point in outcome.front.points:
+        params = ", ".join(f"{name} {number(value)}" for name, value in point.params.items())
+        values = [number(point.values[objective.name]) for objective in objectives]
+        name = f"{point.trial_id} (knee)" if point.knee else point.trial_id
+        table.add_row(name, point.strategy, params, *values, style="bold green" if point.knee else "")
+    baseline = [number(outcome.baseline[o.name]) if o.name in outcome.baseline else "" for o in objectives]
+    table.add_section()
+    table.add_row("base", "un-adapted", "", *baseline, style="dim")
+    return table
+
+
+def number(value: object) -> str:
+    """A figure as one reads it: whole numbers with separators, others to four digits."""
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"
+    return f"{int(value):,}" if isinstance(value, int | float) else str(value)
+
+
+def relative(path: Path) -> Path:
+    """The path as the user would type it from here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -85,13 +85,14 @@ class EvaluationConfig(Section):
 
 
 class ComputeConfig(Section):
-    """What the sweep may use."""
+    """What the sweep may use. CPUs are also the threads that a process computes with."""
 
     workers_per_trial: Count = 1
     concurrent_trials: Count = 1
     cpus_per_worker: Positive = 1.0
     gpus_per_worker: NonNegative = 0.0
     evaluation_actors: Count = 1
+    evaluation_cpus: Positive = 1.0
     evaluation_gpus: NonNegative = 0.0
     address: str | None = None
 

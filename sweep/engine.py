@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import ray
 from rich.console import Console
 from rich.progress import Progress
 
@@ -95,11 +96,11 @@ def _search(
     config: SweepConfig, spec: EvaluationSpec, out: Path, *, listeners: Sequence[TrialListener], console: Console
 ) -> dict[str, float]:
     """Run the trials beside the evaluation actors; returns the un-adapted base model's scores."""
-    evaluator = start_evaluators(spec, num_actors=config.compute.evaluation_actors, gpus=config.compute.evaluation_gpus)
-    with console.status("starting the evaluation actors and scoring the un-adapted base model"):
-        baseline = evaluator.score_base(out)
+    evaluator = start_evaluators(spec, config.compute)
+    with console.status("starting the evaluation actors"):
+        evaluator.prepare(out)
+    baseline = evaluator.score_base(out)
     shown = [objective.name for objective in config.reported_objectives()]
-    console.print("base   " + ", ".join(f"{name} {baseline[name]:.4g}" for name in shown if name in baseline))
     context = SweepContext(
         base=config.base,
         dataset=spec.dataset,
@@ -119,7 +120,7 @@ def _search(
     with ProgressView(console, num_trials=config.num_trials, num_epochs=num_epochs, shown=shown) as view:
         run_trials(context, evaluator, searcher, num_trials=config.num_trials, listeners=(*listeners, view))
     searcher.finish()
-    return baseline
+    return dict(ray.get(baseline))
 
 
 def _conclude(journal: Journal, tracker: Tracker, *, baseline: Mapping[str, float], out: Path) -> Outcome:

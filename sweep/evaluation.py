@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from analysis.features import load_extractor
 from analysis.features.cache import FeatureCache, FeatureKey
 from analysis.metrics import METRICS, LabelledFeatures, evaluate
-from sweep.config import EvaluationConfig
+from sweep.config import ComputeConfig, EvaluationConfig
 from trainables.adapters import load_adapter
 from trainables.base_models.models import load_base
 from trainables.datasets.captions import caption
@@ -139,7 +139,8 @@ class AdapterScorer:
         labelled_sheet({name: images[labels == name][:SHEET_COLUMNS] for name in self.spec.conditions}).save(to)
 
     def save_reference_sheet(self, to: Path) -> None:
-        """The same of the held-out films, for the eye to compare with."""
+        """The same of the held-out films, for the eye to compare with; extracts their features as well."""
+        assert len(self.reference)
         self.save_sheet(self.held_out.images(self.plan.reference_rows), to)
 
     def _generate(self, adapter: Path | None) -> NDArray[np.uint8]:
@@ -180,26 +181,21 @@ class ActorEvaluator:
         actor = self.actors[zlib.crc32(str(adapter).encode()) % len(self.actors)]
         return dict(ray.get(actor.score.remote(adapter, adapter.parent / "samples.png")))
 
-    def score_base(self, out: Path) -> dict[str, float]:
-        """Score the un-adapted base model; leaves `baseline.png` and the held-out films' `reference.png` in `out`.
+    def prepare(self, out: Path) -> None:
+        """Wait until the actors can work, and hear now of what they lack; leaves the held-out films' `reference.png`."""
+        ray.get([actor.save_reference_sheet.remote(out / "reference.png") for actor in self.actors])
 
-        Waits for the actors to be ready, and so is the first to hear of what they lack.
-        """
-        first = self.actors[0]
-        ray.get(first.save_reference_sheet.remote(out / "reference.png"))
-        return dict(ray.get(first.score.remote(None, out / "baseline.png")))
+    def score_base(self, out: Path) -> Any:
+        """Have the un-adapted base model scored, beside the trials; leaves `baseline.png`, returns a Ray reference."""
+        return self.actors[0].score.remote(None, out / "baseline.png")
 
 
-def start_evaluators(spec: EvaluationSpec, *, num_actors: int, gpus: float) -> ActorEvaluator:
-    """Start the evaluation actors of a sweep.
-
-    Args:
-        spec: what they score against.
-        num_actors: how many share the work.
-        gpus: GPUs of each; fractions share one.
-    """
-    remote_class = ray.remote(AdapterScorer).options(num_cpus=0, num_gpus=gpus, max_restarts=1)
-    return ActorEvaluator(tuple(remote_class.remote(spec) for _ in range(num_actors)))
+def start_evaluators(spec: EvaluationSpec, compute: ComputeConfig) -> ActorEvaluator:
+    """Start the evaluation actors of a sweep, with as many threads as they have CPUs."""
+    remote_class = ray.remote(AdapterScorer).options(
+        num_cpus=compute.evaluation_cpus, num_gpus=compute.evaluation_gpus, max_restarts=1
+    )
+    return ActorEvaluator(tuple(remote_class.remote(spec) for _ in range(compute.evaluation_actors)))
 
 
 def conditions_to_score(dataset: PreparedDataset, split: str, wanted: Sequence[str] | None) -> tuple[str, ...]:

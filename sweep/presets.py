@@ -20,7 +20,7 @@ def demo() -> SweepConfig:
         data=DataConfig(source="phantom", num_patients=600, resolution_px=64),
         training=TrainingConfig(num_epochs=3),
         evaluation=EvaluationConfig(extractor="mini", images_per_condition=32, num_steps=10),
-        compute=ComputeConfig(concurrent_trials=1),
+        compute=ComputeConfig(concurrent_trials=2),
     )
 
 
@@ -37,7 +37,7 @@ def nih64() -> SweepConfig:
         data=DataConfig(source="prepared", path=Path("prepared/nih_cxr14_64"), resolution_px=64),
         training=TrainingConfig(num_epochs=40, lr_schedule="cosine", ema_decay=0.995, evaluate_every_epochs=20),
         evaluation=EvaluationConfig(extractor="mini", images_per_condition=32, num_steps=20),
-        compute=ComputeConfig(concurrent_trials=1),
+        compute=ComputeConfig(concurrent_trials=2),
     )
 
 
@@ -64,7 +64,7 @@ def nih512() -> SweepConfig:
         evaluation=EvaluationConfig(
             extractor="xrv", images_per_condition=100, num_steps=50, guidance_scale=7.5, batch_size=8
         ),
-        compute=ComputeConfig(cpus_per_worker=4, gpus_per_worker=1, evaluation_gpus=1),
+        compute=ComputeConfig(cpus_per_worker=4, gpus_per_worker=1, evaluation_cpus=4, evaluation_gpus=1),
     )
 
 

@@ -22,6 +22,9 @@ from sweep.config import ComputeConfig
 from trainables.settings import TrainingConfig
 from trainables.trial import Evaluator, TrialSpec, fine_tune
 
+TUNE_SETTINGS = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
+"""The sweep draws its own progress and writes its own journal."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepContext:
@@ -115,6 +118,8 @@ def run_trials(
         num_trials: how many.
         listeners: called in this process, in the order given.
     """
+    for name, value in TUNE_SETTINGS.items():
+        os.environ.setdefault(name, value)
     trainable = tune.with_parameters(run_trial, context=context, evaluator=evaluator)
     tuner = tune.Tuner(
         tune.with_resources(trainable, _trial_resources(context.compute)),
@@ -187,5 +192,5 @@ def ray_runtime(compute: ComputeConfig) -> Iterator[None]:
 
 def local_cpus(compute: ComputeConfig) -> int:
     """CPUs that a local Ray instance promises: all, and no fewer than the trials at once ask for."""
-    wanted = compute.concurrent_trials * compute.workers_per_trial * compute.cpus_per_worker + 1
-    return max(os.cpu_count() or 1, math.ceil(wanted))
+    training = compute.concurrent_trials * (compute.workers_per_trial * compute.cpus_per_worker + 0.01)
+    return max(os.cpu_count() or 1, math.ceil(training + compute.evaluation_actors * compute.evaluation_cpus))

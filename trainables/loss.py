@@ -61,7 +61,8 @@ class DenoisingLoss(nn.Module):
         noisy = self.noise_scheduler.add_noise(latents, noise, timesteps)
         predicted = self.unet(noisy, timesteps, encoder_hidden_states=states).sample
         errors = (predicted.float() - self._target(latents, noise, timesteps).float()).square().mean(dim=(1, 2, 3))
-        return (errors * self._weights(timesteps)).mean()
+        loss: Tensor = (errors * self._weights(timesteps)).mean()
+        return loss
 
     def _encode(self, batch: Mapping[str, Tensor]) -> Tensor:
         moments = self.vae._encode(batch["pixels"])
@@ -79,4 +80,5 @@ class DenoisingLoss(nn.Module):
         kept = self.noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
         snr = kept / (1 - kept)
         divisor = snr + 1 if self.noise_scheduler.config.prediction_type == "v_prediction" else snr
-        return torch.clamp(snr, max=self.min_snr_gamma) / divisor
+        weights: Tensor = torch.clamp(snr, max=self.min_snr_gamma) / divisor
+        return weights

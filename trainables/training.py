@@ -149,7 +149,7 @@ class FineTuning:
             self.models.component(name).train()
         memory = MemoryWatch(self.accelerator.device)
         losses: list[Tensor] = []
-        lr = self._lr_schedule.get_last_lr()[0]
+        lr = float(self._lr_schedule.get_last_lr()[0])
         started_s = time.perf_counter()
         generator = epoch_generator(self.plan.seed, epoch, self.accelerator.process_index)
         for share in self.plan.epoch(epoch, self.accelerator.process_index):
@@ -187,7 +187,8 @@ class FineTuning:
         return nullcontext() if last else self.accelerator.no_sync(self._loss)
 
     def _check(self, losses: list[Tensor], epoch: int, lr: float) -> float:
-        mean = torch.stack(losses).mean().item()
+        # Over all workers: each holds the loss of its own images only, and all must agree on when to stop.
+        mean = self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item()
         if not math.isfinite(mean):
             raise DivergedError(
                 f"`loss` must stay finite, but got {mean} in epoch {epoch} before step {self.step} at lr {lr:.3g} "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +52,7 @@ def picture(seed: int, size_px: int = 64) -> CaptionedPicture:
         backdrop, phrase = _add_shape(rng, backdrop)
         phrases.append(phrase)
     small = backdrop.resize((size_px, size_px), Image.Resampling.BOX)
-    pixels = np.asarray(small, dtype=np.float32)
+    pixels: NDArray[np.float64] = np.asarray(small, dtype=np.float64)
     caption = f"{rng.choice(_OPENINGS)} {' and '.join(phrases)} on {words}".strip()
     if rng.random() < 0.3:
         pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
@@ -77,34 +79,35 @@ def _background(rng: np.random.Generator, size: int) -> tuple[Image.Image, str]:
     return Image.fromarray(pixels.astype(np.uint8)), words
 
 
-def _pattern(rng: np.random.Generator, kind: str, size: int) -> NDArray[np.float32]:
-    """Blend weight of the second colour, `float32[size, size]` about 0 to 1."""
+def _pattern(rng: np.random.Generator, kind: str, size: int) -> NDArray[Any]:
+    """Blend weight of the second colour, `float[size, size]` about 0 to 1."""
     angle, period = rng.uniform(0, np.pi), size * rng.uniform(0.1, 0.35)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32)
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    if kind == "plain":
-        return np.zeros((size, size), np.float32)
-    if kind == "striped":
-        return (np.sin(2 * np.pi * along / period) > 0).astype(np.float32)
-    if kind == "checkered":
-        return ((np.floor(along / period) + np.floor(across / period)) % 2).astype(np.float32)
-    if kind == "dotted":
-        return ((np.sin(2 * np.pi * along / period) * np.sin(2 * np.pi * across / period)) > 0.45).astype(np.float32)
-    if kind == "wavy":
-        return 0.5 + 0.5 * np.sin(2 * np.pi * (along + 0.3 * period * np.sin(across / period * 3)) / period)
-    if kind == "shaded":
-        return (along - along.min()) / max(float(np.ptp(along)), 1.0)
-    return _fractal_noise(rng, size, exponent=2.2 if kind == "cloudy" else 1.1)
+    stripes, rows = np.sin(2 * np.pi * along / period), np.sin(2 * np.pi * across / period)
+    patterns: dict[str, Callable[[], NDArray[Any]]] = {
+        "plain": lambda: np.zeros((size, size)),
+        "striped": lambda: stripes > 0,
+        "checkered": lambda: (np.floor(along / period) + np.floor(across / period)) % 2,
+        "dotted": lambda: stripes * rows > 0.45,
+        "wavy": lambda: 0.5 + 0.5 * np.sin(2 * np.pi * (along + 0.3 * period * np.sin(across / period * 3)) / period),
+        "shaded": lambda: (along - along.min()) / max(float(np.ptp(along)), 1.0),
+        "cloudy": lambda: _fractal_noise(rng, size, exponent=2.2),
+        "grainy": lambda: _fractal_noise(rng, size, exponent=1.1),
+    }
+    weights: NDArray[np.float32] = patterns[kind]().astype(np.float32)
+    return weights
 
 
-def _fractal_noise(rng: np.random.Generator, size: int, exponent: float) -> NDArray[np.float32]:
+def _fractal_noise(rng: np.random.Generator, size: int, exponent: float) -> NDArray[Any]:
     """Noise whose power falls with spatial frequency, scaled to 0 to 1."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     frequency[0, 0] = 1.0
     spectrum = np.fft.rfft2(rng.standard_normal((size, size))) / frequency ** (exponent / 2 + 0.5)
     spectrum[0, 0] = 0.0
-    noise = np.fft.irfft2(spectrum, (size, size))
-    return (0.5 + 0.22 * noise / noise.std()).astype(np.float32)
+    noise: NDArray[np.float64] = np.fft.irfft2(spectrum, (size, size))
+    scaled: NDArray[np.float32] = (0.5 + 0.22 * noise / noise.std()).astype(np.float32)
+    return scaled
 
 
 def _add_shape(rng: np.random.Generator, backdrop: Image.Image) -> tuple[Image.Image, str]:

@@ -12,11 +12,12 @@ import ray
 from rich.console import Console
 from rich.progress import Progress
 
+from analysis.features import load_extractor
 from analysis.pareto import Front
 from analysis.report import draw_front, write_report
 from search_spaces import SEARCH_SPACES
 from sweep.config import ConfigError, DataConfig, SweepConfig
-from sweep.evaluation import EvaluationSpec, conditions_to_score, start_evaluators
+from sweep.evaluation import EvaluationSpec, conditions_to_score, require_known_conditions, start_evaluators
 from sweep.journal import Journal, collect_provenance, flat_choice, own_values, require_new_run
 from sweep.progress import ProgressView
 from sweep.search import OptunaSearcher
@@ -49,6 +50,7 @@ def open_data(config: DataConfig, folder: Path, console: Console) -> PreparedDat
     if config.source == "prepared" and config.path is not None:
         return PreparedDataset.open(config.path.expanduser())
     source = PhantomSource(num_patients=config.num_patients, resolution_px=config.resolution_px, seed=config.seed)
+    require_known_conditions(config.conditions or (), source.conditions)
     total = sum(source.num_samples(split) for split in SPLITS)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("drawing phantom films", total=total)
@@ -65,12 +67,16 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
 
     Raises:
         ConfigError: `out` already holds a run, or data and base model do not fit.
+        FileNotFoundError: the data or the extractor's weights are not there.
         SweepError: no trial completed.
     """
     require_new_run(out)
     weights = check_base(config)
+    load_extractor(config.evaluation.extractor, weights=config.evaluation.extractor_weights)
+    if config.data.source == "phantom":
+        check_resolution(config.data.resolution_px, config)
     dataset = open_data(config.data, out / "cache" / "dataset", console)
-    check_resolution(dataset, config)
+    check_resolution(dataset.resolution_px, config)
     conditions = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
     journal = Journal.create(out, config, collect_provenance(config, dataset.fingerprint, weights))
     tracker = Tracker.start(config, out)
@@ -181,15 +187,15 @@ def check_base(config: SweepConfig) -> str:
         raise ConfigError(str(error)) from error
 
 
-def check_resolution(dataset: PreparedDataset, config: SweepConfig) -> None:
+def check_resolution(resolution_px: int, config: SweepConfig) -> None:
     """The films must have the resolution that the base model generates.
 
     Raises:
         ConfigError: they have another.
     """
     wanted = base_resolution_px(config.base)
-    if dataset.resolution_px != wanted:
+    if resolution_px != wanted:
         raise ConfigError(
-            f"`data` must have films of {wanted} px for base {config.base!r}, but got {dataset.resolution_px} px. "
-            f"Prepare them with `python -m sweep.prepare ... --resolution {wanted}`."
+            f"`data` must have films of {wanted} px for base {config.base!r}, but got {resolution_px} px. "
+            f"Prepare them with `python -m sweep.prepare ... --resolution {wanted}`, or set data.resolution_px={wanted}."
         )

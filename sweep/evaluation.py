@@ -76,11 +76,7 @@ def plan_generation(rows_with: Mapping[str, NDArray[np.int64]], per_condition: i
     labels: list[str] = []
     rows: list[NDArray[np.int64]] = []
     for number, (condition, films) in enumerate(rows_with.items()):
-        if len(films) < 2:
-            raise ValueError(
-                f"`conditions` must have at least 2 held-out films each, but got {len(films)} of {condition!r}. "
-                "Prepare more films, or leave the condition out with --set data.conditions=[...]."
-            )
+        require_two_films(condition, len(films))
         chosen = np.random.default_rng((seed, number)).permutation(films)[:per_condition]
         rows.append(np.sort(chosen))
         labels += [condition] * len(chosen)
@@ -202,14 +198,38 @@ def conditions_to_score(dataset: PreparedDataset, split: str, wanted: Sequence[s
     """The conditions named in the configuration, or all that at least two held-out films show.
 
     Raises:
-        ValueError: a named condition is unknown to the data set, or none has two films.
+        ValueError: a named condition is unknown to the data set or has fewer than two films, or none has two.
     """
+    require_known_conditions(wanted or (), dataset.conditions)
     held_out = dataset.split(split)
-    counts = {condition: len(held_out.indices_with(condition)) for condition in dataset.conditions}
-    unknown = [condition for condition in wanted or () if condition not in counts]
-    if unknown:
-        raise ValueError(f"`data.conditions` must be among {', '.join(counts)}, but got {unknown}. Check the spelling.")
-    chosen = tuple(wanted) if wanted else tuple(condition for condition, count in counts.items() if count >= 2)
+    counts = {condition: len(held_out.indices_with(condition)) for condition in wanted or dataset.conditions}
+    for condition in wanted or ():
+        require_two_films(condition, counts[condition])
+    chosen = tuple(condition for condition, count in counts.items() if count >= 2)
     if not chosen:
         raise ValueError(f"`{split}` must show a condition on at least 2 films, but got {counts}. Prepare more films.")
     return chosen
+
+
+def require_known_conditions(wanted: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse conditions that the data do not have.
+
+    Raises:
+        ValueError: there is one.
+    """
+    unknown = [condition for condition in wanted if condition not in known]
+    if unknown:
+        raise ValueError(f"`data.conditions` must be among {', '.join(known)}, but got {unknown}. Check the spelling.")
+
+
+def require_two_films(condition: str, num_films: int) -> None:
+    """Refuse a condition that no metric can be computed for.
+
+    Raises:
+        ValueError: it has fewer than two held-out films.
+    """
+    if num_films < 2:
+        raise ValueError(
+            f"`conditions` must have at least 2 held-out films each, but got {num_films} of {condition!r}. "
+            "Prepare more films, or leave the condition out with --set data.conditions=[...]."
+        )

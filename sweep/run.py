@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -46,6 +46,10 @@ def main(
         run(resolved, (out or default_out(preset)).expanduser().resolve(), console)
     except RayTaskError as error:
         fail(str(error.cause))
+    except RayError as error:
+        from sweep.tuner import root_message
+
+        fail(root_message(str(error)))
     except (ValueError, OSError, RuntimeError) as error:
         fail(str(error))
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -22,8 +23,12 @@ from sweep.config import ComputeConfig
 from trainables.settings import TrainingConfig
 from trainables.trial import Evaluator, TrialSpec, fine_tune
 
-TUNE_SETTINGS = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
-"""The sweep draws its own progress and writes its own journal."""
+TUNE_SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+}
+"""The sweep draws its own progress and writes its own journal; Ctrl+C ends it instead of passing for its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +125,7 @@ def run_trials(
     """
     for name, value in TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # listeners tell of failures, in a line each
     trainable = tune.with_parameters(run_trial, context=context, evaluator=evaluator)
     tuner = tune.Tuner(
         tune.with_resources(trainable, _trial_resources(context.compute)),
@@ -156,9 +162,15 @@ class _Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             listener.on_end(trial.trial_id, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        message = root_message(str(trial.get_error() or "the trial's process died without a message"))
+        message = root_message(_recorded_error(trial))
         for listener in self._listeners:
             listener.on_end(trial.trial_id, message)
+
+
+def _recorded_error(trial: Any) -> str:
+    """What Tune wrote of a failure; it is in the trial's own folder at once, and in the storage, where Tune looks, later."""
+    file = Path(trial.error_file or "")
+    return file.read_text() if file.is_file() else "the trial's process died without a message"
 
 
 def root_message(trace: str) -> str:

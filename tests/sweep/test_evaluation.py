@@ -1,0 +1,161 @@
+"""Scoring: the same prompts and noise for all, films extracted once, the same numbers again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from analysis.features import FeatureExtractor
+from analysis.features.mini import load_mini
+from analysis.metrics import frechet_distance, vendi_score
+from sweep.config import EvaluationConfig
+from sweep.evaluation import AdapterScorer, EvaluationSpec, conditions_to_score, plan_generation
+from trainables.base_models.models import load_base
+from trainables.datasets.base import CONDITIONS
+from trainables.datasets.phantom import PhantomSource
+from trainables.datasets.store import PreparedDataset, write_dataset
+from trainables.strategies import make_strategy
+from trainables.strategies.base import trained_parameters
+
+SHOWN = ("Edema", "No Finding")
+FILMS = {"Edema": np.arange(0, 10), "No Finding": np.arange(5, 9), "Pneumothorax": np.arange(20, 60)}
+
+
+class CountingExtractor(FeatureExtractor):
+    """The bundled extractor, with a memory of the images that it was given."""
+
+    name = "mini"
+
+    def __init__(self) -> None:
+        self._own = load_mini(None, "cpu")
+        self.dim, self.weights_hash, self.preprocessing = self._own.dim, self._own.weights_hash, self._own.preprocessing
+        self.counts: list[int] = []
+
+    def extract(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.counts.append(len(images))
+        return self._own.extract(images)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    source = PhantomSource(num_patients=60, resolution_px=64, seed=2)
+    return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    models, strategy = load_base("mini"), make_strategy("bitfit", {})
+    torch.manual_seed(0)
+    strategy.attach(models)
+    with torch.no_grad():
+        for _, parameter in trained_parameters(models):
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    folder = tmp_path_factory.mktemp("trial") / "adapter"
+    strategy.export(models, folder)
+    return folder
+
+
+@pytest.fixture
+def spec(dataset: PreparedDataset, tmp_path: Path) -> EvaluationSpec:
+    config = EvaluationConfig(images_per_condition=3, num_steps=2, batch_size=4)
+    return EvaluationSpec(
+        base="mini", dataset=dataset.folder, conditions=SHOWN, cache_folder=tmp_path, seed=1, config=config
+    )
+
+
+def counted(spec: EvaluationSpec) -> tuple[AdapterScorer, CountingExtractor]:
+    scorer, extractor = AdapterScorer(spec), CountingExtractor()
+    scorer.extractor = extractor
+    return scorer, extractor
+
+
+def test_a_plan_is_the_same_for_every_trial_and_another_for_another_seed() -> None:
+    first, again, other = (plan_generation(FILMS, 8, seed) for seed in (1, 1, 2))
+    assert first.seeds == again.seeds and first.digest() == again.digest()
+    assert np.array_equal(first.reference_rows, again.reference_rows)
+    assert first.digest() != other.digest() and not np.array_equal(first.reference_rows, other.reference_rows)
+    assert len(set(first.seeds)) == len(first.seeds)
+
+
+def test_as_many_images_as_held_out_films() -> None:
+    plan = plan_generation(FILMS, 8, 0)
+    assert [plan.labels.count(name) for name in FILMS] == [8, 4, 8]
+    assert len(plan.labels) == len(plan.prompts) == len(plan.seeds) == len(plan.reference_rows) == 20
+    for name, films in FILMS.items():
+        rows = [row for row, label in zip(plan.reference_rows, plan.labels, strict=True) if label == name]
+        assert len(set(rows)) == len(rows) and set(rows) <= set(films)
+    assert plan.prompts[0] == "Chest X-ray of a subject with edema"
+    assert plan.prompts[8] == "Chest X-ray of a subject with no finding"
+
+
+def test_a_condition_of_one_film_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`conditions` must have at least 2 .* but got 1 of 'Edema'\. Prepare more"):
+        plan_generation({"No Finding": np.arange(9), "Edema": np.arange(1)}, 8, 0)
+
+
+def test_conditions_are_those_asked_for_or_all_with_two_films(dataset: PreparedDataset) -> None:
+    held_out = dataset.split("validation")
+    plenty = tuple(name for name in CONDITIONS if len(held_out.indices_with(name)) >= 2)
+    assert conditions_to_score(dataset, "validation", None) == plenty
+    assert conditions_to_score(dataset, "validation", SHOWN) == SHOWN
+
+
+def test_conditions_that_cannot_be_scored_are_refused(dataset: PreparedDataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`data\.conditions` must be among .*Edema.* but got \['Fracture'\]"):
+        conditions_to_score(dataset, "validation", ("Edema", "Fracture"))
+    wider = replace(dataset, conditions=(*dataset.conditions, "Fracture"))
+    with pytest.raises(ValueError, match=r"`conditions` must have at least 2 .* but got 0 of 'Fracture'"):
+        conditions_to_score(wider, "validation", ("Edema", "Fracture"))
+    with pytest.raises(ValueError, match="`validation` must show a condition on at least 2 films"):
+        conditions_to_score(replace(dataset, conditions=("Fracture",)), "validation", None)
+
+
+def test_every_image_is_extracted_once_and_the_numbers_stay(
+    spec: EvaluationSpec, dataset: PreparedDataset, adapter: Path
+) -> None:
+    scorer, extractor = counted(spec)
+    first = scorer.score(adapter, spec.cache_folder / "samples.png")
+    num_films, num_generated = len(dataset.split("validation")), len(scorer.plan.labels)
+    assert sorted(extractor.counts) == sorted([num_films, num_generated])
+    assert scorer.score(adapter, spec.cache_folder / "samples.png") == first
+    assert len(extractor.counts) == 2
+
+    base = scorer.score(None, spec.cache_folder / "baseline.png")
+    assert base.keys() == first.keys() and base["fid_mini"] != first["fid_mini"]
+    assert extractor.counts[2:] == [num_generated]
+
+    second, untouched = counted(spec)
+    assert second.score(None, spec.cache_folder / "baseline.png") == base
+    assert np.array_equal(second.reference.features, scorer.reference.features)
+    assert untouched.counts == []
+
+
+def test_scores_do_not_depend_on_the_cache(spec: EvaluationSpec, tmp_path: Path) -> None:
+    elsewhere = replace(spec, cache_folder=tmp_path / "elsewhere")
+    first, second = (AdapterScorer(one).score(None, tmp_path / "sheet.png") for one in (spec, elsewhere))
+    assert first == second
+
+
+def test_scores_are_the_metrics_of_the_cached_features(spec: EvaluationSpec, dataset: PreparedDataset) -> None:
+    scorer = AdapterScorer(spec)
+    scores = scorer.score(None, spec.cache_folder / "baseline.png")
+    extract = load_mini(None, "cpu").extract
+    generated = extract(scorer._generate(None)).astype(np.float64)
+    films = extract(dataset.split("validation").images(scorer.plan.reference_rows)).astype(np.float64)
+    assert scores["fid_mini"] == pytest.approx(frechet_distance(generated, films), rel=1e-4)
+    assert scores["vendi_mini"] == pytest.approx(vendi_score(generated), rel=1e-5)
+    edema = np.array(scorer.plan.labels) == "Edema"
+    assert scores["vendi_mini/Edema"] == pytest.approx(vendi_score(generated[edema]), rel=1e-5)
+
+
+def test_sheets_are_left_for_the_eye(spec: EvaluationSpec, adapter: Path) -> None:
+    scorer = AdapterScorer(spec)
+    scorer.score(adapter, adapter.parent / "samples.png")
+    scorer.save_reference_sheet(spec.cache_folder / "reference.png")
+    assert (adapter.parent / "samples.png").stat().st_size > 1000
+    assert (spec.cache_folder / "reference.png").stat().st_size > 1000

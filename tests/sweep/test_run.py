@@ -1,0 +1,159 @@
+"""`python -m sweep.run`: wrong input is answered, and what goes wrong on the way loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from sweep import run
+from trainables.base_models.models import MINI_FOLDER
+from trainables.datasets.phantom import PhantomSource
+from trainables.datasets.store import PreparedDataset, write_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ("--set", "data.num_patients=60", "--set", "evaluation.images_per_condition=2", "--set", "evaluation.num_steps=1")
+
+
+def invoke(*options: str) -> Result:
+    app = typer.Typer()
+    app.command()(run.main)
+    return CliRunner().invoke(app, list(options))
+
+
+def refused(result: Result) -> str:
+    """What a refused command says: one error, no traceback."""
+    assert result.exit_code == 1, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert result.stderr.startswith("error ") and "Traceback" not in result.stderr
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    source = PhantomSource(num_patients=40, resolution_px=64, seed=3)
+    return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom")
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"),
+    [
+        (("--preset", "dmeo"), "`preset` must be a known name, but got 'dmeo'. Did you mean 'demo'?"),
+        (("--set", "training.num_epoch=3"), "Did you mean training.num_epochs?"),
+        (("--set", "strategies=[lora,bitfti]"), "but got 'bitfti'. Did you mean 'bitfit'?"),
+        (("--set", "objectives=[fid,vendy]"), "but got 'vendy'. Did you mean 'vendi'?"),
+        (("--set", "space=crore"), "but got 'crore'. Did you mean 'core'?"),
+        (("--set", "num_trials"), "`--set` must be KEY=VALUE, but got 'num_trials'"),
+        (("--set", "evaluation.num_steps=0"), "`evaluation.num_steps` must be greater than or equal to 1, but got 0"),
+        (("--set", "data.source=prepared"), "`data.path` must name a prepared data set"),
+        (("--set", "data.source=prepared", "--set", "data.path=/nowhere"), "`path` must be a prepared data set"),
+        (("--set", "base=/nowhere/sd"), "`base` must be mini, sd15, a hub id (owner/name) or an existing folder"),
+        (("--set", "data.resolution_px=128"), "`data` must have films of 64 px for base 'mini', but got 128 px"),
+        (("--set", "data.conditions=[Edema,Fracture]", *TINY), "`data.conditions` must be among"),
+        (("--set", "evaluation.extractor_weights=/nowhere"), "`mini` must have a config.json beside"),
+        (("--set", "evaluation.extractor=xrv", "--set", "evaluation.extractor_weights=/nowhere.pt"), "nowhere.pt"),
+        (("--config", "/nowhere.yaml"), "`--config` must name a readable file"),
+    ],
+)  # fmt: skip
+def test_wrong_input_is_refused_and_leaves_nothing(tmp_path: Path, options: tuple[str, ...], answer: str) -> None:
+    assert answer in refused(invoke("--out", str(tmp_path / "run"), *options))
+    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
+
+
+def test_a_base_of_another_resolution_is_refused(tmp_path: Path, dataset: PreparedDataset) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(MINI_FOLDER, base)
+    config = json.loads((base / "unet" / "config.json").read_text())
+    (base / "unet" / "config.json").write_text(json.dumps({**config, "sample_size": 2 * config["sample_size"]}))
+    options = ("--set", f"base={base}", "--set", "data.source=prepared", "--set", f"data.path={dataset.folder}")
+    said = refused(invoke("--out", str(tmp_path / "run"), *options))
+    assert "`data` must have films of 128 px" in said and "but got 64 px. Prepare them with" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_condition_without_films_is_refused(tmp_path: Path, dataset: PreparedDataset) -> None:
+    folder = tmp_path / "prepared"
+    shutil.copytree(dataset.folder, folder)
+    card = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**card, "conditions": [*card["conditions"], "Fracture"]}))
+    options = ("--set", "data.source=prepared", "--set", f"data.path={folder}", "--set", "data.conditions=[Fracture]")
+    assert "at least 2 held-out films each, but got 0 of 'Fracture'" in refused(
+        invoke("--out", str(tmp_path / "run"), *options)
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert "`--out` must not hold a run" in refused(invoke("--out", str(tmp_path)))
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == "{}"
+
+
+def test_a_dry_run_prints_the_configuration_and_makes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = invoke("--dry-run", "--out", str(out), "--num-trials", "7", "--set", "training.num_epochs=2")
+    assert result.exit_code == 0
+    config = json.loads(result.stdout)
+    assert (config["preset"], config["num_trials"], config["training"]["num_epochs"]) == ("demo", 7, 2)
+    assert not out.exists()
+
+
+def small_files() -> None:
+    """Let no file grow beyond 100 kB, as on a disk that is full."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+def test_a_full_disk_is_told_and_nothing_half_written_stays(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sweep.run", "--out", str(tmp_path / "run"), *TINY]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=small_files, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error ") and "Traceback" not in done.stderr
+    assert "too large" in done.stderr
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+
+
+def wait_for_completed(process: subprocess.Popen[str], table: Path, number: int) -> None:
+    for _ in range(600):
+        assert process.poll() is None, process.communicate()
+        if table.is_file() and (pd.read_parquet(table)["status"] == "completed").sum() >= number:
+            return
+        time.sleep(0.5)
+    pytest.fail("no trial completed")
+
+
+def test_an_interrupted_sweep_keeps_what_finished(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "sweep.run", "--out", str(out), "--num-trials", "500", *TINY]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*command, "--set", "training.num_epochs=1", "--set", "strategies=[bitfit]"],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            wait_for_completed(process, out / "trials.parquet", 2)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 130, errors
+    assert "Interrupted. What had finished is in the run directory." in errors
+    trials = pd.read_parquet(out / "trials.parquet")
+    completed = trials[trials["status"] == "completed"]
+    assert 2 <= len(completed) < 500 and set(trials["status"]) <= {"completed", "failed"}
+    assert set(trials.loc[trials["status"] == "failed", "error"]) <= {"the sweep ended before the trial did"}
+    front = json.loads((out / "pareto.json").read_text())
+    assert front["points"] and {point["trial_id"] for point in front["points"]} <= set(completed["trial_id"])
+    assert len(pd.read_parquet(out / "results.parquet")) >= len(completed)

@@ -188,7 +188,7 @@ class FineTuning:
 
     def _check(self, losses: list[Tensor], epoch: int, lr: float) -> float:
         # Over all workers: each holds the loss of its own images only, and all must agree on when to stop.
-        mean = self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean").item()
+        mean = float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
         if not math.isfinite(mean):
             raise DivergedError(
                 f"`loss` must stay finite, but got {mean} in epoch {epoch} before step {self.step} at lr {lr:.3g} "

@@ -1,0 +1,180 @@
+"""A whole sweep, small: everything that a run directory promises, and what can be done with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import ray
+import typer
+from click.testing import Result
+from diffusers import StableDiffusionPipeline
+from mlflow import MlflowClient
+from optuna import Trial
+from PIL import Image
+from typer.testing import CliRunner
+
+from search_spaces import SEARCH_SPACES
+from sweep import export, generate, run
+
+SETTINGS = (
+    "data.num_patients=60", "training.num_epochs=2", "evaluation.images_per_condition=4", "evaluation.num_steps=2",
+)  # fmt: skip
+OBJECTIVES = {"fid_mini": 1, "vendi_mini": -1, "trainable_parameters": 1, "epoch_s": 1}
+"""Names, and the sign that makes less of it better."""
+
+
+def invoke(command: Callable[..., Any], *options: str) -> Result:
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, list(options))
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def sweep_of(out: Path, num_trials: int, *settings: str) -> Result:
+    options = [text for setting in (*SETTINGS, *settings) for text in ("--set", setting)]
+    return invoke(run.main, "--out", str(out), "--num-trials", str(num_trials), *options)
+
+
+@pytest.fixture(scope="module")
+def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The directory of a sweep over the four strategies, and what it printed."""
+    out = tmp_path_factory.mktemp("sweep") / "run"
+    return out, sweep_of(out, 4)
+
+
+@pytest.fixture(scope="module")
+def out(finished: tuple[Path, Result]) -> Path:
+    return finished[0]
+
+
+@pytest.fixture(scope="module")
+def trials(out: Path) -> pd.DataFrame:
+    return pd.read_parquet(out / "trials.parquet")
+
+
+def test_a_sweep_ends_well_and_says_what_to_do_next(finished: tuple[Path, Result]) -> None:
+    out, result = finished
+    assert result.exit_code == 0, result.output
+    assert "Pareto front:" in result.stdout and "(knee)" in result.stdout
+    assert f"{out}/report.html" in result.stdout
+    assert f"mlflow ui --backend-store-uri sqlite:///{out}/mlflow.db" in result.stdout
+    assert f"python -m sweep.export --run {out} --pick knee" in result.stdout
+
+
+def test_the_run_directory_holds_what_is_promised(out: Path, trials: pd.DataFrame) -> None:
+    files = ("config.json", "provenance.json", "trials.parquet", "results.parquet", "pareto.json", "report.html")
+    for name in (*files, "mlflow.db", "pareto.png", "baseline.png", "reference.png"):
+        assert (out / name).stat().st_size > 0, name
+    for trial_id in trials["trial_id"]:
+        folder = out / "trials" / trial_id
+        assert {"adapter.json", "adapter.safetensors"} == {file.name for file in (folder / "adapter").iterdir()}
+        assert Image.open(folder / "samples.png").size[0] >= 4 * 64
+    assert {"dataset", "features", "moments", "prompts"} <= {folder.name for folder in (out / "cache").iterdir()}
+    left = [file for file in (out / "cache").rglob("*") if file.name.endswith((".partial", ".tmp"))]
+    assert left == []
+
+
+def test_the_tables_have_every_trial_and_report(out: Path, trials: pd.DataFrame) -> None:
+    assert sorted(trials["strategy"]) == ["bitfit", "dora", "lora", "unet"]
+    assert set(trials["status"]) == {"completed"}
+    assert np.isfinite(trials[[*OBJECTIVES, "images_per_s", "peak_memory_gib", "param/lr"]]).all(axis=None)
+    assert trials["trainable_parameters"].nunique() == 4
+    results = pd.read_parquet(out / "results.parquet")
+    assert results.groupby("trial_id")["epoch"].apply(list).tolist() == [[0, 1]] * 4
+    evaluated = results.set_index("epoch")["fid_mini"]
+    assert evaluated.loc[0].isna().all() and evaluated.loc[1].notna().all()
+
+
+def test_the_front_is_what_no_trial_beats(out: Path, trials: pd.DataFrame) -> None:
+    costs = {row["trial_id"]: [sign * row[name] for name, sign in OBJECTIVES.items()] for _, row in trials.iterrows()}
+
+    def beats(one: list[float], other: list[float]) -> bool:
+        return all(a <= b for a, b in zip(one, other, strict=True)) and one != other
+
+    expected = {name for name, cost in costs.items() if not any(beats(other, cost) for other in costs.values())}
+    front = json.loads((out / "pareto.json").read_text())
+    assert {point["trial_id"] for point in front["points"]} == expected == set(trials[trials["pareto"]]["trial_id"])
+    assert [point["trial_id"] for point in front["points"] if point["knee"]] == [front["knee"]]
+    assert trials[trials["knee"]]["trial_id"].tolist() == [front["knee"]]
+
+
+def test_features_of_the_reference_and_of_each_model_are_extracted_once(out: Path) -> None:
+    reference, base, of_trials = 1, 1, 4
+    assert len(list((out / "cache" / "features").glob("*.arrow"))) == reference + base + of_trials
+    assert [len(list((out / "cache" / name).glob("*.arrow"))) for name in ("moments", "prompts")] == [1, 1]
+
+
+def test_mlflow_has_a_parent_and_a_tagged_child_for_each_trial(out: Path, trials: pd.DataFrame) -> None:
+    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    experiments = [one.experiment_id for one in client.search_experiments() if one.name == "demo"]
+    runs = client.search_runs(experiments)
+    parent = next(one for one in runs if "mlflow.parentRunId" not in one.data.tags)
+    children = {one.data.tags["trial_id"]: one for one in runs if one is not parent}
+    assert children.keys() == set(trials["trial_id"])
+    for row in trials.to_dict("records"):
+        child = children[row["trial_id"]]
+        assert child.info.status == "FINISHED"
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert child.data.tags.get("pareto") == ("true" if row["pareto"] else None)
+        assert child.data.tags.get("knee") == ("true" if row["knee"] else None)
+        assert child.data.metrics["fid_mini"] == row["fid_mini"]
+        assert child.data.params["lr"] == str(row["param/lr"])
+        kept = {file.path for file in client.list_artifacts(child.info.run_id)}
+        assert {"samples.png", "adapter"} <= kept
+    assert {"pareto.png", "report.html"} <= {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert parent.info.status == "FINISHED"
+    mlflow.set_tracking_uri(None)
+
+
+def test_the_knee_is_exported_and_generates(out: Path, tmp_path: Path) -> None:
+    exported = invoke(
+        export.main, "--run", str(out), "--pick", "knee", "--format", "pipeline", "--to", str(tmp_path / "pipeline")
+    )
+    assert exported.exit_code == 0, exported.output
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline", safety_checker=None)
+    assert type(pipeline.unet).__name__ == "UNet2DConditionModel"
+    adapter = out / "trials" / json.loads((out / "pareto.json").read_text())["knee"] / "adapter"
+    made = invoke(
+        generate.main, "--adapter", str(adapter), "--prompt", "Chest X-ray of a subject with edema",
+        "--num-images", "2", "--seed", "1", "--steps", "2", "--to", str(tmp_path / "images"),
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    films = [np.asarray(Image.open(tmp_path / "images" / name)) for name in ("0000.png", "0001.png")]
+    assert not np.array_equal(*films)
+
+
+def test_the_same_out_is_refused_the_second_time(out: Path) -> None:
+    before = (out / "trials.parquet").read_bytes()
+    again = sweep_of(out, 1)
+    assert again.exit_code == 1 and "`--out` must not hold a run" in again.stderr
+    assert (out / "trials.parquet").read_bytes() == before
+
+
+def doomed(trial: Trial, strategies: tuple[str, ...] = ("bitfit",)) -> dict[str, Any]:
+    """A learning rate that no loss survives."""
+    return {"strategy": {"name": "bitfit"}, "lr": trial.suggest_float("lr", 1e30, 1e30), "batch_size": 16}
+
+
+def test_a_sweep_of_failures_ends_with_their_reason(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SEARCH_SPACES, "doomed", doomed)
+    result = sweep_of(tmp_path / "run", 1, "space=doomed", "evaluation.images_per_condition=2")
+    assert result.exit_code == 1
+    assert "`sweep` must complete at least one trial, but got 1 failures: DivergedError: `loss`" in result.stderr
+    trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
+    assert trials["status"].tolist() == ["failed"]
+    assert json.loads((tmp_path / "run" / "pareto.json").read_text())["points"] == []

@@ -38,7 +38,7 @@ WORDS = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickeni
 METADATA = "metadata.csv"
 OFFICIAL = "Data_Entry_2017*.csv"
 IMAGE_FOLDERS = (".", "images", "images_*", "images_*/images")
-MIN_FILMS = 4
+MIN_FILMS = 5
 """Of a condition in each split, unless the user names the conditions: below that no statistic means anything."""
 NUM_NAMED = 3
 """How many of many offenders an error message names."""
@@ -64,7 +64,7 @@ class NihCxr14Source(ImageTextSource):
         root: the folder with the label file.
         resolution_px: side of the images, by a plain Lanczos resize.
         seed: another seed gives another split.
-        conditions: findings to evaluate by; left out, all with at least four films in every split.
+        conditions: findings to evaluate by; left out, all with at least five films in every split.
         with_view: name the view in the prompts.
 
     Raises:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -178,3 +180,24 @@ def test_a_sweep_of_failures_ends_with_their_reason(
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert trials["status"].tolist() == ["failed"]
     assert json.loads((tmp_path / "run" / "pareto.json").read_text())["points"] == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A run directory whose cache is on a disk with room for the phantom's films and little else."""
+    cache = tmp_path / "run" / "cache"
+    cache.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(cache)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("only root may mount a small disk")
+    yield cache.parent
+    subprocess.run(["umount", "-l", str(cache)], check=True)
+
+
+def test_a_disk_that_fills_up_during_a_trial_is_told(local_ray: None, small_disk: Path) -> None:
+    result = sweep_of(small_disk, 1, "evaluation.images_per_condition=2", "strategies=[bitfit]")
+    assert result.exit_code == 1
+    assert "No space left on device" in result.stderr and "Traceback" not in result.stderr
+    assert not [file for file in (small_disk / "cache").rglob("*") if file.name.endswith((".partial", ".tmp"))]
+    assert len(list((small_disk / "cache" / "dataset").glob("*.arrow"))) == 3
+    assert pd.read_parquet(small_disk / "trials.parquet")["status"].tolist() == ["failed"]

@@ -18,7 +18,7 @@ from analysis.report import draw_front, write_report
 from search_spaces import SEARCH_SPACES
 from sweep.config import ConfigError, DataConfig, SweepConfig
 from sweep.evaluation import EvaluationSpec, conditions_to_score, require_known_conditions, start_evaluators
-from sweep.journal import Journal, collect_provenance, flat_choice, own_values, require_new_run
+from sweep.journal import BASELINE, Journal, collect_provenance, flat_choice, own_values, require_new_run
 from sweep.progress import ProgressView
 from sweep.search import OptunaSearcher
 from sweep.tracking import Tracker
@@ -27,6 +27,8 @@ from trainables.base_models.models import base_resolution_px, resolve_base, weig
 from trainables.datasets.base import SPLITS
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset, write_dataset
+
+PLOT = "pareto.png"
 
 
 class SweepError(RuntimeError):
@@ -95,6 +97,7 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
         journal.finish()
         tracker.abort()
         raise
+    journal.baseline(baseline)
     return _conclude(journal, tracker, baseline=baseline, out=out)
 
 
@@ -137,9 +140,9 @@ def _conclude(journal: Journal, tracker: Tracker, *, baseline: Mapping[str, floa
         tracker.abort()
         reasons = "; ".join(sorted(set(trials["error"].dropna()))) or "no trial was started"
         raise SweepError(f"`sweep` must complete at least one trial, but got {len(trials)} failures: {reasons}")
-    draw_front(trials, found.objectives, out / "pareto.png")
+    draw_front(trials, found.objectives, out / PLOT)
     page = write_report(out)
-    tracker.finish(found, [out / "pareto.png", page])
+    tracker.finish(found, [page, *(out / name for name in (PLOT, BASELINE, "baseline.png", "reference.png"))])
     return Outcome(
         front=found,
         trials=trials,

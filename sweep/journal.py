@@ -27,6 +27,7 @@ REPORTS: Final = "reports.jsonl"
 TRIALS: Final = "trials.parquet"
 RESULTS: Final = "results.parquet"
 PARETO: Final = "pareto.json"
+BASELINE: Final = "baseline.json"
 PACKAGES: Final = (
     "radiograph-sweep", "torch", "diffusers", "transformers", "peft", "accelerate", "ray", "optuna", "mlflow",
     "torchxrayvision", "numpy", "scipy", "pandas", "pyarrow", "safetensors",
@@ -92,6 +93,10 @@ class Journal:
         self._trials[trial_id].update(status="completed" if error is None else "failed", error=error)
         self._append("end", {"trial_id": trial_id, "error": error})
         self._write_tables()
+
+    def baseline(self, scores: Mapping[str, float]) -> None:
+        """Keep what the un-adapted base model scores."""
+        _write_json(self.out / BASELINE, scores)
 
     def finish(self) -> Front:
         """Fail trials that never ended, write the front and the final tables, and close."""

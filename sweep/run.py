@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sweep.engine import Outcome
 
 ARROWS = {"min": "↓", "max": "↑"}
+PLAIN_WIDTH = 130
 
 
 def main(
@@ -36,7 +37,7 @@ def main(
 
     Example: python -m sweep.run --preset nih64 --set data.path=prepared/nih --num-trials 20
     """
-    console = Console(stderr=False)
+    console = new_console()
     overrides = [*(set_ or []), *([f"num_trials={num_trials}"] if num_trials is not None else [])]
     try:
         resolved = load_config(preset, config, overrides)
@@ -54,6 +55,12 @@ def main(
         fail(str(error))
     except KeyboardInterrupt:
         fail("Interrupted. What had finished is in the run directory.", code=130)
+
+
+def new_console() -> Console:
+    """The terminal, or lines of a readable width where the output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
 
 
 def default_out(preset: str) -> Path:
@@ -96,11 +103,11 @@ def front_table(outcome: Outcome) -> Table:
     )
     table.add_column("trial")
     table.add_column("strategy")
-    table.add_column("hyperparameters", overflow="fold")
+    table.add_column("hyperparameters", min_width=20)
     for objective in objectives:
-        table.add_column(f"{objective.name} {ARROWS[objective.direction]}", justify="right")
+        table.add_column(f"{objective.name} {ARROWS[objective.direction]}", justify="right", overflow="fold")
     for point in outcome.front.points:
-        params = ", ".join(f"{name} {number(value)}" for name, value in point.params.items())
+        params = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in point.params.items())
         values = [number(point.values[objective.name]) for objective in objectives]
         name = f"{point.trial_id} (knee)" if point.knee else point.trial_id
         table.add_row(name, point.strategy, params, *values, style="bold green" if point.knee else "")

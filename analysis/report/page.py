@@ -22,7 +22,7 @@ from analysis.report.words import label, number, parameters
 
 MAX_PICTURE_PX = 1100
 CURVES = ("loss", "fid", "vendi")
-PICTURES = {"reference.png": "Held-out real films", "baseline.png": "The base model before any adaptation"}
+PICTURES = {"reference.png": "Held-out films", "baseline.png": "The base model before any adaptation"}
 
 
 def write_report(folder: Path) -> Path:
@@ -103,7 +103,7 @@ def _front(run: RunFolder) -> str:
         return ""
     return (
         "<h2>Pareto front</h2><p class='quiet'>No other trial is at least as good in everything and better in "
-        f"something. Compare values at one number of images only.{_num_images(run)}</p>{front_table(run.front)}"
+        f"something. Compare values at one number of images only.{_num_images(run)}</p>{front_table(run.front, run.baseline)}"
     )
 
 
@@ -113,7 +113,7 @@ def _num_images(run: RunFolder) -> str:
     if knee is None or not {"num_generated", "num_reference"} <= set(run.trials.columns):
         return ""
     row = run.trials[run.trials["trial_id"].astype(str) == knee.trial_id].iloc[0]
-    return f" Here: {number(row['num_generated'])} generated against {number(row['num_reference'])} real ones."
+    return f" Here: {number(row['num_generated'])} generated against {number(row['num_reference'])} held-out films."
 
 
 def _samples(run: RunFolder) -> str:

@@ -23,6 +23,7 @@ class RunFolder:
         results: one row a report of a trial; empty where none was written.
         front: the non-dominated trials.
         config: the resolved configuration.
+        baseline: the un-adapted base model's scores by their names; empty where they were not taken.
     """
 
     folder: Path
@@ -30,6 +31,7 @@ class RunFolder:
     results: pd.DataFrame
     front: Front
     config: Mapping[str, Any]
+    baseline: Mapping[str, Any]
 
     @classmethod
     def open(cls, folder: Path) -> RunFolder:
@@ -41,13 +43,14 @@ class RunFolder:
         """
         if not folder.is_dir():
             raise FileNotFoundError(f"`--run` must be a run directory, but got {str(folder)!r}. Check the path.")
-        results = folder / "results.parquet"
+        results, baseline = folder / "results.parquet", folder / "baseline.json"
         return cls(
             folder=folder,
             trials=_read_table(_existing(folder / "trials.parquet")),
             results=_read_table(results) if results.exists() else pd.DataFrame(),
             front=Front.read(_existing(folder / "pareto.json")),
             config=_read_json(_existing(folder / "config.json")),
+            baseline=_read_json(baseline) if baseline.exists() else {},
         )
 
     def picture(self, name: str) -> Path | None:

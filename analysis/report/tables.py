@@ -29,11 +29,12 @@ def _head_cell(name: str) -> str:
     return f'<th class="n">{text}</th>' if name.endswith(NUMERIC) else f"<th>{text}</th>"
 
 
-def front_table(front: Front) -> str:
-    """The front, one row a point."""
+def front_table(front: Front, baseline: Mapping[str, Any]) -> str:
+    """The front, one row a point, and below it what the un-adapted base model scores."""
     names = [f"{axis_label(objective)}{NUMERIC}" for objective in front.objectives]
     head = ["trial", "strategy", "hyperparameters", *names, ""]
-    return table(head, (_front_row(point, front.objectives) for point in front.points))
+    rows = [_front_row(point, front.objectives) for point in front.points]
+    return table(head, [*rows, _baseline_row(baseline, front.objectives)] if baseline else rows)
 
 
 def condition_table(trials: pd.DataFrame, front: Front, objective: Objective) -> str:
@@ -70,6 +71,11 @@ def _front_row(point: Any, objectives: Sequence[Objective]) -> str:
         f"<td{WIDE}>{escape(parameters(point.params, point.strategy))}</td>{values}"
         f"<td>{_tag('knee') if point.knee else ''}</td></tr>"
     )
+
+
+def _baseline_row(baseline: Mapping[str, Any], objectives: Sequence[Objective]) -> str:
+    values = "".join(_numeric(baseline.get(objective.name)) for objective in objectives)
+    return f'<tr class="quiet"><td>base</td><td>none</td><td>the model before any adaptation</td>{values}<td></td></tr>'
 
 
 def _trial_row(row: Mapping[Any, Any], marks: Mapping[str, str], objectives: Sequence[Objective]) -> str:

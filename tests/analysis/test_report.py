@@ -83,6 +83,7 @@ def synthetic_run(folder: Path, trials: pd.DataFrame) -> Path:
         Image.fromarray(sheet).save(folder / "trials" / trial_id / "samples.png")
     Image.fromarray(rng.integers(0, 255, (120, 4000), dtype=np.uint8)).save(folder / "reference.png")
     Image.fromarray(rng.integers(0, 255, (120, 160), dtype=np.uint8)).save(folder / "baseline.png")
+    (folder / "baseline.json").write_text(json.dumps({"fid_mini": 987.5}))
     return folder
 
 
@@ -138,9 +139,10 @@ def test_page_shows_every_trial_and_the_front(page: str) -> None:
     assert "FloatingPointError" in page
     assert "no error was recorded" in page
     assert "By condition" in page and "Pleural Effusion" in page
-    assert "192 generated against 192 real" in page
+    assert "192 generated against 192 held-out films" in page
     assert "Learning curves" in page
-    assert "Held-out real films" in page and "before any adaptation" in page
+    assert "Held-out films" in page and "before any adaptation" in page
+    assert 'the model before any adaptation</td><td class="n">987.5</td>' in page
     assert "--pick knee --format pipeline" in page
 
 

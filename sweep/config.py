@@ -112,6 +112,21 @@ class SweepConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     compute: ComputeConfig = ComputeConfig()
 
+    def located(self) -> Self:
+        """The same with absolute folders: trials run in other processes, with working directories of their own."""
+        data = self.data.model_copy(update={"path": _absolute(self.data.path)})
+        evaluation = self.evaluation.model_copy(
+            update={"extractor_weights": _absolute(self.evaluation.extractor_weights)}
+        )
+        base = Path(self.base).expanduser()
+        return self.model_copy(
+            update={
+                "data": data,
+                "evaluation": evaluation,
+                "base": str(base.absolute()) if base.is_dir() else self.base,
+            }
+        )
+
     def reported_objectives(self) -> tuple[Objective, ...]:
         """The objectives as results name them: a metric's name carries its extractor, as in `fid_mini`."""
         extractor, directions = self.evaluation.extractor, objective_directions()
@@ -139,6 +154,10 @@ class SweepConfig(Section):
             _require_distinct("strategies", self.strategies)
             _require_known("strategy", self.strategies, strategies_of(SEARCH_SPACES[self.space]))
         return self
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser().absolute()
 
 
 def objective_directions() -> dict[str, Direction]:

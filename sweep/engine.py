@@ -50,7 +50,7 @@ class Outcome:
 def open_data(config: DataConfig, folder: Path, console: Console) -> PreparedDataset:
     """The prepared data set that is named, or a phantom drawn into `folder`."""
     if config.source == "prepared" and config.path is not None:
-        return PreparedDataset.open(config.path.expanduser())
+        return PreparedDataset.open(config.path)
     source = PhantomSource(num_patients=config.num_patients, resolution_px=config.resolution_px, seed=config.seed)
     require_known_conditions(config.conditions or (), source.conditions)
     total = sum(source.num_samples(split) for split in SPLITS)
@@ -73,6 +73,7 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
         SweepError: no trial completed.
     """
     require_new_run(out)
+    config = config.located()
     weights = check_base(config)
     load_extractor(config.evaluation.extractor, weights=config.evaluation.extractor_weights)
     if config.data.source == "phantom":

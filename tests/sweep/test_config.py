@@ -129,3 +129,15 @@ def test_any_text_as_override_is_understood_or_refused(text: str) -> None:
         load_config("demo", None, [text])
     except ConfigError as error:
         assert re.search("` must .*, but got ", str(error), re.DOTALL)
+
+
+def test_located_folders_do_not_depend_on_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    overrides = ["base=model", "data.source=prepared", "data.path=films", "evaluation.extractor_weights=weights"]
+    located = load_config("demo", overrides=overrides).located()
+    folders = [located.base, located.data.path, located.evaluation.extractor_weights]
+    assert list(map(str, folders)) == [str(tmp_path / name) for name in ("model", "films", "weights")]
+    assert load_config("demo").located().base == "mini"

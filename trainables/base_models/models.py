@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 MINI_FOLDER = Path(__file__).parent / "mini"
 HUB_IDS = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
@@ -89,6 +91,8 @@ def load_base(base: str) -> DiffusionModels:
         FileNotFoundError: `base` is neither known, nor a folder of that layout, nor a hub id that can be reached.
     """
     folder = resolve_base(base)
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     pipeline = StableDiffusionPipeline.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False
     )

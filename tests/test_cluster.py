@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.autoscaler._private.command_runner import _with_interactive
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +50,14 @@ def test_every_ray_process_starts_with_token_authentication(cluster: dict[str, A
         assert "ray start" not in command or re.search(r"RAY_AUTH_MODE=token \S*ray start", command)
     assert sum("ray start" in command for command in starts) == 2
     assert cluster["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
+
+
+def test_processes_compute_with_as_many_threads_as_they_have_cpus(cluster: dict[str, Any]) -> None:
+    """Ray leaves the number of threads alone where OMP_NUM_THREADS is set, and `ray up` sets it to 1."""
+    assert any("export OMP_NUM_THREADS=1" in part for part in _with_interactive("true"))
+    starts = [*cluster["head_start_ray_commands"], *cluster["worker_start_ray_commands"]]
+    for command in (start for start in starts if "ray start" in start):
+        assert re.search(r"unset OMP_NUM_THREADS\b.*ray start", command)
 
 
 def test_the_dashboard_listens_on_loopback(cluster: dict[str, Any]) -> None:

@@ -174,7 +174,8 @@ def load_config(preset: str, file: Path | None = None, overrides: Sequence[str] 
         overrides: `KEY=VALUE` each, with a dotted key such as `training.num_epochs` and a YAML value.
 
     Raises:
-        ConfigError: a preset, key or name is unknown, or a value is out of its range.
+        ConfigError: a preset, key or name is unknown, a value is out of its range, or file or overrides name another
+            preset.
     """
     from sweep.presets import PRESETS
 
@@ -185,9 +186,15 @@ def load_config(preset: str, file: Path | None = None, overrides: Sequence[str] 
     for override in overrides:
         values = _merged(values, _parse_override(override))
     try:
-        return SweepConfig.model_validate(values)
+        config = SweepConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(dict(problem)) for problem in error.errors())) from error
+    if config.preset != preset:
+        raise ConfigError(
+            f"`preset` must be {preset!r}, the one that the other values come from, but got {config.preset!r}. "
+            f"Choose a preset with --preset {config.preset}."
+        )
+    return config
 
 
 def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:

@@ -86,6 +86,15 @@ def test_unknown_preset_is_answered_with_the_nearest() -> None:
         load_config("dem")
 
 
+def test_a_preset_named_in_the_file_is_not_taken_for_another(tmp_path: Path) -> None:
+    """A file may repeat the preset's name, as a run's config.json does; it cannot choose one."""
+    file = tmp_path / "sweep.yaml"
+    file.write_text("preset: nih64\nnum_trials: 5\n")
+    with pytest.raises(ConfigError, match=r"`preset` must be 'demo', .*but got 'nih64'\. Choose .* --preset nih64"):
+        load_config("demo", file)
+    assert load_config("nih64", file).num_trials == 5
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

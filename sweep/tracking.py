@@ -24,6 +24,8 @@ ARTIFACTS: Final = "mlflow-artifacts"
 QUIET: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
 """Environment that MLflow reads when it is imported: no telemetry over the network, no notes about its tables."""
 LONGEST_TAG: Final = 5000
+NOTE: Final = "mlflow.note.content"
+"""Shown as the run's description in the MLflow UI, as Markdown."""
 
 
 class TrackingError(RuntimeError):
@@ -181,6 +183,7 @@ def _write_front(store: _Store, front: Front) -> None:
         if point.knee:
             store.client.set_tag(store.children[point.trial_id], "knee", "true")
     table = front_table(front)
+    store.client.set_tag(store.parent, NOTE, _as_markdown(table.astype(object).where(table.notna(), "")))
     store.client.log_table(store.parent, table.astype(object).where(table.notna(), None), "pareto_table.json")
     store.client.log_text(store.parent, table.to_csv(index=False), "pareto_table.csv")
 
@@ -192,6 +195,17 @@ def front_table(front: Front) -> pd.DataFrame:
         for point in front.points
     ]
     return pd.DataFrame(rows, columns=None if rows else ["trial_id", "strategy", "knee"])
+
+
+def _as_markdown(table: pd.DataFrame) -> str:
+    head = [[str(name) for name in table.columns], ["---"] * len(table.columns)]
+    rows = [
+        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
+        for row in table.itertuples(index=False)
+    ]
+    lines = [f"| {' | '.join(cells)} |" for cells in [*head, *rows]]
+    text = "\n".join(["Pareto front; its runs are tagged `pareto = true`, its knee `knee = true`.", "", *lines])
+    return text[:LONGEST_TAG]
 
 
 def _params(values: Mapping[str, Any], prefix: str = "") -> list[Any]:

@@ -98,6 +98,9 @@ def test_tags_say_which_trials_are_on_the_front(tracked: SimpleNamespace) -> Non
 def test_adapter_table_and_plot_are_artifacts(tracked: SimpleNamespace) -> None:
     assert artifacts(tracked, tracked.runs["a"], "adapter") == {"adapter/adapter.json"}
     parent = tracked.runs["parent"]
+    note = parent.data.tags["mlflow.note.content"].splitlines()
+    assert note[2] == "| trial_id | strategy | fid_mini | vendi_mini | rank | knee |"
+    assert note[4] == "| a | lora | 1 | 2 | 4 | True |"
     assert artifacts(tracked, parent) == {"front.png", "pareto_table.csv", "pareto_table.json"}
     table = json.loads(Path(tracked.client.download_artifacts(parent.info.run_id, "pareto_table.json")).read_text())
     assert table["columns"] == ["trial_id", "strategy", "fid_mini", "vendi_mini", "rank", "knee"]

@@ -143,13 +143,13 @@ class _Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
 
     def __init__(self, listeners: Sequence[TrialListener]) -> None:
         self._listeners = tuple(listeners)
+        self._started: set[str] = set()
 
     def __reduce__(self) -> tuple[type[_Relay], tuple[Sequence[TrialListener]]]:
         return _Relay, ((),)  # Tune pickles its callbacks for its own restore; the listeners stay in this process
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        for listener in self._listeners:
-            listener.on_start(trial.trial_id, trial.config)
+        self._ensure_started(trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -158,13 +158,22 @@ class _Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             listener.on_report(trial.trial_id, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        for listener in self._listeners:
-            listener.on_end(trial.trial_id, None)
+        self._end(trial, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        message = root_message(_recorded_error(trial))
+        self._end(trial, root_message(_recorded_error(trial)))
+
+    def _ensure_started(self, trial: Any) -> None:
+        """Tune does not tell the start of a trial whose process died before it."""
+        if trial.trial_id not in self._started:
+            self._started.add(trial.trial_id)
+            for listener in self._listeners:
+                listener.on_start(trial.trial_id, trial.config)
+
+    def _end(self, trial: Any, error: str | None) -> None:
+        self._ensure_started(trial)
         for listener in self._listeners:
-            listener.on_end(trial.trial_id, message)
+            listener.on_end(trial.trial_id, error)
 
 
 def _recorded_error(trial: Any) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from search_spaces import SearchSpace
 from sweep.config import ComputeConfig, SweepConfig
 from sweep.journal import Journal
 from sweep.search import OptunaSearcher
-from sweep.tuner import SweepContext, root_message, run_trials
+from sweep.tuner import SweepContext, _Relay, root_message, run_trials
 from trainables import trial as trial_module
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset, write_dataset
@@ -283,6 +284,18 @@ def test_a_trial_that_diverges_fails_and_the_others_go_on(
     assert "lr 1e+30 (lora). Lower the learning rate" in trials.loc["lora", "error"]
     states = [searcher.record(trial_id).state for trial_id in trials["trial_id"]]
     assert states == [TrialState.FAIL, TrialState.COMPLETE]
+
+
+def test_a_trial_whose_process_never_started_is_a_failure_like_others(tmp_path: Path) -> None:
+    """Tune tells of such a trial's error alone, without its start: a node that goes while the process comes up."""
+    journal, events = Journal.create(tmp_path, SweepConfig(), {}), Events()
+    trial = SimpleNamespace(trial_id="a", config=BITFIT, error_file=None)
+    relay = _Relay((journal, events))
+    relay.on_trial_error(1, [trial], trial)
+    journal.finish()
+    assert events.starts == {"a": BITFIT}
+    assert events.ends == {"a": "the trial's process died without a message"}
+    assert pd.read_parquet(tmp_path / "trials.parquet")["status"].tolist() == ["failed"]
 
 
 @pytest.mark.parametrize(

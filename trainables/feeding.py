@@ -17,6 +17,8 @@ from trainables.datasets.store import PreparedSplit, TensorCache
 from trainables.loss import sample_latents
 
 ENCODE_BATCH = 64
+ENCODE_PIXELS = 8 * 512**2
+"""In one batch: SD 1.5's encoder holds about 2 KiB for each."""
 
 
 def to_pixels(images: NDArray[np.uint8]) -> Tensor:
@@ -42,10 +44,24 @@ def tokenize(models: DiffusionModels, prompts: Sequence[str]) -> Tensor:
 def encode_images(models: DiffusionModels, data: PreparedSplit) -> NDArray[np.float32]:
     """Moments of the autoencoder's posterior for every image, `float32[n, 8, h, w]`."""
     device = models.vae.device
-    starts = range(0, len(data), ENCODE_BATCH)
-    rows = (np.arange(start, min(start + ENCODE_BATCH, len(data)), dtype=np.int64) for start in starts)
-    parts = [models.vae._encode(to_pixels(data.images(part)).to(device)).float().cpu().numpy() for part in rows]
-    return np.concatenate(parts)
+    moments = np.empty(_moments_shape(models, data), np.float32)
+    step = images_at_a_time(data.resolution_px)
+    for start in range(0, len(data), step):
+        rows = np.arange(start, min(start + step, len(data)), dtype=np.int64)
+        pixels = to_pixels(data.images(rows)).to(device)
+        moments[rows] = models.vae.encode(pixels).latent_dist.parameters.float().cpu().numpy()
+    return moments
+
+
+def images_at_a_time(side_px: int) -> int:
+    """How many images of a size are encoded together, at least one."""
+    return max(1, min(ENCODE_BATCH, ENCODE_PIXELS // side_px**2))
+
+
+def _moments_shape(models: DiffusionModels, data: PreparedSplit) -> tuple[int, int, int, int]:
+    config: Any = models.vae.config
+    side = data.resolution_px // models.latent_factor
+    return len(data), 2 * config.latent_channels, side, side
 
 
 @torch.no_grad()

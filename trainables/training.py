@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -38,6 +39,7 @@ class EpochReport:
     epoch: int
     loss: float
     lr: float
+    """Of the epoch's last step."""
     epoch_s: float
     images_per_s: float
     peak_memory_gib: float
@@ -57,6 +59,17 @@ def new_accelerator(mixed_precision: str) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     return Accelerator(mixed_precision=choose_precision(mixed_precision), cpu=not torch.cuda.is_available())
+
+
+def forget_earlier_trials() -> None:
+    """Give back the accelerator's memory that trials before this one held in the same process.
+
+    Optimiser and lr schedule refer to each other, so that Python frees a trial's weights whenever it collects cycles
+    next; until then the accelerator would hold two trials, and the second one's peak memory would count both.
+    """
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def choose_precision(setting: str) -> str:
@@ -111,13 +124,13 @@ class FineTuning:
         self.step = 0
         self._parameters = [parameter for _, parameter in trained_parameters(models)]
         optimizer = torch.optim.AdamW(strategy.param_groups(models, lr), lr=lr, weight_decay=config.weight_decay)
-        self._loss = accelerator.prepare(DenoisingLoss(models, min_snr_gamma=config.min_snr_gamma))
-        self._optimizer = accelerator.prepare(optimizer)
         warmup_steps = int(config.warmup_fraction * self.num_steps)
         self._lr_schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: lr_factor(step, num_steps=self.num_steps, warmup_steps=warmup_steps, shape=config.lr_schedule),
         )
+        self._loss = accelerator.prepare(DenoisingLoss(models, min_snr_gamma=config.min_snr_gamma))
+        self._optimizer = accelerator.prepare(optimizer)
         self._ema = EMAModel(self._parameters, decay=config.ema_decay) if config.ema_decay is not None else None
 
     def run(self, on_epoch_end: Callable[[EpochReport], None]) -> None:
@@ -149,10 +162,11 @@ class FineTuning:
             self.models.component(name).train()
         memory = MemoryWatch(self.accelerator.device)
         losses: list[Tensor] = []
-        lr = float(self._lr_schedule.get_last_lr()[0])
+        lr = 0.0
         started_s = time.perf_counter()
         generator = epoch_generator(self.plan.seed, epoch, self.accelerator.process_index)
         for share in self.plan.epoch(epoch, self.accelerator.process_index):
+            lr = float(self._lr_schedule.get_last_lr()[0])
             losses.append(self._train_step(share, generator))
             memory.sample()
             if len(losses) % CHECK_EVERY_STEPS == 0:
@@ -201,7 +215,7 @@ class MemoryWatch:
     """Peak memory of a stretch of work: allocated on the accelerator, else this process's resident memory."""
 
     def __init__(self, device: torch.device) -> None:
-        self._on_cuda = device.type == "cuda"
+        self._device, self._on_cuda = device, device.type == "cuda"
         self._process, self._peak_bytes = psutil.Process(), 0
         if self._on_cuda:
             torch.cuda.reset_peak_memory_stats(device)
@@ -213,5 +227,5 @@ class MemoryWatch:
 
     def peak_gib(self) -> float:
         """The largest seen, in GiB."""
-        peak = torch.cuda.max_memory_allocated() if self._on_cuda else self._peak_bytes
+        peak = torch.cuda.max_memory_allocated(self._device) if self._on_cuda else self._peak_bytes
         return float(peak / 2**30)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict
 
@@ -18,7 +19,7 @@ from trainables.feeding import BatchFeeder
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy
-from trainables.training import EpochReport, FineTuning, new_accelerator
+from trainables.training import EpochReport, FineTuning, forget_earlier_trials, new_accelerator
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -53,11 +54,16 @@ def _base(base: str) -> DiffusionModels:
 
 
 def attach_strategy(spec: TrialSpec, accelerator: Accelerator) -> tuple[DiffusionModels, Strategy]:
-    """A fresh copy of the base model with the trial's strategy attached, on the worker's device."""
+    """A fresh copy of the base model with the trial's strategy attached, on the worker's device.
+
+    What the strategy initialises at random depends on the trial's seed alone.
+    """
     hyperparameters = {name: value for name, value in spec.strategy.items() if name != "name"}
     strategy = make_strategy(spec.strategy["name"], hyperparameters)
     models = _base(spec.base).fresh()
-    strategy.attach(models)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        strategy.attach(models)
     return models.to(accelerator.device), strategy
 
 
@@ -72,6 +78,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     Raises:
         DivergedError: the loss became NaN or infinite.
     """
+    forget_earlier_trials()
     accelerator = new_accelerator(spec.training.mixed_precision)
     models, strategy = attach_strategy(spec, accelerator)
     dataset = PreparedDataset.open(spec.dataset)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,20 @@ from torch import Tensor
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share
 from trainables.datasets.store import PreparedDataset
-from trainables.feeding import BatchFeeder
+from trainables.feeding import ENCODE_PIXELS, BatchFeeder, images_at_a_time
 from trainables.loss import DenoisingLoss
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters
-from trainables.training import DivergedError, EpochReport, FineTuning, epoch_generator, lr_factor, new_accelerator
+from trainables.training import (
+    DivergedError,
+    EpochReport,
+    FineTuning,
+    epoch_generator,
+    forget_earlier_trials,
+    lr_factor,
+    new_accelerator,
+)
 
 NUM_IMAGES = 24
 
@@ -30,9 +40,10 @@ def _tuning(
     *,
     strategy: str = "bitfit",
     lr: float = 1e-3,
+    precision: str = "no",
     **settings: Any,
 ) -> FineTuning:
-    config = TrainingConfig(num_epochs=1, lr_schedule="constant", warmup_fraction=0.0, **settings)
+    config = TrainingConfig(**{"num_epochs": 1, "warmup_fraction": 0.0} | settings)
     method, models = make_strategy(strategy, {}), base.fresh()
     method.attach(models)
     feeder = BatchFeeder(
@@ -40,7 +51,9 @@ def _tuning(
         caption_dropout=config.caption_dropout,
     )  # fmt: skip
     plan = BatchPlan(num_images=NUM_IMAGES, batch_size=8, seed=3)
-    return FineTuning(models, method, feeder=feeder, plan=plan, lr=lr, config=config, accelerator=new_accelerator("no"))
+    return FineTuning(
+        models, method, feeder=feeder, plan=plan, lr=lr, config=config, accelerator=new_accelerator(precision)
+    )  # fmt: skip
 
 
 def _run(tuning: FineTuning) -> tuple[EpochReport, dict[str, Tensor]]:
@@ -51,6 +64,15 @@ def _run(tuning: FineTuning) -> tuple[EpochReport, dict[str, Tensor]]:
         )
     )
     return seen[-1]
+
+
+def _parameters_after_each_step(tuning: FineTuning) -> list[dict[str, Tensor]]:
+    generator = epoch_generator(tuning.plan.seed, 0, 0)
+    steps = []
+    for share in tuning.plan.epoch(0, 0):
+        tuning._train_step(share, generator)
+        steps.append({name: p.detach().clone() for name, p in trained_parameters(tuning.models)})
+    return steps
 
 
 def test_cached_and_uncached_training_give_the_same_loss(
@@ -71,7 +93,7 @@ def test_the_same_seed_gives_the_same_bits(base: DiffusionModels, dataset: Prepa
 def test_the_first_step_is_adam_on_the_clipped_gradient(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path
 ) -> None:
-    tuning = _tuning(base, dataset, cache, max_grad_norm=0.1, weight_decay=0.0)
+    tuning = _tuning(base, dataset, cache, max_grad_norm=0.01, weight_decay=0.0)
     tuning.plan = BatchPlan(num_images=8, batch_size=8, seed=3)
     before = {name: p.detach().clone() for name, p in trained_parameters(tuning.models)}
     indices = next(tuning.plan.epoch(0, 0)).indices
@@ -80,22 +102,63 @@ def test_the_first_step_is_adam_on_the_clipped_gradient(
         DenoisingLoss(tuning.models)(batch), [p for _, p in trained_parameters(tuning.models)]
     )
     norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
-    assert norm > 0.1
+    assert norm > 0.01
     _, after = _run(tuning)
     for (name, start), gradient in zip(before.items(), gradients, strict=True):
-        clipped = gradient * 0.1 / norm
+        clipped = gradient * 0.01 / norm
         torch.testing.assert_close(after[name], start - 1e-3 * clipped / (clipped.abs() + 1e-8), rtol=1e-4, atol=2e-6)
 
 
 def test_evaluated_weights_are_the_average_and_training_goes_on_from_the_last(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path
 ) -> None:
-    plain, averaged = _tuning(base, dataset, cache), _tuning(base, dataset, cache, ema_decay=0.9)
-    _, last = _run(plain)
+    """Decay (1 + s) / (10 + s) after step s, at most the one asked for, and none at the first step."""
+    plain, averaged = _tuning(base, dataset, cache), _tuning(base, dataset, cache, ema_decay=0.2)
+    steps = _parameters_after_each_step(plain)
     _, mean = _run(averaged)
-    assert any(not torch.equal(last[name], mean[name]) for name in last)
-    kept = {name: p.detach() for name, p in trained_parameters(averaged.models)}
-    assert all(torch.equal(last[name], kept[name]) for name in last)
+    expected = steps[0]
+    for decay, now in zip((2 / 11, 0.2), steps[1:], strict=True):
+        expected = {name: decay * expected[name] + (1 - decay) * now[name] for name in now}
+    for name, kept in trained_parameters(averaged.models):
+        torch.testing.assert_close(mean[name], expected[name], rtol=1e-5, atol=1e-7)
+        assert torch.equal(kept, steps[-1][name])
+
+
+@pytest.mark.parametrize("strategy", ["unet", "lora", "dora", "bitfit"])
+def test_bfloat16_trains_float32_parameters_to_nearly_the_same_loss(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path, strategy: str
+) -> None:
+    full, _ = _run(_tuning(base, dataset, cache, strategy=strategy, lr=1e-4))
+    mixed = _tuning(base, dataset, cache, strategy=strategy, lr=1e-4, precision="bf16")
+    report, _ = _run(mixed)
+    assert report.loss != full.loss
+    assert report.loss == pytest.approx(full.loss, rel=0.02)
+    assert {parameter.dtype for _, parameter in trained_parameters(mixed.models)} == {torch.float32}
+
+
+def test_the_lr_reported_is_that_of_the_last_step(base: DiffusionModels, dataset: PreparedDataset, cache: Path) -> None:
+    """Three steps, two of them warm-up: 1/3, 2/3, 1."""
+    assert _run(_tuning(base, dataset, cache, warmup_fraction=0.7))[0].lr == pytest.approx(1e-3)
+
+
+def test_images_encoded_together_fit_the_accelerator() -> None:
+    assert [images_at_a_time(side) for side in (64, 224, 512, 4096)] == [64, 41, 8, 1]
+    assert images_at_a_time(512) * 512**2 <= ENCODE_PIXELS
+
+
+def test_an_earlier_trial_is_forgotten_where_memory_is_the_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = torch.nn.Linear(1, 1)
+    module.itself = [module]  # type: ignore[assignment]
+    held = weakref.ref(module)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    gc.disable()
+    try:
+        del module
+        assert held() is not None
+        forget_earlier_trials()
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_frozen_weights_take_no_gradient_and_no_optimiser_state(

@@ -123,6 +123,11 @@ class PreparedSplit:
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
+    @property
+    def resolution_px(self) -> int:
+        """Side of the images."""
+        return self._side
+
     def __reduce__(self) -> tuple[type[PreparedSplit], tuple[Path, int]]:
         """Pickle the path, never the pixels: a worker maps the file anew."""
         return PreparedSplit, (self.path, self._side)

@@ -103,7 +103,7 @@ def generate(
         uint8[n, height_px, width_px, 3], or float32 of that shape.
 
     Raises:
-        ValueError: prompts and seeds differ in number, or a number is out of its range.
+        ValueError: prompts and seeds differ in number, a number is out of its range, or a pixel is not a number.
     """
     _check(prompts, seeds, num_steps=num_steps, batch_size=batch_size)
     pipeline = pipeline_of(models)
@@ -115,7 +115,7 @@ def generate(
         for start in range(0, len(prompts), batch_size):
             chosen = slice(start, start + batch_size)
             inputs = _inputs(embeddings, prompts[chosen], seeds[chosen])
-            batch = pipeline(**inputs, **options).images
+            batch = _finite(pipeline(**inputs, **options).images)
             images[chosen] = batch if as_float else to_uint8(batch)
             if on_progress is not None:
                 on_progress(len(batch))
@@ -149,6 +149,17 @@ def _check(prompts: Sequence[str], seeds: Sequence[int], *, num_steps: int, batc
     for name, value in {"num_steps": num_steps, "batch_size": batch_size}.items():
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, but got {value}. Try 8.")
+
+
+def _finite(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Refuse what would pass for black once it is in bytes."""
+    broken = int(np.count_nonzero(~np.isfinite(images).all(axis=(1, 2, 3))))
+    if broken:
+        raise ValueError(
+            f"`images` must be finite, but got NaN or infinity in {broken} of {len(images)}. "
+            "The weights have diverged; train with a lower learning rate."
+        )
+    return images
 
 
 def _encode(pipeline: StableDiffusionPipeline, prompts: Sequence[str], batch_size: int) -> Embeddings:

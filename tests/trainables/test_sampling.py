@@ -102,6 +102,14 @@ def test_bad_numbers_are_refused(models: DiffusionModels, change: dict[str, obje
         generate(models, PROMPTS, **call)
 
 
+def test_weights_that_diverged_give_no_black_images(models: DiffusionModels) -> None:
+    broken = models.fresh()
+    with torch.no_grad():
+        broken.unet.conv_out.bias.fill_(torch.nan)
+    with pytest.raises(ValueError, match="`images` must be finite, but got NaN or infinity in 1 of 1"):
+        generate(broken, PROMPTS[:1], [5], num_steps=1, guidance_scale=1.0, batch_size=1)
+
+
 def test_a_sheet_shows_images_row_by_row() -> None:
     images = np.stack([np.full((4, 4), value, np.uint8) for value in (0, 50, 100)])
     page = np.asarray(sheet(images, columns=2))

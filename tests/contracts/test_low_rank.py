@@ -155,6 +155,18 @@ def test_doras_norm_keeps_full_precision_under_autocast() -> None:
     assert torch.equal(norm, layer.direction_norm())
 
 
+@pytest.mark.parametrize("factor", [1.003, 1.012])
+def test_a_small_change_of_doras_magnitude_survives_bfloat16(factor: float) -> None:
+    """bfloat16 has nothing between 1 and 1.0078, nor between that and 1.0156."""
+    base = nn.Linear(64, 64, bias=False).requires_grad_(False)
+    layer, x = DoRALinear(base, RANK, ALPHA), torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        before = layer(x).double()
+        layer.lora_magnitude_vector.mul_(factor)
+        after = layer(x).double()
+    assert ((before * after).sum() / before.square().sum()).item() == pytest.approx(factor, abs=1e-3)
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_base_in_half_precision_is_adapted_too(name: str) -> None:
     layer = LAYERS[name](nn.Linear(IN, OUT, dtype=torch.bfloat16), RANK, ALPHA)

@@ -132,19 +132,8 @@ def resolve_base(base: str) -> Path:
 
 
 def _download(hub_id: str) -> Path:
-    patterns = [
-        "*.json",
-        "*.txt",
-        "*/*.json",
-        "*/*.txt",
-        "unet/*.safetensors",
-        "vae/*.safetensors",
-        "text_encoder/*.safetensors",
-    ]
     try:
-        return Path(
-            DiffusionPipeline.download(hub_id, use_safetensors=True, safety_checker=None, allow_patterns=patterns)
-        )
+        return Path(DiffusionPipeline.download(hub_id, use_safetensors=True, safety_checker=None))
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"`base` {hub_id!r} could not be had from the model hub ({type(error).__name__}). Connect to the network, "
@@ -154,9 +143,13 @@ def _download(hub_id: str) -> Path:
 
 @lru_cache(maxsize=8)
 def weights_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of a pipeline folder's weights, the first 16 hex digits."""
+    """SHA-256 over the names and contents of a pipeline folder's weights, the first 16 hex digits.
+
+    Variants, such as `model.fp16.safetensors`, are left out: a full clone has them, a download has not, none is loaded.
+    """
     digest = hashlib.sha256()
-    files = sorted(file for name in COMPONENTS for file in (folder / name).glob("*.safetensors"))
+    found = (file for name in COMPONENTS for file in (folder / name).glob("*.safetensors"))
+    files = sorted(file for file in found if "." not in file.stem)
     if not files:
         raise FileNotFoundError(
             f"`base` must hold weights as *.safetensors, but got none in {str(folder)!r}. Convert its *.bin files first."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from transformers import CLIPTokenizer
 
-from trainables.base_models.models import DiffusionModels, load_base
+from trainables.base_models.models import DiffusionModels, load_base, weights_hash
 from trainables.base_models.sd15 import sd15_on_meta, write_sd15_layout
 from trainables.sampling import generate
 from trainables.strategies import make_strategy
@@ -94,6 +95,13 @@ def test_the_same_seed_writes_the_same_weights(layout: Path, tmp_path: Path) -> 
     write_sd15_layout(tmp_path / "other", latent_side=8, seed=1)
     hashes = [load_base(str(folder)).base.weights_hash for folder in (layout, tmp_path / "again", tmp_path / "other")]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_variants_that_a_clone_has_and_a_download_has_not_leave_the_hash_alone(layout: Path, tmp_path: Path) -> None:
+    clone = shutil.copytree(layout, tmp_path / "clone")
+    weights = clone / "unet" / "diffusion_pytorch_model.safetensors"
+    shutil.copy(weights, weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    assert weights_hash(clone) == weights_hash(layout)
 
 
 def test_writing_leaves_the_global_random_state_alone(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
 
+PREDICTIONS = ("epsilon", "v_prediction")
+
 
 def sample_latents(moments: Tensor, noise: Tensor, scaling_factor: float) -> Tensor:
     """Draw scaled latents from the autoencoder's posterior.
@@ -36,7 +38,11 @@ class DenoisingLoss(nn.Module):
 
     Args:
         models: the U-Net and, where prompts come as token ids, the text encoder are trained through this module.
-        min_snr_gamma: weight each timestep by min(SNR, gamma) / SNR (Hang et al. 2023, equation 4); None: all alike.
+        min_snr_gamma: weight each timestep by min(SNR, gamma) / SNR, for a velocity by min(SNR, gamma) / (SNR + 1)
+            (Hang et al. 2023, section 3.4); None: all alike.
+
+    Raises:
+        ValueError: the base model predicts neither noise nor velocity.
     """
 
     def __init__(self, models: DiffusionModels, *, min_snr_gamma: float | None = None) -> None:
@@ -44,6 +50,11 @@ class DenoisingLoss(nn.Module):
         self.unet, self.text_encoder, self.vae = models.unet, models.text_encoder, models.vae
         self.noise_scheduler = training_noise_scheduler(models.scheduler_config)
         self.min_snr_gamma = min_snr_gamma
+        predicts = self.noise_scheduler.config.prediction_type
+        if predicts not in PREDICTIONS:
+            raise ValueError(
+                f"`prediction_type` must be {' or '.join(PREDICTIONS)}, but got {predicts!r}. Use another base model."
+            )
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Mean loss of a batch.
@@ -65,7 +76,7 @@ class DenoisingLoss(nn.Module):
         return loss
 
     def _encode(self, batch: Mapping[str, Tensor]) -> Tensor:
-        moments = self.vae._encode(batch["pixels"])
+        moments = self.vae.encode(batch["pixels"]).latent_dist.parameters
         return sample_latents(moments, batch["latent_noise"], self.vae.config.scaling_factor)
 
     def _target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers.training_utils import compute_snr
@@ -33,6 +35,10 @@ def _batch(base: DiffusionModels, count: int = 6) -> dict[str, Tensor]:
     }
 
 
+def _predicting(base: DiffusionModels, prediction_type: str) -> DiffusionModels:
+    return replace(base, scheduler_config={**base.scheduler_config, "prediction_type": prediction_type})
+
+
 def test_loss_of_a_constant_error_is_its_square(base: DiffusionModels) -> None:
     batch = _batch(base)
     loss = DenoisingLoss(base)
@@ -49,6 +55,23 @@ def test_min_snr_weights_match_the_definition_from_diffusers_snr(base: Diffusion
     assert loss(batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("gamma", [None, 5.0])
+def test_velocity_is_predicted_where_the_base_predicts_it(base: DiffusionModels, gamma: float | None) -> None:
+    """v = sqrt(a) noise - sqrt(1 - a) latents; min-SNR divides by SNR + 1 there (Salimans and Ho 2022, Hang et al. 2023)."""
+    batch = _batch(base)
+    loss = DenoisingLoss(_predicting(base, "v_prediction"), min_snr_gamma=gamma)
+    kept = loss.noise_scheduler.alphas_cumprod[batch["timesteps"]].view(-1, 1, 1, 1)
+    loss.unet = _Knows(kept.sqrt() * batch["noise"] - (1 - kept).sqrt() * batch["latents"], 0.5)
+    snr = compute_snr(loss.noise_scheduler, batch["timesteps"])
+    weights = torch.ones(()) if gamma is None else snr.clamp(max=gamma) / (snr + 1)
+    assert loss(batch).item() == pytest.approx(0.25 * weights.mean().item(), rel=1e-5)
+
+
+def test_a_base_that_predicts_neither_is_refused(base: DiffusionModels) -> None:
+    with pytest.raises(ValueError, match="`prediction_type` must be epsilon or v_prediction, but got 'sample'"):
+        DenoisingLoss(_predicting(base, "sample"))
+
+
 def test_loss_equals_the_pipeline_parts_written_out(base: DiffusionModels) -> None:
     batch = _batch(base)
     alphas = DenoisingLoss(base).noise_scheduler.alphas_cumprod[batch["timesteps"]].view(-1, 1, 1, 1)
@@ -63,7 +86,7 @@ def test_sampled_latents_have_the_posteriors_mean_and_deviation(base: DiffusionM
     pixels = to_pixels(torch.randint(0, 255, (2, 64, 64), dtype=torch.uint8).numpy())
     with torch.no_grad():
         posterior = base.vae.encode(pixels).latent_dist
-        moments = base.vae._encode(pixels)
+        moments = base.vae.encode(pixels).latent_dist.parameters
     mean = sample_latents(moments, torch.zeros_like(posterior.mean), 2.0)
     shifted = sample_latents(moments, torch.ones_like(posterior.mean), 2.0)
     torch.testing.assert_close(mean, 2 * posterior.mean)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from analysis.features import load_extractor, xrv
-from analysis.features.mini import MINI_FOLDER
 from analysis.features.weights import read_state
 from analysis.features.xrv import INPUT_PX
 from analysis.metrics import frechet_distance
@@ -71,9 +70,7 @@ def _their_features(network: Any, images: NDArray[np.uint8]) -> NDArray[np.float
 
 
 @pytest.mark.parametrize("shape", [(3, 224), (2, 64), (2, 300), (2, 224, 3)])
-def test_xrv_equals_torchxrayvisions_own_features(
-    densenet121: Any, tmp_path: Path, shape: tuple[int, ...]
-) -> None:
+def test_xrv_equals_torchxrayvisions_own_features(densenet121: Any, tmp_path: Path, shape: tuple[int, ...]) -> None:
     save_file(densenet121.state_dict(), tmp_path / "xrv.safetensors")
     images = _images(*shape)
     extractor = load_extractor("xrv", weights=tmp_path / "xrv.safetensors")
@@ -182,7 +179,6 @@ def test_damaged_files_are_refused(tmp_path: Path, suffix: str, content: bytes) 
         read_state(path)
 
 
-@pytest.mark.skipif(not (MINI_FOLDER / "weights.safetensors").exists(), reason="the bundled classifier is not trained yet")
 def test_the_bundled_extractor_tells_films_from_noise() -> None:
     """Two sets of smooth pictures are closer to each other than to noise of the same grey levels."""
     extractor = load_extractor("mini")

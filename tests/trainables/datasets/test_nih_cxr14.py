@@ -78,7 +78,7 @@ def test_the_view_is_named_when_asked(release: Path) -> None:
 
 
 def test_no_patient_is_in_two_splits(release: Path) -> None:
-    source = NihCxr14Source(root=release, seed=3)
+    source = NihCxr14Source(root=release, seed=3, conditions=["Pleural Effusion"])
     for split in SPLITS:
         assert {split_of_patient(sample.patient_id, 3) for sample in source.samples(split)} == {split}
 
@@ -143,7 +143,7 @@ def test_a_condition_that_a_split_lacks_is_refused(tmp_path: Path) -> None:
 def test_the_real_films_are_read() -> None:
     source = NihCxr14Source(root=REAL)
     assert sum(source.num_samples(split) for split in SPLITS) == 1000
-    assert {"Cardiomegaly", "No Finding", "Pleural Effusion", "Infiltration"} <= set(source.conditions)
+    assert set(source.conditions) == {"Atelectasis", "No Finding", "Pleural Effusion", "Infiltration"}  # five films a split
     first = next(source.samples("test"))
     assert first.image.shape == (64, 64)
     patients = [{film.patient_id for film in source._films[split]} for split in SPLITS]

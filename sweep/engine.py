@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,12 @@ from sweep.evaluation import EvaluationSpec, conditions_to_score, require_known_
 from sweep.journal import BASELINE, Journal, collect_provenance, flat_choice, own_values, require_new_run
 from sweep.progress import ProgressView
 from sweep.search import OptunaSearcher
-from sweep.tracking import Tracker
+from sweep.tracking import Tracker, TrackingError
 from sweep.tuner import SweepContext, TrialListener, ray_runtime, run_trials
 from trainables.base_models.models import base_resolution_px, resolve_base, weights_hash
 from trainables.datasets.base import SPLITS
 from trainables.datasets.phantom import PhantomSource
-from trainables.datasets.store import PreparedDataset, write_dataset
+from trainables.datasets.store import CARD, PreparedDataset, write_dataset
 
 PLOT = "pareto.png"
 
@@ -51,6 +52,8 @@ def open_data(config: DataConfig, folder: Path, console: Console) -> PreparedDat
     """The prepared data set that is named, or a phantom drawn into `folder`."""
     if config.source == "prepared" and config.path is not None:
         return PreparedDataset.open(config.path)
+    if (folder / CARD).is_file():
+        shutil.rmtree(folder)  # drawn for a run that was refused before it began
     source = PhantomSource(num_patients=config.num_patients, resolution_px=config.resolution_px, seed=config.seed)
     require_known_conditions(config.conditions or (), source.conditions)
     total = sum(source.num_samples(split) for split in SPLITS)
@@ -68,7 +71,7 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
         console: where progress is shown.
 
     Raises:
-        ConfigError: `out` already holds a run, or data and base model do not fit.
+        ConfigError: `out` already holds a run or is not shared, data and base model do not fit, or GPUs are lacking.
         FileNotFoundError: the data or the extractor's weights are not there.
         SweepError: no trial completed.
     """
@@ -81,25 +84,33 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
     dataset = open_data(config.data, out / "cache" / "dataset", console)
     check_resolution(dataset.resolution_px, config)
     conditions = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
-    journal = Journal.create(out, config, collect_provenance(config, dataset.fingerprint, weights))
-    tracker = Tracker.start(config, out)
-    try:
-        spec = EvaluationSpec(
-            base=config.base,
-            dataset=dataset.folder,
-            conditions=conditions,
-            cache_folder=out / "cache",
-            seed=config.seed,
-            config=config.evaluation,
-        )
-        with ray_runtime(config.compute):
+    spec = EvaluationSpec(
+        base=config.base,
+        dataset=dataset.folder,
+        conditions=conditions,
+        cache_folder=out / "cache",
+        seed=config.seed,
+        config=config.evaluation,
+    )
+    with ray_runtime(config.compute):
+        journal = Journal.create(out, config, collect_provenance(config, dataset.fingerprint, weights))
+        tracker = Tracker.start(config, out)
+        try:
             baseline = _search(config, spec, out, listeners=(journal, TrackingListener(tracker, out)), console=console)
-    except BaseException:
-        journal.finish()
-        tracker.abort()
-        raise
+        except BaseException as error:
+            _give_up(error, journal, tracker)
+            raise
     journal.baseline(baseline)
     return _conclude(journal, tracker, baseline=baseline, out=out)
+
+
+def _give_up(error: BaseException, journal: Journal, tracker: Tracker) -> None:
+    """Close the records of a sweep that broke off; what goes wrong in that does not hide why it did."""
+    for close in (journal.finish, tracker.abort):
+        try:
+            close()
+        except (OSError, TrackingError) as another:
+            error.add_note(str(another))
 
 
 def _search(
@@ -109,6 +120,7 @@ def _search(
     evaluator = start_evaluators(spec, config.compute)
     with console.status("starting the evaluation actors"):
         evaluator.prepare(out)
+    require_shared(out)
     baseline = evaluator.score_base(out)
     shown = [objective.name for objective in config.reported_objectives()]
     context = SweepContext(
@@ -177,6 +189,19 @@ class TrackingListener:
             self.tracker.complete(trial_id, [folder / "samples.png", folder / "adapter"])
         else:
             self.tracker.fail(trial_id, error)
+
+
+def require_shared(out: Path) -> None:
+    """Refuse a run directory in which the evaluation actors' files do not arrive.
+
+    Raises:
+        ConfigError: `reference.png`, which they have written, is not there.
+    """
+    if not (out / "reference.png").is_file():
+        raise ConfigError(
+            f"`--out` must be on storage that every machine of the cluster shares under the same path, but got "
+            f"{str(out)!r}, where nothing of what the evaluation actors wrote arrived. Choose a shared folder for it."
+        )
 
 
 def check_base(config: SweepConfig) -> str:

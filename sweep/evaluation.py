@@ -28,6 +28,8 @@ from trainables.sheets import labelled_sheet
 from trainables.strategies.base import ADAPTER_WEIGHTS
 
 SHEET_COLUMNS = 8
+MAX_DEATHS = 3
+"""How often the process of an evaluation actor may die; what it was scoring is scored again by its successor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,8 +191,9 @@ class ActorEvaluator:
 def start_evaluators(spec: EvaluationSpec, compute: ComputeConfig) -> ActorEvaluator:
     """Start the evaluation actors of a sweep, with as many threads as they have CPUs."""
     remote_class = ray.remote(AdapterScorer).options(
-        num_cpus=compute.evaluation_cpus, num_gpus=compute.evaluation_gpus, max_restarts=1
-    )
+        num_cpus=compute.evaluation_cpus, num_gpus=compute.evaluation_gpus,
+        max_restarts=MAX_DEATHS, max_task_retries=MAX_DEATHS,
+    )  # fmt: skip
     return ActorEvaluator(tuple(remote_class.remote(spec) for _ in range(compute.evaluation_actors)))
 
 

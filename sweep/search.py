@@ -24,6 +24,8 @@ from search_spaces import SearchSpace, strategies_of
 
 FINAL: Final = "final"
 """Key of a trial's last report: true once training and evaluation are both done."""
+FAILURE: Final = "failure"
+"""Key of a report that says why its trial has failed where the trial's process does not fail with it."""
 REASON: Final = "reason"
 """Attribute of a failed Optuna trial that says why it failed."""
 
@@ -115,6 +117,8 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
 
 def _lacking(result: Mapping[str, Any], objectives: Sequence[Objective]) -> str | None:
     """Why a trial's last report does not make it complete; nothing where it does."""
+    if FAILURE in result:
+        return str(result[FAILURE])
     if not result.get(FINAL):
         return "the trial ended before its final report"
     for name in (one.name for one in objectives):

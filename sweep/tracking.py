@@ -40,6 +40,13 @@ class _Store:
     experiment_id: str
     parent: str
     children: dict[str, str] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    """Trials whose runs are closed."""
+
+    def end(self, trial_id: str, status: str) -> None:
+        """Close a trial's run."""
+        self.client.set_terminated(self.children[trial_id], status=status)
+        self.ended.add(trial_id)
 
 
 class Tracker:
@@ -87,7 +94,7 @@ class Tracker:
 
         def write(store: _Store) -> None:
             _log_artifacts(store, store.children[trial_id], artifacts)
-            store.client.set_terminated(store.children[trial_id], status="FINISHED")
+            store.end(trial_id, "FINISHED")
 
         self._submit(write)
 
@@ -96,7 +103,7 @@ class Tracker:
 
         def write(store: _Store) -> None:
             store.client.set_tag(store.children[trial_id], "error", error[:LONGEST_TAG])
-            store.client.set_terminated(store.children[trial_id], status="FAILED")
+            store.end(trial_id, "FAILED")
 
         self._submit(write)
 
@@ -114,7 +121,7 @@ class Tracker:
         self._end("FINISHED", artifacts)
 
     def abort(self) -> None:
-        """Close the parent run as failed, and wait until all is written.
+        """Close the parent run as failed and runs of unfinished trials as killed, and wait until all is written.
 
         Raises:
             TrackingError: some records could not be written.
@@ -147,6 +154,8 @@ class Tracker:
 
     def _end(self, status: str, artifacts: Sequence[Path]) -> None:
         def write(store: _Store) -> None:
+            for trial_id in store.children.keys() - store.ended:
+                store.end(trial_id, "KILLED")
             _log_artifacts(store, store.parent, artifacts)
             store.client.set_terminated(store.parent, status=status)
 

@@ -16,11 +16,14 @@ import ray
 import ray.train
 from ray import tune
 from ray.train.torch import TorchTrainer
+from ray.tune.error import TuneError
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
-from sweep.config import ComputeConfig
+from sweep.config import ComputeConfig, ConfigError
+from sweep.search import FAILURE
 from trainables.settings import TrainingConfig
+from trainables.training import DivergedError
 from trainables.trial import Evaluator, TrialSpec, fine_tune
 
 TUNE_SETTINGS = {
@@ -29,6 +32,8 @@ TUNE_SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 """The sweep draws its own progress and writes its own journal; Ctrl+C ends it instead of passing for its end."""
+RAY_SETTINGS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+"""Processes that were promised no GPU see none; else they would compute on GPUs promised to others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +82,11 @@ def run_trial(choice: dict[str, Any], *, context: SweepContext, evaluator: Evalu
         )
     else:
         trainer = worker_group(spec, evaluator, context)
-    trainer.fit()
+    try:
+        trainer.fit()
+    except DivergedError as error:
+        # An exception would end this process too, and the next trial would wait for torch and the base model again.
+        tune.report({FAILURE: f"{type(error).__name__}: {error}"})
 
 
 def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> TorchTrainer:
@@ -122,6 +131,9 @@ def run_trials(
         searcher: chooses configurations.
         num_trials: how many.
         listeners: called in this process, in the order given.
+
+    Raises:
+        OSError, RuntimeError: a listener failed, for example because the disk is full.
     """
     for name, value in TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -135,7 +147,10 @@ def run_trials(
         ),
         run_config=tune.RunConfig(name="tune", storage_path=str(context.out / "ray"), callbacks=[_Relay(listeners)], verbose=0),
     )  # fmt: skip
-    tuner.fit()
+    try:
+        tuner.fit()
+    except TuneError as error:  # holds the trace of what a listener raised
+        raise RuntimeError(root_message(str(error))) from error
 
 
 class _Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
@@ -154,11 +169,11 @@ class _Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        for listener in self._listeners:
+        for listener in self._listeners if FAILURE not in result else ():
             listener.on_report(trial.trial_id, result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial, None)
+        self._end(trial, trial.last_result.get(FAILURE))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._end(trial, root_message(_recorded_error(trial)))
@@ -197,18 +212,42 @@ def ray_runtime(compute: ComputeConfig) -> Iterator[None]:
 
     Args:
         compute: where to connect.
+
+    Raises:
+        ConfigError: this machine has too few GPUs.
+        ConnectionError: no cluster is at the address.
     """
     if ray.is_initialized():
         yield
         return
     address = compute.address or os.environ.get("RAY_ADDRESS")
     local = {"num_cpus": local_cpus(compute), "include_dashboard": False}
-    options = {"address": address} if address else local
+    for name, value in RAY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    options = {"address": address, "runtime_env": {"env_vars": RAY_SETTINGS}} if address else local
     ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=True, **options)
     try:
+        if not address:  # a cluster may grow
+            require_gpus(compute, ray.cluster_resources().get("GPU", 0.0))
         yield
     finally:
         ray.shutdown()
+
+
+def require_gpus(compute: ComputeConfig, available: float) -> None:
+    """Refuse a sweep that would wait for GPUs for ever: one trial must fit beside the evaluation actors.
+
+    Raises:
+        ConfigError: they ask for more than there are.
+    """
+    trial = compute.workers_per_trial * compute.gpus_per_worker
+    evaluation = compute.evaluation_actors * compute.evaluation_gpus
+    if trial + evaluation > available:
+        raise ConfigError(
+            f"`compute` must ask for no more GPUs than there are, but got {trial:g} for a trial and {evaluation:g} for "
+            f"evaluation where there are {available:g}. Set compute.gpus_per_worker and compute.evaluation_gpus lower, "
+            "to 0.5 each for one GPU, or give the compute.address of a cluster."
+        )
 
 
 def local_cpus(compute: ComputeConfig) -> int:

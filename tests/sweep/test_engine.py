@@ -24,6 +24,8 @@ from typer.testing import CliRunner
 
 from search_spaces import SEARCH_SPACES
 from sweep import export, generate, run
+from sweep.config import ConfigError
+from sweep.engine import require_shared
 
 SETTINGS = (
     "data.num_patients=60", "training.num_epochs=2", "evaluation.images_per_condition=4", "evaluation.num_steps=2",
@@ -163,6 +165,13 @@ def test_the_same_out_is_refused_the_second_time(out: Path) -> None:
     again = sweep_of(out, 1)
     assert again.exit_code == 1 and "`--out` must not hold a run" in again.stderr
     assert (out / "trials.parquet").read_bytes() == before
+
+
+def test_a_run_directory_that_the_actors_files_do_not_reach_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="`--out` must be on storage that every machine of the cluster shares"):
+        require_shared(tmp_path)
+    (tmp_path / "reference.png").touch()
+    require_shared(tmp_path)
 
 
 def doomed(trial: Trial, strategies: tuple[str, ...] = ("bitfit",)) -> dict[str, Any]:

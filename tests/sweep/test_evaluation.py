@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 from numpy.typing import NDArray
 
 from analysis.features import FeatureExtractor
 from analysis.features.mini import load_mini
 from analysis.metrics import frechet_distance, vendi_score
-from sweep.config import EvaluationConfig
-from sweep.evaluation import AdapterScorer, EvaluationSpec, conditions_to_score, plan_generation
+from sweep.config import ComputeConfig, EvaluationConfig
+from sweep.evaluation import AdapterScorer, EvaluationSpec, conditions_to_score, plan_generation, start_evaluators
 from trainables.base_models.models import load_base
 from trainables.datasets.base import CONDITIONS
 from trainables.datasets.phantom import PhantomSource
@@ -159,3 +160,11 @@ def test_sheets_are_left_for_the_eye(spec: EvaluationSpec, adapter: Path) -> Non
     scorer.save_reference_sheet(spec.cache_folder / "reference.png")
     assert (adapter.parent / "samples.png").stat().st_size > 1000
     assert (spec.cache_folder / "reference.png").stat().st_size > 1000
+
+
+def test_an_actor_that_dies_is_succeeded_and_its_score_is_not_lost(ray_alone: None, spec: EvaluationSpec) -> None:
+    evaluator = start_evaluators(spec, ComputeConfig())
+    evaluator.prepare(spec.cache_folder)
+    score = evaluator.score_base(spec.cache_folder)
+    ray.kill(evaluator.actors[0], no_restart=False)
+    assert ray.get(score, timeout=300).keys() >= {"fid_mini", "vendi_mini"}

@@ -95,6 +95,14 @@ def test_a_condition_without_films_is_refused(tmp_path: Path, dataset: PreparedD
     assert not (tmp_path / "run").exists()
 
 
+def test_what_was_refused_may_be_mended_in_the_same_folder(tmp_path: Path) -> None:
+    """The films were drawn before they were found too few; they are not in the way of the next attempt."""
+    options = ("--set", "data.num_patients=36", "--set", "data.conditions=[Cardiomegaly]")
+    for _ in range(2):
+        said = refused(invoke("--out", str(tmp_path / "run"), *options))
+        assert "at least 2 held-out films each, but got 1 of 'Cardiomegaly'" in said
+
+
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert "`--out` must not hold a run" in refused(invoke("--out", str(tmp_path)))

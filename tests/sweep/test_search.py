@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 
 from analysis.pareto import Objective
 from search_spaces import SEARCH_SPACES
-from sweep.search import FINAL, REASON, OptunaSearcher
+from sweep.search import FAILURE, FINAL, REASON, OptunaSearcher
 
 OBJECTIVES = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
 
@@ -71,6 +71,7 @@ def test_a_search_can_be_narrowed_to_some_strategies() -> None:
         ({"fid_mini": 1.0, FINAL: True}, False, "`vendi_mini` must be in the final report, but got none"),
         ({"fid_mini": 1.0, "vendi_mini": 1.0}, False, "the trial ended before its final report"),
         (None, False, "the trial ended before its final report"),
+        ({FAILURE: "DivergedError: nan"}, False, "DivergedError: nan"),
         (None, True, "the trial raised an error"),
         ({"fid_mini": 1.0, "vendi_mini": 1.0, FINAL: True}, True, "the trial raised an error"),
     ],

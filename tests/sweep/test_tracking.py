@@ -113,6 +113,18 @@ def test_trials_do_not_wait_and_nothing_is_sent_home(tracked: SimpleNamespace) -
     assert tracked.command == f"mlflow ui --backend-store-uri sqlite:///{tracked.out / 'mlflow.db'}"
 
 
+def test_a_sweep_that_breaks_off_leaves_no_run_open(tmp_path: Path) -> None:
+    tracker = Tracker.start(demo(), tmp_path)
+    for trial_id in ("done", "broken off"):
+        tracker.trial(trial_id, "lora", {})
+    tracker.complete("done")
+    tracker.abort()
+    client = MlflowClient(tracker.ui_command().rpartition(" ")[2])
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    status = {run.data.tags.get("trial_id", "parent"): run.info.status for run in runs}
+    assert status == {"parent": "FAILED", "done": "FINISHED", "broken off": "KILLED"}
+
+
 def test_what_fails_in_the_background_is_raised_at_the_end(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     tracker = Tracker.start(demo(), tmp_path / "file" / "run")

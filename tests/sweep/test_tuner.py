@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,10 +25,10 @@ from ray.tune.search import Searcher
 
 from analysis.pareto import Objective
 from search_spaces import SearchSpace
-from sweep.config import ComputeConfig, SweepConfig
+from sweep.config import ComputeConfig, ConfigError, SweepConfig
 from sweep.journal import Journal
-from sweep.search import OptunaSearcher
-from sweep.tuner import SweepContext, _Relay, root_message, run_trials
+from sweep.search import REASON, OptunaSearcher
+from sweep.tuner import SweepContext, _Relay, require_gpus, root_message, run_trials
 from trainables import trial as trial_module
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset, write_dataset
@@ -40,6 +41,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes d
 
 EVALUATION_S = 1.5
 BITFIT = {"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 9}
+DIVERGING = {**BITFIT, "lr": 1e30}
 LORA = {"strategy": {"name": "lora", "rank": 2, "alpha": 4}, "lr": 1e-3, "batch_size": 9}
 
 
@@ -232,15 +234,19 @@ def test_reports_of_the_first_worker_reach_tune(recorded: dict[int, Recorded], n
 
 @pytest.fixture(scope="module")
 def several(small_ray: None, dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Events:
-    """Three trials of one worker each, evaluated after every epoch."""
+    """Four trials of one worker each, evaluated after every epoch; the second is lost in its first."""
     events = Events()
     settings = context(dataset, tmp_path_factory.mktemp("several"), evaluate_every_epochs=1)
-    run_trials(settings, ProcessEvaluator(), Choices(BITFIT, LORA, BITFIT), num_trials=3, listeners=(events,))
+    choices = Choices(BITFIT, DIVERGING, LORA, BITFIT)
+    run_trials(settings, ProcessEvaluator(), choices, num_trials=4, listeners=(events,))
     return events
 
 
 def test_trials_of_one_worker_share_a_process_and_its_base_model(several: Events) -> None:
-    assert list(several.ends.values()) == [None] * 3
+    """A trial that diverges does not end it either: a new process would import torch and load the base again."""
+    lost = list(several.ends.values()).pop(1)
+    assert lost is not None and lost.startswith("DivergedError: `loss` must stay finite")
+    assert [error for error in several.ends.values() if error != lost] == [None] * 3
     processes = {metrics["process"] for _, metrics in several.reports}
     assert len(processes) == 1 and os.getpid() not in processes
     assert {metrics["base_loads"] for _, metrics in several.reports} == {1}
@@ -282,8 +288,32 @@ def test_a_trial_that_diverges_fails_and_the_others_go_on(
     assert trials["status"].to_dict() == {"lora": "failed", "bitfit": "completed"}
     assert trials.loc["lora", "error"].startswith("DivergedError: `loss` must stay finite, but got nan in epoch 0")
     assert "lr 1e+30 (lora). Lower the learning rate" in trials.loc["lora", "error"]
-    states = [searcher.record(trial_id).state for trial_id in trials["trial_id"]]
-    assert states == [TrialState.FAIL, TrialState.COMPLETE]
+    records = [searcher.record(trial_id) for trial_id in trials["trial_id"]]
+    assert [record.state for record in records] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert records[0].user_attrs[REASON] == trials.loc["lora", "error"]
+
+
+class FullDisk(Events):
+    """A listener that cannot write."""
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_listener_that_fails_ends_the_sweep_with_its_message(
+    small_ray: None, dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    settings = context(dataset, tmp_path)
+    with pytest.raises(RuntimeError, match=r"^OSError: \[Errno 28\] No space left on device$"):
+        run_trials(settings, ProcessEvaluator(), Choices(BITFIT), num_trials=1, listeners=(FullDisk(),))
+
+
+@pytest.mark.parametrize(("available", "enough"), [(0, False), (1, False), (2, True), (8, True)])
+def test_a_trial_must_find_gpus_beside_the_evaluation(available: int, enough: bool) -> None:
+    compute = ComputeConfig(gpus_per_worker=0.5, workers_per_trial=2, evaluation_gpus=0.25, evaluation_actors=2)
+    said = f"but got 1 for a trial and 0.5 for evaluation where there are {available}"
+    with nullcontext() if enough else pytest.raises(ConfigError, match=said):
+        require_gpus(compute, available)
 
 
 def test_a_trial_whose_process_never_started_is_a_failure_like_others(tmp_path: Path) -> None:

@@ -199,6 +199,7 @@ def base() -> DiffusionModels:
         ("dora", {"rank": 2.5}, "`rank` must be a whole number, at least 1, but got 2.5"),
         ("lora", {"alpha": 0}, "`alpha` must be a positive number, but got 0"),
         ("lora", {"alpha": float("nan")}, "`alpha` must be a positive number, but got nan"),
+        ("attention", {"layers": "corss"}, "`layers` must be a known name, but got 'corss'. Did you mean cross"),
         ("lora", {"targets": "atention"}, "`targets` must be a known name, but got 'atention'. Did you mean attention"),
     ],
 )

@@ -68,6 +68,18 @@ def biases_by_module_type(base: DiffusionModels) -> set[str]:
     return {f"unet.{path}.bias" for path, module in modules if isinstance(module, kinds) and module.bias is not None}
 
 
+def norms_by_name(base: DiffusionModels) -> set[str]:
+    """By what diffusers calls its norms, rather than by their types."""
+    norms = ("norm", "norm1", "norm2", "norm3", "conv_norm_out")
+    return {f"unet.{path}" for path, _ in base.unet.named_parameters() if path.split(".")[-2] in norms}
+
+
+def cross_attention(base: DiffusionModels) -> set[str]:
+    """Weights of the four projections and the output's bias, on every cross-attention of the mini U-Net."""
+    layers = {layer for layer in ATTENTION_LAYERS if ".attn2." in layer}
+    return {f"{layer}.weight" for layer in layers} | {f"{layer}.bias" for layer in layers if layer.endswith("to_out.0")}
+
+
 def on_attention(*tensors: str) -> Callable[[DiffusionModels], set[str]]:
     """The named tensors on every attention projection of the mini U-Net."""
     return lambda base: {f"{layer}.{tensor}" for layer in ATTENTION_LAYERS for tensor in tensors}
@@ -79,6 +91,8 @@ EXAMPLES: dict[str, Example] = {
     "lora": Example(hyperparameters=LOW_RANK, lr=2e-2, names=on_attention("lora_A", "lora_B")),
     "dora": Example(hyperparameters=LOW_RANK, lr=2e-2, names=on_attention("lora_A", "lora_B", "lora_magnitude_vector")),
     "bitfit": Example(hyperparameters={}, lr=2e-2, names=biases_by_module_type),
+    "norm": Example(hyperparameters={}, lr=2e-2, names=norms_by_name),
+    "attention": Example(hyperparameters={}, lr=2e-3, names=cross_attention),
 }
 
 

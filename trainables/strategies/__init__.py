@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from trainables.strategies.attention import Attention
 from trainables.strategies.base import Strategy
 from trainables.strategies.bitfit import BitFit
 from trainables.strategies.dora import DoRA
 from trainables.strategies.lora import LoRA
 from trainables.strategies.naming import unknown_name
+from trainables.strategies.norm import Norm
 from trainables.strategies.unet import FullUNet
 
 STRATEGIES: dict[str, type[Strategy]] = {
@@ -18,6 +20,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "lora": LoRA,
     "dora": DoRA,
     "bitfit": BitFit,
+    "norm": Norm,
+    "attention": Attention,
 }
 
 __all__ = ["STRATEGIES", "Strategy", "make_strategy"]

@@ -49,6 +49,9 @@ def test_components_are_as_large_as_published(sd15: DiffusionModels, component: 
         ("lora", {"rank": 3, "targets": "all_linear"}, 426_496 * 3),
         ("dora", {"rank": 8}, 1_594_368 + 99_840),
         ("bitfit", {}, 343_684),
+        ("norm", {}, 200_320),
+        ("attention", {}, 43_962_560),
+        ("attention", {"layers": "all"}, 43_962_560 + 49_574_080),
     ],
 )
 def test_strategies_train_as_many_parameters_as_published(

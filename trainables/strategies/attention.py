@@ -20,8 +20,8 @@ class Attention(Strategy):
     Args:
         layers: `cross`, where image meets prompt, or `all`, self-attention besides.
 
-    Source: Kumari et al. 2023, "Multi-Concept Customization of Text-to-Image Diffusion" (cross-attention); Touvron et
-    al. 2022, "Three Things Everyone Should Know about Vision Transformers" (attention only).
+    Source: Kumari et al. 2023, "Multi-Concept Customization of Text-to-Image Diffusion" (keys and values of
+    cross-attention); Touvron et al. 2022, "Three Things Everyone Should Know about Vision Transformers" (attention only).
     """
 
     name: ClassVar[str] = "attention"

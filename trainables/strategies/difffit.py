@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Strategy, trained_parameters
+from trainables.strategies.low_rank import ATTENTION
 from trainables.strategies.naming import expect
 from trainables.strategies.norm import NORM_LAYERS
 
 BLOCK_OUTPUTS = (".attn1.to_out.0", ".attn2.to_out.0", ".ff.net.2")
 """The last layers of what a transformer block adds to its input: to scale their outputs is to scale the block's."""
-ATTENTION_OUTPUTS = tuple(
-    f".{attention}.{layer}" for attention in ("attn1", "attn2") for layer in ("to_q", "to_k", "to_v", "to_out.0")
-)
 
 
 class ScaledLinear(nn.Module):
@@ -28,7 +26,7 @@ class ScaledLinear(nn.Module):
         base: The layer that is scaled.
         gammas: Which of `gamma_block` and `gamma` to have; one that is not there counts as 1.
 
-    Source: Xie et al. 2023, "DiffFit", section 3.2.
+    Source: Xie et al. 2023, "DiffFit".
     """
 
     def __init__(self, base: nn.Linear, gammas: tuple[str, ...]) -> None:
@@ -69,7 +67,7 @@ class DiffFit(Strategy):
         attention_gammas: Scale query, key, value and output of each attention too, and not only what the blocks add.
 
     Source: Xie et al. 2023, "DiffFit: Unlocking Transferability of Large Diffusion Models via Simple
-    Parameter-Efficient Fine-Tuning", sections 3.2 and 4.1.
+    Parameter-Efficient Fine-Tuning".
     """
 
     name: ClassVar[str] = "difffit"
@@ -113,7 +111,7 @@ class DiffFit(Strategy):
         """The layers that are scaled: path, layer, and which gammas it gets."""
         for path, module in unet.named_modules():
             block = ("gamma_block",) if path.endswith(BLOCK_OUTPUTS) else ()
-            own = ("gamma",) if self.attention_gammas and path.endswith(ATTENTION_OUTPUTS) else ()
+            own = ("gamma",) if self.attention_gammas and path.endswith(ATTENTION) else ()
             if isinstance(module, nn.Linear) and (block or own):
                 yield path, module, (*block, *own)
 

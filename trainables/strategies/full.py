@@ -41,9 +41,9 @@ class FullUNetAndTextEncoder(Full):
     """Every parameter of the U-Net and the text encoder, each at its own learning rate.
 
     Args:
-        text_encoder_lr_ratio: The text encoder's learning rate over the U-Net's; the published studies take a tenth.
+        text_encoder_lr_ratio: The text encoder's learning rate over the U-Net's.
 
-    Source: Chambon et al. 2022, "RoentGen"; "Pixels under Pressure" (learning rates).
+    Source: "RoentGen" (training both); "Pixels under Pressure" (the text encoder at a tenth of the U-Net's rate).
     """
 
     name: ClassVar[str] = "unet+text_encoder"

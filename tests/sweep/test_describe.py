@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from click.testing import Result
 from typer.testing import CliRunner
@@ -93,6 +94,22 @@ def test_the_adapter_on_disk_has_the_size_that_is_told(name: str, tmp_path: Path
     strategy.attach(models)
     strategy.export(models, tmp_path)
     assert (tmp_path / "adapter.safetensors").stat().st_size == told.adapter_bytes
+
+
+@pytest.mark.parametrize("name", ["unet+text_encoder", "difffit", "dora"])
+def test_training_takes_the_memory_that_is_told_for_weights_gradients_and_moments(name: str) -> None:
+    models, strategy = load_base("mini"), make_strategy(name, {})
+    told = footprint(models, strategy)
+    strategy.attach(models)
+    optimizer = torch.optim.AdamW(strategy.param_groups(models, 1e-3))
+    latents, ids = torch.zeros(1, 4, 8, 8), torch.zeros(1, 77, dtype=torch.long)
+    models.unet(latents, 1, encoder_hidden_states=models.text_encoder(ids)[0]).sample.square().mean().backward()
+    optimizer.step()
+    parameters = [parameter for module in models.components().values() for parameter in module.parameters()]
+    assert told.weight_bytes == sum(parameter.nbytes for parameter in parameters)
+    assert told.gradient_bytes == sum(parameter.grad.nbytes for parameter in parameters if parameter.grad is not None)
+    moments = [state[key] for state in optimizer.state.values() for key in ("exp_avg", "exp_avg_sq")]
+    assert told.moment_bytes == sum(moment.nbytes for moment in moments)
 
 
 def test_a_folder_without_weights_is_described_as_the_base_that_it_configures(copied: Path) -> None:

@@ -57,6 +57,17 @@ def test_mixed_precision_follows_the_base_layer() -> None:
     assert all(parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in layer.parameters())
 
 
+def test_a_gamma_between_two_bfloat16_numbers_acts_under_mixed_precision() -> None:
+    torch.manual_seed(0)
+    layer, x = ScaledLinear(nn.Linear(64, 512), ("gamma",)), torch.randn(64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = layer(x).float()
+        with torch.no_grad():
+            layer.get_parameter("gamma").fill_(1.003)
+        after = layer(x).float()
+    assert (after.abs().mean() / before.abs().mean()).item() == pytest.approx(1.003, abs=1e-3)
+
+
 def test_gammas_alone_are_not_decayed(base: DiffusionModels) -> None:
     models, strategy = base.fresh(), make_strategy("difffit", {})
     strategy.attach(models)

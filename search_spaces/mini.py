@@ -9,7 +9,17 @@ from optuna import Trial
 
 from search_spaces.core import STRATEGIES, suggest_strategy
 
-LEARNING_RATES: Final = {"unet": (1e-4, 2e-3), "lora": (5e-4, 1e-2), "dora": (5e-4, 1e-2), "bitfit": (5e-4, 2e-2)}
+LEARNING_RATES: Final = {
+    "unet": (1e-4, 2e-3),
+    "lora": (5e-4, 1e-2),
+    "dora": (5e-4, 1e-2),
+    "bitfit": (5e-4, 2e-2),
+    "norm": (5e-4, 2e-2),
+    "attention": (2e-4, 5e-3),
+    "difffit": (5e-4, 2e-2),
+    "text_encoder": (1e-4, 5e-3),
+    "unet+text_encoder": (1e-4, 2e-3),
+}
 """Log-uniform ranges. A model three hundred times smaller than Stable Diffusion's bears far larger steps."""
 BATCH_SIZES: Final = (16, 32)
 

@@ -9,6 +9,9 @@ from typing import Final
 from sweep.config import ComputeConfig, DataConfig, EvaluationConfig, SweepConfig
 from trainables.settings import TrainingConfig
 
+COMPARED: Final = ("unet", "lora", "dora", "bitfit")
+"""What the presets compare: few enough that a dozen trials say something of each. The spaces have more."""
+
 
 def demo() -> SweepConfig:
     """The engine at work in five minutes on two cores: phantom films, the bundled mini base, twelve short trials."""
@@ -16,6 +19,7 @@ def demo() -> SweepConfig:
         preset="demo",
         base="mini",
         space="mini",
+        strategies=COMPARED,
         num_trials=12,
         data=DataConfig(source="phantom", num_patients=400, resolution_px=64),
         training=TrainingConfig(num_epochs=4, lr_schedule="cosine"),
@@ -33,6 +37,7 @@ def nih64() -> SweepConfig:
         preset="nih64",
         base="mini",
         space="mini",
+        strategies=COMPARED,
         num_trials=12,
         data=DataConfig(source="prepared", path=Path("prepared/nih_cxr14_64"), resolution_px=64),
         training=TrainingConfig(num_epochs=40, lr_schedule="cosine", ema_decay=0.99, evaluate_every_epochs=20),
@@ -52,6 +57,7 @@ def nih512() -> SweepConfig:
         preset="nih512",
         base="sd15",
         space="core",
+        strategies=COMPARED,
         num_trials=24,
         data=DataConfig(source="prepared", path=Path("prepared/nih_cxr14_512"), resolution_px=512),
         training=TrainingConfig(

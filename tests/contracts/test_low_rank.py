@@ -199,6 +199,9 @@ def base() -> DiffusionModels:
         ("dora", {"rank": 2.5}, "`rank` must be a whole number, at least 1, but got 2.5"),
         ("lora", {"alpha": 0}, "`alpha` must be a positive number, but got 0"),
         ("lora", {"alpha": float("nan")}, "`alpha` must be a positive number, but got nan"),
+        ("difffit", {"attention_gammas": 1}, "`attention_gammas` must be true or false, but got 1"),
+        ("unet+text_encoder", {"text_encoder_lr_ratio": 0}, "`text_encoder_lr_ratio` must be a positive number, but got 0"),
+        ("attention", {"layers": "corss"}, "`layers` must be a known name, but got 'corss'. Did you mean cross"),
         ("lora", {"targets": "atention"}, "`targets` must be a known name, but got 'atention'. Did you mean attention"),
     ],
 )

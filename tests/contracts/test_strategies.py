@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from torch.nn import functional
 
 from trainables.adapters import load_adapter, to_diffusers, to_pipeline
 from trainables.base_models.models import BaseIdentity, DiffusionModels, load_base, resolve_base
+from trainables.feeding import tokenize
 from trainables.sampling import generate
 from trainables.strategies import STRATEGIES, Strategy, make_strategy
 from trainables.strategies.base import trained_parameters
@@ -34,6 +36,7 @@ SAMPLING: dict[str, Any] = {
     "num_steps": 2,
     "guidance": 3.0,
 }
+CAPTIONS = ["a blue ring", "a chest film with edema"]
 ATTENTION_BLOCKS = [
     *("down_blocks.1.attentions.0", "down_blocks.2.attentions.0", "mid_block.attentions.0"),
     *(f"up_blocks.{block}.attentions.{layer}" for block in (0, 1) for layer in (0, 1)),
@@ -55,10 +58,10 @@ class Example:
     names: Callable[[DiffusionModels], set[str]]
 
 
-def every_unet_parameter(base: DiffusionModels) -> set[str]:
-    """By the weights file, which holds parameters only."""
-    file = resolve_base("mini") / "unet" / "diffusion_pytorch_model.safetensors"
-    return {f"unet.{key}" for key in load_file(file)}
+def every_parameter(*components: str) -> Callable[[DiffusionModels], set[str]]:
+    """By the weights files, which hold parameters only."""
+    files = [(name, file) for name in components for file in (resolve_base("mini") / name).glob("*.safetensors")]
+    return lambda base: {f"{name}.{key}" for name, file in files for key in load_file(file)}
 
 
 def biases_by_module_type(base: DiffusionModels) -> set[str]:
@@ -68,6 +71,29 @@ def biases_by_module_type(base: DiffusionModels) -> set[str]:
     return {f"unet.{path}.bias" for path, module in modules if isinstance(module, kinds) and module.bias is not None}
 
 
+def norms_by_name(base: DiffusionModels) -> set[str]:
+    """By what diffusers calls its norms, rather than by their types."""
+    norms = ("norm", "norm1", "norm2", "norm3", "conv_norm_out")
+    return {f"unet.{path}" for path, _ in base.unet.named_parameters() if path.split(".")[-2] in norms}
+
+
+def projections(*attentions: str) -> Callable[[DiffusionModels], set[str]]:
+    """Weights of the four projections and the output's bias, on the named attentions of the mini U-Net."""
+    layers = {layer for layer in ATTENTION_LAYERS if layer.split(".")[-2 - layer.endswith(".0")] in attentions}
+    biases = {f"{layer}.bias" for layer in layers if layer.endswith("to_out.0")}
+    return lambda base: {f"{layer}.weight" for layer in layers} | biases
+
+
+def biases_norms_and_gammas(base: DiffusionModels) -> set[str]:
+    """Biases and norms as above, with those of the scaled layers one level down, and each gamma by name."""
+    blocks = [f"unet.{block}.transformer_blocks.0" for block in ATTENTION_BLOCKS]
+    outputs = [f"{block}.{layer}" for block in blocks for layer in ("attn1.to_out.0", "attn2.to_out.0", "ff.net.2")]
+    plain = biases_by_module_type(base) | norms_by_name(base)
+    moved = {f"{output}.bias": f"{output}.base.bias" for output in outputs}
+    gammas = {f"{layer}.gamma" for layer in ATTENTION_LAYERS} | {f"{output}.gamma_block" for output in outputs}
+    return {moved.get(name, name) for name in plain} | gammas
+
+
 def on_attention(*tensors: str) -> Callable[[DiffusionModels], set[str]]:
     """The named tensors on every attention projection of the mini U-Net."""
     return lambda base: {f"{layer}.{tensor}" for layer in ATTENTION_LAYERS for tensor in tensors}
@@ -75,11 +101,27 @@ def on_attention(*tensors: str) -> Callable[[DiffusionModels], set[str]]:
 
 LOW_RANK = {"rank": 4, "alpha": 10.0}
 EXAMPLES: dict[str, Example] = {
-    "unet": Example(hyperparameters={}, lr=1e-3, names=every_unet_parameter),
+    "unet": Example(hyperparameters={}, lr=1e-3, names=every_parameter("unet")),
+    "text_encoder": Example(hyperparameters={}, lr=5e-3, names=every_parameter("text_encoder")),
+    "unet+text_encoder": Example(hyperparameters={}, lr=1e-3, names=every_parameter("unet", "text_encoder")),
     "lora": Example(hyperparameters=LOW_RANK, lr=2e-2, names=on_attention("lora_A", "lora_B")),
     "dora": Example(hyperparameters=LOW_RANK, lr=2e-2, names=on_attention("lora_A", "lora_B", "lora_magnitude_vector")),
     "bitfit": Example(hyperparameters={}, lr=2e-2, names=biases_by_module_type),
+    "norm": Example(hyperparameters={}, lr=2e-2, names=norms_by_name),
+    "attention": Example(hyperparameters={}, lr=2e-3, names=projections("attn2")),
+    "difffit": Example(hyperparameters={}, lr=2e-2, names=biases_norms_and_gammas),
 }
+
+
+def without_attention_gammas(base: DiffusionModels) -> set[str]:
+    """Biases, norms and the blocks' gammas."""
+    return {name for name in biases_norms_and_gammas(base) if not name.endswith(".gamma")}
+
+
+VARIANTS: list[tuple[str, dict[str, Any], Callable[[DiffusionModels], set[str]]]] = [
+    ("attention", {"layers": "all"}, projections("attn1", "attn2")),
+    ("difffit", {"attention_gammas": False}, without_attention_gammas),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,19 +145,24 @@ def sample(models: DiffusionModels) -> NDArray[np.float32]:
 
 
 def fixed_batch(models: DiffusionModels) -> dict[str, Tensor]:
-    """Smooth latents, noise and a caption's states; nothing about it is special but that it stays the same."""
+    """Smooth latents, noise and captions; nothing about it is special but that it stays the same."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(2, 4, 2, 2, generator=generator)
     latents = functional.interpolate(coarse, size=(8, 8), mode="bilinear")
     noise = torch.randn(latents.shape, generator=generator)
     signal = torch.tensor([0.8, 0.3]).view(2, 1, 1, 1)
-    states = torch.randn(2, 8, models.unet.config.cross_attention_dim, generator=generator)
     noisy = signal.sqrt() * latents + (1 - signal).sqrt() * noise
-    return {"noisy": noisy, "noise": noise, "timesteps": torch.tensor([150, 600]), "states": states}
+    return {
+        "noisy": noisy,
+        "noise": noise,
+        "timesteps": torch.tensor([150, 600]),
+        "token_ids": tokenize(models, CAPTIONS),
+    }
 
 
 def loss_of(models: DiffusionModels, batch: dict[str, Tensor]) -> Tensor:
-    predicted = models.unet(batch["noisy"], batch["timesteps"], encoder_hidden_states=batch["states"]).sample
+    states = models.text_encoder(batch["token_ids"])[0]
+    predicted = models.unet(batch["noisy"], batch["timesteps"], encoder_hidden_states=states).sample
     return functional.mse_loss(predicted, batch["noise"])
 
 
@@ -216,6 +263,15 @@ def test_it_trains_exactly_its_own_names(result: Trained, base: DiffusionModels)
     assert {name.split(".")[0] for name in names} == set(result.strategy.trains)
 
 
+@pytest.mark.parametrize(("name", "hyperparameters", "names"), VARIANTS)
+def test_other_hyperparameters_train_exactly_their_names(
+    base: DiffusionModels, name: str, hyperparameters: dict[str, Any], names: Callable[[DiffusionModels], set[str]]
+) -> None:
+    models = base.fresh()
+    make_strategy(name, hyperparameters).attach(models)
+    assert {path for path, _ in trained_parameters(models)} == names(base)
+
+
 def test_trained_parameters_are_float32_and_all_move(base: DiffusionModels, result: Trained) -> None:
     torch.manual_seed(0)
     start = base.fresh()
@@ -227,7 +283,7 @@ def test_trained_parameters_are_float32_and_all_move(base: DiffusionModels, resu
 
 
 def test_what_is_not_trained_keeps_its_bits(result: Trained, base: DiffusionModels) -> None:
-    ours = EXAMPLES[result.strategy.name].names(base)
+    ours = {name.replace(".base.", ".") for name in EXAMPLES[result.strategy.name].names(base)}
     for component, module in result.models.components().items():
         now = {key.replace(".base.", "."): value for key, value in module.state_dict().items()}
         for key, value in base.component(component).state_dict().items():
@@ -293,9 +349,11 @@ def test_merged_gives_the_same_pixels_in_the_original_structure(result: Trained,
     strategy = load_adapter(models, result.folder / "adapter")
     strategy.merged(models)
     np.testing.assert_allclose(sample(models), result.pixels, atol=1e-4)
-    assert models.unet.state_dict().keys() == base.unet.state_dict().keys()
-    plain_types = {path: type(module) for path, module in base.unet.named_modules()}
-    assert {path: type(module) for path, module in models.unet.named_modules()} == plain_types
+    for component, plain in base.components().items():
+        adapted = models.component(component)
+        assert adapted.state_dict().keys() == plain.state_dict().keys()
+        plain_types = {path: type(module) for path, module in plain.named_modules()}
+        assert {path: type(module) for path, module in adapted.named_modules()} == plain_types
 
 
 def test_loading_gives_back_the_strategy(result: Trained, base: DiffusionModels) -> None:
@@ -316,15 +374,15 @@ def test_an_adapter_of_another_strategy_is_refused(
     result: Trained, every: dict[str, Trained], base: DiffusionModels
 ) -> None:
     other = next(name for name in every if name != result.strategy.name)
-    with pytest.raises(ValueError, match=f"`strategy` must be '{result.strategy.name}', but got '{other}'"):
+    message = f"`strategy` must be '{result.strategy.name}', but got '{other}'"
+    with pytest.raises(ValueError, match=re.escape(message)):
         result.strategy.restore(base.fresh(), every[other].folder / "adapter")
 
 
 def test_only_low_rank_strategies_have_a_low_rank_file(result: Trained, tmp_path: Path) -> None:
     if result.is_low_rank:
         pytest.skip("it has one; the other process loads it")
-    with pytest.raises(
-        ValueError, match=f"`format` diffusers must have a low-rank adapter, but got one by '{result.strategy.name}'"
-    ):
+    message = f"`format` diffusers must have a low-rank adapter, but got one by '{result.strategy.name}'"
+    with pytest.raises(ValueError, match=re.escape(message)):
         to_diffusers(result.models, result.strategy, tmp_path / "lora")
     assert not (tmp_path / "lora").exists()

@@ -20,6 +20,13 @@ def test_without_file_and_overrides_the_preset_is_the_configuration() -> None:
         assert preset.__doc__
 
 
+def test_the_presets_compare_four_strategies_and_the_space_has_more() -> None:
+    assert {preset().strategies for preset in PRESETS.values()} == {("unet", "lora", "dora", "bitfit")}
+    assert load_config("demo", overrides=["strategies=null"]).strategies is None
+    wider = load_config("demo", overrides=["strategies=[difffit, unet+text_encoder]"])
+    assert wider.strategies == ("difffit", "unet+text_encoder")
+
+
 def test_overrides_beat_the_file_and_the_file_beats_the_preset(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text("num_trials: 5\ntraining: {num_epochs: 7, ema_decay: 0.9}\n")

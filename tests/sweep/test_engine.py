@@ -183,7 +183,7 @@ def test_a_sweep_of_failures_ends_with_their_reason(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SEARCH_SPACES, "doomed", doomed)
-    result = sweep_of(tmp_path / "run", 1, "space=doomed", "evaluation.images_per_condition=2")
+    result = sweep_of(tmp_path / "run", 1, "space=doomed", "strategies=[bitfit]", "evaluation.images_per_condition=2")
     assert result.exit_code == 1
     assert "`sweep` must complete at least one trial, but got 1 failures: DivergedError: `loss`" in result.stderr
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")

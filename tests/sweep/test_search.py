@@ -15,14 +15,19 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from analysis.pareto import Objective
-from search_spaces import SEARCH_SPACES
+from search_spaces import SEARCH_SPACES, strategies_of
 from sweep.search import FAILURE, FINAL, REASON, OptunaSearcher
 
 OBJECTIVES = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
+FOUR = ("unet", "lora", "dora", "bitfit")
 
 
-def make_searcher(num_trials: int = 12, seed: int = 0, **options: Any) -> OptunaSearcher:
-    return OptunaSearcher(SEARCH_SPACES["mini"], OBJECTIVES, num_trials=num_trials, seed=seed, **options)
+def make_searcher(
+    num_trials: int = 12, seed: int = 0, strategies: tuple[str, ...] | None = FOUR, **options: Any
+) -> OptunaSearcher:
+    return OptunaSearcher(
+        SEARCH_SPACES["mini"], OBJECTIVES, num_trials=num_trials, seed=seed, strategies=strategies, **options
+    )
 
 
 def good_result(config: dict[str, Any]) -> dict[str, Any]:
@@ -43,8 +48,14 @@ def run_alone(searcher: OptunaSearcher) -> list[dict[str, Any]]:
 
 def test_first_trials_try_every_strategy_once_and_the_number_is_kept() -> None:
     configs = run_alone(make_searcher())
-    assert [config["strategy"]["name"] for config in configs[:4]] == ["unet", "lora", "dora", "bitfit"]
+    assert [config["strategy"]["name"] for config in configs[:4]] == list(FOUR)
     assert len(configs) == 12
+
+
+def test_without_a_choice_the_whole_space_is_searched() -> None:
+    known = strategies_of(SEARCH_SPACES["mini"])
+    configs = run_alone(make_searcher(num_trials=len(known), strategies=None))
+    assert tuple(config["strategy"]["name"] for config in configs) == known
 
 
 def test_same_seed_gives_the_same_suggestions() -> None:

@@ -84,6 +84,28 @@ def test_cached_and_uncached_training_give_the_same_loss(
     assert _run(cached)[0].loss == pytest.approx(_run(uncached)[0].loss, rel=1e-5)
 
 
+@pytest.mark.parametrize("strategy", ["text_encoder", "unet+text_encoder"])
+def test_a_trained_text_encoder_moves_and_its_outputs_are_not_cached(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path, strategy: str
+) -> None:
+    tuning = _tuning(base, dataset, cache, strategy=strategy)
+    assert tuning.feeder.caches_latents and not tuning.feeder.caches_prompts
+    before, (_, after) = dict(base.text_encoder.named_parameters()), _run(tuning)
+    assert not (cache / "prompts").exists()
+    for name, parameter in before.items():
+        assert not torch.equal(after[f"text_encoder.{name}"], parameter), f"{name} did not train"
+    unet_moves = any(name.startswith("unet.") for name in after)
+    assert unet_moves == ("unet" in strategy.split("+"))
+
+
+@pytest.mark.parametrize("strategy", ["text_encoder", "unet+text_encoder"])
+def test_cached_latents_do_not_change_a_trained_text_encoders_loss(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path, strategy: str
+) -> None:
+    cached, uncached = (_run(_tuning(base, dataset, folder, strategy=strategy))[0] for folder in (cache, None))
+    assert cached.loss == pytest.approx(uncached.loss, rel=1e-5)
+
+
 def test_the_same_seed_gives_the_same_bits(base: DiffusionModels, dataset: PreparedDataset, cache: Path) -> None:
     first, second = (_run(_tuning(base, dataset, cache)) for _ in range(2))
     assert first[0].loss == second[0].loss

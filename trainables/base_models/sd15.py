@@ -74,7 +74,7 @@ def sd15_on_meta() -> DiffusionModels:
         unet=unet,
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=_bundled_tokenizer(),
+        tokenizer=bundled_tokenizer(),
         scheduler_config=dict(PNDMScheduler(**NOISE_SCHEDULE).config),
         base=BaseIdentity(name="sd15", source=HUB_IDS["sd15"], weights_hash="none"),
     )
@@ -104,7 +104,7 @@ def write_sd15_layout(
     """
     if width_divisor not in WIDTH_DIVISORS:
         raise ValueError(f"`width_divisor` must be 1, 2, 4 or 8, but got {width_divisor}. Try 8.")
-    tokenizer = tokenizer or _bundled_tokenizer()
+    tokenizer = tokenizer or bundled_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         parts = _random_parts(width_divisor, latent_side, len(tokenizer))
@@ -141,5 +141,6 @@ def _text_encoder(config: dict[str, Any]) -> CLIPTextModel:
     return CLIPTextModel(CLIPTextConfig(**config))
 
 
-def _bundled_tokenizer() -> CLIPTokenizer:
+def bundled_tokenizer() -> CLIPTokenizer:
+    """The mini base's tokenizer, for models that need one but no vocabulary in particular."""
     return CLIPTokenizer.from_pretrained(MINI_FOLDER, subfolder="tokenizer")

@@ -6,18 +6,26 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from trainables.strategies.attention import Attention
 from trainables.strategies.base import Strategy
 from trainables.strategies.bitfit import BitFit
+from trainables.strategies.difffit import DiffFit
 from trainables.strategies.dora import DoRA
+from trainables.strategies.full import FullTextEncoder, FullUNet, FullUNetAndTextEncoder
 from trainables.strategies.lora import LoRA
 from trainables.strategies.naming import unknown_name
-from trainables.strategies.unet import FullUNet
+from trainables.strategies.norm import Norm
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "unet": FullUNet,
+    "text_encoder": FullTextEncoder,
+    "unet+text_encoder": FullUNetAndTextEncoder,
     "lora": LoRA,
     "dora": DoRA,
     "bitfit": BitFit,
+    "norm": Norm,
+    "attention": Attention,
+    "difffit": DiffFit,
 }
 
 __all__ = ["STRATEGIES", "Strategy", "make_strategy"]

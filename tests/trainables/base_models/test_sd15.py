@@ -49,6 +49,13 @@ def test_components_are_as_large_as_published(sd15: DiffusionModels, component: 
         ("lora", {"rank": 3, "targets": "all_linear"}, 426_496 * 3),
         ("dora", {"rank": 8}, 1_594_368 + 99_840),
         ("bitfit", {}, 343_684),
+        ("text_encoder", {}, 123_060_480),
+        ("unet+text_encoder", {}, 859_520_964 + 123_060_480),
+        ("difffit", {}, 581_124),
+        ("difffit", {"attention_gammas": False}, 481_284),
+        ("norm", {}, 200_320),
+        ("attention", {}, 43_962_560),
+        ("attention", {"layers": "all"}, 43_962_560 + 49_574_080),
     ],
 )
 def test_strategies_train_as_many_parameters_as_published(

@@ -1,0 +1,171 @@
+"""`python -m sweep.describe`: what each strategy trains on a base model, and what that costs; no weights needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from sweep.config import unknown_name
+from sweep.export import fail
+
+if TYPE_CHECKING:
+    from trainables.base_models.models import DiffusionModels
+    from trainables.strategies.footprint import Footprint
+
+NAMED_BASES: Final = ("mini", "sd15")
+PLAIN_WIDTH: Final = 130
+MEMORY_NOTE: Final = (
+    "Training memory: float32 weights of U-Net, autoencoder and text encoder, gradients and AdamW's two moments. Not in "
+    "it: activations (they grow with batch and image size), the moving average (training.ema_decay), half-precision "
+    "copies, and what the accelerator's libraries take."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One strategy at the hyperparameters that decide its size; what it costs, or why this base cannot take it."""
+
+    strategy: str
+    chosen: dict[str, Any]
+    footprint: Footprint | None = None
+    problem: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        if self.footprint is None:
+            return {"strategy": self.strategy, "hyperparameters": self.chosen, "problem": self.problem}
+        return self.footprint.as_dict()
+
+
+def choices(rank: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every strategy with each value of the hyperparameters that decide how much it trains.
+
+    Args:
+        rank: of those strategies that have one.
+    """
+    from trainables.strategies import STRATEGIES
+    from trainables.strategies.attention import LAYERS
+    from trainables.strategies.low_rank import TARGETS
+
+    sized: dict[str, tuple[Any, ...]] = {
+        "targets": tuple(TARGETS),
+        "layers": tuple(LAYERS),
+        "attention_gammas": (True, False),
+    }
+    for name, strategy in STRATEGIES.items():
+        own = {field.name for field in fields(strategy)}
+        fixed = {"rank": rank} if "rank" in own else {}
+        varied = [{**fixed, key: value} for key, values in sized.items() if key in own for value in values]
+        for chosen in varied or [fixed]:
+            yield name, chosen
+
+
+def describe(base: DiffusionModels, rank: int) -> list[Entry]:
+    """Every strategy's entry on one base model, in the table's order."""
+    from trainables.strategies import make_strategy
+    from trainables.strategies.footprint import footprint
+
+    entries = []
+    for name, chosen in choices(rank):
+        strategy = make_strategy(name, chosen)
+        try:
+            entries.append(Entry(strategy=name, chosen=chosen, footprint=footprint(base, strategy)))
+        except ValueError as error:
+            entries.append(Entry(strategy=name, chosen=chosen, problem=str(error)))
+    return entries
+
+
+def as_table(entries: list[Entry], title: str) -> Table:
+    """The entries for the terminal."""
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("strategy", no_wrap=True)
+    table.add_column("hyperparameters", no_wrap=True)
+    table.add_column("trains", min_width=30)
+    for name in ("parameters", "adapter", "training memory"):
+        table.add_column(name, justify="right")
+    before = None
+    for entry in entries:
+        again = entry.strategy == before
+        if not again and before is not None:
+            table.add_section()
+        chosen = ", ".join(f"{key.replace('_', ' ')} {str(value).lower()}" for key, value in entry.chosen.items())
+        table.add_row("" if again else entry.strategy, chosen, *_figures(entry, again))
+        before = entry.strategy
+    return table
+
+
+def _figures(entry: Entry, again: bool) -> tuple[str | Text, ...]:
+    found = entry.footprint
+    if found is None:
+        return Text(entry.problem or "", style="red"), "", "", ""
+    summary = "" if again else found.summary
+    return summary, f"{found.trainable_parameters:,}", size(found.adapter_bytes), size(found.training_bytes)
+
+
+def size(num_bytes: int) -> str:
+    """Bytes as one reads them, to three digits or so."""
+    amount = float(num_bytes)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.3g} {unit}" if amount < 1000 else f"{amount:.0f} {unit}"
+        amount /= 1024
+    return f"{amount:.2f} GiB"
+
+
+def expect_base(base: str) -> None:
+    """Refuse what is neither a named base nor a folder, before anything slow is imported.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if base not in NAMED_BASES and not Path(base).expanduser().is_dir():
+        raise ValueError(
+            unknown_name("--base", base, NAMED_BASES) + " Or give a folder of Stable Diffusion 1.5's layout."
+        )
+
+
+def main(
+    base: Annotated[str, typer.Option(help="mini, sd15, or a pipeline folder.", metavar="NAME|DIR")] = "sd15",
+    rank: Annotated[int, typer.Option(min=1, help="Of the low-rank strategies.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Describe every strategy on a base model: what trains, how many parameters, how large. No weights are needed.
+
+    Example: python -m sweep.describe --base sd15 --rank 16
+    """
+    console = Console(highlight=False)
+    try:
+        expect_base(base)
+        with Console(stderr=True).status(f"Counting {base} ..."):
+            from trainables.base_models.shapes import (
+                base_on_meta,
+            )  # torch takes seconds; wrong input is answered before
+            from trainables.strategies.footprint import num_parameters
+
+            models = base_on_meta(base)
+            entries = describe(models, rank)
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    counts = {name: num_parameters(module) for name, module in models.components().items()}
+    if as_json:
+        strategies = [entry.as_dict() for entry in entries]
+        document = {"base": base, "parameters": counts, "strategies": strategies, "memory": MEMORY_NOTE}
+        print(json.dumps(document, indent=2))
+        return
+    console = console if console.is_terminal else Console(width=PLAIN_WIDTH, highlight=False)
+    parts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items())
+    console.print(as_table(entries, f"{base}: {parts} parameters"))
+    console.print(MEMORY_NOTE)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,175 @@
+"""`python -m sweep.describe`: published counts, real adapters' sizes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from sweep import describe
+from trainables.base_models.models import MINI_FOLDER, load_base
+from trainables.strategies import STRATEGIES, make_strategy
+from trainables.strategies.footprint import footprint
+
+LORA, UNET, TEXT_ENCODER, WHOLE = 199_296, 859_520_964, 123_060_480, 1_066_235_307
+PUBLISHED: list[tuple[str, dict[str, Any], int]] = [
+    ("unet", {}, UNET),
+    ("text_encoder", {}, TEXT_ENCODER),
+    ("unet+text_encoder", {}, UNET + TEXT_ENCODER),
+    ("lora", {"targets": "attention"}, 4 * LORA),
+    ("lora", {"targets": "all_linear"}, 4 * 426_496),
+    ("dora", {"targets": "attention"}, 4 * LORA + 99_840),
+    ("bitfit", {}, 343_684),
+    ("norm", {}, 200_320),
+    ("difffit", {"attention_gammas": True}, 581_124),
+    ("difffit", {"attention_gammas": False}, 481_284),
+]
+
+
+def invoke(*options: str) -> Result:
+    app = typer.Typer()
+    app.command()(describe.main)
+    return CliRunner().invoke(app, list(options))
+
+
+@pytest.fixture(scope="module")
+def sd15() -> dict[str, Any]:
+    result = invoke("--base", "sd15", "--rank", "4", "--json")
+    assert result.exit_code == 0, result.output
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The mini base's configurations, without weights."""
+    folder = tmp_path_factory.mktemp("base") / "thin"
+    for part in ("unet", "vae", "text_encoder"):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_bytes((MINI_FOLDER / part / "config.json").read_bytes())
+    return folder
+
+
+def test_parts_are_as_large_as_published(sd15: dict[str, Any]) -> None:
+    assert sd15["parameters"] == {"unet": UNET, "vae": 83_653_863, "text_encoder": TEXT_ENCODER}
+
+
+@pytest.mark.parametrize(("name", "chosen", "count"), PUBLISHED)
+def test_counts_are_the_published_ones(sd15: dict[str, Any], name: str, chosen: dict[str, Any], count: int) -> None:
+    (entry,) = [
+        entry
+        for entry in sd15["strategies"]
+        if entry["strategy"] == name and chosen.items() <= entry["hyperparameters"].items()
+    ]
+    assert entry["trainable_parameters"] == count
+    assert entry["gradient_bytes"] == 4 * count and entry["moment_bytes"] == 8 * count
+    added = 0 if name in ("unet", "text_encoder", "unet+text_encoder", "bitfit", "norm", "difffit") else count
+    assert entry["weight_bytes"] - 4 * (WHOLE + added) == (4 * gammas(chosen) if name == "difffit" else 0)
+    assert entry["training_bytes"] == entry["weight_bytes"] + 12 * count
+
+
+def gammas(chosen: dict[str, Any]) -> int:
+    """One a channel of 16 blocks for three outputs, and for eight projections where they have their own."""
+    channels = 5 * 320 + 5 * 640 + 6 * 1280
+    return channels * (3 + 8 * chosen["attention_gammas"])
+
+
+def test_every_strategy_is_described(sd15: dict[str, Any]) -> None:
+    described = [entry["strategy"] for entry in sd15["strategies"]]
+    assert list(dict.fromkeys(described)) == list(STRATEGIES)
+    assert all(entry["summary"].endswith(".") for entry in sd15["strategies"])
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_adapter_on_disk_has_the_size_that_is_told(name: str, tmp_path: Path) -> None:
+    models, strategy = load_base("mini"), make_strategy(name, {})
+    told = footprint(models, strategy)
+    assert not any(parameter.requires_grad for parameter in models.unet.parameters())
+    strategy.attach(models)
+    strategy.export(models, tmp_path)
+    assert (tmp_path / "adapter.safetensors").stat().st_size == told.adapter_bytes
+
+
+@pytest.mark.parametrize("name", ["unet+text_encoder", "difffit", "dora"])
+def test_training_takes_the_memory_that_is_told_for_weights_gradients_and_moments(name: str) -> None:
+    models, strategy = load_base("mini"), make_strategy(name, {})
+    told = footprint(models, strategy)
+    strategy.attach(models)
+    optimizer = torch.optim.AdamW(strategy.param_groups(models, 1e-3))
+    latents, ids = torch.zeros(1, 4, 8, 8), torch.zeros(1, 77, dtype=torch.long)
+    models.unet(latents, 1, encoder_hidden_states=models.text_encoder(ids)[0]).sample.square().mean().backward()
+    optimizer.step()
+    parameters = [parameter for module in models.components().values() for parameter in module.parameters()]
+    assert told.weight_bytes == sum(parameter.nbytes for parameter in parameters)
+    assert told.gradient_bytes == sum(parameter.grad.nbytes for parameter in parameters if parameter.grad is not None)
+    moments = [state[key] for state in optimizer.state.values() for key in ("exp_avg", "exp_avg_sq")]
+    assert told.moment_bytes == sum(moment.nbytes for moment in moments)
+
+
+def test_a_folder_without_weights_is_described_as_the_base_that_it_configures(copied: Path) -> None:
+    mini, folder = (json.loads(invoke("--base", base, "--json").stdout) for base in ("mini", str(copied)))
+    assert mini["strategies"] == folder["strategies"]
+
+
+def test_the_table_says_what_trains_and_what_is_not_counted() -> None:
+    result = invoke("--base", "mini")
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    for expected in (*STRATEGIES, "targets all_linear", "layers cross", "KiB", "Not in it: activations"):
+        assert expected in text
+
+
+def test_a_base_that_a_strategy_cannot_take_is_described_by_the_others(copied: Path) -> None:
+    file = copied / "unet" / "config.json"
+    before = file.read_text()
+    blocks = {"down_block_types": ["DownBlock2D"] * 3, "up_block_types": ["UpBlock2D"] * 3, "mid_block_type": None}
+    file.write_text(json.dumps(json.loads(before) | blocks))
+    described = json.loads(invoke("--base", str(copied), "--json").stdout)["strategies"]
+    table = invoke("--base", str(copied)).stdout
+    file.write_text(before)
+    problems = {entry["strategy"]: entry["problem"] for entry in described if "problem" in entry}
+    assert problems.keys() == {"attention", "difffit", "lora", "dora"}
+    assert "`attention` must match at least one parameter" in problems["attention"]
+    assert "`attention` must match" in table
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        (
+            "sd51",
+            "`--base` must be a known name, but got 'sd51'. Did you mean 'sd15'? Valid: mini, sd15. Or give a folder",
+        ),
+        (
+            "nowhere/at/all",
+            "`--base` must be a known name, but got 'nowhere/at/all'. Choose one of: mini, sd15. Or give",
+        ),
+    ],
+)
+def test_an_unknown_base_is_answered(base: str, message: str) -> None:
+    result = invoke("--base", base)
+    assert result.exit_code == 1
+    assert message in " ".join(result.stderr.split())
+
+
+def test_a_folder_that_is_no_base_is_answered(copied: Path, tmp_path: Path) -> None:
+    result = invoke("--base", str(tmp_path))
+    assert result.exit_code == 1
+    assert "`base` must be a folder with unet/, vae/ and text_encoder/" in result.stderr
+    file = copied / "vae" / "config.json"
+    before = file.read_text()
+    file.write_text("{")
+    result = invoke("--base", str(copied))
+    file.write_text(before)
+    assert result.exit_code == 1
+    assert "`base` must hold the configurations of Stable Diffusion 1.5's classes" in result.stderr
+
+
+def test_a_rank_below_one_is_refused() -> None:
+    assert invoke("--rank", "0").exit_code == 2

@@ -1,0 +1,88 @@
+"""What a strategy costs before it has run: parameters, adapter, training memory."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from trainables.base_models.models import DiffusionModels
+from trainables.strategies.base import Strategy, num_trainable_parameters, trained_parameters
+
+BYTES = 4
+"""Weights, gradients and moments are float32 in training, whatever precision the forward pass has."""
+LENGTH_FIELD = ALIGNMENT = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """A strategy's size on one base model.
+
+    Attributes:
+        trains: the parts of the base with trained parameters.
+        summary: what trains, in words.
+        adapter_bytes: size of the adapter's safetensors file.
+        weight_bytes: of all parts of the base, with what the strategy adds.
+        gradient_bytes: of the trained parameters.
+        moment_bytes: AdamW's two moments of the trained parameters.
+    """
+
+    strategy: str
+    hyperparameters: dict[str, Any]
+    trains: tuple[str, ...]
+    summary: str
+    trainable_parameters: int
+    adapter_bytes: int
+    weight_bytes: int
+    gradient_bytes: int
+    moment_bytes: int
+
+    @property
+    def training_bytes(self) -> int:
+        """Weights, gradients and moments; activations and the moving average of the weights come on top."""
+        return self.weight_bytes + self.gradient_bytes + self.moment_bytes
+
+    def as_dict(self) -> dict[str, Any]:
+        """All figures as a plain dictionary."""
+        return asdict(self) | {"training_bytes": self.training_bytes}
+
+
+def footprint(base: DiffusionModels, strategy: Strategy) -> Footprint:
+    """A strategy's size on a base model, which may be on the meta device and is left as it is.
+
+    Raises:
+        ValueError: the base has nothing that the strategy could train.
+    """
+    models = base.fresh()
+    strategy.attach(models)
+    trainable = num_trainable_parameters(models)
+    return Footprint(
+        strategy=strategy.name,
+        hyperparameters=asdict(strategy),
+        trains=strategy.trains,
+        summary=(inspect.getdoc(type(strategy)) or "").partition("\n")[0],
+        trainable_parameters=trainable,
+        adapter_bytes=adapter_bytes(models),
+        weight_bytes=BYTES * sum(num_parameters(module) for module in models.components().values()),
+        gradient_bytes=BYTES * trainable,
+        moment_bytes=2 * BYTES * trainable,
+    )
+
+
+def num_parameters(module: nn.Module) -> int:
+    """How many numbers a module holds as parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def adapter_bytes(models: DiffusionModels) -> int:
+    """Size of the safetensors file that `export` would write: a length, a JSON header padded with spaces, the tensors."""
+    header: dict[str, Any] = {}
+    end = 0
+    for name, parameter in sorted(trained_parameters(models)):
+        start, end = end, end + BYTES * parameter.numel()
+        header[name] = {"dtype": "F32", "shape": list(parameter.shape), "data_offsets": [start, end]}
+    length = len(json.dumps(header, separators=(",", ":")))
+    return LENGTH_FIELD + length + -length % ALIGNMENT + end

@@ -1,0 +1,30 @@
+"""Norm tuning: only the scales and shifts of the normalisation layers train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from trainables.base_models.models import DiffusionModels
+from trainables.strategies.base import Strategy
+
+NORM_LAYERS = (nn.GroupNorm, nn.LayerNorm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm(Strategy):
+    """Scale and shift of every normalisation layer of the U-Net; nothing is added.
+
+    Source: Frankle et al. 2021, "Training BatchNorm and Only BatchNorm"; Basu et al. 2024, "Strong Baselines for
+    Parameter Efficient Few-Shot Fine-tuning" (LayerNorm).
+    """
+
+    name: ClassVar[str] = "norm"
+
+    def inject(self, models: DiffusionModels) -> None:
+        """Let the norms' parameters train."""
+        for module in models.unet.modules():
+            if isinstance(module, NORM_LAYERS):
+                module.requires_grad_(True)

@@ -25,7 +25,7 @@ from trainables.datasets.captions import caption
 from trainables.datasets.store import PreparedDataset
 from trainables.sampling import generate
 from trainables.sheets import labelled_sheet
-from trainables.strategies.base import ADAPTER_WEIGHTS
+from trainables.strategies.base import ADAPTER_CARD, ADAPTER_WEIGHTS
 
 SHEET_COLUMNS = 8
 MAX_DEATHS = 3
@@ -154,8 +154,11 @@ class AdapterScorer:
     def _weights_digest(self, adapter: Path | None) -> str:
         if adapter is None:
             return self.base.base.weights_hash
-        with (adapter / ADAPTER_WEIGHTS).open("rb") as stream:
-            return f"{self.base.base.weights_hash}-{hashlib.file_digest(stream, 'sha256').hexdigest()[:16]}"
+        digest = hashlib.sha256()
+        for name in (ADAPTER_CARD, ADAPTER_WEIGHTS):  # the card holds what acts beside the weights, such as alpha
+            with (adapter / name).open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return f"{self.base.base.weights_hash}-{digest.hexdigest()[:16]}"
 
     def _sampling_digest(self) -> str:
         return f"{self.spec.config.num_steps}steps-guidance{self.spec.config.guidance_scale:g}"

@@ -168,3 +168,17 @@ def test_an_actor_that_dies_is_succeeded_and_its_score_is_not_lost(ray_alone: No
     score = evaluator.score_base(spec.cache_folder)
     ray.kill(evaluator.actors[0], no_restart=False)
     assert ray.get(score, timeout=300).keys() >= {"fid_mini", "vendi_mini"}
+
+
+def test_an_adapter_that_differs_by_its_card_alone_is_scored_anew(spec: EvaluationSpec, tmp_path: Path) -> None:
+    scorer, scores = AdapterScorer(spec), []
+    for alpha in (2.0, 64.0):
+        models, strategy = load_base("mini"), make_strategy("lora", {"rank": 2, "alpha": alpha})
+        torch.manual_seed(0)
+        strategy.attach(models)
+        with torch.no_grad():
+            for _, parameter in trained_parameters(models):
+                parameter.copy_(0.1 * torch.randn_like(parameter))
+        strategy.export(models, tmp_path / f"{alpha}")
+        scores.append(scorer.score(tmp_path / f"{alpha}", tmp_path / "samples.png")["fid_mini"])
+    assert scores[0] != scores[1]

@@ -30,33 +30,36 @@ BATCH_SIZES: Final = (4, 8, 16)
 
 
 def core(trial: Trial, strategies: Sequence[str] = STRATEGIES) -> dict[str, Any]:
-    """Suggest a strategy with its hyperparameters, a learning rate and a batch size, for Stable Diffusion 1.5.
-
-    Args:
-        trial: Optuna's record of the trial.
-        strategies: Names to choose from.
-
-    Returns:
-        `{"strategy": {"name": ..., <its fields>}, "lr": ..., "batch_size": images per worker and step}`.
-    """
-    choice = suggest_strategy(trial, strategies, LEARNING_RATES)
-    return {**choice, "batch_size": trial.suggest_categorical("batch_size", BATCH_SIZES)}
+    """Suggest a strategy with its hyperparameters, a learning rate and a batch size, for Stable Diffusion 1.5. See `suggest_choice`."""
+    return suggest_choice(trial, strategies, learning_rates=LEARNING_RATES, batch_sizes=BATCH_SIZES)
 
 
-def suggest_strategy(
-    trial: Trial, strategies: Sequence[str], learning_rates: Mapping[str, tuple[float, float]]
+def suggest_choice(
+    trial: Trial,
+    strategies: Sequence[str],
+    *,
+    learning_rates: Mapping[str, tuple[float, float]],
+    batch_sizes: Sequence[int],
 ) -> dict[str, Any]:
-    """Suggest a strategy, its own hyperparameters and its learning rate.
+    """Suggest a strategy, its own hyperparameters, its learning rate and a batch size.
 
     Args:
         trial: Optuna's record of the trial.
         strategies: Names to choose from.
         learning_rates: Lowest and highest learning rate of each strategy.
+        batch_sizes: Images of one optimiser step over all workers, to choose from.
+
+    Returns:
+        `{"strategy": {"name": ..., <its fields>}, "lr": ..., "batch_size": ...}`.
     """
     name = trial.suggest_categorical("strategy", tuple(strategies))
     own = OWN[name](trial, name) if name in OWN else {}
     low, high = learning_rates[name]
-    return {"strategy": {"name": name, **own}, "lr": trial.suggest_float(f"{name}/lr", low, high, log=True)}
+    return {
+        "strategy": {"name": name, **own},
+        "lr": trial.suggest_float(f"{name}/lr", low, high, log=True),
+        "batch_size": trial.suggest_categorical("batch_size", tuple(batch_sizes)),
+    }
 
 
 def _suggest_low_rank(trial: Trial, name: str) -> dict[str, Any]:

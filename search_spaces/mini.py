@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from optuna import Trial
 
-from search_spaces.core import STRATEGIES, suggest_strategy
+from search_spaces.core import STRATEGIES, suggest_choice
 
 LEARNING_RATES: Final = {
     "unet": (1e-4, 2e-3),
@@ -25,14 +25,5 @@ BATCH_SIZES: Final = (16, 32)
 
 
 def mini(trial: Trial, strategies: Sequence[str] = STRATEGIES) -> dict[str, Any]:
-    """Suggest a strategy with its hyperparameters, a learning rate and a batch size, for the bundled mini base.
-
-    Args:
-        trial: Optuna's record of the trial.
-        strategies: Names to choose from.
-
-    Returns:
-        `{"strategy": {"name": ..., <its fields>}, "lr": ..., "batch_size": images per worker and step}`.
-    """
-    choice = suggest_strategy(trial, strategies, LEARNING_RATES)
-    return {**choice, "batch_size": trial.suggest_categorical("batch_size", BATCH_SIZES)}
+    """Suggest a strategy with its hyperparameters, a learning rate and a batch size, for the bundled mini base. See `suggest_choice`."""
+    return suggest_choice(trial, strategies, learning_rates=LEARNING_RATES, batch_sizes=BATCH_SIZES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -120,14 +119,8 @@ def test_save_and_restore_go_on_with_the_same_study(tmp_path: Path) -> None:
     second.restore(str(tmp_path / "state.pkl"))
     second.on_trial_complete("open", good_result(open_config))
     assert second.record("open").values == list(good_result(open_config).values())[:2]
-    assert second.suggest("next") is not None
-
-
-def test_asking_costs_milliseconds() -> None:
-    searcher = make_searcher(num_trials=40)
-    start = time.perf_counter()
-    run_alone(searcher)
-    assert (time.perf_counter() - start) / 40 < 0.2
+    assert isinstance(second.suggest("next"), dict)
+    assert second.record("next").number == 6
 
 
 def make_misbehaving() -> Callable[[dict[str, Any]], None]:

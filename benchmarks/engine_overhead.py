@@ -153,9 +153,7 @@ def measure(folder: Path, num_trials: int, num_plain_trials: int) -> Overhead:
     """Run both sweeps, one after the other."""
     dataset = write_dataset(FewFilms(), folder / "dataset").folder
     training = TrainingConfig(num_epochs=1, mixed_precision="no")
-    context = SweepContext(
-        base="mini", dataset=dataset, out=folder, seed=0, training=training, compute=ComputeConfig()
-    )
+    context = SweepContext(base="mini", dataset=dataset, out=folder, seed=0, training=training, compute=ComputeConfig())
     started_s = time.perf_counter()
     with ray_runtime(context.compute):
         ray_start_s = time.perf_counter() - started_s

@@ -8,11 +8,14 @@ from typing import Any, Final
 from optuna import Trial
 
 STRATEGIES: Final = (
-    "unet", "lora", "dora", "bitfit", "norm", "attention", "difffit", "text_encoder", "unet+text_encoder",
+    "unet", "lora", "dora", "bitfit", "norm", "attention", "difffit", "delta_full", "text_encoder", "vae",
+    "unet+text_encoder", "unet+vae", "vae+text_encoder", "all", "lora+text_encoder",
 )  # fmt: skip
+COMBINATIONS: Final = {"all": ("unet", "vae", "text_encoder")}
+"""Parts of combinations whose names do not spell them."""
 RANKS: Final = (2, 4, 8, 16, 32)
 ALPHA_RATIOS: Final = (1.0, 2.0, 4.0)
-TEXT_ENCODER_LR_RATIOS: Final = (0.03, 0.1, 0.3, 1.0)
+LR_RATIOS: Final = (0.03, 0.1, 0.3, 1.0)
 LEARNING_RATES: Final = {
     "unet": (2e-6, 1e-4),
     "lora": (2e-5, 2e-3),
@@ -21,11 +24,18 @@ LEARNING_RATES: Final = {
     "norm": (5e-5, 5e-3),
     "attention": (5e-6, 5e-4),
     "difffit": (1e-4, 1e-2),
+    "delta_full": (2e-6, 1e-4),
     "text_encoder": (1e-6, 5e-5),
+    "vae": (1e-6, 5e-5),
     "unet+text_encoder": (2e-6, 1e-4),
+    "unet+vae": (2e-6, 1e-4),
+    "vae+text_encoder": (1e-5, 5e-4),
+    "all": (2e-6, 1e-4),
+    "lora+text_encoder": (2e-5, 1e-3),
 }
-"""Log-uniform ranges about the published values: 1e-5 for the whole U-Net, alone or with the text encoder, 5e-6 for the
-text encoder alone, 1e-4 for LoRA, DoRA and BitFit, 1e-3 for DiffFit. Norms are taken like biases, attention between."""
+"""Log-uniform ranges about the published values: 1e-5 for the whole U-Net, alone or with others, 5e-6 for the text encoder
+alone, 1e-6 for the autoencoder, 1e-4 for LoRA, DoRA and BitFit, 1e-3 for DiffFit. Norms are taken like biases, attention
+between. Parts of a combination have a share of it."""
 BATCH_SIZES: Final = (4, 8, 16)
 
 
@@ -53,33 +63,41 @@ def suggest_choice(
         `{"strategy": {"name": ..., <its fields>}, "lr": ..., "batch_size": ...}`.
     """
     name = trial.suggest_categorical("strategy", tuple(strategies))
-    own = OWN[name](trial, name) if name in OWN else {}
     low, high = learning_rates[name]
     return {
-        "strategy": {"name": name, **own},
+        "strategy": {"name": name, **_suggest_own(trial, name)},
         "lr": trial.suggest_float(f"{name}/lr", low, high, log=True),
         "batch_size": trial.suggest_categorical("batch_size", tuple(batch_sizes)),
     }
 
 
-def _suggest_low_rank(trial: Trial, name: str) -> dict[str, Any]:
+def _suggest_own(trial: Trial, name: str) -> dict[str, Any]:
+    """A strategy's own hyperparameters; of a combination those of its parts and how their learning rates compare."""
+    first, *others = COMBINATIONS.get(name, tuple(name.split("+")))
+    if not others:
+        return OWN[name](trial, name) if name in OWN else {}
+    found: dict[str, Any] = {}
+    for part in (first, *others):
+        own = OWN[part](trial, f"{name}/{part}") if part in OWN else {}
+        found |= {f"{part}.{field}": value for field, value in own.items()}
+    for part in others:
+        found[f"{part}.lr_ratio"] = trial.suggest_categorical(f"{name}/{part}.lr_ratio", LR_RATIOS)
+    return found
+
+
+def _suggest_low_rank(trial: Trial, prefix: str) -> dict[str, Any]:
     # Alpha as a multiple of the rank: what acts on the weights is the scale alpha / rank.
-    rank = trial.suggest_categorical(f"{name}/rank", RANKS)
-    ratio = trial.suggest_categorical(f"{name}/alpha_ratio", ALPHA_RATIOS)
+    rank = trial.suggest_categorical(f"{prefix}/rank", RANKS)
+    ratio = trial.suggest_categorical(f"{prefix}/alpha_ratio", ALPHA_RATIOS)
     return {"rank": rank, "alpha": round(rank * ratio)}
 
 
-def _suggest_layers(trial: Trial, name: str) -> dict[str, Any]:
-    return {"layers": trial.suggest_categorical(f"{name}/layers", ("cross", "all"))}
+def _suggest_layers(trial: Trial, prefix: str) -> dict[str, Any]:
+    return {"layers": trial.suggest_categorical(f"{prefix}/layers", ("cross", "all"))}
 
 
-def _suggest_gammas(trial: Trial, name: str) -> dict[str, Any]:
-    return {"attention_gammas": trial.suggest_categorical(f"{name}/attention_gammas", (True, False))}
-
-
-def _suggest_lr_ratio(trial: Trial, name: str) -> dict[str, Any]:
-    ratio = trial.suggest_categorical(f"{name}/text_encoder_lr_ratio", TEXT_ENCODER_LR_RATIOS)
-    return {"text_encoder_lr_ratio": ratio}
+def _suggest_gammas(trial: Trial, prefix: str) -> dict[str, Any]:
+    return {"attention_gammas": trial.suggest_categorical(f"{prefix}/attention_gammas", (True, False))}
 
 
 OWN: Final[dict[str, Callable[[Trial, str], dict[str, Any]]]] = {
@@ -87,6 +105,5 @@ OWN: Final[dict[str, Callable[[Trial, str], dict[str, Any]]]] = {
     "dora": _suggest_low_rank,
     "attention": _suggest_layers,
     "difffit": _suggest_gammas,
-    "unet+text_encoder": _suggest_lr_ratio,
 }
 """What strategies have besides a learning rate."""

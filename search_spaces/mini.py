@@ -17,8 +17,14 @@ LEARNING_RATES: Final = {
     "norm": (5e-4, 2e-2),
     "attention": (2e-4, 5e-3),
     "difffit": (5e-4, 2e-2),
+    "delta_full": (1e-4, 2e-3),
     "text_encoder": (1e-4, 5e-3),
+    "vae": (1e-5, 1e-3),
     "unet+text_encoder": (1e-4, 2e-3),
+    "unet+vae": (1e-4, 2e-3),
+    "vae+text_encoder": (1e-4, 5e-3),
+    "all": (1e-4, 2e-3),
+    "lora+text_encoder": (5e-4, 1e-2),
 }
 """Log-uniform ranges. A model three hundred times smaller than Stable Diffusion's bears far larger steps."""
 BATCH_SIZES: Final = (16, 32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -52,18 +52,19 @@ def choices(rank: int) -> Iterator[tuple[str, dict[str, Any]]]:
     Args:
         rank: of those strategies that have one.
     """
-    from trainables.strategies import STRATEGIES
+    from trainables.strategies import COMBINATIONS, STRATEGIES, hyperparameters_of
     from trainables.strategies.attention import LAYERS
     from trainables.strategies.low_rank import TARGETS
 
     sized: dict[str, tuple[Any, ...]] = {
         "targets": tuple(TARGETS),
+        "components": ("unet+text_encoder",),
         "layers": tuple(LAYERS),
         "attention_gammas": (True, False),
     }
-    for name, strategy in STRATEGIES.items():
-        own = {field.name for field in fields(strategy)}
-        fixed = {"rank": rank} if "rank" in own else {}
+    for name in (*STRATEGIES, *COMBINATIONS):
+        own = hyperparameters_of(name)
+        fixed = {key: rank for key in own if key.rpartition(".")[2] == "rank"}
         varied = [{**fixed, key: value} for key, values in sized.items() if key in own for value in values]
         for chosen in varied or [fixed]:
             yield name, chosen

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from trainables.base_models.models import DiffusionModels
 from trainables.sampling import noise_scheduler_of, pipeline_of
 from trainables.strategies import Strategy, make_strategy
 from trainables.strategies.base import read_card
-from trainables.strategies.low_rank import LowRankLinear, low_rank_layers, peft_tensors
+from trainables.strategies.low_rank import LowRankLayer, low_rank_layers
 from trainables.strategies.naming import expect
 
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 LORA_METADATA_KEY = "lora_adapter_metadata"
+LORA_COMPONENTS = ("unet", "text_encoder")
+"""What `load_lora_weights` adapts."""
 
 
 def load_adapter(models: DiffusionModels, folder: Path) -> Strategy:
@@ -46,22 +50,31 @@ def to_diffusers(models: DiffusionModels, strategy: Strategy, folder: Path) -> N
         folder: Where to write; made if need be.
 
     Raises:
-        ValueError: the strategy has no low-rank layers.
+        ValueError: the strategy trains something else than low-rank layers.
     """
-    layers = dict(low_rank_layers(models.unet))
+    layers = {name: found for name in LORA_COMPONENTS if (found := dict(low_rank_layers(models.component(name))))}
+    inside = tuple(f"{name}.{path}." for name, found in layers.items() for path in found)
     expect(
-        bool(layers),
+        all(path.startswith(inside) for path in strategy.tensors(models)),
         "`format` diffusers must have a low-rank adapter",
         f"one by {strategy.name!r}",
         "Export it as a pipeline, which every strategy can be.",
     )
-    tensors = {
-        f"unet.{path}.{name}": tensor for path, layer in layers.items() for name, tensor in peft_tensors(layer).items()
-    }
-    metadata = {f"unet.{key}": value for key, value in _lora_config(layers).items()}
+    tensors: dict[str, Tensor] = {}
+    metadata: dict[str, Any] = {}
+    for name, found in layers.items():
+        active = {path: layer for path, layer in found.items() if len(layer.factors()[0])}
+        tensors |= {f"{name}.{key}": tensor for key, tensor in _lora_tensors(active)}
+        metadata |= {f"{name}.{key}": value for key, value in _lora_config(active).items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / LORA_WEIGHTS, metadata={"format": "pt", LORA_METADATA_KEY: json.dumps(metadata)})
     noise_scheduler_of(models.scheduler_config).save_pretrained(folder / "scheduler")
+
+
+def _lora_tensors(layers: dict[str, LowRankLayer]) -> Iterator[tuple[str, Tensor]]:
+    for path, layer in layers.items():
+        for name, tensor in layer.peft_tensors().items():
+            yield f"{path}.{name}", tensor.detach().cpu().contiguous()
 
 
 def to_pipeline(models: DiffusionModels, strategy: Strategy, folder: Path) -> None:
@@ -79,15 +92,16 @@ def to_pipeline(models: DiffusionModels, strategy: Strategy, folder: Path) -> No
     pipeline_of(plain).save_pretrained(folder, safe_serialization=True)
 
 
-def _lora_config(layers: dict[str, LowRankLinear]) -> dict[str, Any]:
+def _lora_config(layers: dict[str, LowRankLayer]) -> dict[str, Any]:
     """What diffusers hands to PEFT's LoraConfig; ranks and alphas by layer, so that layers may differ."""
-    tensors = [peft_tensors(layer) for layer in layers.values()]
-    first = next(iter(layers.values()))
+    ranks = {path: len(layer.factors()[0]) for path, layer in layers.items()}
+    alphas = {path: layer.scale * ranks[path] for path, layer in layers.items()}
+    rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
     return {
-        "r": first.rank,
-        "lora_alpha": first.alpha,
-        "rank_pattern": {f"^{path}": layer.rank for path, layer in layers.items() if layer.rank != first.rank},
-        "alpha_pattern": {f"^{path}": layer.alpha for path, layer in layers.items() if layer.alpha != first.alpha},
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {f"^{path}": own for path, own in ranks.items() if own != rank},
+        "alpha_pattern": {f"^{path}": own for path, own in alphas.items() if own != alpha},
         "target_modules": sorted(layers),
-        "use_dora": any("lora_magnitude_vector" in named for named in tensors),
+        "use_dora": any("lora_magnitude_vector" in layer.peft_tensors() for layer in layers.values()),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainables.base_models.models import DiffusionModels
+from trainables.base_models.models import DiffusionModels, text_states
 from trainables.datasets.store import PreparedSplit, TensorCache
 from trainables.loss import sample_latents
 
+CACHED = {"vae": "moments", "text_encoder": "states"}
+"""What is kept of a frozen part's outputs."""
 ENCODE_BATCH = 64
 ENCODE_PIXELS = 8 * 512**2
 """In one batch: SD 1.5's encoder holds about 2 KiB for each."""
@@ -30,7 +32,7 @@ def to_pixels(images: NDArray[np.uint8]) -> Tensor:
 def tokenize(models: DiffusionModels, prompts: Sequence[str]) -> Tensor:
     """Token ids `int64[n, t]`, padded and cut at the tokenizer's length."""
     encoded = models.tokenizer(
-        list(prompts),
+        [models.spelled(prompt) for prompt in prompts],
         padding="max_length",
         truncation=True,
         max_length=models.tokenizer.model_max_length,
@@ -70,7 +72,10 @@ def encode_prompts(models: DiffusionModels, prompts: Sequence[str]) -> NDArray[n
     device = models.text_encoder.device
     starts = range(0, len(prompts), ENCODE_BATCH)
     parts = [
-        models.text_encoder(tokenize(models, prompts[i : i + ENCODE_BATCH]).to(device))[0].float().cpu().numpy()
+        text_states(models.text_encoder, tokenize(models, prompts[i : i + ENCODE_BATCH]).to(device))
+        .float()
+        .cpu()
+        .numpy()
         for i in starts
     ]
     return np.concatenate(parts)
@@ -81,6 +86,9 @@ class BatchFeeder:
     """Gives training batches of one split for one base model.
 
     Args:
+        models: for tokenizer and configurations; a part whose outputs are cached need not have its weights.
+        load: gives models in which the named part has its weights; called only where a cache is still empty; by
+            default `models` are taken.
         data_key: names the images and captions, so that a cache never serves others.
         cache_folder: where moments and prompt states are kept, shared by all trials; None computes them at every step.
         trained: components that the strategy trains; their outputs are never cached.
@@ -93,6 +101,7 @@ class BatchFeeder:
     trained: Sequence[str]
     cache_folder: Path | None
     caption_dropout: float
+    load: Callable[[str], DiffusionModels] | None = None
 
     def __post_init__(self) -> None:
         distinct = sorted({"", *self.data.prompts})
@@ -113,24 +122,21 @@ class BatchFeeder:
         """Whether the text encoder is out of the training loop."""
         return self._states is not None
 
-    def _key(self) -> str:
-        return f"{self.data_key}-{self.models.base.weights_hash}"
-
     def _cached_moments(self) -> NDArray[np.float32] | None:
-        if self.cache_folder is None or "vae" in self.trained:
-            return None
-        cache = TensorCache(self.cache_folder)
-        return cache.get_or_create(self._key(), "moments", lambda: {"moments": encode_images(self.models, self.data)})[
-            "moments"
-        ]
+        return self._cached("vae", self.models.base.weights_hash, lambda models: encode_images(models, self.data))
 
     def _cached_states(self, prompts: Sequence[str]) -> NDArray[np.float32] | None:
-        if self.cache_folder is None or "text_encoder" in self.trained:
+        return self._cached("text_encoder", self.models.text_hash, lambda models: encode_prompts(models, prompts))
+
+    def _cached(
+        self, part: str, weights_hash: str, encode: Callable[[DiffusionModels], NDArray[np.float32]]
+    ) -> NDArray[np.float32] | None:
+        """A frozen part's outputs for the whole split, or nothing where they are computed at every step."""
+        if self.cache_folder is None or part in self.trained:
             return None
-        cache = TensorCache(self.cache_folder)
-        return cache.get_or_create(self._key(), "prompts", lambda: {"states": encode_prompts(self.models, prompts)})[
-            "states"
-        ]
+        cache, key = TensorCache(self.cache_folder), f"{self.data_key}-{weights_hash}"
+        what, load = CACHED[part], self.load or (lambda _: self.models)
+        return cache.get_or_create(key, what, lambda: {what: encode(load(part))})[what]
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
         """The tensors of one batch; the generator draws latents, noise, timesteps and caption dropout in that order."""

@@ -1,8 +1,8 @@
-"""The denoising loss that every strategy minimises."""
+"""The loss that strategies minimise: denoising, and what some add to it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from diffusers import DDPMScheduler
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
-from trainables.base_models.models import DiffusionModels
+from trainables.base_models.models import DiffusionModels, text_states
 
 PREDICTIONS = ("epsilon", "v_prediction")
 
@@ -34,19 +34,30 @@ def training_noise_scheduler(scheduler_config: Mapping[str, Any]) -> DDPMSchedul
 
 
 class DenoisingLoss(nn.Module):
-    """Weighted mean squared error of the predicted noise (or velocity) over a batch.
+    """Weighted mean squared error of the predicted noise (or velocity) over a batch, and what a strategy adds to it.
 
     Args:
         models: the U-Net and, where prompts come as token ids, the text encoder are trained through this module.
         min_snr_gamma: weight each timestep by min(SNR, gamma) / SNR, for a velocity by min(SNR, gamma) / (SNR + 1)
             (Hang et al. 2023, section 3.4); None: all alike.
+        reconstruction_weight: adds that many times the mean squared error of what is decoded from the drawn latents,
+            against the films in -1 to 1; batches then come with `pixels`.
+        penalty: gives what the strategy adds to the loss of each batch, or None.
 
     Raises:
         ValueError: the base model predicts neither noise nor velocity.
     """
 
-    def __init__(self, models: DiffusionModels, *, min_snr_gamma: float | None = None) -> None:
+    def __init__(
+        self,
+        models: DiffusionModels,
+        *,
+        min_snr_gamma: float | None = None,
+        reconstruction_weight: float = 0.0,
+        penalty: Callable[[], Tensor | None] = lambda: None,
+    ) -> None:
         super().__init__()
+        self.reconstruction_weight, self.penalty = reconstruction_weight, penalty
         self.unet, self.text_encoder, self.vae = models.unet, models.text_encoder, models.vae
         self.noise_scheduler = training_noise_scheduler(models.scheduler_config)
         self.min_snr_gamma = min_snr_gamma
@@ -67,13 +78,27 @@ class DenoisingLoss(nn.Module):
             A scalar, lower is better.
         """
         latents = batch["latents"] if "latents" in batch else self._encode(batch)
+        loss = self._denoising(latents, batch)
+        if self.reconstruction_weight:
+            loss = loss + self.reconstruction_weight * self._reconstruction(latents, batch["pixels"])
+        penalty = self.penalty()
+        return loss if penalty is None else loss + penalty
+
+    def _denoising(self, latents: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         noise, timesteps = batch["noise"], batch["timesteps"]
-        states = batch["prompt_states"] if "prompt_states" in batch else self.text_encoder(batch["token_ids"])[0]
+        states = (
+            batch["prompt_states"] if "prompt_states" in batch else text_states(self.text_encoder, batch["token_ids"])
+        )
         noisy = self.noise_scheduler.add_noise(latents, noise, timesteps)
         predicted = self.unet(noisy, timesteps, encoder_hidden_states=states).sample
         errors = (predicted.float() - self._target(latents, noise, timesteps).float()).square().mean(dim=(1, 2, 3))
         loss: Tensor = (errors * self._weights(timesteps)).mean()
         return loss
+
+    def _reconstruction(self, latents: Tensor, pixels: Tensor) -> Tensor:
+        decoded = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        error: Tensor = (decoded.float() - pixels).square().mean()
+        return error
 
     def _encode(self, batch: Mapping[str, Tensor]) -> Tensor:
         moments = self.vae.encode(batch["pixels"]).latent_dist.parameters

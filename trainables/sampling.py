@@ -111,7 +111,7 @@ def generate(
     side = models.resolution_px
     images = np.empty((len(prompts), side, side, 3), np.float32 if as_float else np.uint8)
     with evaluating(models), torch.inference_mode():
-        embeddings = _encode(pipeline, ["", *prompts] if guidance_scale > 1 else prompts, batch_size)
+        embeddings = _encode(pipeline, models, ["", *prompts] if guidance_scale > 1 else prompts, batch_size)
         for start in range(0, len(prompts), batch_size):
             chosen = slice(start, start + batch_size)
             inputs = _inputs(embeddings, prompts[chosen], seeds[chosen])
@@ -162,14 +162,17 @@ def _finite(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return images
 
 
-def _encode(pipeline: StableDiffusionPipeline, prompts: Sequence[str], batch_size: int) -> Embeddings:
+def _encode(
+    pipeline: StableDiffusionPipeline, models: DiffusionModels, prompts: Sequence[str], batch_size: int
+) -> Embeddings:
     """Each distinct prompt's embedding, [tokens, width]."""
     distinct = list(dict.fromkeys(prompts))
     embeddings: Embeddings = {}
     for start in range(0, len(distinct), batch_size):
         texts = distinct[start : start + batch_size]
+        spelled = [models.spelled(text) for text in texts]
         encoded, _ = pipeline.encode_prompt(
-            texts, pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+            spelled, pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         embeddings.update(zip(texts, encoded, strict=True))
     return embeddings

@@ -21,9 +21,10 @@ from torch import Tensor
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share, micro_batches
 from trainables.feeding import BatchFeeder
+from trainables.growth import adopt, adopt_average
 from trainables.loss import DenoisingLoss
 from trainables.settings import TrainingConfig
-from trainables.strategies.base import Strategy, num_trainable_parameters, trained_parameters
+from trainables.strategies.base import Change, Strategy, TrainingStep, trained_parameters
 
 CHECK_EVERY_STEPS = 16
 
@@ -122,6 +123,8 @@ class FineTuning:
         self.config, self.accelerator = config, accelerator
         self.num_steps = plan.steps_per_epoch * config.num_epochs
         self.step = 0
+        self.rank_history: list[dict[str, Any]] = []
+        """The low-rank layers' ranks after each step that changed one."""
         self._parameters = [parameter for _, parameter in trained_parameters(models)]
         optimizer = torch.optim.AdamW(strategy.param_groups(models, lr), lr=lr, weight_decay=config.weight_decay)
         warmup_steps = int(config.warmup_fraction * self.num_steps)
@@ -129,7 +132,11 @@ class FineTuning:
             optimizer,
             lambda step: lr_factor(step, num_steps=self.num_steps, warmup_steps=warmup_steps, shape=config.lr_schedule),
         )
-        self._loss = accelerator.prepare(DenoisingLoss(models, min_snr_gamma=config.min_snr_gamma))
+        self._plain_loss = DenoisingLoss(
+            models, min_snr_gamma=config.min_snr_gamma, reconstruction_weight=strategy.reconstruction_weight,
+            penalty=lambda: strategy.penalty(models),
+        )  # fmt: skip
+        self._loss = accelerator.prepare(self._plain_loss)
         self._optimizer = accelerator.prepare(optimizer)
         self._ema = EMAModel(self._parameters, decay=config.ema_decay) if config.ema_decay is not None else None
 
@@ -175,27 +182,45 @@ class FineTuning:
         epoch_s = time.perf_counter() - started_s
         return EpochReport(
             epoch=epoch, loss=mean_loss, lr=lr, epoch_s=epoch_s, images_per_s=self.plan.num_images / epoch_s,
-            peak_memory_gib=memory.peak_gib(), trainable_parameters=num_trainable_parameters(self.models),
+            peak_memory_gib=memory.peak_gib(), trainable_parameters=self.strategy.num_parameters(self.models),
         )  # fmt: skip
 
     def _train_step(self, share: Share, generator: torch.Generator) -> Tensor:
         parts = micro_batches(share, self.config.gradient_accumulation)
         total = torch.zeros((), device=self.accelerator.device)
+        step = TrainingStep(number=self.step, num_steps=self.num_steps, seed=self.plan.seed)
+        self.strategy.on_step_start(self.models, step)
         for number, part in enumerate(parts):
             batch = self.feeder.batch(part.indices, generator, self.accelerator.device)
             with self._sync_only_if(number == len(parts) - 1):
                 loss = part.weight * self._loss(batch)
                 self.accelerator.backward(loss)
             total += loss.detach()
+        self.strategy.on_gradients(self.models, lambda tensor: self.accelerator.reduce(tensor, reduction="mean"))
         self.accelerator.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         self._optimizer.step()
         self._lr_schedule.step()
-        self.strategy.on_step_end(self.models, self.step)
+        change = self.strategy.on_step_end(self.models, step)
         self._optimizer.zero_grad(set_to_none=True)
+        if change is not None:
+            self._take_up(change)
         if self._ema is not None:
             self._ema.step(self._parameters)
         self.step += 1
         return total
+
+    def _take_up(self, change: Change) -> None:
+        """Note an adapter's new ranks, and train on with the parameters that it has now."""
+        self.rank_history.append({"step": self.step, "ranks": dict(change.ranks)})
+        if not change.grown:
+            return
+        adopt(change.grown, self._optimizer.optimizer)
+        if self._ema is not None:
+            adopt_average(change.grown, self._ema, self._parameters)
+        new = {id(growth.old): growth.new for growth in change.grown}
+        self._parameters = [new.get(id(parameter), parameter) for parameter in self._parameters]
+        if self.accelerator.num_processes > 1:  # the wrapper that averages gradients knows the old parameters
+            self._loss = self.accelerator.prepare(self._plain_loss)
 
     def _sync_only_if(self, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last else self.accelerator.no_sync(self._loss)

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict
 
-from trainables.base_models.models import DiffusionModels, load_base
+from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
 from trainables.batches import BatchPlan
 from trainables.datasets.store import PreparedDataset
 from trainables.feeding import BatchFeeder
@@ -48,23 +47,34 @@ class TrialSpec(BaseModel):
 
 
 @lru_cache(maxsize=2)
-def _base(base: str) -> DiffusionModels:
+def _base(base: str, components: tuple[str, ...]) -> DiffusionModels:
     """Kept warm in a process that serves several trials."""
-    return load_base(base)
+    return load_base(base, components)
 
 
-def attach_strategy(spec: TrialSpec, accelerator: Accelerator) -> tuple[DiffusionModels, Strategy]:
-    """A fresh copy of the base model with the trial's strategy attached, on the worker's device.
+def strategy_of(spec: TrialSpec) -> Strategy:
+    """The strategy that the search sampler chose."""
+    hyperparameters = {name: value for name, value in spec.strategy.items() if name != "name"}
+    return make_strategy(spec.strategy["name"], hyperparameters)
+
+
+def attached(spec: TrialSpec, strategy: Strategy, components: tuple[str, ...] = COMPONENTS) -> DiffusionModels:
+    """A fresh copy of the base model with the trial's strategy attached; only `components` have their weights.
 
     What the strategy initialises at random depends on the trial's seed alone.
     """
-    hyperparameters = {name: value for name, value in spec.strategy.items() if name != "name"}
-    strategy = make_strategy(spec.strategy["name"], hyperparameters)
-    models = _base(spec.base).fresh()
+    models = _base(spec.base, components).fresh()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         strategy.attach(models)
-    return models.to(accelerator.device), strategy
+    return models
+
+
+def components_in_training(spec: TrialSpec, strategy: Strategy) -> tuple[str, ...]:
+    """The parts that training computes with: a frozen encoder whose outputs are cached is not even loaded."""
+    if not spec.training.cache_latents:
+        return COMPONENTS
+    return tuple(name for name in COMPONENTS if name == "unet" or name in strategy.trains)
 
 
 def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
@@ -80,13 +90,15 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     """
     forget_earlier_trials()
     accelerator = new_accelerator(spec.training.mixed_precision)
-    models, strategy = attach_strategy(spec, accelerator)
+    strategy = strategy_of(spec)
+    models = attached(spec, strategy, components_in_training(spec, strategy)).to(accelerator.device)
     dataset = PreparedDataset.open(spec.dataset)
     data = dataset.split("train")
     cache_folder = spec.cache_folder if spec.training.cache_latents else None
     feeder = BatchFeeder(
         models=models, data=data, data_key=f"{dataset.fingerprint}-train", trained=strategy.trains,
         cache_folder=cache_folder, caption_dropout=spec.training.caption_dropout,
+        load=lambda part: models if models.is_loaded(part) else attached(spec, strategy, (part,)).to(accelerator.device),
     )  # fmt: skip
     plan = BatchPlan(
         num_images=len(data), batch_size=spec.batch_size, num_workers=accelerator.num_processes, seed=spec.seed

@@ -19,9 +19,7 @@ EXTRACTORS: dict[str, Callable[[Path | None, str | torch.device], FeatureExtract
 }
 
 
-def load_extractor(
-    name: str, *, weights: Path | None = None, device: str | torch.device = "cpu"
-) -> FeatureExtractor:
+def load_extractor(name: str, *, weights: Path | None = None, device: str | torch.device = "cpu") -> FeatureExtractor:
     """Load a feature extractor.
 
     Args:

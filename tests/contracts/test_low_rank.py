@@ -16,21 +16,21 @@ from trainables.adapters import load_adapter
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.strategies import make_strategy
 from trainables.strategies.base import read_card, trained_parameters
-from trainables.strategies.dora import DoRALinear
-from trainables.strategies.low_rank import LowRankLinear
+from trainables.strategies.dora import DoRALayer
+from trainables.strategies.low_rank import LowRankLayer
 
 OUT, IN, RANK, ALPHA = 7, 5, 3, 4.5
-LAYERS: dict[str, type[LowRankLinear]] = {"lora": LowRankLinear, "dora": DoRALinear}
+LAYERS: dict[str, type[LowRankLayer]] = {"lora": LowRankLayer, "dora": DoRALayer}
 
 
-def adapted(layer_type: type[LowRankLinear], *, bias: bool = True, dtype: torch.dtype = torch.float64) -> LowRankLinear:
+def adapted(layer_type: type[LowRankLayer], *, bias: bool = True, dtype: torch.dtype = torch.float64) -> LowRankLayer:
     """A layer whose factors have left their initial values."""
     torch.manual_seed(0)
-    layer = layer_type(nn.Linear(IN, OUT, bias=bias, dtype=dtype).requires_grad_(False), RANK, ALPHA)
+    layer = layer_type(nn.Linear(IN, OUT, bias=bias, dtype=dtype).requires_grad_(False), RANK, ALPHA / RANK)
     with torch.no_grad():
         for parameter in (layer.lora_A, layer.lora_B):
             parameter.copy_(torch.randn_like(parameter))
-        if isinstance(layer, DoRALinear):
+        if isinstance(layer, DoRALayer):
             layer.lora_magnitude_vector.mul_(1 + 0.3 * torch.rand(OUT))
     return layer.to(dtype)
 
@@ -39,16 +39,16 @@ def inputs(dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(2, 6, IN, generator=torch.Generator().manual_seed(1), dtype=dtype, requires_grad=True)
 
 
-def in_peft(layer: LowRankLinear) -> tuple[nn.Module, dict[str, nn.Parameter]]:
+def in_peft(layer: LowRankLayer) -> tuple[nn.Module, dict[str, nn.Parameter]]:
     """PEFT's own layer with the same weights and factors, and its trained parameters under our names."""
     plain = nn.Linear(IN, OUT, bias=layer.base.bias is not None, dtype=layer.lora_A.dtype)
     plain.load_state_dict(layer.base.state_dict())
     holder = nn.Sequential(plain)
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["0"], use_dora=isinstance(layer, DoRALinear))
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["0"], use_dora=isinstance(layer, DoRALayer))
     inject_adapter_in_model(config, holder)
     module: Any = holder[0]
     theirs = {"lora_A": module.lora_A["default"].weight, "lora_B": module.lora_B["default"].weight}
-    if isinstance(layer, DoRALinear):
+    if isinstance(layer, DoRALayer):
         theirs["lora_magnitude_vector"] = module.lora_magnitude_vector["default"].weight
     with torch.no_grad():
         for name, parameter in theirs.items():
@@ -72,13 +72,13 @@ def test_output_and_gradients_equal_pefts(name: str, bias: bool) -> None:
 
 
 def test_lora_is_its_formula() -> None:
-    layer, x = adapted(LowRankLinear), inputs()
+    layer, x = adapted(LowRankLayer), inputs()
     weight = layer.base.weight + ALPHA / RANK * layer.lora_B @ layer.lora_A
     torch.testing.assert_close(layer(x), x @ weight.T + layer.base.bias)
 
 
 def test_dora_is_its_formula() -> None:
-    layer, x = adapted(DoRALinear), inputs()
+    layer, x = adapted(DoRALayer), inputs()
     direction = layer.base.weight + ALPHA / RANK * layer.lora_B @ layer.lora_A
     weight = layer.lora_magnitude_vector[:, None] * direction / direction.norm(dim=1, keepdim=True)
     torch.testing.assert_close(layer(x), x @ weight.T + layer.base.bias)
@@ -86,7 +86,7 @@ def test_dora_is_its_formula() -> None:
 
 
 def test_doras_norm_is_a_constant_to_the_gradient() -> None:
-    layer, x = adapted(DoRALinear), inputs()
+    layer, x = adapted(DoRALayer), inputs()
     norm = layer.direction_norm()
     direction = layer.base.weight + ALPHA / RANK * layer.lora_B @ layer.lora_A
     by_hand = (x @ (layer.lora_magnitude_vector / norm)[:, None].mul(direction).T).square().sum()
@@ -123,14 +123,14 @@ def test_no_step_forms_a_matrix_of_the_weights_size(name: str) -> None:
 
 
 def test_dora_starts_at_the_base_exactly() -> None:
-    layer = DoRALinear(nn.Linear(IN, OUT), RANK, ALPHA)
+    layer = DoRALayer(nn.Linear(IN, OUT), RANK, ALPHA / RANK)
     assert torch.equal(layer.row_scale(), torch.ones(OUT))
 
 
 def test_a_weight_row_of_zeros_stays_finite() -> None:
     base = nn.Linear(IN, OUT)
     nn.init.zeros_(base.weight)
-    layer = DoRALinear(base.requires_grad_(False), RANK, ALPHA)
+    layer = DoRALayer(base.requires_grad_(False), RANK, ALPHA / RANK)
     output = layer(inputs(torch.float32))
     output.sum().backward()
     assert torch.isfinite(output).all()
@@ -149,7 +149,7 @@ def test_mixed_precision_follows_the_base_layer(name: str) -> None:
 
 
 def test_doras_norm_keeps_full_precision_under_autocast() -> None:
-    layer = adapted(DoRALinear, dtype=torch.float32)
+    layer = adapted(DoRALayer, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         norm = layer.direction_norm()
     assert torch.equal(norm, layer.direction_norm())
@@ -159,7 +159,7 @@ def test_doras_norm_keeps_full_precision_under_autocast() -> None:
 def test_a_small_change_of_doras_magnitude_survives_bfloat16(factor: float) -> None:
     """bfloat16 has nothing between 1 and 1.0078, nor between that and 1.0156."""
     base = nn.Linear(64, 64, bias=False).requires_grad_(False)
-    layer, x = DoRALinear(base, RANK, ALPHA), torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
+    layer, x = DoRALayer(base, RANK, ALPHA / RANK), torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         before = layer(x).double()
         layer.lora_magnitude_vector.mul_(factor)
@@ -169,7 +169,7 @@ def test_a_small_change_of_doras_magnitude_survives_bfloat16(factor: float) -> N
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_base_in_half_precision_is_adapted_too(name: str) -> None:
-    layer = LAYERS[name](nn.Linear(IN, OUT, dtype=torch.bfloat16), RANK, ALPHA)
+    layer = LAYERS[name](nn.Linear(IN, OUT, dtype=torch.bfloat16), RANK, ALPHA / RANK)
     assert layer.lora_A.dtype == layer.lora_B.dtype == torch.float32
     assert layer(inputs(torch.bfloat16)).dtype == torch.bfloat16
 
@@ -200,7 +200,11 @@ def base() -> DiffusionModels:
         ("lora", {"alpha": 0}, "`alpha` must be a positive number, but got 0"),
         ("lora", {"alpha": float("nan")}, "`alpha` must be a positive number, but got nan"),
         ("difffit", {"attention_gammas": 1}, "`attention_gammas` must be true or false, but got 1"),
-        ("unet+text_encoder", {"text_encoder_lr_ratio": 0}, "`text_encoder_lr_ratio` must be a positive number, but got 0"),
+        (
+            "unet+text_encoder",
+            {"text_encoder.lr_ratio": 0},
+            "`text_encoder.lr_ratio` must be a positive number, but got 0",
+        ),
         ("attention", {"layers": "corss"}, "`layers` must be a known name, but got 'corss'. Did you mean cross"),
         ("lora", {"targets": "atention"}, "`targets` must be a known name, but got 'atention'. Did you mean attention"),
     ],
@@ -214,9 +218,7 @@ def test_wrong_hyperparameters_are_answered(name: str, hyperparameters: dict[str
 def test_targets_that_match_nothing_are_an_error(base: DiffusionModels) -> None:
     models = base.fresh()
     models.unet = nn.Sequential(nn.Conv2d(4, 4, 1))
-    with pytest.raises(
-        ValueError, match="`targets` 'attention' must match at least one linear layer of the U-Net, but got none"
-    ):
+    with pytest.raises(ValueError, match="`targets` 'attention' must match at least one layer of unet, but got none"):
         make_strategy("lora", {}).attach(models)
     models.unet = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False))
     with pytest.raises(ValueError, match="`bitfit` must match at least one parameter of the base model, but got none"):
@@ -248,7 +250,10 @@ def change_card(folder: Path, **changes: Any) -> None:
     [
         ({"format": 2}, "`format` must be 1, but got 2"),
         ({"strategy": "lokr"}, "`strategy` must be a known name, but got 'lokr'"),
-        ({"strategy": "dora"}, "must hold exactly the trained tensors, but got none for"),
+        (
+            {"strategy": "dora", "hyperparameters": {"rank": 2}},
+            "must hold exactly the trained tensors, but got none for",
+        ),
         ({"hyperparameters": {"rank": 3}}, r"must have shape \(3, \d+\), but got \(2, \d+\)"),
         ({"hyperparameters": {"rank": 2, "targets": "all_linear"}}, "must hold exactly the trained tensors"),
     ],

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
 
 import optuna
 import pytest
 
 from search_spaces import SEARCH_SPACES, SearchSpace, strategies_of
-from trainables.strategies import STRATEGIES
+from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
 
 pytestmark = pytest.mark.parametrize("space", SEARCH_SPACES.values(), ids=SEARCH_SPACES)
 
 
-def sampled(seed: int, number: int = 60) -> list[optuna.Trial]:
+def sampled(seed: int, number: int = 200) -> list[optuna.Trial]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     return [study.ask() for _ in range(number)]
 
@@ -31,11 +30,12 @@ def test_it_is_a_function_of_the_trial_alone(space: SearchSpace) -> None:
 
 def test_every_strategy_is_suggested_and_takes_its_fields(space: SearchSpace) -> None:
     suggested = [space(trial)["strategy"] for trial in sampled(seed=0)]
-    assert {fields["name"] for fields in suggested} == set(strategies_of(space)) <= set(STRATEGIES)
+    assert (
+        {fields["name"] for fields in suggested} == set(strategies_of(space)) <= STRATEGIES.keys() | COMBINATIONS.keys()
+    )
     for fields in suggested:
         own = {name: value for name, value in fields.items() if name != "name"}
-        strategy = STRATEGIES[fields["name"]](**own)
-        assert own.items() <= dataclasses.asdict(strategy).items()
+        assert own.items() <= make_strategy(fields["name"], own).hyperparameters().items()
 
 
 def test_the_choice_of_strategies_can_be_narrowed(space: SearchSpace) -> None:

@@ -24,7 +24,14 @@ from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset, write_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ("--set", "data.num_patients=60", "--set", "evaluation.images_per_condition=2", "--set", "evaluation.num_steps=1")
+TINY = (
+    "--set",
+    "data.num_patients=60",
+    "--set",
+    "evaluation.images_per_condition=2",
+    "--set",
+    "evaluation.num_steps=1",
+)
 
 
 def invoke(*options: str) -> Result:

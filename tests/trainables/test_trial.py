@@ -9,8 +9,7 @@ import torch
 
 from trainables.settings import TrainingConfig
 from trainables.strategies.base import trained_parameters
-from trainables.training import new_accelerator
-from trainables.trial import TrialSpec, attach_strategy
+from trainables.trial import TrialSpec, attached, strategy_of
 
 
 def _spec(seed: int) -> TrialSpec:
@@ -21,7 +20,8 @@ def _spec(seed: int) -> TrialSpec:
 
 
 def _start(seed: int) -> dict[str, torch.Tensor]:
-    models, _ = attach_strategy(_spec(seed), new_accelerator("no"))
+    spec = _spec(seed)
+    models = attached(spec, strategy_of(spec))
     return {name: parameter.detach() for name, parameter in trained_parameters(models)}
 
 

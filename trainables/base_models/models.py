@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
-from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 MINI_FOLDER = Path(__file__).parent / "mini"
@@ -37,6 +38,10 @@ class DiffusionModels:
     """The parts of a latent diffusion model that strategies adapt.
 
     `base` stays what was loaded, however the weights change.
+
+    Attributes:
+        text_source: identity of a text encoder that took the place of the base's own; empty: it is the base's.
+        placeholders: new tokens by the words of a prompt that they stand for.
     """
 
     unet: UNet2DConditionModel
@@ -45,6 +50,8 @@ class DiffusionModels:
     tokenizer: CLIPTokenizer
     scheduler_config: Mapping[str, Any] = field(repr=False)
     base: BaseIdentity
+    text_source: str = ""
+    placeholders: Mapping[str, str] = field(default_factory=dict)
 
     def component(self, name: str) -> nn.Module:
         """The part called `unet`, `vae` or `text_encoder`."""
@@ -59,16 +66,33 @@ class DiffusionModels:
 
     def fresh(self) -> DiffusionModels:
         """An independent copy of the weights; tokenizer and configuration are shared."""
-        copies = {name: copy.deepcopy(module) for name, module in self.components().items()}
-        return DiffusionModels(
-            **copies, tokenizer=self.tokenizer, scheduler_config=self.scheduler_config, base=self.base
-        )
+        copies: dict[str, Any] = {name: copy.deepcopy(module) for name, module in self.components().items()}
+        return replace(self, **copies)
 
     def to(self, device: torch.device | str) -> DiffusionModels:
-        """Move every part to the device, in place."""
-        for module in self.components().values():
-            module.to(device)
+        """Move every part that has its weights to the device, in place."""
+        for name, module in self.components().items():
+            if self.is_loaded(name):
+                module.to(device)
         return self
+
+    def is_loaded(self, name: str) -> bool:
+        """Whether a part has its weights, and not only its configuration and shapes."""
+        return not next(self.component(name).parameters()).is_meta
+
+    @property
+    def text_hash(self) -> str:
+        """Identity of the text encoder as it is before training."""
+        return self.text_source or self.base.weights_hash
+
+    def spelled(self, prompt: str) -> str:
+        """A prompt with the words that have a token of their own replaced by it, the longest first."""
+        words = sorted(self.placeholders, key=len, reverse=True)
+        if not words:
+            return prompt
+        pattern = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in words), re.IGNORECASE)
+        tokens = {word.lower(): token for word, token in self.placeholders.items()}
+        return pattern.sub(lambda found: tokens[found.group().lower()], prompt)
 
     @property
     def resolution_px(self) -> int:
@@ -81,11 +105,20 @@ class DiffusionModels:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
 
-def load_base(base: str) -> DiffusionModels:
+def text_states(text_encoder: nn.Module, token_ids: Tensor) -> Tensor:
+    """Hidden states of prompts, float[n, t, d], as diffusers' pipeline computes them from token ids, int64[n, t]."""
+    config: Any = text_encoder.config
+    mask = token_ids.ne(config.pad_token_id) if getattr(config, "use_attention_mask", False) else None
+    states: Tensor = text_encoder(token_ids, attention_mask=mask)[0]
+    return states
+
+
+def load_base(base: str, components: Collection[str] = COMPONENTS) -> DiffusionModels:
     """Load a base model in float32, frozen and in evaluation mode.
 
     Args:
         base: `mini` (bundled), `sd15` (its hub id), any hub id, or a folder of Stable Diffusion 1.5's layout.
+        components: The parts whose weights are read; the others have configuration and shapes only (meta device).
 
     Raises:
         FileNotFoundError: `base` is neither known, nor a folder of that layout, nor a hub id that can be reached.
@@ -93,8 +126,9 @@ def load_base(base: str) -> DiffusionModels:
     folder = resolve_base(base)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+    absent = {name: component_on_meta(folder, name) for name in COMPONENTS if name not in components}
     pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False
+        folder, dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False, **absent
     )
     models = DiffusionModels(
         unet=pipeline.unet, vae=pipeline.vae, text_encoder=pipeline.text_encoder, tokenizer=pipeline.tokenizer,
@@ -104,6 +138,19 @@ def load_base(base: str) -> DiffusionModels:
     for module in models.components().values():
         module.eval().requires_grad_(False)
     return models
+
+
+def component_on_meta(folder: Path, name: str) -> nn.Module:
+    """A part of a pipeline folder on the meta device, from its configuration alone."""
+    if name == "text_encoder":
+        config = CLIPTextConfig.from_pretrained(folder, subfolder=name)
+        with torch.device("meta"):
+            encoder: nn.Module = CLIPTextModel(config)
+        return encoder
+    kind = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[name]
+    with torch.device("meta"):
+        module: nn.Module = kind.from_config(kind.load_config(folder, subfolder=name))
+    return module
 
 
 def base_resolution_px(base: str) -> int:

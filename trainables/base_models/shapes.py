@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
-
-from trainables.base_models.models import COMPONENTS, MINI_FOLDER, BaseIdentity, DiffusionModels
+from trainables.base_models.models import COMPONENTS, MINI_FOLDER, BaseIdentity, DiffusionModels, component_on_meta
 from trainables.base_models.sd15 import bundled_tokenizer, sd15_on_meta
 
 
@@ -32,20 +29,14 @@ def folder_on_meta(name: str, folder: Path) -> DiffusionModels:
     for part in COMPONENTS:
         _expect_config(folder / part)
     try:
-        text_config = CLIPTextConfig.from_pretrained(folder, subfolder="text_encoder")
-        with torch.device("meta"):
-            unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder, subfolder="unet"))
-            vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder, subfolder="vae"))
-            text_encoder = CLIPTextModel(text_config)
+        parts: dict[str, Any] = {name: component_on_meta(folder, name) for name in COMPONENTS}
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
             f"`base` must hold the configurations of Stable Diffusion 1.5's classes, but got {str(folder)!r}: {error}. "
             "Save the folder anew with `StableDiffusionPipeline.save_pretrained`."
         ) from error
     identity = BaseIdentity(name=name, source=folder.name, weights_hash="none")
-    return DiffusionModels(
-        unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=bundled_tokenizer(), scheduler_config={}, base=identity
-    )
+    return DiffusionModels(**parts, tokenizer=bundled_tokenizer(), scheduler_config={}, base=identity)
 
 
 def _expect_config(part: Path) -> None:

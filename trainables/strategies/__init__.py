@@ -1,4 +1,4 @@
-"""Fine-tuning strategies: one file each, one line in the table."""
+"""Fine-tuning strategies: one file each, one line in the table; combinations of them by name."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 from trainables.strategies.attention import Attention
 from trainables.strategies.base import Strategy
 from trainables.strategies.bitfit import BitFit
+from trainables.strategies.composed import LR_RATIO, LR_RATIOS, Composed, own_fields
+from trainables.strategies.delta_full import DeltaFull
 from trainables.strategies.difffit import DiffFit
 from trainables.strategies.dora import DoRA
-from trainables.strategies.full import FullTextEncoder, FullUNet, FullUNetAndTextEncoder
+from trainables.strategies.full import FullAutoencoder, FullTextEncoder, FullUNet
 from trainables.strategies.lora import LoRA
 from trainables.strategies.naming import unknown_name
 from trainables.strategies.norm import Norm
@@ -19,29 +21,69 @@ from trainables.strategies.norm import Norm
 STRATEGIES: dict[str, type[Strategy]] = {
     "unet": FullUNet,
     "text_encoder": FullTextEncoder,
-    "unet+text_encoder": FullUNetAndTextEncoder,
+    "vae": FullAutoencoder,
     "lora": LoRA,
     "dora": DoRA,
     "bitfit": BitFit,
     "norm": Norm,
     "attention": Attention,
     "difffit": DiffFit,
+    "delta_full": DeltaFull,
 }
+COMBINATIONS: dict[str, tuple[str, ...]] = {
+    "unet+text_encoder": ("unet", "text_encoder"),
+    "unet+vae": ("unet", "vae"),
+    "vae+text_encoder": ("vae", "text_encoder"),
+    "all": ("unet", "vae", "text_encoder"),
+    "lora+text_encoder": ("lora", "text_encoder"),
+}
+"""Those that the studies need. Any other is had by its name, strategies joined by a plus: `dora+text_encoder`."""
 
-__all__ = ["STRATEGIES", "Strategy", "make_strategy"]
+__all__ = ["COMBINATIONS", "STRATEGIES", "Strategy", "hyperparameters_of", "make_strategy"]
 
 
 def make_strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
-    """The strategy of that name with these hyperparameters; those left out have their defaults.
+    """The strategy or combination of that name with these hyperparameters; those left out have their defaults.
+
+    Args:
+        name: In the table, or several of its names joined by a plus.
+        hyperparameters: By field; in a combination by `<strategy>.<field>` and `<strategy>.lr_ratio`.
 
     Raises:
-        ValueError: the strategy or a hyperparameter is unknown, or a value breaks its rule.
+        ValueError: the strategy or a hyperparameter is unknown, a value breaks its rule, or parts of a combination
+            train the same component.
     """
-    if name not in STRATEGIES:
-        raise unknown_name("strategy", name, STRATEGIES)
-    strategy = STRATEGIES[name]
-    valid = {field.name for field in fields(strategy)}
+    valid = hyperparameters_of(name)
     for key in hyperparameters:
         if key not in valid:
             raise unknown_name(f"hyperparameter of {name}", key, valid)
-    return strategy(**hyperparameters)
+    parts = parts_of(name)
+    if len(parts) == 1:
+        return STRATEGIES[name](**hyperparameters)
+    return Composed(
+        label=name,
+        parts=tuple(STRATEGIES[part](**dict(own_fields(part, hyperparameters))) for part in parts),
+        lr_ratios=tuple(hyperparameters.get(f"{part}.{LR_RATIO}", LR_RATIOS.get(part, 1.0)) for part in parts),
+    )
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The names in the table that make up a strategy or combination.
+
+    Raises:
+        ValueError: one of them is unknown.
+    """
+    parts = COMBINATIONS.get(name, tuple(name.split("+")))
+    for part in parts:
+        if part not in STRATEGIES:
+            raise unknown_name("strategy", part, [*STRATEGIES, *COMBINATIONS] if len(parts) == 1 else STRATEGIES)
+    return parts
+
+
+def hyperparameters_of(name: str) -> tuple[str, ...]:
+    """Names of the hyperparameters of a strategy or combination."""
+    parts = parts_of(name)
+    own = {part: tuple(field.name for field in fields(STRATEGIES[part])) for part in parts}
+    if len(parts) == 1:
+        return own[name]
+    return tuple(f"{part}.{key}" for part in parts for key in (*own[part], LR_RATIO))

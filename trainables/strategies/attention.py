@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Strategy
@@ -24,7 +23,7 @@ class Attention(Strategy):
     cross-attention); Touvron et al. 2022, "Three Things Everyone Should Know about Vision Transformers" (attention only).
     """
 
-    name: ClassVar[str] = "attention"
+    name = "attention"
 
     layers: str = "cross"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,6 +25,42 @@ CARD_KEYS = frozenset({"format", "strategy", "hyperparameters", "base"})
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingStep:
+    """Where a training is.
+
+    Attributes:
+        number: of the optimiser step, from 0.
+        num_steps: of the whole training.
+        seed: the trial's, for what a strategy draws while it trains; the same in every worker.
+    """
+
+    number: int
+    num_steps: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A parameter that gave way to a larger one, which holds the old values at the start of every dimension."""
+
+    old: nn.Parameter
+    new: nn.Parameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What a step changed in an adapter's shape.
+
+    Attributes:
+        ranks: the rank of every low-rank layer by its path, such as `unet.mid_block...to_q`.
+        grown: parameters that were replaced; the optimiser goes on with the new ones.
+    """
+
+    ranks: Mapping[str, int]
+    grown: tuple[Growth, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Strategy(ABC):
     """A way of fine-tuning; its fields are its hyperparameters.
 
@@ -31,9 +68,29 @@ class Strategy(ABC):
     and export, restore, optimiser groups and parameter counts follow from it.
     """
 
-    name: ClassVar[str]
-    trains: ClassVar[tuple[str, ...]] = ("unet",)
-    """Components with trained parameters. What is not named here stays frozen, and its outputs may be cached."""
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Key in the table, tag in MLflow, prefix in the search space."""
+
+    @property
+    def trains(self) -> tuple[str, ...]:
+        """Components with trained parameters. What is not named here stays frozen, and its outputs may be cached."""
+        return ("unet",)
+
+    @property
+    def reconstruction_weight(self) -> float:
+        """Weight of the autoencoder's reconstruction error in the loss; 0 where the autoencoder stays frozen."""
+        return 0.0
+
+    @property
+    def summary(self) -> str:
+        """What trains, in words."""
+        return (inspect.getdoc(type(self)) or "").partition("\n")[0]
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The fields by name; `make_strategy(name, hyperparameters)` gives the strategy back."""
+        return asdict(self)
 
     @abstractmethod
     def inject(self, models: DiffusionModels) -> None:
@@ -51,26 +108,66 @@ class Strategy(ABC):
         for module in models.components().values():
             module.requires_grad_(False)
         self.inject(models)
-        if not any(True for _ in trained_parameters(models)):
+        self.expect_trained(models)
+
+    def expect_trained(self, models: DiffusionModels) -> None:
+        """Refuse a base of which nothing would train.
+
+        Raises:
+            ValueError: no parameter matches.
+        """
+        if not any(True for _ in self.trained(models)):
             raise ValueError(
                 f"`{self.name}` must match at least one parameter of the base model, but got none in "
                 f"{', '.join(self.trains)} of {models.base.name!r}. Choose targets that the base model has."
             )
 
+    def trained(self, models: DiffusionModels) -> Iterator[tuple[str, nn.Parameter]]:
+        """The trained parameters of the components that this strategy trains, with their paths."""
+        return (found for found in trained_parameters(models) if found[0].partition(".")[0] in self.trains)
+
     def param_groups(self, models: DiffusionModels, lr: float) -> list[dict[str, Any]]:
         """Optimiser groups of the trained parameters at learning rate `lr`."""
-        return [{"params": [parameter for _, parameter in trained_parameters(models)], "lr": lr}]
+        return [{"params": [parameter for _, parameter in self.trained(models)], "lr": lr}]
 
-    def on_step_end(self, models: DiffusionModels, step: int) -> None:  # noqa: B027 - most strategies have nothing to do here
+    def on_step_start(self, models: DiffusionModels, step: TrainingStep) -> None:  # noqa: B027 - most need nothing here
+        """Called before each step's first forward pass, for strategies that draw ranks or try out new ones."""
+
+    def penalty(self, models: DiffusionModels) -> Tensor | None:
+        """What is added to the loss of every batch, or nothing."""
+        return None
+
+    def on_gradients(self, models: DiffusionModels, mean: Callable[[Tensor], Tensor]) -> None:  # noqa: B027
+        """Called when a step's gradients are complete, before they are clipped; fp16 may have scaled them all alike.
+
+        Args:
+            models: with the gradients.
+            mean: averages a tensor over the workers; gradients of trained parameters are averaged already.
+        """
+
+    def on_step_end(self, models: DiffusionModels, step: TrainingStep) -> Change | None:
         """Called after each optimiser step, before gradients are cleared, for strategies that change while training."""
+        return None
+
+    def cuts(self) -> tuple[Strategy, ...]:
+        """Smaller strategies whose adapters this one's training yields too; each becomes a point of the front."""
+        return ()
 
     def merged(self, models: DiffusionModels) -> None:  # noqa: B027 - nothing to fold where nothing was added
         """Fold what was added into plain weights, in place, so that any Stable Diffusion program can load them."""
 
+    def tensors(self, models: DiffusionModels) -> dict[str, Tensor]:
+        """What the adapter consists of, by path."""
+        return {path: parameter.detach() for path, parameter in self.trained(models)}
+
+    def num_parameters(self, models: DiffusionModels) -> int:
+        """How many numbers the adapter consists of."""
+        return sum(tensor.numel() for tensor in self.tensors(models).values())
+
     def export(self, models: DiffusionModels, folder: Path) -> None:
-        """Write the trained tensors as safetensors, with a card that says what they are."""
+        """Write the adapter's tensors as safetensors, with a card that says what they are."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: parameter.detach().contiguous().cpu() for name, parameter in trained_parameters(models)}
+        tensors = {path: tensor.contiguous().cpu() for path, tensor in self.tensors(models).items()}
         save_file(tensors, folder / ADAPTER_WEIGHTS)
         (folder / ADAPTER_CARD).write_text(json.dumps(self.card(models), indent=2) + "\n")
 
@@ -79,7 +176,7 @@ class Strategy(ABC):
         return {
             "format": ADAPTER_FORMAT,
             "strategy": self.name,
-            "hyperparameters": asdict(self),
+            "hyperparameters": self.hyperparameters(),
             "base": asdict(models.base),
         }
 
@@ -92,7 +189,11 @@ class Strategy(ABC):
         self.expect_ours(read_card(folder), models)
         tensors = read_weights(folder)
         self.attach(models)
+        self.fit_to(models, tensors)
         load_trained(models, tensors)
+
+    def fit_to(self, models: DiffusionModels, tensors: Mapping[str, Tensor]) -> None:  # noqa: B027 - most have one shape
+        """Give trained parameters the shapes of an adapter's tensors, where training may have changed them."""
 
     def expect_ours(self, card: Mapping[str, Any], models: DiffusionModels) -> None:
         """Refuse the card of another strategy's or another base's adapter."""
@@ -119,7 +220,7 @@ def trained_parameters(models: DiffusionModels) -> Iterator[tuple[str, nn.Parame
 
 
 def num_trainable_parameters(models: DiffusionModels) -> int:
-    """How many numbers the strategy trains."""
+    """How many numbers train."""
     return sum(parameter.numel() for _, parameter in trained_parameters(models))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Strategy
@@ -16,7 +15,7 @@ class BitFit(Strategy):
     Source: Ben Zaken et al. 2021, "BitFit: Simple Parameter-efficient Fine-tuning".
     """
 
-    name: ClassVar[str] = "bitfit"
+    name = "bitfit"
 
     def inject(self, models: DiffusionModels) -> None:
         """Let the biases train."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
-from trainables.strategies.base import Strategy, trained_parameters
+from trainables.strategies.base import Strategy
 from trainables.strategies.low_rank import ATTENTION
 from trainables.strategies.naming import expect
 from trainables.strategies.norm import NORM_LAYERS
@@ -71,7 +71,7 @@ class DiffFit(Strategy):
     Parameter-Efficient Fine-Tuning".
     """
 
-    name: ClassVar[str] = "difffit"
+    name = "difffit"
 
     attention_gammas: bool = True
 
@@ -119,7 +119,7 @@ class DiffFit(Strategy):
     def param_groups(self, models: DiffusionModels, lr: float) -> list[dict[str, Any]]:
         """Biases and norms in one group, gammas in another that is not decayed."""
         groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
-        for path, parameter in trained_parameters(models):
+        for path, parameter in self.trained(models):
             groups[path.rpartition(".")[2].startswith("gamma")].append(parameter)
         return [{"params": groups[False], "lr": lr}, {"params": groups[True], "lr": lr, "weight_decay": 0.0}]
 

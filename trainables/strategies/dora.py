@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainables.strategies.low_rank import LowRankLinear, LowRankStrategy
+from trainables.strategies.low_rank import LowRankLayer, LowRankStrategy, Weighted
 
 
-class DoRALinear(LowRankLinear):
-    """A linear layer with the weight m (W0 + s B A) / ||W0 + s B A||, norms by row, s = alpha / rank.
+class DoRALayer(LowRankLayer):
+    """A layer with the weight m (W0 + s B A) / ||W0 + s B A||, norms by output channel, s = alpha / rank.
 
     The norm is a constant to the gradient, as in section 4.3 of the paper. It is had without forming W0 + s B A:
     ||.||^2 = diag(W0 W0^T) + 2 s diag(B A W0^T) + s^2 diag(B A A^T B^T), the first term once for all.
@@ -23,19 +23,29 @@ class DoRALinear(LowRankLinear):
 
     base_square_norm: Tensor
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
-        super().__init__(base, rank, alpha)
-        weight = base.weight.detach()
+    def __init__(self, base: Weighted, rank: int, scale: float) -> None:
+        super().__init__(base, rank, scale)
+        weight = base.weight.detach().flatten(1)
         square_norm = weight.to(torch.promote_types(weight.dtype, torch.float32)).square().sum(1)
         self.register_buffer("base_square_norm", square_norm, persistent=False)
         self.lora_magnitude_vector = nn.Parameter(square_norm.sqrt().float())
 
     def forward(self, x: Tensor) -> Tensor:
         """The adapted layer's output; the bias is not scaled."""
-        direction = functional.linear(x, self.base.weight) + self.update(x)
+        direction = self._without_bias(x) + self.update(x)
         # The product is rounded, not the scale, which bfloat16 would move in steps of 0.8 % for all of a row at once.
-        adapted = (direction * self.row_scale()).to(direction.dtype)
-        return adapted if self.base.bias is None else adapted + self.base.bias.to(adapted.dtype)
+        adapted = (direction * self._by_channel(self.row_scale())).to(direction.dtype)
+        return adapted if self.base.bias is None else adapted + self._by_channel(self.base.bias.to(adapted.dtype))
+
+    def _without_bias(self, x: Tensor) -> Tensor:
+        if isinstance(self.base, nn.Conv2d):
+            output: Tensor = self.base._conv_forward(x, self.base.weight, None)
+            return output
+        return functional.linear(x, self.base.weight)
+
+    def _by_channel(self, values: Tensor) -> Tensor:
+        """One value an output channel, in the shape that multiplies the layer's output."""
+        return values[:, None, None] if isinstance(self.base, nn.Conv2d) else values
 
     def row_scale(self) -> Tensor:
         """Magnitude over norm, float32[out]; exactly 1 before training."""
@@ -46,27 +56,34 @@ class DoRALinear(LowRankLinear):
         """||W0 + s B A|| by row, float32[out], in full precision whatever the trial's."""
         with torch.autocast(self.lora_A.device.type, enabled=False):
             a, b = self.lora_A, self.lora_B
-            cross = (b * (self.base.weight.to(a.dtype) @ a.T)).sum(1)
+            cross = (b * (self.base.weight.flatten(1).to(a.dtype) @ a.T)).sum(1)
             square = ((b @ (a @ a.T)) * b).sum(1)
             total = self.base_square_norm + 2 * self.scale * cross + self.scale**2 * square
             return total.clamp_min(torch.finfo(total.dtype).tiny).sqrt()
 
     def weight(self) -> Tensor:
-        """The adapted weight, [out, in] in the factors' precision."""
+        """The adapted weight, flattened to [out, in], in the factors' precision."""
         return self.row_scale()[:, None] * super().weight()
+
+    def peft_tensors(self) -> dict[str, Tensor]:
+        """The factors and the magnitude under the names and in the shapes that PEFT gives them."""
+        magnitude = self._by_channel(self.lora_magnitude_vector.detach())
+        shaped = magnitude[None] if isinstance(self.base, nn.Conv2d) else magnitude
+        return {**super().peft_tensors(), "lora_magnitude_vector": shaped}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoRA(LowRankStrategy):
-    """Low-rank updates of direction with trained magnitudes, on the U-Net's linear layers.
+    """Low-rank updates of the targeted layers' direction, with trained magnitudes.
 
     Args:
         rank: Rank of the update, at least 1.
         alpha: The update is scaled by alpha / rank.
-        targets: `attention`, `attention+ff` or `all_linear`.
+        targets: `attention`, `attention+ff`, `all_linear` or `linear+conv`.
+        components: `unet`, `text_encoder` or `unet+text_encoder`.
 
     Source: Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation".
     """
 
-    name: ClassVar[str] = "dora"
-    layer: ClassVar[type[LowRankLinear]] = DoRALinear
+    name = "dora"
+    layer: ClassVar[type[LowRankLayer]] = DoRALayer

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
-from trainables.strategies.base import Strategy, num_trainable_parameters, trained_parameters
+from trainables.strategies.base import Strategy, num_trainable_parameters
 
 BYTES = 4
 """Weights, gradients and moments are float32 in training, whatever precision the forward pass has."""
@@ -61,11 +61,11 @@ def footprint(base: DiffusionModels, strategy: Strategy) -> Footprint:
     trainable = num_trainable_parameters(models)
     return Footprint(
         strategy=strategy.name,
-        hyperparameters=asdict(strategy),
+        hyperparameters=strategy.hyperparameters(),
         trains=strategy.trains,
-        summary=(inspect.getdoc(type(strategy)) or "").partition("\n")[0],
+        summary=strategy.summary,
         trainable_parameters=trainable,
-        adapter_bytes=adapter_bytes(models),
+        adapter_bytes=adapter_bytes(strategy.tensors(models)),
         weight_bytes=BYTES * sum(num_parameters(module) for module in models.components().values()),
         gradient_bytes=BYTES * trainable,
         moment_bytes=2 * BYTES * trainable,
@@ -77,12 +77,12 @@ def num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def adapter_bytes(models: DiffusionModels) -> int:
+def adapter_bytes(tensors: Mapping[str, Tensor]) -> int:
     """Size of the safetensors file that `export` would write: a length, a JSON header padded with spaces, the tensors."""
     header: dict[str, Any] = {}
     end = 0
-    for name, parameter in sorted(trained_parameters(models)):
-        start, end = end, end + BYTES * parameter.numel()
-        header[name] = {"dtype": "F32", "shape": list(parameter.shape), "data_offsets": [start, end]}
+    for name, tensor in sorted(tensors.items()):
+        start, end = end, end + BYTES * tensor.numel()
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
     length = len(json.dumps(header, separators=(",", ":")))
     return LENGTH_FIELD + length + -length % ALIGNMENT + end

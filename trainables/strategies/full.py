@@ -1,13 +1,12 @@
-"""Full fine-tuning: every parameter of one or several parts of the base."""
+"""Full fine-tuning: every parameter of one part of the base; combinations train several parts."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from trainables.base_models.models import DiffusionModels
-from trainables.strategies.base import Strategy, trained_parameters
+from trainables.strategies.base import Strategy
 from trainables.strategies.naming import expect
 
 
@@ -25,43 +24,45 @@ class Full(Strategy):
 class FullUNet(Full):
     """Every parameter of the U-Net; autoencoder and text encoder stay frozen."""
 
-    name: ClassVar[str] = "unet"
+    name = "unet"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FullTextEncoder(Full):
     """Every parameter of the text encoder; U-Net and autoencoder stay frozen."""
 
-    name: ClassVar[str] = "text_encoder"
-    trains: ClassVar[tuple[str, ...]] = ("text_encoder",)
+    name = "text_encoder"
+
+    @property
+    def trains(self) -> tuple[str, ...]:
+        """The text encoder."""
+        return ("text_encoder",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FullUNetAndTextEncoder(Full):
-    """Every parameter of the U-Net and the text encoder, each at its own learning rate.
+class FullAutoencoder(Full):
+    """Every parameter of the autoencoder, its reconstruction error added to the loss; the others stay frozen.
+
+    The denoising error reaches the encoder as well, as in the source: latents that are easy to denoise lower it, so a
+    small weight lets them lose what films show.
 
     Args:
-        text_encoder_lr_ratio: The text encoder's learning rate over the U-Net's.
+        reconstruction_weight: Of the mean squared error between films, in -1 to 1, and what is decoded from their latents.
 
-    Source: "RoentGen" (training both); "Pixels under Pressure" (the text encoder at a tenth of the U-Net's rate).
+    Source: TehraniNasab et al. 2025, "Pixels under Pressure" (VAE fine-tuned with the others, weight 1).
     """
 
-    name: ClassVar[str] = "unet+text_encoder"
-    trains: ClassVar[tuple[str, ...]] = ("unet", "text_encoder")
+    name = "vae"
 
-    text_encoder_lr_ratio: float = 0.1
+    reconstruction_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        ratio = self.text_encoder_lr_ratio
-        is_ratio = isinstance(ratio, int | float) and math.isfinite(ratio) and ratio > 0
-        remedy = "Try 0.1; to train the U-Net alone, choose the strategy unet."
-        expect(is_ratio, "`text_encoder_lr_ratio` must be a positive number", repr(ratio), remedy)
+        weight = self.reconstruction_weight
+        is_weight = isinstance(weight, int | float) and math.isfinite(weight) and weight > 0
+        remedy = "Try 1, or leave the autoencoder frozen."
+        expect(is_weight, "`reconstruction_weight` must be a positive number", repr(weight), remedy)
 
-    def param_groups(self, models: DiffusionModels, lr: float) -> list[dict[str, Any]]:
-        """The U-Net at `lr`, the text encoder at its share of it."""
-        rates = {"unet": lr, "text_encoder": lr * self.text_encoder_lr_ratio}
-        trained = list(trained_parameters(models))
-        return [
-            {"params": [parameter for path, parameter in trained if path.startswith(f"{component}.")], "lr": rate}
-            for component, rate in rates.items()
-        ]
+    @property
+    def trains(self) -> tuple[str, ...]:
+        """The autoencoder."""
+        return ("vae",)

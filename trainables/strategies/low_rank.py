@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,124 +15,205 @@ from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Strategy
 from trainables.strategies.naming import expect, unknown_name
 
-ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0")
-FEED_FORWARD = (".ff.net.0.proj", ".ff.net.2")
-TARGETS: dict[str, Callable[[str], bool]] = {
-    "attention": lambda path: path.endswith(ATTENTION),
-    "attention+ff": lambda path: path.endswith(ATTENTION + FEED_FORWARD),
-    "all_linear": lambda path: True,
+Weighted = nn.Linear | nn.Conv2d
+ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0", ".q_proj", ".k_proj", ".v_proj", ".out_proj")
+FEED_FORWARD = (".ff.net.0.proj", ".ff.net.2", ".fc1", ".fc2")
+"""As diffusers names them in the U-Net, and transformers in the text encoder."""
+TARGETS: dict[str, Callable[[str, Weighted], bool]] = {
+    "attention": lambda path, layer: isinstance(layer, nn.Linear) and path.endswith(ATTENTION),
+    "attention+ff": lambda path, layer: isinstance(layer, nn.Linear) and path.endswith(ATTENTION + FEED_FORWARD),
+    "all_linear": lambda path, layer: isinstance(layer, nn.Linear),
+    "linear+conv": lambda path, layer: True,
+}
+COMPONENTS = {
+    "unet": ("unet",),
+    "text_encoder": ("text_encoder",),
+    "unet+text_encoder": ("unet", "text_encoder"),
 }
 
 
-class LowRankLinear(nn.Module):
-    """A frozen linear layer plus a trained update of low rank: y = W0 x + b + (alpha / rank) B A x.
+class LowRankLayer(nn.Module):
+    """A frozen linear or convolution layer plus a trained update of low rank: y = W0 x + b + s B A x.
 
-    The update starts at zero: A is Kaiming uniform, B zero.
+    The update starts at zero: A is Kaiming uniform, B zero. Of a convolution, A is the kernel of a convolution of the
+    same size, stride and padding to `rank` channels, flattened, and B mixes these.
 
     Args:
         base: The layer that is adapted; its weight and bias stay as they are.
         rank: Rows of A, columns of B.
-        alpha: The update is scaled by alpha / rank.
+        scale: s, alpha / rank in LoRA.
+
+    Attributes:
+        lora_A: float32[rank, in], in counting a convolution's kernel positions.
+        lora_B: float32[out, rank].
 
     Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1.
     """
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+    def __init__(self, base: Weighted, rank: int, scale: float) -> None:
         super().__init__()
         self.base = base
-        self.rank = rank
-        self.alpha = alpha
-        self.scale = alpha / rank
-        device = base.weight.device
-        self.lora_A = nn.Parameter(torch.empty(rank, base.in_features, device=device, dtype=torch.float32))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=device, dtype=torch.float32))
+        self.scale = scale
+        weight = base.weight
+        self.lora_A = nn.Parameter(torch.empty(rank, weight[0].numel(), device=weight.device, dtype=torch.float32))
+        self.lora_B = nn.Parameter(torch.zeros(len(weight), rank, device=weight.device, dtype=torch.float32))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    @property
+    def rank(self) -> int:
+        """Rows of A."""
+        return len(self.lora_A)
 
     def forward(self, x: Tensor) -> Tensor:
         """The adapted layer's output, in the base layer's dtype."""
         adapted: Tensor = self.base(x) + self.update(x)
         return adapted
 
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """A and B as they act: [rank, in] and [out, rank]."""
+        return self.lora_A, self.lora_B
+
     def update(self, x: Tensor) -> Tensor:
-        """The trained part, (alpha / rank) B A x; the factors are cast to x, so half-precision bases work too."""
-        reduced = functional.linear(x, self.lora_A.to(x.dtype)) * self.scale
-        return functional.linear(reduced, self.lora_B.to(reduced.dtype))
+        """The trained part, s B A x; the factors are cast to x, so half-precision bases work too."""
+        a, b = self.factors()
+        reduced = self.reduce(x, a) * self.scale
+        return expand(reduced, b.to(reduced.dtype), self.base)
+
+    def reduce(self, x: Tensor, a: Tensor) -> Tensor:
+        """A x, in x's dtype."""
+        if isinstance(self.base, nn.Conv2d):
+            kernel = a.to(x.dtype).view(len(a), *self.base.weight.shape[1:])
+            reduced: Tensor = self.base._conv_forward(x, kernel, None)
+            return reduced
+        return functional.linear(x, a.to(x.dtype))
 
     def weight(self) -> Tensor:
-        """The adapted weight, [out, in] in the factors' precision."""
-        return self.base.weight.to(self.lora_A.dtype) + self.scale * (self.lora_B @ self.lora_A)
+        """The adapted weight, flattened to [out, in], in the factors' precision."""
+        a, b = self.factors()
+        return self.base.weight.flatten(1).to(a.dtype) + self.scale * (b @ a)
 
     @torch.no_grad()
-    def folded(self) -> nn.Linear:
-        """The plain linear layer that computes the same; the base's own weight tensor is not written to."""
-        self.base.weight = nn.Parameter(self.weight().to(self.base.weight.dtype), requires_grad=False)
+    def folded(self) -> Weighted:
+        """The plain layer that computes the same; the base's own weight tensor is not written to."""
+        weight = self.weight().view_as(self.base.weight).to(self.base.weight.dtype)
+        self.base.weight = nn.Parameter(weight, requires_grad=False)
         return self.base
+
+    @torch.no_grad()
+    def peft_tensors(self) -> dict[str, Tensor]:
+        """The factors under the names and in the shapes that PEFT and diffusers give them."""
+        a, b = self.factors()
+        if isinstance(self.base, nn.Conv2d):
+            a, b = a.view(len(a), *self.base.weight.shape[1:]), b[:, :, None, None]
+        return {"lora_A.weight": a, "lora_B.weight": b}
+
+
+def expand(reduced: Tensor, b: Tensor, base: Weighted) -> Tensor:
+    """B times what A left of x, in the place of the layer's own output."""
+    if isinstance(base, nn.Conv2d):
+        return functional.conv2d(reduced, b[:, :, None, None])
+    return functional.linear(reduced, b)
+
+
+def expect_rank(rank: object, name: str = "rank") -> None:
+    """Refuse what is no rank.
+
+    Raises:
+        ValueError: it is not a whole number of at least 1.
+    """
+    is_count = isinstance(rank, int) and not isinstance(rank, bool) and rank >= 1
+    expect(is_count, f"`{name}` must be a whole number, at least 1", repr(rank), "Try 8.")
+
+
+def expect_positive(value: object, name: str, remedy: str) -> None:
+    """Refuse what is no positive number.
+
+    Raises:
+        ValueError: it is not a number above 0, or not finite.
+    """
+    is_positive = isinstance(value, int | float) and math.isfinite(value) and value > 0
+    expect(is_positive, f"`{name}` must be a positive number", repr(value), remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LowRankStrategy(Strategy):
-    """Wraps the U-Net's targeted linear layers; everything else stays frozen."""
+    """Wraps the targeted layers of U-Net, text encoder or both; everything else stays frozen."""
 
-    layer: ClassVar[type[LowRankLinear]] = LowRankLinear
+    layer: ClassVar[type[LowRankLayer]] = LowRankLayer
 
     rank: int = 8
     alpha: float = 16.0
     targets: str = "attention"
+    components: str = "unet"
 
     def __post_init__(self) -> None:
-        is_count = isinstance(self.rank, int) and not isinstance(self.rank, bool) and self.rank >= 1
-        expect(is_count, "`rank` must be a whole number, at least 1", repr(self.rank), "Try 8.")
-        is_scale = isinstance(self.alpha, int | float) and math.isfinite(self.alpha) and self.alpha > 0
-        expect(is_scale, "`alpha` must be a positive number", repr(self.alpha), "Twice the rank is usual.")
+        expect_rank(self.rank)
+        expect_positive(self.alpha, "alpha", "Twice the rank is usual.")
         if self.targets not in TARGETS:
             raise unknown_name("targets", self.targets, TARGETS)
+        if self.components not in COMPONENTS:
+            raise unknown_name("components", self.components, COMPONENTS)
+
+    @property
+    def trains(self) -> tuple[str, ...]:
+        """The components with targeted layers."""
+        return COMPONENTS[self.components]
+
+    @property
+    def initial_rank(self) -> int:
+        """The rank that layers are made with."""
+        return self.rank
+
+    @property
+    def scale(self) -> float:
+        """What an update is multiplied by."""
+        return self.alpha / self.rank
 
     def inject(self, models: DiffusionModels) -> None:
         """Wrap the targeted layers.
 
         Raises:
-            ValueError: the models are adapted already, or no layer matches the targets.
+            ValueError: the models are adapted already, or no layer of a component matches the targets.
         """
         expect(
-            not any(True for _ in low_rank_layers(models.unet)),
+            not self.layers(models),
             "`models` must be a base without low-rank layers",
             "one that is adapted already",
             "Attach to `models.fresh()` of the base.",
         )
-        found = list(self.target_layers(models.unet))
-        expect(
-            bool(found),
-            f"`targets` {self.targets!r} must match at least one linear layer of the U-Net",
-            f"none in {models.base.name!r}",
-            f"Choose one of {', '.join(TARGETS)} that this base has.",
-        )
-        for path, linear in found:
-            models.unet.set_submodule(path, self.layer(linear, self.rank, self.alpha))
+        for name in self.trains:
+            component = models.component(name)
+            found = list(self.target_layers(component))
+            expect(
+                bool(found),
+                f"`targets` {self.targets!r} must match at least one layer of {name}",
+                f"none in {models.base.name!r}",
+                f"Choose one of {', '.join(TARGETS)} that this base has.",
+            )
+            for path, layer in found:
+                component.set_submodule(path, self.layer(layer, self.initial_rank, self.scale))
 
-    def target_layers(self, unet: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-        """The linear layers that `targets` names, with their paths."""
-        matches = TARGETS[self.targets]
-        for path, module in unet.named_modules():
-            if isinstance(module, nn.Linear) and matches(f".{path}"):
+    def target_layers(self, component: nn.Module) -> Iterator[tuple[str, Weighted]]:
+        """The layers that `targets` names, with their paths."""
+        for path, module in component.named_modules():
+            if isinstance(module, Weighted) and TARGETS[self.targets](f".{path}", module):
                 yield path, module
 
+    def layers(self, models: DiffusionModels) -> dict[str, LowRankLayer]:
+        """The low-rank layers of the components that this strategy trains, by path, such as `unet.mid_block...to_q`."""
+        return {
+            f"{name}.{path}": layer for name in self.trains for path, layer in low_rank_layers(models.component(name))
+        }
+
     def merged(self, models: DiffusionModels) -> None:
-        """Fold the update into the weights, in place; the U-Net has its original modules and keys again."""
-        for path, layer in list(low_rank_layers(models.unet)):
-            models.unet.set_submodule(path, layer.folded())
+        """Fold the updates into the weights, in place; the components have their original modules and keys again."""
+        for path, layer in self.layers(models).items():
+            name, _, inner = path.partition(".")
+            models.component(name).set_submodule(inner, layer.folded())
 
 
-def low_rank_layers(module: nn.Module) -> Iterator[tuple[str, LowRankLinear]]:
+def low_rank_layers(module: nn.Module) -> Iterator[tuple[str, LowRankLayer]]:
     """All low-rank layers inside a module, with their paths."""
     for path, layer in module.named_modules():
-        if isinstance(layer, LowRankLinear):
+        if isinstance(layer, LowRankLayer):
             yield path, layer
-
-
-def peft_tensors(layer: LowRankLinear) -> dict[str, Tensor]:
-    """A low-rank layer's tensors under the names that PEFT and diffusers give them."""
-    named: dict[str, Any] = {"lora_A.weight": layer.lora_A, "lora_B.weight": layer.lora_B}
-    magnitude = getattr(layer, "lora_magnitude_vector", None)
-    if magnitude is not None:
-        named["lora_magnitude_vector"] = magnitude
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
@@ -21,7 +20,7 @@ class Norm(Strategy):
     Parameter Efficient Few-Shot Fine-tuning" (LayerNorm).
     """
 
-    name: ClassVar[str] = "norm"
+    name = "norm"
 
     def inject(self, models: DiffusionModels) -> None:
         """Let the norms' parameters train."""

@@ -143,7 +143,12 @@ def test_a_condition_that_a_split_lacks_is_refused(tmp_path: Path) -> None:
 def test_the_real_films_are_read() -> None:
     source = NihCxr14Source(root=REAL)
     assert sum(source.num_samples(split) for split in SPLITS) == 1000
-    assert set(source.conditions) == {"Atelectasis", "No Finding", "Pleural Effusion", "Infiltration"}  # five films a split
+    assert set(source.conditions) == {
+        "Atelectasis",
+        "No Finding",
+        "Pleural Effusion",
+        "Infiltration",
+    }  # five films a split
     first = next(source.samples("test"))
     assert first.image.shape == (64, 64)
     patients = [{film.patient_id for film in source._films[split]} for split in SPLITS]

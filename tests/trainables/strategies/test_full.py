@@ -10,7 +10,7 @@ from trainables.strategies import make_strategy
 
 @pytest.mark.parametrize("ratio", [0.1, 1.0, 2])
 def test_each_part_has_its_own_learning_rate(base: DiffusionModels, ratio: float) -> None:
-    models, strategy = base.fresh(), make_strategy("unet+text_encoder", {"text_encoder_lr_ratio": ratio})
+    models, strategy = base.fresh(), make_strategy("unet+text_encoder", {"text_encoder.lr_ratio": ratio})
     strategy.attach(models)
     groups = strategy.param_groups(models, 1e-5)
     assert [group["lr"] for group in groups] == pytest.approx([1e-5, 1e-5 * ratio])

@@ -36,6 +36,10 @@ class LabelledFeatures:
                 f"{len(self.labels)}. Give one entry an image."
             )
         self._kept: dict[str | None, FeatureSet] = {}
+        self._rows: dict[str, list[int]] = {}
+        for row, label in enumerate(self.labels):
+            for name in set(label):
+                self._rows.setdefault(name, []).append(row)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -45,8 +49,7 @@ class LabelledFeatures:
 
     def counts(self) -> dict[str, int]:
         """Number of images with each condition, most frequent first."""
-        names = sorted({name for label in self.labels for name in label})
-        counts = {name: sum(name in label for label in self.labels) for name in names}
+        counts = {name: len(rows) for name, rows in sorted(self._rows.items())}
         return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
     def of(self, condition: str | None) -> Floats:
@@ -57,13 +60,13 @@ class LabelledFeatures:
         """
         if condition is None:
             return self.features
-        chosen = [condition in label for label in self.labels]
-        if sum(chosen) < 2:
+        rows = self._rows.get(condition, [])
+        if len(rows) < 2:
             raise ValueError(
-                f"`{condition}` must have at least 2 images for a metric of its own, but got {sum(chosen)}."
+                f"`{condition}` must have at least 2 images for a metric of its own, but got {len(rows)}."
                 f"{nearest(self.counts(), condition)} There are {self.counts()}. Add images or leave the condition out."
             )
-        features: Floats = self.features[np.asarray(chosen)]
+        features: Floats = self.features[np.asarray(rows)]
         return features
 
     def subset(self, condition: str | None) -> FeatureSet:

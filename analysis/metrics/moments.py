@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.metrics.sets import FeatureSet, as_set
+from analysis.metrics.sets import SUM_ROWS, FeatureSet, as_set
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,7 +32,7 @@ class Scatter:
             return cls.together([part.derived(Scatter.of) for part in images.parts])
         mean = mean_of(images)
         matrix = np.zeros((images.dim, images.dim))
-        for block in images.blocks():
+        for block in images.blocks(SUM_ROWS):
             centred = block - mean
             matrix += centred.T @ centred
         return cls(num_images=len(images), mean=mean, matrix=matrix)
@@ -100,7 +100,7 @@ class ReferenceMoments:
 def mean_of(images: FeatureSet) -> NDArray[np.float64]:
     """Mean float64[d] of a set."""
     total = np.zeros(images.dim)
-    for block in images.blocks():
+    for block in images.blocks(SUM_ROWS):
         total += block.sum(axis=0)
     return total / len(images)
 

@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from analysis.metrics.inputs import Floats, as_floats
 
 BLOCK_ROWS = 1024
-"""Rows that are worked on at a time: 8 MiB in float64 at 1024 features."""
+"""Rows that are worked on at a time where all are set against all: 8 MiB at 1024 features, as are their products."""
+SUM_ROWS = 2560
+"""The same where d x d sums are taken: 20 MiB at 1024 features; fewer rows cost more additions of the sums."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,10 +48,10 @@ class FeatureSet:
         """All features in float64."""
         return self.features.astype(np.float64, copy=False)
 
-    def blocks(self) -> Iterator[NDArray[np.float64]]:
-        """The features in float64, at most `BLOCK_ROWS` rows at a time."""
-        for start in range(0, len(self), BLOCK_ROWS):
-            yield self.features[start : start + BLOCK_ROWS].astype(np.float64, copy=False)
+    def blocks(self, num_rows: int = BLOCK_ROWS) -> Iterator[NDArray[np.float64]]:
+        """The features in float64, at most that many rows at a time."""
+        for start in range(0, len(self), num_rows):
+            yield self.features[start : start + num_rows].astype(np.float64, copy=False)
 
     def derived(self, function: Callable[Concatenate[FeatureSet, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What a function makes of this set; called once for the same arguments, which must be hashable."""

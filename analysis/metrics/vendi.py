@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.metrics.inputs import as_floats, unit_rows
-from analysis.metrics.sets import FeatureSet, as_set
+from analysis.metrics.sets import SUM_ROWS, FeatureSet, as_set
 
 
 def vendi_score(features: ArrayLike | FeatureSet, order: float = 1.0) -> float:
@@ -79,7 +79,7 @@ def _gram(images: FeatureSet) -> NDArray[np.float64]:
         for part in images.parts:
             gram += part.derived(_gram)
         return gram
-    for block in images.blocks():
+    for block in images.blocks(SUM_ROWS):
         rows = unit_rows(block)
         gram += rows.T @ rows
     return gram

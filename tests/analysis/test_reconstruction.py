@@ -1,4 +1,4 @@
-"""RMSE, PSNR, SSIM, MS-SSIM: closed forms, the definition window by window, recorded second implementations, refusals."""
+"""RMSE, PSNR, SSIM, MS-SSIM: closed forms, the definition window by window, scikit-image, refusals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from analysis.metrics import ms_ssim, ms_ssim_diversity, psnr, rmse, ssim
 from analysis.metrics.ms_ssim import SCALE_WEIGHTS, _pairs, num_scales
@@ -69,6 +70,17 @@ def test_ssim_agrees_with_the_definition(shape: tuple[int, int]) -> None:
     first, second = rng.uniform(0, 2, (2, *shape))
     expected, _ = _terms_by_definition(first, second, 2.0)
     assert ssim(first[None], second[None], 2.0) == pytest.approx([expected], rel=1e-10)
+
+
+def test_agrees_with_scikit_image() -> None:
+    rng = np.random.default_rng(1)
+    films = np.round(255 * _films(3, 40)).astype(np.uint8)
+    noisy = np.clip(films + rng.normal(0, 20, films.shape), 0, 255).astype(np.uint8)
+    pairs = list(zip(films, noisy, strict=True))
+    options = {"gaussian_weights": True, "use_sample_covariance": False, "sigma": 1.5}
+    assert ssim(noisy, films) == pytest.approx([structural_similarity(*pair, **options) for pair in pairs], rel=1e-9)
+    assert psnr(noisy, films) == pytest.approx([peak_signal_noise_ratio(*pair) for pair in pairs], rel=1e-9)
+    assert 255 * rmse(noisy, films) == pytest.approx(np.sqrt([mean_squared_error(*pair) for pair in pairs]), rel=1e-9)
 
 
 def test_ms_ssim_agrees_with_the_definition_at_two_scales() -> None:

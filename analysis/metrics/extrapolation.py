@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +20,22 @@ class Extrapolation:
 
     Attributes:
         value: the intercept; may lie a little below zero where the two distributions are one. Lower is better.
-        standard_error: of the value, from random halves of the images.
+        sampling_error: standard error of the value on new images, from random halves.
+        curvature: how far a parabola's intercept lies from the line's: what the line's assumption may cost.
         fractions: shares 1, 1/2, 1/3, ... of the images that were compared.
         distances: mean Fréchet distance at each share.
     """
 
     value: float
-    standard_error: float
+    sampling_error: float
+    curvature: float
     fractions: tuple[float, ...]
     distances: tuple[float, ...]
+
+    @property
+    def standard_error(self) -> float:
+        """Both errors together; large where the parts have too few images for their dimension for a straight line."""
+        return math.hypot(self.sampling_error, self.curvature)
 
 
 def extrapolated_frechet_distance(
@@ -37,12 +45,14 @@ def extrapolated_frechet_distance(
 
     Both sets are cut into k disjoint parts, k = 1, 2, ..., `num_sizes`; the mean distance of parts grows as k/n, and the
     line through it is read at k = 0. Parts of one size are disjoint, so that every image counts once at each.
-    Unlike the distance itself, values at different numbers of images may be compared, within their errors.
+    Unlike the distance itself, values at different numbers of images may be compared, within their standard errors.
+    The mean distance grows as k/n only where the smallest parts have many more images than the features have effective
+    dimensions; below, the value is still biased upwards, and `curvature` shows it.
 
     Args:
         generated: float[n, d] features of generated images.
         reference: float[m, d] features of real images.
-        num_sizes: how many sizes, at least 2; the smallest parts have n / num_sizes images.
+        num_sizes: how many sizes, at least 3; the smallest parts have n / num_sizes images.
         num_halves: how many random halves the standard error is taken from; each costs about half of the value.
         seed: of the cuts.
 
@@ -64,16 +74,17 @@ def extrapolated_frechet_distance(
     halves = half_sample_values(value_of, images, real, num_resamples=num_halves, seed=seed)
     return Extrapolation(
         value=_intercept(distances),
-        standard_error=float(np.std(halves, ddof=1)),
+        sampling_error=float(np.std(halves, ddof=1)),
+        curvature=abs(_intercept(distances, degree=2) - _intercept(distances)),
         fractions=tuple(1 / number for number in range(1, num_sizes + 1)),
         distances=tuple(distances),
     )
 
 
 def _check_sizes(num_images: int, num_sizes: int, num_halves: int) -> None:
-    if num_sizes < 2 or num_halves < 2 or num_images < 4 * num_sizes:
+    if num_sizes < 3 or num_halves < 2 or num_images < 4 * num_sizes:
         raise ValueError(
-            f"`num_sizes` and `num_halves` must be at least 2 and each set hold 4 images a size, but got {num_sizes}, "
+            f"`num_sizes` must be at least 3, `num_halves` 2, and each set hold 4 images a size, but got {num_sizes}, "
             f"{num_halves} and {num_images} images. Take fewer sizes or more images."
         )
 
@@ -96,7 +107,6 @@ def _equal_parts(array: NDArray[np.float64], num_parts: int) -> list[NDArray[np.
     return [array[start : start + size] for start in range(0, size * num_parts, size)]
 
 
-def _intercept(distances: list[float]) -> float:
-    """The straight line through the distances over the number of parts, at none."""
-    _, intercept = np.polyfit(np.arange(1, len(distances) + 1), distances, 1)
-    return float(intercept)
+def _intercept(distances: list[float], degree: int = 1) -> float:
+    """The straight line, or a parabola, through the distances over the number of parts, at none."""
+    return float(np.polyfit(np.arange(1, len(distances) + 1), distances, degree)[-1])

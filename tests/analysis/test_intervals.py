@@ -138,16 +138,25 @@ def test_extrapolations_scatter_about_the_truth_as_they_say() -> None:
         extrapolated_frechet_distance(rng.standard_normal((240, 4)) * 1.5 + 0.5, rng.standard_normal((200, 4)), seed=i)
         for i in range(60)
     ]
-    values, errors = np.array([one.value for one in found]), np.array([one.standard_error for one in found])
+    values, errors = np.array([one.value for one in found]), np.array([one.sampling_error for one in found])
     truth = 4 * (0.5**2 + 0.5**2)
     assert values.mean() == pytest.approx(truth, abs=4 * values.std() / np.sqrt(60))
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(values.std(ddof=1), rel=0.35)
+    assert np.mean([abs(one.value - truth) < 2 * one.standard_error for one in found]) >= 0.9
+
+
+def test_too_few_images_for_a_straight_line_show_in_the_standard_error() -> None:
+    rng = np.random.default_rng(6)
+    found = extrapolated_frechet_distance(*rng.standard_normal((2, 120, 64)))
+    assert found.value > 4 * found.sampling_error  # parts of 30 images in 64 dimensions
+    assert 0 < found.value < 4 * found.standard_error
+    assert found.standard_error == pytest.approx(np.hypot(found.sampling_error, found.curvature))
 
 
 def test_what_cannot_be_extrapolated_is_refused() -> None:
     with pytest.raises(ValueError, match="hold 4 images a size, but got 4, 10 and 15 images"):
         extrapolated_frechet_distance(np.ones((15, 2)), np.ones((99, 2)))
-    with pytest.raises(ValueError, match=r"must be at least 2 .* but got 1, 10"):
-        extrapolated_frechet_distance(np.ones((99, 2)), np.ones((99, 2)), num_sizes=1)
+    with pytest.raises(ValueError, match=r"`num_sizes` must be at least 3, .* but got 2, 10"):
+        extrapolated_frechet_distance(np.ones((99, 2)), np.ones((99, 2)), num_sizes=2)
     with pytest.raises(ValueError, match="same number of features, but got 2 and 3"):
         extrapolated_frechet_distance(np.ones((99, 2)), np.ones((99, 3)))

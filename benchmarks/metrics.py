@@ -39,6 +39,7 @@ class Timed:
 
 
 def main(
+    *,
     dim: Annotated[int, typer.Option(help="Features an image.")] = 1024,
     num_images: Annotated[int, typer.Option(help="Images of each of the two large sets.")] = 2500,
     num_few: Annotated[int, typer.Option(help="Images of each of the two small sets.")] = 250,

@@ -60,7 +60,10 @@ def test_names_may_be_a_list_or_separated_by_commas(text: str) -> None:
         ("num_epoch=3", "`num_epoch` must be a key of the configuration.*Did you mean training.num_epochs?"),
         ("training.num_epoch=3", "`training.num_epoch` must be a key.*Did you mean training.num_epochs?"),
         ("xyzzy=1", "`xyzzy` must be a key of the configuration.*Choose one of: preset, base"),
-        ("objectives=[fd]", "`objective` must be a known name, but got 'fd'. Did you mean 'fid'.*Valid: .*epoch_s, fid"),
+        (
+            "objectives=[fd]",
+            "`objective` must be a known name, but got 'fd'. Did you mean 'fid'.*Valid: .*epoch_s, fid",
+        ),
         ("strategies=[loar]", "`strategy` must be a known name, but got 'loar'. Did you mean 'lora'"),
         ("space=cor", "`space` must be a known name, but got 'cor'. Did you mean 'core'"),
         ("objectives=fid,fid", r"`objectives` must be distinct names, at least one, but got \['fid', 'fid'\]"),

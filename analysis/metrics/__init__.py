@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike
-
-from analysis.metrics.base import Metric, Reference
+from analysis.metrics.base import Metric
 from analysis.metrics.conditions import LabelledFeatures, evaluate
-from analysis.metrics.frechet import ReferenceMoments, frechet_distance
-from analysis.metrics.vendi import vendi_score
+from analysis.metrics.embeddings import clip_score
+from analysis.metrics.extrapolation import extrapolated_frechet_distance
+from analysis.metrics.frechet import frechet_distance, frechet_terms
+from analysis.metrics.intervals import bootstrap_interval
+from analysis.metrics.kernel import kernel_distance, kernel_distance_by_subsets
+from analysis.metrics.measurement import Measurement, measurements
+from analysis.metrics.moments import ReferenceMoments
+from analysis.metrics.ms_ssim import ms_ssim, ms_ssim_diversity
+from analysis.metrics.neighbours import (
+    DENSITY_NEIGHBOURS,
+    PRECISION_NEIGHBOURS,
+    coverage,
+    density,
+    density_coverage,
+    precision,
+    precision_recall,
+    recall,
+)
+from analysis.metrics.reconstruction import psnr, rmse, ssim
+from analysis.metrics.sets import FeatureSet
+from analysis.metrics.vendi import vendi_score, vendi_score_of_batches
 from analysis.names import look_up
 
 
-def _fid(generated: ArrayLike, reference: Reference) -> float:
-    return frechet_distance(generated, reference.moments)
-
-
-def _vendi(generated: ArrayLike, reference: Reference) -> float:
+def _vendi(generated: FeatureSet, reference: FeatureSet) -> float:
     return vendi_score(generated)
 
 
-METRICS = {
-    "fid": Metric(name="fid", direction="min", function=_fid),
-    "vendi": Metric(name="vendi", direction="max", function=_vendi),
-}
+_TABLE = (
+    Metric(name="fid", direction="min", function=frechet_distance),
+    Metric(name="kid", direction="min", function=kernel_distance),
+    Metric(name="vendi", direction="max", function=_vendi),
+    Metric(name="precision", direction="max", function=precision, min_images=PRECISION_NEIGHBOURS + 1),
+    Metric(name="recall", direction="max", function=recall, min_images=PRECISION_NEIGHBOURS + 1),
+    Metric(name="density", direction="max", function=density, min_images=DENSITY_NEIGHBOURS + 1),
+    Metric(name="coverage", direction="max", function=coverage, min_images=DENSITY_NEIGHBOURS + 1),
+)
+METRICS = {metric.name: metric for metric in _TABLE}
 
 
 def load_metric(name: str) -> Metric:
@@ -32,12 +51,28 @@ def load_metric(name: str) -> Metric:
 
 __all__ = [
     "METRICS",
+    "FeatureSet",
     "LabelledFeatures",
+    "Measurement",
     "Metric",
-    "Reference",
     "ReferenceMoments",
+    "bootstrap_interval",
+    "clip_score",
+    "density_coverage",
     "evaluate",
+    "extrapolated_frechet_distance",
     "frechet_distance",
+    "frechet_terms",
+    "kernel_distance",
+    "kernel_distance_by_subsets",
     "load_metric",
+    "measurements",
+    "ms_ssim",
+    "ms_ssim_diversity",
+    "precision_recall",
+    "psnr",
+    "rmse",
+    "ssim",
     "vendi_score",
+    "vendi_score_of_batches",
 ]

@@ -1,35 +1,16 @@
-"""What a metric is, and what it accepts as features."""
+"""What a metric is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from analysis.metrics.frechet import ReferenceMoments
-from analysis.metrics.inputs import as_features
+from analysis.metrics.sets import FeatureSet, as_set
 
 Direction = Literal["min", "max"]
-
-
-class Reference:
-    """Features of real images with whatever metrics derive from them, computed once and kept."""
-
-    def __init__(self, features: ArrayLike) -> None:
-        """Check and keep float[n, d] features."""
-        self.features: NDArray[np.float64] = as_features(features, "reference")
-
-    @cached_property
-    def moments(self) -> ReferenceMoments:
-        """Mean and factored covariance."""
-        return ReferenceMoments.of(self.features)
-
-    def __len__(self) -> int:
-        return len(self.features)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,24 +21,38 @@ class Metric:
         name: the table key; the reported name adds the extractor, as in `fid_xrv`.
         direction: whether lower ("min") or higher ("max") is better.
         function: the metric of generated and reference features.
+        min_images: the fewest images of either set for which it is defined.
     """
 
     name: str
     direction: Direction
-    function: Callable[[ArrayLike, Reference], float]
+    function: Callable[[FeatureSet, FeatureSet], float]
+    min_images: int = 2
 
-    def fn(self, generated: ArrayLike, reference: ArrayLike | Reference) -> float:
+    def fn(self, generated: ArrayLike | FeatureSet, reference: ArrayLike | FeatureSet) -> float:
         """Evaluate the metric.
 
         Args:
-            generated: float[n, d] features of generated images.
-            reference: float[m, d] features of real images, or the same kept in a `Reference`.
+            generated: float[n, d] features of generated images, or a set that keeps what is derived from them.
+            reference: float[m, d] features of real images, likewise.
 
         Returns:
             A finite number; `direction` says which way is better.
+
+        Raises:
+            ValueError: the features are not valid, or either set has fewer than `min_images`.
         """
-        held = reference if isinstance(reference, Reference) else Reference(reference)
-        return self.function(generated, held)
+        images, real = as_set(generated, "generated"), as_set(reference, "reference")
+        if not self.fits(len(images), len(real)):
+            raise ValueError(
+                f"`{self.name}` must have at least {self.min_images} images in each set, but got {len(images)} "
+                f"generated and {len(real)} real. Evaluate on more images."
+            )
+        return self.function(images, real)
+
+    def fits(self, num_generated: int, num_reference: int) -> bool:
+        """Whether there are enough images for it to be defined."""
+        return min(num_generated, num_reference) >= self.min_images
 
     def reported_name(self, extractor: str) -> str:
         """The name under which a value is reported, for example `fid_mini`."""

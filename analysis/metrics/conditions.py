@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from analysis.metrics.base import Metric, Reference
-from analysis.metrics.inputs import as_features
+from analysis.metrics.base import Metric
+from analysis.metrics.inputs import Floats, as_floats
+from analysis.metrics.sets import FeatureSet
 from analysis.names import nearest
 
 Labels = Sequence[str] | Sequence[tuple[str, ...]]
 """For each image its condition, or all of its conditions."""
+log = logging.getLogger(__name__)
 
 
 class LabelledFeatures:
@@ -25,28 +28,31 @@ class LabelledFeatures:
         Raises:
             ValueError: the features are not valid, or there are more or fewer labels than images.
         """
-        self.features = as_features(features, "features")
+        self.features = as_floats(features, "features")
         self.labels = tuple((label,) if isinstance(label, str) else tuple(label) for label in labels)
         if len(self.labels) != len(self.features):
             raise ValueError(
                 f"`labels` must name the conditions of each of {len(self.features)} images, but got "
                 f"{len(self.labels)}. Give one entry an image."
             )
-        self.reference = lru_cache(maxsize=None)(self._reference)
+        self._kept: dict[str | None, FeatureSet] = {}
+        self._rows: dict[str, list[int]] = {}
+        for row, label in enumerate(self.labels):
+            for name in set(label):
+                self._rows.setdefault(name, []).append(row)
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def __reduce__(self) -> tuple[type[LabelledFeatures], tuple[NDArray[np.float64], Labels]]:
+    def __reduce__(self) -> tuple[type[LabelledFeatures], tuple[Floats, Labels]]:
         return LabelledFeatures, (self.features, self.labels)
 
     def counts(self) -> dict[str, int]:
         """Number of images with each condition, most frequent first."""
-        names = sorted({name for label in self.labels for name in label})
-        counts = {name: sum(name in label for label in self.labels) for name in names}
+        counts = {name: len(rows) for name, rows in sorted(self._rows.items())}
         return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
-    def of(self, condition: str | None) -> NDArray[np.float64]:
+    def of(self, condition: str | None) -> Floats:
         """Features of the images with a condition, or of all.
 
         Raises:
@@ -54,17 +60,32 @@ class LabelledFeatures:
         """
         if condition is None:
             return self.features
-        chosen = [condition in label for label in self.labels]
-        if sum(chosen) < 2:
+        rows = self._rows.get(condition, [])
+        if len(rows) < 2:
             raise ValueError(
-                f"`{condition}` must have at least 2 images for a metric of its own, but got {sum(chosen)}."
+                f"`{condition}` must have at least 2 images for a metric of its own, but got {len(rows)}."
                 f"{nearest(self.counts(), condition)} There are {self.counts()}. Add images or leave the condition out."
             )
-        subset: NDArray[np.float64] = self.features[np.asarray(chosen)]
-        return subset
+        features: Floats = self.features[np.asarray(rows)]
+        return features
 
-    def _reference(self, condition: str | None) -> Reference:
-        return Reference(self.of(condition))
+    def subset(self, condition: str | None) -> FeatureSet:
+        """The same as a set that keeps what metrics derive from it.
+
+        Raises:
+            ValueError: fewer than two images have the condition.
+        """
+        if condition not in self._kept:
+            parts = [self.subset(name) for name in self._parts()] if condition is None else []
+            self._kept[condition] = FeatureSet(self.of(condition), parts=parts)
+        return self._kept[condition]
+
+    def _parts(self) -> tuple[str, ...]:
+        """Conditions whose sums make up the whole's: each image has one, and each needs its d x d sums for itself."""
+        if any(len(label) != 1 for label in self.labels):
+            return ()
+        counts = self.counts()
+        return tuple(counts) if min(counts.values()) > self.features.shape[1] else ()
 
 
 def evaluate(
@@ -77,10 +98,12 @@ def evaluate(
 ) -> dict[str, float]:
     """Every metric over all images and over those of each condition, with the numbers of images behind them.
 
+    A metric is left out, with a warning, where there are fewer images than it is defined for.
+
     Args:
         metrics: what to evaluate.
         generated: features and conditions of generated images.
-        reference: the same of real images; keep one object and its moments are computed once.
+        reference: the same of real images; keep one object and what is derived from it is computed once.
         extractor: name of what made the features.
         conditions: those to evaluate apart from the whole.
 
@@ -94,8 +117,18 @@ def evaluate(
     results: dict[str, float] = {}
     for condition in (None, *conditions):
         suffix = "" if condition is None else f"/{condition}"
-        images, real = generated.of(condition), reference.reference(condition)
-        values: Mapping[str, float] = {m.reported_name(extractor): m.fn(images, real) for m in metrics}
+        images, real = generated.subset(condition), reference.subset(condition)
+        fitting = [metric for metric in metrics if metric.fits(len(images), len(real))]
+        values = {metric.reported_name(extractor): metric.fn(images, real) for metric in fitting}
         counts = {"num_generated": len(images), "num_reference": len(real)}
         results |= {f"{name}{suffix}": value for name, value in {**values, **counts}.items()}
+        left_out = [f"{metric.name} (needs {metric.min_images})" for metric in metrics if metric not in fitting]
+        if left_out:
+            _warn_once(", ".join(left_out), condition or "all images", min(len(images), len(real)))
     return results
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(left_out: str, condition: str, num_images: int) -> None:
+    """Say what is not measured; once a process, not again for every trial."""
+    log.warning("Left out for %s, of which there are %d: %s.", condition, num_images, left_out)

@@ -7,49 +7,38 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.metrics.inputs import as_features
+from analysis.metrics.inputs import require_same_dim
+from analysis.metrics.moments import ReferenceMoments, Scatter, centred_rows, mean_of
+from analysis.metrics.sets import FeatureSet, as_set
 
 NEGATIVE_MASS_TOLERANCE = 1e-6
 """Largest share of the cross trace that round-off may leave in negative eigenvalues."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ReferenceMoments:
-    """Mean and covariance S of a set of features, the covariance kept as a factor F with F^T F = S.
-
-    Computed once, compared with many generated sets. F is the symmetric square root of S, or the centred data itself
-    where there are fewer images than dimensions.
+@dataclass(frozen=True, kw_only=True)
+class FrechetTerms:
+    """A Fréchet distance and what it is made of.
 
     Attributes:
-        mean: float64[d].
-        factor: float64[k, d], k = min(n, d).
-        num_images: n.
+        means: squared distance of the means.
+        traces: trace of both covariances.
+        cross_trace: trace of the square root of their product.
+        clipped_mass: sum of the negative eigenvalues that round-off left and that were set to zero, over the sum of the
+            positive ones; in [0, 1e-6], and 0 where n < d, where none can arise.
     """
 
-    mean: NDArray[np.float64]
-    factor: NDArray[np.float64]
-    num_images: int
-
-    @classmethod
-    def of(cls, features: ArrayLike) -> ReferenceMoments:
-        """Moments of float[n, d] features, with the unbiased covariance."""
-        array = as_features(features, "reference")
-        rows = _centred_rows(array)
-        factor = rows if len(rows) < array.shape[1] else _square_root(rows.T @ rows)
-        return cls(mean=array.mean(axis=0), factor=factor, num_images=len(array))
+    means: float
+    traces: float
+    cross_trace: float
+    clipped_mass: float
 
     @property
-    def dim(self) -> int:
-        """Number of features d."""
-        return len(self.mean)
-
-    @property
-    def trace(self) -> float:
-        """Trace of the covariance."""
-        return float(np.square(self.factor).sum())
+    def distance(self) -> float:
+        """The distance, in [0, inf); lower is better."""
+        return max(self.means + self.traces - 2 * self.cross_trace, 0.0)
 
 
-def frechet_distance(generated: ArrayLike, reference: ArrayLike | ReferenceMoments) -> float:
+def frechet_distance(generated: ArrayLike | FeatureSet, reference: ArrayLike | FeatureSet | ReferenceMoments) -> float:
     """Squared Fréchet (2-Wasserstein) distance between the Gaussians fitted to two sets of features.
 
     The estimate is biased upwards, the more so the fewer images: compare values at one number of images only.
@@ -69,47 +58,57 @@ def frechet_distance(generated: ArrayLike, reference: ArrayLike | ReferenceMomen
         Heusel et al. 2017, eq. 6; trace of the root of S_g S_r from the eigenvalues of h S_g h, h the symmetric root of
         S_r, or, with n < d, from the singular values of X_g F^T, which avoids squaring.
     """
-    array = as_features(generated, "generated")
-    moments = reference if isinstance(reference, ReferenceMoments) else ReferenceMoments.of(reference)
-    if array.shape[1] != moments.dim:
-        raise ValueError(
-            "`generated` and `reference` must have the same number of features, "
-            f"but got {array.shape[1]} and {moments.dim}. Extract both with one extractor."
-        )
-    rows = _centred_rows(array)
-    between_means = float(np.square(array.mean(axis=0) - moments.mean).sum())
-    distance = between_means + float(np.square(rows).sum()) + moments.trace - 2 * _cross_trace(rows, moments)
-    return max(distance, 0.0)
+    return frechet_terms(generated, reference).distance
 
 
-def _cross_trace(rows: NDArray[np.float64], moments: ReferenceMoments) -> float:
-    """Trace of the square root of S_g S_r."""
-    projected = rows @ moments.factor.T
-    if len(rows) < moments.dim:
-        return float(np.linalg.svd(projected, compute_uv=False).sum())
-    return _root_trace(projected.T @ projected)
+def frechet_terms(
+    generated: ArrayLike | FeatureSet, reference: ArrayLike | FeatureSet | ReferenceMoments
+) -> FrechetTerms:
+    """The same with its terms, and with how much round-off had to be clipped."""
+    images = as_set(generated, "generated")
+    moments = _moments(reference)
+    require_same_dim(images.dim, moments.dim)
+    return _of_few(images, moments) if len(images) < images.dim else _of_many(images, moments)
 
 
-def _root_trace(matrix: NDArray[np.float64]) -> float:
-    """Trace of the square root of a positive semi-definite matrix, its negative round-off clipped and accounted for."""
+def _moments(reference: ArrayLike | FeatureSet | ReferenceMoments) -> ReferenceMoments:
+    if isinstance(reference, ReferenceMoments):
+        return reference
+    return as_set(reference, "reference").derived(ReferenceMoments.of)
+
+
+def _of_few(images: FeatureSet, moments: ReferenceMoments) -> FrechetTerms:
+    """Fewer images than dimensions: singular values of the rows in the reference's factor."""
+    rows = centred_rows(images)
+    return FrechetTerms(
+        means=float(np.square(mean_of(images) - moments.mean).sum()),
+        traces=float(np.square(rows).sum()) + moments.trace,
+        cross_trace=float(np.linalg.svd(rows @ moments.factor.T, compute_uv=False).sum()),
+        clipped_mass=0.0,
+    )
+
+
+def _of_many(images: FeatureSet, moments: ReferenceMoments) -> FrechetTerms:
+    """At least as many images as dimensions: eigenvalues of the covariance between the reference's factors."""
+    scatter = images.derived(Scatter.of)
+    covariance = scatter.covariance
+    cross_trace, clipped_mass = _root_trace(moments.factor @ covariance @ moments.factor.T)
+    return FrechetTerms(
+        means=float(np.square(scatter.mean - moments.mean).sum()),
+        traces=float(np.trace(covariance)) + moments.trace,
+        cross_trace=cross_trace,
+        clipped_mass=clipped_mass,
+    )
+
+
+def _root_trace(matrix: NDArray[np.float64]) -> tuple[float, float]:
+    """Trace of the square root of a positive semi-definite matrix, and the share of negative round-off clipped."""
     eigenvalues = np.linalg.eigvalsh(matrix)
-    negative, positive = -eigenvalues[eigenvalues < 0].sum(), eigenvalues[eigenvalues > 0].sum()
+    negative, positive = float(-eigenvalues[eigenvalues < 0].sum()), float(eigenvalues[eigenvalues > 0].sum())
     if negative > NEGATIVE_MASS_TOLERANCE * positive:
         raise FloatingPointError(
             f"`negative eigenvalues` must stay below {NEGATIVE_MASS_TOLERANCE:g} of the positive ones, "
             f"but got {negative:.3g} against {positive:.3g}. Rescale the features."
         )
-    return float(np.sqrt(np.clip(eigenvalues, 0.0, None)).sum())
-
-
-def _centred_rows(array: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows X with X^T X the unbiased covariance."""
-    rows: NDArray[np.float64] = (array - array.mean(axis=0)) / np.sqrt(len(array) - 1)
-    return rows
-
-
-def _square_root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Symmetric square root of a positive semi-definite matrix."""
-    eigenvalues, vectors = np.linalg.eigh(covariance)
-    root: NDArray[np.float64] = (vectors * np.sqrt(np.clip(eigenvalues, 0.0, None))) @ vectors.T
-    return root
+    clipped_mass = negative / positive if positive > 0 else 0.0
+    return float(np.sqrt(np.clip(eigenvalues, 0.0, None)).sum()), clipped_mass

@@ -7,11 +7,13 @@ import pickle
 import numpy as np
 import pytest
 import scipy.linalg
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
-from analysis.metrics import METRICS, ReferenceMoments, frechet_distance
+from analysis.metrics import METRICS, FeatureSet, ReferenceMoments, frechet_distance, frechet_terms
 from analysis.metrics.frechet import _root_trace
 
 
@@ -52,6 +54,52 @@ def test_agrees_with_scipys_matrix_root(num_generated: int, num_reference: int) 
     generated = rng.standard_normal((num_generated, 40)) @ mix
     reference = rng.standard_normal((num_reference, 40)) @ mix.T + 0.3
     assert frechet_distance(generated, reference) == pytest.approx(_by_matrix_root(generated, reference), rel=1e-6)
+
+
+@pytest.mark.parametrize("dim", [16, 128])
+def test_agrees_with_torch_fidelity(dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    sets = rng.standard_normal((2, 5 * dim, dim)) @ rng.standard_normal((dim, dim)) + 0.4
+    sets[1] *= rng.uniform(0.5, 2, dim)
+    theirs = fid_statistics_to_metric(*(fid_features_to_statistics(torch.from_numpy(one)) for one in sets), False)
+    assert frechet_distance(*sets) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+
+
+def test_the_sum_over_parts_is_the_whole_also_where_their_means_lie_far_apart() -> None:
+    rng = np.random.default_rng(9)
+    parts = [rng.standard_normal((num_images, 12)) + 1e5 * rng.standard_normal(12) for num_images in (30, 3, 200)]
+    whole = np.concatenate(parts)
+    reference = rng.standard_normal((90, 12)) + 2e5
+    summed = FeatureSet(whole, parts=[FeatureSet(part) for part in parts])
+    assert frechet_distance(summed, reference) == pytest.approx(frechet_distance(whole, reference), rel=1e-12)
+    assert ReferenceMoments.of(summed).trace == pytest.approx(np.trace(np.cov(whole, rowvar=False)), rel=1e-12)
+
+
+def test_blocks_of_rows_add_up() -> None:
+    rng = np.random.default_rng(10)
+    generated, reference = rng.standard_normal((2500, 5)) * 3 + 1, rng.standard_normal((1025, 5))
+    assert frechet_distance(generated, reference) == pytest.approx(_by_matrix_root(generated, reference), rel=1e-9)
+
+
+def test_terms_add_up_to_the_distance() -> None:
+    rng = np.random.default_rng(11)
+    generated, reference = rng.standard_normal((50, 6)) * 2 + 1, rng.standard_normal((40, 6))
+    terms = frechet_terms(generated, reference)
+    assert terms.means == pytest.approx(np.square(generated.mean(axis=0) - reference.mean(axis=0)).sum())
+    assert terms.traces == pytest.approx(generated.var(axis=0, ddof=1).sum() + reference.var(axis=0, ddof=1).sum())
+    assert terms.means + terms.traces - 2 * terms.cross_trace == frechet_distance(generated, reference)
+    assert frechet_terms(generated[:4], reference).clipped_mass == 0
+    repeated = frechet_terms(np.repeat(generated, 9, axis=1), np.repeat(reference, 9, axis=1))  # rank 6 of 54
+    assert repeated.distance == pytest.approx(9 * terms.distance, rel=1e-6)
+
+
+def test_duplicating_both_sets_scales_both_covariances_alike() -> None:
+    """Twice the rows multiply an unbiased covariance by 2 (n - 1) / (2 n - 1); equal n, so the traces with it."""
+    rng = np.random.default_rng(12)
+    generated, reference = rng.standard_normal((40, 5)) * 2 + 1, rng.standard_normal((40, 5))
+    terms = frechet_terms(generated, reference)
+    twice = frechet_distance(np.tile(generated, (2, 1)), np.tile(reference, (2, 1)))
+    assert twice == pytest.approx(terms.means + 78 / 79 * (terms.traces - 2 * terms.cross_trace), rel=1e-10)
 
 
 def test_low_rank_and_full_routes_agree() -> None:
@@ -97,7 +145,8 @@ def test_float32_features_are_computed_in_float64() -> None:
 
 
 def test_negative_mass_is_clipped_only_where_it_is_round_off() -> None:
-    assert _root_trace(np.diag([4.0, 9.0, -1e-12])) == pytest.approx(5.0)
+    trace, clipped_mass = _root_trace(np.diag([4.0, 9.0, -1.3e-11]))
+    assert (trace, clipped_mass) == (pytest.approx(5.0), pytest.approx(1e-12))
     with pytest.raises(FloatingPointError, match="negative eigenvalues"):
         _root_trace(np.diag([4.0, 9.0, -0.1]))
 

@@ -238,6 +238,7 @@ def test_numbers_for_people(value: object, text: str) -> None:
 def test_names_for_people() -> None:
     assert label("fid_mini") == "FID (mini)"
     assert label("trainable_parameters") == "trainable parameters"
-    assert label("precision_xrv") == "precision xrv"
+    assert label("precision_xrv") == "precision (xrv)"
+    assert label("sharpness_xrv") == "sharpness xrv"
     params = {"param/strategy": "lora", "param/lora/rank": 8, "lr": 1e-4, "batch_size": 4, "x": None}
     assert parameters(params, "lora") == "rank 8, lr 0.0001, batch size 4"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from analysis.metrics import METRICS, vendi_score
+from analysis.metrics import METRICS, FeatureSet, vendi_score, vendi_score_of_batches
 
 ORDERS = [0.1, 0.5, 1.0, 2.0, 7.0, np.inf]
 
@@ -48,7 +48,32 @@ def test_uneven_clusters_have_the_closed_form(order: float, expected: float) -> 
 @pytest.mark.parametrize("shape", [(40, 9), (9, 40), (12, 12), (2, 3)])
 def test_agrees_with_the_definition(shape: tuple[int, int], order: float) -> None:
     features = np.random.default_rng(sum(shape)).standard_normal(shape) + 0.5
-    assert vendi_score(features, order) == pytest.approx(_by_definition(features, order), rel=1e-8)
+    assert vendi_score(features, order) == pytest.approx(_by_definition(features, order), rel=1e-9)
+
+
+@pytest.mark.parametrize("order", [0.0, *ORDERS])
+@pytest.mark.parametrize("shape", [(40, 9), (9, 40), (1500, 6)])
+def test_batches_parts_and_the_whole_agree(shape: tuple[int, int], order: float) -> None:
+    features = np.random.default_rng(sum(shape)).standard_normal(shape) + 0.5
+    cuts = [1, 3, shape[0] // 2]
+    score = vendi_score(features, order)
+    assert vendi_score_of_batches(iter(np.split(features, cuts)), order) == pytest.approx(score, rel=1e-9)
+    parts = [FeatureSet(part) for part in np.split(features, [2, shape[0] // 2])]
+    assert vendi_score(FeatureSet(features, parts=parts), order) == pytest.approx(score, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([np.ones((2, 3)), np.ones((2, 4))], "`batches` must all have 3 features, but got one of 4"),
+        ([np.ones((1, 3))], "`batches` must hold at least 2 images, but got 1"),
+        ([], "`batches` must hold at least 2 images, but got 0"),
+        ([np.ones((2, 3)), np.zeros((1, 3))], "no row of zeros, but got 1 of 1"),
+    ],
+)
+def test_batches_that_are_refused(batches: list[NDArray[np.float64]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        vendi_score_of_batches(batches)
 
 
 @settings(max_examples=40, deadline=None)

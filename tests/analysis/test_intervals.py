@@ -1,0 +1,162 @@
+"""Confidence intervals and the extrapolated Fréchet distance: coverage where the truth is known, refusals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from analysis.metrics import (
+    METRICS,
+    bootstrap_interval,
+    clip_score,
+    extrapolated_frechet_distance,
+    frechet_distance,
+    kernel_distance,
+    ms_ssim_diversity,
+    rmse,
+    vendi_score,
+)
+
+Features = NDArray[np.float64]
+Draw = Callable[[np.random.Generator], tuple[Features, Features]]
+NUM_SAMPLES = 120
+
+
+def _shifted_gaussians(rng: np.random.Generator) -> tuple[Features, Features]:
+    return rng.standard_normal((300, 2)) + 1.5, rng.standard_normal((300, 2))
+
+
+def _coins(rng: np.random.Generator) -> tuple[Features, Features]:
+    return rng.integers(0, 2, (200, 1)) * 1.0, rng.integers(0, 2, (150, 1)) * 2.0
+
+
+def _three_kinds(rng: np.random.Generator) -> tuple[Features, Features]:
+    return np.eye(3)[rng.choice(3, 201, p=[0.6, 0.3, 0.1])], np.ones((4, 3))
+
+
+def _embeddings(rng: np.random.Generator) -> tuple[Features, Features]:
+    """Cosines uniform in [0, 1]."""
+    cosines = rng.uniform(0, 1, 80)
+    return np.column_stack([cosines, np.sqrt(1 - cosines**2)]), np.tile([1.0, 0.0], (80, 1))
+
+
+COINS_MMD = sum(math.comb(3, power) * (0.5 - 2**power / 2) ** 2 for power in range(1, 4))
+KINDS_VENDI = float(np.exp(-sum(p * np.log(p) for p in (0.6, 0.3, 0.1))))
+
+
+@pytest.mark.parametrize(
+    ("metric", "draw", "truth", "paired"),
+    [
+        (frechet_distance, _shifted_gaussians, 4.5, False),
+        (kernel_distance, _coins, COINS_MMD, False),
+        (lambda generated, _: vendi_score(generated), _three_kinds, KINDS_VENDI, False),
+        (clip_score, _embeddings, 50.0, True),
+    ],
+    ids=["fid", "kid", "vendi", "clip"],
+)
+def test_intervals_hold_the_truth_as_often_as_they_say(
+    metric: Callable[[Features, Features], float], draw: Draw, truth: float, paired: bool
+) -> None:
+    """Nominally 90 %; of 120 samples 108 are expected, and 99 to 116 lie within three standard deviations."""
+    rng = np.random.default_rng(0)
+    intervals = [
+        bootstrap_interval(metric, *draw(rng), confidence=0.9, num_resamples=100, paired=paired, seed=seed)
+        for seed in range(NUM_SAMPLES)
+    ]
+    assert 98 <= sum(one.low <= truth <= one.high for one in intervals) <= 118
+    spread = np.std([one.value for one in intervals])
+    widths = np.mean([one.high - one.low for one in intervals])
+    assert widths == pytest.approx(2 * 1.645 * spread, rel=0.25)
+
+
+def test_drawing_with_replacement_would_miss_the_diversity_that_is_there() -> None:
+    """Why halves: of 40 images all different, an ordinary bootstrap sample holds 25 and a Vendi score as low."""
+    rng = np.random.default_rng(1)
+    images = np.linalg.qr(rng.standard_normal((60, 40)))[0].T
+    repeated = [vendi_score(images[rng.integers(0, 40, 40)]) for _ in range(200)]
+    interval = bootstrap_interval(lambda generated, _: vendi_score(generated), images, images)
+    assert np.quantile(repeated, 0.975) < 30
+    assert (interval.value, interval.low, interval.high) == pytest.approx((40, 40, 40))
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_every_metric_has_an_interval(name: str) -> None:
+    rng = np.random.default_rng(2)
+    generated, reference = rng.standard_normal((41, 5)), rng.standard_normal((60, 5)) * 1.1 + 0.2
+    interval = bootstrap_interval(METRICS[name].fn, generated, reference, num_resamples=40, seed=3)
+    assert interval.value == METRICS[name].fn(generated, reference)
+    assert interval.low < interval.high
+    assert (interval.confidence, interval.num_resamples) == (0.95, 40)
+    assert interval == bootstrap_interval(METRICS[name].fn, generated, reference, num_resamples=40, seed=3)
+    assert interval != bootstrap_interval(METRICS[name].fn, generated, reference, num_resamples=40, seed=4)
+
+
+def test_images_have_intervals_too() -> None:
+    rng = np.random.default_rng(3)
+    films = rng.uniform(0, 1, (20, 16, 16))
+    noisy = films + rng.normal(0, 0.1, films.shape)
+    error = bootstrap_interval(lambda a, b: float(rmse(a, b, 1.0).mean()), noisy, films, paired=True)
+    assert error.low < error.value < error.high and error.high - error.low < 0.01
+    diversity = bootstrap_interval(
+        lambda a, _: ms_ssim_diversity(a, num_pairs=20, data_range=1.0).value, films, films, num_resamples=20
+    )
+    assert diversity.low < diversity.high
+
+
+@pytest.mark.parametrize(
+    ("shapes", "options", "message"),
+    [
+        (((3, 2), (9, 2)), {}, "at least 4 images in each set, but got 3 and 9"),
+        (((9, 2), (8, 2)), {"paired": True}, "`paired` sets must be equally long, but got 9 and 8"),
+        (((9, 2), (9, 2)), {"confidence": 95}, r"`confidence` must lie in \(0, 1\) .* but got 95"),
+        (((9, 2), (9, 2)), {"num_resamples": 1}, "`num_resamples` be at least 2, but got 0.95 and 1"),
+    ],
+)
+def test_refusals(shapes: tuple[tuple[int, int], ...], options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        bootstrap_interval(frechet_distance, *(np.ones(shape) for shape in shapes), **options)
+
+
+def test_the_bias_of_two_samples_of_one_distribution_goes() -> None:
+    rng = np.random.default_rng(4)
+    generated, reference = rng.standard_normal((2, 800, 64))
+    found = extrapolated_frechet_distance(generated, reference)
+    assert found.distances[0] == pytest.approx(frechet_distance(generated, reference), rel=1e-9)
+    assert found.distances[0] > 2  # the bias, about d (d + 1) / (2 n)
+    assert abs(found.value) < 0.05 * found.distances[0]
+    assert list(found.distances) == sorted(found.distances)
+    assert found.fractions == pytest.approx((1, 1 / 2, 1 / 3, 1 / 4))
+
+
+def test_extrapolations_scatter_about_the_truth_as_they_say() -> None:
+    rng = np.random.default_rng(5)
+    found = [
+        extrapolated_frechet_distance(rng.standard_normal((240, 4)) * 1.5 + 0.5, rng.standard_normal((200, 4)), seed=i)
+        for i in range(60)
+    ]
+    values, errors = np.array([one.value for one in found]), np.array([one.sampling_error for one in found])
+    truth = 4 * (0.5**2 + 0.5**2)
+    assert values.mean() == pytest.approx(truth, abs=4 * values.std() / np.sqrt(60))
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(values.std(ddof=1), rel=0.35)
+    assert np.mean([abs(one.value - truth) < 2 * one.standard_error for one in found]) >= 0.9
+
+
+def test_too_few_images_for_a_straight_line_show_in_the_standard_error() -> None:
+    rng = np.random.default_rng(6)
+    found = extrapolated_frechet_distance(*rng.standard_normal((2, 120, 64)))
+    assert found.value > 4 * found.sampling_error  # parts of 30 images in 64 dimensions
+    assert 0 < found.value < 4 * found.standard_error
+    assert found.standard_error == pytest.approx(np.hypot(found.sampling_error, found.curvature))
+
+
+def test_what_cannot_be_extrapolated_is_refused() -> None:
+    with pytest.raises(ValueError, match="hold 4 images a size, but got 4, 10 and 15 images"):
+        extrapolated_frechet_distance(np.ones((15, 2)), np.ones((99, 2)))
+    with pytest.raises(ValueError, match=r"`num_sizes` must be at least 3, .* but got 2, 10"):
+        extrapolated_frechet_distance(np.ones((99, 2)), np.ones((99, 2)), num_sizes=2)
+    with pytest.raises(ValueError, match="same number of features, but got 2 and 3"):
+        extrapolated_frechet_distance(np.ones((99, 2)), np.ones((99, 3)))

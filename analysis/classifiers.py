@@ -165,7 +165,7 @@ def train_classifier(
 
     Raises:
         ValueError: conditions differ, a condition is on all images or none, or a patient is in both sets.
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: the training diverged.
     """
     settings = settings or TrainingSettings()
     _check_sets(train, validation)
@@ -244,18 +244,18 @@ class Training:
         """Weighted binary cross-entropy of the validation images; lower is better.
 
         Raises:
-            FloatingPointError: it is not finite.
+            FloatingPointError: the network gives NaN.
         """
         settings = self.settings
         found = _probabilities(self.network, self.validation_pixels, settings.architecture, settings.device)
-        probabilities = torch.from_numpy(found)
-        rows = self.validation_labels * (self.weights.double() - 1) + 1
-        loss = float(functional.binary_cross_entropy(probabilities, self.validation_labels, weight=rows))
-        if not math.isfinite(loss):
+        if not np.isfinite(found).all():
             raise FloatingPointError(
-                f"`validation loss` must be finite, but got {loss}. Lower `peak_lr`, now {settings.peak_lr:g}."
+                "`validation probabilities` must be finite, but got NaN: the training diverged. "
+                f"Lower `peak_lr`, now {settings.peak_lr:g}."
             )
-        return loss
+        rows = self.validation_labels * (self.weights.double() - 1) + 1
+        loss = functional.binary_cross_entropy(torch.from_numpy(found), self.validation_labels, weight=rows)
+        return float(loss)
 
 
 def positive_weights(labels: NDArray[np.bool_]) -> Tensor:

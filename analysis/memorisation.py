@@ -13,8 +13,8 @@ from scipy import stats
 
 from analysis.checks import expect
 from analysis.films import check_images
+from analysis.gallery import Gallery, nearest
 from analysis.names import look_up
-from analysis.neighbours import Gallery, nearest
 
 RULES: Mapping[str, tuple[tuple[str, ...], bool]] = {
     "features": (("features",), False),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -207,7 +208,8 @@ def draw_arm(arm: str, data: UtilityData, seed: int) -> LabelledImages:
         "added": (num_images, num_images),
     }
     num_real, num_synthetic = look_up(shares, arm, "arm")
-    return data.real.take(real[:num_real]).joined(data.synthetic.take(synthetic[:num_synthetic]))
+    chosen = ((data.real, real[:num_real]), (data.synthetic, synthetic[:num_synthetic]))
+    return reduce(LabelledImages.joined, [images.take(rows) for images, rows in chosen if len(rows)])
 
 
 def _train_arm(

@@ -207,21 +207,25 @@ class Training:
             network.parameters(), lr=settings.peak_lr, weight_decay=settings.weight_decay
         )
 
-    def fit(self) -> None:
-        """Train until the validation loss has not fallen for `patience` epochs; then go back to the best."""
+    def fit(self) -> list[float]:
+        """Train until the validation loss has not fallen for `patience` epochs; then go back to the best.
+
+        Returns:
+            The validation loss after each epoch.
+        """
         num_steps = self.settings.max_epochs * (len(self.pixels) // self.batch_size)
         lr_schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer, self.settings.peak_lr, total_steps=max(num_steps, 2)
         )
-        best, best_epoch, best_state = math.inf, -1, self.network.state_dict()
-        for epoch in range(self.settings.max_epochs):
+        losses: list[float] = []
+        best_epoch, best_state = 0, self.network.state_dict()
+        while len(losses) < self.settings.max_epochs and len(losses) - 1 - best_epoch < self.settings.patience:
             self._train_epoch(lr_schedule)
-            loss = self.validation_loss()
-            if loss < best:
-                best, best_epoch, best_state = loss, epoch, copy.deepcopy(self.network.state_dict())
-            if epoch - best_epoch >= self.settings.patience:
-                break
+            losses.append(self.validation_loss())
+            if losses[-1] <= min(losses):
+                best_epoch, best_state = len(losses) - 1, copy.deepcopy(self.network.state_dict())
         self.network.load_state_dict(best_state)
+        return losses
 
     def _train_epoch(self, lr_schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
         self.network.train()

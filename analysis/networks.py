@@ -22,6 +22,7 @@ class Residual(nn.Module):
     """Two convolutions that halve the side, beside a pooled shortcut."""
 
     def __init__(self, num_in: int, num_out: int) -> None:
+        """Take maps with `num_in` channels, give maps with `num_out`."""
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(num_in, num_out, 3, stride=2, padding=1, bias=False),
@@ -43,6 +44,7 @@ class SmallNetwork(nn.Module):
     """A residual network for 64 px on a CPU; a maximum beside the mean lets a small patch count."""
 
     def __init__(self, num_conditions: int, width: int = SMALL_WIDTH) -> None:
+        """Give one logit for each of `num_conditions`; `width` channels after the first layer."""
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv2d(1, width, 5, stride=2, padding=2, bias=False),

@@ -55,6 +55,7 @@ class MemorisationReport:
     """Nearest-neighbour distance ratios of generated films, and which are copies.
 
     Args:
+        deciding: the spaces that say what is a copy.
         ratios: space to float64[n]: distance to the nearest training film over that to the nearest held-out film. Low
             is bad; a generator that knows nothing of single films gives what real films of other patients give.
         nearest_train: space to int64[n], rows of the nearest training films.
@@ -65,6 +66,7 @@ class MemorisationReport:
         max_false_alarms: share of films that are no copies and may be taken for one.
     """
 
+    deciding: tuple[str, ...]
     ratios: Mapping[str, NDArray[np.float64]]
     nearest_train: Mapping[str, NDArray[np.int64]]
     scores: NDArray[np.float64]
@@ -90,7 +92,7 @@ class MemorisationReport:
         return tuple(self._pair(int(row)) for row in rows[np.argsort(self.scores[rows], kind="stable")])
 
     def _pair(self, row: int) -> CopyPair:
-        space = min(self.ratios, key=lambda name: float(self.ratios[name][row]))
+        space = min(self.deciding, key=lambda name: float(self.ratios[name][row]))
         train, ratio = int(self.nearest_train[space][row]), float(self.ratios[space][row])
         return CopyPair(generated=row, train=train, space=space, ratio=ratio)
 
@@ -126,7 +128,9 @@ def find_copies(
         generated: the films to judge.
         train: the films that the generator was trained on.
         held_out: real films of other patients, not trained on.
-        rule: a key of `RULES`; by default `either` where all have images, otherwise `features`.
+        rule: a key of `RULES`, which spaces decide; by default `pixels` where all have images, otherwise `features`.
+            Pixels find copies that were moved a little, made noisy or brighter, which features of a classifier miss;
+            they miss copies that were mirrored, turned or cropped.
         max_false_alarms: allowed share of false alarms, in (0, 1).
         confidence: chance that the calibrated threshold keeps to it, in (0, 1).
 
@@ -137,18 +141,20 @@ def find_copies(
         Order statistics as tolerance limits: Wilks, Annals of Mathematical Statistics, 1941.
     """
     galleries = (generated, train, held_out)
-    rule = rule or ("features" if any(gallery.images is None for gallery in galleries) else "either")
-    spaces, all_of_them = look_up(RULES, rule, "rule")
+    with_images = all(gallery.images is not None for gallery in galleries)
+    deciding, all_of_them = look_up(RULES, rule or ("pixels" if with_images else "features"), "rule")
+    spaces = ("features", "pixels") if with_images else ("features", *deciding)
     _check_sets(generated, train, held_out)
     level = calibration_level(len(set(held_out.groups())), max_false_alarms, confidence)
-    usual = {space: _ratios(held_out, train, held_out, space)[0] for space in spaces}
+    usual = {space: _ratios(held_out, train, held_out, space)[0] for space in deciding}
     found = {space: _ratios(generated, train, held_out, space) for space in spaces}
     ratios = {space: values for space, (values, _) in found.items()}
     scales = {space: max(float(np.quantile(values, max_false_alarms)), SMALLEST) for space, values in usual.items()}
     return MemorisationReport(
         ratios=ratios,
         nearest_train={space: rows for space, (_, rows) in found.items()},
-        scores=_combined(ratios, scales, all_of_them),
+        scores=_combined({space: ratios[space] for space in deciding}, scales, all_of_them),
+        deciding=deciding,
         threshold=float(np.quantile(_combined(usual, scales, all_of_them), level, method="inverted_cdf")),
         num_train=len(train),
         num_held_out=len(held_out),

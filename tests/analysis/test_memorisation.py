@@ -117,6 +117,18 @@ def test_exact_copies_are_found_by_features_alone(planted: Planted) -> None:
     assert report.flagged[planted.num_fresh :][:NUM_COPIES].all()
 
 
+def test_both_ratios_are_reported_and_pixels_decide(report: MemorisationReport) -> None:
+    assert set(report.ratios) == {"features", "pixels"}
+    assert report.deciding == ("pixels",)
+    assert {pair.space for pair in report.copies} == {"pixels"}
+
+
+def test_one_space_is_enough_for_either(planted: Planted) -> None:
+    either = find_copies(planted.generated, planted.train, planted.held_out, rule="either")
+    assert either.flagged[planted.num_fresh :].mean() >= 0.95
+    assert {pair.space for pair in either.copies} == {"features", "pixels"}
+
+
 def test_pixels_confirm(planted: Planted, report: MemorisationReport) -> None:
     both = find_copies(planted.generated, planted.train, planted.held_out, rule="both")
     assert both.flagged[planted.num_fresh :][:NUM_COPIES].all()

@@ -14,6 +14,8 @@ from trainables.datasets.phantom.patients import Exam
 from trainables.datasets.phantom.shape import chest_map, shape_of
 
 SUPERSAMPLING = 2
+AIR_CONTRAST = 0.46
+"""How much less of the beam a full thickness of aerated lung stops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,18 +47,19 @@ def draw_film(exam: Exam, resolution_px: int) -> NDArray[np.uint8]:
         Grey levels, uint8[resolution_px, resolution_px]; air is dark. The anatomy is the same at each resolution.
     """
     technique = technique_of(exam)
-    canvas = Canvas(
-        side_px=resolution_px * SUPERSAMPLING,
-        rotation_rad=technique.rotation_rad,
-        zoom=technique.zoom,
-        shift=technique.shift,
-    )
+    canvas = canvas_of(exam, resolution_px * SUPERSAMPLING)
     shadow = attenuation(canvas, exam)
     shadow += np.float32(technique.scatter) * (canvas.blur(shadow, 0.30) - shadow)
     shadow += np.float32(0.11) * _wires(canvas, exam)
     print_ = expose(shadow, technique)
     print_ = _borders(canvas, exam, _marker(canvas, exam, print_))
     return _develop(print_, exam, technique)
+
+
+def canvas_of(exam: Exam, side_px: int) -> Canvas:
+    """Where the pixels of the exam's film lie in the patient."""
+    technique = technique_of(exam)
+    return Canvas(side_px=side_px, rotation_rad=technique.rotation_rad, zoom=technique.zoom, shift=technique.shift)
 
 
 def technique_of(exam: Exam) -> Technique:
@@ -83,7 +86,7 @@ def attenuation(canvas: Canvas, exam: Exam) -> Field:
     shape = shape_of(exam)
     chest = chest_map(canvas, shape)
     scene = Scene(canvas=canvas, exam=exam, shape=shape, chest=chest)
-    content = add_findings(scene, _healthy_lungs(scene))
+    content = add_findings(scene, healthy_lungs(scene))
     thickness = body.body_thickness(canvas, exam, shape)
     tissue = thickness * np.float32(0.66 + 0.14 * exam.patient.build)
     soft = np.float32(0.13) * np.maximum(chest.heart * chest.thorax, np.float32(0.85) * chest.mediastinum)
@@ -97,11 +100,12 @@ def attenuation(canvas: Canvas, exam: Exam) -> Field:
     present = inside(0.12 - thickness, 0.12)
     cloth = np.float32(0.02) * canvas.noise(exam.patient.rng("cloth"), 5, 3)
     lying_in = (soft + bone + content.markings + content.density + cloth) * present
-    total: Field = tissue - np.float32(0.46) * content.air + lying_in
+    total: Field = tissue - np.float32(AIR_CONTRAST) * content.air + lying_in
     return total
 
 
-def _healthy_lungs(scene: Scene) -> Lungs:
+def healthy_lungs(scene: Scene) -> Lungs:
+    """The lungs before any finding is drawn into them."""
     canvas, exam = scene.canvas, scene.exam
     texture = np.float32(0.016) * lungs.interstitium(canvas, exam)
     vessels = np.float32(0.075) * lungs.vessels(canvas, exam, scene.shape)

@@ -21,6 +21,7 @@ from trainables.datasets.base import (
 )
 from trainables.datasets.captions import caption
 from trainables.datasets.phantom.film import draw_film
+from trainables.datasets.phantom.masks import Mask, finding_masks
 from trainables.datasets.phantom.patients import Exam, Patient, draw_exams, draw_patient
 
 NUM_FINGERPRINTED = 8
@@ -73,6 +74,12 @@ class PhantomSource(ImageTextSource):
         for patient in self._patients[require_split(split)]:
             for exam in draw_exams(patient):
                 yield self._sample(exam)
+
+    def finding_masks(self, split: str) -> Iterator[dict[str, Mask]]:
+        """Where the findings of each film of `samples(split)` lie, in the same order: condition to bool[H, W]."""
+        for patient in self._patients[require_split(split)]:
+            for exam in draw_exams(patient):
+                yield finding_masks(exam, self.resolution_px)
 
     def num_samples(self, split: str) -> int:
         """Films in the split."""

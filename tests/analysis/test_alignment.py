@@ -1,0 +1,87 @@
+"""Alignment: by hand on five images, and on phantom films with right and with wrong prompts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from phantom_films import PhantomFilms
+
+from analysis.alignment import image_prompt_alignment
+from analysis.classifiers import ImageClassifier
+from analysis.decisions import Scored, choose_thresholds, score_decisions
+
+NAMES = ("Edema", "Effusion")
+THRESHOLDS = {"Edema": 0.5, "Effusion": 0.2}
+REAL = Scored(np.array([[0.9, 0.1], [0.4, 0.3], [0.1, 0.1]]), np.array([[1, 0], [1, 1], [0, 0]]), NAMES)
+
+
+def generated(prompted: list[list[int]]) -> Scored:
+    found = [[0.9, 0.0], [0.9, 0.3], [0.1, 0.3], [0.1, 0.1], [0.5, 0.1]]
+    return Scored(np.array(found), np.array(prompted), NAMES)
+
+
+def test_shares_by_hand() -> None:
+    result = image_prompt_alignment(generated([[1, 0], [1, 0], [1, 1], [0, 1], [1, 0]]), REAL, THRESHOLDS)
+    assert (result.generated.aligned, result.generated.exact) == (3 / 5, 2 / 5)
+    edema, effusion = result.conditions["Edema"], result.conditions["Effusion"]
+    assert (edema.generated.num_images, edema.generated.aligned, edema.generated.exact) == (4, 3 / 4, 2 / 4)
+    assert edema.recall == 3 / 4
+    assert (effusion.generated.num_images, effusion.generated.aligned, effusion.recall) == (2, 0.0, 1 / 2)
+    assert (edema.real.aligned, edema.real_recall, effusion.real_recall) == (1 / 2, 1 / 2, 1.0)
+    assert (edema.classifier_auc, effusion.classifier_auc) == (1.0, 1.0)
+    assert result.real.aligned == 2 / 3  # a film without any finding is aligned with any answer
+
+
+def test_reported_numbers_are_finite_and_named() -> None:
+    result = image_prompt_alignment(generated([[1, 0], [1, 0], [1, 1], [0, 1], [1, 0]]), REAL, THRESHOLDS)
+    values = result.as_dict()
+    assert values["alignment"] == result.generated.aligned
+    assert values["alignment/Edema"] == 3 / 4
+    assert values["classifier_auc/Effusion"] == 1.0
+    assert all(type(value) is float and np.isfinite(value) for value in values.values())
+
+
+def test_the_order_of_images_does_not_matter() -> None:
+    prompted = [[1, 0], [1, 0], [1, 1], [0, 1], [1, 0]]
+    straight = generated(prompted)
+    order = [3, 1, 4, 0, 2]
+    turned = Scored(straight.probabilities[order], straight.labels[order], NAMES)
+    assert image_prompt_alignment(turned, REAL, THRESHOLDS) == image_prompt_alignment(straight, REAL, THRESHOLDS)
+
+
+def test_wrong_prompts_are_caught(classifier: ImageClassifier, phantom: PhantomFilms) -> None:
+    real = classifier.score(phantom.test)
+    thresholds = choose_thresholds(classifier.score(phantom.validation))
+    half = np.arange(len(phantom.test)) % 2 == 0
+    films, reference = (Scored(real.probabilities[rows], real.labels[rows], real.conditions) for rows in (half, ~half))
+    right = image_prompt_alignment(films, reference, thresholds)
+    prompts = np.random.default_rng(0).permutation(films.labels)
+    wrong = image_prompt_alignment(Scored(films.probabilities, prompts, films.conditions), reference, thresholds)
+    assert right.generated.aligned > 0.75
+    assert wrong.generated.aligned < right.generated.aligned / 2
+    for name in films.conditions:
+        assert wrong.conditions[name].recall < right.conditions[name].recall
+        assert right.conditions[name].classifier_auc == wrong.conditions[name].classifier_auc > 0.9
+
+
+def test_the_auc_is_that_of_the_real_images(classifier: ImageClassifier, phantom: PhantomFilms) -> None:
+    real, thresholds = classifier.score(phantom.test), choose_thresholds(classifier.score(phantom.validation))
+    result = image_prompt_alignment(real, real, thresholds)
+    expected = score_decisions(real, thresholds)
+    assert {name: found.classifier_auc for name, found in result.conditions.items()} == {
+        name: found.auc for name, found in expected.items()
+    }
+    assert result.generated == result.real
+
+
+def test_what_cannot_be_aligned_is_refused() -> None:
+    with pytest.raises(ValueError, match="`generated` must have a condition in each prompt, but got 1 that name none"):
+        image_prompt_alignment(generated([[1, 0], [0, 0], [1, 1], [0, 1], [1, 0]]), REAL, THRESHOLDS)
+    with pytest.raises(ValueError, match="`generated` must hold images prompted with 'Effusion', but got none"):
+        image_prompt_alignment(generated([[1, 0]] * 5), REAL, THRESHOLDS)
+    one = generated([[1, 0], [1, 0], [1, 1], [0, 1], [1, 0]]).only(["Effusion"])
+    with pytest.raises(ValueError, match="`generated` must be scored for the conditions of `real`"):
+        image_prompt_alignment(one, REAL, THRESHOLDS)
+    healthy = Scored(REAL.probabilities, np.array([[1, 0], [0, 0], [0, 0]]), NAMES)
+    with pytest.raises(ValueError, match="`real` must hold images with and without 'Effusion'"):
+        image_prompt_alignment(generated([[1, 0], [1, 0], [1, 1], [0, 1], [1, 0]]), healthy, THRESHOLDS)

@@ -95,6 +95,11 @@ class SeLoRA(TargetedStrategy):
     expanded factors add up to at least `threshold` times those of the factors as they were. The optimiser goes on with
     what it knew of the old rows.
 
+    The ratio does not know how large the gradients are. Where targets are exact, ranks grow to that of the true update and
+    growth then ends by itself. Where they are noisy, as the noise that diffusion predicts is, a layer that has nothing to
+    learn grows on: its few small rows hold no more of the noise's gradient than a new one does, about 1 + 1/rank. A
+    higher threshold, a longer interval or `max_rank` bounds that.
+
     Args:
         initial_rank: Rank that every layer starts at.
         alpha: The update is scaled by alpha / initial_rank, whatever the rank grows to.

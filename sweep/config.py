@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -41,6 +41,21 @@ def _yaml_no(training: object) -> object:
     if isinstance(training, Mapping) and training.get("mixed_precision") is False:
         return {**training, "mixed_precision": "no"}
     return training
+
+
+def _by_strategy(value: object) -> object:
+    """`{"lora+text_encoder": {"lora": {"rank": 4}}}` and `{...: {"lora.rank": 4}}` are the same."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: dict(_flat(own)) if isinstance(own, Mapping) else own for name, own in value.items()}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
@@ -98,12 +113,18 @@ class ComputeConfig(Section):
 
 
 class SweepConfig(Section):
-    """Everything that defines a sweep."""
+    """Everything that defines a sweep.
+
+    Attributes:
+        strategies: those to choose from; none given: all that the space has.
+        hyperparameters: by strategy, values that it has in every trial in place of the space's suggestion or its default.
+    """
 
     preset: str = "demo"
     base: Annotated[str, Field(min_length=1)] = "mini"
     space: str = "mini"
     strategies: Names | None = None
+    hyperparameters: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_strategy)] = {}
     objectives: Names = ("fid", "vendi", "trainable_parameters", "epoch_s")
     num_trials: Count = 12
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -153,6 +174,9 @@ class SweepConfig(Section):
         if self.strategies is not None:
             _require_distinct("strategies", self.strategies)
             _require_known("strategy", self.strategies, strategies_of(SEARCH_SPACES[self.space]))
+        _require_known(
+            "hyperparameters", self.hyperparameters, self.strategies or strategies_of(SEARCH_SPACES[self.space])
+        )
         return self
 
 

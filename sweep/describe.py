@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from trainables.strategies.footprint import Footprint
 
 NAMED_BASES: Final = ("mini", "sd15")
-PLAIN_WIDTH: Final = 130
+PLAIN_WIDTH: Final = 150
 MEMORY_NOTE: Final = (
-    "Training memory: float32 weights of U-Net, autoencoder and text encoder, gradients and AdamW's two moments. Not in "
-    "it: activations (they grow with batch and image size), the moving average (training.ema_decay), half-precision "
-    "copies, and what the accelerator's libraries take."
+    "Training memory: float32 weights of the U-Net and of what else trains, gradients and AdamW's two moments. Not in it: "
+    "activations (they grow with batch and image size), frozen encoders (loaded only where training.cache_latents is "
+    "off), the moving average (training.ema_decay), half-precision copies, and what the accelerator's libraries take."
 )
 
 

@@ -28,6 +28,7 @@ from trainables.base_models.models import base_resolution_px, resolve_base, weig
 from trainables.datasets.base import SPLITS
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import CARD, PreparedDataset, write_dataset
+from trainables.strategies import make_strategy
 
 PLOT = "pareto.png"
 
@@ -71,13 +72,15 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
         console: where progress is shown.
 
     Raises:
-        ConfigError: `out` already holds a run or is not shared, data and base model do not fit, or GPUs are lacking.
+        ConfigError: `out` already holds a run or is not shared, data and base model do not fit, a hyperparameter is
+            unknown, or GPUs are lacking.
         FileNotFoundError: the data or the extractor's weights are not there.
         SweepError: no trial completed.
     """
     require_new_run(out)
     config = config.located()
     weights = check_base(config)
+    check_hyperparameters(config)
     load_extractor(config.evaluation.extractor, weights=config.evaluation.extractor_weights)
     if config.data.source == "phantom":
         check_resolution(config.data.resolution_px, config)
@@ -137,6 +140,7 @@ def _search(
         num_trials=config.num_trials,
         seed=config.seed,
         strategies=config.strategies,
+        hyperparameters=config.hyperparameters,
     )
     num_epochs = config.training.num_epochs
     with ProgressView(console, num_trials=config.num_trials, num_epochs=num_epochs, shown=shown) as view:
@@ -223,6 +227,19 @@ def check_base(config: SweepConfig) -> str:
         return weights_hash(resolve_base(config.base))
     except FileNotFoundError as error:
         raise ConfigError(str(error)) from error
+
+
+def check_hyperparameters(config: SweepConfig) -> None:
+    """Values given to strategies must be theirs.
+
+    Raises:
+        ConfigError: a strategy has no such hyperparameter, or a value breaks its rule.
+    """
+    for name, own in config.hyperparameters.items():
+        try:
+            make_strategy(name, own)
+        except ValueError as error:
+            raise ConfigError(f"`hyperparameters` of {name}: {error}") from error
 
 
 def check_resolution(resolution_px: int, config: SweepConfig) -> None:

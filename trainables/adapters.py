@@ -64,17 +64,19 @@ def to_diffusers(models: DiffusionModels, strategy: Strategy, folder: Path) -> N
     metadata: dict[str, Any] = {}
     for name, found in layers.items():
         active = {path: layer for path, layer in found.items() if len(layer.factors()[0])}
-        tensors |= {f"{name}.{key}": tensor for key, tensor in _lora_tensors(active)}
+        tensors |= dict(_lora_tensors(name, active))
         metadata |= {f"{name}.{key}": value for key, value in _lora_config(active).items()}
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / LORA_WEIGHTS, metadata={"format": "pt", LORA_METADATA_KEY: json.dumps(metadata)})
     noise_scheduler_of(models.scheduler_config).save_pretrained(folder / "scheduler")
 
 
-def _lora_tensors(layers: dict[str, LowRankLayer]) -> Iterator[tuple[str, Tensor]]:
+def _lora_tensors(component: str, layers: dict[str, LowRankLayer]) -> Iterator[tuple[str, Tensor]]:
     for path, layer in layers.items():
         for name, tensor in layer.peft_tensors().items():
-            yield f"{path}.{name}", tensor.detach().cpu().contiguous()
+            # transformers' reader puts the adapter's name behind the part, and looks for the magnitude's weight there
+            ending = ".weight" if name == "lora_magnitude_vector" and component == "text_encoder" else ""
+            yield f"{component}.{path}.{name}{ending}", tensor.detach().cpu().contiguous()
 
 
 def to_pipeline(models: DiffusionModels, strategy: Strategy, folder: Path) -> None:

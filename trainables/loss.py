@@ -58,7 +58,10 @@ class DenoisingLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.reconstruction_weight, self.penalty = reconstruction_weight, penalty
-        self.unet, self.text_encoder, self.vae = models.unet, models.text_encoder, models.vae
+        self.unet = models.unet
+        # Encoders without weights are not needed, and could not be moved to a device.
+        self.text_encoder: Any = models.text_encoder if models.is_loaded("text_encoder") else None
+        self.vae: Any = models.vae if models.is_loaded("vae") else None
         self.noise_scheduler = training_noise_scheduler(models.scheduler_config)
         self.min_snr_gamma = min_snr_gamma
         predicts = self.noise_scheduler.config.prediction_type

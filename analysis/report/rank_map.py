@@ -20,12 +20,16 @@ from analysis.report.plots import INK, QUIET, STYLE, figure_content
 from analysis.report.ranks import GROUPS, LAST, STAGES, Place, RankHistory, place_of
 
 COLOURS: Final = LinearSegmentedColormap.from_list("ranks", ("#f1f5f9", "#a9cbe6", "#4f97cb", "#0072B2", "#00375a"))
+QUIET_INK: Final = "#57606a"
 TITLES: Final = {"unet": "U-Net", "text_encoder": "Text encoder"}
 CELL, GAP = 0.31, 0.35
 """Inches of a cell's side; what is left between blocks and between groups, in cells."""
-LEFT, RIGHT, TOP, BOTTOM = 1.35, 0.25, 0.62, 0.3
+LEFT, RIGHT, TOP, BOTTOM = 1.5, 0.55, 0.7, 0.5
 """Inches about a panel."""
-CURVE_WIDTH, CURVE_HEIGHT, WIDEST = 3.2, 2.2, 11.6
+CURVE: Final = (0.75, 0.0, 3.2, 2.1)
+WIDEST = 12.0
+Frame = tuple[float, float, float, float]
+"""Left, top, width and height in inches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +56,9 @@ class Panel:
         return _edges([group for group, _ in self.rows])
 
     @property
-    def size(self) -> tuple[float, float]:
-        """Width and height in inches, without what is about it."""
-        return CELL * (self.across()[-1] + 1), CELL * (self.down()[-1] + 1)
+    def frame(self) -> Frame:
+        """What it takes, before it has a place."""
+        return LEFT, 0.0, CELL * (self.across()[-1] + 1), CELL * (self.down()[-1] + 1)
 
 
 def draw_rank_map(history: RankHistory, to: Path) -> None:
@@ -72,7 +76,7 @@ def rank_map(history: RankHistory, *, form: str = "svg") -> bytes:
     """
     found = panels(history)
     highest = max(2, int(history.ranks[-1].max()))
-    frames, (width, height) = arranged([*(panel.size for panel in found), (CURVE_WIDTH, CURVE_HEIGHT)])
+    frames, (width, height) = arranged([*(panel.frame for panel in found), CURVE])
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height))
         inches = [
@@ -125,24 +129,35 @@ def _edges(groups: Sequence[object]) -> list[float]:
     return edges
 
 
-def arranged(sizes: Sequence[tuple[float, float]]) -> tuple[list[tuple[float, float, float, float]], tuple[float, float]]:
-    """Panels side by side, and below where there is no more room.
+def arranged(sizes: Sequence[Frame]) -> tuple[list[Frame], tuple[float, float]]:
+    """Place panels: the first at the left, the others beside it in a column, or below it in a row where it is wide.
 
     Args:
-        sizes: Widths and heights in inches.
+        sizes: Left margin, 0, width and height of each, in inches.
 
     Returns:
         Left, top, width and height of each, and the whole's width and height.
     """
-    frames: list[tuple[float, float, float, float]] = []
-    x, y, line, widest = 0.0, 0.0, 0.0, 0.0
-    for wide, tall in sizes:
-        if x and x + LEFT + wide + RIGHT > WIDEST:
-            x, y, line = 0.0, y + line, 0.0
-        frames.append((x + LEFT, y + TOP, wide, tall))
-        x, line = x + LEFT + wide + RIGHT, max(line, TOP + tall + BOTTOM)
-        widest = max(widest, x)
-    return frames, (widest, y + line)
+    first, *others = sizes
+    wide, tall = outer(first)
+    stacked = wide + max(outer(size)[0] for size in others) <= WIDEST
+    frames, x, y = [], 0.0, 0.0
+    for size in sizes:
+        frames.append((x + size[0], y + TOP, size[2], size[3]))
+        if size is first:
+            x, y = (wide, 0.0) if stacked else (0.0, tall)
+        elif stacked:
+            y += outer(size)[1]
+        else:
+            x += outer(size)[0]
+    ends = [(left + width + RIGHT, top + height + BOTTOM) for left, top, width, height in frames]
+    return frames, (max(end for end, _ in ends), max(end for _, end in ends))
+
+
+def outer(size: Frame) -> tuple[float, float]:
+    """Width and height of a panel with its margins."""
+    left, _, width, height = size
+    return left + width + RIGHT, TOP + height + BOTTOM
 
 
 def _draw_panel(axes: Any, panel: Panel, scale: Normalize) -> None:
@@ -170,14 +185,16 @@ def _label_columns(axes: Any, panel: Panel, across: Sequence[float]) -> None:
     for left, right, (stage, number) in _runs([block for block, _ in panel.columns], across):
         several = sum(1 for other in {block for block, _ in panel.columns} if other[0] == stage) > 1
         name = f"{stage} {number + 1}" if several else stage
-        _bracket(axes, ((left, -0.18), (right, -0.18)))
-        axes.text((left + right) / 2, -0.34, name, ha="center", va="bottom", fontsize=7.5, color="#57606a")
+        axes.plot((left + 0.06, right - 0.06), (-0.18, -0.18), color="#c9ced6", linewidth=1, clip_on=False)
+        axes.text((left + right) / 2, -0.32, name, ha="center", va="bottom", fontsize=6.8, color=QUIET_INK)
 
 
 def _label_rows(axes: Any, panel: Panel, down: Sequence[float]) -> None:
     for (_, name), y in zip(panel.rows, down, strict=True):
         axes.text(-0.25, y + 0.53, name, ha="right", va="center", fontsize=7.5, color=INK)
-    return None
+    for top, _, group in _runs([group for group, _ in panel.rows], down):
+        if group != GROUPS[-1]:
+            axes.text(-1.25, top + 0.53, group, ha="right", va="center", fontsize=7.5, color=QUIET_INK)
 
 
 def _runs(groups: Sequence[Any], edges: Sequence[float]) -> list[tuple[float, float, Any]]:
@@ -191,11 +208,6 @@ def _runs(groups: Sequence[Any], edges: Sequence[float]) -> list[tuple[float, fl
     return runs
 
 
-def _bracket(axes: Any, ends: tuple[tuple[float, float], tuple[float, float]]) -> None:
-    (x0, y0), (x1, y1) = ends
-    axes.plot((x0 + 0.06, x1 - 0.06), (y0, y1), color="#c9ced6", linewidth=1, clip_on=False)
-
-
 def _draw_curve(axes: Any, history: RankHistory) -> None:
     """Mean and largest rank over the steps."""
     lines = (("mean", history.ranks.mean(axis=1), "#0072B2", 1.8), ("largest", history.ranks.max(axis=1), QUIET, 1.2))
@@ -203,7 +215,7 @@ def _draw_curve(axes: Any, history: RankHistory) -> None:
         axes.step(history.steps, values, where="post", color=colour, linewidth=width)
         axes.annotate(name, (history.steps[-1], values[-1]), xytext=(5, 0), textcoords="offset points", va="center",
                       fontsize=8, color=colour, annotation_clip=False)  # fmt: skip
-    axes.set_title("Rank over the training", loc="left", fontsize=10, color=INK, pad=8)
+    axes.set_title("Rank over the training", loc="left", fontsize=10, color=INK, pad=14)
     axes.set_xlabel("optimiser step")
     axes.set_ylim(0, 1.12 * np.max(history.ranks))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

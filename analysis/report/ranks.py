@@ -82,15 +82,19 @@ def place_of(path: str) -> Place:
     part, _, inner = path.partition(".")
     found = re.search(r"\blayers\.(\d+)\.(.+)$", inner)
     if part == "text_encoder" and found:
-        return Place(part=part, block=("layer", 0), column=int(found[1]), row=_text_row(found[2]))
+        return Place(part=part, block=("layers", 0), column=int(found[1]), row=_text_row(found[2]))
     found = re.match(r"(down|mid|up)_blocks?(?:\.(\d+))?\.(\w+)\.(\d+)\.(.+)$", inner)
     if found is None:
         stage = "out" if inner.startswith("conv_out") else "in"
-        return Place(part=part, block=(stage, 0), column=0, row=("other", inner.replace("_", " ")))
+        return Place(part=part, block=(stage, 0), column=0, row=("other", _plain(inner)))
     stage, number, kind, column, rest = found.groups()
     is_sampler = kind.endswith("samplers")
     block = (stage, int(number or 0))
     return Place(part=part, block=block, column=LAST if is_sampler else int(column), row=_unet_row(kind, rest))
+
+
+def _plain(name: str) -> str:
+    return name.replace("time_embedding.", "time_").replace("time_emb_proj", "time").replace("_", " ")
 
 
 def _text_row(name: str) -> tuple[str, str]:
@@ -102,7 +106,7 @@ def _text_row(name: str) -> tuple[str, str]:
 def _unet_row(kind: str, rest: str) -> tuple[str, str]:
     found = re.match(r"transformer_blocks\.(\d+)\.(attn1|attn2|ff)\.(.+)$", rest)
     if found is None:
-        return "other", (kind.rstrip("s") if kind.endswith("samplers") else rest.replace("_", " "))
+        return "other", (kind.rstrip("s") if kind.endswith("samplers") else _plain(rest))
     depth, group, layer = found.groups()
     more = "" if depth == "0" else f" {int(depth) + 1}"
     if group == "ff":

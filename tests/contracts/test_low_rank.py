@@ -35,6 +35,22 @@ def adapted(layer_type: type[LowRankLayer], *, bias: bool = True, dtype: torch.d
     return layer.to(dtype)
 
 
+def adapted_convolution(layer_type: type[LowRankLayer]) -> LowRankLayer:
+    """The same of a strided convolution with padding."""
+    torch.manual_seed(0)
+    base = nn.Conv2d(IN, OUT, 3, stride=2, padding=1, dtype=torch.float64).requires_grad_(False)
+    layer = layer_type(base, RANK, ALPHA / RANK).to(torch.float64)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return layer
+
+
+def pictures() -> Tensor:
+    return torch.randn(2, IN, 6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
+
+
 def inputs(dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(2, 6, IN, generator=torch.Generator().manual_seed(1), dtype=dtype, requires_grad=True)
 
@@ -69,6 +85,59 @@ def test_output_and_gradients_equal_pefts(name: str, bias: bool) -> None:
     expected = torch.autograd.grad((their_out * weights).sum(), [x, *theirs.values()])
     for mine, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_convolutions_output_and_gradients_equal_pefts(name: str) -> None:
+    layer, x = adapted_convolution(LAYERS[name]), pictures()
+    plain = nn.Conv2d(IN, OUT, 3, stride=2, padding=1, dtype=torch.float64)
+    plain.load_state_dict(layer.base.state_dict())
+    holder = nn.Sequential(plain)
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["0"], use_dora=name == "dora")
+    inject_adapter_in_model(config, holder)
+    theirs = {key: value for key, value in holder.named_parameters() if value.requires_grad}
+    with torch.no_grad():
+        for key, tensor in layer.peft_tensors().items():
+            (match,) = [parameter for path, parameter in theirs.items() if key.partition(".")[0] in path]
+            match.data = tensor.clone()
+    ours_out, their_out = layer(x), holder(x)
+    torch.testing.assert_close(ours_out, their_out, rtol=1e-10, atol=1e-10)
+    weights = torch.linspace(-1, 1, ours_out.numel(), dtype=x.dtype).view_as(ours_out)
+    trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    ours = torch.autograd.grad((ours_out * weights).sum(), [x, *trained])
+    expected = torch.autograd.grad((their_out * weights).sum(), [x, *theirs.values()])
+    assert len(ours) == len(expected)
+    for mine, other in zip(ours, expected, strict=True):
+        torch.testing.assert_close(mine, other.view_as(mine), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_folding_a_convolution_computes_the_same(name: str) -> None:
+    layer, x = adapted_convolution(LAYERS[name]), pictures()
+    expected = layer(x)
+    folded = layer.folded()
+    assert type(folded) is nn.Conv2d
+    torch.testing.assert_close(folded(x), expected)
+
+
+@pytest.mark.parametrize("rank", [1, 4, 16])
+def test_rank_stabilised_scaling_is_pefts(rank: int) -> None:
+    strategy = make_strategy("lora", {"rank": rank, "alpha": 6.0, "rslora": True})
+    holder = nn.Sequential(nn.Linear(IN, OUT))
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=6.0, target_modules=["0"], use_rslora=True), holder)
+    module: Any = holder[0]
+    assert strategy.scale == pytest.approx(module.scaling["default"])
+
+
+def test_lora_plus_trains_b_at_its_ratio(base: DiffusionModels) -> None:
+    models, strategy = base.fresh(), make_strategy("lora", {"lora_plus_ratio": 16})
+    strategy.attach(models)
+    slow, fast = strategy.param_groups(models, 1e-4)
+    assert (slow["lr"], fast["lr"]) == pytest.approx((1e-4, 16e-4))
+    names = {id(parameter): path.rpartition(".")[2] for path, parameter in trained_parameters(models)}
+    assert {names[id(parameter)] for parameter in slow["params"]} == {"lora_A"}
+    assert {names[id(parameter)] for parameter in fast["params"]} == {"lora_B"}
+    assert len(slow["params"]) + len(fast["params"]) == len(names)
 
 
 def test_lora_is_its_formula() -> None:
@@ -205,6 +274,21 @@ def base() -> DiffusionModels:
             {"text_encoder.lr_ratio": 0},
             "`text_encoder.lr_ratio` must be a positive number, but got 0",
         ),
+        ("lora", {"components": "vae"}, "`components` must be a known name, but got 'vae'"),
+        ("lora", {"rslora": 1}, "`rslora` must be true or false, but got 1"),
+        ("lora", {"lora_plus_ratio": -1}, "`lora_plus_ratio` must be a positive number, but got -1"),
+        ("vae", {"reconstruction_weight": 0}, "`reconstruction_weight` must be a positive number, but got 0"),
+        (
+            "lora+text_encoder",
+            {"rank": 8},
+            "`hyperparameter of lora+text_encoder` must be a known name, but got 'rank'",
+        ),
+        (
+            "lora+lora",
+            {},
+            "`lora+lora` must combine strategies that train different components, but got lora on unet and",
+        ),
+        ("lora+txt_encoder", {}, "`strategy` must be a known name, but got 'txt_encoder'. Did you mean text_encoder"),
         ("attention", {"layers": "corss"}, "`layers` must be a known name, but got 'corss'. Did you mean cross"),
         ("lora", {"targets": "atention"}, "`targets` must be a known name, but got 'atention'. Did you mean attention"),
     ],

@@ -55,6 +55,8 @@ ATTENTION_LAYERS = [
 class Example:
     """A strategy as the suite trains it, and the explicit list of what it may train on the mini base."""
 
+    strategy: str = ""
+    """Its name where it is not the example's."""
     hyperparameters: dict[str, Any]
     lr: float
     names: Callable[[DiffusionModels], set[str]]
@@ -112,6 +114,30 @@ def weights_by_shape(base: DiffusionModels) -> set[str]:
     return {f"unet.{path.removesuffix('.weight')}.delta" for path in weights}
 
 
+def in_text_encoder(
+    *layers: str, tensors: tuple[str, ...] = ("lora_A", "lora_B")
+) -> Callable[[DiffusionModels], set[str]]:
+    """Factors on the named layers of the mini text encoder, by the weights file."""
+    (file,) = (resolve_base("mini") / "text_encoder").glob("*.safetensors")
+    paths = {key.removesuffix(".weight") for key in load_file(file) if key.split(".")[-2] in layers}
+    weights = {path for path in paths if f"{path}.weight" in load_file(file)}
+    return lambda base: {f"text_encoder.{path}.{factor}" for path in weights for factor in tensors}
+
+
+def both(
+    first: Callable[[DiffusionModels], set[str]], second: Callable[[DiffusionModels], set[str]]
+) -> Callable[..., set[str]]:
+    """What either gives."""
+    return lambda base: first(base) | second(base)
+
+
+def factors_by_shape(base: DiffusionModels) -> set[str]:
+    """Factors of every matrix and kernel of the U-Net."""
+    paths = {path.removesuffix(".delta") for path in weights_by_shape(base)}
+    return {f"{path}.{factor}" for path in paths for factor in ("lora_A", "lora_B")}
+
+
+TEXT_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 LOW_RANK = {"rank": 4, "alpha": 10.0}
 EXAMPLES: dict[str, Example] = {
     "unet": Example(hyperparameters={}, lr=1e-3, names=every_parameter("unet")),
@@ -131,6 +157,18 @@ EXAMPLES: dict[str, Example] = {
         lr=5e-3,
         names=on_attention("lora_A", "lora_B"),
     ),
+    "lora everywhere": Example(
+        strategy="lora",
+        hyperparameters={**LOW_RANK, "targets": "linear+conv", "components": "unet+text_encoder"},
+        lr=2e-3,
+        names=both(factors_by_shape, in_text_encoder(*TEXT_ATTENTION, "fc1", "fc2")),
+    ),
+    "dora in the text encoder": Example(
+        strategy="dora",
+        hyperparameters={**LOW_RANK, "components": "text_encoder", "targets": "all_linear"},
+        lr=2e-2,
+        names=in_text_encoder(*TEXT_ATTENTION, "fc1", "fc2", tensors=("lora_A", "lora_B", "lora_magnitude_vector")),
+    ),
     "bitfit": Example(hyperparameters={}, lr=2e-2, names=biases_by_module_type),
     "norm": Example(hyperparameters={}, lr=2e-2, names=norms_by_name),
     "attention": Example(hyperparameters={}, lr=2e-3, names=projections("attn2")),
@@ -146,6 +184,18 @@ def without_attention_gammas(base: DiffusionModels) -> set[str]:
 
 VARIANTS: list[tuple[str, dict[str, Any], Callable[[DiffusionModels], set[str]]]] = [
     ("attention", {"layers": "all"}, projections("attn1", "attn2")),
+    ("lora", {"targets": "linear+conv"}, factors_by_shape),
+    ("lora", {"components": "text_encoder"}, in_text_encoder(*TEXT_ATTENTION)),
+    (
+        "lora",
+        {"components": "unet+text_encoder"},
+        both(on_attention("lora_A", "lora_B"), in_text_encoder(*TEXT_ATTENTION)),
+    ),
+    (
+        "lora",
+        {"components": "text_encoder", "targets": "attention+ff"},
+        in_text_encoder(*TEXT_ATTENTION, "fc1", "fc2"),
+    ),
     ("difffit", {"attention_gammas": False}, without_attention_gammas),
 ]
 
@@ -154,6 +204,7 @@ VARIANTS: list[tuple[str, dict[str, Any], Callable[[DiffusionModels], set[str]]]
 class Trained:
     """A strategy after a few optimiser steps, and what it exported."""
 
+    example: str
     strategy: Strategy
     models: DiffusionModels
     losses: list[float]
@@ -213,10 +264,13 @@ def train(models: DiffusionModels, strategy: Strategy, lr: float) -> list[float]
 
 def trained(base: DiffusionModels, name: str, folder: Path) -> Trained:
     torch.manual_seed(0)
-    strategy, models = make_strategy(name, EXAMPLES[name].hyperparameters), base.fresh()
+    example, models = EXAMPLES[name], base.fresh()
+    strategy = make_strategy(example.strategy or name, example.hyperparameters)
     strategy.attach(models)
-    losses = train(models, strategy, EXAMPLES[name].lr)
-    result = Trained(strategy=strategy, models=models, losses=losses, pixels=sample(models), folder=folder)
+    losses = train(models, strategy, example.lr)
+    result = Trained(
+        example=name, strategy=strategy, models=models, losses=losses, pixels=sample(models), folder=folder
+    )
     strategy.export(models, folder / "adapter")
     to_pipeline(models, strategy, folder / "pipeline")
     if result.is_low_rank:
@@ -280,13 +334,14 @@ def result(request: pytest.FixtureRequest, every: dict[str, Trained]) -> Trained
 
 
 def test_every_strategy_is_in_the_suite() -> None:
-    assert EXAMPLES.keys() == STRATEGIES.keys() | COMBINATIONS.keys()
+    shown = {example.strategy or name for name, example in EXAMPLES.items()}
+    assert shown == STRATEGIES.keys() | COMBINATIONS.keys()
     assert all(strategy.name == name for name, strategy in STRATEGIES.items())
 
 
 def test_it_trains_exactly_its_own_names(result: Trained, base: DiffusionModels) -> None:
     names = {name for name, _ in trained_parameters(result.models)}
-    assert names == EXAMPLES[result.strategy.name].names(base)
+    assert names == EXAMPLES[result.example].names(base)
     assert {name.split(".")[0] for name in names} == set(result.strategy.trains)
 
 
@@ -310,7 +365,7 @@ def test_trained_parameters_are_float32_and_all_move(base: DiffusionModels, resu
 
 
 def test_what_is_not_trained_keeps_its_bits(result: Trained, base: DiffusionModels) -> None:
-    ours = {name.replace(".base.", ".") for name in EXAMPLES[result.strategy.name].names(base)}
+    ours = {name.replace(".base.", ".") for name in EXAMPLES[result.example].names(base)}
     for component, module in result.models.components().items():
         now = {key.replace(".base.", "."): value for key, value in module.state_dict().items()}
         for key, value in base.component(component).state_dict().items():
@@ -357,17 +412,17 @@ def test_the_adapter_holds_exactly_the_trained_tensors(result: Trained) -> None:
 
 
 def test_a_new_process_restores_the_same_pixels(result: Trained, elsewhere: dict[tuple[str, str], Path]) -> None:
-    np.testing.assert_allclose(np.load(elsewhere[result.strategy.name, "adapter"]), result.pixels, atol=1e-6)
+    np.testing.assert_allclose(np.load(elsewhere[result.example, "adapter"]), result.pixels, atol=1e-6)
 
 
 def test_plain_diffusers_loads_the_merged_folder(result: Trained, elsewhere: dict[tuple[str, str], Path]) -> None:
-    np.testing.assert_allclose(np.load(elsewhere[result.strategy.name, "pipeline"]), result.pixels, atol=1e-4)
+    np.testing.assert_allclose(np.load(elsewhere[result.example, "pipeline"]), result.pixels, atol=1e-4)
 
 
 def test_plain_diffusers_loads_the_low_rank_file(result: Trained, elsewhere: dict[tuple[str, str], Path]) -> None:
     if not result.is_low_rank:
         pytest.skip("it has none; another test sees that it is refused")
-    np.testing.assert_allclose(np.load(elsewhere[result.strategy.name, "lora"]), result.pixels, atol=1e-4)
+    np.testing.assert_allclose(np.load(elsewhere[result.example, "lora"]), result.pixels, atol=1e-4)
 
 
 def test_merged_gives_the_same_pixels_in_the_original_structure(result: Trained, base: DiffusionModels) -> None:
@@ -399,7 +454,7 @@ def test_an_adapter_of_another_base_is_refused(result: Trained, base: DiffusionM
 def test_an_adapter_of_another_strategy_is_refused(
     result: Trained, every: dict[str, Trained], base: DiffusionModels
 ) -> None:
-    other = next(name for name in every if name != result.strategy.name)
+    other = next(name for name, found in every.items() if found.strategy.name != result.strategy.name)
     message = f"`strategy` must be '{result.strategy.name}', but got '{other}'"
     with pytest.raises(ValueError, match=re.escape(message)):
         result.strategy.restore(base.fresh(), every[other].folder / "adapter")

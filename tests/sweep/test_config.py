@@ -49,6 +49,16 @@ def test_override_values_are_yaml(override: str, section: str, name: str, expect
     assert getattr(getattr(load_config("demo", None, [override]), section), name) == expected
 
 
+@pytest.mark.parametrize(
+    "override", ["hyperparameters.lora+text_encoder.lora.rank=4", "hyperparameters={lora+text_encoder: {lora.rank: 4}}"]
+)
+def test_hyperparameters_are_given_by_strategy(override: str) -> None:
+    config = load_config("demo", None, ["strategies=[lora+text_encoder]", override])
+    assert config.hyperparameters == {"lora+text_encoder": {"lora.rank": 4}}
+    again = load_config("demo", None, [f"hyperparameters={config.hyperparameters}", "strategies=[lora+text_encoder]"])
+    assert again.hyperparameters == config.hyperparameters
+
+
 @pytest.mark.parametrize("text", ["[fid, vendi]", "fid,vendi", "fid, vendi"])
 def test_names_may_be_a_list_or_separated_by_commas(text: str) -> None:
     assert load_config("demo", None, [f"objectives={text}"]).objectives == ("fid", "vendi")
@@ -62,6 +72,8 @@ def test_names_may_be_a_list_or_separated_by_commas(text: str) -> None:
         ("xyzzy=1", "`xyzzy` must be a key of the configuration.*Choose one of: preset, base"),
         ("objectives=[fd]", "`objective` must be a known name, but got 'fd'. Did you mean 'fid'.*Valid: epoch_s, fid"),
         ("strategies=[loar]", "`strategy` must be a known name, but got 'loar'. Did you mean 'lora'"),
+        ("hyperparameters.loar.rank=4", "`hyperparameters` must be a known name, but got 'loar'. Did you mean 'lora'"),
+        ("hyperparameters.lora=4", "`hyperparameters.lora` must be a valid dictionary, but got 4"),
         ("space=cor", "`space` must be a known name, but got 'cor'. Did you mean 'core'"),
         ("objectives=fid,fid", r"`objectives` must be distinct names, at least one, but got \['fid', 'fid'\]"),
         ("objectives=[]", "`objectives` must be distinct names, at least one"),

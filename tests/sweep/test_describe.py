@@ -14,15 +14,15 @@ from typer.testing import CliRunner
 
 from sweep import describe
 from trainables.base_models.models import MINI_FOLDER, load_base
-from trainables.strategies import STRATEGIES, make_strategy
+from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
 from trainables.strategies.footprint import footprint
 
-LORA, UNET, TEXT_ENCODER, WHOLE = 199_296, 859_520_964, 123_060_480, 1_066_235_307
+LORA, UNET, TEXT_ENCODER, VAE, WHOLE = 199_296, 859_520_964, 123_060_480, 83_653_863, 1_066_235_307
 PUBLISHED: list[tuple[str, dict[str, Any], int]] = [
     ("unet", {}, UNET),
     ("text_encoder", {}, TEXT_ENCODER),
     ("unet+text_encoder", {}, UNET + TEXT_ENCODER),
-    ("vae", {}, 83_653_863),
+    ("vae", {}, VAE),
     ("all", {}, WHOLE),
     ("delta_full", {}, 859_077_120),
     ("lora", {"targets": "attention", "components": "unet"}, 4 * LORA),
@@ -60,7 +60,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_parts_are_as_large_as_published(sd15: dict[str, Any]) -> None:
-    assert sd15["parameters"] == {"unet": UNET, "vae": 83_653_863, "text_encoder": TEXT_ENCODER}
+    assert sd15["parameters"] == {"unet": UNET, "vae": VAE, "text_encoder": TEXT_ENCODER}
 
 
 @pytest.mark.parametrize(("name", "chosen", "count"), PUBLISHED)
@@ -72,8 +72,10 @@ def test_counts_are_the_published_ones(sd15: dict[str, Any], name: str, chosen: 
     ]
     assert entry["trainable_parameters"] == count
     assert entry["gradient_bytes"] == 4 * count and entry["moment_bytes"] == 8 * count
-    added = 0 if name in ("unet", "text_encoder", "unet+text_encoder", "bitfit", "norm", "difffit") else count
-    assert entry["weight_bytes"] - 4 * (WHOLE + added) == (4 * gammas(chosen) if name == "difffit" else 0)
+    parts = {"unet": UNET, "text_encoder": TEXT_ENCODER, "vae": VAE}
+    loaded = sum(parts[part] for part in {"unet", *entry["trains"]})
+    added = count if name in ("lora", "dora", "delta_full") else 0
+    assert entry["weight_bytes"] - 4 * (loaded + added) == (4 * gammas(chosen) if name == "difffit" else 0)
     assert entry["training_bytes"] == entry["weight_bytes"] + 12 * count
 
 
@@ -85,11 +87,11 @@ def gammas(chosen: dict[str, Any]) -> int:
 
 def test_every_strategy_is_described(sd15: dict[str, Any]) -> None:
     described = [entry["strategy"] for entry in sd15["strategies"]]
-    assert list(dict.fromkeys(described)) == list(STRATEGIES)
+    assert list(dict.fromkeys(described)) == [*STRATEGIES, *COMBINATIONS]
     assert all(entry["summary"].endswith(".") for entry in sd15["strategies"])
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", [*STRATEGIES, *COMBINATIONS])
 def test_the_adapter_on_disk_has_the_size_that_is_told(name: str, tmp_path: Path) -> None:
     models, strategy = load_base("mini"), make_strategy(name, {})
     told = footprint(models, strategy)
@@ -108,7 +110,8 @@ def test_training_takes_the_memory_that_is_told_for_weights_gradients_and_moment
     latents, ids = torch.zeros(1, 4, 8, 8), torch.zeros(1, 77, dtype=torch.long)
     models.unet(latents, 1, encoder_hidden_states=models.text_encoder(ids)[0]).sample.square().mean().backward()
     optimizer.step()
-    parameters = [parameter for module in models.components().values() for parameter in module.parameters()]
+    parts = {"unet", *strategy.trains}
+    parameters = [parameter for name in parts for parameter in models.component(name).parameters()]
     assert told.weight_bytes == sum(parameter.nbytes for parameter in parameters)
     assert told.gradient_bytes == sum(parameter.grad.nbytes for parameter in parameters if parameter.grad is not None)
     moments = [state[key] for state in optimizer.state.values() for key in ("exp_avg", "exp_avg_sq")]
@@ -124,7 +127,7 @@ def test_the_table_says_what_trains_and_what_is_not_counted() -> None:
     result = invoke("--base", "mini")
     assert result.exit_code == 0, result.output
     text = " ".join(result.stdout.split())
-    for expected in (*STRATEGIES, "targets all_linear", "layers cross", "KiB", "Not in it: activations"):
+    for expected in (*STRATEGIES, *COMBINATIONS, "targets all_linear", "layers cross", "KiB", "Not in it: activations"):
         assert expected in text
 
 
@@ -137,7 +140,7 @@ def test_a_base_that_a_strategy_cannot_take_is_described_by_the_others(copied: P
     table = invoke("--base", str(copied)).stdout
     file.write_text(before)
     problems = {entry["strategy"]: entry["problem"] for entry in described if "problem" in entry}
-    assert problems.keys() == {"attention", "difffit", "lora", "dora"}
+    assert problems.keys() == {"attention", "difffit", "lora", "dora", "lora+text_encoder"}
     assert "`attention` must match at least one parameter" in problems["attention"]
     assert "`attention` must match" in table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,12 +21,13 @@ from diffusers import StableDiffusionPipeline
 from mlflow import MlflowClient
 from optuna import Trial
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from search_spaces import SEARCH_SPACES
 from sweep import export, generate, run
-from sweep.config import ConfigError
-from sweep.engine import require_shared
+from sweep.config import ConfigError, SweepConfig
+from sweep.engine import require_shared, run_sweep
 
 SETTINGS = (
     "data.num_patients=60", "training.num_epochs=2", "evaluation.images_per_condition=4", "evaluation.num_steps=2",
@@ -165,6 +167,30 @@ def test_the_same_out_is_refused_the_second_time(out: Path) -> None:
     again = sweep_of(out, 1)
     assert again.exit_code == 1 and "`--out` must not hold a run" in again.stderr
     assert (out / "trials.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (
+            "lora",
+            {"rnak": 4},
+            "`hyperparameters` of lora: `hyperparameter of lora` must be a known name, but got 'rnak'",
+        ),
+        (
+            "unet+text_encoder",
+            {"text_encoder.lr_ratio": 0},
+            "`text_encoder.lr_ratio` must be a positive number, but got 0",
+        ),
+    ],
+)
+def test_a_wrong_fixed_hyperparameter_is_refused_before_anything_starts(
+    name: str, values: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    config = SweepConfig(hyperparameters={name: values})
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        run_sweep(config, tmp_path / "run", Console(quiet=True))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_directory_that_the_actors_files_do_not_reach_is_refused(tmp_path: Path) -> None:

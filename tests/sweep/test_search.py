@@ -57,6 +57,17 @@ def test_without_a_choice_the_whole_space_is_searched() -> None:
     assert tuple(config["strategy"]["name"] for config in configs) == known
 
 
+def test_a_fixed_hyperparameter_stands_in_every_trial_of_its_strategy_and_in_no_other() -> None:
+    fixed = {"lora": {"targets": "all_linear", "alpha": 3.0}}
+    free, held = run_alone(make_searcher()), run_alone(make_searcher(hyperparameters=fixed))
+    for config in held:
+        own = config["strategy"]
+        assert (own.get("targets"), own.get("alpha") == 3.0) == (
+            ("all_linear", True) if own["name"] == "lora" else (None, False)
+        )
+    assert [config["strategy"]["name"] for config in free[:4]] == [config["strategy"]["name"] for config in held[:4]]
+
+
 def test_same_seed_gives_the_same_suggestions() -> None:
     assert run_alone(make_searcher(seed=3)) == run_alone(make_searcher(seed=3))
     assert run_alone(make_searcher(seed=3)) != run_alone(make_searcher(seed=4))

@@ -91,3 +91,23 @@ def test_sampled_latents_have_the_posteriors_mean_and_deviation(base: DiffusionM
     shifted = sample_latents(moments, torch.ones_like(posterior.mean), 2.0)
     torch.testing.assert_close(mean, 2 * posterior.mean)
     torch.testing.assert_close(shifted - mean, 2 * posterior.std, rtol=1e-4, atol=1e-5)
+
+
+def test_the_reconstruction_error_is_added_at_its_weight(base: DiffusionModels) -> None:
+    pixels = to_pixels(
+        torch.randint(0, 255, (2, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).numpy()
+    )
+    batch = {**_batch(base, 2), "pixels": pixels, "latent_noise": torch.ones(2, 4, 16, 16)}
+    del batch["latents"]
+    with torch.no_grad():
+        posterior = base.vae.encode(pixels).latent_dist
+        decoded = base.vae.decode(posterior.mean + posterior.std).sample
+        expected = DenoisingLoss(base)(batch) + 0.3 * ((decoded - pixels) ** 2).mean()
+        assert DenoisingLoss(base, reconstruction_weight=0.3)(batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_penalty_is_added_to_the_loss(base: DiffusionModels) -> None:
+    batch = _batch(base)
+    with torch.no_grad():
+        plain, with_penalty = DenoisingLoss(base)(batch), DenoisingLoss(base, penalty=lambda: torch.tensor(0.5))(batch)
+    assert with_penalty.item() == pytest.approx(plain.item() + 0.5)

@@ -64,11 +64,16 @@ WIDTH_DIVISORS = (1, 2, 4, 8)
 
 
 def sd15_on_meta() -> DiffusionModels:
-    """Stable Diffusion 1.5 without weights: shapes and names only, on the meta device.
+    """Stable Diffusion 1.5 without weights: shapes and names only, on the meta device."""
+    return sd15_on("meta")
 
-    The tokenizer is the bundled one; no vocabulary is needed to count parameters.
+
+def sd15_on(device: torch.device | str) -> DiffusionModels:
+    """Stable Diffusion 1.5 with random weights, made on a device: to time, or on the meta device to count.
+
+    The tokenizer is the bundled one; no vocabulary is needed for either.
     """
-    with torch.device("meta"):
+    with torch.device(device):
         unet, vae, text_encoder = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE), _text_encoder(TEXT_ENCODER)
     return DiffusionModels(
         unet=unet,

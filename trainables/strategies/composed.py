@@ -61,7 +61,7 @@ class Composed(Strategy):
     @property
     def summary(self) -> str:
         """What the parts train, in words."""
-        return " Beside it: ".join(part.summary for part in self.parts)
+        return " ".join(part.summary for part in self.parts)
 
     @property
     def reconstruction_weight(self) -> float:

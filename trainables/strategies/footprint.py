@@ -25,7 +25,8 @@ class Footprint:
         trains: the parts of the base with trained parameters.
         summary: what trains, in words.
         adapter_bytes: size of the adapter's safetensors file.
-        weight_bytes: of all parts of the base, with what the strategy adds.
+        weight_bytes: of the U-Net and the parts that train, with what the strategy adds; frozen encoders are not loaded
+            while their outputs are cached.
         gradient_bytes: of the trained parameters.
         moment_bytes: AdamW's two moments of the trained parameters.
     """
@@ -66,7 +67,7 @@ def footprint(base: DiffusionModels, strategy: Strategy) -> Footprint:
         summary=strategy.summary,
         trainable_parameters=trainable,
         adapter_bytes=adapter_bytes(strategy.tensors(models)),
-        weight_bytes=BYTES * sum(num_parameters(module) for module in models.components().values()),
+        weight_bytes=BYTES * sum(num_parameters(models.component(name)) for name in {"unet", *strategy.trains}),
         gradient_bytes=BYTES * trainable,
         moment_bytes=2 * BYTES * trainable,
     )

@@ -22,14 +22,14 @@ class Full(Strategy):
 
 @dataclass(frozen=True, kw_only=True)
 class FullUNet(Full):
-    """Every parameter of the U-Net; autoencoder and text encoder stay frozen."""
+    """Every parameter of the U-Net."""
 
     name = "unet"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FullTextEncoder(Full):
-    """Every parameter of the text encoder; U-Net and autoencoder stay frozen."""
+    """Every parameter of the text encoder."""
 
     name = "text_encoder"
 
@@ -41,7 +41,7 @@ class FullTextEncoder(Full):
 
 @dataclass(frozen=True, kw_only=True)
 class FullAutoencoder(Full):
-    """Every parameter of the autoencoder, its reconstruction error added to the loss; the others stay frozen.
+    """Every parameter of the autoencoder, with its reconstruction error in the loss.
 
     The denoising error reaches the encoder as well, as in the source: latents that are easy to denoise lower it, so a
     small weight lets them lose what films show.

@@ -1,0 +1,209 @@
+"""Times a training step of every strategy beside one of full U-Net training: `python -m benchmarks.strategy_step`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import psutil
+import torch
+import typer
+from numpy.typing import NDArray
+from peft import LoraConfig, inject_adapter_in_model
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from trainables.base_models.models import DiffusionModels, load_base
+from trainables.base_models.sd15 import sd15_on
+from trainables.batches import BatchPlan
+from trainables.settings import TrainingConfig
+from trainables.strategies import COMBINATIONS, STRATEGIES, Strategy, make_strategy
+from trainables.strategies.low_rank import ATTENTION
+from trainables.training import FineTuning, new_accelerator
+
+REFERENCE = "unet"
+PEFT = ("peft lora", "peft dora")
+PAIRS = (("dora", "lora"), ("peft dora", "peft lora"), ("lora", "peft lora"), ("dora", "peft dora"))
+"""Timed against each other as well, in turns."""
+NEEDS_AN_ENCODER = "text_encoder_swap"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeftLowRank(Strategy):
+    """PEFT's own LoRA or DoRA on the U-Net's attention projections: the second implementation."""
+
+    dora: bool
+
+    @property
+    def name(self) -> str:
+        """As in the table of results."""
+        return PEFT[self.dora]
+
+    def inject(self, models: DiffusionModels) -> None:
+        """Let PEFT wrap the layers."""
+        targets = [name.removeprefix(".") for name in ATTENTION if name.startswith(".to_")]
+        config = LoraConfig(r=8, lora_alpha=16, target_modules=targets, use_dora=self.dora)
+        inject_adapter_in_model(config, models.unet)
+
+
+@dataclass(frozen=True)
+class RandomBatches:
+    """What a strategy trains on, drawn at random: latents and prompt states where their encoders are frozen."""
+
+    models: DiffusionModels
+    trains: Sequence[str]
+
+    def batch(self, indices: NDArray[Any], generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
+        """A batch in the form that the loss takes."""
+        config: Any = self.models.unet.config
+        count, side, latents = len(indices), self.models.resolution_px, (4, config.sample_size, config.sample_size)
+        batch = {
+            "noise": torch.randn(count, *latents, generator=generator),
+            "timesteps": torch.randint(0, 1000, (count,), generator=generator),
+        }
+        if "vae" in self.trains:
+            batch["pixels"] = torch.rand(count, 3, side, side, generator=generator) * 2 - 1
+            batch["latent_noise"] = torch.randn(count, *latents, generator=generator)
+        else:
+            batch["latents"] = torch.randn(count, *latents, generator=generator)
+        if "text_encoder" in self.trains:
+            batch["token_ids"] = torch.randint(3, 500, (count, 77), generator=generator)
+        else:
+            batch["prompt_states"] = torch.randn(count, 77, config.cross_attention_dim, generator=generator)
+        return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all strategies are timed on."""
+
+    base: str
+    batch_size: int
+    steps: int
+    rounds: int
+
+    def models(self) -> DiffusionModels:
+        """The base, on the accelerator where there is one."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return sd15_on(device) if self.base == "sd15" else load_base(self.base).to(device)
+
+    def training(self, base: DiffusionModels, name: str) -> FineTuning:
+        """The engine's own training by a strategy, an epoch of which is `steps` steps."""
+        strategy = PeftLowRank(dora=name == PEFT[1]) if name in PEFT else make_strategy(name, {})
+        accelerator = new_accelerator("auto")
+        models = base.fresh()
+        for part in {"vae", "text_encoder"} - set(strategy.trains):
+            models.component(part).to("meta")
+        strategy.attach(models)
+        plan = BatchPlan(num_images=self.batch_size * self.steps, batch_size=self.batch_size)
+        return FineTuning(
+            models, strategy, feeder=RandomBatches(models, strategy.trains), plan=plan, lr=1e-6,  # type: ignore[arg-type]
+            config=TrainingConfig(num_epochs=self.rounds + 1), accelerator=accelerator,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A strategy's figures."""
+
+    name: str
+    parameters: int
+    step_ms: float
+    images_per_s: float
+    ratio: float
+    peak_gib: float
+
+
+def in_turns(first: FineTuning, second: FineTuning, rounds: int) -> tuple[float, float, float]:
+    """Seconds of an epoch of each, medians over rounds in which they take turns, and the median ratio first / second."""
+    first._epoch(0), second._epoch(0)
+    pairs = [(first._epoch(number).epoch_s, second._epoch(number).epoch_s) for number in range(1, rounds + 1)]
+    ratios = [one / other for one, other in pairs]
+    return (
+        statistics.median(one for one, _ in pairs),
+        statistics.median(two for _, two in pairs),
+        statistics.median(ratios),
+    )
+
+
+def measure(setting: Setting, base: DiffusionModels, name: str) -> Row:
+    """One strategy beside the reference."""
+    tuning = setting.training(base, name)
+    parameters = tuning.strategy.num_parameters(tuning.models)
+    reference = setting.training(base, REFERENCE)
+    epoch_s, _, ratio = in_turns(tuning, reference, setting.rounds)
+    del tuning, reference
+    return Row(
+        name=name, parameters=parameters, step_ms=1000 * epoch_s / setting.steps, ratio=ratio,
+        images_per_s=setting.batch_size * setting.steps / epoch_s, peak_gib=peak_memory_gib(setting, name),
+    )  # fmt: skip
+
+
+def peak_memory_gib(setting: Setting, name: str) -> float:
+    """What two steps need beyond the base model, in a process of its own: resident memory, or the accelerator's."""
+    task = json.dumps({"base": setting.base, "batch_size": setting.batch_size, "name": name})
+    command = [sys.executable, "-m", "benchmarks.strategy_step", "--memory-of", task]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def print_memory(task: dict[str, Any]) -> None:
+    """What `peak_memory_gib` reads."""
+    setting = Setting(base=task["base"], batch_size=task["batch_size"], steps=2, rounds=1)
+    base = setting.models()
+    before = 0 if torch.cuda.is_available() else psutil.Process().memory_info().rss
+    report = setting.training(base, task["name"])._epoch(0)
+    print(report.peak_memory_gib - before / 2**30)
+
+
+def names() -> Iterator[str]:
+    """Every strategy that needs no files of its own, then PEFT's."""
+    yield from (name for name in (*STRATEGIES, *COMBINATIONS) if name != NEEDS_AN_ENCODER)
+    yield from PEFT
+
+
+def as_table(rows: Sequence[Row], title: str) -> Table:
+    """The rows for the terminal."""
+    table = Table(title=title, title_justify="left")
+    for name in ("strategy", "parameters", "step, ms", "images / s", "step / U-Net's", "memory, GiB"):
+        table.add_column(name, justify="left" if name == "strategy" else "right")
+    for row in rows:
+        figures = (f"{row.step_ms:.1f}", f"{row.images_per_s:.1f}", f"{row.ratio:.2f}", f"{row.peak_gib:.2f}")
+        table.add_row(row.name, f"{row.parameters:,}", *figures)
+    return table
+
+
+def main(
+    base: Annotated[str, typer.Option(help="mini, or sd15: random weights at 512 px.")] = "mini",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of a step.")] = 16,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of a round.")] = 10,
+    rounds: Annotated[int, typer.Option(min=1, help="In which a strategy and the reference take turns.")] = 5,
+    only: Annotated[list[str] | None, typer.Option(help="Of these strategies, instead of all.")] = None,
+    memory_of: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Time every strategy's training step, with its memory, beside full U-Net training; and DoRA beside LoRA, ours and PEFT's.
+
+    Example: python -m benchmarks.strategy_step --base mini --only lora --only dora
+    """
+    if memory_of is not None:
+        print_memory(json.loads(memory_of))
+        return
+    setting = Setting(base=base, batch_size=batch_size, steps=steps, rounds=rounds)
+    console, models = Console(width=120), setting.models()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
+    rows = [measure(setting, models, name) for name in track(only or list(names()), console=Console(stderr=True))]
+    console.print(as_table(rows, f"{base}, batch {batch_size}, {device}, torch {torch.__version__}"))
+    for first, second in PAIRS:
+        tunings = [setting.training(models, name) for name in (first, second)]
+        console.print(f"{first} / {second}: {in_turns(tunings[0], tunings[1], rounds)[2]:.2f}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -88,7 +88,7 @@ def square_norm(gradient: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class SeLoRA(TargetedStrategy):
-    """Low-rank updates of the targeted layers whose ranks grow while they train.
+    """Low-rank updates of the targeted layers that start small; their ranks grow while they train.
 
     Every `interval` steps each layer tests one more rank on the batch and weights of that step, with a new row of A and
     a column of zeros in B, so that no output changes. The layer keeps that very row if the squared gradients of the

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from analysis.features import load_extractor
 from analysis.pareto import Front
-from analysis.report import draw_front, write_report
+from analysis.report import RANKS, draw_front, draw_rank_map, read_ranks, write_report
 from search_spaces import SEARCH_SPACES
 from sweep.config import ConfigError, DataConfig, SweepConfig
 from sweep.evaluation import EvaluationSpec, conditions_to_score, require_known_conditions, start_evaluators
@@ -190,9 +190,18 @@ class TrackingListener:
         """Close the trial's run, with its adapter and samples where it completed."""
         folder = self.out / "trials" / trial_id
         if error is None:
-            self.tracker.complete(trial_id, [folder / "samples.png", folder / "adapter"])
+            self.tracker.complete(trial_id, [folder / "samples.png", folder / "adapter", *drawn_ranks(folder)])
         else:
             self.tracker.fail(trial_id, error)
+
+
+def drawn_ranks(folder: Path) -> list[Path]:
+    """A trial's ranks and a map of them, drawn now; nothing where no rank changed."""
+    ranks, picture = folder / RANKS, folder / "ranks.png"
+    if not ranks.is_file():
+        return []
+    draw_rank_map(read_ranks(ranks), picture)
+    return [ranks, picture]
 
 
 def require_shared(out: Path) -> None:

@@ -15,6 +15,7 @@ from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
 from trainables.batches import BatchPlan
 from trainables.datasets.store import PreparedDataset
 from trainables.feeding import BatchFeeder
+from trainables.ranks import RANKS, rank_metrics, write_ranks
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy
@@ -108,9 +109,9 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     )
 
     def on_epoch_end(epoch: EpochReport) -> None:
-        metrics = epoch.as_dict()
+        metrics = epoch.as_dict() | rank_metrics(strategy.ranks(models))
         if accelerator.is_main_process and evaluates_after(epoch.epoch, spec.training):
-            metrics |= _export_and_score(models, strategy, spec.folder, evaluator)
+            metrics |= _export_and_score(tuning, spec.folder, evaluator)
         report(metrics | {"final": epoch.epoch == spec.training.num_epochs - 1})
 
     tuning.run(on_epoch_end)
@@ -122,12 +123,13 @@ def evaluates_after(epoch: int, training: TrainingConfig) -> bool:
     return epoch == training.num_epochs - 1 or (every is not None and (epoch + 1) % every == 0)
 
 
-def _export_and_score(
-    models: DiffusionModels, strategy: Strategy, folder: Path, evaluator: Evaluator
-) -> dict[str, float]:
+def _export_and_score(tuning: FineTuning, folder: Path, evaluator: Evaluator) -> dict[str, float]:
     partial, adapter = folder / "adapter.partial", folder / "adapter"
     shutil.rmtree(partial, ignore_errors=True)
-    strategy.export(models, partial)
+    tuning.strategy.export(tuning.models, partial)
+    if len(tuning.rank_history) > 1:
+        now = {"step": tuning.step, "ranks": tuning.strategy.ranks(tuning.models)}
+        write_ranks([*tuning.rank_history, now], folder / RANKS)
     shutil.rmtree(adapter, ignore_errors=True)
     partial.rename(adapter)
     return dict(evaluator.evaluate(adapter))

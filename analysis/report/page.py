@@ -16,6 +16,7 @@ from PIL import Image
 from analysis.files import whole_file
 from analysis.pareto import FrontPoint
 from analysis.report.plots import learning_curves, trade_offs
+from analysis.report.rank_map import rank_map
 from analysis.report.run_folder import RunFolder
 from analysis.report.tables import condition_table, front_table, trial_table
 from analysis.report.words import label, number, parameters
@@ -40,7 +41,7 @@ def write_report(folder: Path) -> Path:
     """
     run = RunFolder.open(folder)
     page = Template(files("analysis.report").joinpath("template.html").read_text(encoding="utf-8"))
-    sections = (_headline, _trade_offs, _front, _samples, _conditions, _curves, _trials, _export, _settings)
+    sections = (_headline, _trade_offs, _front, _samples, _ranks, _conditions, _curves, _trials, _export, _settings)
     body = "\n".join(section(run) for section in sections)
     path = folder / "report.html"
     with whole_file(path) as file:
@@ -120,6 +121,19 @@ def _samples(run: RunFolder) -> str:
     sheets = [_sheet(path, what) for name, what in PICTURES.items() if (path := run.picture(name))]
     sheets += [_sheet(path, _caption(point)) for point in run.front.points if (path := run.samples(point.trial_id))]
     return f'<h2>Samples</h2><div class="sheets">{"".join(sheets)}</div>' if sheets else ""
+
+
+def _ranks(run: RunFolder) -> str:
+    """Maps of those on the front whose ranks changed while they trained."""
+    maps = [(point, history) for point in run.front.points if (history := run.ranks(point.trial_id))]
+    if not maps:
+        return ""
+    figures = "".join(
+        f'<figure><img class="plot" alt="Ranks by layer" src="{_embedded(rank_map(history), "svg+xml")}">'
+        f"<figcaption>{escape(_caption(point))}</figcaption></figure>"
+        for point, history in maps
+    )
+    return f"<h2>Ranks</h2><p class='quiet'>Where low-rank updates ended with which rank.</p>{figures}"
 
 
 def _caption(point: FrontPoint) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.pareto import Front
+from analysis.report.ranks import RANKS, RankHistory, read_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,15 @@ class RunFolder:
     def samples(self, trial_id: str) -> Path | None:
         """The sample grid of a trial, if it is there."""
         return self.picture(f"trials/{trial_id}/samples.png")
+
+    def ranks(self, trial_id: str) -> RankHistory | None:
+        """How the ranks of a trial's layers changed, if they did.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self.folder / "trials" / trial_id / RANKS
+        return read_ranks(path) if path.is_file() else None
 
 
 def _existing(path: Path) -> Path:

@@ -27,7 +27,7 @@ from trainables.loss import DenoisingLoss
 from trainables.sampling import generate
 from trainables.strategies import COMBINATIONS, STRATEGIES, Strategy, make_strategy
 from trainables.strategies.base import TrainingStep, trained_parameters
-from trainables.strategies.low_rank import LowRankStrategy
+from trainables.strategies.low_rank import TargetedStrategy
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -152,6 +152,11 @@ EXAMPLES: dict[str, Example] = {
     ),
     "lora": Example(hyperparameters=LOW_RANK, lr=5e-3, names=on_attention("lora_A", "lora_B")),
     "dora": Example(hyperparameters=LOW_RANK, lr=5e-3, names=on_attention("lora_A", "lora_B", "lora_magnitude_vector")),
+    "selora": Example(
+        hyperparameters={"alpha": 10.0, "interval": 30, "threshold": 1.1},
+        lr=5e-3,
+        names=on_attention("lora_A", "lora_B"),
+    ),
     "lora everywhere": Example(
         strategy="lora",
         hyperparameters={**LOW_RANK, "targets": "linear+conv", "components": "unet+text_encoder"},
@@ -208,7 +213,7 @@ class Trained:
 
     @property
     def is_low_rank(self) -> bool:
-        return isinstance(self.strategy, LowRankStrategy)
+        return isinstance(self.strategy, TargetedStrategy)
 
 
 def sample(models: DiffusionModels) -> NDArray[np.float32]:

@@ -28,6 +28,7 @@ PUBLISHED: list[tuple[str, dict[str, Any], int]] = [
     ("lora", {"targets": "attention", "components": "unet"}, 4 * LORA),
     ("lora", {"targets": "all_linear"}, 4 * 426_496),
     ("dora", {"targets": "attention", "components": "unet"}, 4 * LORA + 99_840),
+    ("selora", {"targets": "attention", "components": "unet"}, LORA),
     ("bitfit", {}, 343_684),
     ("norm", {}, 200_320),
     ("difffit", {"attention_gammas": True}, 581_124),
@@ -74,7 +75,7 @@ def test_counts_are_the_published_ones(sd15: dict[str, Any], name: str, chosen: 
     assert entry["gradient_bytes"] == 4 * count and entry["moment_bytes"] == 8 * count
     parts = {"unet": UNET, "text_encoder": TEXT_ENCODER, "vae": VAE}
     loaded = sum(parts[part] for part in {"unet", *entry["trains"]})
-    added = count if name in ("lora", "dora", "delta_full") else 0
+    added = count if name in ("lora", "dora", "selora", "delta_full") else 0
     assert entry["weight_bytes"] - 4 * (loaded + added) == (4 * gammas(chosen) if name == "difffit" else 0)
     assert entry["training_bytes"] == entry["weight_bytes"] + 12 * count
 
@@ -140,7 +141,7 @@ def test_a_base_that_a_strategy_cannot_take_is_described_by_the_others(copied: P
     table = invoke("--base", str(copied)).stdout
     file.write_text(before)
     problems = {entry["strategy"]: entry["problem"] for entry in described if "problem" in entry}
-    assert problems.keys() == {"attention", "difffit", "lora", "dora", "lora+text_encoder"}
+    assert problems.keys() == {"attention", "difffit", "lora", "dora", "selora", "lora+text_encoder"}
     assert "`attention` must match at least one parameter" in problems["attention"]
     assert "`attention` must match" in table
 

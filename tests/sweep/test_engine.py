@@ -27,7 +27,8 @@ from typer.testing import CliRunner
 from search_spaces import SEARCH_SPACES
 from sweep import export, generate, run
 from sweep.config import ConfigError, SweepConfig
-from sweep.engine import require_shared, run_sweep
+from sweep.engine import TrackingListener, require_shared, run_sweep
+from sweep.tracking import Tracker
 
 SETTINGS = (
     "data.num_patients=60", "training.num_epochs=2", "evaluation.images_per_condition=4", "evaluation.num_steps=2",
@@ -142,6 +143,28 @@ def test_mlflow_has_a_parent_and_a_tagged_child_for_each_trial(out: Path, trials
         assert {"samples.png", "adapter"} <= kept
     assert {"pareto.png", "report.html"} <= {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert parent.info.status == "FINISHED"
+    mlflow.set_tracking_uri(None)
+
+
+def test_a_trials_ranks_are_drawn_and_logged(tmp_path: Path) -> None:
+    folder = tmp_path / "trials" / "a"
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter" / "adapter.json").write_text("{}")
+    Image.new("L", (8, 8)).save(folder / "samples.png")
+    ranks = {"layers": ["unet.mid_block.attentions.0.proj_in"], "steps": [0, 41], "ranks": [[1], [2]]}
+    (folder / "ranks.json").write_text(json.dumps(ranks))
+    tracker = Tracker.start(SweepConfig(), tmp_path)
+    listener = TrackingListener(tracker, tmp_path)
+    listener.on_start("a", {"strategy": {"name": "selora"}, "lr": 1e-3, "batch_size": 4})
+    listener.on_report("a", {"epoch": 0, "mean_rank": 1.5})
+    listener.on_end("a", None)
+    tracker.abort()
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (child,) = client.search_runs([one.experiment_id for one in client.search_experiments()], "tags.trial_id = 'a'")
+    kept = {file.path for file in client.list_artifacts(child.info.run_id)}
+    assert kept == {"samples.png", "adapter", "ranks.json", "ranks.png"}
+    assert child.data.metrics["mean_rank"] == 1.5
+    assert Image.open(folder / "ranks.png").format == "PNG"
     mlflow.set_tracking_uri(None)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
 from trainables.datasets.store import PreparedDataset
@@ -94,3 +96,34 @@ def test_a_trial_trains_alike_with_and_without_its_frozen_encoders(
         assert reports[-1]["final"] and reports[-1]["fid_none"] == 1.0
         losses.append(reports[-1]["loss"])
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+def _reports(dataset: PreparedDataset, out: Path, strategy: dict[str, Any]) -> list[dict[str, Any]]:
+    spec = _spec(3, dataset=dataset.folder, out=out).model_copy(update={"strategy": strategy, "batch_size": 8})
+    reports: list[dict[str, Any]] = []
+    fine_tune(spec, _Scores(), reports.append)
+    return reports
+
+
+def test_ranks_that_changed_are_written_beside_the_adapter_and_reported(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    report = _reports(dataset, tmp_path, {"name": "selora", "interval": 2, "threshold": 1.25})[-1]
+    written = json.loads((tmp_path / "trial" / "ranks.json").read_text())
+    tensors = load_file(tmp_path / "trial" / "adapter" / "adapter.safetensors")
+    final = {name.removesuffix(".lora_A"): len(value) for name, value in tensors.items() if name.endswith(".lora_A")}
+    assert dict(zip(written["layers"], written["ranks"][-1], strict=True)) == final
+    assert written["steps"][:2] == [0, 3] and written["steps"] == sorted(written["steps"])
+    assert set(written["ranks"][0]) == {1} and 1 < max(final.values()) <= len(written["steps"])
+    assert report["mean_rank"] == pytest.approx(sum(final.values()) / len(final))
+    assert report["max_rank"] == max(final.values())
+    assert report["trainable_parameters"] == sum(value.numel() for value in tensors.values())
+
+
+def test_ranks_that_stay_are_reported_and_strategies_without_have_none(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    lora = _reports(dataset, tmp_path / "lora", {"name": "lora", "rank": 3})[-1]
+    assert lora["mean_rank"] == lora["max_rank"] == 3
+    assert "mean_rank" not in _reports(dataset, tmp_path / "bitfit", {"name": "bitfit"})[-1]
+    assert not list(tmp_path.rglob("ranks.json"))

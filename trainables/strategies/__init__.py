@@ -17,6 +17,7 @@ from trainables.strategies.full import FullAutoencoder, FullTextEncoder, FullUNe
 from trainables.strategies.lora import LoRA
 from trainables.strategies.naming import unknown_name
 from trainables.strategies.norm import Norm
+from trainables.strategies.selora import SeLoRA
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "unet": FullUNet,
@@ -24,6 +25,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "vae": FullAutoencoder,
     "lora": LoRA,
     "dora": DoRA,
+    "selora": SeLoRA,
     "bitfit": BitFit,
     "norm": Norm,
     "attention": Attention,

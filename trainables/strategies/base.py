@@ -149,6 +149,10 @@ class Strategy(ABC):
         """Called after each optimiser step, before gradients are cleared, for strategies that change while training."""
         return None
 
+    def ranks(self, models: DiffusionModels) -> dict[str, int]:
+        """The rank of every low-rank layer by its path; empty for strategies without such layers."""
+        return {}
+
     def cuts(self) -> tuple[Strategy, ...]:
         """Smaller strategies whose adapters this one's training yields too; each becomes a point of the front."""
         return ()

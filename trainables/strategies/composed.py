@@ -111,6 +111,10 @@ class Composed(Strategy):
         changes = [change for part in self.parts if (change := part.on_step_end(models, step)) is not None]
         return joined(changes) if changes else None
 
+    def ranks(self, models: DiffusionModels) -> dict[str, int]:
+        """The parts' ranks together."""
+        return {path: rank for part in self.parts for path, rank in part.ranks(models).items()}
+
     def cuts(self) -> tuple[Strategy, ...]:
         """Each part's cuts, the other parts as they are."""
         return tuple(

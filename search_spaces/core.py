@@ -8,7 +8,7 @@ from typing import Any, Final
 from optuna import Trial
 
 STRATEGIES: Final = (
-    "unet", "lora", "dora", "bitfit", "norm", "attention", "difffit", "delta_full", "text_encoder", "vae",
+    "unet", "lora", "dora", "adalora", "dylora", "bitfit", "norm", "attention", "difffit", "delta_full", "text_encoder", "vae",
     "unet+text_encoder", "unet+vae", "vae+text_encoder", "all", "lora+text_encoder",
 )  # fmt: skip
 COMBINATIONS: Final = {"all": ("unet", "vae", "text_encoder")}
@@ -20,6 +20,8 @@ LEARNING_RATES: Final = {
     "unet": (2e-6, 1e-4),
     "lora": (2e-5, 2e-3),
     "dora": (2e-5, 2e-3),
+    "adalora": (5e-5, 5e-3),
+    "dylora": (2e-5, 2e-3),
     "bitfit": (5e-5, 5e-3),
     "norm": (5e-5, 5e-3),
     "attention": (5e-6, 5e-4),
@@ -34,8 +36,8 @@ LEARNING_RATES: Final = {
     "lora+text_encoder": (2e-5, 1e-3),
 }
 """Log-uniform ranges about the published values: 1e-5 for the whole U-Net, alone or with others, 5e-6 for the text encoder
-alone, 1e-6 for the autoencoder, 1e-4 for LoRA, DoRA and BitFit, 1e-3 for DiffFit. Norms are taken like biases, attention
-between. Parts of a combination have a share of it."""
+alone, 1e-6 for the autoencoder, 1e-4 for LoRA, DoRA, DyLoRA and BitFit, 5e-4 to 2e-3 for AdaLoRA, 1e-3 for DiffFit. Norms
+are taken like biases, attention between. Parts of a combination have a share of it."""
 BATCH_SIZES: Final = (4, 8, 16)
 
 
@@ -92,6 +94,10 @@ def _suggest_low_rank(trial: Trial, prefix: str) -> dict[str, Any]:
     return {"rank": rank, "alpha": round(rank * ratio)}
 
 
+def _suggest_dynamic_rank(trial: Trial, prefix: str) -> dict[str, Any]:
+    return {**_suggest_low_rank(trial, prefix), "frozen": trial.suggest_categorical(f"{prefix}/frozen", (False, True))}
+
+
 def _suggest_layers(trial: Trial, prefix: str) -> dict[str, Any]:
     return {"layers": trial.suggest_categorical(f"{prefix}/layers", ("cross", "all"))}
 
@@ -103,6 +109,8 @@ def _suggest_gammas(trial: Trial, prefix: str) -> dict[str, Any]:
 OWN: Final[dict[str, Callable[[Trial, str], dict[str, Any]]]] = {
     "lora": _suggest_low_rank,
     "dora": _suggest_low_rank,
+    "adalora": _suggest_low_rank,
+    "dylora": _suggest_dynamic_rank,
     "attention": _suggest_layers,
     "difffit": _suggest_gammas,
 }

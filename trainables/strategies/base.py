@@ -149,9 +149,13 @@ class Strategy(ABC):
         """Called after each optimiser step, before gradients are cleared, for strategies that change while training."""
         return None
 
-    def cuts(self) -> tuple[Strategy, ...]:
-        """Smaller strategies whose adapters this one's training yields too; each becomes a point of the front."""
-        return ()
+    def cuts(self) -> Mapping[str, Strategy]:
+        """Smaller strategies whose adapters this one's training yields too; each becomes a point of the front.
+
+        Returns:
+            Strategies by a label such as `rank2`; their `tensors` are taken from the models that this one trained.
+        """
+        return {}
 
     def merged(self, models: DiffusionModels) -> None:  # noqa: B027 - nothing to fold where nothing was added
         """Fold what was added into plain weights, in place, so that any Stable Diffusion program can load them."""

@@ -111,13 +111,13 @@ class Composed(Strategy):
         changes = [change for part in self.parts if (change := part.on_step_end(models, step)) is not None]
         return joined(changes) if changes else None
 
-    def cuts(self) -> tuple[Strategy, ...]:
+    def cuts(self) -> Mapping[str, Strategy]:
         """Each part's cuts, the other parts as they are."""
-        return tuple(
-            replace(self, parts=(*self.parts[:place], cut, *self.parts[place + 1 :]))
+        return {
+            label: replace(self, parts=(*self.parts[:place], cut, *self.parts[place + 1 :]))
             for place, part in enumerate(self.parts)
-            for cut in part.cuts()
-        )
+            for label, cut in part.cuts().items()
+        }
 
     def merged(self, models: DiffusionModels) -> None:
         """Fold what every part added."""

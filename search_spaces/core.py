@@ -8,7 +8,8 @@ from typing import Any, Final
 from optuna import Trial
 
 STRATEGIES: Final = (
-    "unet", "lora", "dora", "selora", "bitfit", "norm", "attention", "difffit", "delta_full", "text_encoder", "vae",
+    "unet", "lora", "dora", "adalora", "dylora", "selora", "bitfit", "norm", "attention", "difffit", "delta_full",
+    "text_encoder", "vae",
     "unet+text_encoder", "unet+vae", "vae+text_encoder", "all", "lora+text_encoder",
 )  # fmt: skip
 COMBINATIONS: Final = {"all": ("unet", "vae", "text_encoder")}
@@ -23,6 +24,8 @@ LEARNING_RATES: Final = {
     "lora": (2e-5, 2e-3),
     "dora": (2e-5, 2e-3),
     "selora": (1e-5, 1e-3),
+    "adalora": (5e-5, 5e-3),
+    "dylora": (2e-5, 2e-3),
     "bitfit": (5e-5, 5e-3),
     "norm": (5e-5, 5e-3),
     "attention": (5e-6, 5e-4),
@@ -37,8 +40,8 @@ LEARNING_RATES: Final = {
     "lora+text_encoder": (2e-5, 1e-3),
 }
 """Log-uniform ranges about the published values: 1e-5 for the whole U-Net, alone or with others, 5e-6 for the text encoder
-alone, 1e-6 for the autoencoder, 1e-4 for LoRA, DoRA, SeLoRA and BitFit, 1e-3 for DiffFit. Norms are taken like biases,
-attention between. Parts of a combination have a share of it."""
+alone, 1e-6 for the autoencoder, 1e-4 for LoRA, DoRA, DyLoRA, SeLoRA and BitFit, 5e-4 to 2e-3 for AdaLoRA, 1e-3 for
+DiffFit. Norms are taken like biases, attention between. Parts of a combination have a share of it."""
 BATCH_SIZES: Final = (4, 8, 16)
 
 
@@ -100,6 +103,10 @@ def _suggest_expansion(trial: Trial, prefix: str) -> dict[str, Any]:
     return {"threshold": threshold, "interval": trial.suggest_categorical(f"{prefix}/interval", INTERVALS)}
 
 
+def _suggest_dynamic_rank(trial: Trial, prefix: str) -> dict[str, Any]:
+    return {**_suggest_low_rank(trial, prefix), "frozen": trial.suggest_categorical(f"{prefix}/frozen", (False, True))}
+
+
 def _suggest_layers(trial: Trial, prefix: str) -> dict[str, Any]:
     return {"layers": trial.suggest_categorical(f"{prefix}/layers", ("cross", "all"))}
 
@@ -112,6 +119,8 @@ OWN: Final[dict[str, Callable[[Trial, str], dict[str, Any]]]] = {
     "lora": _suggest_low_rank,
     "dora": _suggest_low_rank,
     "selora": _suggest_expansion,
+    "adalora": _suggest_low_rank,
+    "dylora": _suggest_dynamic_rank,
     "attention": _suggest_layers,
     "difffit": _suggest_gammas,
 }

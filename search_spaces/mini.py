@@ -14,6 +14,8 @@ LEARNING_RATES: Final = {
     "lora": (5e-4, 1e-2),
     "dora": (5e-4, 1e-2),
     "selora": (5e-4, 1e-2),
+    "adalora": (1e-3, 2e-2),
+    "dylora": (5e-4, 1e-2),
     "bitfit": (5e-4, 2e-2),
     "norm": (5e-4, 2e-2),
     "attention": (2e-4, 5e-3),

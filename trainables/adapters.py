@@ -64,6 +64,8 @@ def to_diffusers(models: DiffusionModels, strategy: Strategy, folder: Path) -> N
     metadata: dict[str, Any] = {}
     for name, found in layers.items():
         active = {path: layer for path, layer in found.items() if len(layer.factors()[0])}
+        if not active:  # an adaptive strategy may spend all its ranks on the other component
+            continue
         tensors |= dict(_lora_tensors(name, active))
         metadata |= {f"{name}.{key}": value for key, value in _lora_config(active).items()}
     folder.mkdir(parents=True, exist_ok=True)

@@ -54,11 +54,12 @@ def _name(run: RunFolder) -> str:
 
 
 def _headline(run: RunFolder) -> str:
-    done = int((run.trials["status"] == "completed").sum())
-    failed = len(run.trials) - done
+    failed = int((run.trials["status"] != "completed").sum())
     knee = run.front.knee
     facts: list[tuple[float, str]] = [
-        (len(run.trials), "trials"), (failed, "of them failed"), (len(run.front.points), "on the Pareto front"),
+        (len(run.trials) - run.num_cuts, "trials"), (failed, "of them failed"),
+        *([(run.num_cuts, "adapters cut from them")] if run.num_cuts else []),
+        (len(run.front.points), "on the Pareto front"),
     ]  # fmt: skip
     if knee is not None:
         facts += [(value, f"{label(name)} at the knee") for name, value in knee.values.items()]
@@ -167,7 +168,11 @@ def _is_a_curve(run: RunFolder, column: str) -> bool:
 
 
 def _trials(run: RunFolder) -> str:
-    return f"<h2>All trials</h2>{trial_table(run.trials, run.front)}"
+    cuts = (
+        "<p class='quiet'>A name such as <code>TRIAL-rank2</code> is an adapter of smaller rank, cut out of that trial's "
+        "one training and scored like a trial of its own; its epoch time is the training's.</p>"
+    )
+    return f"<h2>All trials</h2>{cuts if run.num_cuts else ''}{trial_table(run.trials, run.front)}"
 
 
 def _export(run: RunFolder) -> str:

@@ -20,7 +20,7 @@ class RunFolder:
 
     Attributes:
         folder: the run directory.
-        trials: one row a trial.
+        trials: one row a trial, and one an adapter that was cut out of a trial's.
         results: one row a report of a trial; empty where none was written.
         front: the non-dominated trials.
         config: the resolved configuration.
@@ -53,6 +53,11 @@ class RunFolder:
             config=_read_json(_existing(folder / "config.json")),
             baseline=_read_json(baseline) if baseline.exists() else {},
         )
+
+    @property
+    def num_cuts(self) -> int:
+        """How many rows of `trials` are smaller adapters out of another row's training."""
+        return int(self.trials["cut_of"].notna().sum()) if "cut_of" in self.trials else 0
 
     def picture(self, name: str) -> Path | None:
         """A picture of the run, if it is there."""

@@ -29,6 +29,8 @@ PUBLISHED: list[tuple[str, dict[str, Any], int]] = [
     ("lora", {"targets": "all_linear"}, 4 * 426_496),
     ("dora", {"targets": "attention", "components": "unet"}, 4 * LORA + 99_840),
     ("selora", {"targets": "attention", "components": "unet"}, LORA),
+    ("adalora", {"targets": "attention", "components": "unet"}, 6 * (LORA + 128)),
+    ("dylora", {"targets": "attention", "components": "unet"}, 4 * LORA),
     ("bitfit", {}, 343_684),
     ("norm", {}, 200_320),
     ("difffit", {"attention_gammas": True}, 581_124),
@@ -141,7 +143,8 @@ def test_a_base_that_a_strategy_cannot_take_is_described_by_the_others(copied: P
     table = invoke("--base", str(copied)).stdout
     file.write_text(before)
     problems = {entry["strategy"]: entry["problem"] for entry in described if "problem" in entry}
-    assert problems.keys() == {"attention", "difffit", "lora", "dora", "selora", "lora+text_encoder"}
+    low_rank = {"lora", "dora", "adalora", "dylora", "selora", "lora+text_encoder"}
+    assert problems.keys() == {"attention", "difffit", *low_rank}
     assert "`attention` must match at least one parameter" in problems["attention"]
     assert "`attention` must match" in table
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from trainables.strategies.adalora import AdaLoRA
 from trainables.strategies.attention import Attention
 from trainables.strategies.base import Strategy
 from trainables.strategies.bitfit import BitFit
@@ -13,6 +14,7 @@ from trainables.strategies.composed import LR_RATIO, LR_RATIOS, Composed, own_fi
 from trainables.strategies.delta_full import DeltaFull
 from trainables.strategies.difffit import DiffFit
 from trainables.strategies.dora import DoRA
+from trainables.strategies.dylora import DyLoRA
 from trainables.strategies.full import FullAutoencoder, FullTextEncoder, FullUNet
 from trainables.strategies.lora import LoRA
 from trainables.strategies.naming import unknown_name
@@ -25,6 +27,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "vae": FullAutoencoder,
     "lora": LoRA,
     "dora": DoRA,
+    "adalora": AdaLoRA,
+    "dylora": DyLoRA,
     "selora": SeLoRA,
     "bitfit": BitFit,
     "norm": Norm,

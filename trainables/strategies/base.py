@@ -153,9 +153,13 @@ class Strategy(ABC):
         """The rank of every low-rank layer by its path; empty for strategies without such layers."""
         return {}
 
-    def cuts(self) -> tuple[Strategy, ...]:
-        """Smaller strategies whose adapters this one's training yields too; each becomes a point of the front."""
-        return ()
+    def cuts(self) -> Mapping[str, Strategy]:
+        """Smaller strategies whose adapters this one's training yields too; each becomes a point of the front.
+
+        Returns:
+            Strategies by a label such as `rank2`; their `tensors` are taken from the models that this one trained.
+        """
+        return {}
 
     def merged(self, models: DiffusionModels) -> None:  # noqa: B027 - nothing to fold where nothing was added
         """Fold what was added into plain weights, in place, so that any Stable Diffusion program can load them."""

@@ -115,13 +115,13 @@ class Composed(Strategy):
         """The parts' ranks together."""
         return {path: rank for part in self.parts for path, rank in part.ranks(models).items()}
 
-    def cuts(self) -> tuple[Strategy, ...]:
+    def cuts(self) -> Mapping[str, Strategy]:
         """Each part's cuts, the other parts as they are."""
-        return tuple(
-            replace(self, parts=(*self.parts[:place], cut, *self.parts[place + 1 :]))
+        return {
+            label: replace(self, parts=(*self.parts[:place], cut, *self.parts[place + 1 :]))
             for place, part in enumerate(self.parts)
-            for cut in part.cuts()
-        )
+            for label, cut in part.cuts().items()
+        }
 
     def merged(self, models: DiffusionModels) -> None:
         """Fold what every part added."""

@@ -9,7 +9,7 @@ from optuna import Trial
 
 STRATEGIES: Final = (
     "unet", "lora", "dora", "bitfit", "norm", "attention", "difffit", "delta_full", "text_encoder", "vae",
-    "unet+text_encoder", "unet+vae", "vae+text_encoder", "all", "lora+text_encoder",
+    "textual_inversion", "unet+text_encoder", "unet+vae", "vae+text_encoder", "all", "lora+text_encoder",
 )  # fmt: skip
 COMBINATIONS: Final = {"all": ("unet", "vae", "text_encoder")}
 """Parts of combinations whose names do not spell them."""
@@ -27,6 +27,7 @@ LEARNING_RATES: Final = {
     "delta_full": (2e-6, 1e-4),
     "text_encoder": (1e-6, 5e-5),
     "vae": (1e-6, 5e-5),
+    "textual_inversion": (1e-4, 1e-2),
     "unet+text_encoder": (2e-6, 1e-4),
     "unet+vae": (2e-6, 1e-4),
     "vae+text_encoder": (1e-5, 5e-4),
@@ -34,8 +35,8 @@ LEARNING_RATES: Final = {
     "lora+text_encoder": (2e-5, 1e-3),
 }
 """Log-uniform ranges about the published values: 1e-5 for the whole U-Net, alone or with others, 5e-6 for the text encoder
-alone, 1e-6 for the autoencoder, 1e-4 for LoRA, DoRA and BitFit, 1e-3 for DiffFit. Norms are taken like biases, attention
-between. Parts of a combination have a share of it."""
+alone, 1e-6 for the autoencoder, 1e-4 for LoRA, DoRA and BitFit, 1e-3 for DiffFit and new tokens. Norms are taken like
+biases, attention between. Parts of a combination have a share of it."""
 BATCH_SIZES: Final = (4, 8, 16)
 
 
@@ -100,10 +101,15 @@ def _suggest_gammas(trial: Trial, prefix: str) -> dict[str, Any]:
     return {"attention_gammas": trial.suggest_categorical(f"{prefix}/attention_gammas", (True, False))}
 
 
+def _suggest_tokens(trial: Trial, prefix: str) -> dict[str, Any]:
+    return {"num_vectors": trial.suggest_categorical(f"{prefix}/num_vectors", (1, 2, 4, 8))}
+
+
 OWN: Final[dict[str, Callable[[Trial, str], dict[str, Any]]]] = {
     "lora": _suggest_low_rank,
     "dora": _suggest_low_rank,
     "attention": _suggest_layers,
     "difffit": _suggest_gammas,
+    "textual_inversion": _suggest_tokens,
 }
 """What strategies have besides a learning rate."""

@@ -22,6 +22,8 @@ from transformers.utils import logging as transformers_logging
 MINI_FOLDER = Path(__file__).parent / "mini"
 HUB_IDS = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 COMPONENTS = ("unet", "vae", "text_encoder")
+PLACEHOLDERS = "placeholders.json"
+"""In a pipeline folder whose tokenizer has new tokens: these by the words that they stand for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +88,17 @@ class DiffusionModels:
         return self.text_source or self.base.weights_hash
 
     def spelled(self, prompt: str) -> str:
-        """A prompt with the words that have a token of their own replaced by it, the longest first."""
+        """A prompt with the words that have a token of their own replaced by it, the longest first.
+
+        Tokens that are in it already stay; words inside them are not replaced.
+        """
         words = sorted(self.placeholders, key=len, reverse=True)
         if not words:
             return prompt
-        pattern = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in words), re.IGNORECASE)
         tokens = {word.lower(): token for word, token in self.placeholders.items()}
-        return pattern.sub(lambda found: tokens[found.group().lower()], prompt)
+        written = [re.escape(token) for token in tokens.values()]
+        pattern = re.compile("|".join([*written, *(rf"\b{re.escape(word)}\b" for word in words)]), re.IGNORECASE)
+        return pattern.sub(lambda found: tokens.get(found.group().lower(), found.group()), prompt)
 
     @property
     def resolution_px(self) -> int:
@@ -134,10 +140,17 @@ def load_base(base: str, components: Collection[str] = COMPONENTS) -> DiffusionM
         unet=pipeline.unet, vae=pipeline.vae, text_encoder=pipeline.text_encoder, tokenizer=pipeline.tokenizer,
         scheduler_config=dict(pipeline.scheduler.config),
         base=BaseIdentity(name=base, source=HUB_IDS.get(base, Path(base).name), weights_hash=weights_hash(folder)),
+        placeholders=_placeholders(folder),
     )  # fmt: skip
     for module in models.components().values():
         module.eval().requires_grad_(False)
     return models
+
+
+def _placeholders(folder: Path) -> dict[str, str]:
+    file = folder / PLACEHOLDERS
+    placeholders: dict[str, str] = json.loads(file.read_text()) if file.is_file() else {}
+    return placeholders
 
 
 def component_on_meta(folder: Path, name: str) -> nn.Module:

@@ -11,6 +11,7 @@ STRATEGIES: Final = (
     "unet", "lora", "dora", "bitfit", "norm", "attention", "difffit", "delta_full", "text_encoder", "vae",
     "textual_inversion", "unet+text_encoder", "unet+vae", "vae+text_encoder", "all", "lora+text_encoder",
 )  # fmt: skip
+ENCODERS: Final = ("StanfordAIMI/RadBERT", "cambridgeltl/SapBERT-from-PubMedBERT-fulltext")
 COMBINATIONS: Final = {"all": ("unet", "vae", "text_encoder")}
 """Parts of combinations whose names do not spell them."""
 RANKS: Final = (2, 4, 8, 16, 32)
@@ -28,6 +29,7 @@ LEARNING_RATES: Final = {
     "text_encoder": (1e-6, 5e-5),
     "vae": (1e-6, 5e-5),
     "textual_inversion": (1e-4, 1e-2),
+    "text_encoder_swap": (5e-6, 2e-4),
     "unet+text_encoder": (2e-6, 1e-4),
     "unet+vae": (2e-6, 1e-4),
     "vae+text_encoder": (1e-5, 5e-4),
@@ -35,8 +37,8 @@ LEARNING_RATES: Final = {
     "lora+text_encoder": (2e-5, 1e-3),
 }
 """Log-uniform ranges about the published values: 1e-5 for the whole U-Net, alone or with others, 5e-6 for the text encoder
-alone, 1e-6 for the autoencoder, 1e-4 for LoRA, DoRA and BitFit, 1e-3 for DiffFit and new tokens. Norms are taken like
-biases, attention between. Parts of a combination have a share of it."""
+alone, 1e-6 for the autoencoder, 1e-4 for LoRA, DoRA and BitFit, 1e-3 for DiffFit and new tokens, 5e-5 with
+another text encoder. Norms are taken like biases, attention between. Parts of a combination have a share of it."""
 BATCH_SIZES: Final = (4, 8, 16)
 
 
@@ -105,11 +107,19 @@ def _suggest_tokens(trial: Trial, prefix: str) -> dict[str, Any]:
     return {"num_vectors": trial.suggest_categorical(f"{prefix}/num_vectors", (1, 2, 4, 8))}
 
 
+def _suggest_encoder(trial: Trial, prefix: str) -> dict[str, Any]:
+    return {
+        "encoder": trial.suggest_categorical(f"{prefix}/encoder", ENCODERS),
+        "train_encoder": trial.suggest_categorical(f"{prefix}/train_encoder", (False, True)),
+    }
+
+
 OWN: Final[dict[str, Callable[[Trial, str], dict[str, Any]]]] = {
     "lora": _suggest_low_rank,
     "dora": _suggest_low_rank,
     "attention": _suggest_layers,
     "difffit": _suggest_gammas,
     "textual_inversion": _suggest_tokens,
+    "text_encoder_swap": _suggest_encoder,
 }
 """What strategies have besides a learning rate."""

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import BertModel
 
 from trainables.adapters import load_adapter, to_diffusers, to_pipeline
+from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import BaseIdentity, DiffusionModels, load_base, resolve_base
 from trainables.feeding import tokenize
 from trainables.growth import adopt
@@ -29,6 +33,7 @@ from trainables.strategies import COMBINATIONS, STRATEGIES, Strategy, make_strat
 from trainables.strategies.base import TrainingStep, trained_parameters
 from trainables.strategies.composed import Composed
 from trainables.strategies.low_rank import LowRankStrategy
+from trainables.strategies.text_encoder_swap import TextEncoderSwap
 from trainables.strategies.textual_inversion import TextualInversion
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,6 +153,29 @@ def rows_of_new_tokens(base: DiffusionModels) -> set[str]:
 
 
 TEXT_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+ENCODERS = tempfile.TemporaryDirectory()
+"""Text encoders with random weights that take the place of the base's; their folders are written once and go with it."""
+
+
+def encoder(hidden_size: int) -> str:
+    folder = Path(ENCODERS.name) / str(hidden_size)
+    if not folder.is_dir():
+        write_bert_layout(folder, hidden_size=hidden_size)
+    return str(folder)
+
+
+def parameters_of_encoder(hidden_size: int) -> Callable[[DiffusionModels], set[str]]:
+    """By the weights file, whose head is left out."""
+    keys = {key for file in Path(encoder(hidden_size)).glob("*.safetensors") for key in load_file(file)}
+    inner = {key.removeprefix("bert.") for key in keys if key.startswith("bert.")}
+    return lambda base: {f"text_encoder.{key}" for key in inner}
+
+
+def projection(base: DiffusionModels) -> set[str]:
+    """From the encoder's width to the one that the U-Net takes."""
+    return {"unet.encoder_hid_proj.weight", "unet.encoder_hid_proj.bias"}
+
+
 LOW_RANK = {"rank": 4, "alpha": 10.0}
 TOKENS = {"words": WORDS, "num_vectors": 8}
 EXAMPLES: dict[str, Example] = {
@@ -181,6 +209,13 @@ EXAMPLES: dict[str, Example] = {
     "difffit": Example(hyperparameters={}, lr=2e-2, names=biases_norms_and_gammas),
     "delta_full": Example(hyperparameters={}, lr=1e-3, names=weights_by_shape),
     "textual_inversion": Example(hyperparameters=TOKENS, lr=2e-2, names=rows_of_new_tokens),
+    "text_encoder_swap": Example(hyperparameters={"encoder": encoder(64)}, lr=1e-3, names=every_parameter("unet")),
+    "swap with projection": Example(
+        strategy="text_encoder_swap",
+        hyperparameters={"encoder": encoder(48), "train_encoder": True},
+        lr=1e-3,
+        names=both(both(every_parameter("unet"), projection), parameters_of_encoder(48)),
+    ),
     "lora and new tokens": Example(
         strategy="lora+textual_inversion",
         hyperparameters={f"textual_inversion.{key}": value for key, value in TOKENS.items()},
@@ -359,6 +394,14 @@ def test_every_strategy_is_in_the_suite() -> None:
     assert all(strategy.name == name for name, strategy in STRATEGIES.items())
 
 
+def before_training(result: Trained, base: DiffusionModels) -> dict[str, nn.Module]:
+    """The base's parts, and the encoder that took the text encoder's place, as transformers loads it."""
+    if not isinstance(result.strategy, TextEncoderSwap):
+        return base.components()
+    swapped = BertModel.from_pretrained(result.strategy.encoder, add_pooling_layer=False)
+    return {**base.components(), "text_encoder": swapped}
+
+
 def test_it_trains_exactly_its_own_names(result: Trained, base: DiffusionModels) -> None:
     names = {name for name, _ in trained_parameters(result.models)}
     assert names == EXAMPLES[result.example].names(base)
@@ -388,7 +431,7 @@ def test_what_is_not_trained_keeps_its_bits(result: Trained, base: DiffusionMode
     ours = {name.replace(".base.", ".") for name in EXAMPLES[result.example].names(base)}
     for component, module in result.models.components().items():
         now = {key.replace(".base.", "."): value for key, value in module.state_dict().items()}
-        for key, value in base.component(component).state_dict().items():
+        for key, value in before_training(result, base)[component].state_dict().items():
             if f"{component}.{key}" not in ours:
                 assert torch.equal(now[key], value), f"{component}.{key}"
 
@@ -410,6 +453,8 @@ def test_frozen_parameters_take_no_gradient(result: Trained) -> None:
 
 
 def test_attaching_changes_no_pixel(base: DiffusionModels, result: Trained) -> None:
+    if isinstance(result.strategy, TextEncoderSwap):
+        pytest.skip("other states of the same prompts are what it is for")
     models = base.fresh()
     result.strategy.attach(models)
     np.testing.assert_allclose(sample(models, OTHER_PROMPTS), sample(base, OTHER_PROMPTS), atol=1e-5)
@@ -450,8 +495,10 @@ def test_merged_gives_the_same_pixels_in_the_original_structure(result: Trained,
     strategy = load_adapter(models, result.folder / "adapter")
     strategy.merged(models)
     np.testing.assert_allclose(sample(models), result.pixels, atol=1e-4)
-    for component, plain in base.components().items():
+    for component, plain in before_training(result, base).items():
         adapted = models.component(component)
+        if projection(base) & EXAMPLES[result.example].names(base) and component == "unet":
+            plain = UNet2DConditionModel.from_config(adapted.config)  # diffusers' own, by the configuration it exports
         assert adapted.state_dict().keys() == plain.state_dict().keys()
         plain_types = {path: type(module) for path, module in plain.named_modules()}
         assert {path: type(module) for path, module in adapted.named_modules()} == plain_types

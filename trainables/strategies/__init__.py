@@ -17,6 +17,7 @@ from trainables.strategies.full import FullAutoencoder, FullTextEncoder, FullUNe
 from trainables.strategies.lora import LoRA
 from trainables.strategies.naming import unknown_name
 from trainables.strategies.norm import Norm
+from trainables.strategies.text_encoder_swap import TextEncoderSwap
 from trainables.strategies.textual_inversion import TextualInversion
 
 STRATEGIES: dict[str, type[Strategy]] = {
@@ -31,6 +32,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "difffit": DiffFit,
     "delta_full": DeltaFull,
     "textual_inversion": TextualInversion,
+    "text_encoder_swap": TextEncoderSwap,
 }
 COMBINATIONS: dict[str, tuple[str, ...]] = {
     "unet+text_encoder": ("unet", "text_encoder"),

@@ -23,6 +23,7 @@ LEARNING_RATES: Final = {
     "delta_full": (1e-4, 2e-3),
     "text_encoder": (1e-4, 5e-3),
     "vae": (1e-5, 1e-3),
+    "textual_inversion": (1e-3, 1e-1),
     "unet+text_encoder": (1e-4, 2e-3),
     "unet+vae": (1e-4, 2e-3),
     "vae+text_encoder": (1e-4, 5e-3),

@@ -61,6 +61,7 @@ def choices(rank: int) -> Iterator[tuple[str, dict[str, Any]]]:
         "components": ("unet+text_encoder",),
         "layers": tuple(LAYERS),
         "attention_gammas": (True, False),
+        "train_encoder": (False, True),
     }
     for name in (*STRATEGIES, *COMBINATIONS):
         own = hyperparameters_of(name)

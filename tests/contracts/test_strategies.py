@@ -6,7 +6,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import BertModel
 
 from trainables.adapters import load_adapter, to_diffusers, to_pipeline
+from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import BaseIdentity, DiffusionModels, load_base, resolve_base
 from trainables.feeding import tokenize
 from trainables.growth import adopt
@@ -27,18 +31,24 @@ from trainables.loss import DenoisingLoss
 from trainables.sampling import generate
 from trainables.strategies import COMBINATIONS, STRATEGIES, Strategy, make_strategy
 from trainables.strategies.base import TrainingStep, trained_parameters
+from trainables.strategies.composed import Composed
 from trainables.strategies.low_rank import TargetedStrategy
+from trainables.strategies.text_encoder_swap import TextEncoderSwap
+from trainables.strategies.textual_inversion import TextualInversion
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 NUM_STEPS = 200
 SAMPLING: dict[str, Any] = {
-    "prompts": ["a red circle", "a chest film"],
+    "prompts": ["a blue ring", "a chest film with edema"],
     "seeds": [3, 4],
     "num_steps": 2,
     "guidance": 3.0,
 }
-CAPTIONS = ["a blue ring", "a chest film with edema"]
+CAPTIONS = SAMPLING["prompts"]
+WORDS = ("blue ring", "edema")
+"""What new tokens stand for; other prompts have none of these."""
+OTHER_PROMPTS = ["a red circle", "a chest film"]
 ATTENTION_BLOCKS = [
     *("down_blocks.1.attentions.0", "down_blocks.2.attentions.0", "mid_block.attentions.0"),
     *(f"up_blocks.{block}.attentions.{layer}" for block in (0, 1) for layer in (0, 1)),
@@ -137,8 +147,37 @@ def factors_by_shape(base: DiffusionModels) -> set[str]:
     return {f"{path}.{factor}" for path in paths for factor in ("lora_A", "lora_B")}
 
 
+def rows_of_new_tokens(base: DiffusionModels) -> set[str]:
+    """One tensor, beside the table."""
+    return {"text_encoder.embeddings.token_embedding.rows"}
+
+
 TEXT_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+ENCODERS = tempfile.TemporaryDirectory()
+"""Text encoders with random weights that take the place of the base's; their folders are written once and go with it."""
+
+
+def encoder(hidden_size: int) -> str:
+    folder = Path(ENCODERS.name) / str(hidden_size)
+    if not folder.is_dir():
+        write_bert_layout(folder, hidden_size=hidden_size)
+    return str(folder)
+
+
+def parameters_of_encoder(hidden_size: int) -> Callable[[DiffusionModels], set[str]]:
+    """By the weights file, whose head is left out."""
+    keys = {key for file in Path(encoder(hidden_size)).glob("*.safetensors") for key in load_file(file)}
+    inner = {key.removeprefix("bert.") for key in keys if key.startswith("bert.")}
+    return lambda base: {f"text_encoder.{key}" for key in inner}
+
+
+def projection(base: DiffusionModels) -> set[str]:
+    """From the encoder's width to the one that the U-Net takes."""
+    return {"unet.encoder_hid_proj.weight", "unet.encoder_hid_proj.bias"}
+
+
 LOW_RANK = {"rank": 4, "alpha": 10.0}
+TOKENS = {"words": WORDS, "num_vectors": 8}
 EXAMPLES: dict[str, Example] = {
     "unet": Example(hyperparameters={}, lr=1e-3, names=every_parameter("unet")),
     "text_encoder": Example(hyperparameters={}, lr=5e-3, names=every_parameter("text_encoder")),
@@ -176,6 +215,20 @@ EXAMPLES: dict[str, Example] = {
     "attention": Example(hyperparameters={}, lr=2e-3, names=projections("attn2")),
     "difffit": Example(hyperparameters={}, lr=2e-2, names=biases_norms_and_gammas),
     "delta_full": Example(hyperparameters={}, lr=1e-3, names=weights_by_shape),
+    "textual_inversion": Example(hyperparameters=TOKENS, lr=2e-2, names=rows_of_new_tokens),
+    "text_encoder_swap": Example(hyperparameters={"encoder": encoder(64)}, lr=1e-3, names=every_parameter("unet")),
+    "swap with projection": Example(
+        strategy="text_encoder_swap",
+        hyperparameters={"encoder": encoder(48), "train_encoder": True},
+        lr=1e-3,
+        names=both(both(every_parameter("unet"), projection), parameters_of_encoder(48)),
+    ),
+    "lora and new tokens": Example(
+        strategy="lora+textual_inversion",
+        hyperparameters={f"textual_inversion.{key}": value for key, value in TOKENS.items()},
+        lr=2e-3,
+        names=together("lora", "textual_inversion"),
+    ),
 }
 
 
@@ -214,13 +267,14 @@ class Trained:
     folder: Path
 
     @property
-    def is_low_rank(self) -> bool:
-        return isinstance(self.strategy, TargetedStrategy)
+    def fits_diffusers_loaders(self) -> bool:
+        parts = self.strategy.parts if isinstance(self.strategy, Composed) else (self.strategy,)
+        return all(isinstance(part, TargetedStrategy | TextualInversion) for part in parts)
 
 
-def sample(models: DiffusionModels) -> NDArray[np.float32]:
+def sample(models: DiffusionModels, prompts: Sequence[str] = SAMPLING["prompts"]) -> NDArray[np.float32]:
     options = {"num_steps": SAMPLING["num_steps"], "guidance_scale": SAMPLING["guidance"], "batch_size": 2}
-    return generate(models, SAMPLING["prompts"], SAMPLING["seeds"], **options, as_float=True)
+    return generate(models, prompts, SAMPLING["seeds"], **options, as_float=True)
 
 
 def fixed_batch(models: DiffusionModels, strategy: Strategy) -> dict[str, Tensor]:
@@ -275,8 +329,8 @@ def trained(base: DiffusionModels, name: str, folder: Path) -> Trained:
     )
     strategy.export(models, folder / "adapter")
     to_pipeline(models, strategy, folder / "pipeline")
-    if result.is_low_rank:
-        to_diffusers(models, strategy, folder / "lora")
+    if result.fits_diffusers_loaders:
+        to_diffusers(models, strategy, folder / "diffusers")
     return result
 
 
@@ -296,22 +350,28 @@ def every(base: DiffusionModels, tmp_path_factory: pytest.TempPathFactory) -> di
 def elsewhere(every: dict[str, Trained], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
     """Pixels by (strategy, kind) from two other processes: one restores adapters, one has plain diffusers only."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    kinds = {"adapter": "restore_adapters.py", "lora": "plain_diffusers.py", "pipeline": "plain_diffusers.py"}
+    kinds = {"adapter": "restore_adapters.py", "diffusers": "plain_diffusers.py", "pipeline": "plain_diffusers.py"}
     pixels: dict[tuple[str, str], Path] = {}
-    jobs: dict[str, list[dict[str, str]]] = {script: [] for script in kinds.values()}
+    jobs: dict[str, list[dict[str, Any]]] = {script: [] for script in kinds.values()}
     for name, result in every.items():
         for kind, script in kinds.items():
             if (result.folder / kind).is_dir():
                 pixels[name, kind] = folder / f"{name}-{kind}.npy"
                 job = {"kind": kind, "folder": str(result.folder / kind), "to": str(pixels[name, kind])}
-                jobs[script].append(job)
+                jobs[script].append({**job, "prompts": as_a_user_writes(result.models, kind)})
     for process in [start(script, tasks, folder) for script, tasks in jobs.items()]:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors[-3000:]
     return pixels
 
 
-def start(script: str, jobs: list[dict[str, str]], folder: Path) -> subprocess.Popen[str]:
+def as_a_user_writes(models: DiffusionModels, kind: str) -> list[str]:
+    """Prompts for this engine, which knows what the tokens stand for; for other programs, with the tokens in them."""
+    prompts: list[str] = SAMPLING["prompts"]
+    return prompts if kind == "adapter" else [models.spelled(prompt) for prompt in prompts]
+
+
+def start(script: str, jobs: list[dict[str, Any]], folder: Path) -> subprocess.Popen[str]:
     task = folder / f"{script}.json"
     task.write_text(json.dumps({"base": str(resolve_base("mini")), "jobs": jobs, **SAMPLING}))
     # -P keeps the working directory off the path; only the engine's own script is given the project
@@ -339,6 +399,14 @@ def test_every_strategy_is_in_the_suite() -> None:
     shown = {example.strategy or name for name, example in EXAMPLES.items()}
     assert shown == STRATEGIES.keys() | COMBINATIONS.keys()
     assert all(strategy.name == name for name, strategy in STRATEGIES.items())
+
+
+def before_training(result: Trained, base: DiffusionModels) -> dict[str, nn.Module]:
+    """The base's parts, and the encoder that took the text encoder's place, as transformers loads it."""
+    if not isinstance(result.strategy, TextEncoderSwap):
+        return base.components()
+    swapped = BertModel.from_pretrained(result.strategy.encoder, add_pooling_layer=False)
+    return {**base.components(), "text_encoder": swapped}
 
 
 def test_it_trains_exactly_its_own_names(result: Trained, base: DiffusionModels) -> None:
@@ -372,7 +440,7 @@ def test_what_is_not_trained_keeps_its_bits(result: Trained, base: DiffusionMode
     ours = {name.replace(".base.", ".") for name in EXAMPLES[result.example].names(base)}
     for component, module in result.models.components().items():
         now = {key.replace(".base.", "."): value for key, value in module.state_dict().items()}
-        for key, value in base.component(component).state_dict().items():
+        for key, value in before_training(result, base)[component].state_dict().items():
             if f"{component}.{key}" not in ours:
                 assert torch.equal(now[key], value), f"{component}.{key}"
 
@@ -394,9 +462,11 @@ def test_frozen_parameters_take_no_gradient(result: Trained) -> None:
 
 
 def test_attaching_changes_no_pixel(base: DiffusionModels, result: Trained) -> None:
+    if isinstance(result.strategy, TextEncoderSwap):
+        pytest.skip("other states of the same prompts are what it is for")
     models = base.fresh()
     result.strategy.attach(models)
-    np.testing.assert_allclose(sample(models), sample(base), atol=1e-5)
+    np.testing.assert_allclose(sample(models, OTHER_PROMPTS), sample(base, OTHER_PROMPTS), atol=1e-5)
 
 
 def test_training_changes_the_pixels(base: DiffusionModels, result: Trained) -> None:
@@ -424,10 +494,10 @@ def test_plain_diffusers_loads_the_merged_folder(result: Trained, elsewhere: dic
     np.testing.assert_allclose(np.load(elsewhere[result.example, "pipeline"]), result.pixels, atol=1e-4)
 
 
-def test_plain_diffusers_loads_the_low_rank_file(result: Trained, elsewhere: dict[tuple[str, str], Path]) -> None:
-    if not result.is_low_rank:
-        pytest.skip("it has none; another test sees that it is refused")
-    np.testing.assert_allclose(np.load(elsewhere[result.example, "lora"]), result.pixels, atol=1e-4)
+def test_diffusers_loaders_read_the_adapter(result: Trained, elsewhere: dict[tuple[str, str], Path]) -> None:
+    if not result.fits_diffusers_loaders:
+        pytest.skip("they have no format for it; another test sees that it is refused")
+    np.testing.assert_allclose(np.load(elsewhere[result.example, "diffusers"]), result.pixels, atol=1e-4)
 
 
 def test_merged_gives_the_same_pixels_in_the_original_structure(result: Trained, base: DiffusionModels) -> None:
@@ -435,8 +505,10 @@ def test_merged_gives_the_same_pixels_in_the_original_structure(result: Trained,
     strategy = load_adapter(models, result.folder / "adapter")
     strategy.merged(models)
     np.testing.assert_allclose(sample(models), result.pixels, atol=1e-4)
-    for component, plain in base.components().items():
+    for component, plain in before_training(result, base).items():
         adapted = models.component(component)
+        if projection(base) & EXAMPLES[result.example].names(base) and component == "unet":
+            plain = UNet2DConditionModel.from_config(adapted.config)  # diffusers' own, by the configuration it exports
         assert adapted.state_dict().keys() == plain.state_dict().keys()
         plain_types = {path: type(module) for path, module in plain.named_modules()}
         assert {path: type(module) for path, module in adapted.named_modules()} == plain_types
@@ -465,10 +537,10 @@ def test_an_adapter_of_another_strategy_is_refused(
         result.strategy.restore(base.fresh(), every[other].folder / "adapter")
 
 
-def test_only_low_rank_strategies_have_a_low_rank_file(result: Trained, tmp_path: Path) -> None:
-    if result.is_low_rank:
-        pytest.skip("it has one; the other process loads it")
-    message = f"`format` diffusers must have a low-rank adapter, but got one by '{result.strategy.name}'"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        to_diffusers(result.models, result.strategy, tmp_path / "lora")
-    assert not (tmp_path / "lora").exists()
+def test_what_diffusers_loaders_cannot_read_is_not_written(result: Trained, tmp_path: Path) -> None:
+    if result.fits_diffusers_loaders:
+        pytest.skip("they can; the other process does")
+    rule = "`format` diffusers must have a low-rank adapter or new tokens"
+    with pytest.raises(ValueError, match=re.escape(f"{rule}, but got an adapter by '{result.strategy.name}'")):
+        to_diffusers(result.models, result.strategy, tmp_path / "diffusers")
+    assert not (tmp_path / "diffusers").exists()

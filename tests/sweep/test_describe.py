@@ -13,6 +13,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from sweep import describe
+from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import MINI_FOLDER, load_base
 from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
 from trainables.strategies.footprint import footprint
@@ -35,6 +36,8 @@ PUBLISHED: list[tuple[str, dict[str, Any], int]] = [
     ("norm", {}, 200_320),
     ("difffit", {"attention_gammas": True}, 581_124),
     ("difffit", {"attention_gammas": False}, 481_284),
+    ("textual_inversion", {}, 6 * 768),
+    ("text_encoder_swap", {"train_encoder": False}, UNET),
 ]
 
 
@@ -77,7 +80,8 @@ def test_counts_are_the_published_ones(sd15: dict[str, Any], name: str, chosen: 
     assert entry["gradient_bytes"] == 4 * count and entry["moment_bytes"] == 8 * count
     parts = {"unet": UNET, "text_encoder": TEXT_ENCODER, "vae": VAE}
     loaded = sum(parts[part] for part in {"unet", *entry["trains"]})
-    added = count if name in ("lora", "dora", "adalora", "dylora", "selora", "delta_full") else 0
+    adding = ("lora", "dora", "adalora", "dylora", "selora", "delta_full", "textual_inversion")
+    added = count if name in adding else 0
     assert entry["weight_bytes"] - 4 * (loaded + added) == (4 * gammas(chosen) if name == "difffit" else 0)
     assert entry["training_bytes"] == entry["weight_bytes"] + 12 * count
 
@@ -96,7 +100,9 @@ def test_every_strategy_is_described(sd15: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", [*STRATEGIES, *COMBINATIONS])
 def test_the_adapter_on_disk_has_the_size_that_is_told(name: str, tmp_path: Path) -> None:
-    models, strategy = load_base("mini"), make_strategy(name, {})
+    write_bert_layout(tmp_path / "encoder")
+    own = {"encoder": str(tmp_path / "encoder")} if name == "text_encoder_swap" else {}
+    models, strategy = load_base("mini"), make_strategy(name, own)
     told = footprint(models, strategy)
     assert not any(parameter.requires_grad for parameter in models.unet.parameters())
     strategy.attach(models)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
 from trainables.datasets.store import PreparedDataset
 from trainables.settings import TrainingConfig
@@ -21,8 +22,9 @@ from trainables.trial import TrialSpec, attached, components_in_training, cut_ch
 def _spec(
     seed: int, *, strategy: str = "lora", dataset: Path = Path("data"), out: Path = Path(), **training: Any
 ) -> TrialSpec:
+    own = {"encoder": str(out / "encoder")} if strategy == "text_encoder_swap" else {}
     return TrialSpec(
-        base="mini", dataset=dataset, folder=out / "trial", cache_folder=out / "cache", strategy={"name": strategy},
+        base="mini", dataset=dataset, folder=out / "trial", cache_folder=out / "cache", strategy={"name": strategy, **own},
         lr=1e-3, batch_size=32, seed=seed, training=TrainingConfig(num_epochs=1, mixed_precision="no", **training),
     )  # fmt: skip
 
@@ -81,7 +83,7 @@ class _Scores:
         return {"fid_none": 1.0}
 
 
-@pytest.mark.parametrize("strategy", ["lora", "unet+text_encoder", "vae"])
+@pytest.mark.parametrize("strategy", ["lora", "unet+text_encoder", "vae", "textual_inversion", "text_encoder_swap"])
 def test_a_trial_trains_alike_with_and_without_its_frozen_encoders(
     strategy: str, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
@@ -89,6 +91,7 @@ def test_a_trial_trains_alike_with_and_without_its_frozen_encoders(
     for cached in (True, True, False):  # the second finds the first one's cache, and loads no encoder at all
         reports: list[dict[str, Any]] = []
         out = tmp_path / str(cached)
+        write_bert_layout(out / "encoder", hidden_size=48)
         fine_tune(
             _spec(3, strategy=strategy, dataset=dataset.folder, out=out, cache_latents=cached),
             _Scores(),

@@ -20,6 +20,8 @@ from trainables.strategies.lora import LoRA
 from trainables.strategies.naming import unknown_name
 from trainables.strategies.norm import Norm
 from trainables.strategies.selora import SeLoRA
+from trainables.strategies.text_encoder_swap import TextEncoderSwap
+from trainables.strategies.textual_inversion import TextualInversion
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "unet": FullUNet,
@@ -35,6 +37,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "attention": Attention,
     "difffit": DiffFit,
     "delta_full": DeltaFull,
+    "textual_inversion": TextualInversion,
+    "text_encoder_swap": TextEncoderSwap,
 }
 COMBINATIONS: dict[str, tuple[str, ...]] = {
     "unet+text_encoder": ("unet", "text_encoder"),

@@ -397,7 +397,7 @@ def result(request: pytest.FixtureRequest, every: dict[str, Trained]) -> Trained
 
 def test_every_strategy_is_in_the_suite() -> None:
     shown = {example.strategy or name for name, example in EXAMPLES.items()}
-    assert shown == STRATEGIES.keys() | COMBINATIONS.keys()
+    assert shown >= STRATEGIES.keys() | COMBINATIONS.keys()
     assert all(strategy.name == name for name, strategy in STRATEGIES.items())
 
 

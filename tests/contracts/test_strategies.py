@@ -17,7 +17,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from strategy_examples import EXAMPLES, VARIANTS
+from strategy_examples import EXAMPLES, VARIANTS, projection
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertModel

@@ -76,7 +76,7 @@ def test_counts_are_the_published_ones(sd15: dict[str, Any], name: str, chosen: 
     assert entry["gradient_bytes"] == 4 * count and entry["moment_bytes"] == 8 * count
     parts = {"unet": UNET, "text_encoder": TEXT_ENCODER, "vae": VAE}
     loaded = sum(parts[part] for part in {"unet", *entry["trains"]})
-    added = count if name in ("lora", "dora", "delta_full") else 0
+    added = count if name in ("lora", "dora", "adalora", "dylora", "delta_full") else 0
     assert entry["weight_bytes"] - 4 * (loaded + added) == (4 * gammas(chosen) if name == "difffit" else 0)
     assert entry["training_bytes"] == entry["weight_bytes"] + 12 * count
 

@@ -162,8 +162,10 @@ class FineTuning:
             return
         self._ema.store(self._parameters)
         self._ema.copy_to(self._parameters)
-        yield
-        self._ema.restore(self._parameters)
+        try:
+            yield
+        finally:
+            self._ema.restore(self._parameters)
 
     def _epoch(self, epoch: int) -> EpochReport:
         for name in self.strategy.trains:
@@ -200,7 +202,8 @@ class FineTuning:
         self.strategy.on_gradients(self.models, lambda tensor: self.accelerator.reduce(tensor, reduction="mean"))
         self.accelerator.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         self._optimizer.step()
-        self._lr_schedule.step()
+        if not self._optimizer.step_was_skipped:  # fp16's gradients overflowed; the scale is lower next time
+            self._lr_schedule.step()
         change = self.strategy.on_step_end(self.models, step)
         self._optimizer.zero_grad(set_to_none=True)
         if change is not None:

@@ -10,6 +10,8 @@ import typer
 from analysis.report.page import write_report
 from analysis.report.plots import draw_front
 from analysis.report.run_folder import RunFolder
+from analysis.report.rungs import agreement_lines
+from analysis.rungs import rung_agreements
 
 
 def main(
@@ -27,6 +29,8 @@ def main(
     except (OSError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
+    for line in agreement_lines(rung_agreements(held.results, held.front.objectives)):
+        typer.echo(line)
     typer.echo(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 

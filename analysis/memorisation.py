@@ -194,6 +194,24 @@ def calibration_level(num_patients: int, max_false_alarms: float, confidence: fl
     return float(sure[-1] / num_patients)
 
 
+def attainable_confidence(num_patients: int, max_false_alarms: float, wanted: float = 0.95) -> float:
+    """The confidence that so many held-out patients allow for a calibrated threshold, at most what is wanted.
+
+    Args:
+        num_patients: held-out patients, at least 2.
+        max_false_alarms: allowed share of false alarms, in (0, 1).
+        wanted: confidence where there are patients enough, in (0, 1).
+
+    Returns:
+        In (0, wanted]: the chance that the lowest of so many scores lies within the allowed share.
+
+    Source:
+        Wilks, Annals of Mathematical Statistics, 1941.
+    """
+    lowest = 1 - (1 - max_false_alarms) ** num_patients
+    return min(wanted, lowest * (1 - SMALLEST))  # a little less, so that rounding does not refuse it
+
+
 def gate(report: MemorisationReport, limit: float) -> None:
     """Let an adapter pass whose generated films hold few enough copies.
 

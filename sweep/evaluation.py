@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from analysis.features import load_extractor
-from analysis.features.cache import FeatureCache, FeatureKey
+from analysis.features.cache import FeatureCache
 from analysis.metrics import METRICS, LabelledFeatures, evaluate
 from sweep.config import ComputeConfig, EvaluationConfig
+from sweep.identity import feature_key, plan_digest, sampling_digest, weights_digest
 from trainables.adapters import load_adapter
 from trainables.base_models.models import load_base
 from trainables.datasets.captions import caption
 from trainables.datasets.store import PreparedDataset
 from trainables.sampling import generate
 from trainables.sheets import labelled_sheet
-from trainables.strategies.base import ADAPTER_CARD, ADAPTER_WEIGHTS
 
 SHEET_COLUMNS = 8
 MAX_DEATHS = 3
@@ -61,7 +60,7 @@ class GenerationPlan:
 
     def digest(self) -> str:
         """Hash of what is generated, for the feature cache."""
-        return hashlib.sha256(repr((self.prompts, self.seeds)).encode()).hexdigest()[:16]
+        return plan_digest(self.prompts, self.seeds)
 
 
 def plan_generation(rows_with: Mapping[str, NDArray[np.int64]], per_condition: int, seed: int) -> GenerationPlan:
@@ -110,7 +109,7 @@ class AdapterScorer:
         """Features of the held-out films, once per sweep and node; each film is extracted once however many conditions it shows."""
         data = f"{self.dataset.fingerprint}-{self.spec.config.split}"
         every = self.features.get_or_compute(
-            self._key(data, len(self.held_out)),
+            feature_key(self.extractor, data, len(self.held_out)),
             lambda: self.extractor.extract(self.held_out.images(np.arange(len(self.held_out)))),
         )
         return LabelledFeatures(every[self.plan.reference_rows], self.plan.labels)
@@ -124,8 +123,10 @@ class AdapterScorer:
         """
         images = self._generate(adapter)
         self.save_sheet(images, samples)
-        data = f"{self._weights_digest(adapter)}-{self.plan.digest()}-{self._sampling_digest()}"
-        features = self.features.get_or_compute(self._key(data, len(images)), lambda: self.extractor.extract(images))
+        weights = weights_digest(self.base.base.weights_hash, adapter)
+        data = f"{weights}-{self.plan.digest()}-{sampling_digest(self.spec.config)}"
+        key = feature_key(self.extractor, data, len(images))
+        features = self.features.get_or_compute(key, lambda: self.extractor.extract(images))
         return evaluate(
             METRICS.values(), LabelledFeatures(features, self.plan.labels), self.reference,
             extractor=self.extractor.name, conditions=self.spec.conditions,
@@ -149,25 +150,6 @@ class AdapterScorer:
         return generate(
             models.to(self.device), self.plan.prompts, self.plan.seeds,
             num_steps=config.num_steps, guidance_scale=config.guidance_scale, batch_size=config.batch_size,
-        )  # fmt: skip
-
-    def _weights_digest(self, adapter: Path | None) -> str:
-        if adapter is None:
-            return self.base.base.weights_hash
-        digest = hashlib.sha256()
-        for name in (ADAPTER_CARD, ADAPTER_WEIGHTS):  # the card holds what acts beside the weights, such as alpha
-            with (adapter / name).open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return f"{self.base.base.weights_hash}-{digest.hexdigest()[:16]}"
-
-    def _sampling_digest(self) -> str:
-        return f"{self.spec.config.num_steps}steps-guidance{self.spec.config.guidance_scale:g}"
-
-    def _key(self, data: str, count: int) -> FeatureKey:
-        extractor = self.extractor
-        return FeatureKey(
-            data=data, extractor=extractor.name, weights_hash=extractor.weights_hash,
-            preprocessing=extractor.preprocessing, dtype="float32", count=count,
         )  # fmt: skip
 
 

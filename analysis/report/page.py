@@ -15,6 +15,7 @@ from PIL import Image
 
 from analysis.files import whole_file
 from analysis.pareto import FrontPoint
+from analysis.report.final import final_section
 from analysis.report.plots import learning_curves, trade_offs
 from analysis.report.run_folder import RunFolder
 from analysis.report.tables import condition_table, front_table, trial_table
@@ -40,7 +41,7 @@ def write_report(folder: Path) -> Path:
     """
     run = RunFolder.open(folder)
     page = Template(files("analysis.report").joinpath("template.html").read_text(encoding="utf-8"))
-    sections = (_headline, _trade_offs, _front, _samples, _conditions, _curves, _trials, _export, _settings)
+    sections = (_headline, _trade_offs, _front, _samples, _conditions, _final, _curves, _trials, _export, _settings)
     body = "\n".join(section(run) for section in sections)
     path = folder / "report.html"
     with whole_file(path) as file:
@@ -135,6 +136,10 @@ def _conditions(run: RunFolder) -> str:
     tables = [condition_table(run.trials, run.front, objective) for objective in run.front.objectives]
     held = [text for text in tables if text]
     return f"<h2>By condition</h2>{''.join(held)}" if held else ""
+
+
+def _final(run: RunFolder) -> str:
+    return final_section(run.folder, _sheet)
 
 
 def _curves(run: RunFolder) -> str:

@@ -17,11 +17,12 @@ from analysis.decisions import Thresholds, choose_thresholds
 from analysis.features import FeatureCache, FeatureExtractor, load_extractor
 from analysis.films import LabelledImages
 from analysis.gallery import Gallery
+from analysis.report.final_scores import EVALUATION
 from sweep.config import SweepConfig
 from sweep.evaluation import conditions_to_score
 from sweep.export import Run
 from sweep.final.plan import CaptionPlan, label_rows, plan_captions, two_sided
-from sweep.final.settings import EVALUATION, FinalSettings
+from sweep.final.settings import FinalSettings
 from sweep.identity import feature_key, sampling_digest, weights_digest
 from trainables.adapters import load_adapter
 from trainables.base_models.models import DiffusionModels, load_base

@@ -10,13 +10,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.files import whole_file
+from analysis.report.final_scores import DONE, FAILED, FORMAT, SCORES, read_scores, values_of
 from sweep.export import Run
 
-SCORES = "scores.json"
 SUMMARY = "summary.parquet"
-FORMAT = 1
-DONE = "completed"
-FAILED = "failed"
 TEST, VALIDATION, SEEDS = "test/", "validation/", "seeds/"
 """Prefixes of the summary's columns: no number of one split passes for the other's."""
 
@@ -65,29 +62,6 @@ class Scores:
     def values(self, studies: Sequence[str]) -> dict[str, float]:
         """The numbers of these studies, where completed, by name."""
         return values_of({"studies": {name: self.studies[name] for name in studies if name in self.studies}})
-
-
-def read_scores(path: Path) -> dict[str, Any] | None:
-    """A finalist's scores, or None where there is no such file.
-
-    Raises:
-        ValueError: the file is damaged, or of another format.
-    """
-    if not path.is_file():
-        return None
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"`{SCORES}` must be JSON, but got {error} in {str(path)!r}. Remove it and repeat.") from error
-    if not isinstance(held, dict) or held.get("format") != FORMAT:
-        raise ValueError(f"`{SCORES}` must have format {FORMAT}, but got {str(path)!r}. Remove it and evaluate again.")
-    return held
-
-
-def values_of(record: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of all completed studies of a finalist by name."""
-    completed = [study for study in record["studies"].values() if study["status"] == DONE]
-    return {name: value for study in completed for name, value in study["values"].items()}
 
 
 def write_summary(run: Run, path: Path) -> None:

@@ -13,19 +13,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from analysis.report.final_scores import BASE, DONE, EVALUATION, FAILED
 from sweep.config import unknown_name
 from sweep.export import PICKS, Run, pick_trial
 from sweep.final.bench import Finalist, Workbench
-from sweep.final.results import DONE, FAILED, SUMMARY, Scores, write_summary
+from sweep.final.results import SUMMARY, Scores, write_summary
 from sweep.final.seeds import further_seeds, over_seeds, retrain, seeded
-from sweep.final.settings import EVALUATION
 from sweep.final.studies import STUDIES
 from sweep.final.study import StudyResult
 from sweep.identity import sampling_digest
 from trainables.strategies import make_strategy
 from trainables.strategies.base import read_card
 
-BASE = "base"
 FRONT = "front"
 ATTEMPTS = 2
 FAILURES = (ValueError, RuntimeError, OSError, ArithmeticError, LookupError)

@@ -12,8 +12,6 @@ from analysis.networks import ARCHITECTURES
 from sweep.export import Run
 
 SMALL_PX = 64
-EVALUATION = "evaluation"
-"""Folder of a run directory that holds everything of its final evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)

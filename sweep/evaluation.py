@@ -13,6 +13,7 @@ import numpy as np
 import ray
 import torch
 from numpy.typing import NDArray
+from ray.exceptions import RayTaskError
 
 from analysis.features import load_extractor
 from analysis.features.cache import FeatureCache
@@ -25,8 +26,10 @@ from trainables.datasets.captions import caption
 from trainables.datasets.store import PreparedDataset
 from trainables.sampling import generate
 from trainables.sheets import labelled_sheet
+from trainables.trial import EvaluationError
 
 SHEET_COLUMNS = 8
+ATTEMPTS = 2
 MAX_DEATHS = 3
 """How often the process of an evaluation actor may die; what it was scoring is scored again by its successor."""
 
@@ -160,9 +163,18 @@ class ActorEvaluator:
     actors: tuple[Any, ...]
 
     def evaluate(self, adapter: Path) -> dict[str, float]:
-        """Score an exported adapter; leaves `samples.png` beside its folder."""
+        """Score an exported adapter, a second time where the first fails; leaves `samples.png` beside its folder.
+
+        Raises:
+            EvaluationError: it failed again.
+        """
         actor = self.actors[zlib.crc32(str(adapter).encode()) % len(self.actors)]
-        return dict(ray.get(actor.score.remote(adapter, adapter.parent / "samples.png")))
+        for _ in range(ATTEMPTS):
+            try:
+                return dict(ray.get(actor.score.remote(adapter, adapter.parent / "samples.png")))
+            except RayTaskError as error:
+                failure = error
+        raise EvaluationError(str(failure.cause)) from failure
 
     def prepare(self, out: Path) -> None:
         """Wait until the actors can work, and hear now of what they lack; leaves the held-out films' `reference.png`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,14 +21,38 @@ from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy
 from trainables.training import EpochReport, FineTuning, forget_earlier_trials, new_accelerator
 
+EVALUATION_ERROR = "evaluation_error"
+"""What stands in a report in place of the metrics that could not be had."""
 Report = Callable[[dict[str, Any]], None]
+
+
+class EvaluationError(RuntimeError):
+    """An adapter could not be scored, after a second attempt too."""
 
 
 class Evaluator(Protocol):
     """Scores an exported adapter; given to the trial by whoever starts it."""
 
     def evaluate(self, adapter: Path) -> Mapping[str, float]:
-        """Metrics by name, such as `fid_mini`; also leaves `samples.png` beside the adapter folder."""
+        """Metrics by name, such as `fid_mini`; also leaves `samples.png` beside the adapter folder.
+
+        Raises:
+            EvaluationError: it could not be scored.
+        """
+
+
+@dataclass(frozen=True)
+class Forgiving:
+    """An evaluator during training, where a failure is no more than a report without metrics."""
+
+    evaluator: Evaluator
+
+    def evaluate(self, adapter: Path) -> Mapping[str, Any]:
+        """Metrics by name, or why there are none."""
+        try:
+            return self.evaluator.evaluate(adapter)
+        except EvaluationError as error:
+            return {EVALUATION_ERROR: str(error)}
 
 
 class TrialSpec(BaseModel):
@@ -87,6 +112,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
 
     Raises:
         DivergedError: the loss became NaN or infinite.
+        EvaluationError: the last evaluation failed; an earlier one costs its report the metrics only.
     """
     forget_earlier_trials()
     accelerator = new_accelerator(spec.training.mixed_precision)
@@ -108,10 +134,10 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     )
 
     def on_epoch_end(epoch: EpochReport) -> None:
-        metrics = epoch.as_dict()
+        metrics, final = epoch.as_dict(), epoch.epoch == spec.training.num_epochs - 1
         if accelerator.is_main_process and evaluates_after(epoch.epoch, spec.training):
-            metrics |= _export_and_score(models, strategy, spec.folder, evaluator)
-        report(metrics | {"final": epoch.epoch == spec.training.num_epochs - 1})
+            metrics |= _export_and_score(models, strategy, spec.folder, evaluator if final else Forgiving(evaluator))
+        report(metrics | {"final": final})
 
     tuning.run(on_epoch_end)
 

@@ -13,6 +13,7 @@ from analysis.report.words import number
 
 TITLE = "Final evaluation on test patients"
 QUIET = ' class="quiet"'
+SCORES = {"auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "F1"}
 ARMS = {"real": "real films", "synthetic": "synthetic films", "mixed": "half of each"}
 PICTURES = {
     "samples.png": "generated for captions of test films",
@@ -72,14 +73,18 @@ def _fidelity(finalists: Sequence[FinalScores]) -> str:
 
 
 def _utility(finalists: Sequence[FinalScores]) -> str:
-    columns = {
-        f"utility_{score}/{arm}": f"{label}, {words}"
-        for score, label in (("auc", "AUC"), ("balanced_accuracy", "balanced accuracy"), ("f1", "F1"))
+    """One row a finalist and arm."""
+    rows = [
+        _row((one.trial_id, one.strategy, words, *(with_interval(one, f"utility_{score}/{arm}") for score in SCORES)))
+        for one in finalists
         for arm, words in ARMS.items()
-    }
-    return _values_table(
-        "Classifiers trained on equally many films, means over conditions and seeds", columns, finalists
-    )
+        if one.value(f"utility_auc/{arm}") is not None
+    ]
+    if not rows:
+        return ""
+    head = ["trial", "strategy", f"trained on{NUMERIC}", *(f"{words} ↑{NUMERIC}" for words in SCORES.values())]
+    title = "Classifiers trained on equally many films, tested on real ones: means over conditions, 95 % intervals"
+    return f"<p><b>{escape(title)}</b></p>{table(head, rows)}"
 
 
 def _privacy(finalists: Sequence[FinalScores]) -> str:

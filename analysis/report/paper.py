@@ -124,8 +124,8 @@ def _utility_table(finalists: Sequence[FinalScores], names: Sequence[str]) -> Pa
     count = first.value("utility_num_images/synthetic")
     return PaperTable(
         title="Table 2. Accuracy (%) on real test films of a classifier trained on synthetic films",
-        note=f"Each classifier saw {number(count)} films. The mean over its seeds; rare conditions make accuracy flatter: "
-        "the report has areas under the curve.",
+        note=f"Each classifier saw {number(count)} films. Means over its seeds. Accuracy flatters a classifier that never finds "
+        "a rare condition; the report has areas under the curve.",
         head=("trial", "strategy", *names),
         rows=tuple(rows),
         references=(("real", "trained on as many", *_cells(first, "utility_accuracy/real/{}", names, percent)),),
@@ -144,7 +144,7 @@ def _seeds(finalists: Sequence[FinalScores]) -> str:
 def with_interval(one: FinalScores, name: str) -> str:
     """A number with its 95 % interval where there is one."""
     value, ends = one.value(name), one.interval(name)
-    return number(value) if ends is None else f"{number(value)} [{number(ends[0])}, {number(ends[1])}]"
+    return number(value) if ends is None else f"{number(value)} [{ends[0]:.3g}, {ends[1]:.3g}]"
 
 
 def percent(value: float | None) -> str:

@@ -101,6 +101,9 @@ class Ends:
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         """A trial reported."""
 
+    def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """A trial's training yielded a smaller adapter too."""
+
     def on_end(self, trial_id: str, error: str | None) -> None:
         """A trial ended."""
         self.at_s.append(time.perf_counter())

@@ -13,8 +13,15 @@ SearchSpace = Callable[..., dict[str, Any]]
 """Called with an Optuna trial, and `strategies=` to narrow the choice; module-level, so plain pickle carries it."""
 
 SEARCH_SPACES: Final[dict[str, SearchSpace]] = {"core": core, "mini": mini}
+ON_REQUEST: Final = {"core": ("text_encoder_swap",)}
+"""What a space can suggest but does only where it is named, since it needs downloads."""
 
 
 def strategies_of(space: SearchSpace) -> tuple[str, ...]:
     """Names of the strategies that a space chooses from."""
     return tuple(inspect.signature(space).parameters["strategies"].default)
+
+
+def known_to(name: str) -> tuple[str, ...]:
+    """Names of the strategies that the space of that name can be narrowed to: its own, and those only on request."""
+    return (*strategies_of(SEARCH_SPACES[name]), *ON_REQUEST.get(name, ()))

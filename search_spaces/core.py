@@ -8,11 +8,15 @@ from typing import Any, Final
 from optuna import Trial
 
 STRATEGIES: Final = (
-    "unet", "lora", "dora", "bitfit", "norm", "attention", "difffit", "delta_full", "text_encoder", "vae",
-    "unet+text_encoder", "unet+vae", "vae+text_encoder", "all", "lora+text_encoder",
+    "unet", "lora", "dora", "adalora", "dylora", "selora", "bitfit", "norm", "attention", "difffit", "delta_full",
+    "text_encoder", "vae", "textual_inversion", "unet+text_encoder", "unet+vae", "vae+text_encoder", "all",
+    "lora+text_encoder",
 )  # fmt: skip
+ENCODERS: Final = ("StanfordAIMI/RadBERT", "cambridgeltl/SapBERT-from-PubMedBERT-fulltext")
 COMBINATIONS: Final = {"all": ("unet", "vae", "text_encoder")}
 """Parts of combinations whose names do not spell them."""
+THRESHOLDS: Final = (1.1, 1.3, 1.6, 2.0)
+INTERVALS: Final = (10, 20, 40, 80)
 RANKS: Final = (2, 4, 8, 16, 32)
 ALPHA_RATIOS: Final = (1.0, 2.0, 4.0)
 LR_RATIOS: Final = (0.03, 0.1, 0.3, 1.0)
@@ -20,6 +24,9 @@ LEARNING_RATES: Final = {
     "unet": (2e-6, 1e-4),
     "lora": (2e-5, 2e-3),
     "dora": (2e-5, 2e-3),
+    "selora": (1e-5, 1e-3),
+    "adalora": (5e-5, 5e-3),
+    "dylora": (2e-5, 2e-3),
     "bitfit": (5e-5, 5e-3),
     "norm": (5e-5, 5e-3),
     "attention": (5e-6, 5e-4),
@@ -27,6 +34,8 @@ LEARNING_RATES: Final = {
     "delta_full": (2e-6, 1e-4),
     "text_encoder": (1e-6, 5e-5),
     "vae": (1e-6, 5e-5),
+    "textual_inversion": (1e-4, 1e-2),
+    "text_encoder_swap": (5e-6, 2e-4),
     "unet+text_encoder": (2e-6, 1e-4),
     "unet+vae": (2e-6, 1e-4),
     "vae+text_encoder": (1e-5, 5e-4),
@@ -34,8 +43,9 @@ LEARNING_RATES: Final = {
     "lora+text_encoder": (2e-5, 1e-3),
 }
 """Log-uniform ranges about the published values: 1e-5 for the whole U-Net, alone or with others, 5e-6 for the text encoder
-alone, 1e-6 for the autoencoder, 1e-4 for LoRA, DoRA and BitFit, 1e-3 for DiffFit. Norms are taken like biases, attention
-between. Parts of a combination have a share of it."""
+alone, 1e-6 for the autoencoder, 1e-4 for LoRA, DoRA, DyLoRA, SeLoRA and BitFit, 5e-4 to 2e-3 for AdaLoRA, 1e-3 for
+DiffFit and new tokens, 5e-5 with another text encoder. Norms are taken like biases, attention between. Parts of a
+combination have a share of it."""
 BATCH_SIZES: Final = (4, 8, 16)
 
 
@@ -92,6 +102,15 @@ def _suggest_low_rank(trial: Trial, prefix: str) -> dict[str, Any]:
     return {"rank": rank, "alpha": round(rank * ratio)}
 
 
+def _suggest_expansion(trial: Trial, prefix: str) -> dict[str, Any]:
+    threshold = trial.suggest_categorical(f"{prefix}/threshold", THRESHOLDS)
+    return {"threshold": threshold, "interval": trial.suggest_categorical(f"{prefix}/interval", INTERVALS)}
+
+
+def _suggest_dynamic_rank(trial: Trial, prefix: str) -> dict[str, Any]:
+    return {**_suggest_low_rank(trial, prefix), "frozen": trial.suggest_categorical(f"{prefix}/frozen", (False, True))}
+
+
 def _suggest_layers(trial: Trial, prefix: str) -> dict[str, Any]:
     return {"layers": trial.suggest_categorical(f"{prefix}/layers", ("cross", "all"))}
 
@@ -100,10 +119,26 @@ def _suggest_gammas(trial: Trial, prefix: str) -> dict[str, Any]:
     return {"attention_gammas": trial.suggest_categorical(f"{prefix}/attention_gammas", (True, False))}
 
 
+def _suggest_tokens(trial: Trial, prefix: str) -> dict[str, Any]:
+    return {"num_vectors": trial.suggest_categorical(f"{prefix}/num_vectors", (1, 2, 4, 8))}
+
+
+def _suggest_encoder(trial: Trial, prefix: str) -> dict[str, Any]:
+    return {
+        "encoder": trial.suggest_categorical(f"{prefix}/encoder", ENCODERS),
+        "train_encoder": trial.suggest_categorical(f"{prefix}/train_encoder", (False, True)),
+    }
+
+
 OWN: Final[dict[str, Callable[[Trial, str], dict[str, Any]]]] = {
     "lora": _suggest_low_rank,
     "dora": _suggest_low_rank,
+    "selora": _suggest_expansion,
+    "adalora": _suggest_low_rank,
+    "dylora": _suggest_dynamic_rank,
     "attention": _suggest_layers,
     "difffit": _suggest_gammas,
+    "textual_inversion": _suggest_tokens,
+    "text_encoder_swap": _suggest_encoder,
 }
 """What strategies have besides a learning rate."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from analysis.metrics import METRICS
 from analysis.pareto import Direction, Objective
-from search_spaces import SEARCH_SPACES, strategies_of
+from search_spaces import SEARCH_SPACES, known_to, strategies_of
 from trainables.settings import TrainingConfig
 
 COST_OBJECTIVES: Final[dict[str, Direction]] = {
@@ -173,7 +173,7 @@ class SweepConfig(Section):
     def _known_strategies(self) -> Self:
         if self.strategies is not None:
             _require_distinct("strategies", self.strategies)
-            _require_known("strategy", self.strategies, strategies_of(SEARCH_SPACES[self.space]))
+            _require_known("strategy", self.strategies, known_to(self.space))
         _require_known(
             "hyperparameters", self.hyperparameters, self.strategies or strategies_of(SEARCH_SPACES[self.space])
         )

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from analysis.features import load_extractor
 from analysis.pareto import Front
-from analysis.report import draw_front, write_report
+from analysis.report import RANKS, draw_front, draw_rank_map, read_ranks, write_report
 from search_spaces import SEARCH_SPACES
 from sweep.config import ConfigError, DataConfig, SweepConfig
 from sweep.evaluation import EvaluationSpec, conditions_to_score, require_known_conditions, start_evaluators
@@ -46,6 +46,8 @@ class Outcome:
     baseline: Mapping[str, float]
     num_completed: int
     num_failed: int
+    num_cuts: int
+    """Adapters that trainings yielded besides their own."""
     ui_command: str
 
 
@@ -151,13 +153,14 @@ def _search(
 
 def _conclude(journal: Journal, tracker: Tracker, *, baseline: Mapping[str, float], out: Path) -> Outcome:
     found = journal.finish()
-    trials = journal.trials()
+    rows = journal.trials()
+    trials = rows[rows["cut_of"].isna()]
     completed = int((trials["status"] == "completed").sum())
     if completed == 0:
         tracker.abort()
         reasons = "; ".join(sorted(set(trials["error"].dropna()))) or "no trial was started"
         raise SweepError(f"`sweep` must complete at least one trial, but got {len(trials)} failures: {reasons}")
-    draw_front(trials, found.objectives, out / PLOT)
+    draw_front(rows, found.objectives, out / PLOT)
     page = write_report(out)
     tracker.finish(found, [page, *(out / name for name in (PLOT, BASELINE, "baseline.png", "reference.png"))])
     return Outcome(
@@ -166,6 +169,7 @@ def _conclude(journal: Journal, tracker: Tracker, *, baseline: Mapping[str, floa
         baseline=baseline,
         num_completed=completed,
         num_failed=len(trials) - completed,
+        num_cuts=len(rows) - len(trials),
         ui_command=tracker.ui_command(),
     )
 
@@ -186,13 +190,32 @@ class TrackingListener:
         """Record an epoch."""
         self.tracker.report(trial_id, metrics["epoch"], own_values(metrics))
 
+    def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """Record a smaller adapter of the trial's training as a run of its own."""
+        flat = flat_choice(choice)
+        self.tracker.trial(cut_id, flat["strategy"], flat, cut_of=trial_id)
+        self.tracker.report(cut_id, metrics["epoch"], own_values(metrics))
+        self.tracker.complete(cut_id, self._left(cut_id))
+
+    def _left(self, trial_id: str) -> list[Path]:
+        folder = self.out / "trials" / trial_id
+        return [folder / "samples.png", folder / "adapter"]
+
     def on_end(self, trial_id: str, error: str | None) -> None:
         """Close the trial's run, with its adapter and samples where it completed."""
-        folder = self.out / "trials" / trial_id
         if error is None:
-            self.tracker.complete(trial_id, [folder / "samples.png", folder / "adapter"])
+            self.tracker.complete(trial_id, [*self._left(trial_id), *drawn_ranks(self.out / "trials" / trial_id)])
         else:
             self.tracker.fail(trial_id, error)
+
+
+def drawn_ranks(folder: Path) -> list[Path]:
+    """A trial's ranks and a map of them, drawn now; nothing where no rank changed."""
+    ranks, picture = folder / RANKS, folder / "ranks.png"
+    if not ranks.is_file():
+        return []
+    draw_rank_map(read_ranks(ranks), picture)
+    return [ranks, picture]
 
 
 def require_shared(out: Path) -> None:

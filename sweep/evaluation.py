@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ray.exceptions import RayTaskError
 
 from analysis.features import load_extractor
-from analysis.features.cache import FeatureCache
+from analysis.features.cache import FeatureCache, FeatureKey
 from analysis.metrics import METRICS, LabelledFeatures, evaluate
 from sweep.config import ComputeConfig, EvaluationConfig
 from sweep.identity import feature_key, plan_digest, sampling_digest, weights_digest
@@ -112,7 +112,7 @@ class AdapterScorer:
         """Features of the held-out films, once per sweep and node; each film is extracted once however many conditions it shows."""
         data = f"{self.dataset.fingerprint}-{self.spec.config.split}"
         every = self.features.get_or_compute(
-            feature_key(self.extractor, data, len(self.held_out)),
+            self._key(data, len(self.held_out)),
             lambda: self.extractor.extract(self.held_out.images(np.arange(len(self.held_out)))),
         )
         return LabelledFeatures(every[self.plan.reference_rows], self.plan.labels)
@@ -126,10 +126,8 @@ class AdapterScorer:
         """
         images = self._generate(adapter)
         self.save_sheet(images, samples)
-        weights = weights_digest(self.base.base.weights_hash, adapter)
-        data = f"{weights}-{self.plan.digest()}-{sampling_digest(self.spec.config)}"
-        key = feature_key(self.extractor, data, len(images))
-        features = self.features.get_or_compute(key, lambda: self.extractor.extract(images))
+        data = f"{self._weights_digest(adapter)}-{self.plan.digest()}-{self._sampling_digest()}"
+        features = self.features.get_or_compute(self._key(data, len(images)), lambda: self.extractor.extract(images))
         return evaluate(
             METRICS.values(), LabelledFeatures(features, self.plan.labels), self.reference,
             extractor=self.extractor.name, conditions=self.spec.conditions,
@@ -154,6 +152,15 @@ class AdapterScorer:
             models.to(self.device), self.plan.prompts, self.plan.seeds,
             num_steps=config.num_steps, guidance_scale=config.guidance_scale, batch_size=config.batch_size,
         )  # fmt: skip
+
+    def _weights_digest(self, adapter: Path | None) -> str:
+        return weights_digest(self.base.base.weights_hash, adapter)
+
+    def _sampling_digest(self) -> str:
+        return sampling_digest(self.spec.config)
+
+    def _key(self, data: str, count: int) -> FeatureKey:
+        return feature_key(self.extractor, data, count)
 
 
 @dataclass(frozen=True)

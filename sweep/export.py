@@ -129,7 +129,7 @@ def export(run: Run, trial_id: str, *, format_: Format, to: Path, base: str) -> 
     Args:
         run: The finished run.
         trial_id: One of its completed trials.
-        format_: `diffusers`, a file for `load_lora_weights`, or `pipeline`, a folder for `from_pretrained`.
+        format_: `diffusers`, files for `load_lora_weights` and `load_textual_inversion`, or `pipeline`, a folder for `from_pretrained`.
         to: A new or empty folder.
         base: The base model that the trial adapted, by name or folder.
 
@@ -166,18 +166,26 @@ def parse_format(name: str) -> Format:
 
 
 def next_steps(format_: Format, to: Path, base: str) -> str:
-    """What the user can do with the export."""
+    """What the user can do with the export, which is at `to`."""
     if format_ == "pipeline":
         shown = shlex.quote(str(to))
         return (
             f"Sample it: python -m sweep.generate --adapter {shown} --prompt 'Chest X-ray of a subject with edema' "
             f"--num-images 4 --seed 0 --to images\nOr load it: StableDiffusionPipeline.from_pretrained({str(to)!r})"
         )
-    return (
-        f"Load it with diffusers, on the base {base!r}:\n"
-        f"    pipeline.load_lora_weights({str(to)!r})\n"
+    lines = [f"Load it with diffusers, on the base {base!r}:"]
+    tokens = sorted((to / "tokens").glob("*.safetensors"))
+    if any(to.glob("*.safetensors")):
+        lines.append(f"    pipeline.load_lora_weights({str(to)!r})")
+    if tokens:
+        files = f"[str(file) for file in sorted(Path({str(to / 'tokens')!r}).glob('*.safetensors'))]"
+        lines.append(f"    pipeline.load_textual_inversion({files})")
+    lines.append(
         f"    pipeline.scheduler = DPMSolverMultistepScheduler.from_pretrained({str(to)!r}, subfolder='scheduler')"
     )
+    if tokens:
+        lines.append(f"and write the tokens in its prompts: {', '.join(f'<{file.stem}>' for file in tokens)}")
+    return "\n".join(lines)
 
 
 def fail(message: str) -> NoReturn:
@@ -196,7 +204,7 @@ def main(
     ] = "pipeline",
     base: Annotated[str | None, typer.Option(help="The run's base model, if it has moved.", metavar="NAME|DIR")] = None,
 ) -> None:
-    """Export one trial of a run: a LoRA file for diffusers, or the whole adapted pipeline.
+    """Export one trial of a run: its LoRA or tokens for diffusers, or the whole adapted pipeline.
 
     Example: python -m sweep.export --run runs/demo --pick best:fid_mini --format pipeline --to exported
     """

@@ -75,11 +75,10 @@ class Journal:
 
     def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
         """Note that a trial began, and with what."""
-        flat = flat_choice(choice)
-        row = {"trial_id": trial_id, "number": len(self._trials), "status": "running", "error": None}
-        params = {f"{PARAMETER_PREFIX}{name}": value for name, value in flat.items() if name != "strategy"}
-        self._trials[trial_id] = {**row, "strategy": flat["strategy"], **params}
-        self._append("start", {"trial_id": trial_id, **flat})
+        number = sum(row["cut_of"] is None for row in self._trials.values())
+        row = {"trial_id": trial_id, "number": number, "status": "running", "error": None, "cut_of": None}
+        self._trials[trial_id] = row | _chosen(choice)
+        self._append("start", {"trial_id": trial_id, **flat_choice(choice)})
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         """Note a trial's report; its numbers are the trial's until the next report."""
@@ -87,6 +86,13 @@ class Journal:
         self._results.append({"trial_id": trial_id, **values})
         self._trials[trial_id].update(values)
         self._append("report", {"trial_id": trial_id, **values})
+
+    def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """Note a smaller adapter of a trial's training: a completed row of its own, under the trial's number."""
+        row = {"trial_id": cut_id, "number": self._trials[trial_id]["number"], "status": "completed", "error": None}
+        values = own_values(metrics)
+        self._trials[cut_id] = {**row, "cut_of": trial_id, **_chosen(choice), **values}
+        self._append("cut", {"trial_id": cut_id, "cut_of": trial_id, **flat_choice(choice), **values})
 
     def on_end(self, trial_id: str, error: str | None) -> None:
         """Note how a trial ended, and write the tables."""
@@ -108,11 +114,11 @@ class Journal:
         return found
 
     def trials(self) -> pd.DataFrame:
-        """One row a trial, with a column for every objective and whether the trial is on the front and its knee."""
+        """One row a trial or cut, with a column for every objective and whether it is on the front and its knee."""
         return _mark_front(self._table(), self._front())
 
     def _table(self) -> pd.DataFrame:
-        columns = ["trial_id", "number", "status", "error", "strategy"]
+        columns = ["trial_id", "number", "status", "error", "cut_of", "strategy"]
         table = pd.DataFrame(list(self._trials.values()), columns=None if self._trials else columns)
         for objective in self._objectives:
             if objective.name not in table:
@@ -164,8 +170,20 @@ def collect_provenance(config: SweepConfig, data_fingerprint: str, weights_hash:
 
 def flat_choice(choice: Mapping[str, Any]) -> dict[str, Any]:
     """A search space's suggestion with the strategy's name under `strategy` and its fields beside lr and batch size."""
-    fields = dict(choice["strategy"])
+    fields = {name: _as_text(value) for name, value in choice["strategy"].items()}
     return {"strategy": fields.pop("name"), **fields, **{key: choice[key] for key in choice if key != "strategy"}}
+
+
+def _chosen(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """What the search sampler chose as columns of the trials' table."""
+    flat = flat_choice(choice)
+    params = {f"{PARAMETER_PREFIX}{name}": value for name, value in flat.items() if name != "strategy"}
+    return {"strategy": flat["strategy"], **params}
+
+
+def _as_text(value: Any) -> Any:
+    """Several values in one cell of a table."""
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
 def own_values(result: Mapping[str, Any]) -> dict[str, Any]:

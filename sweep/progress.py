@@ -75,13 +75,19 @@ class ProgressView:
         note = f"loss {metrics['loss']:.4f}, {metrics['images_per_s']:.0f} images/s"
         self._progress.update(self._bars[trial_id], completed=metrics["epoch"] + 1, note=note)
 
+    def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """Print the cut's line."""
+        self._print(f"cut  {cut_id}  {escape(describe_choice(choice))}: {self._figures(metrics)}")
+
+    def _figures(self, metrics: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name} {metrics[name]:.4g}" for name in self._shown if name in metrics)
+
     def on_end(self, trial_id: str, error: str | None) -> None:
         """Print the trial's line and take its bar away."""
         self._num_ended += 1
         self._progress.remove_task(self._bars.pop(trial_id))
         self._progress.update(self._all, completed=self._num_ended)
-        last = self._last.get(trial_id, {})
-        figures = ", ".join(f"{name} {last[name]:.4g}" for name in self._shown if name in last)
+        figures = self._figures(self._last.get(trial_id, {}))
         outcome = f"[red]failed[/red] {escape(error)}" if error else figures
         self._print(
             f"[bold]{self._num_ended}/{self._num_trials}[/bold]  {trial_id}  {escape(self._choices[trial_id])}: {outcome}"

@@ -97,8 +97,9 @@ def run(config: SweepConfig, out: Path, console: Console) -> None:
 def front_table(outcome: Outcome) -> Table:
     """The Pareto front for the terminal, with the un-adapted base model below it; the knee is marked."""
     objectives = outcome.front.objectives
+    cuts = f" and {outcome.num_cuts} adapters cut from them" if outcome.num_cuts else ""
     table = Table(
-        title=f"Pareto front: {len(outcome.front.points)} of {outcome.num_completed} completed trials",
+        title=f"Pareto front: {len(outcome.front.points)} of {outcome.num_completed} completed trials{cuts}",
         title_justify="left",
     )
     table.add_column("trial")

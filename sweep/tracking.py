@@ -71,12 +71,13 @@ class Tracker:
         tracker._pending.append(tracker._thread.submit(tracker._open, config))
         return tracker
 
-    def trial(self, trial_id: str, strategy: str, params: Mapping[str, Any]) -> None:
-        """Open a child run for a trial."""
+    def trial(self, trial_id: str, strategy: str, params: Mapping[str, Any], *, cut_of: str | None = None) -> None:
+        """Open a child run for a trial, or for a smaller adapter of the trial `cut_of`."""
         started_ms = _now_ms()
 
         def write(store: _Store) -> None:
             tags = {"mlflow.parentRunId": store.parent, "strategy": strategy, "trial_id": trial_id}
+            tags |= {} if cut_of is None else {"cut_of": cut_of}
             name = f"{strategy}-{trial_id}"
             run = store.client.create_run(store.experiment_id, start_time=started_ms, tags=tags, run_name=name)
             store.children[trial_id] = run.info.run_id

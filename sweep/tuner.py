@@ -24,7 +24,7 @@ from sweep.config import ComputeConfig, ConfigError
 from sweep.search import FAILURE
 from trainables.settings import TrainingConfig
 from trainables.training import DivergedError
-from trainables.trial import EvaluationError, Evaluator, TrialSpec, fine_tune
+from trainables.trial import CUTS, EvaluationError, Evaluator, TrialSpec, cut_name, fine_tune
 
 TUNE_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -67,6 +67,9 @@ class TrialListener(Protocol):
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         """A trial finished an epoch."""
+
+    def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """A trial's training yielded a smaller adapter too; `choice` and `metrics` are as of a trial of its own."""
 
     def on_end(self, trial_id: str, error: str | None) -> None:
         """A trial is over; `error` says why it failed."""
@@ -171,6 +174,9 @@ class _Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
     ) -> None:
         for listener in self._listeners if FAILURE not in result else ():
             listener.on_report(trial.trial_id, result)
+            for label, cut in result.get(CUTS, {}).items():
+                choice = {**trial.config, "strategy": cut["strategy"]}
+                listener.on_cut(cut_name(trial.trial_id, label), trial.trial_id, choice, cut)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._end(trial, trial.last_result.get(FAILURE))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.loaders import TextualInversionLoaderMixin
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -32,7 +33,7 @@ def to_pixels(images: NDArray[np.uint8]) -> Tensor:
 def tokenize(models: DiffusionModels, prompts: Sequence[str]) -> Tensor:
     """Token ids `int64[n, t]`, padded and cut at the tokenizer's length."""
     encoded = models.tokenizer(
-        [models.spelled(prompt) for prompt in prompts],
+        [spelled_out(models, prompt) for prompt in prompts],
         padding="max_length",
         truncation=True,
         max_length=models.tokenizer.model_max_length,
@@ -40,6 +41,12 @@ def tokenize(models: DiffusionModels, prompts: Sequence[str]) -> Tensor:
     )
     ids: Tensor = encoded.input_ids
     return ids
+
+
+def spelled_out(models: DiffusionModels, prompt: str) -> str:
+    """A prompt as diffusers' pipeline tokenizes it: with placeholders, those of several vectors one by one."""
+    text: str = TextualInversionLoaderMixin().maybe_convert_prompt(models.spelled(prompt), models.tokenizer)
+    return text
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from diffusers.training_utils import EMAModel
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share, micro_batches
@@ -123,8 +124,8 @@ class FineTuning:
         self.config, self.accelerator = config, accelerator
         self.num_steps = plan.steps_per_epoch * config.num_epochs
         self.step = 0
-        self.rank_history: list[dict[str, Any]] = []
-        """The low-rank layers' ranks after each step that changed one."""
+        self.rank_history: list[dict[str, Any]] = [{"step": 0, "ranks": strategy.ranks(models)}]
+        """The low-rank layers' ranks at the start and whenever some have changed, by the number of steps taken."""
         self._parameters = [parameter for _, parameter in trained_parameters(models)]
         optimizer = torch.optim.AdamW(strategy.param_groups(models, lr), lr=lr, weight_decay=config.weight_decay)
         warmup_steps = int(config.warmup_fraction * self.num_steps)
@@ -132,11 +133,11 @@ class FineTuning:
             optimizer,
             lambda step: lr_factor(step, num_steps=self.num_steps, warmup_steps=warmup_steps, shape=config.lr_schedule),
         )
-        self._plain_loss = DenoisingLoss(
+        loss = DenoisingLoss(
             models, min_snr_gamma=config.min_snr_gamma, reconstruction_weight=strategy.reconstruction_weight,
             penalty=lambda: strategy.penalty(models),
         )  # fmt: skip
-        self._loss = accelerator.prepare(self._plain_loss)
+        self._loss = accelerator.prepare(loss)
         self._optimizer = accelerator.prepare(optimizer)
         self._ema = EMAModel(self._parameters, decay=config.ema_decay) if config.ema_decay is not None else None
 
@@ -161,8 +162,10 @@ class FineTuning:
             return
         self._ema.store(self._parameters)
         self._ema.copy_to(self._parameters)
-        yield
-        self._ema.restore(self._parameters)
+        try:
+            yield
+        finally:
+            self._ema.restore(self._parameters)
 
     def _epoch(self, epoch: int) -> EpochReport:
         for name in self.strategy.trains:
@@ -199,7 +202,8 @@ class FineTuning:
         self.strategy.on_gradients(self.models, lambda tensor: self.accelerator.reduce(tensor, reduction="mean"))
         self.accelerator.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         self._optimizer.step()
-        self._lr_schedule.step()
+        if not self._optimizer.step_was_skipped:  # fp16's gradients overflowed; the scale is lower next time
+            self._lr_schedule.step()
         change = self.strategy.on_step_end(self.models, step)
         self._optimizer.zero_grad(set_to_none=True)
         if change is not None:
@@ -211,7 +215,8 @@ class FineTuning:
 
     def _take_up(self, change: Change) -> None:
         """Note an adapter's new ranks, and train on with the parameters that it has now."""
-        self.rank_history.append({"step": self.step, "ranks": dict(change.ranks)})
+        ranks = {**self.rank_history[-1]["ranks"], **change.ranks}
+        self.rank_history.append({"step": self.step + 1, "ranks": ranks})
         if not change.grown:
             return
         adopt(change.grown, self._optimizer.optimizer)
@@ -219,8 +224,9 @@ class FineTuning:
             adopt_average(change.grown, self._ema, self._parameters)
         new = {id(growth.old): growth.new for growth in change.grown}
         self._parameters = [new.get(id(parameter), parameter) for parameter in self._parameters]
-        if self.accelerator.num_processes > 1:  # the wrapper that averages gradients knows the old parameters
-            self._loss = self.accelerator.prepare(self._plain_loss)
+        if isinstance(self._loss, DistributedDataParallel):  # it averages the gradients of the old parameters
+            # Not by `prepare`, which would wrap the module in another layer of mixed precision each time.
+            self._loss = DistributedDataParallel(self._loss.module, device_ids=self._loss.device_ids)
 
     def _sync_only_if(self, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last else self.accelerator.no_sync(self._loss)

@@ -16,6 +16,7 @@ from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
 from trainables.batches import BatchPlan
 from trainables.datasets.store import PreparedDataset
 from trainables.feeding import BatchFeeder
+from trainables.ranks import RANKS, rank_metrics, write_ranks
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy
@@ -24,6 +25,8 @@ from trainables.training import EpochReport, FineTuning, forget_earlier_trials, 
 EVALUATION_ERROR = "evaluation_error"
 """What stands in a report in place of the metrics that could not be had."""
 Report = Callable[[dict[str, Any]], None]
+CUTS = "cuts"
+"""Key of the final report under which each cut has, by its label, its `strategy` and its metrics."""
 
 
 class EvaluationError(RuntimeError):
@@ -108,7 +111,8 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     Args:
         spec: what to train.
         evaluator: scores the adapter, called by the first worker only.
-        report: takes the metrics of each epoch, called by every worker; the last has `final: True`.
+        report: takes the metrics of each epoch, called by every worker; the last has `final: True`, and under `cuts`
+            the smaller strategies that the training yields too, where there are any.
 
     Raises:
         DivergedError: the loss became NaN or infinite.
@@ -134,10 +138,16 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     )
 
     def on_epoch_end(epoch: EpochReport) -> None:
-        metrics, final = epoch.as_dict(), epoch.epoch == spec.training.num_epochs - 1
+        metrics = epoch.as_dict() | rank_metrics(strategy.ranks(models))
+        is_final = epoch.epoch == spec.training.num_epochs - 1
+        judge = evaluator if is_final else Forgiving(evaluator)
+        scores: dict[str, Any] = {}
         if accelerator.is_main_process and evaluates_after(epoch.epoch, spec.training):
-            metrics |= _export_and_score(models, strategy, spec.folder, evaluator if final else Forgiving(evaluator))
-        report(metrics | {"final": final})
+            _write_ranks(tuning, spec.folder)
+            scores |= _export_and_score(models, strategy, spec.folder, judge)
+            cuts = _score_cuts(models, strategy, spec, evaluator) if is_final else {}
+            scores |= {CUTS: {label: metrics | cut for label, cut in cuts.items()}} if cuts else {}
+        report(metrics | scores | {"final": is_final})
 
     tuning.run(on_epoch_end)
 
@@ -146,6 +156,42 @@ def evaluates_after(epoch: int, training: TrainingConfig) -> bool:
     """Whether an epoch (0-based) ends with an evaluation."""
     every = training.evaluate_every_epochs
     return epoch == training.num_epochs - 1 or (every is not None and (epoch + 1) % every == 0)
+
+
+def cut_name(trial: str, label: str) -> str:
+    """The id of a trial's cut, and the name of the folder with its adapter and samples beside the trial's."""
+    return f"{trial}-{label}"
+
+
+def cut_choice(choice: Mapping[str, Any], strategy: Strategy, cut: Strategy) -> dict[str, Any]:
+    """What the search sampler chose for a trial's strategy, with the figures that are a cut's own."""
+    whole = strategy.hyperparameters()
+    own = {name: value for name, value in cut.hyperparameters().items() if value != whole[name]}
+    figures = {name: value for name, value in own.items() if isinstance(value, int | float | str)}
+    return {name: value for name, value in choice.items() if name not in own} | figures
+
+
+def _score_cuts(
+    models: DiffusionModels, strategy: Strategy, spec: TrialSpec, evaluator: Evaluator
+) -> dict[str, dict[str, Any]]:
+    """By label what each cut is and what it scores."""
+    return {
+        label: {
+            "strategy": cut_choice(spec.strategy, strategy, cut),
+            "trainable_parameters": cut.num_parameters(models),
+            **rank_metrics(cut.ranks(models)),
+            **_export_and_score(models, cut, spec.folder.with_name(cut_name(spec.folder.name, label)), evaluator),
+        }
+        for label, cut in strategy.cuts().items()
+    }
+
+
+def _write_ranks(tuning: FineTuning, folder: Path) -> None:
+    """Leave the history of the ranks beside the adapter, where they changed."""
+    if len(tuning.rank_history) > 1:
+        now = {"step": tuning.step, "ranks": tuning.strategy.ranks(tuning.models)}
+        folder.mkdir(parents=True, exist_ok=True)
+        write_ranks([*tuning.rank_history, now], folder / RANKS)
 
 
 def _export_and_score(

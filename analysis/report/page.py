@@ -17,6 +17,7 @@ from analysis.files import whole_file
 from analysis.pareto import FrontPoint
 from analysis.report.final import final_section
 from analysis.report.plots import learning_curves, trade_offs
+from analysis.report.rank_map import rank_map
 from analysis.report.run_folder import RunFolder
 from analysis.report.tables import condition_table, front_table, trial_table
 from analysis.report.words import label, number, parameters
@@ -41,7 +42,7 @@ def write_report(folder: Path) -> Path:
     """
     run = RunFolder.open(folder)
     page = Template(files("analysis.report").joinpath("template.html").read_text(encoding="utf-8"))
-    sections = (_headline, _trade_offs, _front, _samples, _conditions, _final, _curves, _trials, _export, _settings)
+    sections = (_headline, _trade_offs, _front, _samples, _ranks, _conditions, _final, _curves, _trials, _export, _settings)
     body = "\n".join(section(run) for section in sections)
     path = folder / "report.html"
     with whole_file(path) as file:
@@ -54,11 +55,12 @@ def _name(run: RunFolder) -> str:
 
 
 def _headline(run: RunFolder) -> str:
-    done = int((run.trials["status"] == "completed").sum())
-    failed = len(run.trials) - done
+    failed = int((run.trials["status"] != "completed").sum())
     knee = run.front.knee
     facts: list[tuple[float, str]] = [
-        (len(run.trials), "trials"), (failed, "of them failed"), (len(run.front.points), "on the Pareto front"),
+        (len(run.trials) - run.num_cuts, "trials"), (failed, "of them failed"),
+        *([(run.num_cuts, "adapters cut from them")] if run.num_cuts else []),
+        (len(run.front.points), "on the Pareto front"),
     ]  # fmt: skip
     if knee is not None:
         facts += [(value, f"{label(name)} at the knee") for name, value in knee.values.items()]
@@ -123,6 +125,19 @@ def _samples(run: RunFolder) -> str:
     return f'<h2>Samples</h2><div class="sheets">{"".join(sheets)}</div>' if sheets else ""
 
 
+def _ranks(run: RunFolder) -> str:
+    """Maps of those on the front whose ranks changed while they trained."""
+    maps = [(point, history) for point in run.front.points if (history := run.ranks(point.trial_id))]
+    if not maps:
+        return ""
+    figures = "".join(
+        f'<figure><img class="plot" alt="Ranks by layer" src="{_embedded(rank_map(history), "svg+xml")}">'
+        f"<figcaption>{escape(_caption(point))}</figcaption></figure>"
+        for point, history in maps
+    )
+    return f"<h2>Ranks</h2><p class='quiet'>Where low-rank updates ended with which rank.</p>{figures}"
+
+
 def _caption(point: FrontPoint) -> str:
     values = ", ".join(f"{label(name)} {number(value)}" for name, value in point.values.items())
     return f"{'Knee: ' if point.knee else ''}{point.strategy}, trial {point.trial_id}. {values}"
@@ -158,7 +173,11 @@ def _is_a_curve(run: RunFolder, column: str) -> bool:
 
 
 def _trials(run: RunFolder) -> str:
-    return f"<h2>All trials</h2>{trial_table(run.trials, run.front)}"
+    cuts = (
+        "<p class='quiet'>A name such as <code>TRIAL-rank2</code> is an adapter of smaller rank, cut out of that trial's "
+        "one training and scored like a trial of its own; its epoch time is the training's.</p>"
+    )
+    return f"<h2>All trials</h2>{cuts if run.num_cuts else ''}{trial_table(run.trials, run.front)}"
 
 
 def _export(run: RunFolder) -> str:
@@ -170,7 +189,7 @@ def _export(run: RunFolder) -> str:
     lines = [
         "# the knee, as a pipeline folder that any Stable Diffusion program loads",
         f"{command} --pick knee --format pipeline --to knee",
-        "# a low-rank adapter (lora, dora) as one file for load_lora_weights",
+        "# a low-rank adapter (lora, dora, adalora, dylora) as one file for load_lora_weights",
         f"{command} --pick knee --format diffusers --to knee-adapter",
         "# another point of the front, or the best in one objective",
         f"{command} --pick {shlex.quote(f'trial:{other}')} --format pipeline --to chosen",

@@ -76,7 +76,7 @@ def trade_offs(trials: pd.DataFrame, objectives: Sequence[Objective], *, form: s
         for axes in figure.axes[1:]:
             axes.set_ylabel("")
         figure.legend(handles=_legend(styles), loc="outside upper center", ncols=len(styles) + 3)
-        return _content(figure, form)
+        return figure_content(figure, form)
 
 
 def learning_curves(results: pd.DataFrame, strategies: Mapping[str, str], columns: Sequence[str]) -> bytes:
@@ -94,7 +94,7 @@ def learning_curves(results: pd.DataFrame, strategies: Mapping[str, str], column
             _draw_curves(axes, results, column, {trial: styles[name] for trial, name in strategies.items()})
         handles = [_handle(name, colour, marker) for name, (colour, marker) in styles.items()]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(styles))
-        return _content(figure, "svg")
+        return figure_content(figure, "svg")
 
 
 def strategy_styles(strategies: pd.Series) -> dict[str, tuple[str, str]]:
@@ -186,7 +186,8 @@ def _handle(name: str, colour: str, marker: str) -> Line2D:
     return Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=7, label=name)
 
 
-def _content(figure: Figure, form: str) -> bytes:
+def figure_content(figure: Figure, form: str) -> bytes:
+    """The image file, the same bytes for the same figure."""
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"Date": None} if form == "svg" else {}
     figure.savefig(buffer, format=form, dpi=150, metadata=metadata, facecolor="white")

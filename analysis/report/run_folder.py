@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.pareto import Front
+from analysis.report.ranks import RANKS, RankHistory, read_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class RunFolder:
 
     Attributes:
         folder: the run directory.
-        trials: one row a trial.
+        trials: one row a trial, and one an adapter that was cut out of a trial's.
         results: one row a report of a trial; empty where none was written.
         front: the non-dominated trials.
         config: the resolved configuration.
@@ -53,6 +54,11 @@ class RunFolder:
             baseline=_read_json(baseline) if baseline.exists() else {},
         )
 
+    @property
+    def num_cuts(self) -> int:
+        """How many rows of `trials` are smaller adapters out of another row's training."""
+        return int(self.trials["cut_of"].notna().sum()) if "cut_of" in self.trials else 0
+
     def picture(self, name: str) -> Path | None:
         """A picture of the run, if it is there."""
         path = self.folder / name
@@ -61,6 +67,15 @@ class RunFolder:
     def samples(self, trial_id: str) -> Path | None:
         """The sample grid of a trial, if it is there."""
         return self.picture(f"trials/{trial_id}/samples.png")
+
+    def ranks(self, trial_id: str) -> RankHistory | None:
+        """How the ranks of a trial's layers changed, if they did.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self.folder / "trials" / trial_id / RANKS
+        return read_ranks(path) if path.is_file() else None
 
 
 def _existing(path: Path) -> Path:

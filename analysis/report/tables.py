@@ -58,7 +58,7 @@ def condition_table(trials: pd.DataFrame, front: Front, objective: Objective) ->
 def trial_table(trials: pd.DataFrame, front: Front) -> str:
     """Every trial, with what went wrong where something did."""
     marks = {point.trial_id: "knee" if point.knee else "front" for point in front.points}
-    ordered = trials.sort_values("number") if "number" in trials.columns else trials
+    ordered = trials.sort_values("number", kind="stable") if "number" in trials.columns else trials
     head = ["#", "trial", "strategy", "hyperparameters", *(f"{label(o.name)}{NUMERIC}" for o in front.objectives), ""]
     rows = (_trial_row(row, marks, front.objectives) for row in ordered.to_dict("records"))
     return table(head, rows)

@@ -21,6 +21,8 @@ KNOWN = {
     "images_per_s": "images per second",
     "peak_memory_gib": "peak memory (GiB)",
     "loss": "training loss",
+    "mean_rank": "mean rank",
+    "max_rank": "largest rank",
 }
 BETTER = {"min": "lower is better", "max": "higher is better"}
 

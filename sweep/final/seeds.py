@@ -17,7 +17,7 @@ from trainables.trial import TrialSpec, fine_tune
 class _Unscored:
     """The evaluator of a training whose adapter is scored afterwards."""
 
-    def evaluate(self, adapter: Path) -> Mapping[str, float]:
+    def evaluate(self, adapter: Path, share_done: float = 1.0) -> Mapping[str, float]:
         """Nothing yet."""
         return {}
 

@@ -155,6 +155,22 @@ def test_embedded_pictures_are_whole_and_not_huge(page: str) -> None:
     assert max(picture.width for picture in pictures) == 1100
 
 
+def test_maps_of_ranks_are_shown_for_the_front_only(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, synthetic_trials())
+    assert "<h2>Ranks</h2>" not in write_report(run).read_text(encoding="utf-8")
+    best, other = (
+        next(name for name in synthetic_trials()["trial_id"] if (name in on_front) == wanted)
+        for on_front in [{point.trial_id for point in front(synthetic_trials(), OBJECTIVES).points}]
+        for wanted in (True, False)
+    )
+    for trial_id in (best, other):
+        ranks = {"layers": ["unet.mid_block.attentions.0.proj_in"], "steps": [0, 41], "ranks": [[1], [2]]}
+        (run / "trials" / trial_id / "ranks.json").write_text(json.dumps(ranks))
+    text = write_report(run).read_text(encoding="utf-8")
+    assert text.count('alt="Ranks by layer"') == 1
+    assert f"trial {best}." in text.split("<h2>Ranks</h2>")[1].split("</figure>")[0]
+
+
 def test_rebuilding_gives_the_same_page(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path, synthetic_trials(5))
     first = write_report(run).read_bytes()

@@ -1,7 +1,7 @@
 """Run as a program of its own: loads exports with plain diffusers, without this project, and saves the pixels.
 
-Its one argument is a JSON file: {"base", "prompts", "seeds", "num_steps", "guidance",
-"jobs": [{"kind", "folder", "to"}]}.
+Its one argument is a JSON file: {"base", "seeds", "num_steps", "guidance",
+"jobs": [{"kind", "folder", "prompts", "to"}]}.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ def load(base: str, kind: str, folder: str) -> Any:
         return StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipeline = StableDiffusionPipeline.from_pretrained(base, safety_checker=None, dtype=torch.float32)
     pipeline.scheduler = DPMSolverMultistepScheduler.from_pretrained(folder, subfolder="scheduler")
-    pipeline.load_lora_weights(folder)
+    if list(Path(folder).glob("*.safetensors")):
+        pipeline.load_lora_weights(folder)
+    if tokens := [str(file) for file in Path(folder, "tokens").glob("*.safetensors")]:
+        pipeline.load_textual_inversion(tokens)
     return pipeline
 
 
@@ -35,7 +38,7 @@ def main(file: Path) -> None:
         pipeline = load(task["base"], job["kind"], job["folder"])
         pipeline.set_progress_bar_config(disable=True)
         images = pipeline(
-            task["prompts"],
+            job["prompts"],
             generator=[torch.Generator().manual_seed(seed) for seed in task["seeds"]],
             num_inference_steps=task["num_steps"],
             guidance_scale=task["guidance"],

@@ -25,11 +25,11 @@ def main(file: Path) -> None:
         load_adapter(models, Path(job["folder"]))
         images = generate(
             models,
-            task["prompts"],
+            job["prompts"],
             task["seeds"],
             num_steps=task["num_steps"],
             guidance_scale=task["guidance"],
-            batch_size=len(task["prompts"]),
+            batch_size=len(job["prompts"]),
             as_float=True,
         )
         np.save(job["to"], images)

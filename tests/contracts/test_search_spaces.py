@@ -7,10 +7,16 @@ import pickle
 import optuna
 import pytest
 
-from search_spaces import SEARCH_SPACES, SearchSpace, strategies_of
+from search_spaces import SEARCH_SPACES, SearchSpace, known_to, strategies_of
+from trainables.base_models.text_encoders import HUB_ENCODERS
 from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
 
-pytestmark = pytest.mark.parametrize("space", SEARCH_SPACES.values(), ids=SEARCH_SPACES)
+
+@pytest.fixture(params=SEARCH_SPACES.values(), ids=SEARCH_SPACES)
+def space(request: pytest.FixtureRequest) -> SearchSpace:
+    """Each space in turn."""
+    found: SearchSpace = request.param
+    return found
 
 
 def sampled(seed: int, number: int = 200) -> list[optuna.Trial]:
@@ -42,6 +48,15 @@ def test_the_choice_of_strategies_can_be_narrowed(space: SearchSpace) -> None:
     for name in strategies_of(space):
         trial = sampled(seed=1, number=1)[0]
         assert space(trial, strategies=(name,))["strategy"]["name"] == name
+
+
+def test_strategies_that_need_downloads_are_suggested_only_where_they_are_named() -> None:
+    (name,) = set(known_to("core")) - set(strategies_of(SEARCH_SPACES["core"]))
+    suggested = [SEARCH_SPACES["core"](trial, strategies=(name,))["strategy"] for trial in sampled(seed=2, number=20)]
+    assert {fields["train_encoder"] for fields in suggested} == {False, True}
+    assert {fields["encoder"] for fields in suggested} == set(HUB_ENCODERS)
+    assert all(make_strategy(name, {"encoder": fields["encoder"]}).name == "text_encoder_swap" for fields in suggested)
+    assert known_to("mini") == strategies_of(SEARCH_SPACES["mini"])
 
 
 def test_each_strategys_parameters_carry_its_name(space: SearchSpace) -> None:

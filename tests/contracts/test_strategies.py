@@ -1,4 +1,4 @@
-"""What every strategy promises, by one suite: a new strategy adds its lines to the two tables below."""
+"""What every strategy promises, by one suite: a new strategy adds its line to the tables in strategy_examples.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from strategy_examples import EXAMPLES, VARIANTS, projection
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import BertModel
 
 from trainables.adapters import load_adapter, to_diffusers, to_pipeline
 from trainables.base_models.models import BaseIdentity, DiffusionModels, load_base, resolve_base
@@ -27,172 +30,22 @@ from trainables.loss import DenoisingLoss
 from trainables.sampling import generate
 from trainables.strategies import COMBINATIONS, STRATEGIES, Strategy, make_strategy
 from trainables.strategies.base import TrainingStep, trained_parameters
-from trainables.strategies.low_rank import LowRankStrategy
+from trainables.strategies.composed import Composed
+from trainables.strategies.low_rank import TargetedStrategy
+from trainables.strategies.text_encoder_swap import TextEncoderSwap
+from trainables.strategies.textual_inversion import TextualInversion
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 NUM_STEPS = 200
 SAMPLING: dict[str, Any] = {
-    "prompts": ["a red circle", "a chest film"],
+    "prompts": ["a blue ring", "a chest film with edema"],
     "seeds": [3, 4],
     "num_steps": 2,
     "guidance": 3.0,
 }
-CAPTIONS = ["a blue ring", "a chest film with edema"]
-ATTENTION_BLOCKS = [
-    *("down_blocks.1.attentions.0", "down_blocks.2.attentions.0", "mid_block.attentions.0"),
-    *(f"up_blocks.{block}.attentions.{layer}" for block in (0, 1) for layer in (0, 1)),
-]
-ATTENTION_LAYERS = [
-    f"unet.{block}.transformer_blocks.0.{attention}.{layer}"
-    for block in ATTENTION_BLOCKS
-    for attention in ("attn1", "attn2")
-    for layer in ("to_q", "to_k", "to_v", "to_out.0")
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """A strategy as the suite trains it, and the explicit list of what it may train on the mini base."""
-
-    strategy: str = ""
-    """Its name where it is not the example's."""
-    hyperparameters: dict[str, Any]
-    lr: float
-    names: Callable[[DiffusionModels], set[str]]
-
-
-def every_parameter(*components: str) -> Callable[[DiffusionModels], set[str]]:
-    """By the weights files, which hold parameters only."""
-    files = [(name, file) for name in components for file in (resolve_base("mini") / name).glob("*.safetensors")]
-    return lambda base: {f"{name}.{key}" for name, file in files for key in load_file(file)}
-
-
-def biases_by_module_type(base: DiffusionModels) -> set[str]:
-    """By walking linear, convolution and norm layers, rather than by parameter names."""
-    kinds = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm)
-    modules = base.unet.named_modules()
-    return {f"unet.{path}.bias" for path, module in modules if isinstance(module, kinds) and module.bias is not None}
-
-
-def norms_by_name(base: DiffusionModels) -> set[str]:
-    """By what diffusers calls its norms, rather than by their types."""
-    norms = ("norm", "norm1", "norm2", "norm3", "conv_norm_out")
-    return {f"unet.{path}" for path, _ in base.unet.named_parameters() if path.split(".")[-2] in norms}
-
-
-def projections(*attentions: str) -> Callable[[DiffusionModels], set[str]]:
-    """Weights of the four projections and the output's bias, on the named attentions of the mini U-Net."""
-    layers = {layer for layer in ATTENTION_LAYERS if layer.split(".")[-2 - layer.endswith(".0")] in attentions}
-    biases = {f"{layer}.bias" for layer in layers if layer.endswith("to_out.0")}
-    return lambda base: {f"{layer}.weight" for layer in layers} | biases
-
-
-def biases_norms_and_gammas(base: DiffusionModels) -> set[str]:
-    """Biases and norms as above, with those of the scaled layers one level down, and each gamma by name."""
-    blocks = [f"unet.{block}.transformer_blocks.0" for block in ATTENTION_BLOCKS]
-    outputs = [f"{block}.{layer}" for block in blocks for layer in ("attn1.to_out.0", "attn2.to_out.0", "ff.net.2")]
-    plain = biases_by_module_type(base) | norms_by_name(base)
-    moved = {f"{output}.bias": f"{output}.base.bias" for output in outputs}
-    gammas = {f"{layer}.gamma" for layer in ATTENTION_LAYERS} | {f"{output}.gamma_block" for output in outputs}
-    return {moved.get(name, name) for name in plain} | gammas
-
-
-def on_attention(*tensors: str) -> Callable[[DiffusionModels], set[str]]:
-    """The named tensors on every attention projection of the mini U-Net."""
-    return lambda base: {f"{layer}.{tensor}" for layer in ATTENTION_LAYERS for tensor in tensors}
-
-
-def together(*names: str) -> Callable[[DiffusionModels], set[str]]:
-    """What the examples of these strategies train."""
-    return lambda base: {path for name in names for path in EXAMPLES[name].names(base)}
-
-
-def weights_by_shape(base: DiffusionModels) -> set[str]:
-    """Deltas of all matrices and kernels but the norms', which are vectors."""
-    weights = {path for path, value in base.unet.named_parameters() if value.dim() > 1}
-    return {f"unet.{path.removesuffix('.weight')}.delta" for path in weights}
-
-
-def in_text_encoder(
-    *layers: str, tensors: tuple[str, ...] = ("lora_A", "lora_B")
-) -> Callable[[DiffusionModels], set[str]]:
-    """Factors on the named layers of the mini text encoder, by the weights file."""
-    (file,) = (resolve_base("mini") / "text_encoder").glob("*.safetensors")
-    paths = {key.removesuffix(".weight") for key in load_file(file) if key.split(".")[-2] in layers}
-    weights = {path for path in paths if f"{path}.weight" in load_file(file)}
-    return lambda base: {f"text_encoder.{path}.{factor}" for path in weights for factor in tensors}
-
-
-def both(
-    first: Callable[[DiffusionModels], set[str]], second: Callable[[DiffusionModels], set[str]]
-) -> Callable[..., set[str]]:
-    """What either gives."""
-    return lambda base: first(base) | second(base)
-
-
-def factors_by_shape(base: DiffusionModels) -> set[str]:
-    """Factors of every matrix and kernel of the U-Net."""
-    paths = {path.removesuffix(".delta") for path in weights_by_shape(base)}
-    return {f"{path}.{factor}" for path in paths for factor in ("lora_A", "lora_B")}
-
-
-TEXT_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
-LOW_RANK = {"rank": 4, "alpha": 10.0}
-EXAMPLES: dict[str, Example] = {
-    "unet": Example(hyperparameters={}, lr=1e-3, names=every_parameter("unet")),
-    "text_encoder": Example(hyperparameters={}, lr=5e-3, names=every_parameter("text_encoder")),
-    "vae": Example(hyperparameters={}, lr=1e-3, names=every_parameter("vae")),
-    "unet+text_encoder": Example(hyperparameters={}, lr=1e-3, names=together("unet", "text_encoder")),
-    "unet+vae": Example(hyperparameters={}, lr=1e-3, names=together("unet", "vae")),
-    "vae+text_encoder": Example(hyperparameters={}, lr=5e-3, names=together("vae", "text_encoder")),
-    "all": Example(hyperparameters={}, lr=1e-3, names=together("unet", "vae", "text_encoder")),
-    "lora+text_encoder": Example(
-        hyperparameters={"lora.rank": 4, "lora.alpha": 10.0}, lr=5e-3, names=together("lora", "text_encoder")
-    ),
-    "lora": Example(hyperparameters=LOW_RANK, lr=5e-3, names=on_attention("lora_A", "lora_B")),
-    "dora": Example(hyperparameters=LOW_RANK, lr=5e-3, names=on_attention("lora_A", "lora_B", "lora_magnitude_vector")),
-    "lora everywhere": Example(
-        strategy="lora",
-        hyperparameters={**LOW_RANK, "targets": "linear+conv", "components": "unet+text_encoder"},
-        lr=2e-3,
-        names=both(factors_by_shape, in_text_encoder(*TEXT_ATTENTION, "fc1", "fc2")),
-    ),
-    "dora in the text encoder": Example(
-        strategy="dora",
-        hyperparameters={**LOW_RANK, "components": "text_encoder", "targets": "all_linear"},
-        lr=2e-2,
-        names=in_text_encoder(*TEXT_ATTENTION, "fc1", "fc2", tensors=("lora_A", "lora_B", "lora_magnitude_vector")),
-    ),
-    "bitfit": Example(hyperparameters={}, lr=2e-2, names=biases_by_module_type),
-    "norm": Example(hyperparameters={}, lr=2e-2, names=norms_by_name),
-    "attention": Example(hyperparameters={}, lr=2e-3, names=projections("attn2")),
-    "difffit": Example(hyperparameters={}, lr=2e-2, names=biases_norms_and_gammas),
-    "delta_full": Example(hyperparameters={}, lr=1e-3, names=weights_by_shape),
-}
-
-
-def without_attention_gammas(base: DiffusionModels) -> set[str]:
-    """Biases, norms and the blocks' gammas."""
-    return {name for name in biases_norms_and_gammas(base) if not name.endswith(".gamma")}
-
-
-VARIANTS: list[tuple[str, dict[str, Any], Callable[[DiffusionModels], set[str]]]] = [
-    ("attention", {"layers": "all"}, projections("attn1", "attn2")),
-    ("lora", {"targets": "linear+conv"}, factors_by_shape),
-    ("lora", {"components": "text_encoder"}, in_text_encoder(*TEXT_ATTENTION)),
-    (
-        "lora",
-        {"components": "unet+text_encoder"},
-        both(on_attention("lora_A", "lora_B"), in_text_encoder(*TEXT_ATTENTION)),
-    ),
-    (
-        "lora",
-        {"components": "text_encoder", "targets": "attention+ff"},
-        in_text_encoder(*TEXT_ATTENTION, "fc1", "fc2"),
-    ),
-    ("difffit", {"attention_gammas": False}, without_attention_gammas),
-]
+CAPTIONS = SAMPLING["prompts"]
+OTHER_PROMPTS = ["a red circle", "a chest film"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,13 +60,14 @@ class Trained:
     folder: Path
 
     @property
-    def is_low_rank(self) -> bool:
-        return isinstance(self.strategy, LowRankStrategy)
+    def fits_diffusers_loaders(self) -> bool:
+        parts = self.strategy.parts if isinstance(self.strategy, Composed) else (self.strategy,)
+        return all(isinstance(part, TargetedStrategy | TextualInversion) for part in parts)
 
 
-def sample(models: DiffusionModels) -> NDArray[np.float32]:
+def sample(models: DiffusionModels, prompts: Sequence[str] = SAMPLING["prompts"]) -> NDArray[np.float32]:
     options = {"num_steps": SAMPLING["num_steps"], "guidance_scale": SAMPLING["guidance"], "batch_size": 2}
-    return generate(models, SAMPLING["prompts"], SAMPLING["seeds"], **options, as_float=True)
+    return generate(models, prompts, SAMPLING["seeds"], **options, as_float=True)
 
 
 def fixed_batch(models: DiffusionModels, strategy: Strategy) -> dict[str, Tensor]:
@@ -268,8 +122,8 @@ def trained(base: DiffusionModels, name: str, folder: Path) -> Trained:
     )
     strategy.export(models, folder / "adapter")
     to_pipeline(models, strategy, folder / "pipeline")
-    if result.is_low_rank:
-        to_diffusers(models, strategy, folder / "lora")
+    if result.fits_diffusers_loaders:
+        to_diffusers(models, strategy, folder / "diffusers")
     return result
 
 
@@ -289,22 +143,28 @@ def every(base: DiffusionModels, tmp_path_factory: pytest.TempPathFactory) -> di
 def elsewhere(every: dict[str, Trained], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
     """Pixels by (strategy, kind) from two other processes: one restores adapters, one has plain diffusers only."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    kinds = {"adapter": "restore_adapters.py", "lora": "plain_diffusers.py", "pipeline": "plain_diffusers.py"}
+    kinds = {"adapter": "restore_adapters.py", "diffusers": "plain_diffusers.py", "pipeline": "plain_diffusers.py"}
     pixels: dict[tuple[str, str], Path] = {}
-    jobs: dict[str, list[dict[str, str]]] = {script: [] for script in kinds.values()}
+    jobs: dict[str, list[dict[str, Any]]] = {script: [] for script in kinds.values()}
     for name, result in every.items():
         for kind, script in kinds.items():
             if (result.folder / kind).is_dir():
                 pixels[name, kind] = folder / f"{name}-{kind}.npy"
                 job = {"kind": kind, "folder": str(result.folder / kind), "to": str(pixels[name, kind])}
-                jobs[script].append(job)
+                jobs[script].append({**job, "prompts": as_a_user_writes(result.models, kind)})
     for process in [start(script, tasks, folder) for script, tasks in jobs.items()]:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors[-3000:]
     return pixels
 
 
-def start(script: str, jobs: list[dict[str, str]], folder: Path) -> subprocess.Popen[str]:
+def as_a_user_writes(models: DiffusionModels, kind: str) -> list[str]:
+    """Prompts for this engine, which knows what the tokens stand for; for other programs, with the tokens in them."""
+    prompts: list[str] = SAMPLING["prompts"]
+    return prompts if kind == "adapter" else [models.spelled(prompt) for prompt in prompts]
+
+
+def start(script: str, jobs: list[dict[str, Any]], folder: Path) -> subprocess.Popen[str]:
     task = folder / f"{script}.json"
     task.write_text(json.dumps({"base": str(resolve_base("mini")), "jobs": jobs, **SAMPLING}))
     # -P keeps the working directory off the path; only the engine's own script is given the project
@@ -330,8 +190,16 @@ def result(request: pytest.FixtureRequest, every: dict[str, Trained]) -> Trained
 
 def test_every_strategy_is_in_the_suite() -> None:
     shown = {example.strategy or name for name, example in EXAMPLES.items()}
-    assert shown == STRATEGIES.keys() | COMBINATIONS.keys()
+    assert shown >= STRATEGIES.keys() | COMBINATIONS.keys()
     assert all(strategy.name == name for name, strategy in STRATEGIES.items())
+
+
+def before_training(result: Trained, base: DiffusionModels) -> dict[str, nn.Module]:
+    """The base's parts, and the encoder that took the text encoder's place, as transformers loads it."""
+    if not isinstance(result.strategy, TextEncoderSwap):
+        return base.components()
+    swapped = BertModel.from_pretrained(result.strategy.encoder, add_pooling_layer=False)
+    return {**base.components(), "text_encoder": swapped}
 
 
 def test_it_trains_exactly_its_own_names(result: Trained, base: DiffusionModels) -> None:
@@ -354,16 +222,18 @@ def test_trained_parameters_are_float32_and_all_move(base: DiffusionModels, resu
     start = base.fresh()
     result.strategy.attach(start)
     before = dict(trained_parameters(start))
+    exported = result.strategy.tensors(result.models)
     for name, parameter in trained_parameters(result.models):
         assert parameter.dtype == torch.float32, name
-        assert not torch.equal(parameter, before[name]), f"{name} did not train"
+        was_dropped = exported[name].numel() == 0
+        assert was_dropped or not torch.equal(parameter, before[name]), f"{name} did not train"
 
 
 def test_what_is_not_trained_keeps_its_bits(result: Trained, base: DiffusionModels) -> None:
     ours = {name.replace(".base.", ".") for name in EXAMPLES[result.example].names(base)}
     for component, module in result.models.components().items():
         now = {key.replace(".base.", "."): value for key, value in module.state_dict().items()}
-        for key, value in base.component(component).state_dict().items():
+        for key, value in before_training(result, base)[component].state_dict().items():
             if f"{component}.{key}" not in ours:
                 assert torch.equal(now[key], value), f"{component}.{key}"
 
@@ -385,9 +255,11 @@ def test_frozen_parameters_take_no_gradient(result: Trained) -> None:
 
 
 def test_attaching_changes_no_pixel(base: DiffusionModels, result: Trained) -> None:
+    if isinstance(result.strategy, TextEncoderSwap):
+        pytest.skip("other states of the same prompts are what it is for")
     models = base.fresh()
     result.strategy.attach(models)
-    np.testing.assert_allclose(sample(models), sample(base), atol=1e-5)
+    np.testing.assert_allclose(sample(models, OTHER_PROMPTS), sample(base, OTHER_PROMPTS), atol=1e-5)
 
 
 def test_training_changes_the_pixels(base: DiffusionModels, result: Trained) -> None:
@@ -401,9 +273,10 @@ def test_the_loss_falls(result: Trained) -> None:
 
 def test_the_adapter_holds_exactly_the_trained_tensors(result: Trained) -> None:
     tensors = load_file(result.folder / "adapter" / "adapter.safetensors")
-    parameters = dict(trained_parameters(result.models))
-    assert tensors.keys() == parameters.keys()
-    assert all(torch.equal(tensors[name], parameter) for name, parameter in parameters.items())
+    exported = result.strategy.tensors(result.models)
+    assert tensors.keys() == exported.keys() == dict(trained_parameters(result.models)).keys()
+    assert all(torch.equal(tensor, exported[name]) for name, tensor in tensors.items())
+    assert result.strategy.num_parameters(result.models) == sum(tensor.numel() for tensor in tensors.values())
 
 
 def test_a_new_process_restores_the_same_pixels(result: Trained, elsewhere: dict[tuple[str, str], Path]) -> None:
@@ -414,10 +287,10 @@ def test_plain_diffusers_loads_the_merged_folder(result: Trained, elsewhere: dic
     np.testing.assert_allclose(np.load(elsewhere[result.example, "pipeline"]), result.pixels, atol=1e-4)
 
 
-def test_plain_diffusers_loads_the_low_rank_file(result: Trained, elsewhere: dict[tuple[str, str], Path]) -> None:
-    if not result.is_low_rank:
-        pytest.skip("it has none; another test sees that it is refused")
-    np.testing.assert_allclose(np.load(elsewhere[result.example, "lora"]), result.pixels, atol=1e-4)
+def test_diffusers_loaders_read_the_adapter(result: Trained, elsewhere: dict[tuple[str, str], Path]) -> None:
+    if not result.fits_diffusers_loaders:
+        pytest.skip("they have no format for it; another test sees that it is refused")
+    np.testing.assert_allclose(np.load(elsewhere[result.example, "diffusers"]), result.pixels, atol=1e-4)
 
 
 def test_merged_gives_the_same_pixels_in_the_original_structure(result: Trained, base: DiffusionModels) -> None:
@@ -425,8 +298,10 @@ def test_merged_gives_the_same_pixels_in_the_original_structure(result: Trained,
     strategy = load_adapter(models, result.folder / "adapter")
     strategy.merged(models)
     np.testing.assert_allclose(sample(models), result.pixels, atol=1e-4)
-    for component, plain in base.components().items():
+    for component, plain in before_training(result, base).items():
         adapted = models.component(component)
+        if projection(base) & EXAMPLES[result.example].names(base) and component == "unet":
+            plain = UNet2DConditionModel.from_config(adapted.config)  # diffusers' own, by the configuration it exports
         assert adapted.state_dict().keys() == plain.state_dict().keys()
         plain_types = {path: type(module) for path, module in plain.named_modules()}
         assert {path: type(module) for path, module in adapted.named_modules()} == plain_types
@@ -455,10 +330,10 @@ def test_an_adapter_of_another_strategy_is_refused(
         result.strategy.restore(base.fresh(), every[other].folder / "adapter")
 
 
-def test_only_low_rank_strategies_have_a_low_rank_file(result: Trained, tmp_path: Path) -> None:
-    if result.is_low_rank:
-        pytest.skip("it has one; the other process loads it")
-    message = f"`format` diffusers must have a low-rank adapter, but got one by '{result.strategy.name}'"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        to_diffusers(result.models, result.strategy, tmp_path / "lora")
-    assert not (tmp_path / "lora").exists()
+def test_what_diffusers_loaders_cannot_read_is_not_written(result: Trained, tmp_path: Path) -> None:
+    if result.fits_diffusers_loaders:
+        pytest.skip("they can; the other process does")
+    rule = "`format` diffusers must have a low-rank adapter or new tokens"
+    with pytest.raises(ValueError, match=re.escape(f"{rule}, but got an adapter by '{result.strategy.name}'")):
+        to_diffusers(result.models, result.strategy, tmp_path / "diffusers")
+    assert not (tmp_path / "diffusers").exists()

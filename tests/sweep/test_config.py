@@ -25,6 +25,8 @@ def test_the_presets_compare_four_strategies_and_the_space_has_more() -> None:
     assert load_config("demo", overrides=["strategies=null"]).strategies is None
     wider = load_config("demo", overrides=["strategies=[difffit, unet+text_encoder]"])
     assert wider.strategies == ("difffit", "unet+text_encoder")
+    on_request = load_config("demo", overrides=["strategies=[text_encoder_swap]", "space=core"])
+    assert on_request.strategies == ("text_encoder_swap",)
 
 
 def test_overrides_beat_the_file_and_the_file_beats_the_preset(tmp_path: Path) -> None:
@@ -74,6 +76,7 @@ def test_names_may_be_a_list_or_separated_by_commas(text: str) -> None:
             "objectives=[fd]",
             "`objective` must be a known name, but got 'fd'. Did you mean 'fid'.*Valid: .*epoch_s, fid",
         ),
+        ("strategies=[text_encoder_swap]", "`strategy` must be a known name, but got 'text_encoder_swap'"),
         ("strategies=[loar]", "`strategy` must be a known name, but got 'loar'. Did you mean 'lora'"),
         ("hyperparameters.loar.rank=4", "`hyperparameters` must be a known name, but got 'loar'. Did you mean 'lora'"),
         ("hyperparameters.lora=4", "`hyperparameters.lora` must be a valid dictionary, but got 4"),

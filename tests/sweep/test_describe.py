@@ -13,6 +13,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from sweep import describe
+from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import MINI_FOLDER, load_base
 from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
 from trainables.strategies.footprint import footprint
@@ -28,10 +29,15 @@ PUBLISHED: list[tuple[str, dict[str, Any], int]] = [
     ("lora", {"targets": "attention", "components": "unet"}, 4 * LORA),
     ("lora", {"targets": "all_linear"}, 4 * 426_496),
     ("dora", {"targets": "attention", "components": "unet"}, 4 * LORA + 99_840),
+    ("selora", {"targets": "attention", "components": "unet"}, LORA),
+    ("adalora", {"targets": "attention", "components": "unet"}, 6 * (LORA + 128)),
+    ("dylora", {"targets": "attention", "components": "unet"}, 4 * LORA),
     ("bitfit", {}, 343_684),
     ("norm", {}, 200_320),
     ("difffit", {"attention_gammas": True}, 581_124),
     ("difffit", {"attention_gammas": False}, 481_284),
+    ("textual_inversion", {}, 6 * 768),
+    ("text_encoder_swap", {"train_encoder": False}, UNET),
 ]
 
 
@@ -74,7 +80,8 @@ def test_counts_are_the_published_ones(sd15: dict[str, Any], name: str, chosen: 
     assert entry["gradient_bytes"] == 4 * count and entry["moment_bytes"] == 8 * count
     parts = {"unet": UNET, "text_encoder": TEXT_ENCODER, "vae": VAE}
     loaded = sum(parts[part] for part in {"unet", *entry["trains"]})
-    added = count if name in ("lora", "dora", "delta_full") else 0
+    adding = ("lora", "dora", "adalora", "dylora", "selora", "delta_full", "textual_inversion")
+    added = count if name in adding else 0
     assert entry["weight_bytes"] - 4 * (loaded + added) == (4 * gammas(chosen) if name == "difffit" else 0)
     assert entry["training_bytes"] == entry["weight_bytes"] + 12 * count
 
@@ -93,9 +100,10 @@ def test_every_strategy_is_described(sd15: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", [*STRATEGIES, *COMBINATIONS])
 def test_the_adapter_on_disk_has_the_size_that_is_told(name: str, tmp_path: Path) -> None:
-    models, strategy = load_base("mini"), make_strategy(name, {})
-    told = footprint(models, strategy)
-    assert not any(parameter.requires_grad for parameter in models.unet.parameters())
+    write_bert_layout(tmp_path / "encoder")
+    own = {"encoder": str(tmp_path / "encoder")} if name == "text_encoder_swap" else {}
+    models, strategy = load_base("mini"), make_strategy(name, own)
+    told = footprint(models.fresh(), strategy)
     strategy.attach(models)
     strategy.export(models, tmp_path)
     assert (tmp_path / "adapter.safetensors").stat().st_size == told.adapter_bytes
@@ -104,7 +112,7 @@ def test_the_adapter_on_disk_has_the_size_that_is_told(name: str, tmp_path: Path
 @pytest.mark.parametrize("name", ["unet+text_encoder", "difffit", "dora"])
 def test_training_takes_the_memory_that_is_told_for_weights_gradients_and_moments(name: str) -> None:
     models, strategy = load_base("mini"), make_strategy(name, {})
-    told = footprint(models, strategy)
+    told = footprint(models.fresh(), strategy)
     strategy.attach(models)
     optimizer = torch.optim.AdamW(strategy.param_groups(models, 1e-3))
     latents, ids = torch.zeros(1, 4, 8, 8), torch.zeros(1, 77, dtype=torch.long)
@@ -140,7 +148,8 @@ def test_a_base_that_a_strategy_cannot_take_is_described_by_the_others(copied: P
     table = invoke("--base", str(copied)).stdout
     file.write_text(before)
     problems = {entry["strategy"]: entry["problem"] for entry in described if "problem" in entry}
-    assert problems.keys() == {"attention", "difffit", "lora", "dora", "lora+text_encoder"}
+    low_rank = {"lora", "dora", "adalora", "dylora", "selora", "lora+text_encoder"}
+    assert problems.keys() == {"attention", "difffit", *low_rank}
     assert "`attention` must match at least one parameter" in problems["attention"]
     assert "`attention` must match" in table
 

@@ -22,12 +22,14 @@ from mlflow import MlflowClient
 from optuna import Trial
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from search_spaces import SEARCH_SPACES
 from sweep import export, generate, run
 from sweep.config import ConfigError, SweepConfig
-from sweep.engine import require_shared, run_sweep
+from sweep.engine import TrackingListener, require_shared, run_sweep
+from sweep.tracking import Tracker
 
 SETTINGS = (
     "data.num_patients=60", "training.num_epochs=2", "evaluation.images_per_condition=4", "evaluation.num_steps=2",
@@ -145,6 +147,28 @@ def test_mlflow_has_a_parent_and_a_tagged_child_for_each_trial(out: Path, trials
     mlflow.set_tracking_uri(None)
 
 
+def test_a_trials_ranks_are_drawn_and_logged(tmp_path: Path) -> None:
+    folder = tmp_path / "trials" / "a"
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter" / "adapter.json").write_text("{}")
+    Image.new("L", (8, 8)).save(folder / "samples.png")
+    ranks = {"layers": ["unet.mid_block.attentions.0.proj_in"], "steps": [0, 41], "ranks": [[1], [2]]}
+    (folder / "ranks.json").write_text(json.dumps(ranks))
+    tracker = Tracker.start(SweepConfig(), tmp_path)
+    listener = TrackingListener(tracker, tmp_path)
+    listener.on_start("a", {"strategy": {"name": "selora"}, "lr": 1e-3, "batch_size": 4})
+    listener.on_report("a", {"epoch": 0, "mean_rank": 1.5})
+    listener.on_end("a", None)
+    tracker.abort()
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (child,) = client.search_runs([one.experiment_id for one in client.search_experiments()], "tags.trial_id = 'a'")
+    kept = {file.path for file in client.list_artifacts(child.info.run_id)}
+    assert kept == {"samples.png", "adapter", "ranks.json", "ranks.png"}
+    assert child.data.metrics["mean_rank"] == 1.5
+    assert Image.open(folder / "ranks.png").format == "PNG"
+    mlflow.set_tracking_uri(None)
+
+
 def test_the_knee_is_exported_and_generates(out: Path, tmp_path: Path) -> None:
     exported = invoke(
         export.main, "--run", str(out), "--pick", "knee", "--format", "pipeline", "--to", str(tmp_path / "pipeline")
@@ -198,6 +222,67 @@ def test_a_run_directory_that_the_actors_files_do_not_reach_is_refused(tmp_path:
         require_shared(tmp_path)
     (tmp_path / "reference.png").touch()
     require_shared(tmp_path)
+
+
+def cuttable(trial: Trial, strategies: tuple[str, ...] = ("dylora",)) -> dict[str, Any]:
+    """One training that yields ranks 1, 2 and 4."""
+    lr = trial.suggest_float("lr", 1e-3, 1e-3)
+    return {"strategy": {"name": "dylora", "rank": 4, "alpha": 8}, "lr": lr, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def cut(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Result]]:
+    """The directory of a sweep of one trial with two cuts, and what it printed."""
+    out = tmp_path_factory.mktemp("cut") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SEARCH_SPACES, "cuttable", cuttable)
+        settings = ("space=cuttable", "strategies=[dylora]", "evaluation.images_per_condition=2")
+        yield out, sweep_of(out, 1, *settings)
+
+
+def test_each_rank_of_one_training_is_a_point_of_its_own(cut: tuple[Path, Result]) -> None:
+    out, result = cut
+    assert result.exit_code == 0, result.output
+    rows = pd.read_parquet(out / "trials.parquet").set_index("param/rank").sort_index()
+    whole = rows.loc[4, "trial_id"]
+    assert rows["trial_id"].tolist() == [f"{whole}-rank1", f"{whole}-rank2", whole]
+    assert rows["cut_of"].fillna("").tolist() == [whole, whole, ""] and set(rows["status"]) == {"completed"}
+    assert (rows["trainable_parameters"] * 4 == rows.loc[4, "trainable_parameters"] * rows.index).all()
+    assert rows["epoch_s"].nunique() == 1 and rows["fid_mini"].nunique() == 3
+    front = json.loads((out / "pareto.json").read_text())
+    assert {point["trial_id"] for point in front["points"]} == set(rows[rows["pareto"]]["trial_id"])
+    assert rows.loc[1, "pareto"]  # the fewest parameters
+    for trial_id in rows["trial_id"]:
+        assert (out / "trials" / trial_id / "samples.png").is_file()
+    assert "of 1 completed trials and 2 adapters cut from them" in result.stdout
+    assert f"{whole}-rank2" in result.stdout
+    assert "<b>2</b><span>adapters cut from them</span>" in (out / "report.html").read_text()
+
+
+def test_mlflow_has_a_tagged_child_for_each_cut(cut: tuple[Path, Result]) -> None:
+    client = MlflowClient(f"sqlite:///{cut[0] / 'mlflow.db'}")
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments() if one.name == "demo"])
+    children = {one.data.params["rank"]: one for one in runs if "mlflow.parentRunId" in one.data.tags}
+    assert children.keys() == {"1", "2", "4"}
+    whole = children["4"].data.tags["trial_id"]
+    for rank in ("1", "2"):
+        assert children[rank].data.tags["cut_of"] == whole
+        assert children[rank].info.status == "FINISHED"
+        assert {"samples.png", "adapter"} <= {file.path for file in client.list_artifacts(children[rank].info.run_id)}
+    assert "cut_of" not in children["4"].data.tags
+    mlflow.set_tracking_uri(None)
+
+
+def test_a_cut_is_exported_like_a_trial(cut: tuple[Path, Result], tmp_path: Path) -> None:
+    trials = pd.read_parquet(cut[0] / "trials.parquet").set_index("param/rank")
+    pick = f"trial:{trials.loc[2, 'trial_id']}"
+    exported = invoke(
+        export.main, "--run", str(cut[0]), "--pick", pick, "--format", "diffusers", "--to", str(tmp_path / "lora")
+    )
+    assert exported.exit_code == 0, exported.output
+    tensors = load_file(tmp_path / "lora" / "pytorch_lora_weights.safetensors")
+    assert {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name} == {2}
+    assert sum(tensor.numel() for tensor in tensors.values()) == trials.loc[2, "trainable_parameters"]
 
 
 def doomed(trial: Trial, strategies: tuple[str, ...] = ("bitfit",)) -> dict[str, Any]:

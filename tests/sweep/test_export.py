@@ -138,7 +138,7 @@ def test_a_low_rank_trial_exports_for_diffusers_and_says_what_next(run_folder: P
 def test_a_strategy_without_low_rank_layers_leaves_nothing_behind(run_folder: Path, tmp_path: Path) -> None:
     result = invoke(run_folder, tmp_path / "out", "--pick", "trial:b2", "--format", "diffusers")
     assert result.exit_code == 1
-    assert "must have a low-rank adapter, but got one by 'bitfit'" in result.stderr
+    assert "must have a low-rank adapter or new tokens, but got an adapter by 'bitfit'" in result.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -17,6 +17,7 @@ from sweep.journal import Journal, collect_provenance, flat_choice, own_values
 from sweep.presets import demo
 
 LORA = {"strategy": {"name": "lora", "rank": 4, "alpha": 8}, "lr": 1e-3, "batch_size": 16}
+DYLORA = {**LORA, "strategy": {"name": "dylora", "rank": 4, "alpha": 8}}
 UNET = {"strategy": {"name": "unet"}, "lr": 1e-4, "batch_size": 32}
 
 
@@ -115,6 +116,35 @@ def test_a_sweep_without_a_completed_trial_has_an_empty_front(tmp_path: Path) ->
     journal.on_end("a", "out of memory")
     assert journal.finish().points == ()
     assert begin(tmp_path / "none").finish().points == ()
+
+
+def test_a_cut_is_a_completed_row_and_a_point_of_its_own(journal: Journal) -> None:
+    journal.on_start("d", DYLORA)
+    final = scores(0.9, 3.1, 80, 1.5)
+    journal.on_report("d", {"epoch": 1, "loss": 0.2, **final})
+    cut = {**DYLORA, "strategy": {"name": "dylora", "rank": 1, "alpha": 8}}
+    journal.on_cut("d-rank1", "d", cut, {"epoch": 1, "strategy": cut["strategy"], **final, "trainable_parameters": 20})
+    journal.on_end("d", None)
+    run_trial(journal, "e", UNET, scores(3.0, 1.0, 900, 9.0))
+    journal.finish()
+    rows = pd.read_parquet(journal.out / "trials.parquet").set_index("trial_id")
+    assert rows["cut_of"].dropna().to_dict() == {"d-rank1": "d"}
+    columns = ["number", "status", "strategy", "param/rank", "param/lr", "trainable_parameters", "epoch_s"]
+    assert rows.loc["d", columns].tolist() == [3, "completed", "dylora", 4, 1e-3, 80, 1.5]
+    assert rows.loc["d-rank1", columns].tolist() == [3, "completed", "dylora", 1, 1e-3, 20, 1.5]
+    assert rows.loc["e", "number"] == 4
+    found = Front.read(journal.out / "pareto.json")
+    assert {point.trial_id: point.params["rank"] for point in found.points} == {"a": 4, "d-rank1": 1}
+    lines = [json.loads(line) for line in (journal.out / "reports.jsonl").read_text().splitlines()]
+    (line,) = [line for line in lines if line["event"] == "cut"]
+    assert (line["trial_id"], line["cut_of"], line["rank"], line["fid_mini"]) == ("d-rank1", "d", 1, 0.9)
+
+
+def test_several_values_of_a_hyperparameter_are_one_cell(journal: Journal) -> None:
+    several = {"name": "dylora", "rank": 8, "evaluated_ranks": [2, 4]}
+    run_trial(journal, "d", {**DYLORA, "strategy": several}, scores(0.1, 9.0, 1, 0.1))
+    assert journal.finish().points[0].params["evaluated_ranks"] == "2, 4"
+    assert pd.read_parquet(journal.out / "trials.parquet")["param/evaluated_ranks"].iloc[-1] == "2, 4"
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_alone(journal: Journal) -> None:

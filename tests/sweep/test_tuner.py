@@ -22,6 +22,7 @@ from optuna import Trial
 from optuna.trial import TrialState
 from ray import cloudpickle
 from ray.tune.search import Searcher
+from safetensors.torch import load_file
 
 from analysis.pareto import Objective
 from search_spaces import SearchSpace
@@ -30,6 +31,8 @@ from sweep.journal import Journal
 from sweep.search import REASON, OptunaSearcher
 from sweep.tuner import SweepContext, _Relay, require_gpus, root_message, run_trials
 from trainables import trial as trial_module
+from trainables.adapters import load_adapter
+from trainables.base_models.models import load_base
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset, write_dataset
 from trainables.feeding import BatchFeeder
@@ -42,6 +45,11 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes d
 EVALUATION_S = 1.5
 BITFIT = {"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 9}
 DIVERGING = {**BITFIT, "lr": 1e30}
+DYLORA = {
+    "strategy": {"name": "dylora", "rank": 4, "alpha": 8, "evaluated_ranks": [3, 1]},
+    "lr": 1e-3,
+    "batch_size": 9,
+}
 LORA = {"strategy": {"name": "lora", "rank": 2, "alpha": 4}, "lr": 1e-3, "batch_size": 9}
 
 
@@ -124,6 +132,7 @@ class Events:
 
     starts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     reports: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    cuts: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=list)
     ends: dict[str, str | None] = field(default_factory=dict)
 
     def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
@@ -131,6 +140,10 @@ class Events:
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         self.reports.append((trial_id, dict(metrics)))
+
+    def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        assert trial_id not in self.ends
+        self.cuts.append((cut_id, trial_id, choice, metrics))
 
     def on_end(self, trial_id: str, error: str | None) -> None:
         self.ends[trial_id] = error
@@ -265,6 +278,36 @@ def test_evaluation_is_not_charged_to_the_epoch(several: Events) -> None:
     assert len(second_epochs) == 3
     for metrics in second_epochs:
         assert metrics["time_this_iter_s"] >= metrics["epoch_s"] + EVALUATION_S
+
+
+@dataclass(frozen=True)
+class SizeEvaluator:
+    """Scores an adapter by how many numbers it holds."""
+
+    def evaluate(self, adapter: Path) -> Mapping[str, float]:
+        return {"size": float(sum(tensor.numel() for tensor in load_file(adapter / "adapter.safetensors").values()))}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_rank_of_one_training_is_exported_and_scored(
+    small_ray: None, dataset: PreparedDataset, tmp_path: Path, workers: int
+) -> None:
+    events, settings = Events(), context(dataset, tmp_path, workers=workers, evaluate_every_epochs=1)
+    run_trials(settings, SizeEvaluator(), Choices(DYLORA), num_trials=1, listeners=(events,))
+    assert list(events.ends.values()) == [None]
+    (trial_id,) = events.ends
+    final = events.reports[-1][1]
+    assert [len(metrics.get("cuts", {})) for _, metrics in events.reports] == [0, 2]
+    assert [cut[:2] for cut in events.cuts] == [(f"{trial_id}-rank{rank}", trial_id) for rank in (1, 3)]
+    for rank, (cut_id, _, choice, metrics) in zip((1, 3), events.cuts, strict=True):
+        assert choice == {**DYLORA, "strategy": {"name": "dylora", "rank": rank, "alpha": 8}}
+        assert metrics["size"] == metrics["trainable_parameters"] == final["size"] * rank / 4
+        assert [metrics[name] for name in ("epoch", "loss", "epoch_s")] == [
+            final[name] for name in ("epoch", "loss", "epoch_s")
+        ]
+        models = load_base("mini")
+        strategy = load_adapter(models, tmp_path / "trials" / cut_id / "adapter")
+        assert strategy.hyperparameters()["rank"] == rank
 
 
 def risky(trial: Trial, strategies: tuple[str, ...] = ("lora", "bitfit")) -> dict[str, Any]:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
 from trainables.datasets.store import PreparedDataset
 from trainables.settings import TrainingConfig
+from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters
-from trainables.trial import TrialSpec, attached, components_in_training, fine_tune, strategy_of
+from trainables.trial import TrialSpec, attached, components_in_training, cut_choice, fine_tune, strategy_of
 
 
 def _spec(
     seed: int, *, strategy: str = "lora", dataset: Path = Path("data"), out: Path = Path(), **training: Any
 ) -> TrialSpec:
+    own = {"encoder": str(out / "encoder")} if strategy == "text_encoder_swap" else {}
     return TrialSpec(
-        base="mini", dataset=dataset, folder=out / "trial", cache_folder=out / "cache", strategy={"name": strategy},
+        base="mini", dataset=dataset, folder=out / "trial", cache_folder=out / "cache", strategy={"name": strategy, **own},
         lr=1e-3, batch_size=32, seed=seed, training=TrainingConfig(num_epochs=1, mixed_precision="no", **training),
     )  # fmt: skip
 
@@ -78,7 +83,7 @@ class _Scores:
         return {"fid_none": 1.0}
 
 
-@pytest.mark.parametrize("strategy", ["lora", "unet+text_encoder", "vae"])
+@pytest.mark.parametrize("strategy", ["lora", "unet+text_encoder", "vae", "textual_inversion", "text_encoder_swap"])
 def test_a_trial_trains_alike_with_and_without_its_frozen_encoders(
     strategy: str, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
@@ -86,6 +91,7 @@ def test_a_trial_trains_alike_with_and_without_its_frozen_encoders(
     for cached in (True, True, False):  # the second finds the first one's cache, and loads no encoder at all
         reports: list[dict[str, Any]] = []
         out = tmp_path / str(cached)
+        write_bert_layout(out / "encoder", hidden_size=48)
         fine_tune(
             _spec(3, strategy=strategy, dataset=dataset.folder, out=out, cache_latents=cached),
             _Scores(),
@@ -94,3 +100,53 @@ def test_a_trial_trains_alike_with_and_without_its_frozen_encoders(
         assert reports[-1]["final"] and reports[-1]["fid_none"] == 1.0
         losses.append(reports[-1]["loss"])
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+def _reports(dataset: PreparedDataset, out: Path, strategy: dict[str, Any]) -> list[dict[str, Any]]:
+    spec = _spec(3, dataset=dataset.folder, out=out).model_copy(update={"strategy": strategy, "batch_size": 8})
+    reports: list[dict[str, Any]] = []
+    fine_tune(spec, _Scores(), reports.append)
+    return reports
+
+
+def test_ranks_that_changed_are_written_beside_the_adapter_and_reported(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    report = _reports(dataset, tmp_path, {"name": "selora", "interval": 2, "threshold": 1.25})[-1]
+    written = json.loads((tmp_path / "trial" / "ranks.json").read_text())
+    tensors = load_file(tmp_path / "trial" / "adapter" / "adapter.safetensors")
+    final = {name.removesuffix(".lora_A"): len(value) for name, value in tensors.items() if name.endswith(".lora_A")}
+    assert dict(zip(written["layers"], written["ranks"][-1], strict=True)) == final
+    assert written["steps"][:2] == [0, 3] and written["steps"] == sorted(written["steps"])
+    assert set(written["ranks"][0]) == {1} and 1 < max(final.values()) <= len(written["steps"])
+    assert report["mean_rank"] == pytest.approx(sum(final.values()) / len(final))
+    assert report["max_rank"] == max(final.values())
+    assert report["trainable_parameters"] == sum(value.numel() for value in tensors.values())
+
+
+def test_ranks_that_stay_are_reported_and_strategies_without_have_none(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    lora = _reports(dataset, tmp_path / "lora", {"name": "lora", "rank": 3})[-1]
+    assert lora["mean_rank"] == lora["max_rank"] == 3
+    assert "mean_rank" not in _reports(dataset, tmp_path / "bitfit", {"name": "bitfit"})[-1]
+    assert not list(tmp_path.rglob("ranks.json"))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({"name": "dylora", "rank": 4, "frozen": True}, {"name": "dylora", "rank": 2, "frozen": True}),
+        ({"name": "dylora", "evaluated_ranks": [2]}, {"name": "dylora", "rank": 2}),
+        (
+            {"name": "dylora+text_encoder", "dylora.rank": 4, "text_encoder.lr_ratio": 0.3},
+            {"name": "dylora+text_encoder", "dylora.rank": 2, "text_encoder.lr_ratio": 0.3},
+        ),
+    ],
+)
+def test_a_cut_was_chosen_as_its_trial_but_for_what_is_its_own(
+    chosen: dict[str, object], expected: dict[str, object]
+) -> None:
+    fields = {name: value for name, value in chosen.items() if name != "name"}
+    strategy = make_strategy(str(chosen["name"]), fields)
+    assert cut_choice(chosen, strategy, strategy.cuts()["rank2"]) == expected

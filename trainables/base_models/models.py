@@ -16,12 +16,16 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
+
+from trainables.base_models.text_encoders import pipeline_encoder_on_meta, read_pipeline_bert
 
 MINI_FOLDER = Path(__file__).parent / "mini"
 HUB_IDS = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 COMPONENTS = ("unet", "vae", "text_encoder")
+PLACEHOLDERS = "placeholders.json"
+"""In a pipeline folder whose tokenizer has new tokens: these by the words that they stand for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +50,8 @@ class DiffusionModels:
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
-    text_encoder: CLIPTextModel
-    tokenizer: CLIPTokenizer
+    text_encoder: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     scheduler_config: Mapping[str, Any] = field(repr=False)
     base: BaseIdentity
     text_source: str = ""
@@ -86,13 +90,17 @@ class DiffusionModels:
         return self.text_source or self.base.weights_hash
 
     def spelled(self, prompt: str) -> str:
-        """A prompt with the words that have a token of their own replaced by it, the longest first."""
+        """A prompt with the words that have a token of their own replaced by it, the longest first.
+
+        Tokens that are in it already stay; words inside them are not replaced.
+        """
         words = sorted(self.placeholders, key=len, reverse=True)
         if not words:
             return prompt
-        pattern = re.compile("|".join(rf"\b{re.escape(word)}\b" for word in words), re.IGNORECASE)
         tokens = {word.lower(): token for word, token in self.placeholders.items()}
-        return pattern.sub(lambda found: tokens[found.group().lower()], prompt)
+        written = [re.escape(token) for token in tokens.values()]
+        pattern = re.compile("|".join([*written, *(rf"\b{re.escape(word)}\b" for word in words)]), re.IGNORECASE)
+        return pattern.sub(lambda found: tokens.get(found.group().lower(), found.group()), prompt)
 
     @property
     def resolution_px(self) -> int:
@@ -113,6 +121,12 @@ def text_states(text_encoder: nn.Module, token_ids: Tensor) -> Tensor:
     return states
 
 
+def states_width(unet: UNet2DConditionModel) -> int:
+    """How wide the prompts' states are that a U-Net takes."""
+    config: Any = unet.config
+    return int(config.encoder_hid_dim or config.cross_attention_dim)
+
+
 def load_base(base: str, components: Collection[str] = COMPONENTS) -> DiffusionModels:
     """Load a base model in float32, frozen and in evaluation mode.
 
@@ -122,31 +136,48 @@ def load_base(base: str, components: Collection[str] = COMPONENTS) -> DiffusionM
 
     Raises:
         FileNotFoundError: `base` is neither known, nor a folder of that layout, nor a hub id that can be reached.
+        ValueError: its text encoder is neither CLIP's nor a BERT-type one, or has another width than the U-Net takes.
     """
     folder = resolve_base(base)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    absent = {name: component_on_meta(folder, name) for name in COMPONENTS if name not in components}
+    ours = {name: component_on_meta(folder, name) for name in COMPONENTS if name not in components}
+    if "text_encoder" not in ours and (bert := read_pipeline_bert(folder / "text_encoder")):
+        ours["text_encoder"] = bert
     pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False, **absent
+        folder, dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False, **ours
     )
     models = DiffusionModels(
         unet=pipeline.unet, vae=pipeline.vae, text_encoder=pipeline.text_encoder, tokenizer=pipeline.tokenizer,
         scheduler_config=dict(pipeline.scheduler.config),
         base=BaseIdentity(name=base, source=HUB_IDS.get(base, Path(base).name), weights_hash=weights_hash(folder)),
+        placeholders=_placeholders(folder),
     )  # fmt: skip
+    _expect_width(models)
     for module in models.components().values():
         module.eval().requires_grad_(False)
     return models
 
 
+def _expect_width(models: DiffusionModels) -> None:
+    width, due = int(models.text_encoder.config.hidden_size), states_width(models.unet)
+    if width != due:
+        raise ValueError(
+            f"`text_encoder` must give states {due} wide, as the U-Net takes them, but got {width} in {models.base.name!r}. "
+            "Use a base whose parts belong together."
+        )
+
+
+def _placeholders(folder: Path) -> dict[str, str]:
+    file = folder / PLACEHOLDERS
+    placeholders: dict[str, str] = json.loads(file.read_text()) if file.is_file() else {}
+    return placeholders
+
+
 def component_on_meta(folder: Path, name: str) -> nn.Module:
     """A part of a pipeline folder on the meta device, from its configuration alone."""
     if name == "text_encoder":
-        config = CLIPTextConfig.from_pretrained(folder, subfolder=name)
-        with torch.device("meta"):
-            encoder: nn.Module = CLIPTextModel(config)
-        return encoder
+        return pipeline_encoder_on_meta(folder / name)
     kind = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[name]
     with torch.device("meta"):
         module: nn.Module = kind.from_config(kind.load_config(folder, subfolder=name))

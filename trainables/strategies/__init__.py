@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from trainables.strategies.adalora import AdaLoRA
 from trainables.strategies.attention import Attention
 from trainables.strategies.base import Strategy
 from trainables.strategies.bitfit import BitFit
@@ -13,10 +14,14 @@ from trainables.strategies.composed import LR_RATIO, LR_RATIOS, Composed, own_fi
 from trainables.strategies.delta_full import DeltaFull
 from trainables.strategies.difffit import DiffFit
 from trainables.strategies.dora import DoRA
+from trainables.strategies.dylora import DyLoRA
 from trainables.strategies.full import FullAutoencoder, FullTextEncoder, FullUNet
 from trainables.strategies.lora import LoRA
 from trainables.strategies.naming import unknown_name
 from trainables.strategies.norm import Norm
+from trainables.strategies.selora import SeLoRA
+from trainables.strategies.text_encoder_swap import TextEncoderSwap
+from trainables.strategies.textual_inversion import TextualInversion
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "unet": FullUNet,
@@ -24,11 +29,16 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "vae": FullAutoencoder,
     "lora": LoRA,
     "dora": DoRA,
+    "adalora": AdaLoRA,
+    "dylora": DyLoRA,
+    "selora": SeLoRA,
     "bitfit": BitFit,
     "norm": Norm,
     "attention": Attention,
     "difffit": DiffFit,
     "delta_full": DeltaFull,
+    "textual_inversion": TextualInversion,
+    "text_encoder_swap": TextEncoderSwap,
 }
 COMBINATIONS: dict[str, tuple[str, ...]] = {
     "unet+text_encoder": ("unet", "text_encoder"),

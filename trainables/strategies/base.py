@@ -149,9 +149,17 @@ class Strategy(ABC):
         """Called after each optimiser step, before gradients are cleared, for strategies that change while training."""
         return None
 
-    def cuts(self) -> tuple[Strategy, ...]:
-        """Smaller strategies whose adapters this one's training yields too; each becomes a point of the front."""
-        return ()
+    def ranks(self, models: DiffusionModels) -> dict[str, int]:
+        """The rank of every low-rank layer by its path; empty for strategies without such layers."""
+        return {}
+
+    def cuts(self) -> Mapping[str, Strategy]:
+        """Smaller strategies whose adapters this one's training yields too; each becomes a point of the front.
+
+        Returns:
+            Strategies by a label such as `rank2`; their `tensors` are taken from the models that this one trained.
+        """
+        return {}
 
     def merged(self, models: DiffusionModels) -> None:  # noqa: B027 - nothing to fold where nothing was added
         """Fold what was added into plain weights, in place, so that any Stable Diffusion program can load them."""
@@ -172,12 +180,16 @@ class Strategy(ABC):
         (folder / ADAPTER_CARD).write_text(json.dumps(self.card(models), indent=2) + "\n")
 
     def card(self, models: DiffusionModels) -> dict[str, Any]:
-        """What the adapter is: format, strategy, hyperparameters, and the base it belongs to."""
+        """What the adapter is: format, strategy, hyperparameters, the base it belongs to, and its text encoder's hash.
+
+        The hash is there where the text encoder is another than the base's.
+        """
         return {
             "format": ADAPTER_FORMAT,
             "strategy": self.name,
             "hyperparameters": self.hyperparameters(),
             "base": asdict(models.base),
+            **({"text_source": models.text_source} if models.text_source else {}),
         }
 
     def restore(self, models: DiffusionModels, folder: Path) -> None:
@@ -189,6 +201,7 @@ class Strategy(ABC):
         self.expect_ours(read_card(folder), models)
         tensors = read_weights(folder)
         self.attach(models)
+        self.expect_text_source(read_card(folder), models)
         self.fit_to(models, tensors)
         load_trained(models, tensors)
 
@@ -208,6 +221,16 @@ class Strategy(ABC):
             f"`base` must have weights {models.base.weights_hash} ({models.base.name})",
             f"{card['base']['weights_hash']} ({card['base']['name']})",
             "Load the base model that the adapter was trained on.",
+        )
+
+    def expect_text_source(self, card: Mapping[str, Any], models: DiffusionModels) -> None:
+        """Refuse a text encoder in the place of the base's that is not the one that the adapter was trained with."""
+        due = card.get("text_source", "")
+        expect(
+            models.text_source == due,
+            f"`encoder` must have the weights and vocabulary {due or 'of the base'}",
+            models.text_source or "the base's",
+            "Put the encoder back that the adapter was trained with.",
         )
 
 

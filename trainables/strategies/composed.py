@@ -15,8 +15,9 @@ from trainables.strategies.base import Change, Strategy, TrainingStep
 from trainables.strategies.naming import expect
 
 LR_RATIO = "lr_ratio"
-LR_RATIOS = {"text_encoder": 0.1, "vae": 0.1}
-"""Learning rates of parts over the trial's where none is given, after "Pixels under Pressure": 1e-6 beside 1e-5."""
+LR_RATIOS = {"text_encoder": 0.1, "vae": 0.1, "textual_inversion": 10.0}
+"""Learning rates of parts over the trial's where none is given, after "Pixels under Pressure": 1e-6 beside 1e-5; of new
+tokens as they are published: about 1e-3 beside 1e-4 for low-rank adapters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,13 +112,17 @@ class Composed(Strategy):
         changes = [change for part in self.parts if (change := part.on_step_end(models, step)) is not None]
         return joined(changes) if changes else None
 
-    def cuts(self) -> tuple[Strategy, ...]:
+    def ranks(self, models: DiffusionModels) -> dict[str, int]:
+        """The parts' ranks together."""
+        return {path: rank for part in self.parts for path, rank in part.ranks(models).items()}
+
+    def cuts(self) -> Mapping[str, Strategy]:
         """Each part's cuts, the other parts as they are."""
-        return tuple(
-            replace(self, parts=(*self.parts[:place], cut, *self.parts[place + 1 :]))
+        return {
+            label: replace(self, parts=(*self.parts[:place], cut, *self.parts[place + 1 :]))
             for place, part in enumerate(self.parts)
-            for cut in part.cuts()
-        )
+            for label, cut in part.cuts().items()
+        }
 
     def merged(self, models: DiffusionModels) -> None:
         """Fold what every part added."""

@@ -51,13 +51,16 @@ class Footprint:
         return asdict(self) | {"training_bytes": self.training_bytes}
 
 
-def footprint(base: DiffusionModels, strategy: Strategy) -> Footprint:
-    """A strategy's size on a base model, which may be on the meta device and is left as it is.
+def footprint(models: DiffusionModels, strategy: Strategy) -> Footprint:
+    """A strategy's size on a base model.
+
+    Args:
+        models: A fresh base, which may be on the meta device; the strategy is attached to it.
+        strategy: What is counted.
 
     Raises:
         ValueError: the base has nothing that the strategy could train.
     """
-    models = base.fresh()
     strategy.attach(models)
     trainable = num_trainable_parameters(models)
     return Footprint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -136,18 +137,16 @@ def expect_positive(value: object, name: str, remedy: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRankStrategy(Strategy):
-    """Wraps the targeted layers of U-Net, text encoder or both; everything else stays frozen."""
+class TargetedStrategy(Strategy):
+    """Wraps the targeted layers of U-Net, text encoder or both in low-rank layers; everything else stays frozen."""
 
     layer: ClassVar[type[LowRankLayer]] = LowRankLayer
 
-    rank: int = 8
     alpha: float = 16.0
     targets: str = "attention"
     components: str = "unet"
 
     def __post_init__(self) -> None:
-        expect_rank(self.rank)
         expect_positive(self.alpha, "alpha", "Twice the rank is usual.")
         if self.targets not in TARGETS:
             raise unknown_name("targets", self.targets, TARGETS)
@@ -160,14 +159,14 @@ class LowRankStrategy(Strategy):
         return COMPONENTS[self.components]
 
     @property
+    @abstractmethod
     def initial_rank(self) -> int:
         """The rank that layers are made with."""
-        return self.rank
 
     @property
     def scale(self) -> float:
         """What an update is multiplied by."""
-        return self.alpha / self.rank
+        return self.alpha / self.initial_rank
 
     def inject(self, models: DiffusionModels) -> None:
         """Wrap the targeted layers.
@@ -205,11 +204,36 @@ class LowRankStrategy(Strategy):
             f"{name}.{path}": layer for name in self.trains for path, layer in low_rank_layers(models.component(name))
         }
 
+    def ranks(self, models: DiffusionModels) -> dict[str, int]:
+        """The layers' ranks as they act."""
+        return {path: len(layer.factors()[0]) for path, layer in self.layers(models).items()}
+
     def merged(self, models: DiffusionModels) -> None:
         """Fold the updates into the weights, in place; the components have their original modules and keys again."""
         for path, layer in self.layers(models).items():
             name, _, inner = path.partition(".")
             models.component(name).set_submodule(inner, layer.folded())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRankStrategy(TargetedStrategy):
+    """One rank, chosen beforehand, for all layers."""
+
+    rank: int = 8
+
+    def __post_init__(self) -> None:
+        expect_rank(self.rank)
+        super().__post_init__()
+
+    @property
+    def initial_rank(self) -> int:
+        """The rank that layers are made with."""
+        return self.rank
+
+    @property
+    def scale(self) -> float:
+        """What an update is multiplied by."""
+        return self.alpha / self.rank
 
 
 def low_rank_layers(module: nn.Module) -> Iterator[tuple[str, LowRankLayer]]:

@@ -1,0 +1,63 @@
+"""Run as a program of its own, one process a worker: trains SeLoRA for six steps and saves what the worker ends with.
+
+Its arguments are a prepared data set and a folder; which worker it is, it learns from the environment as torchrun sets it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from trainables.base_models.models import load_base
+from trainables.batches import BatchPlan
+from trainables.datasets.store import PreparedDataset
+from trainables.feeding import BatchFeeder
+from trainables.settings import TrainingConfig
+from trainables.strategies import make_strategy
+from trainables.strategies.base import trained_parameters
+from trainables.training import FineTuning, new_accelerator
+
+
+class NoiseByImage(BatchFeeder):
+    """Noise that depends on the image alone, so that the loss does not tell how images are split over workers."""
+
+    def batch(self, indices: NDArray[np.int64], generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
+        """One row an image, each drawn from its own generator."""
+        rows = [super(NoiseByImage, self).batch(np.array([i]), torch.Generator().manual_seed(int(i)), device)
+                for i in indices]  # fmt: skip
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+
+def main(dataset: Path, to: Path) -> None:
+    """Train and save."""
+    accelerator = new_accelerator("no")
+    models, strategy = load_base("mini").fresh(), make_strategy("selora", {"interval": 2, "threshold": 1.25})
+    torch.manual_seed(0)
+    strategy.attach(models)
+    config = TrainingConfig(num_epochs=2, warmup_fraction=0.0, gradient_accumulation=2, ema_decay=0.5)
+    feeder = NoiseByImage(
+        models=models, data=PreparedDataset.open(dataset).split("train"), data_key="phantom-train",
+        trained=strategy.trains, cache_folder=None, caption_dropout=0.0,
+    )  # fmt: skip
+    plan = BatchPlan(num_images=24, batch_size=8, num_workers=accelerator.num_processes, seed=3)
+    tuning = FineTuning(models, strategy, feeder=feeder, plan=plan, lr=1e-3, config=config, accelerator=accelerator)
+    tuning.run(lambda report: None)
+    found: dict[str, Any] = {
+        "parameters": {name: parameter.detach() for name, parameter in trained_parameters(models)},
+        "averages": tuning._ema.shadow_params if tuning._ema else [],
+        "history": tuning.rank_history,
+        "is_wrapped": isinstance(tuning._loss, DistributedDataParallel),
+    }
+    torch.save(found, to / f"{accelerator.num_processes}-{accelerator.process_index}.pt")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

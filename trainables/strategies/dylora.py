@@ -1,0 +1,147 @@
+"""DyLoRA: one training whose low-rank updates may be cut to any smaller rank afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.base_models.models import DiffusionModels
+from trainables.strategies.base import Change, Strategy, TrainingStep
+from trainables.strategies.low_rank import LowRankLayer, LowRankStrategy, Weighted
+from trainables.strategies.naming import expect
+
+
+class DyLoRALayer(LowRankLayer):
+    """A low-rank layer of which a step trains the first b rows of A and columns of B only: y = W0 x + b + s B_b A_b x.
+
+    Outside of steps all of its rank acts.
+
+    Attributes:
+        active: b within a training step, else the whole rank.
+
+    Source: Valipour et al. 2022, "DyLoRA: Parameter-Efficient Tuning of Pretrained Models using Dynamic Search-Free
+    Low Rank Adaptation", section 4.
+    """
+
+    def __init__(self, base: Weighted, rank: int, scale: float) -> None:
+        super().__init__(base, rank, scale)
+        self.active = rank
+        self._is_frozen = False
+        self._before: tuple[Tensor, Tensor] | None = None
+
+    def begin(self, rank: int, scale: float, *, is_frozen: bool) -> None:
+        """Let the first `rank` rows act, at this scale; `is_frozen`: only the last of them takes a gradient."""
+        self.active, self.scale, self._is_frozen = rank, scale, is_frozen
+        self._before = (self.lora_A.detach().clone(), self.lora_B.detach().clone())
+
+    @torch.no_grad()
+    def end(self, scale: float) -> None:
+        """Let all rows act again, and take back what moved of those that the step did not train."""
+        if self._before is None:
+            return
+        a, b = self._before
+        a[self._trained] = self.lora_A[self._trained]
+        b[:, self._trained] = self.lora_B[:, self._trained]
+        self.lora_A.copy_(a)
+        self.lora_B.copy_(b)
+        self.active, self.scale, self._is_frozen, self._before = self.rank, scale, False, None
+
+    @property
+    def _trained(self) -> slice:
+        """The rows that the step trains."""
+        return slice(self.active - 1 if self._is_frozen else 0, self.active)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """The rows of A and columns of B that act."""
+        a, b = self.lora_A[: self.active], self.lora_B[:, : self.active]
+        if not self._is_frozen:
+            return a, b
+        return torch.cat([a[:-1].detach(), a[-1:]]), torch.cat([b[:, :-1].detach(), b[:, -1:]], dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DyLoRA(LowRankStrategy):
+    """Low-rank updates of the targeted layers that can be cut to smaller ranks after training.
+
+    Each step draws one b from 1 to `rank` for all layers and trains the first b rows of A and columns of B, scaled by
+    alpha / b. Rows that a step does not train keep their values to the bit: neither weight decay nor what is left of
+    an earlier momentum moves them, though their moments fade as they do at a gradient of zero.
+
+    Args:
+        rank: Largest rank, at least 1.
+        alpha: The update is scaled by alpha / rank, cut to b by alpha / b.
+        targets: `attention`, `attention+ff`, `all_linear` or `linear+conv`.
+        components: `unet`, `text_encoder` or `unet+text_encoder`.
+        frozen: A step trains row and column b only, those before it act but stay as they are.
+        evaluated_ranks: Smaller ranks that are cut out, scored and exported after training; the powers of two below
+            `rank` where they are not given.
+
+    Source: Valipour et al. 2022, "DyLoRA", algorithm 1.
+    """
+
+    name = "dylora"
+    layer: ClassVar[type[LowRankLayer]] = DyLoRALayer
+
+    frozen: bool = False
+    evaluated_ranks: Sequence[int] = None  # type: ignore[assignment]  # becomes a tuple when the strategy is made
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect(isinstance(self.frozen, bool), "`frozen` must be true or false", repr(self.frozen), "Try false.")
+        ranks = powers_of_two(below=self.rank) if self.evaluated_ranks is None else self.evaluated_ranks
+        rule = f"`evaluated_ranks` must be whole numbers from 1 to `rank`, {self.rank}"
+        remedy = "Try [1, 2, 4], or leave them out."
+        fits = isinstance(ranks, Sequence) and all(type(rank) is int and 1 <= rank <= self.rank for rank in ranks)
+        expect(fits, rule, repr(ranks), remedy)
+        object.__setattr__(self, "evaluated_ranks", tuple(ranks))
+
+    def dynamic_layers(self, models: DiffusionModels) -> list[DyLoRALayer]:
+        """This strategy's layers."""
+        return [layer for layer in self.layers(models).values() if isinstance(layer, DyLoRALayer)]
+
+    def on_step_start(self, models: DiffusionModels, step: TrainingStep) -> None:
+        """Draw the step's rank, the same in every layer and every worker."""
+        drawn = drawn_rank(step, self.rank)
+        for layer in self.dynamic_layers(models):
+            layer.begin(drawn, self.alpha / drawn, is_frozen=self.frozen)
+
+    def on_step_end(self, models: DiffusionModels, step: TrainingStep) -> Change | None:
+        """Let the whole rank act again; no layer changes its shape."""
+        for layer in self.dynamic_layers(models):
+            layer.end(self.scale)
+        return None
+
+    def ranks(self, models: DiffusionModels) -> dict[str, int]:
+        """`rank` in every layer, also of models that have more of them."""
+        return dict.fromkeys(self.layers(models), self.rank)
+
+    def cuts(self) -> Mapping[str, Strategy]:
+        """The same at every evaluated rank below this one, by labels such as `rank2`."""
+        smaller = sorted({rank for rank in self.evaluated_ranks if rank < self.rank})
+        return {f"rank{rank}": replace(self, rank=rank, evaluated_ranks=()) for rank in smaller}
+
+    def tensors(self, models: DiffusionModels) -> dict[str, Tensor]:
+        """The first `rank` rows and columns, also of models that have more of them."""
+        return {
+            f"{path}.{name}": tensor
+            for path, layer in self.layers(models).items()
+            for name, tensor in {
+                "lora_A": layer.lora_A.detach()[: self.rank],
+                "lora_B": layer.lora_B.detach()[:, : self.rank],
+            }.items()
+        }
+
+
+def drawn_rank(step: TrainingStep, rank: int) -> int:
+    """A rank from 1 to `rank`, each as likely, by the training's seed and the step's number alone."""
+    return int(np.random.default_rng((step.seed, step.number)).integers(1, rank, endpoint=True))
+
+
+def powers_of_two(*, below: int) -> tuple[int, ...]:
+    """1, 2, 4, ... below a number."""
+    return tuple(2**exponent for exponent in range((below - 1).bit_length()))

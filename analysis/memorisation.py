@@ -223,11 +223,21 @@ def gate(report: MemorisationReport, limit: float) -> None:
         MemorisationError: the share is above the limit.
         ValueError: the limit is not in [0, 1].
     """
+    gate_share(report.share, limit, num_copies=len(report.copies), num_films=len(report.scores))
+
+
+def gate_share(share: float, limit: float, *, num_copies: int, num_films: int) -> None:
+    """The same for a share that was reported before: `num_copies` of `num_films` generated films.
+
+    Raises:
+        MemorisationError: the share is above the limit.
+        ValueError: the limit is not in [0, 1].
+    """
     expect(0 <= limit <= 1, "`limit` must be in [0, 1]", limit, "It is a share of the generated films.")
-    if report.share > limit:
+    if share > limit:
         raise MemorisationError(
-            f"`memorisation share` must be at most {limit:g}, but got {report.share:.4g}: {len(report.copies)} of "
-            f"{len(report.scores)} generated films repeat training films. Look at the pairs, train fewer steps or on "
+            f"`memorisation share` must be at most {limit:g}, but got {share:.4g}: {num_copies} of "
+            f"{num_films} generated films repeat training films. Look at the pairs, train fewer steps or on "
             "more films, remove repeated training films, or raise the limit."
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
-from analysis.report.final_scores import BASE, FinalScores, read_finalists
+from analysis.final_scores import BASE, FinalScores, read_finalists
 from analysis.report.paper import PaperTable, paper_tables, percent, with_interval
 from analysis.report.tables import NUMERIC, table
 from analysis.report.words import number

@@ -42,7 +42,19 @@ def write_report(folder: Path) -> Path:
     """
     run = RunFolder.open(folder)
     page = Template(files("analysis.report").joinpath("template.html").read_text(encoding="utf-8"))
-    sections = (_headline, _trade_offs, _front, _samples, _ranks, _conditions, _final, _curves, _trials, _export, _settings)
+    sections = (
+        _headline,
+        _trade_offs,
+        _front,
+        _samples,
+        _ranks,
+        _conditions,
+        _final,
+        _curves,
+        _trials,
+        _export,
+        _settings,
+    )
     body = "\n".join(section(run) for section in sections)
     path = folder / "report.html"
     with whole_file(path) as file:

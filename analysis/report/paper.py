@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from analysis.report.final_scores import BASE, FinalScores, read_finalists
+from analysis.final_scores import BASE, FinalScores, read_finalists
 from analysis.report.words import number
 
 Row = tuple[str, ...]

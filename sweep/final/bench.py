@@ -16,8 +16,8 @@ from analysis.classifiers import ImageClassifier, load_classifier, train_classif
 from analysis.decisions import Thresholds, choose_thresholds
 from analysis.features import FeatureCache, FeatureExtractor, load_extractor
 from analysis.films import LabelledImages
+from analysis.final_scores import EVALUATION
 from analysis.gallery import Gallery
-from analysis.report.final_scores import EVALUATION
 from sweep.config import SweepConfig
 from sweep.evaluation import conditions_to_score
 from sweep.export import Run

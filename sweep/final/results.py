@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.files import whole_file
-from analysis.report.final_scores import DONE, FAILED, FORMAT, SCORES, read_scores, values_of
+from analysis.final_scores import DONE, FAILED, FORMAT, SCORES, read_scores, values_of
 from sweep.export import Run
 
 SUMMARY = "summary.parquet"

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from analysis.report.final_scores import BASE, DONE, EVALUATION, FAILED
+from analysis.final_scores import BASE, DONE, EVALUATION, FAILED
 from sweep.config import unknown_name
 from sweep.export import PICKS, Run, pick_trial
 from sweep.final.bench import Finalist, Workbench

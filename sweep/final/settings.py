@@ -12,6 +12,7 @@ from analysis.networks import ARCHITECTURES
 from sweep.export import Run
 
 SMALL_PX = 64
+TIMES_THE_SWEEPS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +32,12 @@ class FinalSettings:
     """
 
     images_per_condition: int
-    num_resamples: int = 100
+    num_resamples: int = 200
     architecture: str | None = None
     initial_weights: Path | None = None
-    alignment_epochs: int = 20
+    alignment_epochs: int = 30
     utility_epochs: int = 15
-    utility_seeds: int = 3
+    utility_seeds: int = 5
     max_false_alarms: float = 0.05
     membership_films: int = 500
 
@@ -56,12 +57,12 @@ class FinalSettings:
 def final_settings(
     run: Run, images_per_condition: int | None, architecture: str | None, initial_weights: Path | None
 ) -> FinalSettings:
-    """The settings for a run: as many films for one condition as the sweep's, if not said otherwise.
+    """The settings for a run: twice as many films for one condition as the sweep's, if not said otherwise.
 
     Raises:
         ValueError: the architecture is unknown.
     """
     if architecture is not None:
         look_up(ARCHITECTURES, architecture, "classifier")
-    count = images_per_condition or int(run.config["evaluation"]["images_per_condition"])
+    count = images_per_condition or TIMES_THE_SWEEPS * int(run.config["evaluation"]["images_per_condition"])
     return FinalSettings(images_per_condition=count, architecture=architecture, initial_weights=initial_weights)

@@ -194,6 +194,24 @@ def calibration_level(num_patients: int, max_false_alarms: float, confidence: fl
     return float(sure[-1] / num_patients)
 
 
+def attainable_confidence(num_patients: int, max_false_alarms: float, wanted: float = 0.95) -> float:
+    """The confidence that so many held-out patients allow for a calibrated threshold, at most what is wanted.
+
+    Args:
+        num_patients: held-out patients, at least 2.
+        max_false_alarms: allowed share of false alarms, in (0, 1).
+        wanted: confidence where there are patients enough, in (0, 1).
+
+    Returns:
+        In (0, wanted]: the chance that the lowest of so many scores lies within the allowed share.
+
+    Source:
+        Wilks, Annals of Mathematical Statistics, 1941.
+    """
+    lowest = 1 - (1 - max_false_alarms) ** num_patients
+    return min(wanted, lowest * (1 - SMALLEST))  # a little less, so that rounding does not refuse it
+
+
 def gate(report: MemorisationReport, limit: float) -> None:
     """Let an adapter pass whose generated films hold few enough copies.
 
@@ -205,11 +223,21 @@ def gate(report: MemorisationReport, limit: float) -> None:
         MemorisationError: the share is above the limit.
         ValueError: the limit is not in [0, 1].
     """
+    gate_share(report.share, limit, num_copies=len(report.copies), num_films=len(report.scores))
+
+
+def gate_share(share: float, limit: float, *, num_copies: int, num_films: int) -> None:
+    """The same for a share that was reported before: `num_copies` of `num_films` generated films.
+
+    Raises:
+        MemorisationError: the share is above the limit.
+        ValueError: the limit is not in [0, 1].
+    """
     expect(0 <= limit <= 1, "`limit` must be in [0, 1]", limit, "It is a share of the generated films.")
-    if report.share > limit:
+    if share > limit:
         raise MemorisationError(
-            f"`memorisation share` must be at most {limit:g}, but got {report.share:.4g}: {len(report.copies)} of "
-            f"{len(report.scores)} generated films repeat training films. Look at the pairs, train fewer steps or on "
+            f"`memorisation share` must be at most {limit:g}, but got {share:.4g}: {num_copies} of "
+            f"{num_films} generated films repeat training films. Look at the pairs, train fewer steps or on "
             "more films, remove repeated training films, or raise the limit."
         )
 

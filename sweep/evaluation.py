@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,11 +14,13 @@ import numpy as np
 import ray
 import torch
 from numpy.typing import NDArray
+from ray.exceptions import RayTaskError
 
 from analysis.features import load_extractor
 from analysis.features.cache import FeatureCache, FeatureKey
 from analysis.metrics import METRICS, LabelledFeatures, evaluate
 from sweep.config import ComputeConfig, EvaluationConfig
+from sweep.identity import feature_key, plan_digest, sampling_digest, weights_digest
 from sweep.rungs import at_rung, earlier_image_counts, early_scores
 from sweep.streaming import Films, Mask, extract_and_keep, extract_split
 from trainables.adapters import load_adapter
@@ -28,9 +29,10 @@ from trainables.datasets.captions import caption
 from trainables.datasets.store import PreparedDataset
 from trainables.sampling import generate_batches, to_uint8
 from trainables.sheets import labelled_sheet
-from trainables.strategies.base import ADAPTER_CARD, ADAPTER_WEIGHTS
+from trainables.trial import EvaluationError
 
 SHEET_COLUMNS = 8
+ATTEMPTS = 2
 MAX_DEATHS = 3
 """How often the process of an evaluation actor may die; what it was scoring is scored again by its successor."""
 
@@ -64,7 +66,7 @@ class GenerationPlan:
 
     def digest(self) -> str:
         """Hash of what is generated, for the feature cache."""
-        return hashlib.sha256(repr((self.prompts, self.seeds)).encode()).hexdigest()[:16]
+        return plan_digest(self.prompts, self.seeds)
 
     @cached_property
     def places(self) -> NDArray[np.int64]:
@@ -232,23 +234,13 @@ class AdapterScorer:
         return self._key(data, len(plan.labels))
 
     def _weights_digest(self, adapter: Path | None) -> str:
-        if adapter is None:
-            return self.base.base.weights_hash
-        digest = hashlib.sha256()
-        for name in (ADAPTER_CARD, ADAPTER_WEIGHTS):  # the card holds what acts beside the weights, such as alpha
-            with (adapter / name).open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return f"{self.base.base.weights_hash}-{digest.hexdigest()[:16]}"
+        return weights_digest(self.base.base.weights_hash, adapter)
 
     def _sampling_digest(self, config: EvaluationConfig) -> str:
-        return f"{config.num_steps}steps-guidance{config.guidance_scale:g}"
+        return sampling_digest(config)
 
     def _key(self, data: str, count: int) -> FeatureKey:
-        extractor = self.extractor
-        return FeatureKey(
-            data=data, extractor=extractor.name, weights_hash=extractor.weights_hash,
-            preprocessing=extractor.preprocessing, dtype="float32", count=count,
-        )  # fmt: skip
+        return feature_key(self.extractor, data, count)
 
 
 @dataclass(frozen=True)
@@ -258,9 +250,18 @@ class ActorEvaluator:
     actors: tuple[Any, ...]
 
     def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
-        """Score an exported adapter; leaves `samples.png` beside its folder."""
+        """Score an exported adapter, a second time where the first fails; leaves `samples.png` beside its folder.
+
+        Raises:
+            EvaluationError: it failed again.
+        """
         actor = self.actors[zlib.crc32(str(adapter).encode()) % len(self.actors)]
-        return dict(ray.get(actor.score.remote(adapter, adapter.parent / "samples.png", share_done)))
+        for _ in range(ATTEMPTS):
+            try:
+                return dict(ray.get(actor.score.remote(adapter, adapter.parent / "samples.png", share_done)))
+            except RayTaskError as error:
+                failure = error
+        raise EvaluationError(str(failure.cause)) from failure
 
     def prepare(self, out: Path) -> None:
         """Wait until the actors can work, and hear now of what they lack; leaves the held-out films' `reference.png`."""

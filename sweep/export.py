@@ -13,6 +13,7 @@ import pandas as pd
 import typer
 from rich.console import Console
 
+from analysis.final_scores import EVALUATION, SCORES, read_scores, values_of
 from analysis.metrics import METRICS
 from analysis.pareto import Direction, Front
 from sweep.config import COST_OBJECTIVES, unknown_name
@@ -157,6 +158,42 @@ def _writer(format_: Format) -> Callable[[DiffusionModels, Strategy, Path], None
     return to_diffusers if format_ == "diffusers" else to_pipeline
 
 
+def require_few_copies(run: Run, trial_id: str, limit: float | None) -> None:
+    """Let a trial pass whose final evaluation found few enough copies of training films; without a limit any passes.
+
+    Args:
+        run: The finished run.
+        trial_id: One of its trials.
+        limit: Allowed share of copies among the generated films, in [0, 1].
+
+    Raises:
+        MemorisationError: the trial has not been evaluated, the study failed, or the share is above the limit.
+        ValueError: the limit is not in [0, 1], or the scores are damaged.
+    """
+    if limit is None:
+        return
+    from analysis.memorisation import MemorisationError, gate_share  # torch takes seconds to import
+
+    scores = read_scores(run.folder / EVALUATION / trial_id / SCORES)
+    found = values_of(scores) if scores is not None else {}
+    if scores is None or "memorisation_share" not in found or not _of_these_weights(scores, run.adapter(trial_id)):
+        raise MemorisationError(
+            f"`--max-copies` must have the trial's copies counted before, but got no count for {trial_id!r} as it is. "
+            f"Count them with `python -m sweep.evaluate --run {run.folder} --pick trial:{trial_id}`."
+        )
+    gate_share(
+        found["memorisation_share"], limit,
+        num_copies=int(found["memorisation_num_copies"]), num_films=int(found["memorisation_num_generated"]),
+    )  # fmt: skip
+
+
+def _of_these_weights(scores: Mapping[str, Any], adapter: Path) -> bool:
+    from sweep.identity import weights_digest
+    from trainables.strategies.base import read_card
+
+    return bool(scores["weights"] == weights_digest(read_card(adapter)["base"]["weights_hash"], adapter))
+
+
 def parse_format(name: str) -> Format:
     """The format of that name; an unknown name is answered with the nearest valid ones."""
     for known in get_args(Format):
@@ -202,6 +239,10 @@ def main(
     format_: Annotated[
         str, typer.Option("--format", help="For which program.", metavar="diffusers|pipeline")
     ] = "pipeline",
+    max_copies: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Refuse an adapter with a larger share of copies.", metavar="SHARE"),
+    ] = None,
     base: Annotated[str | None, typer.Option(help="The run's base model, if it has moved.", metavar="NAME|DIR")] = None,
 ) -> None:
     """Export one trial of a run: its LoRA or tokens for diffusers, or the whole adapted pipeline.
@@ -212,10 +253,11 @@ def main(
     try:
         chosen, finished = parse_format(format_), Run.read(run.expanduser())
         trial_id = pick_trial(finished, pick)
+        require_few_copies(finished, trial_id, max_copies)
         base = base or str(finished.config["base"])
         with console.status(f"Exporting {trial_id} on {base} ..."):
             export(finished, trial_id, format_=chosen, to=to.expanduser(), base=base)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         fail(str(error))
     console.print(f"Wrote trial {trial_id} to {to}.\n{next_steps(chosen, to, base)}", soft_wrap=True, markup=False)
 

@@ -24,7 +24,7 @@ from sweep.config import ComputeConfig, ConfigError
 from sweep.search import FAILURE
 from trainables.settings import TrainingConfig
 from trainables.training import DivergedError
-from trainables.trial import CUTS, Evaluator, TrialSpec, cut_name, fine_tune
+from trainables.trial import CUTS, EvaluationError, Evaluator, TrialSpec, cut_name, fine_tune
 
 TUNE_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -87,7 +87,7 @@ def run_trial(choice: dict[str, Any], *, context: SweepContext, evaluator: Evalu
         trainer = worker_group(spec, evaluator, context)
     try:
         trainer.fit()
-    except DivergedError as error:
+    except (DivergedError, EvaluationError) as error:
         # An exception would end this process too, and the next trial would wait for torch and the base model again.
         tune.report({FAILURE: f"{type(error).__name__}: {error}"})
 

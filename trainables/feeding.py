@@ -65,7 +65,8 @@ def images_at_a_time(side_px: int) -> int:
     return max(1, min(ENCODE_BATCH, ENCODE_PIXELS // side_px**2))
 
 
-def _moments_shape(models: DiffusionModels, data: PreparedSplit) -> tuple[int, int, int, int]:
+def moments_shape(models: DiffusionModels, data: PreparedSplit) -> tuple[int, int, int, int]:
+    """Shape of the moments of a split's images: images, channels of mean and log variance, height, width."""
     config: Any = models.vae.config
     side = data.resolution_px // models.latent_factor
     return len(data), 2 * config.latent_channels, side, side
@@ -132,7 +133,7 @@ class BatchFeeder:
         if place is None:
             return None
         cache, key = place
-        empty = np.zeros(_moments_shape(self.models, self.data), np.float32)
+        empty = np.zeros(moments_shape(self.models, self.data), np.float32)
         return cache.get_or_fill(
             key, CACHED["vae"], empty, lambda moments: encode_images(self._loaded("vae"), self.data, moments)
         )

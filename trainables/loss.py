@@ -88,15 +88,19 @@ class DenoisingLoss(nn.Module):
         return loss if penalty is None else loss + penalty
 
     def _denoising(self, latents: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        loss: Tensor = (self.errors(latents, batch) * self._weights(batch["timesteps"])).mean()
+        return loss
+
+    def errors(self, latents: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """Mean squared error of what is predicted for each image, float[n], of a batch as `forward` takes it."""
         noise, timesteps = batch["noise"], batch["timesteps"]
         states = (
             batch["prompt_states"] if "prompt_states" in batch else text_states(self.text_encoder, batch["token_ids"])
         )
         noisy = self.noise_scheduler.add_noise(latents, noise, timesteps)
         predicted = self.unet(noisy, timesteps, encoder_hidden_states=states).sample
-        errors = (predicted.float() - self._target(latents, noise, timesteps).float()).square().mean(dim=(1, 2, 3))
-        loss: Tensor = (errors * self._weights(timesteps)).mean()
-        return loss
+        errors: Tensor = (predicted.float() - self._target(latents, noise, timesteps).float()).square()
+        return errors.mean(dim=(1, 2, 3))
 
     def _reconstruction(self, latents: Tensor, pixels: Tensor) -> Tensor:
         decoded = self.vae.decode(latents / self.vae.config.scaling_factor).sample

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,10 +23,16 @@ from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy
 from trainables.training import EpochReport, FineTuning, forget_earlier_trials, new_accelerator
 
+EVALUATION_ERROR = "evaluation_error"
+"""What stands in a report in place of the metrics that could not be had."""
 Report = Callable[[dict[str, Any]], None]
 Score = Callable[[Path], dict[str, float]]
 CUTS = "cuts"
 """Key of the final report under which each cut has, by its label, its `strategy` and its metrics."""
+
+
+class EvaluationError(RuntimeError):
+    """An adapter could not be scored, after a second attempt too."""
 
 
 class Evaluator(Protocol):
@@ -37,7 +44,24 @@ class Evaluator(Protocol):
         Args:
             adapter: the exported folder.
             share_done: share of the training that is behind it, 1.0 at the end; before, fewer images may do.
+
+        Raises:
+            EvaluationError: it could not be scored.
         """
+
+
+@dataclass(frozen=True)
+class Forgiving:
+    """An evaluator during training, where a failure is no more than a report without metrics."""
+
+    evaluator: Evaluator
+
+    def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, Any]:
+        """Metrics by name, or why there are none."""
+        try:
+            return self.evaluator.evaluate(adapter, share_done)
+        except EvaluationError as error:
+            return {EVALUATION_ERROR: str(error)}
 
 
 class TrialSpec(BaseModel):
@@ -98,6 +122,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
 
     Raises:
         DivergedError: the loss became NaN or infinite.
+        EvaluationError: the last evaluation failed; an earlier one costs its report the metrics only.
     """
     forget_earlier_trials()
     accelerator = new_accelerator(spec.training.mixed_precision)
@@ -121,7 +146,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     def on_epoch_end(epoch: EpochReport) -> None:
         metrics = epoch.as_dict() | rank_metrics(strategy.ranks(models))
         is_final = epoch.epoch == spec.training.num_epochs - 1
-        score = _timed(evaluator, (epoch.epoch + 1) / spec.training.num_epochs)
+        score = _timed(evaluator if is_final else Forgiving(evaluator), (epoch.epoch + 1) / spec.training.num_epochs)
         scores: dict[str, Any] = {}
         if accelerator.is_main_process and evaluates_after(epoch.epoch, spec.training):
             _write_ranks(tuning, spec.folder)

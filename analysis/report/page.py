@@ -15,6 +15,7 @@ from PIL import Image
 
 from analysis.files import whole_file
 from analysis.pareto import FrontPoint
+from analysis.report.final import final_section
 from analysis.report.plots import learning_curves, trade_offs
 from analysis.report.rank_map import rank_map
 from analysis.report.run_folder import RunFolder
@@ -50,6 +51,7 @@ def write_report(folder: Path) -> Path:
         _samples,
         _ranks,
         _conditions,
+        _final,
         _curves,
         _rungs,
         _trials,
@@ -164,6 +166,10 @@ def _conditions(run: RunFolder) -> str:
     tables = [condition_table(run.trials, run.front, objective) for objective in run.front.objectives]
     held = [text for text in tables if text]
     return f"<h2>By condition</h2>{''.join(held)}" if held else ""
+
+
+def _final(run: RunFolder) -> str:
+    return final_section(run.folder, _sheet)
 
 
 def _curves(run: RunFolder) -> str:

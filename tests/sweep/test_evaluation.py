@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,20 @@ import pytest
 import ray
 import torch
 from numpy.typing import NDArray
+from ray import cloudpickle
 
 from analysis.features import FeatureExtractor
 from analysis.features.mini import load_mini
 from analysis.metrics import frechet_distance, vendi_score
 from sweep.config import ComputeConfig, EvaluationConfig
-from sweep.evaluation import AdapterScorer, EvaluationSpec, conditions_to_score, plan_generation, start_evaluators
+from sweep.evaluation import (
+    ActorEvaluator,
+    AdapterScorer,
+    EvaluationSpec,
+    conditions_to_score,
+    plan_generation,
+    start_evaluators,
+)
 from trainables.base_models.models import load_base
 from trainables.datasets.base import CONDITIONS
 from trainables.datasets.phantom import PhantomSource
@@ -23,6 +32,7 @@ from trainables.datasets.store import PreparedDataset, write_dataset
 from trainables.sampling import generate
 from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters
+from trainables.trial import EvaluationError
 
 SHOWN = ("Edema", "No Finding")
 PLENTY = ("Edema", "Cardiomegaly")
@@ -178,6 +188,27 @@ def test_an_actor_that_dies_is_succeeded_and_its_score_is_not_lost(ray_alone: No
     score = evaluator.score_base(spec.cache_folder)
     ray.kill(evaluator.actors[0], no_restart=False)
     assert ray.get(score, timeout=300).keys() >= {"fid_mini", "vendi_mini"}
+
+
+class Moody:
+    """A scorer whose first attempts fail."""
+
+    def __init__(self, num_failures: int) -> None:
+        self.left = num_failures
+
+    def score(self, adapter: Path, samples: Path, *more: object) -> dict[str, float]:
+        self.left -= 1
+        if self.left >= 0:
+            raise ValueError("`images` must be finite, but got NaN")
+        return {"fid_none": 2.0}
+
+
+def test_a_failed_evaluation_is_tried_once_more(ray_alone: None, tmp_path: Path) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
+    scorers = {count: ray.remote(Moody).options(num_cpus=0).remote(count) for count in (1, 2)}
+    assert ActorEvaluator((scorers[1],)).evaluate(tmp_path / "adapter") == {"fid_none": 2.0}
+    with pytest.raises(EvaluationError, match="`images` must be finite, but got NaN"):
+        ActorEvaluator((scorers[2],)).evaluate(tmp_path / "adapter")
 
 
 def test_an_adapter_that_differs_by_its_card_alone_is_scored_anew(spec: EvaluationSpec, tmp_path: Path) -> None:

@@ -16,7 +16,15 @@ from trainables.datasets.store import PreparedDataset
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters
-from trainables.trial import TrialSpec, attached, components_in_training, cut_choice, fine_tune, strategy_of
+from trainables.trial import (
+    EvaluationError,
+    TrialSpec,
+    attached,
+    components_in_training,
+    cut_choice,
+    fine_tune,
+    strategy_of,
+)
 
 
 def _spec(
@@ -100,6 +108,33 @@ def test_a_trial_trains_alike_with_and_without_its_frozen_encoders(
         assert reports[-1]["final"] and reports[-1]["fid_none"] == 1.0
         losses.append(reports[-1]["loss"])
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+class _FailsAt:
+    """An evaluator that fails at some of its calls."""
+
+    def __init__(self, *calls: int) -> None:
+        self.calls, self.num_calls = calls, 0
+
+    def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
+        self.num_calls += 1
+        if self.num_calls in self.calls:
+            raise EvaluationError("`images` must be finite")
+        return {"fid_none": 1.0}
+
+
+def test_a_failed_evaluation_costs_an_early_report_its_metrics_and_a_trial_its_end(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    spec = _spec(3, dataset=dataset.folder, out=tmp_path, evaluate_every_epochs=1)
+    spec = spec.model_copy(update={"training": spec.training.model_copy(update={"num_epochs": 2})})
+    reports: list[dict[str, Any]] = []
+    fine_tune(spec, _FailsAt(1), reports.append)
+    assert reports[0]["evaluation_error"] == "`images` must be finite" and "fid_none" not in reports[0]
+    assert reports[1]["fid_none"] == 1.0 and "evaluation_error" not in reports[1]
+    with pytest.raises(EvaluationError, match="`images` must be finite"):
+        fine_tune(spec, _FailsAt(2), reports.append)
+    assert len(reports) == 3  # no final report
 
 
 def _reports(dataset: PreparedDataset, out: Path, strategy: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,0 +1,107 @@
+"""What a final evaluation left on disk: one `scores.json` a finalist, all numbers of it from test patients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+EVALUATION = "evaluation"
+"""Folder of a run directory that holds everything of its final evaluation."""
+SCORES = "scores.json"
+FORMAT = 1
+DONE = "completed"
+FAILED = "failed"
+BASE = "base"
+"""Stands for the un-adapted base model where a trial's id does for others."""
+
+
+def read_scores(path: Path) -> dict[str, Any] | None:
+    """A finalist's scores, or None where there is no such file.
+
+    Raises:
+        ValueError: the file is damaged, or of another format.
+    """
+    if not path.is_file():
+        return None
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"`{SCORES}` must be JSON, but got {error} in {str(path)!r}. Remove it and evaluate again."
+        ) from error
+    if not isinstance(held, dict) or held.get("format") != FORMAT or not isinstance(held.get("studies"), dict):
+        raise ValueError(f"`{SCORES}` must have format {FORMAT}, but got {str(path)!r}. Remove it and evaluate again.")
+    return held
+
+
+def values_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of all completed studies of a finalist by name."""
+    completed = [study for study in record["studies"].values() if study["status"] == DONE]
+    return {name: value for study in completed for name, value in study["values"].items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalScores:
+    """A finalist's scores, to be shown.
+
+    Attributes:
+        folder: where they and the pictures lie.
+        record: everything that `scores.json` holds.
+        values: the numbers of completed studies by name.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    values: Mapping[str, float]
+
+    @property
+    def trial_id(self) -> str:
+        """Its trial, or `base`."""
+        return str(self.record["trial_id"])
+
+    @property
+    def strategy(self) -> str:
+        """Name of its strategy."""
+        return str(self.record["strategy"])
+
+    @property
+    def num_seeds(self) -> int:
+        """Trainings behind its seeds' intervals; 1 where it was trained once."""
+        return len(self.record.get("seeds", {}).get("seeds", [0]))
+
+    def value(self, name: str) -> float | None:
+        """A number: the mean over trainings where there are several, else that of the trial, else nothing."""
+        over_seeds = self.record.get("seeds", {}).get("values", {}).get(name)
+        return self.values.get(name) if over_seeds is None else over_seeds["mean"]
+
+    def interval(self, name: str) -> tuple[float, float] | None:
+        """Its 95 % interval: over trainings where there are several, else over films, where there is one."""
+        over_seeds = self.record.get("seeds", {}).get("values", {}).get(name)
+        if over_seeds is not None:
+            return over_seeds["low"], over_seeds["high"]
+        key, slash, rest = name.partition("/")
+        low, high = (self.values.get(f"{key}_{end}{slash}{rest}") for end in ("low", "high"))
+        return None if low is None or high is None else (low, high)
+
+    def failures(self) -> dict[str, str]:
+        """Why studies failed, by study."""
+        return {name: study["error"] for name, study in self.record["studies"].items() if study["status"] == FAILED}
+
+    def picture(self, name: str) -> Path | None:
+        """A picture of the finalist, if it is there."""
+        path = self.folder / name
+        return path if path.is_file() else None
+
+
+def read_finalists(run: Path) -> tuple[FinalScores, ...]:
+    """The scores of everything that was evaluated in a run directory, the base model's first; none where none was.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    records = {path.parent: read_scores(path) for path in sorted((run / EVALUATION).glob(f"*/{SCORES}"))}
+    found = [FinalScores(folder=k, record=v, values=values_of(v)) for k, v in records.items() if v is not None]
+    return tuple(sorted(found, key=lambda one: one.trial_id != BASE))

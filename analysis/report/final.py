@@ -1,0 +1,158 @@
+"""The report's section on the final evaluation: tables and pictures, every string escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+
+from analysis.final_scores import BASE, FinalScores, read_finalists
+from analysis.report.paper import PaperTable, paper_tables, percent, with_interval
+from analysis.report.tables import NUMERIC, table
+from analysis.report.words import number
+
+TITLE = "Final evaluation on test patients"
+QUIET = ' class="quiet"'
+SCORES = {"auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "F1"}
+ARMS = {"real": "real films", "synthetic": "synthetic films", "mixed": "half of each"}
+PICTURES = {
+    "samples.png": "generated for captions of test films",
+    "copies.png": "left, and the training films they repeat",
+}
+
+
+def final_section(run: Path, sheet: Callable[[Path, str], str]) -> str:
+    """The section, or nothing where no finalist was evaluated.
+
+    Args:
+        run: the run directory.
+        sheet: a picture with its caption, as the page shows it.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    everyone = read_finalists(run)
+    finalists = [one for one in everyone if one.trial_id != BASE]
+    if not finalists:
+        return ""
+    parts = [f"<h2>{TITLE}</h2>", _introduction(finalists[0])]
+    parts += [_paper_table(one) for one in paper_tables(finalists)]
+    parts += [_fidelity(finalists), _utility(finalists), _privacy(finalists), _autoencoder(everyone), _probe(everyone)]
+    return "".join([*parts, _failures(everyone), _pictures(finalists, sheet)])
+
+
+def _introduction(one: FinalScores) -> str:
+    settings, extractor = one.record["settings"], one.record["extractor"]
+    classifier = one.record["studies"].get("alignment", {}).get("details", {}).get("classifier", {})
+    text = (
+        "Trials were selected on validation patients, in the tables above; everything here is measured on test patients, whom "
+        "neither training nor selection has seen. For the caption of each test film one film is generated, at most "
+        f"{settings['images_per_condition']} drawn for one condition, with the same noise for all trials. Extractor "
+        f"{extractor['name']} ({extractor['weights_hash'][:12]}), classifier {classifier.get('architecture', 'none')} "
+        f"({str(classifier.get('weights_hash', 'none'))[:12]}), trained on real training films."
+    )
+    return f"<p class='quiet'>{escape(text)}</p>"
+
+
+def _paper_table(one: PaperTable) -> str:
+    head = [name if position < 2 else f"{name}{NUMERIC}" for position, name in enumerate(one.head)]
+    rows = [_row(row) for row in one.rows] + [_row(row, quiet=True) for row in one.references]
+    return f"<p><b>{escape(one.title)}</b></p>{table(head, rows)}<p class='quiet'>{escape(one.note)}</p>"
+
+
+def _fidelity(finalists: Sequence[FinalScores]) -> str:
+    """All metrics over all films."""
+    extractor = str(finalists[0].record["extractor"]["name"])
+    columns = {
+        f"fid_infinite_{extractor}": "FID at infinitely many ↓", f"kid_{extractor}": "KID ↓",
+        f"precision_{extractor}": "precision ↑", f"recall_{extractor}": "recall ↑",
+        f"density_{extractor}": "density ↑", f"coverage_{extractor}": "coverage ↑",
+        "ms_ssim": "MS-SSIM ↓", "ms_ssim_real": "MS-SSIM of real films", "num_films": "films of each kind",
+    }  # fmt: skip
+    return _values_table("Fidelity and diversity over all films, with 95 % intervals", columns, finalists)
+
+
+def _utility(finalists: Sequence[FinalScores]) -> str:
+    """One row a finalist and arm."""
+    rows = [
+        _row((one.trial_id, one.strategy, words, *(with_interval(one, f"utility_{score}/{arm}") for score in SCORES)))
+        for one in finalists
+        for arm, words in ARMS.items()
+        if one.value(f"utility_auc/{arm}") is not None
+    ]
+    if not rows:
+        return ""
+    head = ["trial", "strategy", f"trained on{NUMERIC}", *(f"{words} ↑{NUMERIC}" for words in SCORES.values())]
+    title = "Classifiers trained on equally many films, tested on real ones: means over conditions, 95 % intervals"
+    return f"<p><b>{escape(title)}</b></p>{table(head, rows)}"
+
+
+def _privacy(finalists: Sequence[FinalScores]) -> str:
+    columns = {
+        "memorisation_share": "share of copies ↓", "memorisation_max_false_alarms": "of it false alarms at most",
+        "memorisation_confidence": "with confidence", "memorisation_ratio_pixels": "median distance ratio, pixels",
+        "memorisation_ratio_features": "median distance ratio, features", "membership_auc": "membership AUC, 0.5 is best",
+    }  # fmt: skip
+    title = "What the films and the loss give away of training films; ratios near 1 are harmless"
+    return _values_table(title, columns, finalists)
+
+
+def _autoencoder(everyone: Sequence[FinalScores]) -> str:
+    columns = {"vae_rmse": "RMSE ↓", "vae_psnr": "PSNR (dB) ↑", "vae_ssim": "SSIM ↑"}
+    columns |= {f"vae_fid_{everyone[0].record['extractor']['name']}": "FID ↓", "vae_agreement": "equal decisions ↑"}
+    columns |= {"vae_auc_change": "change of AUC", "vae_cnr_kept": "contrast-to-noise kept ↑"}
+    return _values_table("Test films through the autoencoder and back", columns, _with(everyone, "autoencoder"))
+
+
+def _probe(everyone: Sequence[FinalScores]) -> str:
+    columns = {"probe_auc": "AUC of a linear probe ↑", "probe_num_prompts": "captions"}
+    return _values_table("What caption embeddings tell of conditions", columns, _with(everyone, "text_probe"))
+
+
+def _with(everyone: Sequence[FinalScores], study: str) -> list[FinalScores]:
+    return [one for one in everyone if study in one.record["studies"]]
+
+
+def _values_table(title: str, columns: dict[str, str], finalists: Sequence[FinalScores]) -> str:
+    """One row a finalist; a column that nobody has a number in is left out."""
+    shown = {name: words for name, words in columns.items() if any(one.value(name) is not None for one in finalists)}
+    if not shown:
+        return ""
+    head = ["trial", "strategy", *(f"{words}{NUMERIC}" for words in shown.values())]
+    rows = [_row((one.trial_id, one.strategy, *(with_interval(one, name) for name in shown))) for one in finalists]
+    return f"<p><b>{escape(title)}</b></p>{table(head, rows)}"
+
+
+def _row(cells: Sequence[str], *, quiet: bool = False) -> str:
+    trial, strategy, *numbers = (escape(cell) for cell in cells)
+    name = trial if quiet or not trial else f"<code>{trial}</code>"
+    right = "".join(f'<td class="n">{cell}</td>' for cell in numbers)
+    return f"<tr{QUIET if quiet else ''}><td>{name}</td><td>{strategy}</td>{right}</tr>"
+
+
+def _failures(everyone: Sequence[FinalScores]) -> str:
+    items = "".join(
+        f"<li><code>{escape(one.trial_id)}</code> {escape(study)}: {escape(error)}</li>"
+        for one in everyone
+        for study, error in one.failures().items()
+    )
+    return f"<p><b>Studies that failed</b></p><ul class='quiet'>{items}</ul>" if items else ""
+
+
+def _pictures(finalists: Sequence[FinalScores], sheet: Callable[[Path, str], str]) -> str:
+    real = finalists[0].picture("real.png")
+    sheets = [sheet(real, "Real test films of the same captions")] if real else []
+    for one in finalists:
+        for name, words in PICTURES.items():
+            if path := one.picture(name):
+                sheets.append(sheet(path, _caption(one, name, words)))
+    return f'<div class="sheets">{"".join(sheets)}</div>'
+
+
+def _caption(one: FinalScores, name: str, words: str) -> str:
+    share = percent(one.values.get("memorisation_share"))
+    copies = number(one.values.get("memorisation_num_copies"))
+    first = (
+        f"{copies} generated films ({share} %) count as copies, some of them on the " if name == "copies.png" else ""
+    )
+    return f"{one.strategy}, trial {one.trial_id}: {first}{words}"

@@ -1,0 +1,68 @@
+"""`python -m sweep.evaluate`: the full evaluation of a run's finalists on test patients."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweep.export import Run
+from sweep.run import fail, new_console, relative
+
+PICKS = "front|knee|best:METRIC|trial:ID"
+
+
+def main(
+    run: Annotated[Path, typer.Option(help="The directory of a finished run.", metavar="DIR")],
+    pick: Annotated[
+        list[str] | None, typer.Option(help="Which trials; may be repeated. Default: knee.", metavar=PICKS)
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each finalist, the trial's own among them.")] = 1,
+    images_per_condition: Annotated[
+        int | None, typer.Option(min=2, help="The most films for one condition. Default: twice the sweep's.")
+    ] = None,
+    classifier: Annotated[
+        str | None, typer.Option(help="Its architecture. Default: small up to 64 px, else efficientnet_b0.")
+    ] = None,
+    classifier_weights: Annotated[
+        Path | None, typer.Option(help="Safetensors that classifiers start from.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Evaluate the finalists of a run on test patients, whom no selection has seen.
+
+    Fidelity, diversity, alignment, utility, memorisation, and what the encoders keep. What is done is kept: the same
+    command goes on where it was stopped.
+
+    Example: python -m sweep.evaluate --run runs/demo --pick knee --pick best:fid_mini --seeds 3
+    """
+    console = new_console()
+    try:
+        opened = Run.read(run.expanduser().resolve())
+        from analysis.report import write_report  # torch takes seconds to import; wrong input is answered before
+        from sweep.final.bench import Workbench
+        from sweep.final.runner import FinalEvaluation, pick_finalists
+        from sweep.final.settings import final_settings
+
+        trial_ids = pick_finalists(opened, pick or ["knee"])
+        bench = Workbench(opened, final_settings(opened, images_per_condition, classifier, classifier_weights))
+        evaluation = FinalEvaluation(bench, console, num_seeds=seeds)
+        summary = evaluation.run(trial_ids)
+        page = write_report(opened.folder)
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("Interrupted. What had finished is in the run directory; the same command goes on from there.", code=130)
+    if evaluation.num_failed:
+        console.print(f"[yellow]{evaluation.num_failed} studies failed;[/yellow] the report says why.")
+    shown = shlex.quote(str(relative(opened.folder)))
+    console.print(
+        f"\nTable    {relative(summary)}\nReport   {relative(page)}\n"
+        f"Paper    python -m analysis.report --run {shown} --tables",
+        soft_wrap=True, highlight=False,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    typer.run(main)

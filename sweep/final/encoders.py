@@ -1,0 +1,101 @@
+"""What the encoders keep: the autoencoder of a radiograph, the text encoder of a caption."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.decisions import Scored
+from analysis.metrics import LabelledFeatures, frechet_distance, psnr, rmse, ssim
+from analysis.probe import linear_probe
+from analysis.reconstruction import Mark, as_values, classifier_agreement, region_visibility
+from sweep.final.bench import Finalist, Workbench
+from sweep.final.plan import label_rows, two_sided
+from sweep.final.study import StudyResult
+from trainables.datasets.captions import caption
+from trainables.datasets.phantom import PhantomSource
+from trainables.datasets.phantom.patients import NO_FINDING
+from trainables.feeding import encode_prompts
+from trainables.reconstruction import reconstruct
+from trainables.sampling import evaluating
+
+MOST_FINDINGS = 3
+"""In one caption of the probe; enough for dozens of distinct captions, which is what a probe needs."""
+FEWEST_FOLDS = 2
+MOST_FOLDS = 5
+
+
+def autoencoder(bench: Workbench, finalist: Finalist) -> StudyResult:
+    """What is left of real test films that went through the autoencoder and back."""
+    rows = bench.plans["test"].rows
+    before = bench.splits["test"].images(rows)
+    after = reconstruct(bench.models(finalist), before)
+    values = _pixel_values(bench, before, after) | _distance_values(bench, after)
+    values |= _agreement_values(bench, before, after)
+    marks = list(_marks(bench, rows))
+    if marks:
+        values |= as_values(region_visibility(before, after, marks))
+    return StudyResult(values=values, details={"num_films": len(rows), "num_marks": len(marks)})
+
+
+def _pixel_values(bench: Workbench, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> dict[str, float]:
+    """`vae_rmse`, `vae_rmse/Edema`, ...: means over the films."""
+    table = bench.plans["test"].table(bench.conditions)
+    found = {"vae_rmse": rmse(after, before), "vae_psnr": psnr(after, before), "vae_ssim": ssim(after, before)}
+    values = {name: float(of_films.mean()) for name, of_films in found.items()}
+    for i, condition in enumerate(bench.conditions):
+        values |= {f"{name}/{condition}": float(of_films[table[:, i]].mean()) for name, of_films in found.items()}
+    return values
+
+
+def _distance_values(bench: Workbench, after: NDArray[np.uint8]) -> dict[str, float]:
+    """Fréchet distance between the films before and after, overall and by condition."""
+    plan, name = bench.plans["test"], f"vae_fid_{bench.extractor.name}"
+    original = LabelledFeatures(bench.real_features("test")[plan.rows], plan.labels)
+    restored = LabelledFeatures(bench.features_of(after, "reconstructed"), plan.labels)
+    values = {name: frechet_distance(restored.of(None), original.of(None))}
+    return values | {f"{name}/{c}": frechet_distance(restored.of(c), original.of(c)) for c in bench.conditions}
+
+
+def _agreement_values(bench: Workbench, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> dict[str, float]:
+    """The classifier's decisions before and after, for the conditions that the films allow to judge."""
+    classifier = bench.classifier
+    table = bench.plans["test"].table(classifier.conditions)
+    names = two_sided([table], classifier.conditions)
+    scored = [Scored(classifier.predict(films), table, classifier.conditions).only(names) for films in (before, after)]
+    return as_values(classifier_agreement(scored[0], scored[1], bench.thresholds))
+
+
+def _marks(bench: Workbench, rows: NDArray[np.int64]) -> Iterator[Mark]:
+    """Where the phantom drew its findings; other sources mark none."""
+    data = bench.config.data
+    if data.source != "phantom":
+        return
+    source = PhantomSource(num_patients=data.num_patients, resolution_px=data.resolution_px, seed=data.seed)
+    place = {int(row): film for film, row in enumerate(rows)}
+    for row, masks in enumerate(source.finding_masks("test")):
+        for condition, mask in masks.items():
+            if row in place and condition in bench.conditions and mask.any():
+                yield Mark(film=place[row], condition=condition, mask=mask)
+
+
+def text_probe(bench: Workbench, finalist: Finalist) -> StudyResult:
+    """How well the conditions can be read from embeddings of captions that name one to three of them.
+
+    "No Finding" goes with no other and cannot be probed: there is one caption of it.
+    """
+    findings = [name for name in bench.dataset.conditions if name != NO_FINDING]
+    named = [own for count in range(1, MOST_FINDINGS + 1) for own in combinations(findings, count)]
+    prompts = [caption(own) for own in named]
+    models = bench.models(finalist)
+    with evaluating(models):
+        embeddings = encode_prompts(models, prompts).mean(axis=1)
+    labels = label_rows(named, findings)
+    fewest = int(min(labels.sum(axis=0).min(), (~labels).sum(axis=0).min()))
+    folds = max(FEWEST_FOLDS, min(MOST_FOLDS, fewest))
+    found = linear_probe(embeddings, labels, findings, prompts=prompts, num_folds=folds)
+    return StudyResult(values=found.as_dict(), details={name: asdict(one) for name, one in found.conditions.items()})

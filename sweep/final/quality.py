@@ -1,0 +1,87 @@
+"""How good generated films are: fidelity, alignment with their captions, utility for training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+
+from analysis.alignment import image_prompt_alignment
+from analysis.decisions import Scored
+from analysis.fidelity import fidelity_figures
+from analysis.files import whole_file
+from analysis.films import LabelledImages
+from analysis.metrics import LabelledFeatures, ms_ssim_diversity
+from analysis.utility import UtilityData, compare_arms
+from sweep.evaluation import SHEET_COLUMNS
+from sweep.final.bench import Finalist, Workbench, only
+from sweep.final.plan import label_rows
+from sweep.final.study import StudyResult
+from trainables.sheets import labelled_sheet
+
+
+def fidelity(bench: Workbench, finalist: Finalist) -> StudyResult:
+    """Distance to the real test films and diversity, overall and by condition; leaves `samples.png`."""
+    plan, films = bench.plans["test"], bench.generated(finalist, "test")
+    save_samples(bench, finalist)
+    real = bench.real_features("test")[plan.rows]
+    generated = LabelledFeatures(bench.generated_features(finalist, "test"), plan.labels)
+    figures = fidelity_figures(
+        generated, LabelledFeatures(real, plan.labels), extractor=bench.extractor.name,
+        weights_hash=bench.extractor.weights_hash, conditions=bench.conditions,
+        num_resamples=bench.settings.num_resamples,
+    )  # fmt: skip
+    diversity = ms_ssim_diversity(films)
+    of_real = ms_ssim_diversity(bench.splits["test"].images(plan.rows))
+    values = {name: value for one in figures for name, value in one.named().items()}
+    values |= {"ms_ssim": diversity.value, "ms_ssim_real": of_real.value, "num_films": float(len(plan))}
+    details = {"figures": [one.as_record() for one in figures], "ms_ssim": asdict(diversity)}
+    return StudyResult(values=values, details=details)
+
+
+def save_samples(bench: Workbench, finalist: Finalist) -> None:
+    """A row of films for each condition, `samples.png`, and the real films of the same captions, `real.png`."""
+    plan = bench.plans["test"]
+    rows = {name: np.flatnonzero(plan.table([name])[:, 0])[:SHEET_COLUMNS] for name in bench.conditions}
+    real = bench.splits["test"].images(plan.rows)
+    for name, films in (("samples.png", bench.generated(finalist, "test")), ("real.png", real)):
+        with whole_file(finalist.folder / name) as file:
+            labelled_sheet({label: films[chosen] for label, chosen in rows.items()}).save(file, format="PNG")
+
+
+def alignment(bench: Workbench, finalist: Finalist) -> StudyResult:
+    """Whether films show what their captions, of one or several conditions, ask for."""
+    classifier = bench.classifier
+    films, labels = bench.all_generated(finalist)
+    names = tuple(name for name in classifier.conditions if any(name in own for own in labels))
+    table = label_rows(labels, names)
+    asked = table.any(axis=1)
+    scored = Scored(
+        classifier.predict(films[asked]), label_rows(labels, classifier.conditions)[asked], classifier.conditions
+    )
+    real = classifier.score(only(bench.real("test"), classifier.conditions))
+    found = image_prompt_alignment(scored.only(names), real.only(names), bench.thresholds)
+    details = {
+        "classifier": {"architecture": classifier.architecture, "weights_hash": classifier.weights_hash},
+        "thresholds": dict(bench.thresholds), "left_out": sorted(set(bench.conditions) - set(names)),
+    }  # fmt: skip
+    recall = {f"alignment_recall_real/{name}": one.real_recall for name, one in found.conditions.items()}
+    return StudyResult(values={**found.as_dict(), **recall}, details=details)
+
+
+def utility(bench: Workbench, finalist: Finalist) -> StudyResult:
+    """Classifiers trained on real films, on synthetic films for the very same captions, and on half of each."""
+    plan = bench.plans["train"]
+    names = bench.learnable(plan.table(bench.conditions))
+    settings = bench.settings
+    training = settings.classifier(bench.dataset.resolution_px, settings.utility_epochs, str(bench.device))
+    data = UtilityData(
+        real=only(bench.real("train").take(plan.rows), names),
+        synthetic=LabelledImages(bench.generated(finalist, "train"), plan.table(names), names),
+        validation=only(bench.real("validation"), names),
+        test=only(bench.real("test"), names),
+    )
+    seeds = range(settings.utility_seeds)
+    found = compare_arms(data, training, seeds=seeds, on_progress=lambda arm, seed: bench.on_progress(0))
+    details = {"training": {**asdict(training), "initial_weights": str(training.initial_weights)}, "seeds": list(seeds)}
+    return StudyResult(values=found.as_dict(), details={**details, "conditions": list(names)})

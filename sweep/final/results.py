@@ -1,0 +1,117 @@
+"""Results of a final evaluation on disk: one file a finalist, one table for all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.files import whole_file
+from analysis.final_scores import DONE, FAILED, FORMAT, SCORES, read_scores, values_of
+from sweep.export import Run
+
+SUMMARY = "summary.parquet"
+TEST, VALIDATION, SEEDS = "test/", "validation/", "seeds/"
+"""Prefixes of the summary's columns: no number of one split passes for the other's."""
+
+
+class Scores:
+    """One finalist's `scores.json`; written anew, whole, after each study."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        """Go on from the file in `folder` where it is of the same identity, else begin a new one.
+
+        Args:
+            folder: of the finalist.
+            identity: all that its numbers depend on.
+        """
+        self.path = folder / SCORES
+        kept = read_scores(self.path)
+        fits = kept is not None and all(kept.get(name) == value for name, value in identity.items())
+        fresh: dict[str, Any] = {"format": FORMAT, "split": "test", **identity, "studies": {}}
+        self.record = kept if kept is not None and fits else fresh
+
+    def done(self, study: str) -> bool:
+        """Whether a study was completed."""
+        return bool(self.studies.get(study, {}).get("status") == DONE)
+
+    @property
+    def studies(self) -> dict[str, dict[str, Any]]:
+        """What is known of each study."""
+        studies: dict[str, dict[str, Any]] = self.record["studies"]
+        return studies
+
+    def keep(self, study: str, outcome: Mapping[str, Any]) -> None:
+        """Note how a study ended."""
+        self.studies[study] = dict(outcome)
+        self.write()
+
+    def note(self, name: str, value: Any) -> None:
+        """Note something else of the finalist."""
+        self.record[name] = value
+        self.write()
+
+    def write(self) -> None:
+        """Write the file, whole or not at all."""
+        with whole_file(self.path) as file:
+            file.write((json.dumps(self.record, indent=2, allow_nan=False) + "\n").encode())
+
+    def values(self, studies: Sequence[str]) -> dict[str, float]:
+        """The numbers of these studies, where completed, by name."""
+        return values_of({"studies": {name: self.studies[name] for name in studies if name in self.studies}})
+
+
+def write_summary(run: Run, path: Path) -> None:
+    """Write the table of all finalists whose folders lie beside it, one row each.
+
+    Columns are named after the split that they were measured on: `test/fid_mini/Edema` is final, `validation/fid_mini`
+    is what the trial was selected by, `seeds/fid_mini` with `_low` and `_high` is the mean of several trainings, on
+    test patients.
+
+    Args:
+        run: the run that the finalists are of.
+        path: `DIR/evaluation/summary.parquet`.
+    """
+    records = [read_scores(file) for file in sorted(path.parent.glob(f"*/{SCORES}"))]
+    rows = [_row(run, record) for record in records if record is not None]
+    with whole_file(path) as file:
+        pd.DataFrame(rows).to_parquet(file, index=False)
+
+
+def _row(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("trial_id", "strategy", "seed")
+    failed = [f"{name}: {study['error']}" for name, study in record["studies"].items() if study["status"] == FAILED]
+    return {
+        **{name: record[name] for name in names},
+        "num_seeds": len(record.get("seeds", {}).get("seeds", [record["seed"]])),
+        "failed": "; ".join(failed) or None,
+        **_selection(run, str(record["trial_id"])),
+        **{f"{TEST}{name}": value for name, value in values_of(record).items()},
+        **{f"{SEEDS}{name}": value for name, value in _over_seeds(record).items()},
+    }
+
+
+def _over_seeds(record: Mapping[str, Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, interval in record.get("seeds", {}).get("values", {}).items():
+        key, slash, rest = name.partition("/")
+        ends = {"": interval["mean"], "_low": interval["low"], "_high": interval["high"]}
+        found |= {f"{key}{end}{slash}{rest}": value for end, value in ends.items()}
+    return found
+
+
+def _selection(run: Run, trial_id: str) -> dict[str, Any]:
+    """What the trial scored on validation patients, by which it was selected."""
+    own = run.trials[run.trials["trial_id"].astype(str) == trial_id]
+    if own.empty:
+        return {}
+    measured = [name for name in run.trials.columns if _is_metric(run, str(name))]
+    return {f"{VALIDATION}{name}": own.iloc[0][name] for name in measured}
+
+
+def _is_metric(run: Run, column: str) -> bool:
+    extractor = str(run.config["evaluation"]["extractor"])
+    return run.direction(column) is not None and column.split("/")[0].endswith(f"_{extractor}")

@@ -1,0 +1,70 @@
+"""Finalists trained again with further seeds, and what that says of their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from analysis.utility import t_interval
+from sweep.final.bench import Finalist, Workbench
+from trainables.strategies.base import read_card
+from trainables.trial import TrialSpec, fine_tune
+
+
+@dataclass(frozen=True)
+class _Unscored:
+    """The evaluator of a training whose adapter is scored afterwards."""
+
+    def evaluate(self, adapter: Path, share_done: float = 1.0) -> Mapping[str, float]:
+        """Nothing yet."""
+        return {}
+
+
+def seeded(finalist: Finalist, seed: int) -> Finalist:
+    """The same finalist as another training seed gives it."""
+    folder = finalist.folder / f"seed-{seed}"
+    return replace(finalist, adapter=folder / "adapter", seed=seed, folder=folder)
+
+
+def retrain(bench: Workbench, finalist: Finalist, seed: int) -> None:
+    """Train the finalist from the base with another seed, unless its adapter is there already.
+
+    Raises:
+        DivergedError: the loss became NaN or infinite.
+    """
+    spec = trial_spec(bench, finalist, seed)
+    if not (spec.folder / "adapter").is_dir():
+        spec.folder.mkdir(parents=True, exist_ok=True)
+        fine_tune(spec, _Unscored(), lambda report: bench.on_progress(0))
+
+
+def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:
+    """The finalist's own training with another seed, evaluated at its end only."""
+    card = read_card(bench.run.adapter(finalist.trial_id))
+    trials = bench.run.trials
+    row = trials[trials["trial_id"].astype(str) == finalist.trial_id].to_dict("records")[0]
+    return TrialSpec(
+        base=bench.config.base, dataset=bench.dataset.folder, folder=finalist.folder / f"seed-{seed}",
+        cache_folder=bench.run.folder / "cache", strategy={"name": card["strategy"], **card["hyperparameters"]},
+        lr=float(row["param/lr"]), batch_size=int(row["param/batch_size"]), seed=seed,
+        training=bench.config.training.model_copy(update={"evaluate_every_epochs": None}),
+    )  # fmt: skip
+
+
+def further_seeds(bench: Workbench, num_seeds: int) -> list[int]:
+    """The seeds beside the run's own."""
+    return [(bench.config.seed + number) % 2**32 for number in range(1, num_seeds)]
+
+
+def over_seeds(trainings: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, Any]:
+    """Mean and 95 % interval over trainings, of every number that all of them have.
+
+    Args:
+        trainings: at least two; the seed of each, and its numbers by name.
+    """
+    shared = set.intersection(*(set(values) for _, values in trainings))
+    names = [name for name in trainings[0][1] if name in shared]
+    intervals = {name: asdict(t_interval([values[name] for _, values in trainings])) for name in names}
+    return {"seeds": [seed for seed, _ in trainings], "confidence": 0.95, "values": intervals}

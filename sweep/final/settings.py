@@ -1,0 +1,68 @@
+"""What a final evaluation does, apart from which trials."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.classifiers import TrainingSettings
+from analysis.names import look_up
+from analysis.networks import ARCHITECTURES
+from sweep.export import Run
+
+SMALL_PX = 64
+TIMES_THE_SWEEPS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinalSettings:
+    """How finalists are evaluated.
+
+    Args:
+        images_per_condition: the most films for one condition, of the test captions and of the training captions.
+        num_resamples: random halves behind each interval of fidelity.
+        architecture: of the classifiers; None chooses by the films' size.
+        initial_weights: safetensors that classifiers start from.
+        alignment_epochs: the most for the classifier of alignment.
+        utility_epochs: the most for each classifier of utility.
+        utility_seeds: classifiers of each arm.
+        max_false_alarms: share of innocent films that may be taken for copies.
+        membership_films: the most training films, and test films, whose losses are compared.
+    """
+
+    images_per_condition: int
+    num_resamples: int = 200
+    architecture: str | None = None
+    initial_weights: Path | None = None
+    alignment_epochs: int = 30
+    utility_epochs: int = 15
+    utility_seeds: int = 5
+    max_false_alarms: float = 0.05
+    membership_films: int = 500
+
+    def classifier(self, resolution_px: int, max_epochs: int, device: str) -> TrainingSettings:
+        """How a classifier of these films is trained."""
+        chosen = self.architecture or ("small" if resolution_px <= SMALL_PX else "efficientnet_b0")
+        return TrainingSettings(
+            architecture=chosen, max_epochs=max_epochs, initial_weights=self.initial_weights, device=device,
+            peak_lr=3e-3 if chosen == "small" else 1e-3,
+        )  # fmt: skip
+
+    def as_record(self) -> dict[str, Any]:
+        """The fields by name, as JSON has them."""
+        return {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
+
+
+def final_settings(
+    run: Run, images_per_condition: int | None, architecture: str | None, initial_weights: Path | None
+) -> FinalSettings:
+    """The settings for a run: twice as many films for one condition as the sweep's, if not said otherwise.
+
+    Raises:
+        ValueError: the architecture is unknown.
+    """
+    if architecture is not None:
+        look_up(ARCHITECTURES, architecture, "classifier")
+    count = images_per_condition or TIMES_THE_SWEEPS * int(run.config["evaluation"]["images_per_condition"])
+    return FinalSettings(images_per_condition=count, architecture=architecture, initial_weights=initial_weights)

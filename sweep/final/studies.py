@@ -1,0 +1,31 @@
+"""The studies of a final evaluation by name. A new one: a function of bench and finalist, and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sweep.final.bench import Finalist
+from sweep.final.encoders import autoencoder, text_probe
+from sweep.final.privacy import membership, memorisation
+from sweep.final.quality import alignment, fidelity, utility
+from sweep.final.study import Study
+
+
+def _adapted(finalist: Finalist) -> bool:
+    return finalist.adapter is not None
+
+
+def _trains(part: str) -> Callable[[Finalist], bool]:
+    """Of finalists that changed a part, and of the base for comparison."""
+    return lambda finalist: finalist.adapter is None or part in finalist.trains
+
+
+STUDIES = {
+    "fidelity": Study(run=fidelity, title="fidelity and diversity", of=_adapted, per_seed=True),
+    "alignment": Study(run=alignment, title="alignment with captions", of=_adapted, per_seed=True),
+    "utility": Study(run=utility, title="utility for training", of=_adapted, per_seed=True),
+    "memorisation": Study(run=memorisation, title="copies of training films", of=_adapted),
+    "membership": Study(run=membership, title="membership by loss", of=_adapted),
+    "autoencoder": Study(run=autoencoder, title="what the autoencoder keeps", of=_trains("vae")),
+    "text_probe": Study(run=text_probe, title="what the text encoder knows", of=_trains("text_encoder")),
+}

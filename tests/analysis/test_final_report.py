@@ -1,0 +1,78 @@
+"""The final evaluation on the page and in the terminal: every string escaped, means over seeds, failures told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from analysis.final_scores import FinalScores, read_finalists, read_scores
+from analysis.report.final import final_section
+from analysis.report.paper import paper_tables, print_tables
+
+EVIL = "<script>alert('x')</script>"
+CONDITIONS = ["Edema", EVIL]
+
+
+def record(trial_id: str, **more: Any) -> dict[str, Any]:
+    values = {"fid_mini": 12.0, "fid_mini_low": 10.0, "fid_mini_high": 14.0, "fid_mini/Edema": 20.0, "vendi_mini": 3.0}
+    found = {"alignment_recall/Edema": 0.25, f"alignment_recall/{EVIL}": 0.5, "classifier_auc/Edema": 0.9}
+    utility = {"utility_accuracy/synthetic/Edema": 0.625, "utility_num_images/synthetic": 90.0}
+    studies = {
+        "fidelity": {"status": "completed", "values": values, "details": {"figures": []}},
+        "alignment": {"status": "completed", "values": found, "details": {}},
+        "utility": {"status": "completed", "values": utility},
+        "membership": {"status": "failed", "error": f"ValueError: {EVIL}", "attempts": 2},
+    }
+    return {
+        "format": 1, "trial_id": trial_id, "strategy": EVIL, "seed": 0, "conditions": CONDITIONS, "studies": studies,
+        "extractor": {"name": "mini", "weights_hash": "abc"}, "settings": {"images_per_condition": 4}, **more,
+    }  # fmt: skip
+
+
+def write(run: Path, *records: dict[str, Any]) -> Path:
+    for one in records:
+        folder = run / "evaluation" / one["trial_id"]
+        folder.mkdir(parents=True)
+        (folder / "scores.json").write_text(json.dumps(one))
+    return run
+
+
+def test_every_string_is_escaped(tmp_path: Path) -> None:
+    page = final_section(write(tmp_path, record("a1")), lambda path, caption: caption)
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert "Studies that failed" in page
+
+
+def test_a_run_without_a_final_evaluation_has_no_section(tmp_path: Path) -> None:
+    assert final_section(tmp_path, lambda path, caption: caption) == ""
+    with pytest.raises(FileNotFoundError, match="`--tables` must be of a run whose finalists were evaluated"):
+        print_tables(tmp_path, Console())
+
+
+def test_the_tables_have_a_row_a_finalist_and_a_column_a_condition(tmp_path: Path) -> None:
+    finalists = read_finalists(write(tmp_path, record("b2"), record("base"), record("a1")))
+    assert [one.trial_id for one in finalists] == ["base", "a1", "b2"]
+    first, fid, _, utility = paper_tables(finalists)
+    assert first.rows[0] == ("a1", EVIL, "12 [10, 14]", "3", "25.0", "50.0")
+    assert len(first.rows) == 2 and first.references[1][4:] == ("0.90", "–")
+    assert fid.rows[0][2:] == ("20", "–") and utility.rows[1][2:] == ("62.5", "–")
+
+
+def test_means_over_trainings_take_the_place_of_single_values() -> None:
+    seeds = {"seeds": [0, 1, 2], "values": {"fid_mini": {"mean": 11.0, "low": 7.0, "high": 15.0}}}
+    own = record("a1", seeds=seeds)
+    one = FinalScores(folder=Path(), record=own, values={"fid_mini": 12.0, "vendi_mini": 3.0})
+    assert one.value("fid_mini") == 11.0 and one.interval("fid_mini") == (7.0, 15.0)
+    assert one.value("vendi_mini") == 3.0 and one.interval("vendi_mini") is None
+    assert "over 3 trainings" in paper_tables([one])[0].note
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 2, "studies": {}}'])
+def test_damaged_scores_are_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text(content)
+    with pytest.raises(ValueError, match=r"`scores\.json` must .* Remove it and evaluate again"):
+        read_scores(tmp_path / "scores.json")

@@ -1,0 +1,280 @@
+"""The full evaluation of finalists, small: what it leaves, what it keeps, and whether planted truths are found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from click.testing import Result
+from numpy.typing import NDArray
+from rich.console import Console
+from typer.testing import CliRunner
+
+from analysis.features import FeatureExtractor
+from analysis.features.mini import load_mini
+from analysis.pareto import Front, FrontPoint, Objective
+from analysis.report import write_report
+from analysis.report.__main__ import main as report_main
+from sweep import evaluate, export
+from sweep.config import DataConfig, EvaluationConfig, SweepConfig
+from sweep.export import Run
+from sweep.final.bench import Finalist, Workbench
+from sweep.final.plan import CaptionPlan
+from sweep.final.privacy import memorisation
+from sweep.final.quality import alignment
+from sweep.final.results import Scores
+from sweep.final.runner import FinalEvaluation, finalist_of, pick_finalists
+from sweep.final.settings import FinalSettings
+from trainables.datasets.phantom import PhantomSource
+from trainables.datasets.store import write_dataset
+from trainables.settings import TrainingConfig
+from trainables.trial import TrialSpec, fine_tune
+
+TRIAL = "a1"
+STRATEGY = {"name": "bitfit+text_encoder"}
+DATA = DataConfig(source="phantom", num_patients=60, resolution_px=64, seed=2)
+SETTINGS = FinalSettings(
+    images_per_condition=5, num_resamples=4, alignment_epochs=2, utility_epochs=1, utility_seeds=2, membership_films=8
+)
+QUIET = Console(quiet=True)
+
+
+class CountingExtractor(FeatureExtractor):
+    """The bundled extractor, with a memory of how many images it was given."""
+
+    name = "mini"
+
+    def __init__(self) -> None:
+        self._own = load_mini(None, "cpu")
+        self.dim, self.weights_hash, self.preprocessing = self._own.dim, self._own.weights_hash, self._own.preprocessing
+        self.counts: list[int] = []
+
+    def extract(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.counts.append(len(images))
+        return self._own.extract(images)
+
+
+class Unscored:
+    """The evaluator of a training whose adapter is scored afterwards."""
+
+    def evaluate(self, adapter: Path, share_done: float = 1.0) -> dict[str, float]:
+        return {}
+
+
+def invoke(command: Callable[..., Any], *options: str) -> Result:
+    app = typer.Typer()
+    app.command()(command)
+    return CliRunner().invoke(app, list(options))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run of one trial that was really trained, for one epoch."""
+    folder = tmp_path_factory.mktemp("run")
+    dataset = write_dataset(
+        PhantomSource(num_patients=DATA.num_patients, resolution_px=64, seed=DATA.seed), folder / "cache" / "dataset"
+    )
+    config = SweepConfig(
+        data=DATA, training=TrainingConfig(num_epochs=1),
+        evaluation=EvaluationConfig(images_per_condition=5, num_steps=2, guidance_scale=1.0),
+    )  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config.model_dump(mode="json")))
+    spec = TrialSpec(
+        base="mini", dataset=dataset.folder, folder=folder / "trials" / TRIAL, cache_folder=folder / "cache", seed=0,
+        training=config.training, strategy=STRATEGY, lr=1e-3, batch_size=16,
+    )  # fmt: skip
+    spec.folder.mkdir(parents=True)
+    fine_tune(spec, Unscored(), lambda report: None)
+    row = {"trial_id": TRIAL, "number": 0, "status": "completed", "error": None, "strategy": STRATEGY["name"]}
+    figures = {"fid_mini": 9.0, "fid_mini/Edema": 11.0, "vendi_mini": 2.0, "param/lr": 1e-3, "param/batch_size": 16}
+    pd.DataFrame([row | figures]).to_parquet(folder / "trials.parquet")
+    point = FrontPoint(
+        trial_id=TRIAL, strategy=STRATEGY["name"], values={"fid_mini": 9.0, "vendi_mini": 2.0}, params={}, knee=True
+    )
+    objectives = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
+    Front(objectives=objectives, points=(point,)).write(folder / "pareto.json")
+    return folder
+
+
+def bench_of(folder: Path, settings: FinalSettings = SETTINGS, kind: type[Workbench] = Workbench) -> Workbench:
+    bench = kind(Run.read(folder), settings)
+    bench.extractor = CountingExtractor()  # type: ignore[misc]
+    return bench
+
+
+@pytest.fixture(scope="module")
+def evaluated(folder: Path) -> Workbench:
+    """The bench that evaluated the trial, with one more training."""
+    bench = bench_of(folder)
+    evaluation = FinalEvaluation(bench, QUIET, num_seeds=2)
+    evaluation.run([TRIAL])
+    assert evaluation.num_failed == 0, [path.read_text() for path in (folder / "evaluation").glob("*/scores.json")]
+    return bench
+
+
+@pytest.fixture(scope="module")
+def scores(evaluated: Workbench, folder: Path) -> dict[str, Any]:
+    held: dict[str, Any] = json.loads((folder / "evaluation" / TRIAL / "scores.json").read_text())
+    return held
+
+
+def test_every_study_is_done_on_test_patients(scores: dict[str, Any], evaluated: Workbench) -> None:
+    expected = {"fidelity", "alignment", "utility", "memorisation", "membership", "text_probe"}
+    assert set(scores["studies"]) == expected and scores["split"] == "test"
+    figures = {(one["metric"], one["condition"]): one for one in scores["studies"]["fidelity"]["details"]["figures"]}
+    plan = evaluated.plans["test"]
+    assert figures["fid", None]["num_generated"] == figures["fid", None]["num_reference"] == len(plan)
+    assert figures["fid", None]["weights_hash"] == evaluated.extractor.weights_hash
+    for number, condition in enumerate(evaluated.conditions):
+        shown = plan.table(evaluated.conditions)[:, number].sum()
+        assert (
+            figures["fid", condition]["num_reference"] == shown <= len(evaluated.splits["test"].indices_with(condition))
+        )
+
+
+def test_the_classifier_is_trained_once_and_named(scores: dict[str, Any], folder: Path) -> None:
+    card = json.loads((folder / "evaluation" / "classifier" / "classifier.json").read_text())
+    assert scores["studies"]["alignment"]["details"]["classifier"]["weights_hash"] == card["weights_hash"]
+
+
+def test_the_autoencoder_of_the_base_is_studied_with_the_phantoms_own_marks(evaluated: Workbench, folder: Path) -> None:
+    base = json.loads((folder / "evaluation" / "base" / "scores.json").read_text())
+    study = base["studies"]["autoencoder"]
+    assert study["status"] == "completed" and study["details"]["num_marks"] > 0
+    assert 0 < study["values"]["vae_rmse"] < 0.2 and "vae_cnr_kept" in study["values"]
+
+
+def test_the_summary_keeps_the_splits_apart(evaluated: Workbench, folder: Path) -> None:
+    summary = pd.read_parquet(folder / "evaluation" / "summary.parquet").set_index("trial_id")
+    assert set(summary.index) == {"base", TRIAL}
+    row = summary.loc[TRIAL]
+    assert row["validation/fid_mini"] == 9.0 and row["test/fid_mini"] != 9.0
+    plain = {"strategy", "seed", "num_seeds", "failed"}
+    assert all(name in plain or name.split("/")[0] in ("test", "validation", "seeds") for name in summary.columns)
+    assert row["num_seeds"] == 2 and row["seeds/fid_mini_low"] <= row["seeds/fid_mini"] <= row["seeds/fid_mini_high"]
+
+
+def test_another_seed_is_another_training_and_the_mean_is_of_both(scores: dict[str, Any], folder: Path) -> None:
+    other = json.loads((folder / "evaluation" / TRIAL / "seed-1" / "scores.json").read_text())
+    values = [one["studies"]["fidelity"]["values"]["fid_mini"] for one in (scores, other)]
+    assert values[0] != values[1] and other["weights"] != scores["weights"]
+    assert scores["seeds"]["seeds"] == [0, 1]
+    assert scores["seeds"]["values"]["fid_mini"]["mean"] == pytest.approx(np.mean(values))
+
+
+def test_no_image_is_extracted_twice_and_a_second_call_keeps_everything(evaluated: Workbench, folder: Path) -> None:
+    own = evaluated.extractor
+    assert isinstance(own, CountingExtractor)
+    plans, splits = evaluated.plans, evaluated.splits
+    reconstructed, generated = len(plans["test"]), 2 * [len(plans["test"])] + [len(plans["train"])]
+    assert sorted(own.counts) == sorted([*map(len, splits.values()), reconstructed, *generated])
+    files = [path for path in (folder / "evaluation").rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    again = bench_of(folder)
+    FinalEvaluation(again, QUIET, num_seeds=2).run([TRIAL])
+    assert isinstance(again.extractor, CountingExtractor) and again.extractor.counts == []
+    assert {path: path.read_bytes() for path in files} == before
+
+
+def test_the_report_and_the_tables_show_it(evaluated: Workbench, folder: Path) -> None:
+    page = write_report(folder).read_text()
+    assert "Final evaluation on test patients" in page and "Table 2. Accuracy" in page
+    printed = invoke(report_main, "--run", str(folder), "--tables")
+    assert printed.exit_code == 0 and "Table 1. Fidelity" in printed.stdout and TRIAL in printed.stdout
+
+
+class Copying(Workbench):
+    """Its generator gives training films."""
+
+    def _generate(self, finalist: Finalist, plan: CaptionPlan) -> NDArray[np.uint8]:
+        return self.splits["train"].images(np.arange(len(plan)))
+
+
+class Knowing(Workbench):
+    """Its generator gives the real films of the captions."""
+
+    def _generate(self, finalist: Finalist, plan: CaptionPlan) -> NDArray[np.uint8]:
+        split = next(name for name in self.plans if self.plans[name] is plan)
+        return self.splits[split].images(plan.rows)
+
+
+class Mistaken(Knowing):
+    """The same films, for the captions of others."""
+
+    def _generate(self, finalist: Finalist, plan: CaptionPlan) -> NDArray[np.uint8]:
+        order = np.argsort([label[0] for label in plan.labels], kind="stable")
+        films = np.empty_like(super()._generate(finalist, plan))
+        films[order] = np.roll(super()._generate(finalist, plan)[order], len(plan) // 2, axis=0)
+        return films
+
+
+def elsewhere(folder: Path, tmp_path: Path, kind: type[Workbench], settings: FinalSettings = SETTINGS) -> Workbench:
+    """A bench on a copy of the run that has no generated films yet."""
+    for name in ("config.json", "pareto.json", "trials.parquet"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "dataset").symlink_to(folder / "cache" / "dataset")
+    (tmp_path / "trials").symlink_to(folder / "trials")
+    return bench_of(tmp_path, settings, kind)
+
+
+def test_a_generator_of_training_films_is_caught_and_not_exported(folder: Path, tmp_path: Path) -> None:
+    bench = elsewhere(folder, tmp_path, Copying)
+    finalist = finalist_of(bench.run, TRIAL, 0)
+    found = memorisation(bench, finalist)
+    assert found.values["memorisation_share"] == 1.0 and (finalist.folder / "copies.png").is_file()
+    assert found.values["memorisation_confidence"] == pytest.approx(1 - 0.95 ** found.details["num_patients"], abs=1e-5)
+    record = Scores(finalist.folder, {"trial_id": TRIAL, "weights": bench.weights(finalist)})
+    gate = ("--run", str(tmp_path), "--to", str(tmp_path / "out"), "--max-copies", "0.05")
+    unknown = invoke(export.main, *gate)
+    assert unknown.exit_code == 1 and "`--max-copies` must have the trial's copies counted" in unknown.stderr
+    record.keep("memorisation", {"status": "completed", "values": dict(found.values)})
+    refused = invoke(export.main, *gate)
+    assert refused.exit_code == 1 and "`memorisation share` must be at most 0.05, but got 1" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    assert invoke(export.main, *gate[:-1], "1").exit_code == 0
+
+
+def test_films_for_other_captions_are_less_aligned(folder: Path, tmp_path: Path) -> None:
+    settings = FinalSettings(images_per_condition=20, alignment_epochs=15)
+    found = {}
+    for kind in (Knowing, Mistaken):
+        place = tmp_path / kind.__name__
+        place.mkdir()
+        bench = elsewhere(folder, place, kind, settings)
+        found[kind] = alignment(bench, finalist_of(bench.run, TRIAL, 0)).values["alignment"]
+    assert found[Knowing] > found[Mistaken] + 0.1
+
+
+def test_a_study_that_cannot_be_done_is_recorded_and_leaves_the_others(folder: Path, tmp_path: Path) -> None:
+    one_seed = FinalSettings(**{**SETTINGS.as_record(), "utility_seeds": 1})
+    evaluation = FinalEvaluation(elsewhere(folder, tmp_path, Knowing, one_seed), QUIET)
+    evaluation.run([TRIAL])
+    studies = json.loads((tmp_path / "evaluation" / TRIAL / "scores.json").read_text())["studies"]
+    assert evaluation.num_failed == 1 and studies["memorisation"]["status"] == "completed"
+    assert studies["utility"]["status"] == "failed" and studies["utility"]["attempts"] == 2
+    assert "`seeds` must be at least 2" in studies["utility"]["error"]
+    assert "`seeds` must be at least 2" in write_report(tmp_path).read_text()
+
+
+def test_finalists_are_picked_once_each(folder: Path) -> None:
+    run = Run.read(folder)
+    assert pick_finalists(run, ["front", "knee", "best:fid_mini", f"trial:{TRIAL}"]) == [TRIAL]
+    with pytest.raises(ValueError, match=r"`--pick` must be a known name, but got 'frnt'\. Did you mean 'front'"):
+        pick_finalists(run, ["frnt"])
+
+
+def test_wrong_input_is_answered(folder: Path, tmp_path: Path) -> None:
+    nowhere = invoke(evaluate.main, "--run", str(tmp_path))
+    assert nowhere.exit_code == 1 and "`--run` must be the directory of a finished run" in nowhere.stderr
+    wrong = invoke(evaluate.main, "--run", str(folder), "--classifier", "resnet")
+    assert wrong.exit_code == 1 and "`classifier` must be one of densenet121, efficientnet_b0, small" in wrong.stderr
+    (tmp_path / "evaluation").mkdir()
+    printed = invoke(report_main, "--run", str(tmp_path), "--tables")
+    assert printed.exit_code == 1 and "`--tables` must be of a run whose finalists were evaluated" in printed.stderr

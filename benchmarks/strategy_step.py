@@ -137,7 +137,8 @@ class Row:
 
 def in_turns(first: FineTuning, second: FineTuning, rounds: int) -> tuple[float, float, float]:
     """Seconds of an epoch of each, medians over rounds in which they take turns, and the median ratio first / second."""
-    first._epoch(0), second._epoch(0)
+    for tuning in (first, second):
+        tuning._epoch(0)
     pairs = [(first._epoch(number).epoch_s, second._epoch(number).epoch_s) for number in range(1, rounds + 1)]
     ratios = [one / other for one, other in pairs]
     return (
@@ -161,7 +162,7 @@ def measure(setting: Setting, base: DiffusionModels, name: str) -> Row:
 
 
 def peak_memory_gib(setting: Setting, name: str) -> float:
-    """What two steps need beyond the base model, in a process of its own: resident memory, or the accelerator's."""
+    """What two steps on a copy of the base need beside it, in a process of its own: resident memory, or the accelerator's."""
     task = json.dumps({"base": setting.base, "batch_size": setting.batch_size, "name": name})
     command = [sys.executable, "-m", "benchmarks.strategy_step", "--memory-of", task]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -172,7 +173,7 @@ def print_memory(task: dict[str, Any]) -> None:
     """What `peak_memory_gib` reads."""
     setting = Setting(base=task["base"], batch_size=task["batch_size"], steps=2, rounds=1)
     base = setting.models()
-    before = 0 if torch.cuda.is_available() else psutil.Process().memory_info().rss
+    before = torch.cuda.memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
     report = setting.training(base, task["name"])._epoch(0)
     print(report.peak_memory_gib - before / 2**30)
 
@@ -214,7 +215,7 @@ def main(
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
     rows = [measure(setting, models, name) for name in track(only or list(names()), console=Console(stderr=True))]
     console.print(as_table(rows, f"{base}, batch {batch_size}, {device}, torch {torch.__version__}"))
-    for first, second in PAIRS:
+    for first, second in (pair for pair in PAIRS if only is None or set(pair) <= {*only, *PEFT}):
         tunings = [setting.training(models, name) for name in (first, second)]
         console.print(f"{first} / {second}: {in_turns(tunings[0], tunings[1], rounds)[2]:.2f}")
 

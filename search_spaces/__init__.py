@@ -10,7 +10,8 @@ from search_spaces.core import core
 from search_spaces.mini import mini
 
 SearchSpace = Callable[..., dict[str, Any]]
-"""Called with an Optuna trial, and `strategies=` to narrow the choice; module-level, so plain pickle carries it."""
+"""Called with an Optuna trial, `strategies=` to narrow the choice, and `fixed=` values that it does not suggest, by strategy;
+module-level, so plain pickle carries it."""
 
 SEARCH_SPACES: Final[dict[str, SearchSpace]] = {"core": core, "mini": mini}
 ON_REQUEST: Final = {"core": ("text_encoder_swap",)}
@@ -25,3 +26,9 @@ def strategies_of(space: SearchSpace) -> tuple[str, ...]:
 def known_to(name: str) -> tuple[str, ...]:
     """Names of the strategies that the space of that name can be narrowed to: its own, and those only on request."""
     return (*strategies_of(SEARCH_SPACES[name]), *ON_REQUEST.get(name, ()))
+
+
+def is_known_to(name: str, strategy: str) -> bool:
+    """Whether a space can suggest a strategy: one that it knows, or a combination of such, as in `dora+text_encoder`."""
+    known = known_to(name)
+    return strategy in known or ("+" in strategy and all(part in known for part in strategy.split("+")))

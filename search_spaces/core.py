@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from optuna import Trial
 
+Fixed = Mapping[str, Mapping[str, Any]]
+NOTHING: Final[Fixed] = {}
 STRATEGIES: Final = (
     "unet", "lora", "dora", "adalora", "dylora", "selora", "bitfit", "norm", "attention", "difffit", "delta_full",
     "text_encoder", "vae", "textual_inversion", "unet+text_encoder", "unet+vae", "vae+text_encoder", "all",
@@ -38,7 +41,7 @@ LEARNING_RATES: Final = {
     "text_encoder_swap": (5e-6, 2e-4),
     "unet+text_encoder": (2e-6, 1e-4),
     "unet+vae": (2e-6, 1e-4),
-    "vae+text_encoder": (1e-5, 5e-4),
+    "vae+text_encoder": (1e-6, 5e-5),
     "all": (2e-6, 1e-4),
     "lora+text_encoder": (2e-5, 1e-3),
 }
@@ -49,14 +52,15 @@ combination have a share of it."""
 BATCH_SIZES: Final = (4, 8, 16)
 
 
-def core(trial: Trial, strategies: Sequence[str] = STRATEGIES) -> dict[str, Any]:
+def core(trial: Trial, strategies: Sequence[str] = STRATEGIES, fixed: Fixed = NOTHING) -> dict[str, Any]:
     """Suggest a strategy with its hyperparameters, a learning rate and a batch size, for Stable Diffusion 1.5. See `suggest_choice`."""
-    return suggest_choice(trial, strategies, learning_rates=LEARNING_RATES, batch_sizes=BATCH_SIZES)
+    return suggest_choice(trial, strategies, fixed, learning_rates=LEARNING_RATES, batch_sizes=BATCH_SIZES)
 
 
 def suggest_choice(
     trial: Trial,
     strategies: Sequence[str],
+    fixed: Fixed,
     *,
     learning_rates: Mapping[str, tuple[float, float]],
     batch_sizes: Sequence[int],
@@ -66,71 +70,100 @@ def suggest_choice(
     Args:
         trial: Optuna's record of the trial.
         strategies: Names to choose from.
-        learning_rates: Lowest and highest learning rate of each strategy.
+        fixed: By strategy, hyperparameters that are not suggested but have these values.
+        learning_rates: Lowest and highest learning rate of each strategy; a combination that has none of its own has
+            those of its first part.
         batch_sizes: Images of one optimiser step over all workers, to choose from.
 
     Returns:
         `{"strategy": {"name": ..., <its fields>}, "lr": ..., "batch_size": ...}`.
     """
     name = trial.suggest_categorical("strategy", tuple(strategies))
-    low, high = learning_rates[name]
+    low, high = learning_rates[name] if name in learning_rates else learning_rates[parts_of(name)[0]]
+    own = Draw(trial, name, fixed.get(name, {}))
     return {
-        "strategy": {"name": name, **_suggest_own(trial, name)},
+        "strategy": {"name": name, **_suggest_own(own, parts_of(name)), **own.fixed},
         "lr": trial.suggest_float(f"{name}/lr", low, high, log=True),
         "batch_size": trial.suggest_categorical("batch_size", tuple(batch_sizes)),
     }
 
 
-def _suggest_own(trial: Trial, name: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Draw:
+    """Suggests what is not fixed of a strategy, or of a part of a combination.
+
+    Attributes:
+        prefix: stands before the parameters' names in Optuna's records.
+        fixed: values by hyperparameter.
+    """
+
+    trial: Trial
+    prefix: str
+    fixed: Mapping[str, Any]
+
+    def __call__(self, field: str, choices: Sequence[Any]) -> Any:
+        """The fixed value of a hyperparameter, or one of the choices."""
+        if field in self.fixed:
+            return self.fixed[field]
+        return self.trial.suggest_categorical(f"{self.prefix}/{field}", tuple(choices))
+
+    def of_part(self, part: str) -> Draw:
+        """The same for a part of the combination."""
+        own = {key.partition(".")[2]: value for key, value in self.fixed.items() if key.startswith(f"{part}.")}
+        return Draw(self.trial, f"{self.prefix}/{part}", own)
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """The strategies that a combination consists of; of another strategy itself."""
+    return COMBINATIONS.get(name, tuple(name.split("+")))
+
+
+def _suggest_own(draw: Draw, parts: Sequence[str]) -> dict[str, Any]:
     """A strategy's own hyperparameters; of a combination those of its parts and how their learning rates compare."""
-    first, *others = COMBINATIONS.get(name, tuple(name.split("+")))
-    if not others:
-        return OWN[name](trial, name) if name in OWN else {}
+    if len(parts) == 1:
+        return OWN[parts[0]](draw) if parts[0] in OWN else {}
     found: dict[str, Any] = {}
-    for part in (first, *others):
-        own = OWN[part](trial, f"{name}/{part}") if part in OWN else {}
+    for part in parts:
+        own = OWN[part](draw.of_part(part)) if part in OWN else {}
         found |= {f"{part}.{field}": value for field, value in own.items()}
-    for part in others:
-        found[f"{part}.lr_ratio"] = trial.suggest_categorical(f"{name}/{part}.lr_ratio", LR_RATIOS)
+    for part in parts[1:]:
+        found[f"{part}.lr_ratio"] = draw(f"{part}.lr_ratio", LR_RATIOS)
     return found
 
 
-def _suggest_low_rank(trial: Trial, prefix: str) -> dict[str, Any]:
+def _suggest_low_rank(draw: Draw) -> dict[str, Any]:
+    rank = draw("rank", RANKS)
+    if "alpha" in draw.fixed:
+        return {"rank": rank, "alpha": draw.fixed["alpha"]}
     # Alpha as a multiple of the rank: what acts on the weights is the scale alpha / rank.
-    rank = trial.suggest_categorical(f"{prefix}/rank", RANKS)
-    ratio = trial.suggest_categorical(f"{prefix}/alpha_ratio", ALPHA_RATIOS)
-    return {"rank": rank, "alpha": round(rank * ratio)}
+    return {"rank": rank, "alpha": round(rank * draw("alpha_ratio", ALPHA_RATIOS))}
 
 
-def _suggest_expansion(trial: Trial, prefix: str) -> dict[str, Any]:
-    threshold = trial.suggest_categorical(f"{prefix}/threshold", THRESHOLDS)
-    return {"threshold": threshold, "interval": trial.suggest_categorical(f"{prefix}/interval", INTERVALS)}
+def _suggest_expansion(draw: Draw) -> dict[str, Any]:
+    return {"threshold": draw("threshold", THRESHOLDS), "interval": draw("interval", INTERVALS)}
 
 
-def _suggest_dynamic_rank(trial: Trial, prefix: str) -> dict[str, Any]:
-    return {**_suggest_low_rank(trial, prefix), "frozen": trial.suggest_categorical(f"{prefix}/frozen", (False, True))}
+def _suggest_dynamic_rank(draw: Draw) -> dict[str, Any]:
+    return {**_suggest_low_rank(draw), "frozen": draw("frozen", (False, True))}
 
 
-def _suggest_layers(trial: Trial, prefix: str) -> dict[str, Any]:
-    return {"layers": trial.suggest_categorical(f"{prefix}/layers", ("cross", "all"))}
+def _suggest_layers(draw: Draw) -> dict[str, Any]:
+    return {"layers": draw("layers", ("cross", "all"))}
 
 
-def _suggest_gammas(trial: Trial, prefix: str) -> dict[str, Any]:
-    return {"attention_gammas": trial.suggest_categorical(f"{prefix}/attention_gammas", (True, False))}
+def _suggest_gammas(draw: Draw) -> dict[str, Any]:
+    return {"attention_gammas": draw("attention_gammas", (True, False))}
 
 
-def _suggest_tokens(trial: Trial, prefix: str) -> dict[str, Any]:
-    return {"num_vectors": trial.suggest_categorical(f"{prefix}/num_vectors", (1, 2, 4, 8))}
+def _suggest_tokens(draw: Draw) -> dict[str, Any]:
+    return {"num_vectors": draw("num_vectors", (1, 2, 4, 8))}
 
 
-def _suggest_encoder(trial: Trial, prefix: str) -> dict[str, Any]:
-    return {
-        "encoder": trial.suggest_categorical(f"{prefix}/encoder", ENCODERS),
-        "train_encoder": trial.suggest_categorical(f"{prefix}/train_encoder", (False, True)),
-    }
+def _suggest_encoder(draw: Draw) -> dict[str, Any]:
+    return {"encoder": draw("encoder", ENCODERS), "train_encoder": draw("train_encoder", (False, True))}
 
 
-OWN: Final[dict[str, Callable[[Trial, str], dict[str, Any]]]] = {
+OWN: Final[dict[str, Callable[[Draw], dict[str, Any]]]] = {
     "lora": _suggest_low_rank,
     "dora": _suggest_low_rank,
     "selora": _suggest_expansion,

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from optuna import Trial
 
-from search_spaces.core import STRATEGIES, suggest_choice
+from search_spaces.core import NOTHING, STRATEGIES, Fixed, suggest_choice
 
 LEARNING_RATES: Final = {
     "unet": (1e-4, 2e-3),
@@ -26,7 +26,7 @@ LEARNING_RATES: Final = {
     "textual_inversion": (1e-3, 1e-1),
     "unet+text_encoder": (1e-4, 2e-3),
     "unet+vae": (1e-4, 2e-3),
-    "vae+text_encoder": (1e-4, 5e-3),
+    "vae+text_encoder": (1e-5, 1e-3),
     "all": (1e-4, 2e-3),
     "lora+text_encoder": (5e-4, 1e-2),
 }
@@ -34,6 +34,6 @@ LEARNING_RATES: Final = {
 BATCH_SIZES: Final = (16, 32)
 
 
-def mini(trial: Trial, strategies: Sequence[str] = STRATEGIES) -> dict[str, Any]:
+def mini(trial: Trial, strategies: Sequence[str] = STRATEGIES, fixed: Fixed = NOTHING) -> dict[str, Any]:
     """Suggest a strategy with its hyperparameters, a learning rate and a batch size, for the bundled mini base. See `suggest_choice`."""
-    return suggest_choice(trial, strategies, learning_rates=LEARNING_RATES, batch_sizes=BATCH_SIZES)
+    return suggest_choice(trial, strategies, fixed, learning_rates=LEARNING_RATES, batch_sizes=BATCH_SIZES)

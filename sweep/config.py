@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from analysis.metrics import METRICS
 from analysis.pareto import Direction, Objective
-from search_spaces import SEARCH_SPACES, known_to, strategies_of
+from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
 from trainables.settings import TrainingConfig
 
 COST_OBJECTIVES: Final[dict[str, Direction]] = {
@@ -182,7 +182,7 @@ class SweepConfig(Section):
     def _known_strategies(self) -> Self:
         if self.strategies is not None:
             _require_distinct("strategies", self.strategies)
-            _require_known("strategy", self.strategies, known_to(self.space))
+            _require_strategies(self.strategies, self.space)
         _require_known(
             "hyperparameters", self.hyperparameters, self.strategies or strategies_of(SEARCH_SPACES[self.space])
         )
@@ -243,6 +243,14 @@ def _require_known(what: str, names: Iterable[str], valid: Iterable[str]) -> Non
     for name in names:
         if name not in valid:
             raise ConfigError(unknown_name(what, name, valid))
+
+
+def _require_strategies(names: Sequence[str], space: str) -> None:
+    for name in names:
+        if not is_known_to(space, name):
+            elsewhere = [other for other in SEARCH_SPACES if is_known_to(other, name)]
+            hint = f" It is in the space {' and '.join(elsewhere)}: set space={elsewhere[0]}." if elsewhere else ""
+            raise ConfigError(unknown_name("strategy", name, known_to(space)) + hint)
 
 
 def _require_distinct(what: str, names: Sequence[str]) -> None:

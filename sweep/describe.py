@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NAMED_BASES: Final = ("mini", "sd15")
 PLAIN_WIDTH: Final = 150
+BOUNDS: Final = {"at least": "≥", "at most": "≤"}
 MEMORY_NOTE: Final = (
     "Training memory: float32 weights of the U-Net and of what else trains, gradients and AdamW's two moments. Not in it: "
     "activations (they grow with batch and image size), frozen encoders (loaded only where training.cache_latents is "
@@ -115,7 +116,9 @@ def _figures(entry: Entry, again: bool) -> tuple[str | Text, ...]:
     if found is None:
         return Text(entry.problem or "", style="red"), "", "", ""
     summary = "" if again else found.summary
-    return summary, f"{found.trainable_parameters:,}", size(found.adapter_bytes), size(found.training_bytes)
+    bound = BOUNDS.get(found.adapter_after_training, "")
+    adapter = f"{bound} {size(found.adapter_bytes)}".strip()
+    return summary, f"{found.trainable_parameters:,}", adapter, size(found.training_bytes)
 
 
 def size(num_bytes: int) -> str:

@@ -16,7 +16,7 @@ from rich.progress import Progress
 from analysis.features import load_extractor
 from analysis.pareto import Front
 from analysis.report import RANKS, draw_front, draw_rank_map, read_ranks, write_report
-from search_spaces import SEARCH_SPACES
+from search_spaces import SEARCH_SPACES, strategies_of
 from sweep.config import ConfigError, DataConfig, SweepConfig
 from sweep.evaluation import EvaluationSpec, conditions_to_score, require_known_conditions, start_evaluators
 from sweep.journal import BASELINE, Journal, collect_provenance, flat_choice, own_values, require_new_run
@@ -26,6 +26,7 @@ from sweep.search import OptunaSearcher
 from sweep.tracking import Tracker, TrackingError
 from sweep.tuner import SweepContext, TrialListener, ray_runtime, run_trials
 from trainables.base_models.models import base_resolution_px, resolve_base, weights_hash
+from trainables.base_models.shapes import base_on_meta
 from trainables.datasets.base import SPLITS
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import CARD, PreparedDataset, write_dataset
@@ -83,7 +84,7 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
     require_new_run(out)
     config = config.located()
     weights = check_base(config)
-    check_hyperparameters(config)
+    check_strategies(config)
     load_extractor(config.evaluation.extractor, weights=config.evaluation.extractor_weights)
     if config.data.source == "phantom":
         check_resolution(config.data.resolution_px, config)
@@ -246,17 +247,18 @@ def check_base(config: SweepConfig) -> str:
         raise ConfigError(str(error)) from error
 
 
-def check_hyperparameters(config: SweepConfig) -> None:
-    """Values given to strategies must be theirs.
+def check_strategies(config: SweepConfig) -> None:
+    """Strategies must fit the base model, and the values given to them must be theirs; seen on shapes, without weights.
 
     Raises:
-        ConfigError: a strategy has no such hyperparameter, or a value breaks its rule.
+        ConfigError: a strategy finds nothing to train, has no such hyperparameter, or a value breaks its rule.
     """
-    for name, own in config.hyperparameters.items():
+    folder = str(resolve_base(config.base))
+    for name in config.strategies or strategies_of(SEARCH_SPACES[config.space]):
         try:
-            make_strategy(name, own)
-        except ValueError as error:
-            raise ConfigError(f"`hyperparameters` of {name}: {error}") from error
+            make_strategy(name, config.hyperparameters.get(name, {})).attach(base_on_meta(folder))
+        except (ValueError, FileNotFoundError) as error:
+            raise ConfigError(f"`strategies` has {name}: {error}") from error
 
 
 def check_resolution(resolution_px: int, config: SweepConfig) -> None:

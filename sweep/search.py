@@ -56,15 +56,14 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
             num_trials: How many configurations to suggest in all.
             seed: Seed of the sampler; one concurrent trial at a time gives the same suggestions again.
             strategies: Strategies to choose from; all of the space's where not given.
-            hyperparameters: By strategy, values that stand in place of the space's.
+            hyperparameters: By strategy, values that the space does not suggest but takes.
         """
         self.objectives = tuple(objectives)
         super().__init__()  # told of metrics here, Tune would refuse the reports of epochs without evaluation
         self.strategies = tuple(strategies or strategies_of(space))
         self.num_trials = num_trials
         self.study = _create_study(self.objectives, _create_sampler(len(self.strategies), num_trials, seed))
-        self._space = partial(space, strategies=self.strategies)
-        self._fixed = dict(hyperparameters or {})
+        self._space = partial(space, strategies=self.strategies, fixed=dict(hyperparameters or {}))
         self._open: dict[str, Trial] = {}
         self._numbers: dict[str, int] = {}
 
@@ -79,8 +78,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         trial.set_user_attr("trial_id", trial_id)
         self._open[trial_id] = trial
         self._numbers[trial_id] = trial.number
-        choice = self._space(trial)
-        return {**choice, "strategy": choice["strategy"] | dict(self._fixed.get(choice["strategy"]["name"], {}))}
+        return self._space(trial)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how a trial ended: complete only by a final report whose objectives are all finite."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,10 +79,20 @@ class TrialSpec(BaseModel):
     training: TrainingConfig
 
 
-@lru_cache(maxsize=2)
-def _base(base: str, components: tuple[str, ...]) -> DiffusionModels:
-    """Kept warm in a process that serves several trials."""
-    return load_base(base, components)
+_warm: dict[tuple[str, str], DiffusionModels] = {}
+"""Parts of base models that the last trial of this process computed with, by base and part."""
+
+
+def warm_base(base: str, components: Collection[str]) -> DiffusionModels:
+    """A base model of which `components` have their weights, kept for the next trial of this process; no other part is."""
+    for key in _warm.keys() - {(base, name) for name in components}:
+        del _warm[key]
+    for name in components:
+        if (base, name) not in _warm:
+            _warm[base, name] = load_base(base, (name,))
+    first, *others = components
+    parts: dict[str, Any] = {name: _warm[base, name].component(name) for name in others}
+    return replace(_warm[base, first], **parts)
 
 
 def strategy_of(spec: TrialSpec) -> Strategy:
@@ -92,12 +101,11 @@ def strategy_of(spec: TrialSpec) -> Strategy:
     return make_strategy(spec.strategy["name"], hyperparameters)
 
 
-def attached(spec: TrialSpec, strategy: Strategy, components: tuple[str, ...] = COMPONENTS) -> DiffusionModels:
-    """A fresh copy of the base model with the trial's strategy attached; only `components` have their weights.
+def attached(spec: TrialSpec, strategy: Strategy, models: DiffusionModels) -> DiffusionModels:
+    """A fresh base model with the trial's strategy attached, in place.
 
     What the strategy initialises at random depends on the trial's seed alone.
     """
-    models = _base(spec.base, components).fresh()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         strategy.attach(models)
@@ -127,14 +135,19 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     forget_earlier_trials()
     accelerator = new_accelerator(spec.training.mixed_precision)
     strategy = strategy_of(spec)
-    models = attached(spec, strategy, components_in_training(spec, strategy)).to(accelerator.device)
+    fresh = warm_base(spec.base, components_in_training(spec, strategy)).fresh()
+    models = attached(spec, strategy, fresh).to(accelerator.device)
     dataset = PreparedDataset.open(spec.dataset)
     data = dataset.split("train")
+
+    def encoder(part: str) -> DiffusionModels:  # only until the cache is filled
+        return attached(spec, strategy, load_base(spec.base, (part,))).to(accelerator.device)
+
     cache_folder = spec.cache_folder if spec.training.cache_latents else None
     feeder = BatchFeeder(
         models=models, data=data, data_key=f"{dataset.fingerprint}-train", trained=strategy.trains,
         cache_folder=cache_folder, caption_dropout=spec.training.caption_dropout,
-        load=lambda part: models if models.is_loaded(part) else attached(spec, strategy, (part,)).to(accelerator.device),
+        load=lambda part: models if models.is_loaded(part) else encoder(part),
     )  # fmt: skip
     plan = BatchPlan(
         num_images=len(data), batch_size=spec.batch_size, num_workers=accelerator.num_processes, seed=spec.seed
@@ -148,8 +161,9 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         is_final = epoch.epoch == spec.training.num_epochs - 1
         score = _timed(evaluator if is_final else Forgiving(evaluator), (epoch.epoch + 1) / spec.training.num_epochs)
         scores: dict[str, Any] = {}
-        if accelerator.is_main_process and evaluates_after(epoch.epoch, spec.training):
+        if accelerator.is_main_process:
             _write_ranks(tuning, spec.folder)
+        if accelerator.is_main_process and evaluates_after(epoch.epoch, spec.training):
             scores |= _export_and_score(models, strategy, spec.folder, score)
             cuts = _score_cuts(models, strategy, spec, score) if is_final else {}
             scores |= {CUTS: {label: metrics | cut for label, cut in cuts.items()}} if cuts else {}
@@ -196,8 +210,9 @@ def _write_ranks(tuning: FineTuning, folder: Path) -> None:
     """Leave the history of the ranks beside the adapter, where they changed."""
     if len(tuning.rank_history) > 1:
         now = {"step": tuning.step, "ranks": tuning.strategy.ranks(tuning.models)}
+        earlier = [entry for entry in tuning.rank_history if entry["step"] < tuning.step]
         folder.mkdir(parents=True, exist_ok=True)
-        write_ranks([*tuning.rank_history, now], folder / RANKS)
+        write_ranks([*earlier, now], folder / RANKS)
 
 
 def _timed(evaluator: Evaluator, share_done: float) -> Score:

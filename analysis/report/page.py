@@ -213,7 +213,7 @@ def _export(run: RunFolder) -> str:
     lines = [
         "# the knee, as a pipeline folder that any Stable Diffusion program loads",
         f"{command} --pick knee --format pipeline --to knee",
-        "# a low-rank adapter (lora, dora, adalora, dylora) as one file for load_lora_weights",
+        "# a low-rank adapter as one file for load_lora_weights, new tokens for load_textual_inversion",
         f"{command} --pick knee --format diffusers --to knee-adapter",
         "# another point of the front, or the best in one objective",
         f"{command} --pick {shlex.quote(f'trial:{other}')} --format pipeline --to chosen",

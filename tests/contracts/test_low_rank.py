@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -274,6 +275,10 @@ def base() -> DiffusionModels:
             {"text_encoder.lr_ratio": 0},
             "`text_encoder.lr_ratio` must be a positive number, but got 0",
         ),
+        ("lora", {"targets": ["attention"]}, "`targets` must be a known name, but got ['attention']"),
+        ("lora", {"components": ["unet"]}, "`components` must be a known name, but got ['unet']"),
+        ("attention", {"layers": ["cross"]}, "`layers` must be a known name, but got ['cross']"),
+        ("lora", {"alpha": True}, "`alpha` must be a positive number, but got True"),
         ("lora", {"components": "vae"}, "`components` must be a known name, but got 'vae'"),
         ("lora", {"rslora": 1}, "`rslora` must be true or false, but got 1"),
         ("lora", {"lora_plus_ratio": -1}, "`lora_plus_ratio` must be a positive number, but got -1"),
@@ -333,6 +338,7 @@ def change_card(folder: Path, **changes: Any) -> None:
     ("changes", "message"),
     [
         ({"format": 2}, "`format` must be 1, but got 2"),
+        ({"strategy": ["lora"]}, r"`adapter.json` must name its strategy, but got \['lora'\]"),
         ({"strategy": "lokr"}, "`strategy` must be a known name, but got 'lokr'"),
         (
             {"strategy": "dora", "hyperparameters": {"rank": 2}},
@@ -357,6 +363,25 @@ def test_a_damaged_card_is_answered(adapter: Path, card: str) -> None:
     (adapter / "adapter.json").write_text(card)
     with pytest.raises(ValueError, match=r"`adapter.json` must"):
         read_card(adapter)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda tensor: tensor * float("nan"), lambda tensor: tensor.int(), lambda tensor: tensor.sum()],
+    ids=["NaN", "integers", "no matrix"],
+)
+@pytest.mark.parametrize("strategy", ["lora", "adalora", "selora", "dylora"])
+def test_tensors_that_are_no_weights_are_refused(
+    strategy: str, spoil: Any, base: DiffusionModels, tmp_path: Path
+) -> None:
+    models, chosen = base.fresh(), make_strategy(strategy, {})
+    chosen.attach(models)
+    chosen.export(models, tmp_path)
+    tensors = load_file(tmp_path / "adapter.safetensors")
+    name = next(name for name in tensors if name.endswith("lora_A"))
+    save_file({**tensors, name: spoil(tensors[name])}, tmp_path / "adapter.safetensors")
+    with pytest.raises(ValueError, match=r"must (have shape|hold finite numbers)"):
+        load_adapter(base.fresh(), tmp_path)
 
 
 def test_a_file_that_is_no_safetensors_leaves_the_models_as_they_were(adapter: Path, base: DiffusionModels) -> None:

@@ -7,7 +7,7 @@ import pickle
 import optuna
 import pytest
 
-from search_spaces import SEARCH_SPACES, SearchSpace, known_to, strategies_of
+from search_spaces import SEARCH_SPACES, SearchSpace, is_known_to, known_to, strategies_of
 from trainables.base_models.text_encoders import HUB_ENCODERS
 from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
 
@@ -73,3 +73,28 @@ def test_what_is_shared_is_positive(space: SearchSpace) -> None:
         assert choice.keys() == {"strategy", "lr", "batch_size"}
         assert choice["lr"] > 0
         assert choice["batch_size"] >= 1
+
+
+@pytest.mark.parametrize(
+    "name", ["dora+text_encoder", "selora+vae", "lora+textual_inversion", "adalora+vae+text_encoder"]
+)
+def test_any_combination_of_what_a_space_knows_is_suggested(space: SearchSpace, name: str) -> None:
+    assert all(is_known_to(each, name) for each in SEARCH_SPACES)
+    for trial in sampled(seed=2, number=20):
+        choice = space(trial, strategies=(name,), fixed={name: {"vae.lr_ratio": 0.5}} if "vae" in name else {})
+        own = {key: value for key, value in choice["strategy"].items() if key != "name"}
+        strategy = make_strategy(name, own)
+        assert own.items() <= strategy.hyperparameters().items()
+        assert "vae" not in name or strategy.hyperparameters()["vae.lr_ratio"] == 0.5
+
+
+def test_a_combination_with_an_unknown_part_is_not_known(space: SearchSpace) -> None:
+    assert not is_known_to("mini", "lora+loar") and not is_known_to("mini", "loar")
+
+
+def test_every_rank_fits_what_is_fixed_beside_it(space: SearchSpace) -> None:
+    fixed = {"dylora": {"evaluated_ranks": [1, 2, 4, 8]}, "adalora": {"initial_ratio": 1.2}}
+    for name in fixed:
+        for trial in sampled(seed=2, number=40):
+            own = dict(space(trial, strategies=(name,), fixed=fixed)["strategy"])
+            make_strategy(own.pop("name"), own)

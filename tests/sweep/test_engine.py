@@ -199,7 +199,7 @@ def test_the_same_out_is_refused_the_second_time(out: Path) -> None:
         (
             "lora",
             {"rnak": 4},
-            "`hyperparameters` of lora: `hyperparameter of lora` must be a known name, but got 'rnak'",
+            "`strategies` has lora: `hyperparameter of lora` must be a known name, but got 'rnak'",
         ),
         (
             "unet+text_encoder",
@@ -211,7 +211,7 @@ def test_the_same_out_is_refused_the_second_time(out: Path) -> None:
 def test_a_wrong_fixed_hyperparameter_is_refused_before_anything_starts(
     name: str, values: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    config = SweepConfig(hyperparameters={name: values})
+    config = SweepConfig(strategies=(name,), hyperparameters={name: values})
     with pytest.raises(ConfigError, match=re.escape(message)):
         run_sweep(config, tmp_path / "run", Console(quiet=True))
     assert not (tmp_path / "run").exists()

@@ -58,14 +58,24 @@ def test_without_a_choice_the_whole_space_is_searched() -> None:
 
 
 def test_a_fixed_hyperparameter_stands_in_every_trial_of_its_strategy_and_in_no_other() -> None:
-    fixed = {"lora": {"targets": "all_linear", "alpha": 3.0}}
+    fixed = {"lora": {"targets": "all_linear", "alpha": 3.0}, "dora": {"rank": 5}}
     free, held = run_alone(make_searcher()), run_alone(make_searcher(hyperparameters=fixed))
     for config in held:
         own = config["strategy"]
         assert (own.get("targets"), own.get("alpha") == 3.0) == (
             ("all_linear", True) if own["name"] == "lora" else (None, False)
         )
+    ratios = {config["strategy"]["alpha"] / 5 for config in held if config["strategy"]["name"] == "dora"}
+    assert ratios <= {1.0, 2.0, 4.0}
     assert [config["strategy"]["name"] for config in free[:4]] == [config["strategy"]["name"] for config in held[:4]]
+
+
+def test_what_is_fixed_is_no_parameter_of_the_search() -> None:
+    searcher = make_searcher(strategies=("lora",), hyperparameters={"lora": {"rank": 4}})
+    run_alone(searcher)
+    assert {name for trial in searcher.study.trials for name in trial.params} == {
+        "strategy", "lora/alpha_ratio", "lora/lr", "batch_size",
+    }  # fmt: skip
 
 
 def test_same_seed_gives_the_same_suggestions() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from trainables.trial import (
     cut_choice,
     fine_tune,
     strategy_of,
+    warm_base,
 )
 
 
@@ -39,7 +41,7 @@ def _spec(
 
 def _start(seed: int) -> dict[str, torch.Tensor]:
     spec = _spec(seed)
-    models = attached(spec, strategy_of(spec))
+    models = attached(spec, strategy_of(spec), load_base("mini"))
     return {name: parameter.detach() for name, parameter in trained_parameters(models)}
 
 
@@ -71,8 +73,25 @@ def test_the_seed_alone_decides_where_an_adapter_starts() -> None:
 def test_frozen_encoders_are_loaded_only_where_their_outputs_are_not_cached(strategy: str, parts: set[str]) -> None:
     for cached, due in ((True, parts), (False, set(COMPONENTS))):
         spec = _spec(0, strategy=strategy, cache_latents=cached)
-        models = attached(spec, strategy_of(spec), components_in_training(spec, strategy_of(spec)))
+        models = warm_base("mini", components_in_training(spec, strategy_of(spec)))
         assert {name for name in COMPONENTS if models.is_loaded(name)} == due
+
+
+def test_only_what_trains_is_in_memory_while_it_does_even_where_the_trial_filled_the_caches(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    def alive() -> set[str]:
+        gc.collect()
+        loaded = [each for each in gc.get_objects() if isinstance(each, DiffusionModels)]
+        return {name for each in loaded for name in COMPONENTS if each.is_loaded(name) and each not in before}
+
+    gc.collect()
+    before = [each for each in gc.get_objects() if isinstance(each, DiffusionModels)]
+    seen: list[set[str]] = []
+    for strategy in ("text_encoder", "lora", "lora"):
+        spec = _spec(3, strategy=strategy, dataset=dataset.folder, out=tmp_path)
+        fine_tune(spec, _Scores(), lambda report: seen.append(alive()))
+    assert seen == [{"unet", "text_encoder"}, {"unet"}, {"unet"}]
 
 
 def test_a_part_that_is_not_loaded_has_no_weights_and_the_others_have_theirs(base: DiffusionModels) -> None:

@@ -10,7 +10,7 @@ from trainables.strategies.adalora import AdaLoRA
 from trainables.strategies.attention import Attention
 from trainables.strategies.base import Strategy
 from trainables.strategies.bitfit import BitFit
-from trainables.strategies.composed import LR_RATIO, LR_RATIOS, Composed, own_fields
+from trainables.strategies.composed import LR_RATIO, Composed, default_ratios, own_fields
 from trainables.strategies.delta_full import DeltaFull
 from trainables.strategies.difffit import DiffFit
 from trainables.strategies.dora import DoRA
@@ -73,7 +73,7 @@ def make_strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
     return Composed(
         label=name,
         parts=tuple(STRATEGIES[part](**dict(own_fields(part, hyperparameters))) for part in parts),
-        lr_ratios=tuple(hyperparameters.get(f"{part}.{LR_RATIO}", LR_RATIOS.get(part, 1.0)) for part in parts),
+        lr_ratios=tuple(hyperparameters.get(f"{part}.{LR_RATIO}", own) for part, own in default_ratios(parts).items()),
     )
 
 

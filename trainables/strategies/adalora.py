@@ -12,11 +12,9 @@ from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Change, TrainingStep
-from trainables.strategies.low_rank import LowRankLayer, LowRankStrategy, Weighted, expect_rank
+from trainables.strategies.low_rank import LowRankLayer, LowRankStrategy, Weighted
 from trainables.strategies.naming import expect
 
-INITIAL_OVER_TARGET = 1.5
-"""The paper's initial budget over its final one."""
 INITIAL_STD = 0.02
 NUM_ALLOCATIONS = 100
 PARTS = ("lora_A", "lora_B", "lora_E")
@@ -159,13 +157,13 @@ class Budget:
 class AdaLoRA(LowRankStrategy):
     """Low-rank updates of the targeted layers whose ranks go to where they matter most.
 
-    Every layer starts at `initial_rank`; by the time that `final_share` of the steps are left, the least important
+    Every layer starts at `initial_ratio` times `rank`; by the time that `final_share` of the steps are left, the least important
     triplets of all layers together have been dropped, until `rank` of them remain in the mean over layers.
 
     Args:
         rank: Mean rank of a layer at the end, at least 1.
-        initial_rank: Of every layer at the start, above `rank`; 1.5 times it, rounded up, where it is not given.
-        alpha: The update is scaled by alpha / initial_rank, whatever ranks become.
+        initial_ratio: Rank of every layer at the start over `rank`, above 1; rounded up. The paper has 1.5.
+        alpha: The update is scaled by alpha / initial rank, whatever ranks become.
         targets: `attention`, `attention+ff`, `all_linear` or `linear+conv`.
         components: `unet`, `text_encoder` or `unet+text_encoder`.
         beta1: Of the moving average of importance.
@@ -181,7 +179,7 @@ class AdaLoRA(LowRankStrategy):
     name = "adalora"
     layer: ClassVar[type[LowRankLayer]] = AdaLoRALayer
 
-    initial_rank: int = None  # type: ignore[assignment]  # becomes a number when the strategy is made
+    initial_ratio: float = 1.5
     beta1: float = 0.85
     beta2: float = 0.85
     orthogonality_weight: float = 0.5
@@ -190,12 +188,8 @@ class AdaLoRA(LowRankStrategy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        chosen = math.ceil(INITIAL_OVER_TARGET * self.rank) if self.initial_rank is None else self.initial_rank
-        object.__setattr__(self, "initial_rank", chosen)
-        expect_rank(self.initial_rank, "initial_rank")
-        rule = f"`initial_rank` must be above `rank`, {self.rank}"
-        remedy = "Leave it out for 1.5 times the rank."
-        expect(self.initial_rank > self.rank, rule, repr(self.initial_rank), remedy)
+        is_above = _number(self.initial_ratio, "initial_ratio") > 1
+        expect(is_above, "`initial_ratio` must be above 1", repr(self.initial_ratio), "Try 1.5.")
         for name, remedy in {"beta1": "Try 0.85.", "beta2": "Try 0.85."}.items():
             value = getattr(self, name)
             expect(0 < _number(value, name) < 1, f"`{name}` must be between 0 and 1", repr(value), remedy)
@@ -207,6 +201,16 @@ class AdaLoRA(LowRankStrategy):
         shares = [_number(getattr(self, name), name) for name in ("initial_share", "final_share")]
         rule = "`initial_share` and `final_share` must be at least 0, and together below 1"
         expect(min(shares) >= 0 and sum(shares) < 1, rule, f"{shares[0]} and {shares[1]}", "Try 0.1 and 0.5.")
+
+    @property
+    def size_after_training(self) -> str:
+        """Triplets are dropped."""
+        return "at most"
+
+    @property
+    def initial_rank(self) -> int:
+        """The rank that layers are made with."""
+        return math.ceil(self.initial_ratio * self.rank)
 
     @property
     def scale(self) -> float:
@@ -281,7 +285,7 @@ class AdaLoRA(LowRankStrategy):
         """Give every layer as many triplets as the adapter has for it."""
         for path, layer in self.adaptive_layers(models).items():
             found = tensors.get(f"{path}.lora_A")
-            if found is not None and len(found) < layer.rank:
+            if found is not None and found.dim() == 2 and len(found) < layer.rank:
                 layer.cut_to(len(found))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Strategy
-from trainables.strategies.naming import unknown_name
+from trainables.strategies.naming import expect_known
 
 LAYERS = {"cross": ("attn2",), "all": ("attn1", "attn2")}
 """In diffusers' transformer blocks attn1 is self-attention, attn2 attends to the prompt."""
@@ -28,8 +28,7 @@ class Attention(Strategy):
     layers: str = "cross"
 
     def __post_init__(self) -> None:
-        if self.layers not in LAYERS:
-            raise unknown_name("layers", self.layers, LAYERS)
+        expect_known("layers", self.layers, LAYERS)
 
     def inject(self, models: DiffusionModels) -> None:
         """Let the chosen layers' projections train."""

@@ -88,6 +88,11 @@ class Strategy(ABC):
         """What trains, in words."""
         return (inspect.getdoc(type(self)) or "").partition("\n")[0]
 
+    @property
+    def size_after_training(self) -> str:
+        """How the adapter's size after training compares with that before: `exact`, `at least` or `at most`."""
+        return "exact"
+
     def hyperparameters(self) -> dict[str, Any]:
         """The fields by name; `make_strategy(name, hyperparameters)` gives the strategy back."""
         return asdict(self)
@@ -257,6 +262,8 @@ def load_trained(models: DiffusionModels, tensors: dict[str, Tensor]) -> None:
     for path, parameter in trained.items():
         shape, due = tuple(tensors[path].shape), tuple(parameter.shape)
         expect(shape == due, f"`{path}` must have shape {due}", str(shape), "Use the rank it was trained with.")
+        is_finite = tensors[path].is_floating_point() and bool(tensors[path].isfinite().all())
+        expect(is_finite, f"`{path}` must hold finite numbers", str(tensors[path].dtype), "Export the adapter again.")
     with torch.no_grad():
         for path, parameter in trained.items():
             parameter.copy_(tensors[path])
@@ -290,6 +297,8 @@ def _checked_card(card: Any) -> dict[str, Any]:
     lacking = sorted(CARD_KEYS - card.keys()) if isinstance(card, dict) else sorted(CARD_KEYS)
     rule = f"`{ADAPTER_CARD}` must name {', '.join(sorted(CARD_KEYS))}"
     expect(not lacking, rule, f"none of {lacking}", remedy)
+    rule = f"`{ADAPTER_CARD}` must name its strategy"
+    expect(isinstance(card["strategy"], str), rule, repr(card["strategy"]), remedy)
     rule = f"`{ADAPTER_CARD}` must give hyperparameters by name"
     expect(isinstance(card["hyperparameters"], dict), rule, repr(card["hyperparameters"]), remedy)
     names_base = isinstance(card["base"], dict) and {"name", "weights_hash"} <= card["base"].keys()

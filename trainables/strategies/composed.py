@@ -65,6 +65,12 @@ class Composed(Strategy):
         return " ".join(part.summary for part in self.parts)
 
     @property
+    def size_after_training(self) -> str:
+        """That of the parts whose size changes."""
+        changing = {part.size_after_training for part in self.parts} - {"exact"}
+        return " or ".join(sorted(changing)) or "exact"
+
+    @property
     def reconstruction_weight(self) -> float:
         """That of the part that trains the autoencoder."""
         return max(part.reconstruction_weight for part in self.parts)
@@ -137,6 +143,13 @@ class Composed(Strategy):
         """Let every part take its shapes."""
         for part in self.parts:
             part.fit_to(models, tensors)
+
+
+def default_ratios(parts: Sequence[str]) -> dict[str, float]:
+    """Each part's learning rate over the trial's where none is given; none is below a tenth of another, one is 1 or more."""
+    ratios = {part: LR_RATIOS.get(part, 1.0) for part in parts}
+    largest = max(ratios.values())
+    return {part: ratio / min(largest, 1.0) for part, ratio in ratios.items()}
 
 
 def joined(changes: Sequence[Change]) -> Change:

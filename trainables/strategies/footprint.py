@@ -24,7 +24,9 @@ class Footprint:
     Attributes:
         trains: the parts of the base with trained parameters.
         summary: what trains, in words.
-        adapter_bytes: size of the adapter's safetensors file.
+        trainable_parameters: at the start of training.
+        adapter_bytes: size of the adapter's safetensors file before training.
+        adapter_after_training: whether that is its size afterwards: `exact`, `at least` or `at most`.
         weight_bytes: of the U-Net and the parts that train, with what the strategy adds; frozen encoders are not loaded
             while their outputs are cached.
         gradient_bytes: of the trained parameters.
@@ -37,6 +39,7 @@ class Footprint:
     summary: str
     trainable_parameters: int
     adapter_bytes: int
+    adapter_after_training: str
     weight_bytes: int
     gradient_bytes: int
     moment_bytes: int
@@ -70,6 +73,7 @@ def footprint(models: DiffusionModels, strategy: Strategy) -> Footprint:
         summary=strategy.summary,
         trainable_parameters=trainable,
         adapter_bytes=adapter_bytes(strategy.tensors(models)),
+        adapter_after_training=strategy.size_after_training,
         weight_bytes=BYTES * sum(num_parameters(models.component(name)) for name in {"unet", *strategy.trains}),
         gradient_bytes=BYTES * trainable,
         moment_bytes=2 * BYTES * trainable,

@@ -14,12 +14,16 @@ from torch.nn import functional
 
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Strategy
-from trainables.strategies.naming import expect, unknown_name
+from trainables.strategies.naming import expect, expect_known
 
 Weighted = nn.Linear | nn.Conv2d
-ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0", ".q_proj", ".k_proj", ".v_proj", ".out_proj")
-FEED_FORWARD = (".ff.net.0.proj", ".ff.net.2", ".fc1", ".fc2")
-"""As diffusers names them in the U-Net, and transformers in the text encoder."""
+ATTENTION = (
+    *(".to_q", ".to_k", ".to_v", ".to_out.0"),
+    *(".q_proj", ".k_proj", ".v_proj", ".out_proj"),
+    *(".self.query", ".self.key", ".self.value", ".attention.output.dense"),
+)
+FEED_FORWARD = (".ff.net.0.proj", ".ff.net.2", ".fc1", ".fc2", ".intermediate.dense", ".output.dense")
+"""As diffusers names them in the U-Net, and transformers in CLIP's and BERT's text encoders."""
 TARGETS: dict[str, Callable[[str, Weighted], bool]] = {
     "attention": lambda path, layer: isinstance(layer, nn.Linear) and path.endswith(ATTENTION),
     "attention+ff": lambda path, layer: isinstance(layer, nn.Linear) and path.endswith(ATTENTION + FEED_FORWARD),
@@ -132,7 +136,7 @@ def expect_positive(value: object, name: str, remedy: str) -> None:
     Raises:
         ValueError: it is not a number above 0, or not finite.
     """
-    is_positive = isinstance(value, int | float) and math.isfinite(value) and value > 0
+    is_positive = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
     expect(is_positive, f"`{name}` must be a positive number", repr(value), remedy)
 
 
@@ -148,10 +152,8 @@ class TargetedStrategy(Strategy):
 
     def __post_init__(self) -> None:
         expect_positive(self.alpha, "alpha", "Twice the rank is usual.")
-        if self.targets not in TARGETS:
-            raise unknown_name("targets", self.targets, TARGETS)
-        if self.components not in COMPONENTS:
-            raise unknown_name("components", self.components, COMPONENTS)
+        expect_known("targets", self.targets, TARGETS)
+        expect_known("components", self.components, COMPONENTS)
 
     @property
     def trains(self) -> tuple[str, ...]:

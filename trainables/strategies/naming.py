@@ -6,16 +6,27 @@ import difflib
 from collections.abc import Iterable
 
 
-def unknown_name(rule: str, came: str, valid: Iterable[str]) -> ValueError:
+def expect_known(rule: str, came: object, valid: Iterable[str]) -> None:
+    """Refuse what is no name in a table, whatever its type.
+
+    Raises:
+        ValueError: it is not.
+    """
+    names = tuple(valid)
+    if not isinstance(came, str) or came not in names:
+        raise unknown_name(rule, came, names)
+
+
+def unknown_name(rule: str, came: object, valid: Iterable[str]) -> ValueError:
     """The error for a name that is not in a table.
 
     Args:
         rule: What the name is, such as `strategy`; it is set in backticks.
-        came: The unknown name.
+        came: What is no name in it.
         valid: The names in the table.
     """
     names = sorted(valid)
-    near = difflib.get_close_matches(came.lower(), names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(came).lower(), names, n=3, cutoff=0.5)
     remedy = f"Did you mean {' or '.join(near)}? " if near else ""
     return ValueError(f"`{rule}` must be a known name, but got {came!r}. {remedy}Valid: {', '.join(names) or 'none'}.")
 

@@ -134,6 +134,11 @@ class SeLoRA(TargetedStrategy):
             rule = f"`max_rank` must be at least `initial_rank`, {self.initial_rank}"
             expect(self.max_rank >= self.initial_rank, rule, repr(self.max_rank), "Raise it, or leave it out.")
 
+    @property
+    def size_after_training(self) -> str:
+        """Ranks grow."""
+        return "at least"
+
     def on_step_start(self, models: DiffusionModels, step: TrainingStep) -> None:
         """Let every layer that may grow try another rank, if a test is due; at the last step there is no use in it."""
         if step.number == 0 or step.number % self.interval or step.number == step.num_steps - 1:

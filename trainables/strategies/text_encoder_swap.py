@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from trainables.base_models.models import COMPONENTS, DiffusionModels, states_width
 from trainables.base_models.text_encoders import HUB_ENCODERS, UNCOUNTED, TextEncoder, bert_to_count, load_bert
 from trainables.strategies.base import Strategy
+from trainables.strategies.low_rank import expect_positive
 from trainables.strategies.naming import expect
 
 
@@ -25,6 +27,7 @@ class TextEncoderSwap(Strategy):
     Args:
         encoder: Hub id, or local folder, of a BERT or RoBERTa encoder with safetensors weights.
         train_encoder: Whether the encoder trains with the U-Net.
+        encoder_lr_ratio: The encoder's learning rate over the U-Net's, where it trains.
 
     Source: Chambon et al. 2022, "RoentGen", section on replacing the text encoder; Chambon et al. 2022, "Adapting
     Pretrained Vision-Language Foundational Models to Medical Imaging Domains".
@@ -34,6 +37,7 @@ class TextEncoderSwap(Strategy):
 
     encoder: str = HUB_ENCODERS[0]
     train_encoder: bool = False
+    encoder_lr_ratio: float = 0.1
 
     def __post_init__(self) -> None:
         is_named = isinstance(self.encoder, str) and bool(self.encoder)
@@ -41,6 +45,7 @@ class TextEncoderSwap(Strategy):
         expect(is_named, "`encoder` must be a hub id or a folder", repr(self.encoder), remedy)
         is_flag = isinstance(self.train_encoder, bool)
         expect(is_flag, "`train_encoder` must be true or false", repr(self.train_encoder), "Try false.")
+        expect_positive(self.encoder_lr_ratio, "encoder_lr_ratio", "Try 0.1.")
         folder = Path(self.encoder).expanduser()
         if folder.is_dir():  # workers have other working directories
             object.__setattr__(self, "encoder", str(folder.absolute()))
@@ -49,6 +54,14 @@ class TextEncoderSwap(Strategy):
     def trains(self) -> tuple[str, ...]:
         """The U-Net, and the encoder where it trains."""
         return ("unet", "text_encoder") if self.train_encoder else ("unet",)
+
+    def param_groups(self, models: DiffusionModels, lr: float) -> list[dict[str, Any]]:
+        """The U-Net at `lr`, the encoder at its share of it where it trains."""
+        rates = {"unet": lr, "text_encoder": lr * self.encoder_lr_ratio}
+        return [
+            {"params": [each for path, each in self.trained(models) if path.startswith(f"{name}.")], "lr": rates[name]}
+            for name in self.trains
+        ]
 
     def inject(self, models: DiffusionModels) -> None:
         """Put the encoder and its tokenizer in their places, and let the U-Net train.

@@ -24,7 +24,7 @@ from trainables.strategies.adalora import AdaLoRA, AdaLoRALayer, allocate
 from trainables.strategies.base import Change, TrainingStep
 
 ALPHA = 12.0
-TINY = {"rank": 2, "initial_rank": 5, "alpha": ALPHA, "targets": "linear+conv"}
+TINY = {"rank": 2, "initial_ratio": 2.5, "alpha": ALPHA, "targets": "linear+conv"}
 
 
 def tiny_net() -> nn.Sequential:
@@ -339,7 +339,7 @@ def test_an_adapter_of_higher_rank_than_the_cards_is_refused(base: DiffusionMode
 
 def test_the_initial_rank_is_half_above_the_final_one() -> None:
     assert [AdaLoRA(rank=rank).initial_rank for rank in (1, 2, 5, 8)] == [2, 3, 8, 12]
-    strategy = AdaLoRA(rank=3, initial_rank=4, alpha=8.0)
+    strategy = AdaLoRA(rank=3, initial_ratio=1.3, alpha=8.0)
     assert make_strategy("adalora", strategy.hyperparameters()) == strategy
     assert strategy.scale == 2.0
 
@@ -347,8 +347,8 @@ def test_the_initial_rank_is_half_above_the_final_one() -> None:
 @pytest.mark.parametrize(
     ("hyperparameters", "message"),
     [
-        ({"rank": 4, "initial_rank": 4}, "`initial_rank` must be above `rank`, 4, but got 4. Leave it out"),
-        ({"initial_rank": 2.5}, "`initial_rank` must be a whole number, at least 1, but got 2.5"),
+        ({"initial_ratio": 1}, "`initial_ratio` must be above 1, but got 1. Try 1.5."),
+        ({"initial_ratio": "2"}, "`initial_ratio` must be a number"),
         ({"beta1": 1.0}, "`beta1` must be between 0 and 1, but got 1.0"),
         ({"beta2": "0.9"}, "`beta2` must be a number, but got '0.9'"),
         ({"orthogonality_weight": -1}, "`orthogonality_weight` must be at least 0, but got -1"),

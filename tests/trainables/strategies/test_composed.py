@@ -48,3 +48,12 @@ def test_all_is_the_three_parts(base: DiffusionModels) -> None:
     models = base.fresh()
     make_strategy("all", {}).attach(models)
     assert all(parameter.requires_grad for module in models.components().values() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "ratios"),
+    [("all", (1.0, 0.1, 0.1)), ("vae+text_encoder", (1.0, 1.0)), ("lora+textual_inversion", (1.0, 10.0))],
+)
+def test_a_part_trains_at_the_trials_rate_or_above(name: str, ratios: tuple[float, ...]) -> None:
+    own = make_strategy(name, {}).hyperparameters()
+    assert tuple(value for key, value in own.items() if key.endswith(".lr_ratio")) == pytest.approx(ratios)

@@ -187,6 +187,7 @@ def test_a_cut_is_the_trained_model_with_its_first_rows(
         (9, None, [1, 2, 4, 8]),
         (1, None, []),
         (8, [6, 3, 3, 8], [3, 6]),
+        (8, [16, 2], [2]),
         (8, [], []),
     ],
 )
@@ -209,9 +210,9 @@ def test_a_combination_has_its_parts_cuts() -> None:
     assert cuts["rank2"].hyperparameters() == strategy.hyperparameters() | changed
 
 
-@pytest.mark.parametrize("ranks", [[0], [9], [2.0], "12", 3, [True]])
+@pytest.mark.parametrize("ranks", [[0], [2.0], "12", 3, [True]])
 def test_ranks_that_cannot_be_cut_are_refused(ranks: object) -> None:
-    with pytest.raises(ValueError, match="`evaluated_ranks` must be whole numbers from 1 to `rank`, 8, but got"):
+    with pytest.raises(ValueError, match="`evaluated_ranks` must be whole numbers, at least 1, but got"):
         make_strategy("dylora", {"rank": 8, "evaluated_ranks": ranks})
 
 

@@ -88,7 +88,11 @@ def test_an_adapter_holds_the_encoder_only_where_it_trained(
     assert parts == ({"unet", "text_encoder"} if train_encoder else {"unet"})
     card = json.loads((tmp_path / "adapter.json").read_text())
     assert card["text_source"] == models.text_source
-    assert card["hyperparameters"] == {"encoder": str(encoders["narrow"]), "train_encoder": train_encoder}
+    own = {"encoder": str(encoders["narrow"]), "train_encoder": train_encoder, "encoder_lr_ratio": 0.1}
+    assert card["hyperparameters"] == own
+    groups = strategy.param_groups(models, 1e-4)
+    assert [group["lr"] for group in groups] == pytest.approx([1e-4, 1e-5][: 1 + train_encoder])
+    assert sum(len(group["params"]) for group in groups) == len(dict(strategy.trained(models)))
 
 
 def test_an_encoder_that_has_changed_since_is_refused(

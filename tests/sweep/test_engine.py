@@ -93,7 +93,7 @@ def test_the_run_directory_holds_what_is_promised(out: Path, trials: pd.DataFram
         folder = out / "trials" / trial_id
         assert {"adapter.json", "adapter.safetensors"} == {file.name for file in (folder / "adapter").iterdir()}
         assert Image.open(folder / "samples.png").size[0] >= 4 * 64
-    assert {"dataset", "features", "moments", "prompts"} <= {folder.name for folder in (out / "cache").iterdir()}
+    assert {"dataset", "features", "moments", "states"} <= {folder.name for folder in (out / "cache").iterdir()}
     left = [file for file in (out / "cache").rglob("*") if file.name.endswith((".partial", ".tmp"))]
     assert left == []
 
@@ -137,7 +137,7 @@ def test_the_front_is_what_no_trial_beats(out: Path, trials: pd.DataFrame) -> No
 def test_features_of_the_reference_and_of_each_model_are_extracted_once(out: Path) -> None:
     reference, base, of_trials, of_their_rungs = 1, 1, 4, 4
     assert len(list((out / "cache" / "features").glob("*.arrow"))) == reference + base + of_trials + of_their_rungs
-    assert [len(list((out / "cache" / name).glob("*.arrow"))) for name in ("moments", "prompts")] == [1, 1]
+    assert [len(list((out / "cache" / name).glob("*.arrow"))) for name in ("moments", "states")] == [1, 1]
 
 
 def test_mlflow_has_a_parent_and_a_tagged_child_for_each_trial(out: Path, trials: pd.DataFrame) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,9 @@ class Outcome:
     num_failed: int
     num_cuts: int
     """Adapters that trainings yielded besides their own."""
+    wall_s: float
+    evaluation_s: float
+    """What trials have waited for evaluations; of several at once, each counts."""
     ui_command: str
 
 
@@ -81,6 +85,7 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
         FileNotFoundError: the data or the extractor's weights are not there.
         SweepError: no trial completed.
     """
+    started_s = time.monotonic()
     require_new_run(out)
     config = config.located()
     weights = check_base(config)
@@ -110,7 +115,7 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
             _give_up(error, journal, tracker)
             raise
     journal.baseline(baseline)
-    return _conclude(journal, tracker, baseline=baseline, out=out)
+    return _conclude(journal, tracker, baseline=baseline, started_s=started_s)
 
 
 def _give_up(error: BaseException, journal: Journal, tracker: Tracker) -> None:
@@ -155,8 +160,8 @@ def _search(
     return dict(ray.get(baseline))
 
 
-def _conclude(journal: Journal, tracker: Tracker, *, baseline: Mapping[str, float], out: Path) -> Outcome:
-    found = journal.finish()
+def _conclude(journal: Journal, tracker: Tracker, *, baseline: Mapping[str, float], started_s: float) -> Outcome:
+    found, out = journal.finish(), journal.out
     rows = journal.trials()
     trials = rows[rows["cut_of"].isna()]
     completed = int((trials["status"] == "completed").sum())
@@ -174,6 +179,8 @@ def _conclude(journal: Journal, tracker: Tracker, *, baseline: Mapping[str, floa
         num_completed=completed,
         num_failed=len(trials) - completed,
         num_cuts=len(rows) - len(trials),
+        wall_s=time.monotonic() - started_s,
+        evaluation_s=journal.evaluation_s(),
         ui_command=tracker.ui_command(),
     )
 

@@ -113,6 +113,11 @@ class Journal:
         self._events.close()
         return found
 
+    def evaluation_s(self) -> float:
+        """Seconds that trials have waited for evaluations, cuts' and early ones included."""
+        cuts = [row for row in self._trials.values() if row["cut_of"] is not None]
+        return float(sum(row.get("evaluation_s", 0.0) for row in [*self._results, *cuts]))
+
     def trials(self) -> pd.DataFrame:
         """One row a trial or cut, with a column for every objective and whether it is on the front and its knee."""
         return _mark_front(self._table(), self._front())

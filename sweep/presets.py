@@ -23,7 +23,7 @@ def demo() -> SweepConfig:
         num_trials=12,
         data=DataConfig(source="phantom", num_patients=400, resolution_px=64),
         training=TrainingConfig(num_epochs=4, lr_schedule="cosine"),
-        evaluation=EvaluationConfig(extractor="mini", images_per_condition=16, num_steps=10, guidance_scale=1.0),
+        evaluation=EvaluationConfig(extractor="mini", images_per_condition=16, num_steps=8, guidance_scale=1.0),
         compute=ComputeConfig(concurrent_trials=2),
     )
 

@@ -84,6 +84,7 @@ def run(config: SweepConfig, out: Path, console: Console) -> None:
         console.print(
             f"[yellow]{outcome.num_failed} of {len(outcome.trials)} trials failed;[/yellow] report.html says why."
         )
+    console.print(evaluation_share(outcome, config.compute.concurrent_trials), highlight=False)
     shown = shlex.quote(str(relative(out)))
     console.print(
         f"\nReport   {shown}/report.html\n"
@@ -116,6 +117,14 @@ def front_table(outcome: Outcome) -> Table:
     table.add_section()
     table.add_row("base", "un-adapted", "", *baseline, style="dim")
     return table
+
+
+def evaluation_share(outcome: Outcome, concurrent_trials: int) -> str:
+    """How much of the sweep's wall time a trial's place was spent waiting for evaluations, in a line."""
+    at_once = min(concurrent_trials, len(outcome.trials))
+    share = outcome.evaluation_s / (at_once * outcome.wall_s)
+    places = f", {at_once} trials at once" if at_once > 1 else ""
+    return f"Trials waited {outcome.evaluation_s:.0f} s for evaluations: {share:.0%} of {outcome.wall_s:.0f} s{places}."
 
 
 def number(value: object) -> str:

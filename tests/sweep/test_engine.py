@@ -25,6 +25,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from analysis.report import __main__ as report
 from search_spaces import SEARCH_SPACES
 from sweep import export, generate, run
 from sweep.config import ConfigError, SweepConfig
@@ -58,9 +59,9 @@ def sweep_of(out: Path, num_trials: int, *settings: str) -> Result:
 
 @pytest.fixture(scope="module")
 def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """The directory of a sweep over the four strategies, and what it printed."""
+    """The directory of a sweep over the four strategies, evaluated after each epoch, and what it printed."""
     out = tmp_path_factory.mktemp("sweep") / "run"
-    return out, sweep_of(out, 4)
+    return out, sweep_of(out, 4, "training.evaluate_every_epochs=1")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,8 @@ def test_a_sweep_ends_well_and_says_what_to_do_next(finished: tuple[Path, Result
     assert f"{out}/report.html" in result.stdout
     assert f"mlflow ui --backend-store-uri sqlite:///{out}/mlflow.db" in result.stdout
     assert f"python -m sweep.export --run {out} --pick knee" in result.stdout
+    waited = pd.read_parquet(out / "results.parquet")["evaluation_s"]
+    assert (waited > 0).all() and f"Trials waited {waited.sum():.0f} s for evaluations: " in result.stdout
 
 
 def test_the_run_directory_holds_what_is_promised(out: Path, trials: pd.DataFrame) -> None:
@@ -90,7 +93,7 @@ def test_the_run_directory_holds_what_is_promised(out: Path, trials: pd.DataFram
         folder = out / "trials" / trial_id
         assert {"adapter.json", "adapter.safetensors"} == {file.name for file in (folder / "adapter").iterdir()}
         assert Image.open(folder / "samples.png").size[0] >= 4 * 64
-    assert {"dataset", "features", "moments", "prompts"} <= {folder.name for folder in (out / "cache").iterdir()}
+    assert {"dataset", "features", "moments", "states"} <= {folder.name for folder in (out / "cache").iterdir()}
     left = [file for file in (out / "cache").rglob("*") if file.name.endswith((".partial", ".tmp"))]
     assert left == []
 
@@ -102,8 +105,20 @@ def test_the_tables_have_every_trial_and_report(out: Path, trials: pd.DataFrame)
     assert trials["trainable_parameters"].nunique() == 4
     results = pd.read_parquet(out / "results.parquet")
     assert results.groupby("trial_id")["epoch"].apply(list).tolist() == [[0, 1]] * 4
-    evaluated = results.set_index("epoch")["fid_mini"]
-    assert evaluated.loc[0].isna().all() and evaluated.loc[1].notna().all()
+    last, early = (results.set_index("epoch")[name] for name in ("fid_mini", "early_kid_mini"))
+    assert last.loc[0].isna().all() and last.loc[1].notna().all()
+    assert early.loc[0].notna().all() and early.loc[1].isna().all()  # never in one column with the last
+    counts = results.set_index("epoch")[["early_num_generated", "early_num_steps", "num_generated"]]
+    assert (counts.loc[0].iloc[:, :2] == [12, 1]).all(axis=None) and (counts.loc[1, "num_generated"] > 12).all()
+
+
+def test_the_report_says_what_the_early_evaluations_are_worth(out: Path) -> None:
+    assert (
+        "early KID (mini) after epoch 1: too few trials to tell (4, at least 5)." in (out / "report.html").read_text()
+    )
+    printed = invoke(report.main, "--run", str(out))
+    assert printed.exit_code == 0, printed.output
+    assert "epoch 1: early KID (mini) with the last FID (mini) over 4 trials: no rank correlation." in printed.stdout
 
 
 def test_the_front_is_what_no_trial_beats(out: Path, trials: pd.DataFrame) -> None:
@@ -120,9 +135,9 @@ def test_the_front_is_what_no_trial_beats(out: Path, trials: pd.DataFrame) -> No
 
 
 def test_features_of_the_reference_and_of_each_model_are_extracted_once(out: Path) -> None:
-    reference, base, of_trials = 1, 1, 4
-    assert len(list((out / "cache" / "features").glob("*.arrow"))) == reference + base + of_trials
-    assert [len(list((out / "cache" / name).glob("*.arrow"))) for name in ("moments", "prompts")] == [1, 1]
+    reference, base, of_trials, of_their_rungs = 1, 1, 4, 4
+    assert len(list((out / "cache" / "features").glob("*.arrow"))) == reference + base + of_trials + of_their_rungs
+    assert [len(list((out / "cache" / name).glob("*.arrow"))) for name in ("moments", "states")] == [1, 1]
 
 
 def test_mlflow_has_a_parent_and_a_tagged_child_for_each_trial(out: Path, trials: pd.DataFrame) -> None:
@@ -139,6 +154,7 @@ def test_mlflow_has_a_parent_and_a_tagged_child_for_each_trial(out: Path, trials
         assert child.data.tags.get("pareto") == ("true" if row["pareto"] else None)
         assert child.data.tags.get("knee") == ("true" if row["knee"] else None)
         assert child.data.metrics["fid_mini"] == row["fid_mini"]
+        assert child.data.metrics["early_kid_mini"] == row["early_kid_mini"]
         assert child.data.params["lr"] == str(row["param/lr"])
         kept = {file.path for file in client.list_artifacts(child.info.run_id)}
         assert {"samples.png", "adapter"} <= kept
@@ -257,6 +273,11 @@ def test_each_rank_of_one_training_is_a_point_of_its_own(cut: tuple[Path, Result
     assert "of 1 completed trials and 2 adapters cut from them" in result.stdout
     assert f"{whole}-rank2" in result.stdout
     assert "<b>2</b><span>adapters cut from them</span>" in (out / "report.html").read_text()
+
+
+def test_features_of_each_cut_are_extracted_once(cut: tuple[Path, Result]) -> None:
+    reference, base, whole, cuts = 1, 1, 1, 2
+    assert len(list((cut[0] / "cache" / "features").glob("*.arrow"))) == reference + base + whole + cuts
 
 
 def test_mlflow_has_a_tagged_child_for_each_cut(cut: tuple[Path, Result]) -> None:

@@ -162,3 +162,13 @@ def test_flat_choice_and_own_values() -> None:
         "loss": 0.5,
         "final": True,
     }
+
+
+def test_waiting_for_evaluations_is_added_up_over_trials_rungs_and_cuts(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / "run", SweepConfig(), {})
+    journal.on_start("a", LORA)
+    journal.on_report("a", {"epoch": 0, "evaluation_s": 1.0})
+    journal.on_report("a", {"epoch": 1})
+    journal.on_report("a", {"epoch": 2, "evaluation_s": 4.0})
+    journal.on_cut("a-rank1", "a", LORA, {"epoch": 2, "evaluation_s": 16.0})
+    assert journal.evaluation_s() == 21.0

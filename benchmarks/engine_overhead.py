@@ -74,7 +74,7 @@ class FewFilms(ImageTextSource):
 class NumbersOnly:
     """An evaluator that takes no time."""
 
-    def evaluate(self, adapter: Path) -> Mapping[str, float]:
+    def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
         """Numbers that depend on the adapter's name alone; the sheet of samples is one white point."""
         Image.new("L", (1, 1), 255).save(adapter.parent / "samples.png")
         score = sum(map(ord, str(adapter))) % 97

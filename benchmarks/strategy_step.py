@@ -6,8 +6,10 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import psutil
@@ -20,6 +22,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.base_models.sd15 import sd15_on
 from trainables.batches import BatchPlan
@@ -32,7 +35,6 @@ REFERENCE = "unet"
 PEFT = ("peft lora", "peft dora")
 PAIRS = (("dora", "lora"), ("peft dora", "peft lora"), ("lora", "peft lora"), ("dora", "peft dora"))
 """Timed against each other as well, in turns."""
-NEEDS_AN_ENCODER = "text_encoder_swap"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,18 @@ class RandomBatches:
         return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
+def strategy_of(name: str, base: DiffusionModels) -> Strategy:
+    """A strategy with its defaults; the encoder that is swapped in is a small random one of the U-Net's width."""
+    if name in PEFT:
+        return PeftLowRank(dora=name == PEFT[1])
+    if name != "text_encoder_swap":
+        return make_strategy(name, {})
+    folder = Path(tempfile.gettempdir()) / f"strategy-step-bert-{base.unet.config.cross_attention_dim}"
+    if not folder.is_dir():
+        write_bert_layout(folder, hidden_size=base.unet.config.cross_attention_dim)
+    return make_strategy(name, {"encoder": str(folder)})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What all strategies are timed on."""
@@ -96,7 +110,7 @@ class Setting:
 
     def training(self, base: DiffusionModels, name: str) -> FineTuning:
         """The engine's own training by a strategy, an epoch of which is `steps` steps."""
-        strategy = PeftLowRank(dora=name == PEFT[1]) if name in PEFT else make_strategy(name, {})
+        strategy = strategy_of(name, base)
         accelerator = new_accelerator("auto")
         models = base.fresh()
         for part in {"vae", "text_encoder"} - set(strategy.trains):
@@ -164,8 +178,8 @@ def print_memory(task: dict[str, Any]) -> None:
 
 
 def names() -> Iterator[str]:
-    """Every strategy that needs no files of its own, then PEFT's."""
-    yield from (name for name in (*STRATEGIES, *COMBINATIONS) if name != NEEDS_AN_ENCODER)
+    """Every strategy, then PEFT's."""
+    yield from (*STRATEGIES, *COMBINATIONS)
     yield from PEFT
 
 

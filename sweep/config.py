@@ -26,6 +26,7 @@ COST_OBJECTIVES: Final[dict[str, Direction]] = {
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class ConfigError(ValueError):
@@ -88,12 +89,20 @@ class DataConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """How a trained model is sampled and scored."""
+    """How a trained model is sampled and scored.
+
+    Attributes:
+        early_images_share: an evaluation during training takes at least this share of the images; the share grows by
+            doublings with the training that is done, and the last evaluation takes all. 1: always all.
+        early_steps_share: likewise of the steps. Both 1: evaluations during training are like the last.
+    """
 
     extractor: Literal["mini", "xrv"] = "mini"
     extractor_weights: Path | None = None
     images_per_condition: Annotated[int, Field(ge=2)] = 32
     num_steps: Count = 20
+    early_images_share: Share = 0.25
+    early_steps_share: Share = 0.5
     guidance_scale: NonNegative = 3.0
     batch_size: Count = 64
     split: Literal["validation"] = "validation"

@@ -20,6 +20,7 @@ from search_spaces import SEARCH_SPACES
 from sweep.config import ConfigError, DataConfig, SweepConfig
 from sweep.evaluation import EvaluationSpec, conditions_to_score, require_known_conditions, start_evaluators
 from sweep.journal import BASELINE, Journal, collect_provenance, flat_choice, own_values, require_new_run
+from sweep.objectives import check_objectives, images_of_conditions
 from sweep.progress import ProgressView
 from sweep.search import OptunaSearcher
 from sweep.tracking import Tracker, TrackingError
@@ -75,7 +76,7 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
 
     Raises:
         ConfigError: `out` already holds a run or is not shared, data and base model do not fit, a hyperparameter is
-            unknown, or GPUs are lacking.
+            unknown, an objective needs more images, or GPUs are lacking.
         FileNotFoundError: the data or the extractor's weights are not there.
         SweepError: no trial completed.
     """
@@ -89,6 +90,8 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
     dataset = open_data(config.data, out / "cache" / "dataset", console)
     check_resolution(dataset.resolution_px, config)
     conditions = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
+    for note in check_objectives(config, images_of_conditions(dataset, conditions, config)):
+        console.print(f"[yellow]note[/yellow] {note}", soft_wrap=True, highlight=False)
     spec = EvaluationSpec(
         base=config.base,
         dataset=dataset.folder,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,11 +21,13 @@ from analysis.features.cache import FeatureCache, FeatureKey
 from analysis.metrics import METRICS, LabelledFeatures, evaluate
 from sweep.config import ComputeConfig, EvaluationConfig
 from sweep.identity import feature_key, plan_digest, sampling_digest, weights_digest
+from sweep.rungs import at_rung, earlier_image_counts, early_scores
+from sweep.streaming import Films, Mask, extract_and_keep, extract_split
 from trainables.adapters import load_adapter
 from trainables.base_models.models import load_base
 from trainables.datasets.captions import caption
 from trainables.datasets.store import PreparedDataset
-from trainables.sampling import generate
+from trainables.sampling import generate_batches, to_uint8
 from trainables.sheets import labelled_sheet
 from trainables.trial import EvaluationError
 
@@ -65,6 +68,24 @@ class GenerationPlan:
         """Hash of what is generated, for the feature cache."""
         return plan_digest(self.prompts, self.seeds)
 
+    @cached_property
+    def places(self) -> NDArray[np.int64]:
+        """For each image how many of its condition come before it."""
+        seen: Counter[str] = Counter()
+        places = np.empty(len(self.labels), np.int64)
+        for row, label in enumerate(self.labels):
+            places[row] = seen[label]
+            seen[label] += 1
+        return places
+
+    def only(self, chosen: Mask) -> GenerationPlan:
+        """The part of the plan that is chosen, in its order."""
+        rows = np.flatnonzero(chosen)
+        return GenerationPlan(
+            labels=tuple(self.labels[row] for row in rows), prompts=tuple(self.prompts[row] for row in rows),
+            seeds=tuple(self.seeds[row] for row in rows), reference_rows=self.reference_rows[rows],
+        )  # fmt: skip
+
 
 def plan_generation(rows_with: Mapping[str, NDArray[np.int64]], per_condition: int, seed: int) -> GenerationPlan:
     """As many images per condition as asked for or as held-out films show it, whichever is fewer.
@@ -82,7 +103,7 @@ def plan_generation(rows_with: Mapping[str, NDArray[np.int64]], per_condition: i
     for number, (condition, films) in enumerate(rows_with.items()):
         require_two_films(condition, len(films))
         chosen = np.random.default_rng((seed, number)).permutation(films)[:per_condition]
-        rows.append(np.sort(chosen))
+        rows.append(chosen)  # in random order: an early evaluation takes the first ones
         labels += [condition] * len(chosen)
     seeds = np.random.SeedSequence(seed).generate_state(len(labels), np.uint32)
     return GenerationPlan(
@@ -106,6 +127,7 @@ class AdapterScorer:
             spec.config.extractor, weights=spec.config.extractor_weights, device=self.device
         )
         self.features = FeatureCache(spec.cache_folder / "features")
+        self._references: dict[int, LabelledFeatures] = {}
 
     @cached_property
     def reference(self) -> LabelledFeatures:
@@ -113,51 +135,109 @@ class AdapterScorer:
         data = f"{self.dataset.fingerprint}-{self.spec.config.split}"
         every = self.features.get_or_compute(
             self._key(data, len(self.held_out)),
-            lambda: self.extractor.extract(self.held_out.images(np.arange(len(self.held_out)))),
+            lambda: extract_split(self.held_out, self.extractor),
         )
         return LabelledFeatures(every[self.plan.reference_rows], self.plan.labels)
 
-    def score(self, adapter: Path | None, samples: Path) -> dict[str, float]:
+    def score(self, adapter: Path | None, samples: Path, share_done: float = 1.0) -> dict[str, float]:
         """Metrics of an adapter, or of the base model as it is.
 
         Args:
             adapter: a folder that a strategy exported; None scores the un-adapted base.
             samples: where to write a sheet of generated films (PNG).
+            share_done: share of the training that is behind it; before its end, see `sweep.rungs`.
         """
-        images = self._generate(adapter)
-        self.save_sheet(images, samples)
-        data = f"{self._weights_digest(adapter)}-{self.plan.digest()}-{self._sampling_digest()}"
-        features = self.features.get_or_compute(self._key(data, len(images)), lambda: self.extractor.extract(images))
+        config = at_rung(self.spec.config, share_done)
+        plan = self._plan_of(config.images_per_condition)
+        features, shown = self._features(adapter, config)
+        self.save_sheet(shown, plan.only(plan.places < SHEET_COLUMNS).labels, samples)
+        generated, reference = LabelledFeatures(features, plan.labels), self._reference_of(config.images_per_condition)
+        if config != self.spec.config:
+            return early_scores(generated, reference, extractor=self.extractor.name, num_steps=config.num_steps)
         return evaluate(
-            METRICS.values(), LabelledFeatures(features, self.plan.labels), self.reference,
-            extractor=self.extractor.name, conditions=self.spec.conditions,
-        )  # fmt: skip
+            METRICS.values(), generated, reference, extractor=self.extractor.name, conditions=self.spec.conditions
+        )
 
-    def save_sheet(self, images: NDArray[np.uint8], to: Path) -> None:
-        """A row of the first images of each condition, as PNG."""
-        labels = np.array(self.plan.labels)
-        labelled_sheet({name: images[labels == name][:SHEET_COLUMNS] for name in self.spec.conditions}).save(to)
+    def save_sheet(self, films: Films, labels: Sequence[str], to: Path) -> None:
+        """A row of films for each condition, as PNG."""
+        shown = np.array(labels)
+        labelled_sheet({name: films[shown == name] for name in self.spec.conditions}).save(to)
 
     def save_reference_sheet(self, to: Path) -> None:
-        """The same of the held-out films, for the eye to compare with; extracts their features as well."""
+        """The first held-out films, for the eye to compare with; extracts the features of all as well."""
         assert len(self.reference)
-        self.save_sheet(self.held_out.images(self.plan.reference_rows), to)
+        shown = self.plan.only(self.plan.places < SHEET_COLUMNS)
+        self.save_sheet(self.held_out.images(shown.reference_rows), shown.labels, to)
 
-    def _generate(self, adapter: Path | None) -> NDArray[np.uint8]:
+    def _plan_of(self, per_condition: int) -> GenerationPlan:
+        return self.plan.only(self.plan.places < per_condition)
+
+    def _reference_of(self, per_condition: int) -> LabelledFeatures:
+        """Features of the held-out films of a rung; what metrics derive from them is kept."""
+        if per_condition not in self._references:
+            rows = np.flatnonzero(self.plan.places < per_condition)
+            labels = [self.plan.labels[row] for row in rows]
+            few = LabelledFeatures(self.reference.features[rows], labels)
+            self._references[per_condition] = self.reference if len(rows) == len(self.reference) else few
+        return self._references[per_condition]
+
+    def _features(self, adapter: Path | None, config: EvaluationConfig) -> tuple[NDArray[np.float32], Films]:
+        """Features of a rung's images, and the images of its sheet; no image is extracted twice."""
+        plan = self._plan_of(config.images_per_condition)
+        sheet = plan.places < SHEET_COLUMNS
+        drawn: list[Films] = []
+
+        def compute() -> NDArray[np.float32]:
+            known, held = self._features_of_an_earlier_rung(adapter, config)
+            features = np.empty((len(plan.labels), self.extractor.dim), np.float32)
+            features[known], (features[~known], shown) = held, self._draw(adapter, config, wanted=~known, shown=sheet)
+            drawn.append(shown)
+            return features
+
+        features = self.features.get_or_compute(self._images_key(adapter, config), compute)
+        nothing = np.zeros(len(sheet), bool)
+        return features, drawn[0] if drawn else self._draw(adapter, config, wanted=nothing, shown=sheet)[1]
+
+    def _features_of_an_earlier_rung(
+        self, adapter: Path | None, config: EvaluationConfig
+    ) -> tuple[Mask, NDArray[np.float32]]:
+        """Which of a rung's images an earlier rung of the same weights and steps has extracted, and their features."""
+        places = self._plan_of(config.images_per_condition).places
+        for count in earlier_image_counts(self.spec.config, config.images_per_condition):
+            smaller = config.model_copy(update={"images_per_condition": count})
+            held = self.features.get(self._images_key(adapter, smaller))
+            if held is not None:
+                return places < count, held
+        return np.zeros(len(places), bool), np.empty((0, self.extractor.dim), np.float32)
+
+    def _draw(
+        self, adapter: Path | None, config: EvaluationConfig, *, wanted: Mask, shown: Mask
+    ) -> tuple[NDArray[np.float32], Films]:
+        """Generate those images of a rung that are wanted or shown: features of the former, pixels of the latter."""
+        needed = wanted | shown
+        batches = self._generate(adapter, config, self._plan_of(config.images_per_condition).only(needed))
+        return extract_and_keep(batches, self.extractor, wanted=wanted[needed], shown=shown[needed])
+
+    def _generate(self, adapter: Path | None, config: EvaluationConfig, plan: GenerationPlan) -> Iterator[Films]:
         models = self.base.fresh()
         if adapter is not None:
             load_adapter(models, adapter)
-        config = self.spec.config
-        return generate(
-            models.to(self.device), self.plan.prompts, self.plan.seeds,
+        batches = generate_batches(
+            models.to(self.device), plan.prompts, plan.seeds,
             num_steps=config.num_steps, guidance_scale=config.guidance_scale, batch_size=config.batch_size,
         )  # fmt: skip
+        return map(to_uint8, batches)
+
+    def _images_key(self, adapter: Path | None, config: EvaluationConfig) -> FeatureKey:
+        plan = self._plan_of(config.images_per_condition)
+        data = f"{self._weights_digest(adapter)}-{plan.digest()}-{self._sampling_digest(config)}"
+        return self._key(data, len(plan.labels))
 
     def _weights_digest(self, adapter: Path | None) -> str:
         return weights_digest(self.base.base.weights_hash, adapter)
 
-    def _sampling_digest(self) -> str:
-        return sampling_digest(self.spec.config)
+    def _sampling_digest(self, config: EvaluationConfig) -> str:
+        return sampling_digest(config)
 
     def _key(self, data: str, count: int) -> FeatureKey:
         return feature_key(self.extractor, data, count)
@@ -169,7 +249,7 @@ class ActorEvaluator:
 
     actors: tuple[Any, ...]
 
-    def evaluate(self, adapter: Path) -> dict[str, float]:
+    def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
         """Score an exported adapter, a second time where the first fails; leaves `samples.png` beside its folder.
 
         Raises:
@@ -178,7 +258,7 @@ class ActorEvaluator:
         actor = self.actors[zlib.crc32(str(adapter).encode()) % len(self.actors)]
         for _ in range(ATTEMPTS):
             try:
-                return dict(ray.get(actor.score.remote(adapter, adapter.parent / "samples.png")))
+                return dict(ray.get(actor.score.remote(adapter, adapter.parent / "samples.png", share_done)))
             except RayTaskError as error:
                 failure = error
         raise EvaluationError(str(failure.cause)) from failure

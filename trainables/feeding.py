@@ -50,16 +50,14 @@ def spelled_out(models: DiffusionModels, prompt: str) -> str:
 
 
 @torch.no_grad()
-def encode_images(models: DiffusionModels, data: PreparedSplit) -> NDArray[np.float32]:
-    """Moments of the autoencoder's posterior for every image, `float32[n, 8, h, w]`."""
+def encode_images(models: DiffusionModels, data: PreparedSplit, moments: NDArray[np.float32]) -> None:
+    """Write the moments of the autoencoder's posterior for every image into `float32[n, 8, h, w]`."""
     device = models.vae.device
-    moments = np.empty(_moments_shape(models, data), np.float32)
     step = images_at_a_time(data.resolution_px)
     for start in range(0, len(data), step):
         rows = np.arange(start, min(start + step, len(data)), dtype=np.int64)
         pixels = to_pixels(data.images(rows)).to(device)
         moments[rows] = models.vae.encode(pixels).latent_dist.parameters.float().cpu().numpy()
-    return moments
 
 
 def images_at_a_time(side_px: int) -> int:
@@ -67,7 +65,8 @@ def images_at_a_time(side_px: int) -> int:
     return max(1, min(ENCODE_BATCH, ENCODE_PIXELS // side_px**2))
 
 
-def _moments_shape(models: DiffusionModels, data: PreparedSplit) -> tuple[int, int, int, int]:
+def moments_shape(models: DiffusionModels, data: PreparedSplit) -> tuple[int, int, int, int]:
+    """Shape of the moments of a split's images: images, channels of mean and log variance, height, width."""
     config: Any = models.vae.config
     side = data.resolution_px // models.latent_factor
     return len(data), 2 * config.latent_channels, side, side
@@ -130,20 +129,32 @@ class BatchFeeder:
         return self._states is not None
 
     def _cached_moments(self) -> NDArray[np.float32] | None:
-        return self._cached("vae", self.models.base.weights_hash, lambda models: encode_images(models, self.data))
+        place = self._cache_of("vae", self.models.base.weights_hash)
+        if place is None:
+            return None
+        cache, key = place
+        empty = np.zeros(moments_shape(self.models, self.data), np.float32)
+        return cache.get_or_fill(
+            key, CACHED["vae"], empty, lambda moments: encode_images(self._loaded("vae"), self.data, moments)
+        )
 
     def _cached_states(self, prompts: Sequence[str]) -> NDArray[np.float32] | None:
-        return self._cached("text_encoder", self.models.text_hash, lambda models: encode_prompts(models, prompts))
+        place = self._cache_of("text_encoder", self.models.text_hash)
+        if place is None:
+            return None
+        (cache, key), what = place, CACHED["text_encoder"]
+        return cache.get_or_create(key, what, lambda: {what: encode_prompts(self._loaded("text_encoder"), prompts)})[
+            what
+        ]
 
-    def _cached(
-        self, part: str, weights_hash: str, encode: Callable[[DiffusionModels], NDArray[np.float32]]
-    ) -> NDArray[np.float32] | None:
-        """A frozen part's outputs for the whole split, or nothing where they are computed at every step."""
+    def _cache_of(self, part: str, weights_hash: str) -> tuple[TensorCache, str] | None:
+        """Where a frozen part's outputs for the whole split are kept; None where they are computed at every step."""
         if self.cache_folder is None or part in self.trained:
             return None
-        cache, key = TensorCache(self.cache_folder), f"{self.data_key}-{weights_hash}"
-        what, load = CACHED[part], self.load or (lambda _: self.models)
-        return cache.get_or_create(key, what, lambda: {what: encode(load(part))})[what]
+        return TensorCache(self.cache_folder), f"{self.data_key}-{weights_hash}"
+
+    def _loaded(self, part: str) -> DiffusionModels:
+        return self.models if self.load is None else self.load(part)
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
         """The tensors of one batch; the generator draws latents, noise, timesteps and caption dropout in that order."""

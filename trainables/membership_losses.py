@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trainables.base_models.models import DiffusionModels
 from trainables.datasets.store import PreparedSplit
-from trainables.feeding import encode_images, encode_prompts
+from trainables.feeding import encode_images, encode_prompts, moments_shape
 from trainables.loss import DenoisingLoss
 from trainables.sampling import evaluating
 
@@ -65,8 +65,10 @@ def membership_losses(
 
 def split_moments(models: DiffusionModels, data: PreparedSplit) -> NDArray[np.float32]:
     """Moments of every film of a split, float32[n, 8, h, w], by the models' own autoencoder."""
+    moments = np.empty(moments_shape(models, data), np.float32)
     with evaluating(models):
-        return encode_images(models, data)
+        encode_images(models, data, moments)
+    return moments
 
 
 def _means(models: DiffusionModels, moments: NDArray[np.float32]) -> torch.Tensor:

@@ -105,21 +105,54 @@ def generate(
     Raises:
         ValueError: prompts and seeds differ in number, a number is out of its range, or a pixel is not a number.
     """
+    side = models.resolution_px
+    images = np.empty((len(prompts), side, side, 3), np.float32 if as_float else np.uint8)
+    start = 0
+    for batch in generate_batches(
+        models, prompts, seeds, num_steps=num_steps, guidance_scale=guidance_scale, batch_size=batch_size
+    ):
+        images[start : start + len(batch)] = batch if as_float else to_uint8(batch)
+        start += len(batch)
+        if on_progress is not None:
+            on_progress(len(batch))
+    return images
+
+
+@torch.inference_mode()
+def generate_batches(
+    models: DiffusionModels,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    num_steps: int,
+    guidance_scale: float,
+    batch_size: int,
+) -> Iterator[NDArray[np.float32]]:
+    """The images of `generate` a batch at a time, for those who need not hold all of them.
+
+    Args:
+        models: What to sample from, on its device.
+        prompts: One prompt an image.
+        seeds: One seed an image.
+        num_steps: Steps of the solver, at least 1.
+        guidance_scale: Weight of classifier-free guidance; 1 or less samples without it.
+        batch_size: Images at a time.
+
+    Returns:
+        float32[batch_size, height_px, width_px, 3] in [0, 1] each, the last one of what is left.
+
+    Raises:
+        ValueError: prompts and seeds differ in number, a number is out of its range, or a pixel is not a number.
+    """
     _check(prompts, seeds, num_steps=num_steps, batch_size=batch_size)
     pipeline = pipeline_of(models)
     options = {"num_inference_steps": num_steps, "guidance_scale": guidance_scale, "output_type": "np"}
-    side = models.resolution_px
-    images = np.empty((len(prompts), side, side, 3), np.float32 if as_float else np.uint8)
-    with evaluating(models), torch.inference_mode():
+    with evaluating(models):
         embeddings = _encode(pipeline, models, ["", *prompts] if guidance_scale > 1 else prompts, batch_size)
         for start in range(0, len(prompts), batch_size):
             chosen = slice(start, start + batch_size)
             inputs = _inputs(embeddings, prompts[chosen], seeds[chosen])
-            batch = _finite(pipeline(**inputs, **options).images)
-            images[chosen] = batch if as_float else to_uint8(batch)
-            if on_progress is not None:
-                on_progress(len(batch))
-    return images
+            yield _finite(pipeline(**inputs, **options).images)
 
 
 def to_uint8(images: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,7 @@ from trainables.training import EpochReport, FineTuning, forget_earlier_trials, 
 EVALUATION_ERROR = "evaluation_error"
 """What stands in a report in place of the metrics that could not be had."""
 Report = Callable[[dict[str, Any]], None]
+Score = Callable[[Path], dict[str, float]]
 CUTS = "cuts"
 """Key of the final report under which each cut has, by its label, its `strategy` and its metrics."""
 
@@ -36,8 +38,12 @@ class EvaluationError(RuntimeError):
 class Evaluator(Protocol):
     """Scores an exported adapter; given to the trial by whoever starts it."""
 
-    def evaluate(self, adapter: Path) -> Mapping[str, float]:
+    def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
         """Metrics by name, such as `fid_mini`; also leaves `samples.png` beside the adapter folder.
+
+        Args:
+            adapter: the exported folder.
+            share_done: share of the training that is behind it, 1.0 at the end; before, fewer images may do.
 
         Raises:
             EvaluationError: it could not be scored.
@@ -50,10 +56,10 @@ class Forgiving:
 
     evaluator: Evaluator
 
-    def evaluate(self, adapter: Path) -> Mapping[str, Any]:
+    def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, Any]:
         """Metrics by name, or why there are none."""
         try:
-            return self.evaluator.evaluate(adapter)
+            return self.evaluator.evaluate(adapter, share_done)
         except EvaluationError as error:
             return {EVALUATION_ERROR: str(error)}
 
@@ -140,12 +146,12 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     def on_epoch_end(epoch: EpochReport) -> None:
         metrics = epoch.as_dict() | rank_metrics(strategy.ranks(models))
         is_final = epoch.epoch == spec.training.num_epochs - 1
-        judge = evaluator if is_final else Forgiving(evaluator)
+        score = _timed(evaluator if is_final else Forgiving(evaluator), (epoch.epoch + 1) / spec.training.num_epochs)
         scores: dict[str, Any] = {}
         if accelerator.is_main_process and evaluates_after(epoch.epoch, spec.training):
             _write_ranks(tuning, spec.folder)
-            scores |= _export_and_score(models, strategy, spec.folder, judge)
-            cuts = _score_cuts(models, strategy, spec, evaluator) if is_final else {}
+            scores |= _export_and_score(models, strategy, spec.folder, score)
+            cuts = _score_cuts(models, strategy, spec, score) if is_final else {}
             scores |= {CUTS: {label: metrics | cut for label, cut in cuts.items()}} if cuts else {}
         report(metrics | scores | {"final": is_final})
 
@@ -172,7 +178,7 @@ def cut_choice(choice: Mapping[str, Any], strategy: Strategy, cut: Strategy) -> 
 
 
 def _score_cuts(
-    models: DiffusionModels, strategy: Strategy, spec: TrialSpec, evaluator: Evaluator
+    models: DiffusionModels, strategy: Strategy, spec: TrialSpec, score: Score
 ) -> dict[str, dict[str, Any]]:
     """By label what each cut is and what it scores."""
     return {
@@ -180,7 +186,7 @@ def _score_cuts(
             "strategy": cut_choice(spec.strategy, strategy, cut),
             "trainable_parameters": cut.num_parameters(models),
             **rank_metrics(cut.ranks(models)),
-            **_export_and_score(models, cut, spec.folder.with_name(cut_name(spec.folder.name, label)), evaluator),
+            **_export_and_score(models, cut, spec.folder.with_name(cut_name(spec.folder.name, label)), score),
         }
         for label, cut in strategy.cuts().items()
     }
@@ -194,12 +200,21 @@ def _write_ranks(tuning: FineTuning, folder: Path) -> None:
         write_ranks([*tuning.rank_history, now], folder / RANKS)
 
 
-def _export_and_score(
-    models: DiffusionModels, strategy: Strategy, folder: Path, evaluator: Evaluator
-) -> dict[str, float]:
+def _timed(evaluator: Evaluator, share_done: float) -> Score:
+    """An evaluation that also gives the `evaluation_s` that the trial waited for it."""
+
+    def score(adapter: Path) -> dict[str, float]:
+        started_s = time.perf_counter()
+        scores = dict(evaluator.evaluate(adapter, share_done))
+        return scores | {"evaluation_s": time.perf_counter() - started_s}
+
+    return score
+
+
+def _export_and_score(models: DiffusionModels, strategy: Strategy, folder: Path, score: Score) -> dict[str, float]:
     partial, adapter = folder / "adapter.partial", folder / "adapter"
     shutil.rmtree(partial, ignore_errors=True)
     strategy.export(models, partial)
     shutil.rmtree(adapter, ignore_errors=True)
     partial.rename(adapter)
-    return dict(evaluator.evaluate(adapter))
+    return score(adapter)

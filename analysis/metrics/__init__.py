@@ -34,7 +34,7 @@ def _vendi(generated: FeatureSet, reference: FeatureSet) -> float:
 
 _TABLE = (
     Metric(name="fid", direction="min", function=frechet_distance),
-    Metric(name="kid", direction="min", function=kernel_distance),
+    Metric(name="kid", direction="min", function=kernel_distance, unbiased=True),
     Metric(name="vendi", direction="max", function=_vendi),
     Metric(name="precision", direction="max", function=precision, min_images=PRECISION_NEIGHBOURS + 1),
     Metric(name="recall", direction="max", function=recall, min_images=PRECISION_NEIGHBOURS + 1),

@@ -22,12 +22,14 @@ class Metric:
         direction: whether lower ("min") or higher ("max") is better.
         function: the metric of generated and reference features.
         min_images: the fewest images of either set for which it is defined.
+        unbiased: whether its expectation is the same at any number of images, so that few estimate what many give.
     """
 
     name: str
     direction: Direction
     function: Callable[[FeatureSet, FeatureSet], float]
     min_images: int = 2
+    unbiased: bool = False
 
     def fn(self, generated: ArrayLike | FeatureSet, reference: ArrayLike | FeatureSet) -> float:
         """Evaluate the metric.

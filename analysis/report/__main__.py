@@ -12,6 +12,8 @@ from analysis.report.page import write_report
 from analysis.report.paper import print_tables
 from analysis.report.plots import draw_front
 from analysis.report.run_folder import RunFolder
+from analysis.report.rungs import agreement_lines
+from analysis.rungs import rung_agreements
 
 PLAIN_WIDTH = 150
 
@@ -37,6 +39,8 @@ def main(
     except (OSError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
+    for line in agreement_lines(rung_agreements(held.results, held.front.objectives)):
+        typer.echo(line)
     typer.echo(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 

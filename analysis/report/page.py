@@ -19,11 +19,13 @@ from analysis.report.final import final_section
 from analysis.report.plots import learning_curves, trade_offs
 from analysis.report.rank_map import rank_map
 from analysis.report.run_folder import RunFolder
+from analysis.report.rungs import agreement_section
 from analysis.report.tables import condition_table, front_table, trial_table
 from analysis.report.words import label, number, parameters
+from analysis.rungs import rung_agreements
 
 MAX_PICTURE_PX = 1100
-CURVES = ("loss", "fid", "vendi")
+CURVES = ("loss", "fid", "vendi", "early_kid")
 PICTURES = {"reference.png": "Held-out films", "baseline.png": "The base model before any adaptation"}
 
 
@@ -51,6 +53,7 @@ def write_report(folder: Path) -> Path:
         _conditions,
         _final,
         _curves,
+        _rungs,
         _trials,
         _export,
         _settings,
@@ -171,12 +174,21 @@ def _final(run: RunFolder) -> str:
 
 def _curves(run: RunFolder) -> str:
     """Training loss, and metrics where they were taken at more than one epoch."""
-    columns = [c for c in run.results.columns if c.split("_")[0] in CURVES and "/" not in c and _is_a_curve(run, c)]
+    columns = [c for c in run.results.columns if _is_drawn(c) and _is_a_curve(run, c)]
     if not columns:
         return ""
     strategies = dict(zip(run.trials["trial_id"].astype(str), run.trials["strategy"].astype(str), strict=True))
     plot = _embedded(learning_curves(run.results, strategies, columns), "svg+xml")
     return f'<h2>Learning curves</h2><img class="plot" alt="Learning curves" src="{plot}">'
+
+
+def _is_drawn(column: str) -> bool:
+    """The loss, and `fid_mini` and the like without those of one condition."""
+    return "/" not in column and (column in CURVES or column.rpartition("_")[0] in CURVES)
+
+
+def _rungs(run: RunFolder) -> str:
+    return agreement_section(rung_agreements(run.results, run.front.objectives))
 
 
 def _is_a_curve(run: RunFolder, column: str) -> bool:

@@ -11,6 +11,7 @@ from analysis.pareto import PARAMETER_PREFIX, Objective
 KNOWN = {
     "fid": "FID",
     "kid": "KID",
+    "early_kid": "early KID",
     "vendi": "Vendi score",
     "precision": "precision",
     "recall": "recall",
@@ -18,6 +19,7 @@ KNOWN = {
     "coverage": "coverage",
     "trainable_parameters": "trainable parameters",
     "epoch_s": "epoch time (s)",
+    "evaluation_s": "evaluation time (s)",
     "images_per_s": "images per second",
     "peak_memory_gib": "peak memory (GiB)",
     "loss": "training loss",

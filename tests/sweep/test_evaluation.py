@@ -29,11 +29,14 @@ from trainables.base_models.models import load_base
 from trainables.datasets.base import CONDITIONS
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset, write_dataset
+from trainables.sampling import generate
 from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters
 from trainables.trial import EvaluationError
 
 SHOWN = ("Edema", "No Finding")
+PLENTY = ("Edema", "Cardiomegaly")
+"""Of each at least four are held out."""
 FILMS = {"Edema": np.arange(0, 10), "No Finding": np.arange(5, 9), "Pneumothorax": np.arange(20, 60)}
 
 
@@ -156,7 +159,14 @@ def test_scores_are_the_metrics_of_the_cached_features(spec: EvaluationSpec, dat
     scorer = AdapterScorer(spec)
     scores = scorer.score(None, spec.cache_folder / "baseline.png")
     extract = load_mini(None, "cpu").extract
-    generated = extract(scorer._generate(None)).astype(np.float64)
+    plan, config = scorer.plan, spec.config
+    at_once = generate(
+        load_base("mini"), plan.prompts, plan.seeds,
+        num_steps=config.num_steps, guidance_scale=config.guidance_scale, batch_size=config.batch_size,
+    )  # fmt: skip
+    features = scorer.features.get(scorer._images_key(None, config))
+    assert np.array_equal(features, extract(at_once))  # to the bit, though no one ever held all images
+    generated = extract(at_once).astype(np.float64)
     films = extract(dataset.split("validation").images(scorer.plan.reference_rows)).astype(np.float64)
     assert scores["fid_mini"] == pytest.approx(frechet_distance(generated, films), rel=1e-4)
     assert scores["vendi_mini"] == pytest.approx(vendi_score(generated), rel=1e-5)
@@ -213,3 +223,51 @@ def test_an_adapter_that_differs_by_its_card_alone_is_scored_anew(spec: Evaluati
         strategy.export(models, tmp_path / f"{alpha}")
         scores.append(scorer.score(tmp_path / f"{alpha}", tmp_path / "samples.png")["fid_mini"])
     assert scores[0] != scores[1]
+
+
+def at_rungs(spec: EvaluationSpec, **config: float) -> EvaluationSpec:
+    return replace(spec, config=spec.config.model_copy(update={"images_per_condition": 4, **config}), conditions=PLENTY)
+
+
+def test_an_early_evaluation_has_fewer_images_and_names_of_its_own(spec: EvaluationSpec) -> None:
+    scorer, extractor = counted(at_rungs(spec, early_images_share=0.5))
+    early = scorer.score(None, spec.cache_folder / "early.png", 0.5)
+    assert early.keys() == {"early_kid_mini", "early_num_generated", "early_num_reference", "early_num_steps"}
+    assert (early["early_num_generated"], early["early_num_reference"], early["early_num_steps"]) == (4, 4, 1)
+    last = scorer.score(None, spec.cache_folder / "last.png")
+    assert not any(name.startswith("early_") for name in last) and last["num_generated"] == 8
+    assert sorted(extractor.counts)[:2] == [4, 8]  # other steps make other images
+
+
+def test_the_images_of_a_rung_are_the_first_of_the_last_evaluations(spec: EvaluationSpec) -> None:
+    scorer = AdapterScorer(at_rungs(spec))
+    early, last = scorer._plan_of(2), scorer._plan_of(4)
+    assert last.digest() == scorer.plan.digest() != early.digest()
+    for condition in PLENTY:
+        few, all_ = ([row for row, label in enumerate(plan.labels) if label == condition] for plan in (early, last))
+        assert [early.seeds[row] for row in few] == [last.seeds[row] for row in all_][:2]
+        assert early.reference_rows[few].tolist() == last.reference_rows[all_].tolist()[:2]
+    assert np.array_equal(scorer._reference_of(2).features, scorer.reference.features[scorer.plan.places < 2])
+
+
+def test_what_a_rung_of_the_same_weights_extracted_is_not_extracted_again(spec: EvaluationSpec, adapter: Path) -> None:
+    wider = at_rungs(spec, early_steps_share=1.0)
+    scorer, extractor = counted(wider)
+    assert len(scorer.reference) == 8
+    extractor.counts.clear()
+    scorer.score(adapter, spec.cache_folder / "early.png", 0.5)
+    last = scorer.score(adapter, spec.cache_folder / "last.png")
+    assert extractor.counts == [4, 4]
+    assert scorer.score(adapter, spec.cache_folder / "again.png") == last and extractor.counts == [4, 4]
+    assert (spec.cache_folder / "again.png").read_bytes() == (spec.cache_folder / "last.png").read_bytes()
+    scorer.score(None, spec.cache_folder / "base.png")
+    assert extractor.counts == [4, 4, 8]  # other weights are other images
+    alone, _ = counted(replace(wider, cache_folder=spec.cache_folder / "alone"))
+    assert alone.score(adapter, spec.cache_folder / "alone.png") == pytest.approx(last, rel=1e-3, abs=1e-6)
+    assert (spec.cache_folder / "alone.png").read_bytes() == (spec.cache_folder / "last.png").read_bytes()
+
+
+def test_rungs_with_all_images_and_steps_are_reported_like_the_last(spec: EvaluationSpec) -> None:
+    scorer, extractor = counted(at_rungs(spec, early_images_share=1.0, early_steps_share=1.0))
+    assert scorer.score(None, spec.cache_folder / "a.png", 0.1) == scorer.score(None, spec.cache_folder / "b.png")
+    assert sorted(extractor.counts)[0] == 8 and len(extractor.counts) == 2

@@ -71,7 +71,7 @@ class Choices(Searcher):  # type: ignore[misc]
 class ProcessEvaluator:
     """Takes a known time, and tells of the process that it runs in."""
 
-    def evaluate(self, adapter: Path) -> Mapping[str, float]:
+    def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
         time.sleep(EVALUATION_S)
         assert (adapter / "adapter.safetensors").is_file()
         return {"score": 1.0, "process": os.getpid(), "base_loads": trial_module._base.cache_info().misses}
@@ -89,7 +89,7 @@ class RecordingEvaluator:
     def __reduce__(self) -> tuple[Any, ...]:
         return _arrive, (self.folder,)
 
-    def evaluate(self, adapter: Path) -> Mapping[str, float]:
+    def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
         _note(self.folder, f"evaluation-{time.time_ns()}.json", {"process": os.getpid()})
         return {"score": 1.0}
 
@@ -284,7 +284,7 @@ def test_evaluation_is_not_charged_to_the_epoch(several: Events) -> None:
 class SizeEvaluator:
     """Scores an adapter by how many numbers it holds."""
 
-    def evaluate(self, adapter: Path) -> Mapping[str, float]:
+    def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
         return {"size": float(sum(tensor.numel() for tensor in load_file(adapter / "adapter.safetensors").values()))}
 
 

@@ -87,7 +87,7 @@ def test_a_part_that_is_not_loaded_has_no_weights_and_the_others_have_theirs(bas
 class _Scores:
     """An evaluator that gives a number."""
 
-    def evaluate(self, adapter: Path) -> dict[str, float]:
+    def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
         return {"fid_none": 1.0}
 
 
@@ -116,7 +116,7 @@ class _FailsAt:
     def __init__(self, *calls: int) -> None:
         self.calls, self.num_calls = calls, 0
 
-    def evaluate(self, adapter: Path) -> dict[str, float]:
+    def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
         self.num_calls += 1
         if self.num_calls in self.calls:
             raise EvaluationError("`images` must be finite")

@@ -223,13 +223,38 @@ class TensorCache:
             ValueError: key or name is no plain file name, or the stored file is damaged.
             OSError: the disk is full; nothing is left behind, and what is stored stays.
         """
+        self._create(key, name, lambda path: _write_tensors(path, compute()))
+        return _read_tensors(self.path(key, name))
+
+    def get_or_fill(
+        self, key: str, name: str, empty: NDArray[Any], fill: Callable[[NDArray[Any]], None]
+    ) -> NDArray[Any]:
+        """One array that is computed part by part, straight into its file, so that memory never holds all of it.
+
+        Args:
+            key: a hash of everything that the array depends on.
+            name: what it is, for example "moments".
+            empty: of the shape and dtype; `numpy.zeros` takes no memory for it. Only written, never kept.
+            fill: writes all of a writable array of that shape; called only if the file is not there.
+
+        Returns:
+            A read-only, memory-mapped view.
+
+        Raises:
+            ValueError: key or name is no plain file name, or the stored file is damaged.
+            OSError: the disk is full, which is found before `fill` is called; nothing is left behind.
+        """
+        self._create(key, name, lambda path: _write_tensors(path, {name: empty}, fill))
+        return _read_tensors(self.path(key, name))[name]
+
+    def _create(self, key: str, name: str, write: Callable[[Path], None]) -> None:
+        """Have a file written by at most one process, if it is not there."""
         path = self.path(key, name)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
                 if not path.exists():
-                    _write_tensors(path, compute())
-        return _read_tensors(path)
+                    write(path)
 
     def path(self, key: str, name: str) -> Path:
         """The file that holds the arrays of this key and name."""
@@ -329,7 +354,10 @@ def _read_table(path: Path) -> pa.Table:
         ) from error
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
+def _write_tensors(
+    path: Path, tensors: Mapping[str, NDArray[Any]], fill: Callable[[NDArray[Any]], None] | None = None
+) -> None:
+    """Write a file whole or not at all; `fill` may put values into the only tensor once there is room for it."""
     schema = pa.schema(
         {"name": pa.string(), "dtype": pa.string(), "shape": pa.list_(pa.int64()), "data": pa.large_binary()}
     )
@@ -339,9 +367,24 @@ def _write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
             for name, tensor in tensors.items():
                 # A batch for each tensor: Arrow aligns every batch's data to 64 bytes, so that the views are aligned.
                 writer.write_batch(_tensor_batch(name, tensor, schema))
+        if fill is not None:
+            _fill_in_place(partial, fill)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _fill_in_place(path: Path, fill: Callable[[NDArray[Any]], None]) -> None:
+    """Have the values of a file's only tensor written where they lie."""
+    start = pa.memory_map(str(path)).read_buffer()
+    batch = pa.ipc.open_file(start).get_batch(0)
+    dtype, shape, data = batch.column(1)[0].as_py(), batch.column(2)[0].as_py(), _bytes_of(batch)
+    if data is None or data.size == 0:  # which numpy does not map
+        return
+    place = data.address - start.address
+    values: NDArray[Any] = np.memmap(path, np.dtype(dtype), "r+", offset=place, shape=tuple(shape))
+    fill(values)
+    values.flush()  # type: ignore[attr-defined]
 
 
 def _tensor_batch(name: str, tensor: NDArray[Any], schema: pa.Schema) -> pa.RecordBatch:
@@ -361,6 +404,10 @@ def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
     for batch in table.to_batches():
         name, dtype, shape = (batch.column(i)[0].as_py() for i in range(3))
-        data = batch.column(3)[0].as_buffer()
-        tensors[name] = np.frombuffer(data, np.dtype(dtype)).reshape(shape)
+        tensors[name] = np.frombuffer(_bytes_of(batch) or b"", np.dtype(dtype)).reshape(shape)
     return tensors
+
+
+def _bytes_of(batch: pa.RecordBatch) -> pa.Buffer | None:
+    """A tensor's bytes where they lie in the file; the scalar of the column would be a copy in memory."""
+    return batch.column(3).buffers()[2]

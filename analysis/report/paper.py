@@ -76,7 +76,7 @@ def _for_terminal(table: PaperTable) -> Table:
     for position, name in enumerate(table.head):
         shown.add_column(name, justify="left" if position < 2 else "right", overflow="fold")
     for row in table.rows:
-        shown.add_row(*row)
+        shown.add_row(*(cell.replace(" [", "\n[") for cell in row))
     shown.add_section()
     for row in table.references:
         shown.add_row(*row, style="dim")
@@ -93,7 +93,8 @@ def _alignment_table(finalists: Sequence[FinalScores], names: Sequence[str], ext
     first = finalists[0]
     return PaperTable(
         title="Table 1. Fidelity, diversity and alignment on test patients",
-        note=f"Conditions: per cent of the films whose caption names it in which the classifier finds it.{_seeds(finalists)}",
+        note="Conditions: per cent of the films whose caption names it in which the classifier finds it; "
+        f"where its AUC is near 0.5 that says nothing.{_seeds(finalists)}",
         head=("trial", "strategy", "FID ↓", "Vendi ↑", *names),
         rows=tuple(rows),
         references=(

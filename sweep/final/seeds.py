@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,22 @@ def further_seeds(bench: Workbench, num_seeds: int) -> list[int]:
 
 
 def over_seeds(trainings: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, Any]:
-    """Mean and 95 % interval over trainings, of every number that all of them have.
+    """Mean and 95 % interval over trainings, of every number that all of them have and that depends on the training.
 
     Args:
         trainings: at least two; the seed of each, and its numbers by name.
     """
     shared = set.intersection(*(set(values) for _, values in trainings))
-    names = [name for name in trainings[0][1] if name in shared]
-    intervals = {name: asdict(t_interval([values[name] for _, values in trainings])) for name in names}
+    found = {name: [values[name] for _, values in trainings] for name in trainings[0][1] if name in shared}
+    intervals = {
+        name: asdict(t_interval(values))
+        for name, values in found.items()
+        if len(set(values)) > 1 and not _is_an_end(name, found)
+    }
     return {"seeds": [seed for seed, _ in trainings], "confidence": 0.95, "values": intervals}
+
+
+def _is_an_end(name: str, names: Collection[str]) -> bool:
+    """Whether a number is an end of another one's interval, as `fid_mini_low/Edema` is of `fid_mini/Edema`."""
+    key, slash, rest = name.partition("/")
+    return any(key.endswith(end) and f"{key.removesuffix(end)}{slash}{rest}" in names for end in ("_low", "_high"))

@@ -166,6 +166,10 @@ def test_another_seed_is_another_training_and_the_mean_is_of_both(scores: dict[s
     assert values[0] != values[1] and other["weights"] != scores["weights"]
     assert scores["seeds"]["seeds"] == [0, 1]
     assert scores["seeds"]["values"]["fid_mini"]["mean"] == pytest.approx(np.mean(values))
+    row = pd.read_parquet(folder / "evaluation" / "summary.parquet").set_index("trial_id").loc[TRIAL]
+    half = 12.7062 * abs(values[0] - values[1]) / 2  # Student's quantile of one degree of freedom; s / sqrt(2) of two
+    assert row["seeds/fid_mini_high"] == pytest.approx(np.mean(values) + half, rel=1e-4)
+    assert not {"fid_mini_low", "utility_auc/real", "ms_ssim_real"} & set(scores["seeds"]["values"])
 
 
 def test_no_image_is_extracted_twice_and_a_second_call_keeps_everything(evaluated: Workbench, folder: Path) -> None:

@@ -24,6 +24,7 @@ from sweep.export import Run
 from sweep.final.plan import CaptionPlan, label_rows, plan_captions, two_sided
 from sweep.final.settings import FinalSettings
 from sweep.identity import feature_key, sampling_digest, weights_digest
+from sweep.streaming import extract_split
 from trainables.adapters import load_adapter
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.datasets.base import SPLITS
@@ -110,7 +111,7 @@ class Workbench:
         """Features of all films of a split, once a run: the sweep has taken those of its validation films."""
         data = self.splits[split]
         key = feature_key(self.extractor, f"{self.dataset.fingerprint}-{split}", len(data))
-        return self._features.get_or_compute(key, lambda: self.extractor.extract(_all_images(data)))
+        return self._features.get_or_compute(key, lambda: extract_split(data, self.extractor))
 
     def generated(self, finalist: Finalist, split: str) -> NDArray[np.uint8]:
         """Grey films of a finalist for the captions of a split, uint8[n, H, W]; made once and kept."""

@@ -111,7 +111,7 @@ class FinalEvaluation:
             label = f"{finalist.strategy} {finalist.trial_id}: training with seed {seed}"
             outcome = self._attempt(label, partial(self._retrain, finalist, seed))
             if outcome["status"] == DONE:
-                trainings.append((seed, self._study(seeded(finalist, seed), names).values(names)))
+                trainings.append((seed, self._study(seeded(self.bench, finalist, seed), names).values(names)))
             else:
                 failures[str(seed)] = outcome["error"]
         if len(trainings) > 1:

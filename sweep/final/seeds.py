@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from analysis.utility import t_interval
 from sweep.final.bench import Finalist, Workbench
 from trainables.strategies.base import read_card
-from trainables.trial import TrialSpec, fine_tune
+from trainables.trial import TrialSpec, cut_name, fine_tune
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,13 @@ class _Unscored:
         return {}
 
 
-def seeded(finalist: Finalist, seed: int) -> Finalist:
-    """The same finalist as another training seed gives it."""
+def seeded(bench: Workbench, finalist: Finalist, seed: int) -> Finalist:
+    """The same finalist as another training seed gives it; a cut comes out of its whole trial's training."""
     folder = finalist.folder / f"seed-{seed}"
-    return replace(finalist, adapter=folder / "adapter", seed=seed, folder=folder)
+    whole = whole_trial(bench, finalist)
+    label = finalist.trial_id.removeprefix(f"{whole}-")
+    trained = folder if whole == finalist.trial_id else folder.with_name(cut_name(folder.name, label))
+    return replace(finalist, adapter=trained / "adapter", seed=seed, folder=folder)
 
 
 def retrain(bench: Workbench, finalist: Finalist, seed: int) -> None:
@@ -34,23 +37,33 @@ def retrain(bench: Workbench, finalist: Finalist, seed: int) -> None:
     Raises:
         DivergedError: the loss became NaN or infinite.
     """
-    spec = trial_spec(bench, finalist, seed)
-    if not (spec.folder / "adapter").is_dir():
+    adapter, spec = seeded(bench, finalist, seed).adapter, trial_spec(bench, finalist, seed)
+    if adapter is None or not adapter.is_dir():
         spec.folder.mkdir(parents=True, exist_ok=True)
         fine_tune(spec, _Unscored(), lambda report: bench.on_progress(0))
 
 
 def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:
-    """The finalist's own training with another seed, evaluated at its end only."""
-    card = read_card(bench.run.adapter(finalist.trial_id))
-    trials = bench.run.trials
-    row = trials[trials["trial_id"].astype(str) == finalist.trial_id].to_dict("records")[0]
+    """The training of the finalist's trial with another seed, evaluated at its end only."""
+    card = read_card(bench.run.adapter(whole_trial(bench, finalist)))
+    row = _row(bench, finalist)
     return TrialSpec(
         base=bench.config.base, dataset=bench.dataset.folder, folder=finalist.folder / f"seed-{seed}",
         cache_folder=bench.run.folder / "cache", strategy={"name": card["strategy"], **card["hyperparameters"]},
         lr=float(row["param/lr"]), batch_size=int(row["param/batch_size"]), seed=seed,
         training=bench.config.training.model_copy(update={"evaluate_every_epochs": None}),
     )  # fmt: skip
+
+
+def whole_trial(bench: Workbench, finalist: Finalist) -> str:
+    """The trial that a finalist was trained in: its own, or that of which it is a cut."""
+    own = _row(bench, finalist).get("cut_of")
+    return own if isinstance(own, str) else finalist.trial_id
+
+
+def _row(bench: Workbench, finalist: Finalist) -> dict[Hashable, Any]:
+    trials = bench.run.trials
+    return trials[trials["trial_id"].astype(str) == finalist.trial_id].to_dict("records")[0]
 
 
 def further_seeds(bench: Workbench, num_seeds: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ from sweep.final.privacy import memorisation
 from sweep.final.quality import alignment
 from sweep.final.results import Scores
 from sweep.final.runner import FinalEvaluation, finalist_of, pick_finalists
+from sweep.final.seeds import retrain, seeded
 from sweep.final.settings import FinalSettings
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import write_dataset
 from trainables.settings import TrainingConfig
+from trainables.strategies.base import read_card
 from trainables.trial import TrialSpec, fine_tune
 
 TRIAL = "a1"
@@ -43,6 +46,7 @@ SETTINGS = FinalSettings(
     images_per_condition=5, num_resamples=4, alignment_epochs=2, utility_epochs=1, utility_seeds=2, membership_films=8
 )
 QUIET = Console(quiet=True)
+CUTS_OF = {"d1": None, "d1-rank2": "d1"}
 
 
 class CountingExtractor(FeatureExtractor):
@@ -176,8 +180,8 @@ def test_no_image_is_extracted_twice_and_a_second_call_keeps_everything(evaluate
     own = evaluated.extractor
     assert isinstance(own, CountingExtractor)
     plans, splits = evaluated.plans, evaluated.splits
-    reconstructed, generated = len(plans["test"]), 2 * [len(plans["test"])] + [len(plans["train"])]
-    assert sorted(own.counts) == sorted([*map(len, splits.values()), reconstructed, *generated])
+    reconstructed, own_films, other_seeds = len(plans["test"]), sum(map(len, plans.values())), len(plans["test"])
+    assert sum(own.counts) == sum(map(len, splits.values())) + reconstructed + own_films + other_seeds
     files = [path for path in (folder / "evaluation").rglob("*") if path.is_file()]
     before = {path: path.read_bytes() for path in files}
     again = bench_of(folder)
@@ -265,6 +269,28 @@ def test_a_study_that_cannot_be_done_is_recorded_and_leaves_the_others(folder: P
     assert studies["utility"]["status"] == "failed" and studies["utility"]["attempts"] == 2
     assert "`seeds` must be at least 2" in studies["utility"]["error"]
     assert "`seeds` must be at least 2" in write_report(tmp_path).read_text()
+
+
+def test_a_cut_comes_out_of_another_training_of_its_whole_trial(folder: Path, tmp_path: Path) -> None:
+    bench = elsewhere(folder, tmp_path, Workbench)
+    (tmp_path / "trials").unlink()
+    whole = TrialSpec(
+        base="mini", dataset=bench.dataset.folder, folder=tmp_path / "trials" / "d1", cache_folder=tmp_path / "cache",
+        seed=0, training=bench.config.training, lr=1e-3, batch_size=32,
+        strategy={"name": "dylora", "rank": 4, "evaluated_ranks": [2]},
+    )  # fmt: skip
+    whole.folder.mkdir(parents=True)
+    fine_tune(whole, Unscored(), lambda report: None)
+    rows = [
+        {"trial_id": name, "cut_of": of, "param/lr": 1e-3, "param/batch_size": 32.0} for name, of in CUTS_OF.items()
+    ]
+    bench.run = replace(bench.run, trials=pd.DataFrame(rows))
+    cut = finalist_of(bench.run, "d1-rank2", 0)
+    retrain(bench, cut, 1)
+    again = seeded(bench, cut, 1)
+    assert again.adapter is not None and cut.adapter is not None
+    assert read_card(again.adapter)["hyperparameters"] == read_card(cut.adapter)["hyperparameters"]
+    assert bench.weights(again) != bench.weights(cut)
 
 
 def test_finalists_are_picked_once_each(folder: Path) -> None:

@@ -21,7 +21,7 @@ def main(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each finalist, the trial's own among them.")] = 1,
     images_per_condition: Annotated[
-        int | None, typer.Option(min=2, help="The most films for one condition. Default: twice the sweep's.")
+        int | None, typer.Option(min=2, help="The most films for one condition. Default: as in the sweep.")
     ] = None,
     classifier: Annotated[
         str | None, typer.Option(help="Its architecture. Default: small up to 64 px, else efficientnet_b0.")

@@ -12,7 +12,6 @@ from analysis.networks import ARCHITECTURES
 from sweep.export import Run
 
 SMALL_PX = 64
-TIMES_THE_SWEEPS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +36,7 @@ class FinalSettings:
     initial_weights: Path | None = None
     alignment_epochs: int = 30
     utility_epochs: int = 15
-    utility_seeds: int = 5
+    utility_seeds: int = 3
     max_false_alarms: float = 0.05
     membership_films: int = 500
 
@@ -57,12 +56,12 @@ class FinalSettings:
 def final_settings(
     run: Run, images_per_condition: int | None, architecture: str | None, initial_weights: Path | None
 ) -> FinalSettings:
-    """The settings for a run: twice as many films for one condition as the sweep's, if not said otherwise.
+    """The settings for a run: as many films for one condition as the sweep's, if not said otherwise.
 
     Raises:
         ValueError: the architecture is unknown.
     """
     if architecture is not None:
         look_up(ARCHITECTURES, architecture, "classifier")
-    count = images_per_condition or TIMES_THE_SWEEPS * int(run.config["evaluation"]["images_per_condition"])
+    count = images_per_condition or int(run.config["evaluation"]["images_per_condition"])
     return FinalSettings(images_per_condition=count, architecture=architecture, initial_weights=initial_weights)

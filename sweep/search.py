@@ -63,7 +63,9 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         self.strategies = tuple(strategies or strategies_of(space))
         self.num_trials = num_trials
         self.study = _create_study(self.objectives, _create_sampler(len(self.strategies), num_trials, seed))
-        self._space = partial(space, strategies=self.strategies, fixed=dict(hyperparameters or {}))
+        self._space = partial(
+            space, strategies=self.strategies, **({"fixed": hyperparameters} if hyperparameters else {})
+        )
         self._open: dict[str, Trial] = {}
         self._numbers: dict[str, int] = {}
 

@@ -25,6 +25,8 @@ FORMAT = 1
 CARD = "dataset.json"
 BATCH_BYTES = 16 * 2**20
 PROGRESS_EVERY = 64
+Tensors = Mapping[str, NDArray[Any]]
+Fill = Callable[[NDArray[Any]], None]
 
 
 def write_dataset(
@@ -204,9 +206,7 @@ class TensorCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def get_or_create(
-        self, key: str, name: str, compute: Callable[[], Mapping[str, NDArray[Any]]]
-    ) -> Mapping[str, NDArray[Any]]:
+    def get_or_create(self, key: str, name: str, compute: Callable[[], Tensors]) -> Tensors:
         """The arrays stored under key and name, computed and stored first if need be.
 
         Of several processes that ask at once, one computes and the others wait for it.
@@ -226,23 +226,19 @@ class TensorCache:
         self._create(key, name, lambda path: _write_tensors(path, compute()))
         return _read_tensors(self.path(key, name))
 
-    def get_or_fill(
-        self, key: str, name: str, empty: NDArray[Any], fill: Callable[[NDArray[Any]], None]
-    ) -> NDArray[Any]:
-        """One array that is computed part by part, straight into its file, so that memory never holds all of it.
+    def get_or_fill(self, key: str, name: str, empty: NDArray[Any], fill: Fill) -> NDArray[Any]:
+        """One array, computed part by part straight into its file, so that memory never holds all of it.
 
         Args:
-            key: a hash of everything that the array depends on.
-            name: what it is, for example "moments".
-            empty: of the shape and dtype; `numpy.zeros` takes no memory for it. Only written, never kept.
+            key, name: as for `get_or_create`.
+            empty: of the shape and dtype, not without elements; `numpy.zeros` takes no memory for it.
             fill: writes all of a writable array of that shape; called only if the file is not there.
 
         Returns:
             A read-only, memory-mapped view.
 
         Raises:
-            ValueError: key or name is no plain file name, or the stored file is damaged.
-            OSError: the disk is full, which is found before `fill` is called; nothing is left behind.
+            ValueError, OSError: as `get_or_create`; a full disk is found before `fill` is called.
         """
         self._create(key, name, lambda path: _write_tensors(path, {name: empty}, fill))
         return _read_tensors(self.path(key, name))[name]
@@ -354,10 +350,8 @@ def _read_table(path: Path) -> pa.Table:
         ) from error
 
 
-def _write_tensors(
-    path: Path, tensors: Mapping[str, NDArray[Any]], fill: Callable[[NDArray[Any]], None] | None = None
-) -> None:
-    """Write a file whole or not at all; `fill` may put values into the only tensor once there is room for it."""
+def _write_tensors(path: Path, tensors: Tensors, fill: Fill | None = None) -> None:
+    """Write a file whole or not at all; `fill` puts values into the only tensor once there is room for it."""
     schema = pa.schema(
         {"name": pa.string(), "dtype": pa.string(), "shape": pa.list_(pa.int64()), "data": pa.large_binary()}
     )
@@ -368,23 +362,19 @@ def _write_tensors(
                 # A batch for each tensor: Arrow aligns every batch's data to 64 bytes, so that the views are aligned.
                 writer.write_batch(_tensor_batch(name, tensor, schema))
         if fill is not None:
-            _fill_in_place(partial, fill)
+            _fill_in_place(partial, next(iter(tensors.values())), fill)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _fill_in_place(path: Path, fill: Callable[[NDArray[Any]], None]) -> None:
+def _fill_in_place(path: Path, empty: NDArray[Any], fill: Fill) -> None:
     """Have the values of a file's only tensor written where they lie."""
     start = pa.memory_map(str(path)).read_buffer()
-    batch = pa.ipc.open_file(start).get_batch(0)
-    dtype, shape, data = batch.column(1)[0].as_py(), batch.column(2)[0].as_py(), _bytes_of(batch)
-    if data is None or data.size == 0:  # which numpy does not map
-        return
-    place = data.address - start.address
-    values: NDArray[Any] = np.memmap(path, np.dtype(dtype), "r+", offset=place, shape=tuple(shape))
+    place = pa.ipc.open_file(start).get_batch(0).column(3).buffers()[2].address - start.address
+    values = np.memmap(path, empty.dtype, "r+", offset=place, shape=empty.shape)
     fill(values)
-    values.flush()  # type: ignore[attr-defined]
+    values.flush()
 
 
 def _tensor_batch(name: str, tensor: NDArray[Any], schema: pa.Schema) -> pa.RecordBatch:
@@ -404,10 +394,6 @@ def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
     for batch in table.to_batches():
         name, dtype, shape = (batch.column(i)[0].as_py() for i in range(3))
-        tensors[name] = np.frombuffer(_bytes_of(batch) or b"", np.dtype(dtype)).reshape(shape)
+        data = batch.column(3).buffers()[2]  # where it lies in the file; a scalar of the column is a copy in memory
+        tensors[name] = np.frombuffer(data or b"", np.dtype(dtype)).reshape(shape)
     return tensors
-
-
-def _bytes_of(batch: pa.RecordBatch) -> pa.Buffer | None:
-    """A tensor's bytes where they lie in the file; the scalar of the column would be a copy in memory."""
-    return batch.column(3).buffers()[2]

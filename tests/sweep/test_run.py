@@ -60,7 +60,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
         (("--preset", "dmeo"), "`preset` must be a known name, but got 'dmeo'. Did you mean 'demo'?"),
         (("--set", "training.num_epoch=3"), "Did you mean training.num_epochs?"),
         (("--set", "strategies=[lora,bitfti]"), "but got 'bitfti'. Did you mean 'bitfit'?"),
-        (("--set", "objectives=[fid,vendy]"), "but got 'vendy'. Did you mean 'vendi'?"),
+        (("--set", "objectives=[fid,vendy]"), "but got 'vendy'. Did you mean 'vendi'"),
         (("--set", "space=crore"), "but got 'crore'. Did you mean 'core'?"),
         (("--set", "num_trials"), "`--set` must be KEY=VALUE, but got 'num_trials'"),
         (("--set", "evaluation.num_steps=0"), "`evaluation.num_steps` must be greater than or equal to 1, but got 0"),

@@ -263,7 +263,7 @@ class AdaLoRA(LowRankStrategy):
         if done == budget.end:
             for layer in layers.values():
                 layer.importance = None
-        return Change(ranks=ranks_of(layers)) if budget.is_allocated(done) else None
+        return Change(ranks=self.ranks(models)) if budget.is_allocated(done) else None
 
     def learn_importance(self, layers: Collection[AdaLoRALayer]) -> None:
         """Update every layer's importance, except by the overflowing gradients of an fp16 step that is not taken."""
@@ -297,11 +297,6 @@ def allocate(layers: Collection[AdaLoRALayer], budget: int) -> None:
     is_kept[order[:budget]] = True
     for layer, mask in zip(layers, torch.split(is_kept, [layer.rank for layer in layers]), strict=True):
         layer.keep(mask.nonzero().flatten().tolist())
-
-
-def ranks_of(layers: Mapping[str, AdaLoRALayer]) -> dict[str, int]:
-    """Each layer's number of kept triplets."""
-    return {path: layer.rank if layer.kept is None else len(layer.kept) for path, layer in layers.items()}
 
 
 def _finite_gradients(layers: Collection[AdaLoRALayer]) -> bool:

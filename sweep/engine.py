@@ -19,7 +19,7 @@ from analysis.pareto import Front
 from analysis.report import RANKS, draw_front, draw_rank_map, read_ranks, write_report
 from search_spaces import SEARCH_SPACES, strategies_of
 from sweep.config import ConfigError, DataConfig, SweepConfig
-from sweep.evaluation import EvaluationSpec, conditions_to_score, require_known_conditions, start_evaluators
+from sweep.evaluation import ActorEvaluator, EvaluationSpec, conditions_to_score, require_known_conditions, start_evaluators
 from sweep.journal import BASELINE, Journal, collect_provenance, flat_choice, own_values, require_new_run
 from sweep.objectives import check_objectives, images_of_conditions
 from sweep.progress import ProgressView
@@ -132,10 +132,26 @@ def _search(
 ) -> dict[str, float]:
     """Run the trials beside the evaluation actors; returns the un-adapted base model's scores."""
     evaluator = start_evaluators(spec, config.compute)
-    with console.status("starting the evaluation actors"):
-        evaluator.prepare(out)
-    require_shared(out)
-    baseline = evaluator.score_base(out)
+    try:
+        with console.status("starting the evaluation actors"):
+            evaluator.prepare(out)
+        require_shared(out)
+        baseline = evaluator.score_base(out)
+        _run_trials(config, spec, out, evaluator=evaluator, listeners=listeners, console=console)
+        return dict(ray.get(baseline))
+    finally:
+        evaluator.stop()
+
+
+def _run_trials(
+    config: SweepConfig,
+    spec: EvaluationSpec,
+    out: Path,
+    *,
+    evaluator: ActorEvaluator,
+    listeners: Sequence[TrialListener],
+    console: Console,
+) -> None:
     shown = [objective.name for objective in config.reported_objectives()]
     context = SweepContext(
         base=config.base,
@@ -157,7 +173,6 @@ def _search(
     with ProgressView(console, num_trials=config.num_trials, num_epochs=num_epochs, shown=shown) as view:
         run_trials(context, evaluator, searcher, num_trials=config.num_trials, listeners=(*listeners, view))
     searcher.finish()
-    return dict(ray.get(baseline))
 
 
 def _conclude(journal: Journal, tracker: Tracker, *, baseline: Mapping[str, float], started_s: float) -> Outcome:

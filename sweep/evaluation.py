@@ -271,6 +271,11 @@ class ActorEvaluator:
         """Have the un-adapted base model scored, beside the trials; leaves `baseline.png`, returns a Ray reference."""
         return self.actors[0].score.remote(None, out / "baseline.png")
 
+    def stop(self) -> None:
+        """End the actors' processes; what they hold of the cluster is free again."""
+        for actor in self.actors:
+            ray.kill(actor)
+
 
 def start_evaluators(spec: EvaluationSpec, compute: ComputeConfig) -> ActorEvaluator:
     """Start the evaluation actors of a sweep, with as many threads as they have CPUs."""

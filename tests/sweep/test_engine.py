@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -321,6 +322,24 @@ def test_a_sweep_of_failures_ends_with_their_reason(
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert trials["status"].tolist() == ["failed"]
     assert json.loads((tmp_path / "run" / "pareto.json").read_text())["points"] == []
+
+
+def test_a_sweep_that_broke_off_holds_nothing_of_the_cluster(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even while its exception, whose frames know the evaluation actors, is kept."""
+
+    def refuse(out: Path) -> None:
+        raise ConfigError("`--out` must be shared")
+
+    monkeypatch.setattr("sweep.engine.require_shared", refuse)
+    config = SweepConfig.model_validate({"data": {"num_patients": 60}, "evaluation": {"images_per_condition": 2}})
+    with pytest.raises(ConfigError) as kept:
+        run_sweep(config, tmp_path / "run", Console(quiet=True))
+    deadline = time.monotonic() + 60
+    while ray.available_resources()["CPU"] < ray.cluster_resources()["CPU"] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"], str(kept.value)
 
 
 @pytest.fixture

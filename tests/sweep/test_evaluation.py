@@ -206,9 +206,9 @@ class Moody:
 def test_a_failed_evaluation_is_tried_once_more(ray_alone: None, tmp_path: Path) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
     scorers = {count: ray.remote(Moody).options(num_cpus=0).remote(count) for count in (1, 2)}
-    assert ActorEvaluator((scorers[1],)).evaluate(tmp_path / "adapter") == {"fid_none": 2.0}
+    assert ActorEvaluator((scorers[1],)).evaluate(tmp_path / "adapter", 1.0) == {"fid_none": 2.0}
     with pytest.raises(EvaluationError, match="`images` must be finite, but got NaN"):
-        ActorEvaluator((scorers[2],)).evaluate(tmp_path / "adapter")
+        ActorEvaluator((scorers[2],)).evaluate(tmp_path / "adapter", 1.0)
 
 
 def test_an_adapter_that_differs_by_its_card_alone_is_scored_anew(spec: EvaluationSpec, tmp_path: Path) -> None:

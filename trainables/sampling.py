@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +46,6 @@ def pipeline_of(models: DiffusionModels) -> StableDiffusionPipeline:
     return pipeline
 
 
-@overload
 def generate(
     models: DiffusionModels,
     prompts: Sequence[str],
@@ -56,35 +55,7 @@ def generate(
     guidance_scale: float,
     batch_size: int,
     on_progress: OnProgress | None = None,
-    as_float: Literal[False] = False,
-) -> NDArray[np.uint8]: ...
-
-
-@overload
-def generate(
-    models: DiffusionModels,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    *,
-    num_steps: int,
-    guidance_scale: float,
-    batch_size: int,
-    on_progress: OnProgress | None = None,
-    as_float: Literal[True],
-) -> NDArray[np.float32]: ...
-
-
-def generate(
-    models: DiffusionModels,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    *,
-    num_steps: int,
-    guidance_scale: float,
-    batch_size: int,
-    on_progress: OnProgress | None = None,
-    as_float: bool = False,
-) -> NDArray[np.uint8] | NDArray[np.float32]:
+) -> NDArray[np.uint8]:
     """One image for each prompt and seed.
 
     The noise is drawn per image on the CPU, so that it is the same on any device, in any batch and in every trial.
@@ -97,21 +68,20 @@ def generate(
         guidance_scale: Weight of classifier-free guidance; 1 or less samples without it, in half the time.
         batch_size: Images at a time.
         on_progress: Called with the number of finished images after each batch.
-        as_float: Give float32 in [0, 1] instead of uint8.
 
     Returns:
-        uint8[n, height_px, width_px, 3], or float32 of that shape.
+        uint8[n, height_px, width_px, 3].
 
     Raises:
         ValueError: prompts and seeds differ in number, a number is out of its range, or a pixel is not a number.
     """
     side = models.resolution_px
-    images = np.empty((len(prompts), side, side, 3), np.float32 if as_float else np.uint8)
+    images = np.empty((len(prompts), side, side, 3), np.uint8)
     start = 0
     for batch in generate_batches(
         models, prompts, seeds, num_steps=num_steps, guidance_scale=guidance_scale, batch_size=batch_size
     ):
-        images[start : start + len(batch)] = batch if as_float else to_uint8(batch)
+        images[start : start + len(batch)] = to_uint8(batch)
         start += len(batch)
         if on_progress is not None:
             on_progress(len(batch))

@@ -13,7 +13,7 @@ import numpy as np
 
 from trainables.adapters import load_adapter
 from trainables.base_models.models import load_base
-from trainables.sampling import generate
+from trainables.sampling import generate_batches
 
 
 def main(file: Path) -> None:
@@ -23,16 +23,15 @@ def main(file: Path) -> None:
     for job in task["jobs"]:
         models = base.fresh()
         load_adapter(models, Path(job["folder"]))
-        images = generate(
+        batches = generate_batches(
             models,
             job["prompts"],
             task["seeds"],
             num_steps=task["num_steps"],
             guidance_scale=task["guidance"],
             batch_size=len(job["prompts"]),
-            as_float=True,
         )
-        np.save(job["to"], images)
+        np.save(job["to"], next(batches))
 
 
 if __name__ == "__main__":

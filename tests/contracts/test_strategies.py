@@ -27,7 +27,7 @@ from trainables.base_models.models import BaseIdentity, DiffusionModels, load_ba
 from trainables.feeding import tokenize
 from trainables.growth import adopt
 from trainables.loss import DenoisingLoss
-from trainables.sampling import generate
+from trainables.sampling import generate_batches
 from trainables.strategies import COMBINATIONS, STRATEGIES, Strategy, make_strategy
 from trainables.strategies.base import TrainingStep, trained_parameters
 from trainables.strategies.composed import Composed
@@ -68,8 +68,8 @@ class Trained:
 
 
 def sample(models: DiffusionModels, prompts: Sequence[str] = SAMPLING["prompts"]) -> NDArray[np.float32]:
-    options = {"num_steps": SAMPLING["num_steps"], "guidance_scale": SAMPLING["guidance"], "batch_size": 2}
-    return generate(models, prompts, SAMPLING["seeds"], **options, as_float=True)
+    options = {"num_steps": SAMPLING["num_steps"], "guidance_scale": SAMPLING["guidance"], "batch_size": len(prompts)}
+    return next(generate_batches(models, prompts, SAMPLING["seeds"], **options))
 
 
 def fixed_batch(models: DiffusionModels, strategy: Strategy) -> dict[str, Tensor]:

@@ -13,12 +13,11 @@ import pandas as pd
 import pytest
 import typer
 from click.testing import Result
+from counting_extractor import CountingExtractor
 from numpy.typing import NDArray
 from rich.console import Console
 from typer.testing import CliRunner
 
-from analysis.features import FeatureExtractor
-from analysis.features.mini import load_mini
 from analysis.pareto import Front, FrontPoint, Objective
 from analysis.report import write_report
 from analysis.report.__main__ import main as report_main
@@ -47,21 +46,6 @@ SETTINGS = FinalSettings(
 )
 QUIET = Console(quiet=True)
 CUTS_OF = {"d1": None, "d1-rank2": "d1"}
-
-
-class CountingExtractor(FeatureExtractor):
-    """The bundled extractor, with a memory of how many images it was given."""
-
-    name = "mini"
-
-    def __init__(self) -> None:
-        self._own = load_mini(None, "cpu")
-        self.dim, self.weights_hash, self.preprocessing = self._own.dim, self._own.weights_hash, self._own.preprocessing
-        self.counts: list[int] = []
-
-    def extract(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        self.counts.append(len(images))
-        return self._own.extract(images)
 
 
 class Unscored:

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import ray
 import torch
-from numpy.typing import NDArray
+from counting_extractor import CountingExtractor
 from ray import cloudpickle
 
-from analysis.features import FeatureExtractor
 from analysis.features.mini import load_mini
 from analysis.metrics import frechet_distance, vendi_score
 from sweep.config import ComputeConfig, EvaluationConfig
@@ -38,21 +37,6 @@ SHOWN = ("Edema", "No Finding")
 PLENTY = ("Edema", "Cardiomegaly")
 """Of each at least four are held out."""
 FILMS = {"Edema": np.arange(0, 10), "No Finding": np.arange(5, 9), "Pneumothorax": np.arange(20, 60)}
-
-
-class CountingExtractor(FeatureExtractor):
-    """The bundled extractor, with a memory of the images that it was given."""
-
-    name = "mini"
-
-    def __init__(self) -> None:
-        self._own = load_mini(None, "cpu")
-        self.dim, self.weights_hash, self.preprocessing = self._own.dim, self._own.weights_hash, self._own.preprocessing
-        self.counts: list[int] = []
-
-    def extract(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        self.counts.append(len(images))
-        return self._own.extract(images)
 
 
 @pytest.fixture(scope="module")

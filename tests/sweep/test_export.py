@@ -19,7 +19,7 @@ from sweep import export
 from sweep.export import Run, pick_trial
 from trainables.adapters import LORA_WEIGHTS, load_adapter
 from trainables.base_models.models import load_base
-from trainables.sampling import generate
+from trainables.sampling import generate_batches
 from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters
 
@@ -120,7 +120,7 @@ def test_a_pipeline_gives_the_trials_pixels(run_folder: Path, tmp_path: Path, tr
     assert result.exit_code == 0, result.output
     models = load_base("mini")
     assert load_adapter(models, run_folder / "trials" / trial / "adapter").name == strategy
-    ours = generate(models, ["film"], [1], num_steps=2, guidance_scale=3.0, batch_size=1, as_float=True)
+    ours = next(generate_batches(models, ["film"], [1], num_steps=2, guidance_scale=3.0, batch_size=1))
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "out", safety_checker=None)
     generator = torch.Generator().manual_seed(1)
     plain = pipeline("film", num_inference_steps=2, guidance_scale=3.0, generator=generator, output_type="np").images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from trainables.base_models.models import DiffusionModels, load_base
-from trainables.sampling import evaluating, generate, noise_scheduler_of, pipeline_of, to_uint8
+from trainables.sampling import evaluating, generate, generate_batches, noise_scheduler_of, pipeline_of, to_uint8
 from trainables.sheets import GAP_PX, labelled_sheet, sheet
 
 PROMPTS = ["a red circle", "a blue square", "a red circle"]
@@ -24,7 +25,8 @@ def models() -> DiffusionModels:
 def sample(
     models: DiffusionModels, prompts: Sequence[str], seeds: Sequence[int], *, batch_size: int = 2, guidance: float = 3.0
 ) -> NDArray[np.float32]:
-    return generate(models, prompts, seeds, num_steps=3, guidance_scale=guidance, batch_size=batch_size, as_float=True)
+    options: dict[str, Any] = {"num_steps": 3, "guidance_scale": guidance, "batch_size": batch_size}
+    return np.concatenate(list(generate_batches(models, prompts, seeds, **options)))
 
 
 def test_an_image_depends_on_its_prompt_and_seed_only(models: DiffusionModels) -> None:
@@ -70,7 +72,8 @@ def test_progress_counts_every_image(models: DiffusionModels) -> None:
 
 
 def test_no_prompts_give_no_images(models: DiffusionModels) -> None:
-    assert sample(models, [], []).shape == (0, models.resolution_px, models.resolution_px, 3)
+    images = generate(models, [], [], num_steps=3, guidance_scale=3.0, batch_size=2)
+    assert images.shape == (0, models.resolution_px, models.resolution_px, 3)
 
 
 def test_models_come_back_in_the_mode_they_were_in(models: DiffusionModels) -> None:

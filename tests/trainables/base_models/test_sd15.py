@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 
 from trainables.base_models.models import DiffusionModels, load_base, weights_hash
 from trainables.base_models.sd15 import sd15_on_meta, write_sd15_layout
-from trainables.sampling import generate
+from trainables.sampling import generate, generate_batches
 from trainables.strategies import make_strategy
 from trainables.strategies.base import num_trainable_parameters
 
@@ -125,7 +125,7 @@ def test_sd15s_own_vocabulary_goes_through_the_text_encoder(tmp_path: Path) -> N
     models = load_base(str(tmp_path))
     assert models.text_encoder.config.vocab_size == len(models.tokenizer) == CLIP_BASE
     prompts = ["Chest X-ray of a subject with cardiomegaly", "Chest X-ray of a subject with edema"]
-    images = generate(models, prompts, [0, 0], num_steps=1, guidance_scale=1.0, batch_size=2, as_float=True)
+    images = next(generate_batches(models, prompts, [0, 0], num_steps=1, guidance_scale=1.0, batch_size=2))
     assert np.abs(images[0] - images[1]).max() > 0
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trainables.adapters import load_adapter, to_diffusers, to_pipeline
 from trainables.base_models.models import DiffusionModels, resolve_base
 from trainables.loss import DenoisingLoss
-from trainables.sampling import generate, noise_scheduler_of
+from trainables.sampling import generate_batches, noise_scheduler_of
 from trainables.strategies import make_strategy
 from trainables.strategies.adalora import AdaLoRA, AdaLoRALayer, allocate
 from trainables.strategies.base import Change, TrainingStep
@@ -285,7 +285,7 @@ def test_the_penalty_keeps_full_precision_under_autocast(base: DiffusionModels) 
 
 def pixels(models: DiffusionModels) -> np.ndarray:
     options = {"num_steps": 2, "guidance_scale": 2.0, "batch_size": 1}
-    return generate(models, ["a chest film"], [3], **options, as_float=True)
+    return next(generate_batches(models, ["a chest film"], [3], **options))
 
 
 @pytest.fixture

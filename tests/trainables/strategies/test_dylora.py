@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainables.adapters import load_adapter
 from trainables.base_models.models import DiffusionModels
-from trainables.sampling import generate
+from trainables.sampling import generate_batches
 from trainables.strategies import make_strategy
 from trainables.strategies.base import TrainingStep
 from trainables.strategies.dylora import DyLoRA, DyLoRALayer, drawn_rank
@@ -145,7 +145,7 @@ def test_all_layers_of_all_components_draw_the_same(base: DiffusionModels) -> No
 
 def pixels(models: DiffusionModels) -> Any:
     options = {"num_steps": 2, "guidance_scale": 2.0, "batch_size": 1}
-    return generate(models, ["a chest film"], [3], **options, as_float=True)
+    return next(generate_batches(models, ["a chest film"], [3], **options))
 
 
 @pytest.fixture(scope="module")

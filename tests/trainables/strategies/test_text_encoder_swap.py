@@ -22,13 +22,13 @@ from trainables.base_models.models import DiffusionModels, load_base
 from trainables.base_models.sd15 import sd15_on_meta
 from trainables.datasets.store import PreparedDataset
 from trainables.feeding import BatchFeeder, encode_prompts
-from trainables.sampling import generate
+from trainables.sampling import generate_batches
 from trainables.strategies import make_strategy
 from trainables.strategies.base import num_trainable_parameters
 from trainables.strategies.text_encoder_swap import TextEncoderSwap
 
 PROMPTS = ["Chest film with edema", "a blue ring", ""]
-SAMPLING: dict[str, Any] = {"num_steps": 1, "guidance_scale": 2.0, "batch_size": 2, "as_float": True}
+SAMPLING: dict[str, Any] = {"num_steps": 1, "guidance_scale": 2.0, "batch_size": 3}
 UNET, BERT_BASE_WITHOUT_POOLER = 859_520_964, 108_891_648
 
 
@@ -154,7 +154,9 @@ def test_the_exported_pipeline_loads_in_the_engine_and_in_diffusers(
     ours = load_base(str(tmp_path))
     assert not any("pooler" in key for key in ours.text_encoder.state_dict())
     options = {"prompts": PROMPTS, "seeds": [0, 1, 2], **SAMPLING}
-    np.testing.assert_allclose(generate(ours, **options), generate(models, **options), atol=1e-5)
+    np.testing.assert_allclose(
+        next(generate_batches(ours, **options)), next(generate_batches(models, **options)), atol=1e-5
+    )
     plain = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
     assert plain.tokenizer.model_max_length == 77
     states, _ = plain.encode_prompt(PROMPTS, "cpu", 1, False)
@@ -190,8 +192,10 @@ def test_roberta_works_as_well(base: DiffusionModels, tmp_path: Path) -> None:
     models, strategy = swapped(base, tmp_path / "encoder")
     to_pipeline(models, strategy, tmp_path / "pipeline")
     options = {"prompts": ["a chest", "a band"], "seeds": [0, 0], **SAMPLING}
-    images = generate(models, **options)
-    np.testing.assert_allclose(generate(load_base(str(tmp_path / "pipeline")), **options), images, atol=1e-5)
+    images = next(generate_batches(models, **options))
+    np.testing.assert_allclose(
+        next(generate_batches(load_base(str(tmp_path / "pipeline")), **options)), images, atol=1e-5
+    )
     assert np.abs(images[0] - images[1]).max() > 1e-4
 
 

@@ -17,7 +17,7 @@ from trainables.adapters import to_diffusers, to_pipeline
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.base_models.sd15 import sd15_on_meta
 from trainables.feeding import encode_prompts, tokenize
-from trainables.sampling import generate
+from trainables.sampling import generate_batches
 from trainables.strategies import make_strategy
 from trainables.strategies.base import num_trainable_parameters, trained_parameters
 from trainables.strategies.textual_inversion import ExtendedEmbedding, TextualInversion, token_vectors
@@ -142,10 +142,10 @@ def test_an_exported_pipeline_knows_tokens_and_words_in_any_program(base: Diffus
     to_pipeline(models, strategy, tmp_path)
     ours, theirs = load_base(str(tmp_path)), StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
     assert ours.placeholders == models.placeholders
-    options: dict[str, Any] = {"num_steps": 1, "guidance_scale": 1.0, "batch_size": 2, "as_float": True}
-    written, spelled = generate(ours, [FILM, models.spelled(FILM)], [1, 1], **options)
+    options: dict[str, Any] = {"num_steps": 1, "guidance_scale": 1.0, "batch_size": 2}
+    written, spelled = next(generate_batches(ours, [FILM, models.spelled(FILM)], [1, 1], **options))
     np.testing.assert_allclose(written, spelled, atol=1e-5)
-    np.testing.assert_allclose(written, generate(models, [FILM], [1], **options)[0], atol=1e-4)
+    np.testing.assert_allclose(written, next(generate_batches(models, [FILM], [1], **options))[0], atol=1e-4)
     states, _ = theirs.encode_prompt(models.spelled(FILM), "cpu", 1, False)
     np.testing.assert_allclose(states.detach(), encode_prompts(models, [FILM]), atol=1e-5)
 

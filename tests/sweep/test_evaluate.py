@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from typer.testing import CliRunner
 
-from analysis.features import FeatureExtractor
+from analysis.features.base import FeatureExtractor
 from analysis.features.mini import load_mini
 from analysis.pareto import Front, FrontPoint, Objective
 from analysis.report import write_report

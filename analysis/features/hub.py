@@ -75,10 +75,8 @@ class HubExtractor(NetworkExtractor):
 
     def preprocess(self, batch: Tensor) -> Tensor:
         """uint8[n, H, W] or [n, H, W, 3] to float32[n, 3, h, w], by the settings that came with the weights."""
-        pictures = list(as_rgb(batch))
-        pixels: Tensor = self.processor(images=pictures, input_data_format="channels_first", return_tensors="pt")[
-            "pixel_values"
-        ]
+        found = self.processor(images=list(as_rgb(batch)), input_data_format="channels_first", return_tensors="pt")
+        pixels: Tensor = found["pixel_values"]
         return pixels.to(self.device)
 
     def pooled(self, pixels: Tensor) -> Tensor:
@@ -113,7 +111,7 @@ def load_hub(name: str, hub_id: str, weights: Path | None, device: str | torch.d
         network, absent = _read(architecture, config, source)
         processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
     except OSError as error:
-        raise _missing(name, hub_id, f"could not read {source!r} ({str(error).splitlines()[0]})") from error
+        raise _missing(name, hub_id, f"none at {source!r} ({str(error).splitlines()[0].rstrip('.')})") from error
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"`weights` must fit the configuration beside them, but got {source!r}: {error}. Fetch {hub_id} again."

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
+from analysis.features import split_metric
 from analysis.metrics import METRICS, Metric
 from analysis.metrics.base import Direction
 from analysis.pareto import Objective
@@ -133,7 +134,7 @@ def _is_compared(column: str, objective: Objective) -> bool:
 
 def _metric_of(column: str) -> Metric | None:
     """What `fid_mini` is; None for what is of one condition, or no metric of features."""
-    return None if "/" in column else METRICS.get(column.rpartition("_")[0])
+    return None if "/" in column else METRICS.get(split_metric(column)[0])
 
 
 def _num_generated(rung: pd.DataFrame, metric: str) -> int | None:

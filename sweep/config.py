@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from analysis.features import EXTRACTORS
 from analysis.metrics import METRICS
 from analysis.pareto import Direction, Objective
 from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
@@ -92,12 +93,14 @@ class EvaluationConfig(Section):
     """How a trained model is sampled and scored.
 
     Attributes:
+        extractor: makes the features that metrics compare; their names carry its own.
+        extractor_weights: its weights where they are not at their usual place: a file, or a folder.
         early_images_share: an evaluation during training takes at least this share of the images; the share grows by
             doublings with the training that is done, and the last evaluation takes all. 1: always all.
         early_steps_share: likewise of the steps. Both 1: evaluations during training are like the last.
     """
 
-    extractor: Literal["mini", "xrv"] = "mini"
+    extractor: str = "mini"
     extractor_weights: Path | None = None
     images_per_condition: Annotated[int, Field(ge=2)] = 32
     num_steps: Count = 20
@@ -106,6 +109,12 @@ class EvaluationConfig(Section):
     guidance_scale: NonNegative = 3.0
     batch_size: Count = 64
     split: Literal["validation"] = "validation"
+
+    @field_validator("extractor")
+    @classmethod
+    def _known_extractor(cls, extractor: str) -> str:
+        _require_known("evaluation.extractor", [extractor], EXTRACTORS)
+        return extractor
 
 
 class ComputeConfig(Section):

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.features import FeatureExtractor, FeatureKey
+from analysis.features import FeatureKey
+from analysis.features.base import FeatureExtractor
 from sweep.config import EvaluationConfig
 from trainables.strategies.base import ADAPTER_CARD, ADAPTER_WEIGHTS
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.features import FeatureExtractor
-from analysis.features.base import BATCH_SIZE
+from analysis.features.base import BATCH_SIZE, FeatureExtractor
 from trainables.datasets.store import PreparedSplit
 
 Films = NDArray[np.uint8]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 BATCH_SIZE = 64
+LARGE_PX = 448
+"""Images of this side or more go through a network by a quarter of the batch, so that 16 GiB hold them."""
 
 
 class FeatureExtractor(ABC):
@@ -24,7 +26,7 @@ class FeatureExtractor(ABC):
         preprocessing: names what is done to an image before the network sees it; likewise part of the cache key.
     """
 
-    name: ClassVar[str]
+    name: str
     dim: int
     weights_hash: str
     preprocessing: str
@@ -41,27 +43,59 @@ class FeatureExtractor(ABC):
         """
 
 
-class DenseNetExtractor(FeatureExtractor):
-    """Pooled features of a torchxrayvision DenseNet: its last feature map through relu and a global average."""
+class NetworkExtractor(FeatureExtractor):
+    """Features that a network makes of its own preprocessing's pixels, in batches."""
 
-    def __init__(self, network: nn.Module, *, weights_hash: str, input_px: int, device: str | torch.device) -> None:
-        """Hold a network with `features` and `classifier` for evaluation on a device."""
+    def __init__(
+        self, name: str, network: nn.Module, *, dim: int, weights_hash: str, input_px: int, device: str | torch.device
+    ) -> None:
+        """Hold a network for evaluation on a device.
+
+        Args:
+            name: the extractor's.
+            network: gives its features where `pooled` asks for them.
+            dim: number of features.
+            weights_hash: hex digest of its weights.
+            input_px: side of the images that it sees; large ones go through it by fewer.
+            device: where to compute.
+        """
+        self.name = name
         self.network: Any = network.eval().requires_grad_(False).to(device)
-        self.dim = _num_features(self.network)
+        self.dim = dim
         self.weights_hash = weights_hash
         self.input_px = input_px
         self.device = torch.device(device)
-        self.preprocessing = f"grey by mean; [-1024, 1024]; bilinear antialiased to {input_px} px"
+        self.batch_size = BATCH_SIZE if input_px < LARGE_PX else BATCH_SIZE // 4
 
     @torch.inference_mode()
     def extract(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features float32[n, dim] of uint8[n, H, W] or [n, H, W, 3] images, in batches."""
         _check_images(images)
         features = np.empty((len(images), self.dim), dtype=np.float32)
-        for start in range(0, len(images), BATCH_SIZE):
-            batch = torch.from_numpy(np.array(images[start : start + BATCH_SIZE])).to(self.device)
-            features[start : start + BATCH_SIZE] = self._pooled(self.preprocess(batch)).float().cpu().numpy()
+        for start in range(0, len(images), self.batch_size):
+            place = slice(start, start + self.batch_size)
+            batch = torch.from_numpy(np.array(images[place])).to(self.device)
+            features[place] = self.pooled(self.preprocess(batch)).float().cpu().numpy()
         return features
+
+    @abstractmethod
+    def preprocess(self, batch: Tensor) -> Tensor:
+        """uint8[n, H, W] or [n, H, W, 3] to what the network takes."""
+
+    @abstractmethod
+    def pooled(self, pixels: Tensor) -> Tensor:
+        """Preprocessed pixels to features float[n, dim]."""
+
+
+class RadiographExtractor(NetworkExtractor):
+    """A network that sees what torchxrayvision's see: one channel in [-1024, 1024]."""
+
+    def __init__(
+        self, name: str, network: nn.Module, *, dim: int, weights_hash: str, input_px: int, device: str | torch.device
+    ) -> None:
+        """Hold a network for evaluation on a device; arguments as above."""
+        super().__init__(name, network, dim=dim, weights_hash=weights_hash, input_px=input_px, device=device)
+        self.preprocessing = f"grey by mean; [-1024, 1024]; bilinear antialiased to {input_px} px"
 
     def preprocess(self, batch: Tensor) -> Tensor:
         """uint8[n, H, W] or [n, H, W, 3] to float32[n, 1, input_px, input_px] in [-1024, 1024], like torchxrayvision.
@@ -77,14 +111,26 @@ class DenseNetExtractor(FeatureExtractor):
         side = (self.input_px, self.input_px)
         return functional.interpolate(grey, size=side, mode="bilinear", antialias=True)
 
-    def _pooled(self, pixels: Tensor) -> Tensor:
-        pooled: Tensor = functional.relu(self.network.features(pixels)).mean(dim=(2, 3))
-        return pooled
+
+class DenseNetExtractor(RadiographExtractor):
+    """Pooled features of a torchxrayvision DenseNet: its last feature map through relu and a global average."""
+
+    def __init__(
+        self, name: str, network: Any, *, weights_hash: str, input_px: int, device: str | torch.device
+    ) -> None:
+        """Hold a network with `features` and `classifier` for evaluation on a device."""
+        dim = int(network.classifier.in_features)
+        super().__init__(name, network, dim=dim, weights_hash=weights_hash, input_px=input_px, device=device)
+
+    def pooled(self, pixels: Tensor) -> Tensor:
+        """float32[n, 1, H, W] to float32[n, dim]."""
+        features: Tensor = functional.relu(self.network.features(pixels)).mean(dim=(2, 3))
+        return features
 
 
-def _num_features(network: Any) -> int:
-    """Number of channels that the classifier takes."""
-    return int(network.classifier.in_features)
+def as_rgb(batch: Tensor) -> Tensor:
+    """uint8[n, H, W] or [n, H, W, 3] to uint8[n, 3, H, W]; grey three times."""
+    return batch.permute(0, 3, 1, 2) if batch.ndim == 4 else batch.unsqueeze(1).expand(-1, 3, -1, -1)
 
 
 def _check_images(images: NDArray[np.uint8]) -> None:

@@ -44,14 +44,8 @@ class MiniConfig(BaseModel):
         )
 
 
-class MiniExtractor(DenseNetExtractor):
-    """Pooled features of the small classifier."""
-
-    name = "mini"
-
-
-def load_mini(weights: Path | None, device: str | torch.device) -> MiniExtractor:
-    """Load the extractor.
+def load_mini(weights: Path | None, device: str | torch.device) -> DenseNetExtractor:
+    """Load the extractor: pooled features of the small classifier.
 
     Args:
         weights: a folder with `config.json` and `weights.safetensors`; by default the bundled one.
@@ -66,7 +60,7 @@ def load_mini(weights: Path | None, device: str | torch.device) -> MiniExtractor
     network, path = config.build(), folder / "weights.safetensors"
     state = read_state(path)
     load_exactly(network, state, path)
-    return MiniExtractor(network, weights_hash=hash_state(state), input_px=config.input_px, device=device)
+    return DenseNetExtractor("mini", network, weights_hash=hash_state(state), input_px=config.input_px, device=device)
 
 
 def _read_config(path: Path) -> MiniConfig:

@@ -43,7 +43,7 @@ ALLOWED = frozenset(
         ("torchxrayvision.models", "_Transition"),
     }
 )
-"""Everything that a pickled torchxrayvision DenseNet consists of."""
+"""Everything that a pickled torchxrayvision DenseNet, or a state dict, consists of."""
 
 
 class AllowedUnpickler(pickle.Unpickler):
@@ -56,7 +56,7 @@ class AllowedUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """The class or function of that name, if it is allowed."""
         if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} is not part of a DenseNet")
+            raise pickle.UnpicklingError(f"{module}.{name} is neither part of a DenseNet nor of a state dict")
         return super().find_class(module, name)
 
 
@@ -72,7 +72,7 @@ def _allowed_pickle() -> Any:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from safetensors, or from a `.pt` that holds a torchxrayvision module or a state dict.
+    """Tensors by name from safetensors, or from a `.pt` or `.pth` that holds a torchxrayvision module or a state dict.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -84,7 +84,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         return load_file(path) if path.suffix == ".safetensors" else _read_pickled(path)
     except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(
-            f"`weights` must be safetensors or torchxrayvision's own .pt, but got {str(path)!r}: {error}. "
+            f"`weights` must be safetensors or its publisher's own .pt or .pth, but got {str(path)!r}: {error}. "
             "Fetch the file again, from its publisher."
         ) from error
 
@@ -100,6 +100,11 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     if not isinstance(held, Mapping):
         raise pickle.UnpicklingError(f"a {type(held).__name__} is neither a module nor a state dict")
     return {name: tensor for name, tensor in held.items() if isinstance(tensor, Tensor)}
+
+
+def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without thresholds and counters, which no feature depends on and not every file has."""
+    return {name: t for name, t in state.items() if name != "op_threshs" and not name.endswith("num_batches_tracked")}
 
 
 def write_state(state: Mapping[str, Tensor], path: Path) -> None:

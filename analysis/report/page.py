@@ -13,6 +13,7 @@ from string import Template
 
 from PIL import Image
 
+from analysis.features import split_metric
 from analysis.files import whole_file
 from analysis.pareto import FrontPoint
 from analysis.report.final import final_section
@@ -184,7 +185,7 @@ def _curves(run: RunFolder) -> str:
 
 def _is_drawn(column: str) -> bool:
     """The loss, and `fid_mini` and the like without those of one condition."""
-    return "/" not in column and (column in CURVES or column.rpartition("_")[0] in CURVES)
+    return "/" not in column and split_metric(column)[0] in CURVES
 
 
 def _rungs(run: RunFolder) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from analysis.features import split_metric
 from analysis.pareto import PARAMETER_PREFIX, Objective
 
 KNOWN = {
@@ -31,10 +32,10 @@ BETTER = {"min": "lower is better", "max": "higher is better"}
 
 def label(name: str) -> str:
     """A column's name for a reader: `fid_mini` is "FID (mini)"."""
-    metric, _, extractor = name.rpartition("_")
-    if name in KNOWN:
-        return KNOWN[name]
-    return f"{KNOWN[metric]} ({extractor})" if metric in KNOWN else name.replace("_", " ")
+    metric, extractor = split_metric(name)
+    if metric not in KNOWN:
+        return name.replace("_", " ")
+    return f"{KNOWN[metric]} ({extractor})" if extractor else KNOWN[metric]
 
 
 def axis_label(objective: Objective) -> str:

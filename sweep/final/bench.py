@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from analysis.classifiers import ImageClassifier, load_classifier, train_classifier
 from analysis.decisions import Thresholds, choose_thresholds
-from analysis.features import FeatureCache, FeatureExtractor, load_extractor
+from analysis.features import FeatureCache, load_extractor
+from analysis.features.base import FeatureExtractor
 from analysis.films import LabelledImages
 from analysis.final_scores import EVALUATION
 from analysis.gallery import Gallery

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 import torchxrayvision as txrv
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from analysis.features import load_extractor, xrv
+from analysis.features import EXTRACTORS, load_extractor, split_metric
 from analysis.features.weights import read_state
-from analysis.features.xrv import INPUT_PX
 from analysis.metrics import frechet_distance
+from analysis.report.words import label
 
+INPUT_PX = 224
+XRV_FILE = Path(txrv.models.model_urls["densenet121-res224-all"]["weights_url"]).name
 CONFIG = {
     "growth_rate": 4, "block_config": [2, 2], "num_init_features": 8, "bn_size": 2, "input_px": 64,
     "conditions": ["Edema", "No Finding"], "num_classes": 2, "auc": {"Edema": 0.9},
@@ -31,9 +35,12 @@ MINI_DIM = (8 + 2 * 4) // 2 + 2 * 4
 
 
 def _densenet(**shape: Any) -> txrv.models.DenseNet:
-    """Random weights with batch statistics that are not those of a fresh network."""
     torch.manual_seed(0)
-    network = txrv.models.DenseNet(weights=None, **shape)
+    return _with_statistics(txrv.models.DenseNet(weights=None, **shape))
+
+
+def _with_statistics(network: Any) -> Any:
+    """Batch statistics that are not those of a fresh network."""
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_()
@@ -77,6 +84,25 @@ def test_xrv_equals_torchxrayvisions_own_features(densenet121: Any, tmp_path: Pa
     features = extractor.extract(images)
     assert (features.shape, features.dtype, extractor.dim) == ((shape[0], 1024), np.float32, 1024)
     np.testing.assert_allclose(features, _their_features(densenet121, images), rtol=1e-4, atol=1e-4)
+
+
+def test_the_resnet_equals_torchxrayvisions_own_features(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.resnet50(weights=None, num_classes=18)
+    network.conv1 = torch.nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    path = tmp_path / Path(txrv.models.model_urls["resnet50-res512-all"]["weights_url"]).name
+    torch.save(_with_statistics(network).state_dict(), path)
+    images = _images(2, 64, 3)
+    extractor = load_extractor("xrv-resnet50", weights=path)
+    features = extractor.extract(images)
+    theirs = txrv.models.ResNet(weights="resnet50-res512-all", cache_dir=str(tmp_path))
+    grey = torch.from_numpy(txrv.datasets.normalize(images, 255).mean(-1))[:, None]
+    with torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+        expected = theirs.features(grey).numpy()
+    assert (extractor.name, extractor.dim, features.shape) == ("xrv-resnet50", 2048, (2, 2048))
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4 * expected.std())
+    with pytest.raises(ValueError, match="`weights` must fit DenseNet as configured"):
+        load_extractor("xrv-rsna", weights=path)
 
 
 def test_mini_is_its_classifiers_pooled_features(mini_folder: Path) -> None:
@@ -131,7 +157,7 @@ class _Intruder:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_may_not_run_code(tmp_path: Path, zipped: bool) -> None:
     torch.save({"w": _Intruder(tmp_path / "broken_in")}, tmp_path / "evil.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"mkdir is not part of a DenseNet"):
+    with pytest.raises(ValueError, match=r"mkdir is neither part of a DenseNet nor of a state dict"):
         load_extractor("xrv", weights=tmp_path / "evil.pt")
     assert not (tmp_path / "broken_in").exists()
     torch.load(tmp_path / "evil.pt", weights_only=False)
@@ -144,7 +170,7 @@ def test_published_weights_are_converted_once(
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / ".torchxrayvision" / "models_data"
     folder.mkdir(parents=True)
-    original = folder / Path(xrv.WEIGHTS_URL).name
+    original = folder / XRV_FILE
     torch.save(densenet121, original, _use_new_zipfile_serialization=False)
     first = load_extractor("xrv")
     original.unlink()
@@ -152,10 +178,32 @@ def test_published_weights_are_converted_once(
     assert [path.suffix for path in folder.iterdir()] == [".safetensors"]
 
 
+def _publish_nowhere(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every file of torchxrayvision under an address that nobody answers; the names of the networks that have features."""
+    models = [model for model in txrv.models.model_urls if model.startswith(("densenet", "resnet"))]
+    for model in models:
+        published = {**txrv.models.model_urls[model], "weights_url": f"http://127.0.0.1:9/{model}.pt"}
+        monkeypatch.setitem(txrv.models.model_urls, model, published)
+    return models
+
+
+def test_every_network_of_torchxrayvision_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    models, asked_for = _publish_nowhere(monkeypatch), []
+    for name in EXTRACTORS:
+        if name.startswith("xrv"):
+            with pytest.raises(FileNotFoundError, match=rf"`{name}` must have its published weights") as raised:
+                load_extractor(name)
+            asked_for += re.findall(r"Put http://127.0.0.1:9/(\S+).pt there", str(raised.value))
+    assert sorted(asked_for) == sorted(models) and len(models) == 8
+
+
 def test_missing_weights_say_where_to_put_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(xrv, "WEIGHTS_URL", "http://127.0.0.1:9/densenet.pt")
-    with pytest.raises(FileNotFoundError, match=r"none at .*models_data/densenet.pt.*Put http.*extractor_weights"):
+    _publish_nowhere(monkeypatch)
+    with pytest.raises(
+        FileNotFoundError, match=r"none at .*models_data/densenet121-res224-all.pt.*Put http.*extractor_weights"
+    ):
         load_extractor("xrv")
     assert not list((tmp_path / ".torchxrayvision" / "models_data").iterdir())
     with pytest.raises(FileNotFoundError, match="`weights` must be a file, but got"):
@@ -175,7 +223,7 @@ def test_weights_of_another_network_are_refused(mini_folder: Path) -> None:
 def test_damaged_files_are_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"damaged{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"`weights` must be safetensors or torchxrayvision's own .pt"):
+    with pytest.raises(ValueError, match=r"`weights` must be safetensors or its publisher's own .pt"):
         read_state(path)
 
 
@@ -204,6 +252,18 @@ def test_images_are_checked(mini_folder: Path, images: NDArray[Any]) -> None:
         load_extractor("mini", weights=mini_folder).extract(images)
 
 
-def test_an_unknown_extractor_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"`extractor` must be one of mini, xrv, but got 'xvr'. Did you mean 'xrv'"):
-        load_extractor("xvr")
+@pytest.mark.parametrize(
+    ("name", "near"), [("xvr", "xrv"), ("xrv-rnsa", "xrv-rsna"), ("rad-dino", "rad_dino"), ("incepton", "inception")]
+)
+def test_an_unknown_extractor_is_answered_with_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"`extractor` must be one of clip, .*but got '{name}'. Did you mean '{near}'"
+    ):
+        load_extractor(name)
+
+
+@pytest.mark.parametrize("extractor", EXTRACTORS)
+def test_columns_are_split_into_metric_and_extractor(extractor: str) -> None:
+    assert split_metric(f"early_kid_{extractor}") == ("early_kid", extractor)
+    assert split_metric(f"fid_{extractor}/Edema") == (f"fid_{extractor}/Edema", "")
+    assert label(f"fid_{extractor}") == f"FID ({extractor})"

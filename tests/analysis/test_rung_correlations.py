@@ -40,6 +40,13 @@ def test_the_same_order_is_one_and_the_opposite_minus_one() -> None:
     assert only(recorded(early, fid_mini=fid[::-1]), FID).correlation == pytest.approx(-1.0)
 
 
+def test_rungs_are_found_whatever_the_extractors_name() -> None:
+    early, fid = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2], [5.0, 6.0, 9.0, 50.0, 51.0, 90.0]
+    table = recorded(early, fid_rad_dino=fid).rename(columns={"early_kid_mini": "early_kid_rad_dino"})
+    agreement = only(table, Objective("fid_rad_dino", "min"))
+    assert (agreement.metric, agreement.correlation) == ("early_kid_rad_dino", pytest.approx(1.0))
+
+
 def test_directions_are_those_of_better_and_worse() -> None:
     early, vendi = [0.1, 0.2, 0.4, 0.8, 1.6], [9.0, 8.0, 7.0, 6.0, 5.0]
     assert only(recorded(early, vendi_mini=vendi), VENDI).correlation == pytest.approx(1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.features import FeatureExtractor
+from analysis.features.base import FeatureExtractor
 from analysis.features.mini import load_mini
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,10 +146,21 @@ def test_configuration_is_frozen_and_survives_json() -> None:
         config.num_trials = 3  # type: ignore[misc]
 
 
-def test_metrics_are_reported_with_their_extractor_and_costs_plainly() -> None:
-    config = load_config("demo", None, ["evaluation.extractor=xrv", "objectives=fid,vendi,epoch_s"])
+@pytest.mark.parametrize("extractor", ["xrv", "xrv-mimic_nb", "rad_dino"])
+def test_metrics_are_reported_with_their_extractor_and_costs_plainly(extractor: str) -> None:
+    config = load_config("demo", None, [f"evaluation.extractor={extractor}", "objectives=fid,vendi,epoch_s"])
     reported = [(objective.name, objective.direction) for objective in config.reported_objectives()]
-    assert reported == [("fid_xrv", "min"), ("vendi_xrv", "max"), ("epoch_s", "min")]
+    assert reported == [(f"fid_{extractor}", "min"), (f"vendi_{extractor}", "max"), ("epoch_s", "min")]
+
+
+def test_an_unknown_extractor_of_the_configuration_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"`evaluation.extractor` .* got 'xrv-rnsa'. Did you mean 'xrv-rsna'"):
+        load_config("demo", None, ["evaluation.extractor=xrv-rnsa"])
+
+
+def test_names_are_checked_before_torch_is_imported() -> None:
+    code = "import sys; import sweep.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_objective_has_a_direction() -> None:

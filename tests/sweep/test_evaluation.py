@@ -12,6 +12,7 @@ import ray
 import torch
 from counting_extractor import CountingExtractor
 from ray import cloudpickle
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from analysis.features.mini import load_mini
 from analysis.metrics import frechet_distance, vendi_score
@@ -156,6 +157,22 @@ def test_scores_are_the_metrics_of_the_cached_features(spec: EvaluationSpec, dat
     assert scores["vendi_mini"] == pytest.approx(vendi_score(generated), rel=1e-5)
     edema = np.array(scorer.plan.labels) == "Edema"
     assert scores["vendi_mini/Edema"] == pytest.approx(vendi_score(generated[edema]), rel=1e-5)
+
+
+def test_a_network_of_the_hub_scores_from_a_folder(spec: EvaluationSpec, tmp_path: Path) -> None:
+    small = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, projection_dim=6, image_size=32,
+        patch_size=16,
+    )  # fmt: skip
+    CLIPVisionModelWithProjection(small).save_pretrained(tmp_path / "clip")
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(tmp_path / "clip")
+    config = spec.config.model_copy(update={"extractor": "clip", "extractor_weights": tmp_path / "clip"})
+    scorer = AdapterScorer(replace(spec, config=config))
+    scores = scorer.score(None, tmp_path / "baseline.png")
+    assert {"fid_clip", "vendi_clip", "kid_clip", "fid_clip/Edema"} <= scores.keys()
+    assert all(np.isfinite(value) for value in scores.values())
+    assert scorer.reference.features.shape == (len(scorer.plan.labels), 6)
+    assert len(list((spec.cache_folder / "features").glob("clip-*.arrow"))) == 2
 
 
 def test_sheets_are_left_for_the_eye(spec: EvaluationSpec, adapter: Path) -> None:

@@ -43,7 +43,7 @@ def track_sweep(out: Path) -> tuple[str, bool]:
         tracker.trial(trial_id, strategy, {"rank": 4, "lr": 1e-3})
         for epoch in (1, 2):
             tracker.report(
-                trial_id, epoch, {"epoch": epoch, "loss": 1.0 / epoch, "fid_mini/Lung Opacity": 3.0, "x": ""}
+                trial_id, epoch, {"epoch": epoch, "loss": 1.0 / epoch, "fid_xrv-mimic_nb/Lung Opacity": 3.0, "x": ""}
             )
     tracker.complete("a", [adapter])
     tracker.complete("c")
@@ -84,7 +84,7 @@ def test_parameters_and_metrics_of_each_epoch(tracked: SimpleNamespace) -> None:
     assert run.data.params == {"rank": "4", "lr": "0.001"}
     history = tracked.client.get_metric_history(run.info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5)]
-    assert run.data.metrics == {"loss": 0.5, "fid_mini/Lung Opacity": 3.0}
+    assert run.data.metrics == {"loss": 0.5, "fid_xrv-mimic_nb/Lung Opacity": 3.0}
 
 
 def test_failed_trials_are_failed_with_the_error(tracked: SimpleNamespace) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import ray
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from analysis.features import load_extractor
@@ -38,6 +38,7 @@ from trainables.datasets.base import SPLITS
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import CARD, PreparedDataset, write_dataset
 from trainables.strategies import make_strategy
+from trainables.trial import EvaluationError
 
 PLOT = "pareto.png"
 
@@ -136,7 +137,7 @@ def _give_up(error: BaseException, journal: Journal, tracker: Tracker) -> None:
 def _search(
     config: SweepConfig, spec: EvaluationSpec, out: Path, *, listeners: Sequence[TrialListener], console: Console
 ) -> dict[str, float]:
-    """Run the trials beside the evaluation actors; returns the un-adapted base model's scores."""
+    """Run the trials beside the evaluation actors; returns the un-adapted base model's scores, none where that failed."""
     evaluator = start_evaluators(spec, config.compute)
     try:
         with console.status("starting the evaluation actors"):
@@ -144,7 +145,12 @@ def _search(
         require_shared(out)
         baseline = evaluator.score_base(out)
         _run_trials(config, spec, out, evaluator=evaluator, listeners=listeners, console=console)
-        return dict(ray.get(baseline))
+        return evaluator.base_scores(baseline, out)
+    except EvaluationError as error:  # of the base model; a trial's is the trial's own
+        console.print(
+            f"[yellow]note[/yellow] the un-adapted base model has no scores: {escape(str(error))}", soft_wrap=True
+        )
+        return {}
     finally:
         evaluator.stop()
 
@@ -192,7 +198,8 @@ def _conclude(journal: Journal, tracker: Tracker, *, baseline: Mapping[str, floa
         raise SweepError(f"`sweep` must complete at least one trial, but got {len(trials)} failures: {reasons}")
     draw_front(rows, found.objectives, out / PLOT)
     page = write_report(out)
-    tracker.finish(found, [page, *(out / name for name in (PLOT, BASELINE, "baseline.png", "reference.png"))])
+    files = [page, *(out / name for name in (PLOT, BASELINE, "baseline.png", "reference.png"))]
+    tracker.finish(found, [file for file in files if file.is_file()])
     return Outcome(
         front=found,
         trials=trials,

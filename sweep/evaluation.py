@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import ray
 import torch
 from numpy.typing import NDArray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError
 
 from analysis.features import load_extractor
 from analysis.features.cache import FeatureCache, FeatureKey
@@ -256,12 +256,7 @@ class ActorEvaluator:
             EvaluationError: it failed again.
         """
         actor = self.actors[zlib.crc32(str(adapter).encode()) % len(self.actors)]
-        for _ in range(ATTEMPTS):
-            try:
-                return dict(ray.get(actor.score.remote(adapter, adapter.parent / "samples.png", share_done)))
-            except RayTaskError as error:
-                failure = error
-        raise EvaluationError(str(failure.cause)) from failure
+        return _scores(lambda: actor.score.remote(adapter, adapter.parent / "samples.png", share_done))
 
     def prepare(self, out: Path) -> None:
         """Wait until the actors can work, and hear now of what they lack; leaves the held-out films' `reference.png`."""
@@ -271,10 +266,28 @@ class ActorEvaluator:
         """Have the un-adapted base model scored, beside the trials; leaves `baseline.png`, returns a Ray reference."""
         return self.actors[0].score.remote(None, out / "baseline.png")
 
+    def base_scores(self, running: Any, out: Path) -> dict[str, float]:
+        """Wait for what `score_base` began, and try once more where it failed.
+
+        Raises:
+            EvaluationError: it failed again.
+        """
+        return _scores(lambda: self.score_base(out), running)
+
     def stop(self) -> None:
         """End the actors' processes; what they hold of the cluster is free again."""
         for actor in self.actors:
             ray.kill(actor)
+
+
+def _scores(start: Callable[[], Any], running: Any = None) -> dict[str, float]:
+    """Wait for an evaluation, the running one if there is one, and start it again where it fails."""
+    for _ in range(ATTEMPTS):
+        try:
+            return dict(ray.get(running or start()))
+        except RayError as error:
+            failure, running = error, None
+    raise EvaluationError(str(getattr(failure, "cause", failure))) from failure
 
 
 def start_evaluators(spec: EvaluationSpec, compute: ComputeConfig) -> ActorEvaluator:

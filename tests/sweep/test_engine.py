@@ -31,6 +31,7 @@ from search_spaces import SEARCH_SPACES
 from sweep import export, generate, run
 from sweep.config import ConfigError, SweepConfig
 from sweep.engine import TrackingListener, require_shared, run_sweep
+from sweep.evaluation import ActorEvaluator
 from sweep.tracking import Tracker
 
 SETTINGS = (
@@ -340,6 +341,19 @@ def test_a_sweep_that_broke_off_holds_nothing_of_the_cluster(
     while ray.available_resources()["CPU"] < ray.cluster_resources()["CPU"] and time.monotonic() < deadline:
         time.sleep(0.1)
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"], str(kept.value)
+
+
+def test_a_base_model_that_cannot_be_scored_costs_its_row_and_no_more(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = ray.remote(num_cpus=0)(lambda: int("no score"))
+    monkeypatch.setattr(ActorEvaluator, "score_base", lambda self, out: broken.remote())
+    result = sweep_of(tmp_path / "run", 1, "strategies=[bitfit]", "evaluation.images_per_condition=2")
+    assert result.exit_code == 0, result.output
+    assert "the un-adapted base model has no scores: invalid literal for int()" in result.stdout
+    assert pd.read_parquet(tmp_path / "run" / "trials.parquet")["status"].tolist() == ["completed"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Pareto front" in page and "the model before any adaptation" not in page
 
 
 @pytest.fixture

@@ -212,6 +212,15 @@ def test_a_failed_evaluation_is_tried_once_more(ray_alone: None, tmp_path: Path)
         ActorEvaluator((scorers[2],)).evaluate(tmp_path / "adapter", 1.0)
 
 
+def test_the_base_models_failed_evaluation_is_tried_once_more(ray_alone: None, tmp_path: Path) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    scorers = [ray.remote(Moody).options(num_cpus=0).remote(count) for count in (1, 2)]
+    recovered, broken = (ActorEvaluator((scorer,)) for scorer in scorers)
+    assert recovered.base_scores(recovered.score_base(tmp_path), tmp_path) == {"fid_none": 2.0}
+    with pytest.raises(EvaluationError, match="`images` must be finite, but got NaN"):
+        broken.base_scores(broken.score_base(tmp_path), tmp_path)
+
+
 def test_an_adapter_that_differs_by_its_card_alone_is_scored_anew(spec: EvaluationSpec, tmp_path: Path) -> None:
     scorer, scores = AdapterScorer(spec), []
     for alpha in (2.0, 64.0):

@@ -19,7 +19,13 @@ from analysis.pareto import Front
 from analysis.report import RANKS, draw_front, draw_rank_map, read_ranks, write_report
 from search_spaces import SEARCH_SPACES, strategies_of
 from sweep.config import ConfigError, DataConfig, SweepConfig
-from sweep.evaluation import ActorEvaluator, EvaluationSpec, conditions_to_score, require_known_conditions, start_evaluators
+from sweep.evaluation import (
+    ActorEvaluator,
+    EvaluationSpec,
+    conditions_to_score,
+    require_known_conditions,
+    start_evaluators,
+)
 from sweep.journal import BASELINE, Journal, collect_provenance, flat_choice, own_values, require_new_run
 from sweep.objectives import check_objectives, images_of_conditions
 from sweep.progress import ProgressView

@@ -83,17 +83,18 @@ def _box(row: Mapping[str, str | None], where: str) -> FindingBox:
         raise ValueError(
             f"`{' and '.join(COLUMNS[:2])}` must be named, but got {name!r} and {label!r} in {where}. Mend it."
         )
-    left, top, width, height = place = [_number(row[column]) for column in PLACE]
-    within = min(left, top) >= 0 and max(left + width, top + height) <= FRAME_PX
-    if not (within and min(width, height) > 0):
+    left, top, width, height = (_number(row[column]) for column in PLACE)
+    within = left >= 0 and top >= 0 and left + width <= FRAME_PX and top + height <= FRAME_PX
+    if not (within and width > 0 and height > 0):
         came = ", ".join(str(row[column]) for column in PLACE)
         raise ValueError(
             f"`left, top, width, height` must be a box within the {FRAME_PX} px of the released images, but got {came} "
             f"in {where}. Scale boxes of another size."
         )
-    condition = BOX_WORDS.get(label, label)
-    left, top, width, height = place
-    return FindingBox(image_id=PurePath(name).stem, condition=condition, left=left, top=top, width=width, height=height)
+    return FindingBox(
+        image_id=PurePath(name).stem, condition=BOX_WORDS.get(label, label),
+        left=left, top=top, width=width, height=height,
+    )  # fmt: skip
 
 
 def _number(text: str | None) -> float:

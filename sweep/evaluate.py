@@ -29,6 +29,12 @@ def main(
     classifier_weights: Annotated[
         Path | None, typer.Option(help="Safetensors that classifiers start from.", metavar="FILE")
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where findings lie: BBox_List_2017.csv, or the same columns for other films.", metavar="FILE"
+        ),
+    ] = None,
 ) -> None:
     """Evaluate the finalists of a run on test patients, whom no selection has seen.
 
@@ -46,7 +52,10 @@ def main(
         from sweep.final.settings import final_settings
 
         trial_ids = pick_finalists(opened, pick or ["knee"])
-        bench = Workbench(opened, final_settings(opened, images_per_condition, classifier, classifier_weights))
+        settings = final_settings(opened, images_per_condition, classifier, classifier_weights)
+        bench = Workbench(opened, settings, boxes)
+        if bench.boxes is not None:
+            console.print(bench.boxes.summary, highlight=False, soft_wrap=True)
         evaluation = FinalEvaluation(bench, console, num_seeds=seeds)
         summary = evaluation.run(trial_ids)
         page = write_report(opened.folder)

@@ -22,6 +22,7 @@ from analysis.gallery import Gallery
 from sweep.config import SweepConfig
 from sweep.evaluation import conditions_to_score
 from sweep.export import Run
+from sweep.final.marks import place_boxes
 from sweep.final.plan import CaptionPlan, label_rows, plan_captions, two_sided
 from sweep.final.settings import FinalSettings
 from sweep.identity import feature_key, sampling_digest, weights_digest
@@ -61,14 +62,25 @@ class Finalist:
 class Workbench:
     """Everything of a run that finalists are evaluated with; each thing is made once and kept."""
 
-    def __init__(self, run: Run, settings: FinalSettings) -> None:
-        """Open a run directory; nothing is computed yet."""
+    def __init__(self, run: Run, settings: FinalSettings, boxes: Path | None = None) -> None:
+        """Open a run directory; nothing is computed yet.
+
+        Args:
+            run: the run.
+            settings: how its finalists are evaluated.
+            boxes: list of where findings lie on the films, as `read_boxes` takes it.
+
+        Raises:
+            FileNotFoundError: the data or the list are missing.
+            ValueError: no condition can be scored, or the list tells nothing of the test films.
+        """
         self.run, self.settings = run, settings
         self.config = SweepConfig.model_validate(run.config)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dataset = PreparedDataset.open(dataset_folder(run, self.config))
         self.splits = {name: self.dataset.split(name) for name in SPLITS}
         self.conditions = _scored_conditions(self.dataset, self.config)
+        self.boxes = None if boxes is None else place_boxes(boxes, self.splits["test"])
         self.on_progress: Callable[[int], None] = lambda _: None
         self._tensors = TensorCache(run.folder / "cache")
         self._features = FeatureCache(run.folder / "cache" / "features")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,10 @@ from analysis.metrics import LabelledFeatures, frechet_distance, psnr, rmse, ssi
 from analysis.probe import linear_probe
 from analysis.reconstruction import Mark, as_values, classifier_agreement, region_visibility
 from sweep.final.bench import Finalist, Workbench
+from sweep.final.marks import phantom_marks
 from sweep.final.plan import label_rows, two_sided
 from sweep.final.study import StudyResult
 from trainables.datasets.captions import caption
-from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.phantom.patients import NO_FINDING
 from trainables.feeding import encode_prompts
 from trainables.reconstruction import reconstruct
@@ -36,10 +37,11 @@ def autoencoder(bench: Workbench, finalist: Finalist) -> StudyResult:
     after = reconstruct(bench.models(finalist), before)
     values = _pixel_values(bench, before, after) | _distance_values(bench, after)
     values |= _agreement_values(bench, before, after)
-    marks = list(_marks(bench, rows))
-    if marks:
-        values |= as_values(region_visibility(before, after, marks))
-    return StudyResult(values=values, details={"num_films": len(rows), "num_marks": len(marks)})
+    marks = _marks(bench)
+    values |= _visibility_values(bench, finalist, marks) if marks else {}
+    details: dict[str, Any] = {"num_films": len(rows), "num_marks": len(marks)}
+    details |= {"boxes": bench.boxes.counts} if bench.boxes else {}
+    return StudyResult(values=values, details=details)
 
 
 def _pixel_values(bench: Workbench, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> dict[str, float]:
@@ -70,17 +72,23 @@ def _agreement_values(bench: Workbench, before: NDArray[np.uint8], after: NDArra
     return as_values(classifier_agreement(scored[0], scored[1], bench.thresholds))
 
 
-def _marks(bench: Workbench, rows: NDArray[np.int64]) -> Iterator[Mark]:
-    """Where the phantom drew its findings; other sources mark none."""
-    data = bench.config.data
-    if data.source != "phantom":
-        return
-    source = PhantomSource(num_patients=data.num_patients, resolution_px=data.resolution_px, seed=data.seed)
-    place = {int(row): film for film, row in enumerate(rows)}
-    for row, masks in enumerate(source.finding_masks("test")):
-        for condition, mask in masks.items():
-            if row in place and condition in bench.conditions and mask.any():
-                yield Mark(film=place[row], condition=condition, mask=mask)
+def _visibility_values(bench: Workbench, finalist: Finalist, marks: Sequence[Mark]) -> dict[str, float]:
+    """How visible the marked findings are before and after, `vae_cnr_kept/Edema`, ..."""
+    rows = np.unique([mark.film for mark in marks])
+    films = bench.splits["test"].images(rows)
+    placed = [replace(mark, film=int(np.searchsorted(rows, mark.film))) for mark in marks]
+    return as_values(region_visibility(films, reconstruct(bench.models(finalist), films), placed))
+
+
+def _marks(bench: Workbench) -> list[Mark]:
+    """Where findings lie on test films: all boxes that were given, or the phantom's scored findings on planned films."""
+    if bench.boxes is not None:
+        return list(bench.boxes.marks)
+    if bench.config.data.source != "phantom":
+        return []
+    planned = set(bench.plans["test"].rows.tolist())
+    known = phantom_marks(bench.config.data)
+    return [mark for mark in known if mark.film in planned and mark.condition in bench.conditions]
 
 
 def text_probe(bench: Workbench, finalist: Finalist) -> StudyResult:

@@ -34,9 +34,10 @@ class Scores:
         fresh: dict[str, Any] = {"format": FORMAT, "split": "test", **identity, "studies": {}}
         self.record = kept if kept is not None and fits else fresh
 
-    def done(self, study: str) -> bool:
-        """Whether a study was completed."""
-        return bool(self.studies.get(study, {}).get("status") == DONE)
+    def done(self, study: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether a study was completed with these inputs."""
+        kept = self.studies.get(study, {})
+        return kept.get("status") == DONE and kept.get("inputs", {}) == inputs
 
     @property
     def studies(self) -> dict[str, dict[str, Any]]:

@@ -98,9 +98,12 @@ class FinalEvaluation:
         """Run what is not done yet of these studies, and keep each as it ends."""
         scores = Scores(subject.folder, self._identity(subject))
         for name in names:
-            if not scores.done(name):
-                label = f"{subject.strategy} {subject.trial_id}, seed {subject.seed}: {STUDIES[name].title}"
-                scores.keep(name, self._attempt(label, partial(STUDIES[name].run, self.bench, subject)))
+            study = STUDIES[name]
+            inputs = dict(study.inputs(self.bench))
+            if not scores.done(name, inputs):
+                label = f"{subject.strategy} {subject.trial_id}, seed {subject.seed}: {study.title}"
+                outcome = self._attempt(label, partial(study.run, self.bench, subject))
+                scores.keep(name, {**outcome, "inputs": inputs} if inputs else outcome)
         return scores
 
     def _repeat(self, finalist: Finalist, own: Scores) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sweep.final.bench import Finalist
+from sweep.final.bench import Finalist, Workbench
 from sweep.final.encoders import autoencoder, text_probe
 from sweep.final.privacy import membership, memorisation
 from sweep.final.quality import alignment, fidelity, utility
@@ -20,12 +20,16 @@ def _trains(part: str) -> Callable[[Finalist], bool]:
     return lambda finalist: finalist.adapter is None or part in finalist.trains
 
 
+def _boxes(bench: Workbench) -> dict[str, str]:
+    return {} if bench.boxes is None else {"boxes": bench.boxes.digest}
+
+
 STUDIES = {
     "fidelity": Study(run=fidelity, title="fidelity and diversity", of=_adapted, per_seed=True),
     "alignment": Study(run=alignment, title="alignment with captions", of=_adapted, per_seed=True),
     "utility": Study(run=utility, title="utility for training", of=_adapted, per_seed=True),
     "memorisation": Study(run=memorisation, title="copies of training films", of=_adapted),
     "membership": Study(run=membership, title="membership by loss", of=_adapted),
-    "autoencoder": Study(run=autoencoder, title="what the autoencoder keeps", of=_trains("vae")),
+    "autoencoder": Study(run=autoencoder, title="what the autoencoder keeps", of=_trains("vae"), inputs=_boxes),
     "text_probe": Study(run=text_probe, title="what the text encoder knows", of=_trains("text_encoder")),
 }

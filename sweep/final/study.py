@@ -31,9 +31,11 @@ class Study:
         title: for the progress display.
         of: whether it has anything to say of a finalist.
         per_seed: whether further training seeds are studied too.
+        inputs: what its numbers depend on beside what all studies' do; with others it is done again.
     """
 
     run: Callable[[Workbench, Finalist], StudyResult]
     title: str
     of: Callable[[Finalist], bool]
     per_seed: bool = False
+    inputs: Callable[[Workbench], Mapping[str, Any]] = lambda bench: {}

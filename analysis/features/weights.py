@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import types
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
+    _refuse_script(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the classes' source text has changed since; tensors are checked by name
         held = torch.load(path, map_location="cpu", pickle_module=_allowed_pickle(), weights_only=False)
@@ -100,6 +102,14 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     if not isinstance(held, Mapping):
         raise pickle.UnpicklingError(f"a {type(held).__name__} is neither a module nor a state dict")
     return {name: tensor for name, tensor in held.items() if isinstance(tensor, Tensor)}
+
+
+def _refuse_script(path: Path) -> None:
+    """`torch.load` hands an archive of TorchScript on to `torch.jit.load`, which runs what is in it."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith(("constants.pkl", ".py")) for name in archive.namelist()):
+                raise pickle.UnpicklingError("an archive of TorchScript is a program")
 
 
 def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

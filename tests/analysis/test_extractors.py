@@ -164,6 +164,35 @@ def test_a_pickle_may_not_run_code(tmp_path: Path, zipped: bool) -> None:
     assert (tmp_path / "broken_in").exists()
 
 
+class _Scripted(torch.nn.Module):
+    """Writes a file when TorchScript restores it."""
+
+    def __init__(self, mark: str) -> None:
+        super().__init__()
+        self.mark = mark
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return self.mark, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.mark, self.training = state
+        torch.save(torch.zeros(1), self.mark)
+
+
+def test_a_script_may_not_run_code(tmp_path: Path) -> None:
+    torch.jit.script(_Scripted(str(tmp_path / "broken_in"))).save(tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match="TorchScript is a program"):
+        load_extractor("xrv", weights=tmp_path / "evil.pt")
+    assert not (tmp_path / "broken_in").exists()
+    torch.jit.load(tmp_path / "evil.pt")
+    assert (tmp_path / "broken_in").exists()
+
+
 def test_published_weights_are_converted_once(
     densenet121: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

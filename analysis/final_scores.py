@@ -68,6 +68,11 @@ class FinalScores:
         return str(self.record["strategy"])
 
     @property
+    def conditions_of_measurement(self) -> tuple[Any, ...]:
+        """All that numbers depend on beside the model; those of two finalists compare where these are equal."""
+        return tuple(self.record.get(name) for name in ("data", "conditions", "sampling", "extractor", "settings"))
+
+    @property
     def num_seeds(self) -> int:
         """Trainings behind its seeds' intervals; 1 where it was trained once."""
         return len(self.record.get("seeds", {}).get("seeds", [0]))
@@ -96,12 +101,40 @@ class FinalScores:
         return path if path.is_file() else None
 
 
-def read_finalists(run: Path) -> tuple[FinalScores, ...]:
-    """The scores of everything that was evaluated in a run directory, the base model's first; none where none was.
+@dataclass(frozen=True, kw_only=True)
+class Comparable:
+    """Finalists whose numbers may stand in one table.
+
+    Attributes:
+        finalists: those evaluated as the last one was, the base model first; none where nothing was evaluated.
+        left_out: trials evaluated otherwise: on other data, with other settings, or by another extractor.
+    """
+
+    finalists: tuple[FinalScores, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def note(self) -> str:
+        """Who is left out and what to do about it; empty where nobody is."""
+        if not self.left_out:
+            return ""
+        return (
+            f"Left out, for it was evaluated under other settings: {', '.join(self.left_out)}. "
+            "Evaluate it again with `python -m sweep.evaluate --run DIR --pick trial:ID`."
+        )
+
+
+def read_finalists(run: Path) -> Comparable:
+    """The scores in a run directory that compare with those written last.
 
     Raises:
         ValueError: a file is damaged.
     """
-    records = {path.parent: read_scores(path) for path in sorted((run / EVALUATION).glob(f"*/{SCORES}"))}
+    files = sorted((run / EVALUATION).glob(f"*/{SCORES}"), key=lambda path: path.stat().st_mtime_ns)
+    records = {path.parent: read_scores(path) for path in files}
     found = [FinalScores(folder=k, record=v, values=values_of(v)) for k, v in records.items() if v is not None]
-    return tuple(sorted(found, key=lambda one: one.trial_id != BASE))
+    alike = [one for one in found if one.conditions_of_measurement == found[-1].conditions_of_measurement]
+    return Comparable(
+        finalists=tuple(sorted(alike, key=lambda one: (one.trial_id != BASE, one.trial_id))),
+        left_out=tuple(sorted(one.trial_id for one in found if one not in alike)),
+    )

@@ -17,6 +17,14 @@ def plan_digest(prompts: Sequence[str], seeds: Sequence[int]) -> str:
     return hashlib.sha256(repr((tuple(prompts), tuple(seeds))).encode()).hexdigest()[:16]
 
 
+def file_hash(path: Path | None) -> str | None:
+    """Hex digest of a file's content; None where there is no file to depend on."""
+    if path is None:
+        return None
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def weights_digest(base_hash: str, adapter: Path | None) -> str:
     """Hash of the weights that generate: the base's, and an adapter folder's where there is one."""
     if adapter is None:

@@ -31,11 +31,13 @@ def final_section(run: Path, sheet: Callable[[Path, str], str]) -> str:
     Raises:
         ValueError: a file is damaged.
     """
-    everyone = read_finalists(run)
+    found = read_finalists(run)
+    everyone = found.finalists
     finalists = [one for one in everyone if one.trial_id != BASE]
     if not finalists:
         return ""
     parts = [f"<h2>{TITLE}</h2>", _introduction(finalists[0])]
+    parts += [f"<p class='quiet'>{escape(found.note)}</p>"] if found.note else []
     parts += [_paper_table(one) for one in paper_tables(finalists)]
     parts += [_fidelity(finalists), _utility(finalists), _privacy(finalists), _autoencoder(everyone), _probe(everyone)]
     return "".join([*parts, _failures(everyone), _pictures(finalists, sheet)])

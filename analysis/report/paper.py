@@ -61,7 +61,8 @@ def print_tables(run: Path, console: Console) -> None:
         FileNotFoundError: nothing of the run was evaluated.
         ValueError: a file is damaged.
     """
-    tables = paper_tables(read_finalists(run))
+    found = read_finalists(run)
+    tables = paper_tables(found.finalists)
     if not tables:
         raise FileNotFoundError(
             f"`--tables` must be of a run whose finalists were evaluated, but got {str(run)!r}. "
@@ -69,6 +70,8 @@ def print_tables(run: Path, console: Console) -> None:
         )
     for table in tables:
         console.print(_for_terminal(table))
+    if found.note:
+        console.print(found.note, highlight=False, soft_wrap=True)
 
 
 def _for_terminal(table: PaperTable) -> Table:

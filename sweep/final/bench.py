@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.classifiers import ImageClassifier, load_classifier, train_classifier
+from analysis.classifiers import ImageClassifier, TrainingSettings, load_classifier, train_classifier
 from analysis.decisions import Thresholds, choose_thresholds
 from analysis.features import FeatureCache, load_extractor
 from analysis.features.base import FeatureExtractor
@@ -25,7 +25,7 @@ from sweep.export import Run
 from sweep.final.marks import place_boxes
 from sweep.final.plan import CaptionPlan, label_rows, plan_captions, two_sided
 from sweep.final.settings import FinalSettings
-from sweep.identity import feature_key, sampling_digest, weights_digest
+from sweep.identity import feature_key, file_hash, sampling_digest, weights_digest
 from sweep.streaming import extract_split
 from trainables.adapters import load_adapter
 from trainables.base_models.models import DiffusionModels, load_base
@@ -170,23 +170,23 @@ class Workbench:
 
     @cached_property
     def classifier(self) -> ImageClassifier:
-        """The classifier of alignment: trained once a run on real training films, kept with its hash.
+        """The classifier of alignment: trained on real training films once for all finalists of the same settings.
 
         Raises:
             ValueError: no condition is on some films and absent on others in every split.
         """
-        folder = self.run.folder / EVALUATION / "classifier"
-        settings = self.settings.classifier(
-            self.dataset.resolution_px, self.settings.alignment_epochs, str(self.device)
-        )
+        settings, names = self._classifier_settings(), self.learnable()
+        recipe = asdict(settings) | {"initial_weights": file_hash(settings.initial_weights), "device": None}
+        made_of = (self.dataset.fingerprint, names, sorted(recipe.items()))
+        folder = self.run.folder / EVALUATION / "classifiers" / hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
         if (folder / "classifier.json").is_file():
-            kept = load_classifier(folder, device=str(self.device))
-            if (kept.architecture, kept.conditions) == (settings.architecture, self.learnable()):
-                return kept
-        names = self.learnable()
+            return load_classifier(folder, device=str(self.device))
         trained = train_classifier(only(self.real("train"), names), only(self.real("validation"), names), settings)
         trained.save(folder)
         return trained
+
+    def _classifier_settings(self) -> TrainingSettings:
+        return self.settings.classifier(self.dataset.resolution_px, self.settings.alignment_epochs, str(self.device))
 
     @cached_property
     def thresholds(self) -> Thresholds:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.files import whole_file
-from analysis.final_scores import DONE, FAILED, FORMAT, SCORES, read_scores, values_of
+from analysis.final_scores import DONE, FAILED, FORMAT, SCORES, read_finalists, read_scores, values_of
 from sweep.export import Run
 
 SUMMARY = "summary.parquet"
@@ -66,7 +66,7 @@ class Scores:
 
 
 def write_summary(run: Run, path: Path) -> None:
-    """Write the table of all finalists whose folders lie beside it, one row each.
+    """Write the table of all finalists that compare with the one evaluated last, one row each.
 
     Columns are named after the split that they were measured on: `test/fid_mini/Edema` is final, `validation/fid_mini`
     is what the trial was selected by, `seeds/fid_mini` with `_low` and `_high` is the mean of several trainings, on
@@ -76,8 +76,7 @@ def write_summary(run: Run, path: Path) -> None:
         run: the run that the finalists are of.
         path: `DIR/evaluation/summary.parquet`.
     """
-    records = [read_scores(file) for file in sorted(path.parent.glob(f"*/{SCORES}"))]
-    rows = [_row(run, record) for record in records if record is not None]
+    rows = [_row(run, one.record) for one in read_finalists(run.folder).finalists]
     with whole_file(path) as file:
         pd.DataFrame(rows).to_parquet(file, index=False)
 

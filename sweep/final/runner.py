@@ -104,6 +104,7 @@ class FinalEvaluation:
                 label = f"{subject.strategy} {subject.trial_id}, seed {subject.seed}: {study.title}"
                 outcome = self._attempt(label, partial(study.run, self.bench, subject))
                 scores.keep(name, {**outcome, "inputs": inputs} if inputs else outcome)
+        scores.write()  # the last to be evaluated, even if all of it was known
         return scores
 
     def _repeat(self, finalist: Finalist, own: Scores) -> None:

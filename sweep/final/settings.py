@@ -10,6 +10,7 @@ from analysis.classifiers import TrainingSettings
 from analysis.names import look_up
 from analysis.networks import ARCHITECTURES
 from sweep.export import Run
+from sweep.identity import file_hash
 
 SMALL_PX = 64
 
@@ -49,8 +50,8 @@ class FinalSettings:
         )  # fmt: skip
 
     def as_record(self) -> dict[str, Any]:
-        """The fields by name, as JSON has them."""
-        return {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
+        """The fields by name, as JSON has them; of a file its hash."""
+        return asdict(self) | {"initial_weights": file_hash(self.initial_weights)}
 
 
 def final_settings(

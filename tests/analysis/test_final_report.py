@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,12 @@ def record(trial_id: str, **more: Any) -> dict[str, Any]:
 
 
 def write(run: Path, *records: dict[str, Any]) -> Path:
-    for one in records:
+    """Write scores, each a second after the one before."""
+    for second, one in enumerate(records):
         folder = run / "evaluation" / one["trial_id"]
         folder.mkdir(parents=True)
         (folder / "scores.json").write_text(json.dumps(one))
+        os.utime(folder / "scores.json", (second, second))
     return run
 
 
@@ -54,12 +57,24 @@ def test_a_run_without_a_final_evaluation_has_no_section(tmp_path: Path) -> None
 
 
 def test_the_tables_have_a_row_a_finalist_and_a_column_a_condition(tmp_path: Path) -> None:
-    finalists = read_finalists(write(tmp_path, record("b2"), record("base"), record("a1")))
+    finalists = read_finalists(write(tmp_path, record("b2"), record("base"), record("a1"))).finalists
     assert [one.trial_id for one in finalists] == ["base", "a1", "b2"]
     first, fid, _, utility = paper_tables(finalists)
     assert first.rows[0] == ("a1", EVIL, "12 [10, 14]", "3", "25.0", "50.0")
     assert len(first.rows) == 2 and first.references[1][4:] == ("0.90", "–")
     assert fid.rows[0][2:] == ("20", "–") and utility.rows[1][2:] == ("62.5", "–")
+
+
+def test_numbers_under_other_settings_stay_out_of_the_tables(tmp_path: Path) -> None:
+    other = record("c3", settings={"images_per_condition": 500})
+    run = write(tmp_path, other, record("a1"), record("b2", extractor={"name": "mini", "weights_hash": "cd"}))
+    found = read_finalists(run)
+    assert ([one.trial_id for one in found.finalists], found.left_out) == (["b2"], ("a1", "c3"))
+    os.utime(run / "evaluation" / "a1" / "scores.json", (3, 3))
+    found = read_finalists(run)
+    assert ([one.trial_id for one in found.finalists], found.left_out) == (["a1"], ("b2", "c3"))
+    assert "under other settings: b2, c3." in final_section(run, lambda path, caption: caption)
+    assert len(paper_tables(found.finalists)[0].rows) == 1
 
 
 def test_means_over_trainings_take_the_place_of_single_values() -> None:

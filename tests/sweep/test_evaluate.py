@@ -16,6 +16,7 @@ from click.testing import Result
 from counting_extractor import CountingExtractor
 from numpy.typing import NDArray
 from rich.console import Console
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from analysis.pareto import Front, FrontPoint, Objective
@@ -127,8 +128,18 @@ def test_every_study_is_done_on_test_patients(scores: dict[str, Any], evaluated:
 
 
 def test_the_classifier_is_trained_once_and_named(scores: dict[str, Any], folder: Path) -> None:
-    card = json.loads((folder / "evaluation" / "classifier" / "classifier.json").read_text())
-    assert scores["studies"]["alignment"]["details"]["classifier"]["weights_hash"] == card["weights_hash"]
+    (card,) = (folder / "evaluation" / "classifiers").glob("*/classifier.json")
+    kept = json.loads(card.read_text())["weights_hash"]
+    assert scores["studies"]["alignment"]["details"]["classifier"]["weights_hash"] == kept
+
+
+def test_a_classifier_is_not_taken_for_one_that_was_trained_otherwise(evaluated: Workbench) -> None:
+    start = evaluated.run.folder / "start.safetensors"
+    save_file(evaluated.classifier.network.state_dict(), start)
+    others = [replace(evaluated.settings, alignment_epochs=1), replace(evaluated.settings, initial_weights=start)]
+    found = [Workbench(evaluated.run, settings).classifier for settings in (evaluated.settings, *others)]
+    hashes = [one.weights_hash for one in found]
+    assert hashes[0] == evaluated.classifier.weights_hash and len(set(hashes)) == 3
 
 
 def test_the_autoencoder_of_the_base_is_studied_with_the_phantoms_own_marks(evaluated: Workbench, folder: Path) -> None:

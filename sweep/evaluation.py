@@ -130,14 +130,13 @@ class AdapterScorer:
         self._references: dict[int, LabelledFeatures] = {}
 
     @cached_property
-    def reference(self) -> LabelledFeatures:
-        """Features of the held-out films, once per sweep and node; each film is extracted once however many conditions it shows."""
+    def held_out_features(self) -> NDArray[np.float32]:
+        """Features of all held-out films, extracted once per sweep and node."""
         data = f"{self.dataset.fingerprint}-{self.spec.config.split}"
-        every = self.features.get_or_compute(
+        return self.features.get_or_compute(
             self._key(data, len(self.held_out)),
             lambda: extract_split(self.held_out, self.extractor),
         )
-        return LabelledFeatures(every[self.plan.reference_rows], self.plan.labels)
 
     def score(self, adapter: Path | None, samples: Path, share_done: float = 1.0) -> dict[str, float]:
         """Metrics of an adapter, or of the base model as it is.
@@ -165,7 +164,7 @@ class AdapterScorer:
 
     def save_reference_sheet(self, to: Path) -> None:
         """The first held-out films, for the eye to compare with; extracts the features of all as well."""
-        assert len(self.reference)
+        assert len(self.held_out_features)
         shown = self.plan.only(self.plan.places < SHEET_COLUMNS)
         self.save_sheet(self.held_out.images(shown.reference_rows), shown.labels, to)
 
@@ -173,12 +172,18 @@ class AdapterScorer:
         return self.plan.only(self.plan.places < per_condition)
 
     def _reference_of(self, per_condition: int) -> LabelledFeatures:
-        """Features of the held-out films of a rung; what metrics derive from them is kept."""
+        """Features of the held-out films of a rung; what metrics derive from them is kept.
+
+        A film stands for each of its conditions, but once among all: repeats would bias what compares films in pairs.
+        """
         if per_condition not in self._references:
-            rows = np.flatnonzero(self.plan.places < per_condition)
-            labels = [self.plan.labels[row] for row in rows]
-            few = LabelledFeatures(self.reference.features[rows], labels)
-            self._references[per_condition] = self.reference if len(rows) == len(self.reference) else few
+            plan = self._plan_of(per_condition)
+            films, place = np.unique(plan.reference_rows, return_inverse=True)
+            shown: list[list[str]] = [[] for _ in films]
+            for film, label in zip(place, plan.labels, strict=True):
+                shown[film].append(label)
+            labels = [tuple(names) for names in shown]
+            self._references[per_condition] = LabelledFeatures(self.held_out_features[films], labels)
         return self._references[per_condition]
 
     def _features(self, adapter: Path | None, config: EvaluationConfig) -> tuple[NDArray[np.float32], Films]:
@@ -230,7 +235,7 @@ class AdapterScorer:
 
     def _images_key(self, adapter: Path | None, config: EvaluationConfig) -> FeatureKey:
         plan = self._plan_of(config.images_per_condition)
-        data = f"{self._weights_digest(adapter)}-{plan.digest()}-{self._sampling_digest(config)}"
+        data = f"grey-{self._weights_digest(adapter)}-{plan.digest()}-{self._sampling_digest(config)}"
         return self._key(data, len(plan.labels))
 
     def _weights_digest(self, adapter: Path | None) -> str:

@@ -26,10 +26,18 @@ def regrouped(batches: Iterable[Films], size: int) -> Iterator[Films]:
         yield held
 
 
+def as_grey(films: Films) -> Films:
+    """Grey films uint8[n, H, W], as radiographs are, of coloured ones [n, H, W, 3] by their mean, or as they came."""
+    if films.ndim == 3:
+        return films
+    grey: Films = films.mean(axis=-1, dtype=np.float32).round().astype(np.uint8)
+    return grey
+
+
 def extract_and_keep(
     batches: Iterable[Films], extractor: FeatureExtractor, *, wanted: Mask, shown: Mask
 ) -> tuple[NDArray[np.float32], Films]:
-    """Features of some films and the pixels of some, in one pass.
+    """Features of some films in grey, and the pixels of some as they are, in one pass.
 
     Features are extracted by as many films as the extractor takes at once, so that they are the same to the bit as if
     all had been given to it together.
@@ -49,7 +57,7 @@ def extract_and_keep(
         start += len(films)
         kept.append(films[shown[place]])
         if wanted[place].any():
-            features.append(extractor.extract(films[wanted[place]]))
+            features.append(extractor.extract(as_grey(films[wanted[place]])))
     return np.concatenate(features), np.concatenate(kept)
 
 

@@ -26,7 +26,7 @@ from sweep.final.marks import place_boxes
 from sweep.final.plan import CaptionPlan, label_rows, plan_captions, two_sided
 from sweep.final.settings import FinalSettings
 from sweep.identity import feature_key, file_hash, sampling_digest, weights_digest
-from sweep.streaming import extract_split
+from sweep.streaming import as_grey, extract_split
 from trainables.adapters import load_adapter
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.datasets.base import SPLITS
@@ -220,8 +220,7 @@ class Workbench:
             self.models(finalist), plan.prompts, plan.seeds, num_steps=own.num_steps,
             guidance_scale=own.guidance_scale, batch_size=own.batch_size, on_progress=self.on_progress,
         )  # fmt: skip
-        grey: NDArray[np.uint8] = colours.mean(axis=-1).round().astype(np.uint8)
-        return grey
+        return as_grey(colours)
 
 
 def only(films: LabelledImages, conditions: tuple[str, ...]) -> LabelledImages:

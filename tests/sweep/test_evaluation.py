@@ -25,6 +25,7 @@ from sweep.evaluation import (
     plan_generation,
     start_evaluators,
 )
+from sweep.streaming import as_grey
 from trainables.base_models.models import load_base
 from trainables.datasets.base import CONDITIONS
 from trainables.datasets.phantom import PhantomSource
@@ -130,7 +131,7 @@ def test_every_image_is_extracted_once_and_the_numbers_stay(
 
     second, untouched = counted(spec)
     assert second.score(None, spec.cache_folder / "baseline.png") == base
-    assert np.array_equal(second.reference.features, scorer.reference.features)
+    assert np.array_equal(second.held_out_features, scorer.held_out_features)
     assert untouched.counts == []
 
 
@@ -150,13 +151,26 @@ def test_scores_are_the_metrics_of_the_cached_features(spec: EvaluationSpec, dat
         num_steps=config.num_steps, guidance_scale=config.guidance_scale, batch_size=config.batch_size,
     )  # fmt: skip
     features = scorer.features.get(scorer._images_key(None, config))
-    assert np.array_equal(features, extract(at_once))  # to the bit, though no one ever held all images
-    generated = extract(at_once).astype(np.float64)
-    films = extract(dataset.split("validation").images(scorer.plan.reference_rows)).astype(np.float64)
+    assert np.array_equal(features, extract(as_grey(at_once)))  # to the bit, though no one ever held all images
+    generated = extract(as_grey(at_once)).astype(np.float64)
+    held_out = dataset.split("validation")
+    films = extract(held_out.images(np.unique(scorer.plan.reference_rows))).astype(np.float64)
     assert scores["fid_mini"] == pytest.approx(frechet_distance(generated, films), rel=1e-4)
     assert scores["vendi_mini"] == pytest.approx(vendi_score(generated), rel=1e-5)
     edema = np.array(scorer.plan.labels) == "Edema"
     assert scores["vendi_mini/Edema"] == pytest.approx(vendi_score(generated[edema]), rel=1e-5)
+    of_edema = extract(held_out.images(scorer.plan.reference_rows[edema])).astype(np.float64)
+    assert scores["fid_mini/Edema"] == pytest.approx(frechet_distance(generated[edema], of_edema), rel=1e-4)
+
+
+def test_a_film_of_several_conditions_is_one_film_among_all(spec: EvaluationSpec) -> None:
+    both = replace(spec, conditions=PLENTY, config=spec.config.model_copy(update={"images_per_condition": 32}))
+    scorer = AdapterScorer(both)
+    rows = scorer.plan.reference_rows
+    assert len(np.unique(rows)) < len(rows)  # else this test shows nothing
+    scores = scorer.score(None, spec.cache_folder / "both.png")
+    assert (scores["num_generated"], scores["num_reference"]) == (len(rows), len(np.unique(rows)))
+    assert scores["num_reference/Edema"] == (np.array(scorer.plan.labels) == "Edema").sum()
 
 
 def test_a_network_of_the_hub_scores_from_a_folder(spec: EvaluationSpec, tmp_path: Path) -> None:
@@ -171,7 +185,7 @@ def test_a_network_of_the_hub_scores_from_a_folder(spec: EvaluationSpec, tmp_pat
     scores = scorer.score(None, tmp_path / "baseline.png")
     assert {"fid_clip", "vendi_clip", "kid_clip", "fid_clip/Edema"} <= scores.keys()
     assert all(np.isfinite(value) for value in scores.values())
-    assert scorer.reference.features.shape == (len(scorer.plan.labels), 6)
+    assert scorer.held_out_features.shape == (len(scorer.held_out), 6)
     assert len(list((spec.cache_folder / "features").glob("clip-*.arrow"))) == 2
 
 
@@ -257,13 +271,14 @@ def test_the_images_of_a_rung_are_the_first_of_the_last_evaluations(spec: Evalua
         few, all_ = ([row for row, label in enumerate(plan.labels) if label == condition] for plan in (early, last))
         assert [early.seeds[row] for row in few] == [last.seeds[row] for row in all_][:2]
         assert early.reference_rows[few].tolist() == last.reference_rows[all_].tolist()[:2]
-    assert np.array_equal(scorer._reference_of(2).features, scorer.reference.features[scorer.plan.places < 2])
+    chosen = np.unique(scorer.plan.reference_rows[scorer.plan.places < 2])
+    assert np.array_equal(scorer._reference_of(2).features, scorer.held_out_features[chosen])
 
 
 def test_what_a_rung_of_the_same_weights_extracted_is_not_extracted_again(spec: EvaluationSpec, adapter: Path) -> None:
     wider = at_rungs(spec, early_steps_share=1.0)
     scorer, extractor = counted(wider)
-    assert len(scorer.reference) == 8
+    assert len(scorer.plan.labels) == 8 and len(scorer.held_out_features) == len(scorer.held_out)
     extractor.counts.clear()
     scorer.score(adapter, spec.cache_folder / "early.png", 0.5)
     last = scorer.score(adapter, spec.cache_folder / "last.png")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from analysis.features import load_extractor
 from sweep.config import EvaluationConfig
 from sweep.rungs import at_rung, earlier_image_counts
-from sweep.streaming import extract_and_keep, regrouped
+from sweep.streaming import as_grey, extract_and_keep, regrouped
 
 CONFIG = EvaluationConfig(images_per_condition=32, num_steps=20, early_images_share=0.125, early_steps_share=0.5)
 
@@ -58,6 +58,6 @@ def test_features_by_batches_are_those_of_all_at_once_to_the_bit() -> None:
     shown, every = rng.random(150) < 0.2, np.ones(150, bool)
     batches = (films[start : start + 7] for start in range(0, 150, 7))
     features, kept = extract_and_keep(batches, extractor, wanted=every, shown=shown)
-    assert np.array_equal(features, extractor.extract(films)) and np.array_equal(kept, films[shown])
+    assert np.array_equal(features, extractor.extract(as_grey(films))) and np.array_equal(kept, films[shown])
     some, _ = extract_and_keep(iter([films]), extractor, wanted=shown, shown=shown)
     assert np.allclose(some, features[shown], rtol=1e-4, atol=1e-5)

@@ -70,22 +70,23 @@ def fidelity_figures(
         weights_hash: of its weights.
         conditions: those to measure apart from the whole.
         num_resamples: random halves behind each interval. It is left out for metrics without `spread`, where the value
-            is the metric's smallest or largest, below 20 films or patients, and where halves are too small for the metric.
+            is the metric's smallest or largest, below 20 films or patients, and where halves are too small.
 
     Raises:
-        ValueError: features are invalid, do not match, fewer than two films have a condition, or patients and real films
-            are not equally many.
+        ValueError: features are invalid, do not match, fewer than two films have a condition, or patients and real
+            films are not equally many.
     """
     values = evaluate(METRICS.values(), generated, reference, extractor=extractor, conditions=conditions)
     found = measurements(values, extractor=extractor, weights_hash=weights_hash)
-    pairs = [(one, _Films.of(one, generated, reference, patients)) for one in found]
+    films = {name: _Films.of(name, generated, reference, patients) for name in (None, *conditions)}
+    pairs = [(one, films[one.condition]) for one in found]
     figures = [_with_interval(one, films, num_resamples) for one, films in pairs]
     return (*figures, *_at_infinity(pairs))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Films:
-    """Features behind a measurement, and the patients of the real films."""
+    """Features of a condition or of all films, and the patients of the real films."""
 
     generated: Floats
     reference: Floats
@@ -93,16 +94,16 @@ class _Films:
 
     @staticmethod
     def of(
-        one: Measurement, generated: LabelledFeatures, reference: LabelledFeatures, patients: Sequence[str]
+        condition: str | None, generated: LabelledFeatures, reference: LabelledFeatures, patients: Sequence[str]
     ) -> _Films:
         expect(
             len(patients) == len(reference), f"`patients` must name one for each of {len(reference)} real films",
             len(patients), "Give the patient of each.",
         )  # fmt: skip
-        chosen = [one.condition is None or one.condition in own for own in reference.labels]
+        chosen = [condition is None or condition in own for own in reference.labels]
         return _Films(
-            generated=generated.of(one.condition),
-            reference=reference.of(one.condition),
+            generated=generated.of(condition),
+            reference=reference.of(condition),
             patients=np.asarray(patients)[np.array(chosen)],
         )
 

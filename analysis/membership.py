@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -39,16 +39,19 @@ class Membership:
     def as_dict(self) -> dict[str, float]:
         """Finite numbers by name, to be reported."""
         values = {"membership_auc": self.auc, "membership_auc_low": self.low, "membership_auc_high": self.high}
-        return {**values, "membership_num": float(self.num_members + self.num_others),
-                "membership_num_patients": float(self.num_member_patients + self.num_other_patients)}  # fmt: skip
+        counts = {
+            "": self.num_members + self.num_others,
+            "_patients": self.num_member_patients + self.num_other_patients,
+        }
+        return values | {f"membership_num{what}": float(count) for what, count in counts.items()}
 
 
 def loss_gap_membership(
     members: ArrayLike,
     others: ArrayLike,
     *,
-    member_patients: Sequence[Hashable] | None = None,
-    other_patients: Sequence[Hashable] | None = None,
+    member_patients: Sequence[str] | None = None,
+    other_patients: Sequence[str] | None = None,
     confidence: float = 0.95,
 ) -> Membership:
     """Area under the curve of a membership test by the denoising loss, with an interval for films that come by patient.
@@ -94,7 +97,7 @@ def _variance(shares: NDArray[np.float64], codes: NDArray[np.int64], name: str) 
     return float(len(sums) / (len(sums) - 1) * (sums**2).sum()) / len(shares) ** 2
 
 
-def _refuse_shared(member_patients: Sequence[Hashable], other_patients: Sequence[Hashable]) -> None:
+def _refuse_shared(member_patients: Sequence[str], other_patients: Sequence[str]) -> None:
     both = set(member_patients) & set(other_patients)
     came = f"{min(map(repr, both), default='')} in both"
     expect(not both, "`others` must be of other patients than `members`", came, "Split the data by patient.")

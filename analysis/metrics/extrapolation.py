@@ -51,8 +51,8 @@ def extrapolated_frechet_distance(
 ) -> Extrapolation:
     """Fréchet distance extrapolated to infinitely many images of both sets.
 
-    Both sets are cut into k disjoint parts, k = 1, 2, ..., `num_sizes`; the mean distance of parts grows as k/n, and the
-    line through it is read at k = 0. Parts of one size are disjoint, so that every image counts once at each.
+    Both sets are cut into k disjoint parts, k = 1, 2, ..., `num_sizes`; the mean distance of parts grows as k/n, and
+    the line through it is read at k = 0. Parts of one size are disjoint, so that every image counts once at each.
     Unlike the distance itself, values at different numbers of images may be compared, within their standard errors.
     The mean distance grows as k/n only where the smallest parts have many more images than the features have effective
     dimensions; below, the value is still biased upwards, and `curvature` shows it. A patient's films stay in one part:

@@ -50,7 +50,7 @@ def bootstrap_interval(
 
     Drawing with replacement, as the ordinary bootstrap does, repeats images; these shrink every distance between
     neighbours, count as lost diversity and add to the bias of a Fréchet distance. Halves hold no image twice, and their
-    standard deviation is that of the full sample, while their mean has the bias of half the images and is not used. The
+    standard deviation is that of the full sample; their mean has the bias of half the images and is not used. The
     interval is the normal one, for the value expected at the full number of images, not at infinitely many.
 
     Images of one group, a patient's films, are kept or left together: they resemble each other, and an interval that

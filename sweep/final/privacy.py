@@ -53,7 +53,7 @@ def _save_copies(report: MemorisationReport, films: NDArray[np.uint8], train: Ga
 
 
 def membership(bench: Workbench, finalist: Finalist) -> StudyResult:
-    """Whether the denoising loss tells training films from test films, equally many; the base shows what is chance."""
+    """Whether the denoising loss tells training films from test films, equally many; the base has seen neither."""
     models = bench.models(finalist)
     count = min(bench.settings.membership_films, *(len(bench.splits[name]) for name in MEMBERS))
     losses, patients = {}, {}

@@ -23,7 +23,12 @@ def sets() -> tuple[LabelledFeatures, LabelledFeatures]:
 @pytest.fixture(scope="module")
 def figures(sets: tuple[LabelledFeatures, LabelledFeatures]) -> dict[tuple[str, str | None], Figure]:
     found = fidelity_figures(
-        *sets, patients=PATIENTS, extractor="mini", weights_hash="abc", conditions=("Edema", "Effusion"), num_resamples=20
+        *sets,
+        patients=PATIENTS,
+        extractor="mini",
+        weights_hash="abc",
+        conditions=("Edema", "Effusion"),
+        num_resamples=20,
     )
     return {(one.measurement.metric, one.measurement.condition): one for one in found}
 

@@ -49,7 +49,7 @@ def _of_patients(rng: np.random.Generator, sizes: NDArray[np.int64], share: floa
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
 def test_films_of_one_patient_do_not_pass_for_independent_ones(share: float) -> None:
-    """Losses that tell nothing: the interval leaves 0.5 out once in twenty times, however alike a patient's films are."""
+    """Losses that tell nothing: the interval leaves 0.5 out once in twenty, however alike a patient's films are."""
     rng, sizes = np.random.default_rng(4), np.array([1, 1, 2, 3, 4, 5, 12] * 10)
     patients = [f"p{number}" for number in np.repeat(np.arange(len(sizes)), sizes)]
     others = [f"o{name}" for name in patients]
@@ -66,16 +66,18 @@ def test_the_variance_of_patients_is_obuchowskis() -> None:
     """Written out over pairs of films, and DeLong's where each patient has one."""
     rng = np.random.default_rng(5)
     members, others = rng.normal(0, 1, 9), rng.normal(0.5, 1, 7)
-    whose, whose_others = [0, 0, 0, 1, 1, 2, 3, 3, 4], ["a", "b", "b", "c", "c", "c", "d"]
+    whose, whose_others = "aaabbcdde", "vwwxxxy"
     wins = members[:, None] < others[None]
     auc, variance = wins.mean(), 0.0
     for table, groups in ((wins, whose), (wins.T, whose_others)):
-        sums = [sum((row.mean() - auc) for row, own in zip(table, groups, strict=True) if own == g) for g in set(groups)]
+        sums = [
+            sum((row.mean() - auc) for row, own in zip(table, groups, strict=True) if own == g) for g in set(groups)
+        ]
         variance += len(sums) / (len(sums) - 1) * sum(one**2 for one in sums) / len(table) ** 2
-    found = loss_gap_membership(members, others, member_patients=whose, other_patients=whose_others)
+    found = loss_gap_membership(members, others, member_patients=list(whose), other_patients=list(whose_others))
     assert found.high - found.auc == pytest.approx(min(1.959964 * variance**0.5, 1 - auc))
     assert found.auc - found.low == pytest.approx(min(1.959964 * variance**0.5, auc))
-    each = loss_gap_membership(members, others, member_patients=range(9), other_patients=range(10, 17))
+    each = loss_gap_membership(members, others, member_patients=list("abcdefghi"), other_patients=list("pqrstuv"))
     assert each == loss_gap_membership(members, others)
 
 

@@ -6,20 +6,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.checks import expect
 from analysis.metrics import METRICS, LabelledFeatures, bootstrap_interval, evaluate, extrapolated_frechet_distance
+from analysis.metrics.inputs import Floats
+from analysis.metrics.intervals import smallest_half
 from analysis.metrics.measurement import Measurement, measurements
 
 CONFIDENCE = 0.95
 NORMAL_QUANTILE = 1.959964
 """Of the two-sided 95 %."""
-MIN_HALVED = 4
+MIN_FILMS = MIN_PATIENTS = 20
+"""Behind an interval; of 8 films that of a Vendi score or of recall holds its value four times in five."""
 SIZES = 4
 INFINITE = "fid_infinite"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A measurement with its 95 % interval; without where there are too few films for one.
+    """A measurement with its 95 % interval; without where there is none that covers as often as it says.
 
     Args:
         measurement: value, numbers of films, extractor and its weights.
@@ -47,6 +54,7 @@ def fidelity_figures(
     generated: LabelledFeatures,
     reference: LabelledFeatures,
     *,
+    patients: Sequence[str],
     extractor: str,
     weights_hash: str,
     conditions: Sequence[str],
@@ -57,40 +65,74 @@ def fidelity_figures(
     Args:
         generated: features and conditions of generated films.
         reference: the same of real ones, as many of each condition.
+        patients: whose each real film is; a patient's films are no independent ones. Generated films are.
         extractor: name of what made the features.
         weights_hash: of its weights.
         conditions: those to measure apart from the whole.
-        num_resamples: random halves behind each interval; it is left out where halves are too small for the metric.
+        num_resamples: random halves behind each interval. It is left out for metrics without `spread`, where the value
+            is the metric's smallest or largest, below 20 films or patients, and where halves are too small.
 
     Raises:
-        ValueError: features are invalid, do not match, or fewer than two films have a condition.
+        ValueError: features are invalid, do not match, fewer than two films have a condition, or patients and real
+            films are not equally many.
     """
     values = evaluate(METRICS.values(), generated, reference, extractor=extractor, conditions=conditions)
     found = measurements(values, extractor=extractor, weights_hash=weights_hash)
-    figures = [_with_interval(one, generated, reference, num_resamples) for one in found]
-    return (*figures, *_at_infinity(found, generated, reference))
+    films = {name: _Films.of(name, generated, reference, patients) for name in (None, *conditions)}
+    pairs = [(one, films[one.condition]) for one in found]
+    figures = [_with_interval(one, films, num_resamples) for one, films in pairs]
+    return (*figures, *_at_infinity(pairs))
 
 
-def _with_interval(
-    one: Measurement, generated: LabelledFeatures, reference: LabelledFeatures, num_resamples: int
-) -> Figure:
-    metric, smaller = METRICS[one.metric], min(one.num_generated, one.num_reference)
-    if smaller < 2 * MIN_HALVED or not metric.fits(smaller // 2, smaller // 2):
+@dataclass(frozen=True, kw_only=True)
+class _Films:
+    """Features of a condition or of all films, and the patients of the real films."""
+
+    generated: Floats
+    reference: Floats
+    patients: NDArray[Any]
+
+    @staticmethod
+    def of(
+        condition: str | None, generated: LabelledFeatures, reference: LabelledFeatures, patients: Sequence[str]
+    ) -> _Films:
+        expect(
+            len(patients) == len(reference), f"`patients` must name one for each of {len(reference)} real films",
+            len(patients), "Give the patient of each.",
+        )  # fmt: skip
+        chosen = [condition is None or condition in own for own in reference.labels]
+        return _Films(
+            generated=generated.of(condition),
+            reference=reference.of(condition),
+            patients=np.asarray(patients)[np.array(chosen)],
+        )
+
+    def enough(self, num_films: int, num_patients: int) -> bool:
+        """Whether there are so many of both kinds, and real ones of so many patients."""
+        fewest = min(len(self.generated), len(self.reference))
+        return fewest >= num_films and len(np.unique(self.patients)) >= num_patients
+
+
+def _with_interval(one: Measurement, films: _Films, num_resamples: int) -> Figure:
+    metric = METRICS[one.metric]
+    has_one = metric.spread is not None and one.value not in metric.bounds
+    halves = len(films.generated) // 2, smallest_half(films.patients)
+    if not (has_one and films.enough(MIN_FILMS, MIN_PATIENTS) and metric.fits(*halves)):
         return Figure(measurement=one)
-    images, real = generated.of(one.condition), reference.of(one.condition)
-    found = bootstrap_interval(metric.fn, images, real, confidence=CONFIDENCE, num_resamples=num_resamples)
+    found = bootstrap_interval(
+        metric.fn, films.generated, films.reference, groups=films.patients, confidence=CONFIDENCE,
+        num_resamples=num_resamples, bounds=metric.bounds, relative=metric.spread == "relative",
+    )  # fmt: skip
     return Figure(measurement=one, low=found.low, high=found.high)
 
 
-def _at_infinity(
-    found: Sequence[Measurement], generated: LabelledFeatures, reference: LabelledFeatures
-) -> Iterator[Figure]:
+def _at_infinity(pairs: Sequence[tuple[Measurement, _Films]]) -> Iterator[Figure]:
     """The extrapolated Fréchet distance wherever there are films enough; its interval holds the line's doubt too."""
-    for one in found:
-        # The error comes from halves of the films, each of which is cut into parts again.
-        if one.metric == "fid" and min(one.num_generated, one.num_reference) >= 2 * MIN_HALVED * SIZES:
+    for one, films in pairs:
+        # The error comes from halves of the films, each of which is cut into parts of at least four again.
+        if one.metric == "fid" and films.enough(8 * SIZES, 8 * SIZES):
             line = extrapolated_frechet_distance(
-                generated.of(one.condition), reference.of(one.condition), num_sizes=SIZES
+                films.generated, films.reference, groups=films.patients, num_sizes=SIZES
             )
             half = NORMAL_QUANTILE * line.standard_error
             named = Measurement(**{**asdict(one), "metric": INFINITE, "value": line.value})

@@ -83,12 +83,13 @@ class FinalScores:
         return self.values.get(name) if over_seeds is None else over_seeds["mean"]
 
     def interval(self, name: str) -> tuple[float, float] | None:
-        """Its 95 % interval: over trainings where there are several, else over films, where there is one."""
+        """Its 95 % interval, where there is one: over trainings where there are several, else over films."""
         over_seeds = self.record.get("seeds", {}).get("values", {}).get(name)
-        if over_seeds is not None:
-            return over_seeds["low"], over_seeds["high"]
         key, slash, rest = name.partition("/")
-        low, high = (self.values.get(f"{key}_{end}{slash}{rest}") for end in ("low", "high"))
+        if over_seeds is None:
+            low, high = (self.values.get(f"{key}_{end}{slash}{rest}") for end in ("low", "high"))
+        else:
+            low, high = over_seeds["low"], over_seeds["high"]
         return None if low is None or high is None else (low, high)
 
     def failures(self) -> dict[str, str]:

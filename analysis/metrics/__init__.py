@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from analysis.metrics.base import Metric
 from analysis.metrics.conditions import LabelledFeatures, evaluate
 from analysis.metrics.embeddings import clip_score
@@ -32,15 +34,24 @@ def _vendi(generated: FeatureSet, reference: FeatureSet) -> float:
     return vendi_score(generated)
 
 
+SHARE = (0.0, 1.0)
 _TABLE = (
-    Metric(name="fid", direction="min", function=frechet_distance),
+    Metric(name="fid", direction="min", function=frechet_distance, bounds=(0, math.inf)),
     Metric(name="kid", direction="min", function=kernel_distance, unbiased=True),
-    Metric(name="vendi", direction="max", function=_vendi),
-    Metric(name="precision", direction="max", function=precision, min_images=PRECISION_NEIGHBOURS + 1),
-    Metric(name="recall", direction="max", function=recall, min_images=PRECISION_NEIGHBOURS + 1),
-    Metric(name="density", direction="max", function=density, min_images=DENSITY_NEIGHBOURS + 1),
-    Metric(name="coverage", direction="max", function=coverage, min_images=DENSITY_NEIGHBOURS + 1),
-)
+    Metric(name="vendi", direction="max", function=_vendi, bounds=(1, math.inf), spread="relative"),
+    Metric(
+        name="precision", direction="max", function=precision, min_images=PRECISION_NEIGHBOURS + 1, bounds=SHARE
+    ),
+    Metric(name="recall", direction="max", function=recall, min_images=PRECISION_NEIGHBOURS + 1, bounds=SHARE),
+    Metric(
+        name="density", direction="max", function=density, min_images=DENSITY_NEIGHBOURS + 1, bounds=(0, math.inf),
+        spread=None,
+    ),
+    Metric(
+        name="coverage", direction="max", function=coverage, min_images=DENSITY_NEIGHBOURS + 1, bounds=SHARE,
+        spread=None,
+    ),
+)  # fmt: skip
 METRICS = {metric.name: metric for metric in _TABLE}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 from analysis.metrics.sets import FeatureSet, as_set
 
 Direction = Literal["min", "max"]
+Spread = Literal["absolute", "relative"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,9 @@ class Metric:
         function: the metric of generated and reference features.
         min_images: the fewest images of either set for which it is defined.
         unbiased: whether its expectation is the same at any number of images, so that few estimate what many give.
+        bounds: smallest and largest value.
+        spread: how its interval is made from halves, "absolute" or "relative" as in `bootstrap_interval`; None where no
+            interval of halves covers as often as it says.
     """
 
     name: str
@@ -30,6 +35,8 @@ class Metric:
     function: Callable[[FeatureSet, FeatureSet], float]
     min_images: int = 2
     unbiased: bool = False
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    spread: Spread | None = "absolute"
 
     def fn(self, generated: ArrayLike | FeatureSet, reference: ArrayLike | FeatureSet) -> float:
         """Evaluate the metric.

@@ -39,7 +39,7 @@ def final_section(run: Path, sheet: Callable[[Path, str], str]) -> str:
     parts = [f"<h2>{TITLE}</h2>", _introduction(finalists[0])]
     parts += [f"<p class='quiet'>{escape(found.note)}</p>"] if found.note else []
     parts += [_paper_table(one) for one in paper_tables(finalists)]
-    parts += [_fidelity(finalists), _utility(finalists), _privacy(finalists), _autoencoder(everyone), _probe(everyone)]
+    parts += [_fidelity(finalists), _utility(finalists), _privacy(everyone), _autoencoder(everyone), _probe(everyone)]
     return "".join([*parts, _failures(everyone), _pictures(finalists, sheet)])
 
 
@@ -69,9 +69,11 @@ def _fidelity(finalists: Sequence[FinalScores]) -> str:
         f"fid_infinite_{extractor}": "FID at infinitely many ↓", f"kid_{extractor}": "KID ↓",
         f"precision_{extractor}": "precision ↑", f"recall_{extractor}": "recall ↑",
         f"density_{extractor}": "density ↑", f"coverage_{extractor}": "coverage ↑",
-        "ms_ssim": "MS-SSIM ↓", "ms_ssim_real": "MS-SSIM of real films", "num_films": "films of each kind",
+        "ms_ssim": "MS-SSIM within conditions ↓", "ms_ssim_real": "MS-SSIM of real films", "num_films": "films of each kind",
     }  # fmt: skip
-    return _values_table("Fidelity and diversity over all films, with 95 % intervals", columns, finalists)
+    return _values_table(
+        "Fidelity and diversity over all films, with 95 % intervals where they hold", columns, finalists
+    )
 
 
 def _utility(finalists: Sequence[FinalScores]) -> str:
@@ -89,14 +91,14 @@ def _utility(finalists: Sequence[FinalScores]) -> str:
     return f"<p><b>{escape(title)}</b></p>{table(head, rows)}"
 
 
-def _privacy(finalists: Sequence[FinalScores]) -> str:
+def _privacy(everyone: Sequence[FinalScores]) -> str:
     columns = {
         "memorisation_share": "share of copies ↓", "memorisation_max_false_alarms": "of it false alarms at most",
         "memorisation_confidence": "with confidence", "memorisation_ratio_pixels": "median distance ratio, pixels",
-        "memorisation_ratio_features": "median distance ratio, features", "membership_auc": "membership AUC, 0.5 is best",
+        "memorisation_ratio_features": "median distance ratio, features", "membership_auc": "membership AUC, beside the base's",
     }  # fmt: skip
     title = "What the films and the loss give away of training films; ratios near 1 are harmless"
-    return _values_table(title, columns, finalists)
+    return _values_table(title, columns, everyone)
 
 
 def _autoencoder(everyone: Sequence[FinalScores]) -> str:

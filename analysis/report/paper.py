@@ -142,7 +142,9 @@ def _cells(one: FinalScores, pattern: str, names: Sequence[str], shown: Callable
 
 def _seeds(finalists: Sequence[FinalScores]) -> str:
     most = max(one.num_seeds for one in finalists)
-    return f" Means and 95 % intervals over {most} trainings." if most > 1 else " Brackets: 95 % intervals over films."
+    if most == 1:
+        return " Brackets: 95 % intervals over films, real ones by patient."
+    return f" Means{' and 95 % intervals' if most > 2 else ''} over {most} trainings."
 
 
 def with_interval(one: FinalScores, name: str) -> str:

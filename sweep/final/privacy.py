@@ -53,16 +53,19 @@ def _save_copies(report: MemorisationReport, films: NDArray[np.uint8], train: Ga
 
 
 def membership(bench: Workbench, finalist: Finalist) -> StudyResult:
-    """Whether the denoising loss tells training films from test films, equally many of each."""
+    """Whether the denoising loss tells training films from test films, equally many; the base has seen neither."""
     models = bench.models(finalist)
     count = min(bench.settings.membership_films, *(len(bench.splits[name]) for name in MEMBERS))
-    losses = {}
+    losses, patients = {}, {}
     for name in MEMBERS:
         data = bench.splits[name]
         rows = np.sort(np.random.default_rng(bench.config.seed).permutation(len(data))[:count])
         moments = bench.moments(finalist, name)[rows]
         losses[name] = membership_losses(models, moments, [data.prompts[row] for row in rows])
-    found = loss_gap_membership(losses["train"], losses["test"])
+        patients[name] = [data.patient_ids[row] for row in rows]
+    found = loss_gap_membership(
+        losses["train"], losses["test"], member_patients=patients["train"], other_patients=patients["test"]
+    )
     means = {f"membership_loss_{name}": float(values.mean()) for name, values in losses.items()}
     return StudyResult(values={**found.as_dict(), **means})
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.alignment import image_prompt_alignment
 from analysis.decisions import Scored
@@ -12,6 +14,7 @@ from analysis.fidelity import fidelity_figures
 from analysis.files import whole_file
 from analysis.films import LabelledImages
 from analysis.metrics import LabelledFeatures, ms_ssim_diversity
+from analysis.metrics.ms_ssim import Diversity
 from analysis.utility import UtilityData, compare_arms
 from sweep.evaluation import SHEET_COLUMNS
 from sweep.final.bench import Finalist, Workbench, only
@@ -26,17 +29,40 @@ def fidelity(bench: Workbench, finalist: Finalist) -> StudyResult:
     save_samples(bench, finalist)
     real = bench.real_features("test")[plan.rows]
     generated = LabelledFeatures(bench.generated_features(finalist, "test"), plan.labels)
+    patients = [bench.splits["test"].patient_ids[row] for row in plan.rows]
     figures = fidelity_figures(
-        generated, LabelledFeatures(real, plan.labels), extractor=bench.extractor.name,
+        generated, LabelledFeatures(real, plan.labels), patients=patients, extractor=bench.extractor.name,
         weights_hash=bench.extractor.weights_hash, conditions=bench.conditions,
         num_resamples=bench.settings.num_resamples,
     )  # fmt: skip
-    diversity = ms_ssim_diversity(films)
-    of_real = ms_ssim_diversity(bench.splits["test"].images(plan.rows))
-    values = {name: value for one in figures for name, value in one.named().items()}
-    values |= {"ms_ssim": diversity.value, "ms_ssim_real": of_real.value, "num_films": float(len(plan))}
-    details = {"figures": [one.as_record() for one in figures], "ms_ssim": asdict(diversity)}
-    return StudyResult(values=values, details=details)
+    rows = {name: np.flatnonzero(plan.table([name])[:, 0]) for name in bench.conditions}
+    similar = {"ms_ssim": films, "ms_ssim_real": bench.splits["test"].images(plan.rows)}
+    diversity = {key: diversity_by_condition(images, rows) for key, images in similar.items()}
+    values = {name: value for one in figures for name, value in one.named().items()} | {"num_films": float(len(plan))}
+    for key, found in diversity.items():
+        values |= {f"{key}/{name}": one.value for name, one in found.items()}
+        values[key] = float(np.mean([one.value for one in found.values()]))
+    details = {name: asdict(one) for name, one in diversity["ms_ssim"].items()}
+    return StudyResult(values=values, details={"figures": [one.as_record() for one in figures], "ms_ssim": details})
+
+
+def diversity_by_condition(
+    films: NDArray[np.uint8], rows: Mapping[str, NDArray[np.int64]], num_pairs: int = 1000
+) -> dict[str, Diversity]:
+    """Mean MS-SSIM over pairs of films of one condition; the same pairs for any films of the same rows.
+
+    Over pairs of different conditions it would show how conditions differ, and not how films for one do.
+
+    Args:
+        films: uint8[n, H, W].
+        rows: of each condition, int64[k], k >= 2.
+        num_pairs: of all conditions together.
+
+    Raises:
+        ValueError: fewer than two films have a condition.
+    """
+    each = -(-num_pairs // len(rows))
+    return {name: ms_ssim_diversity(films[chosen], num_pairs=each) for name, chosen in rows.items()}
 
 
 def save_samples(bench: Workbench, finalist: Finalist) -> None:

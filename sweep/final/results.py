@@ -70,7 +70,7 @@ def write_summary(run: Run, path: Path) -> None:
 
     Columns are named after the split that they were measured on: `test/fid_mini/Edema` is final, `validation/fid_mini`
     is what the trial was selected by, `seeds/fid_mini` with `_low` and `_high` is the mean of several trainings, on
-    test patients.
+    test patients; the interval is there from three on.
 
     Args:
         run: the run that the finalists are of.
@@ -99,7 +99,7 @@ def _over_seeds(record: Mapping[str, Any]) -> dict[str, float]:
     for name, interval in record.get("seeds", {}).get("values", {}).items():
         key, slash, rest = name.partition("/")
         ends = {"": interval["mean"], "_low": interval["low"], "_high": interval["high"]}
-        found |= {f"{key}{end}{slash}{rest}": value for end, value in ends.items()}
+        found |= {f"{key}{end}{slash}{rest}": value for end, value in ends.items() if value is not None}
     return found
 
 

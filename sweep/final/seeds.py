@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.utility import t_interval
+from analysis.features import split_metric
+from analysis.metrics import METRICS
+from analysis.utility import SCORES, t_interval
 from sweep.final.bench import Finalist, Workbench
 from trainables.strategies.base import read_card
 from trainables.trial import TrialSpec, cut_name, fine_tune
+
+MIN_SEEDS = 3
+"""Behind an interval over trainings."""
+SHARES = {
+    *("alignment", "alignment_exact", "alignment_recall", "ms_ssim"),
+    *(f"utility_{score}" for score in SCORES),
+}
+"""Numbers in [0, 1] that depend on the training and are none of `METRICS`."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +85,38 @@ def further_seeds(bench: Workbench, num_seeds: int) -> list[int]:
 def over_seeds(trainings: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, Any]:
     """Mean and 95 % interval over trainings, of every number that all of them have and that depends on the training.
 
+    The interval is cut to what the number can be. Two trainings have none: Student's is then 13 standard errors wide to
+    either side.
+
     Args:
         trainings: at least two; the seed of each, and its numbers by name.
     """
     shared = set.intersection(*(set(values) for _, values in trainings))
     found = {name: [values[name] for _, values in trainings] for name in trainings[0][1] if name in shared}
-    intervals = {
-        name: asdict(t_interval(values))
+    summaries = {
+        name: _summary(name, values)
         for name, values in found.items()
         if len(set(values)) > 1 and not _is_an_end(name, found)
     }
-    return {"seeds": [seed for seed, _ in trainings], "confidence": 0.95, "values": intervals}
+    return {"seeds": [seed for seed, _ in trainings], "confidence": 0.95, "values": summaries}
+
+
+def _summary(name: str, values: Sequence[float]) -> dict[str, float | None]:
+    """The mean and the ends of its interval, which are None where there are too few values."""
+    found = t_interval(values)
+    if len(values) < MIN_SEEDS:
+        return {"mean": found.mean, "low": None, "high": None}
+    smallest, largest = bounds_of(name)
+    return {"mean": found.mean, "low": max(found.low, smallest), "high": min(found.high, largest)}
+
+
+def bounds_of(name: str) -> tuple[float, float]:
+    """The smallest and largest value of a number by its name in the results, `fid_mini/Edema` or `alignment`."""
+    key = name.partition("/")[0]
+    metric = split_metric(key)[0]
+    if metric in METRICS:
+        return METRICS[metric].bounds
+    return (0.0, 1.0) if key in SHARES else (-math.inf, math.inf)
 
 
 def _is_an_end(name: str, names: Collection[str]) -> bool:

@@ -15,6 +15,10 @@ def _adapted(finalist: Finalist) -> bool:
     return finalist.adapter is not None
 
 
+def _everyone(finalist: Finalist) -> bool:
+    return True
+
+
 def _trains(part: str) -> Callable[[Finalist], bool]:
     """Of finalists that changed a part, and of the base for comparison."""
     return lambda finalist: finalist.adapter is None or part in finalist.trains
@@ -29,7 +33,7 @@ STUDIES = {
     "alignment": Study(run=alignment, title="alignment with captions", of=_adapted, per_seed=True),
     "utility": Study(run=utility, title="utility for training", of=_adapted, per_seed=True),
     "memorisation": Study(run=memorisation, title="copies of training films", of=_adapted),
-    "membership": Study(run=membership, title="membership by loss", of=_adapted),
+    "membership": Study(run=membership, title="membership by loss", of=_everyone),
     "autoencoder": Study(run=autoencoder, title="what the autoencoder keeps", of=_trains("vae"), inputs=_boxes),
     "text_probe": Study(run=text_probe, title="what the text encoder knows", of=_trains("text_encoder")),
 }

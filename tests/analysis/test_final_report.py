@@ -86,6 +86,15 @@ def test_means_over_trainings_take_the_place_of_single_values() -> None:
     assert "over 3 trainings" in paper_tables([one])[0].note
 
 
+def test_two_trainings_show_their_mean_without_an_interval() -> None:
+    seeds = {"seeds": [0, 1], "values": {"fid_mini": {"mean": 11.0, "low": None, "high": None}}}
+    values = {"fid_mini": 12.0, "fid_mini_low": 10.0, "fid_mini_high": 14.0}
+    one = FinalScores(folder=Path(), record=record("a1", seeds=seeds), values=values)
+    table = paper_tables([one])[0]
+    assert one.value("fid_mini") == 11.0 and one.interval("fid_mini") is None and table.rows[0][2] == "11"
+    assert table.note.endswith(" Means over 2 trainings.")
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 2, "studies": {}}'])
 def test_damaged_scores_are_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(content)

@@ -11,7 +11,7 @@ from typing import Any
 EVALUATION = "evaluation"
 """Folder of a run directory that holds everything of its final evaluation."""
 SCORES = "scores.json"
-FORMAT = 1
+FORMAT = 2
 DONE = "completed"
 FAILED = "failed"
 BASE = "base"

@@ -29,7 +29,7 @@ def record(trial_id: str, **more: Any) -> dict[str, Any]:
         "membership": {"status": "failed", "error": f"ValueError: {EVIL}", "attempts": 2},
     }
     return {
-        "format": 1, "trial_id": trial_id, "strategy": EVIL, "seed": 0, "conditions": CONDITIONS, "studies": studies,
+        "format": 2, "trial_id": trial_id, "strategy": EVIL, "seed": 0, "conditions": CONDITIONS, "studies": studies,
         "extractor": {"name": "mini", "weights_hash": "abc"}, "settings": {"images_per_condition": 4}, **more,
     }  # fmt: skip
 
@@ -95,7 +95,7 @@ def test_two_trainings_show_their_mean_without_an_interval() -> None:
     assert table.note.endswith(" Means over 2 trainings.")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": 2, "studies": {}}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1, "studies": {}}'])
 def test_damaged_scores_are_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(content)
     with pytest.raises(ValueError, match=r"`scores\.json` must .* Remove it and evaluate again"):

@@ -135,6 +135,23 @@ class Strategy(ABC):
         """Optimiser groups of the trained parameters at learning rate `lr`."""
         return [{"params": [parameter for _, parameter in self.trained(models)], "lr": lr}]
 
+    def groups_by_decay(
+        self, models: DiffusionModels, lr: float, is_scale: Callable[[str], bool]
+    ) -> list[dict[str, Any]]:
+        """Optimiser groups at learning rate `lr`: of what is decayed, then of scales, which are not.
+
+        Weight decay would pull scales, and with them the base's weights, to zero.
+
+        Args:
+            models: With the strategy attached.
+            lr: Of both groups.
+            is_scale: Whether a trained parameter multiplies weights of the base, by the last part of its path.
+        """
+        groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+        for path, parameter in self.trained(models):
+            groups[is_scale(path.rpartition(".")[2])].append(parameter)
+        return [{"params": groups[False], "lr": lr}, {"params": groups[True], "lr": lr, "weight_decay": 0.0}]
+
     def on_step_start(self, models: DiffusionModels, step: TrainingStep) -> None:  # noqa: B027 - most need nothing here
         """Called before each step's first forward pass, for strategies that draw ranks or try out new ones."""
 

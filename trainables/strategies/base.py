@@ -300,11 +300,10 @@ def read_card(folder: Path) -> dict[str, Any]:
             "Give a trial's adapter folder."
         )
     try:
-        card = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"`{ADAPTER_CARD}` must be JSON, but got an error at line {error.lineno} of {str(file)!r}. "
-            "Export the adapter again."
+            f"`{ADAPTER_CARD}` must be JSON in UTF-8, but got {str(file)!r}, of which {error}. Export the adapter again."
         ) from error
     return _checked_card(card)
 

@@ -373,6 +373,41 @@ def test_a_damaged_card_is_answered(adapter: Path, card: str) -> None:
         read_card(adapter)
 
 
+def test_a_card_that_is_no_text_is_answered(adapter: Path) -> None:
+    (adapter / "adapter.json").write_bytes(b'{"format": "\xff"}')
+    with pytest.raises(ValueError, match=r"`adapter.json` must be JSON in UTF-8, but got .* Export the adapter again"):
+        read_card(adapter)
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "other", "message"),
+    [
+        (
+            "lora",
+            {"alpha": 4.0},
+            {"alpha": 64.0},
+            "`hyperparameters` must be the adapter's, alpha=4.0, but got alpha=64.0.",
+        ),
+        ("lora", {}, {"rslora": True}, "rslora=False, but got rslora=True"),
+        ("adalora", {}, {"alpha": 2.0, "initial_ratio": 1.4}, "alpha=16.0, initial_ratio=1.5, but got alpha=2.0, init"),
+        ("lora+text_encoder", {"lora.alpha": 4.0}, {}, "lora.alpha=4.0, but got lora.alpha=16.0"),
+        ("textual_inversion", {"words": ["edema"]}, {"words": ["mass"]}, "words=['edema'], but got words=['mass']"),
+    ],
+)
+def test_an_adapter_under_other_hyperparameters_is_refused(
+    base: DiffusionModels, tmp_path: Path, name: str, own: dict[str, Any], other: dict[str, Any], message: str
+) -> None:
+    models, strategy = base.fresh(), make_strategy(name, own)
+    strategy.attach(models)
+    strategy.export(models, tmp_path)
+    fresh = base.fresh()
+    with pytest.raises(ValueError) as answer:
+        make_strategy(name, other).restore(fresh, tmp_path)
+    assert message in str(answer.value)
+    assert not list(trained_parameters(fresh))
+    make_strategy(name, own).restore(fresh, tmp_path)
+
+
 @pytest.mark.parametrize(
     "spoil",
     [lambda tensor: tensor * float("nan"), lambda tensor: tensor.int(), lambda tensor: tensor.sum()],

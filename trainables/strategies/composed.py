@@ -81,6 +81,20 @@ class Composed(Strategy):
             for key, value in {**part.hyperparameters(), LR_RATIO: ratio}.items()
         }
 
+    @property
+    def identified_elsewhere(self) -> frozenset[str]:
+        """The parts' own."""
+        return frozenset(f"{part.name}.{key}" for part in self.parts for key in part.identified_elsewhere)
+
+    def for_conditions(self, conditions: Sequence[str]) -> Strategy:
+        """The same of parts that know the conditions."""
+        return replace(self, parts=tuple(part.for_conditions(conditions) for part in self.parts))
+
+    def expect_captions(self, models: DiffusionModels, token_ids: Tensor, conditions: Sequence[str]) -> None:
+        """Ask every part."""
+        for part in self.parts:
+            part.expect_captions(models, token_ids, conditions)
+
     def inject(self, models: DiffusionModels) -> None:
         """Set up every part.
 

@@ -19,7 +19,7 @@ from trainables.feeding import BatchFeeder
 from trainables.growth import adopt, adopt_average
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
-from trainables.strategies.base import Growth, TrainingStep
+from trainables.strategies.base import TrainingStep
 from trainables.strategies.selora import SelfExpandingLayer, SeLoRA
 from trainables.training import EpochReport, FineTuning, new_accelerator
 
@@ -219,28 +219,6 @@ def test_moments_and_averages_of_what_was_there_survive(base: DiffusionModels) -
         assert torch.equal(averaged[:rows, :columns], shadow)
         fresh = torch.cat([averaged[rows:].flatten(), averaged[:, columns:].flatten()])
         assert torch.equal(fresh, torch.cat([new[rows:].flatten(), new[:, columns:].flatten()]))
-
-
-@pytest.mark.parametrize("num_before", [1, 20, 2000])
-def test_new_entries_step_by_about_lr_as_old_ones_do(num_before: int) -> None:
-    """Gradients of constant size, whenever the parameter grows; from zero moments the steps would reach 6 lr."""
-    lr, generator = 1e-3, torch.Generator().manual_seed(0)
-    old = nn.Parameter(torch.zeros(2, 8))
-    optimizer = torch.optim.AdamW([old], lr=lr, weight_decay=0.0)
-    for _ in range(num_before):
-        old.grad = torch.randn(old.shape, generator=generator).sign()
-        optimizer.step()
-    new = nn.Parameter(torch.cat([old.detach(), torch.zeros(1, 8)]))
-    adopt([Growth(old, new)], optimizer)
-    steps = []
-    for _ in range(60):
-        before = new.detach().clone()
-        new.grad = torch.ones_like(new)
-        optimizer.step()
-        steps.append((new.detach() - before)[2].abs().max().item() / lr)
-    assert max(steps) <= 1.01
-    due = [(1 - 0.9**number) / (1 - 0.9 ** (num_before + number)) for number in range(1, 61)]  # of the first moment
-    assert steps == pytest.approx(due, rel=0.01)
 
 
 def test_accumulated_gradients_decide_as_one_batch_does(base: DiffusionModels) -> None:

@@ -114,7 +114,8 @@ class BatchFeeder:
         place = {prompt: row for row, prompt in enumerate(distinct)}
         self._prompt_rows = np.array([place[prompt] for prompt in self.data.prompts], dtype=np.int64)
         self._empty_row = place[""]
-        self._token_ids = tokenize(self.models, distinct)
+        self.token_ids = tokenize(self.models, distinct)
+        """Of every distinct caption and the empty one, int64[n, t]."""
         self._moments = self._cached_moments()
         self._states = self._cached_states(distinct)
 
@@ -182,5 +183,5 @@ class BatchFeeder:
     def _captions(self, indices: NDArray[np.int64], chances: NDArray[np.float32]) -> dict[str, Tensor]:
         rows = np.where(chances < self.caption_dropout, self._empty_row, self._prompt_rows[indices])
         if self._states is None:
-            return {"token_ids": self._token_ids[torch.from_numpy(rows)]}
+            return {"token_ids": self.token_ids[torch.from_numpy(rows)]}
         return {"prompt_states": torch.from_numpy(self._states[rows])}

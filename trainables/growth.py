@@ -10,23 +10,31 @@ from torch import Tensor, nn
 
 from trainables.strategies.base import Growth
 
+SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq")
+"""AdamW's, by the names in its state."""
+
 
 def adopt(grown: Iterable[Growth], optimizer: torch.optim.Optimizer) -> None:
-    """Let the optimiser train the new parameters; what it knew of the old ones is kept, what is new starts at zero.
+    """Let the optimiser train the new parameters; what it knew of the old ones is kept.
 
-    AdamW's step count goes on as well, so its correction of young moments does not serve the new entries: their first
-    steps are up to three times as large as lr.
+    AdamW's step count goes on as well, so its correction of young moments does not serve the new entries. Their first
+    moment starts at zero and their second at the mean of the old entries' in the same parameter: from zero it would be
+    too small for many steps, and the steps several times lr.
     """
     for growth in grown:
         for group in optimizer.param_groups:
             group["params"] = [growth.new if held is growth.old else held for held in group["params"]]
         state = optimizer.state.pop(growth.old, {})
         optimizer.state[growth.new] = {
-            name: padded(value, torch.zeros_like(growth.new, dtype=value.dtype))
-            if is_like(value, growth.old)
-            else value
+            name: padded(value, new_moment(name, value, growth.new)) if is_like(value, growth.old) else value
             for name, value in state.items()
         }
+
+
+def new_moment(name: str, old: Tensor, new: nn.Parameter) -> Tensor:
+    """What a grown parameter's new entries start at: the old ones' mean where they are squares, else zero."""
+    value = old.mean() if name in SECOND_MOMENTS else old.new_zeros(())
+    return value.expand(new.shape).clone()
 
 
 def adopt_average(grown: Iterable[Growth], average: EMAModel, parameters: list[nn.Parameter]) -> None:

@@ -95,8 +95,24 @@ def lr_factor(step: int, *, num_steps: int, warmup_steps: int, shape: str) -> fl
 
 def epoch_generator(seed: int, epoch: int, worker: int) -> torch.Generator:
     """The random numbers of one worker's epoch: the same for the same three, unrelated for others."""
-    state = np.random.SeedSequence((seed, epoch, worker)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+    return torch.Generator().manual_seed(drawn_seed(seed, epoch, worker))
+
+
+def drawn_seed(*parts: int) -> int:
+    """A seed for torch: the same for the same parts, unrelated for others."""
+    state = np.random.SeedSequence(parts).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+@contextmanager
+def seeded_dropout(device: torch.device, seed: int, epoch: int, worker: int) -> Iterator[None]:
+    """Let what draws from torch's global generators, as the dropout of BERT's layers does, draw by these three alone.
+
+    Afterwards the generators go on as if nothing had been drawn. Workers draw different masks.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(drawn_seed(seed, epoch, worker, 1))
+        yield
 
 
 class FineTuning:
@@ -148,7 +164,8 @@ class FineTuning:
             DivergedError: the loss became NaN or infinite.
         """
         for epoch in range(self.config.num_epochs):
-            report = self._epoch(epoch)
+            with seeded_dropout(self.accelerator.device, self.plan.seed, epoch, self.accelerator.process_index):
+                report = self._epoch(epoch)
             with self.evaluated_weights():
                 on_epoch_end(report)
 

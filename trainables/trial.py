@@ -130,15 +130,16 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
 
     Raises:
         DivergedError: the loss became NaN or infinite.
+        ValueError: the captions have not what the strategy trains by.
         EvaluationError: the last evaluation failed; an earlier one costs its report the metrics only.
     """
     forget_earlier_trials()
     accelerator = new_accelerator(spec.training.mixed_precision)
-    strategy = strategy_of(spec)
-    fresh = warm_base(spec.base, components_in_training(spec, strategy)).fresh()
-    models = attached(spec, strategy, fresh).to(accelerator.device)
     dataset = PreparedDataset.open(spec.dataset)
     data = dataset.split("train")
+    strategy = strategy_of(spec).for_conditions(dataset.conditions)
+    fresh = warm_base(spec.base, components_in_training(spec, strategy)).fresh()
+    models = attached(spec, strategy, fresh).to(accelerator.device)
 
     def encoder(part: str) -> DiffusionModels:  # only until the cache is filled
         return attached(spec, strategy, load_base(spec.base, (part,))).to(accelerator.device)
@@ -149,6 +150,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         cache_folder=cache_folder, caption_dropout=spec.training.caption_dropout,
         load=lambda part: models if models.is_loaded(part) else encoder(part),
     )  # fmt: skip
+    strategy.expect_captions(models, feeder.token_ids, dataset.conditions)
     plan = BatchPlan(
         num_images=len(data), batch_size=spec.batch_size, num_workers=accelerator.num_processes, seed=spec.seed
     )

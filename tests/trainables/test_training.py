@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share
 from trainables.datasets.store import PreparedDataset
@@ -28,6 +29,7 @@ from trainables.training import (
     forget_earlier_trials,
     lr_factor,
     new_accelerator,
+    seeded_dropout,
 )
 
 NUM_IMAGES = 24
@@ -41,10 +43,11 @@ def _tuning(
     strategy: str = "bitfit",
     lr: float = 1e-3,
     precision: str = "no",
+    hyperparameters: dict[str, Any] | None = None,
     **settings: Any,
 ) -> FineTuning:
     config = TrainingConfig(**{"num_epochs": 1, "warmup_fraction": 0.0} | settings)
-    method, models = make_strategy(strategy, {}), base.fresh()
+    method, models = make_strategy(strategy, hyperparameters or {}), base.fresh()
     method.attach(models)
     feeder = BatchFeeder(
         models=models, data=dataset.split("train"), data_key="phantom-train", trained=method.trains, cache_folder=cache,
@@ -110,6 +113,38 @@ def test_the_same_seed_gives_the_same_bits(base: DiffusionModels, dataset: Prepa
     first, second = (_run(_tuning(base, dataset, cache)) for _ in range(2))
     assert first[0].loss == second[0].loss
     assert all(torch.equal(first[1][name], second[1][name]) for name in first[1])
+
+
+def test_dropout_is_decided_by_the_seed_and_disturbs_no_other_draws(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path, tmp_path: Path
+) -> None:
+    """BERT's layers draw their masks from torch's global generator."""
+    write_bert_layout(tmp_path / "encoder")
+    own = {"encoder": str(tmp_path / "encoder"), "train_encoder": True}
+    runs, states = [], []
+    for seed in (1, 2):
+        tuning = _tuning(base, dataset, cache, strategy="text_encoder_swap", hyperparameters=own)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            before = torch.get_rng_state()
+            runs.append(_run(tuning))
+            states.append(torch.equal(torch.get_rng_state(), before))
+    assert states == [True, True]
+    assert runs[0][0].loss == runs[1][0].loss
+    assert all(torch.equal(runs[0][1][name], runs[1][1][name]) for name in runs[0][1])
+
+
+def test_masks_are_each_epochs_and_workers_own() -> None:
+    def mask(*place: int) -> Tensor:
+        with seeded_dropout(torch.device("cpu"), *place):
+            return torch.nn.functional.dropout(torch.ones(256), 0.5)
+
+    masks = [mask(3, epoch, worker) for epoch in range(2) for worker in range(2)] + [mask(4, 0, 0)]
+    assert torch.equal(mask(3, 1, 0), masks[2])
+    assert not any(torch.equal(one, other) for place, one in enumerate(masks) for other in masks[:place])
+    drawn = torch.rand(8, generator=epoch_generator(3, 0, 0))
+    with seeded_dropout(torch.device("cpu"), 3, 0, 0):
+        assert not torch.equal(torch.rand(8), drawn)  # unrelated to noise and timesteps
 
 
 def test_the_first_step_is_adam_on_the_clipped_gradient(

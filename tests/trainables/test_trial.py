@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
 from trainables.datasets.store import PreparedDataset
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
-from trainables.strategies.base import trained_parameters
+from trainables.strategies.base import read_card, trained_parameters
 from trainables.trial import (
     EvaluationError,
     TrialSpec,
@@ -127,6 +128,28 @@ def test_a_trial_trains_alike_with_and_without_its_frozen_encoders(
         assert reports[-1]["final"] and reports[-1]["fid_none"] == 1.0
         losses.append(reports[-1]["loss"])
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+
+
+def _trained_card(spec: TrialSpec) -> dict[str, Any]:
+    """The hyperparameters that a trial exported."""
+    fine_tune(spec, _Scores(), lambda report: None)
+    return read_card(spec.folder / "adapter")["hyperparameters"]
+
+
+def test_new_tokens_train_for_the_conditions_of_whatever_data(dataset: PreparedDataset, tmp_path: Path) -> None:
+    folder = shutil.copytree(dataset.folder, tmp_path / "data")
+    card = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(card | {"conditions": ["Pneumothorax", "Edema"]}))
+    spec = _spec(3, strategy="textual_inversion", dataset=folder, out=tmp_path)
+    assert _trained_card(spec)["words"] == ["pneumothorax", "edema"]
+
+
+def test_new_tokens_that_no_caption_has_are_refused(dataset: PreparedDataset, tmp_path: Path) -> None:
+    spec = _spec(3, strategy="textual_inversion", dataset=dataset.folder, out=tmp_path)
+    spec = spec.model_copy(update={"strategy": {"name": "textual_inversion", "words": ["nodule", "edema"]}})
+    with pytest.raises(ValueError, match=r"`words` must .* but got \['nodule'\], .* conditions are Cardiomegaly, Lung"):
+        fine_tune(spec, _Scores(), lambda report: None)
+    assert not (tmp_path / "trial").exists()
 
 
 class _FailsAt:

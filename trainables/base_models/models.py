@@ -99,7 +99,9 @@ class DiffusionModels:
             return prompt
         tokens = {word.lower(): token for word, token in self.placeholders.items()}
         written = [re.escape(token) for token in tokens.values()]
-        pattern = re.compile("|".join([*written, *(rf"\b{re.escape(word)}\b" for word in words)]), re.IGNORECASE)
+        pattern = re.compile(
+            "|".join([*written, *(rf"(?<!\w){re.escape(word)}(?!\w)" for word in words)]), re.IGNORECASE
+        )
         return pattern.sub(lambda found: tokens.get(found.group().lower(), found.group()), prompt)
 
     @property

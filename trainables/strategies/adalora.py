@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Change, TrainingStep
-from trainables.strategies.low_rank import LowRankLayer, LowRankStrategy, Weighted
+from trainables.strategies.low_rank import LowRankLayer, LowRankStrategy, Weighted, is_finite
 from trainables.strategies.naming import expect
 
 INITIAL_STD = 0.02
@@ -212,11 +212,6 @@ class AdaLoRA(LowRankStrategy):
         """The rank that layers are made with."""
         return math.ceil(self.initial_ratio * self.rank)
 
-    @property
-    def scale(self) -> float:
-        """alpha over the initial rank."""
-        return self.alpha / self.initial_rank
-
     def adaptive_layers(self, models: DiffusionModels) -> dict[str, AdaLoRALayer]:
         """This strategy's layers by path."""
         return {path: layer for path, layer in self.layers(models).items() if isinstance(layer, AdaLoRALayer)}
@@ -306,6 +301,6 @@ def _finite_gradients(layers: Collection[AdaLoRALayer]) -> bool:
 
 
 def _number(value: object, name: str) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    expect(is_number, f"`{name}` must be a number", repr(value), "Leave it out for the default.")
-    return float(value)  # type: ignore[arg-type]
+    if not is_finite(value):
+        raise ValueError(f"`{name}` must be a number, but got {value!r}. Leave it out for the default.")
+    return float(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,26 @@ class Strategy(ABC):
         """The fields by name; `make_strategy(name, hyperparameters)` gives the strategy back."""
         return asdict(self)
 
+    def for_conditions(self, conditions: Sequence[str]) -> Strategy:
+        """The same, with hyperparameters that were left to the data filled in from its conditions."""
+        return self
+
+    def expect_captions(  # noqa: B027 - most train whatever captions say
+        self, models: DiffusionModels, token_ids: Tensor, conditions: Sequence[str]
+    ) -> None:
+        """Refuse training captions by which a part of what trains would never be touched.
+
+        Args:
+            models: With the strategy attached.
+            token_ids: Of all distinct captions, int64[n, t], padded and cut as they are in training.
+            conditions: Of the data, for the message.
+        """
+
+    @property
+    def identified_elsewhere(self) -> frozenset[str]:
+        """Hyperparameters that an adapter may be restored without, as its card identifies what they name by its hash."""
+        return frozenset()
+
     @abstractmethod
     def inject(self, models: DiffusionModels) -> None:
         """Make exactly the trained parameters require gradients, adding modules where the method needs them.
@@ -134,6 +154,23 @@ class Strategy(ABC):
     def param_groups(self, models: DiffusionModels, lr: float) -> list[dict[str, Any]]:
         """Optimiser groups of the trained parameters at learning rate `lr`."""
         return [{"params": [parameter for _, parameter in self.trained(models)], "lr": lr}]
+
+    def groups_by_decay(
+        self, models: DiffusionModels, lr: float, is_scale: Callable[[str], bool]
+    ) -> list[dict[str, Any]]:
+        """Optimiser groups at learning rate `lr`: of what is decayed, then of scales, which are not.
+
+        Weight decay would pull scales, and with them the base's weights, to zero.
+
+        Args:
+            models: With the strategy attached.
+            lr: Of both groups.
+            is_scale: Whether a trained parameter multiplies weights of the base, by the last part of its path.
+        """
+        groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+        for path, parameter in self.trained(models):
+            groups[is_scale(path.rpartition(".")[2])].append(parameter)
+        return [{"params": groups[False], "lr": lr}, {"params": groups[True], "lr": lr, "weight_decay": 0.0}]
 
     def on_step_start(self, models: DiffusionModels, step: TrainingStep) -> None:  # noqa: B027 - most need nothing here
         """Called before each step's first forward pass, for strategies that draw ranks or try out new ones."""
@@ -201,12 +238,14 @@ class Strategy(ABC):
         """Attach to a fresh base and load what `export` wrote; the models then give the same pixels.
 
         Raises:
-            ValueError: the adapter is another base's or strategy's, or its tensors do not fit.
+            ValueError: the adapter is another base's or strategy's, or was trained with other hyperparameters, or its
+                tensors do not fit.
         """
-        self.expect_ours(read_card(folder), models)
+        card = read_card(folder)
+        self.expect_ours(card, models)
         tensors = read_weights(folder)
         self.attach(models)
-        self.expect_text_source(read_card(folder), models)
+        self.expect_text_source(card, models)
         self.fit_to(models, tensors)
         load_trained(models, tensors)
 
@@ -214,18 +253,31 @@ class Strategy(ABC):
         """Give trained parameters the shapes of an adapter's tensors, where training may have changed them."""
 
     def expect_ours(self, card: Mapping[str, Any], models: DiffusionModels) -> None:
-        """Refuse the card of another strategy's or another base's adapter."""
+        """Refuse the card of an adapter of another strategy, other hyperparameters or another base."""
         expect(
             card["strategy"] == self.name,
             f"`strategy` must be {self.name!r}",
             repr(card["strategy"]),
             "Restore with the adapter's own strategy.",
         )
+        self.expect_hyperparameters(card["hyperparameters"])
         expect(
             card["base"]["weights_hash"] == models.base.weights_hash,
             f"`base` must have weights {models.base.weights_hash} ({models.base.name})",
             f"{card['base']['weights_hash']} ({card['base']['name']})",
             "Load the base model that the adapter was trained on.",
+        )
+
+    def expect_hyperparameters(self, theirs: Mapping[str, Any]) -> None:
+        """Refuse those of an adapter's card that differ from this strategy's."""
+        ours = json.loads(json.dumps(self.hyperparameters()))
+        compared = theirs.keys() - self.identified_elsewhere
+        differing = sorted(key for key in compared if key not in ours or ours[key] != theirs[key])
+        expect(
+            not differing,
+            "`hyperparameters` must be the adapter's, " + _listed(theirs, differing),
+            _listed(ours, differing),
+            "Restore with the adapter's own hyperparameters, as `load_adapter` does.",
         )
 
     def expect_text_source(self, card: Mapping[str, Any], models: DiffusionModels) -> None:
@@ -283,13 +335,16 @@ def read_card(folder: Path) -> dict[str, Any]:
             "Give a trial's adapter folder."
         )
     try:
-        card = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"`{ADAPTER_CARD}` must be JSON, but got an error at line {error.lineno} of {str(file)!r}. "
-            "Export the adapter again."
+            f"`{ADAPTER_CARD}` must be JSON in UTF-8, but got {str(file)!r}, of which {error}. Export the adapter again."
         ) from error
     return _checked_card(card)
+
+
+def _listed(values: Mapping[str, Any], names: Iterable[str]) -> str:
+    return ", ".join(f"{name}={values.get(name, 'none')!r}" for name in names)
 
 
 def _checked_card(card: Any) -> dict[str, Any]:

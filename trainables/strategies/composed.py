@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Change, Strategy, TrainingStep
+from trainables.strategies.low_rank import expect_positive
 from trainables.strategies.naming import expect
 
 LR_RATIO = "lr_ratio"
@@ -45,9 +45,7 @@ class Composed(Strategy):
             "Choose one strategy for each of U-Net, autoencoder and text encoder.",
         )
         for part, ratio in zip(self.parts, self.lr_ratios, strict=True):
-            is_ratio = isinstance(ratio, int | float) and math.isfinite(ratio) and ratio > 0
-            remedy = f"Try {LR_RATIOS.get(part.name, 1.0):g}."
-            expect(is_ratio, f"`{part.name}.{LR_RATIO}` must be a positive number", repr(ratio), remedy)
+            expect_positive(ratio, f"{part.name}.{LR_RATIO}", f"Try {LR_RATIOS.get(part.name, 1.0):g}.")
 
     @property
     def name(self) -> str:
@@ -82,6 +80,20 @@ class Composed(Strategy):
             for part, ratio in zip(self.parts, self.lr_ratios, strict=True)
             for key, value in {**part.hyperparameters(), LR_RATIO: ratio}.items()
         }
+
+    @property
+    def identified_elsewhere(self) -> frozenset[str]:
+        """The parts' own."""
+        return frozenset(f"{part.name}.{key}" for part in self.parts for key in part.identified_elsewhere)
+
+    def for_conditions(self, conditions: Sequence[str]) -> Strategy:
+        """The same of parts that know the conditions."""
+        return replace(self, parts=tuple(part.for_conditions(conditions) for part in self.parts))
+
+    def expect_captions(self, models: DiffusionModels, token_ids: Tensor, conditions: Sequence[str]) -> None:
+        """Ask every part."""
+        for part in self.parts:
+            part.expect_captions(models, token_ids, conditions)
 
     def inject(self, models: DiffusionModels) -> None:
         """Set up every part.

@@ -62,7 +62,8 @@ class ScaledLinear(nn.Module):
 class DiffFit(Strategy):
     """Every bias and norm of the U-Net, and new scales on what its transformer blocks' layers give; all fold away.
 
-    The gammas are not decayed: weight decay would pull them, and with them the base's weights, towards zero.
+    Gammas and the norms' scales are not decayed: weight decay would pull them, and with them the base's weights,
+    towards zero.
 
     Args:
         attention_gammas: Scale query, key, value and output of each attention too, and not only what the blocks add.
@@ -117,11 +118,8 @@ class DiffFit(Strategy):
                 yield path, module, (*block, *own)
 
     def param_groups(self, models: DiffusionModels, lr: float) -> list[dict[str, Any]]:
-        """Biases and norms in one group, gammas in another that is not decayed."""
-        groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
-        for path, parameter in self.trained(models):
-            groups[path.rpartition(".")[2].startswith("gamma")].append(parameter)
-        return [{"params": groups[False], "lr": lr}, {"params": groups[True], "lr": lr, "weight_decay": 0.0}]
+        """Biases and the norms' shifts in one group; gammas and the norms' scales in another that is not decayed."""
+        return self.groups_by_decay(models, lr, lambda name: name != "bias")
 
     def merged(self, models: DiffusionModels) -> None:
         """Fold the gammas into weights and biases, in place; the U-Net has its original modules and keys again."""

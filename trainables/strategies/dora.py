@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainables.base_models.models import DiffusionModels
 from trainables.strategies.low_rank import LowRankLayer, LowRankStrategy, Weighted
 
 
@@ -76,6 +77,8 @@ class DoRALayer(LowRankLayer):
 class DoRA(LowRankStrategy):
     """Low-rank updates of the targeted layers' direction, with trained magnitudes.
 
+    Magnitudes are not decayed: they are the norms of the adapted weight's rows, which weight decay would pull to zero.
+
     Args:
         rank: Rank of the update, at least 1.
         alpha: The update is scaled by alpha / rank.
@@ -87,3 +90,7 @@ class DoRA(LowRankStrategy):
 
     name = "dora"
     layer: ClassVar[type[LowRankLayer]] = DoRALayer
+
+    def param_groups(self, models: DiffusionModels, lr: float) -> list[dict[str, Any]]:
+        """The factors in one group, magnitudes in another that is not decayed."""
+        return self.groups_by_decay(models, lr, lambda name: name == "lora_magnitude_vector")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Strategy
-from trainables.strategies.naming import expect
+from trainables.strategies.low_rank import expect_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +56,8 @@ class FullAutoencoder(Full):
     reconstruction_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        weight = self.reconstruction_weight
-        is_weight = isinstance(weight, int | float) and math.isfinite(weight) and weight > 0
         remedy = "Try 1, or leave the autoencoder frozen."
-        expect(is_weight, "`reconstruction_weight` must be a positive number", repr(weight), remedy)
+        expect_positive(self.reconstruction_weight, "reconstruction_weight", remedy)
 
     @property
     def trains(self) -> tuple[str, ...]:

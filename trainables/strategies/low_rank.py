@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -130,14 +131,20 @@ def expect_rank(rank: object, name: str = "rank") -> None:
     expect(is_count, f"`{name}` must be a whole number, at least 1", repr(rank), "Try 8.")
 
 
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether it is a number that a float can be; unlike `math.isfinite`, of whole numbers of any size."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max
+
+
 def expect_positive(value: object, name: str, remedy: str) -> None:
     """Refuse what is no positive number.
 
     Raises:
         ValueError: it is not a number above 0, or not finite.
     """
-    is_positive = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-    expect(is_positive, f"`{name}` must be a positive number", repr(value), remedy)
+    expect(is_finite(value) and value > 0, f"`{name}` must be a positive number", repr(value), remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,11 +238,6 @@ class LowRankStrategy(TargetedStrategy):
     def initial_rank(self) -> int:
         """The rank that layers are made with."""
         return self.rank
-
-    @property
-    def scale(self) -> float:
-        """What an update is multiplied by."""
-        return self.alpha / self.rank
 
 
 def low_rank_layers(module: nn.Module) -> Iterator[tuple[str, LowRankLayer]]:

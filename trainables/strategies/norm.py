@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -16,6 +17,8 @@ NORM_LAYERS = (nn.GroupNorm, nn.LayerNorm)
 class Norm(Strategy):
     """Scale and shift of every normalisation layer of the U-Net; nothing is added.
 
+    The scales are not decayed: weight decay would pull them, and with them what their layers give, towards zero.
+
     Source: Frankle et al. 2021, "Training BatchNorm and Only BatchNorm"; Basu et al. 2024, "Strong Baselines for
     Parameter Efficient Few-Shot Fine-tuning" (LayerNorm).
     """
@@ -27,3 +30,7 @@ class Norm(Strategy):
         for module in models.unet.modules():
             if isinstance(module, NORM_LAYERS):
                 module.requires_grad_(True)
+
+    def param_groups(self, models: DiffusionModels, lr: float) -> list[dict[str, Any]]:
+        """Shifts in one group, scales in another that is not decayed."""
+        return self.groups_by_decay(models, lr, lambda name: name == "weight")

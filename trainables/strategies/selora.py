@@ -61,6 +61,8 @@ class SelfExpandingLayer(LowRankLayer):
     def information(self) -> Tensor:
         """Sum of the squared gradients of A and B, a float64 scalar.
 
+        The gradients are of the batch's mean loss, not sample by sample as in the paper's equation 3.
+
         Source: Mao et al. 2024, "SeLoRA", equation 4.
         """
         gradients = [parameter.grad for parameter in (self.lora_A, self.lora_B) if parameter.grad is not None]
@@ -94,6 +96,9 @@ class SeLoRA(TargetedStrategy):
     a column of zeros in B, so that no output changes. The layer keeps that very row if the squared gradients of the
     expanded factors add up to at least `threshold` times those of the factors as they were. The optimiser goes on with
     what it knew of the old rows.
+
+    Gradients are of the batch's mean loss, not sample by sample as in the paper's equation 3, so the ratio depends on
+    the batch size: in larger batches the samples' noise cancels, in the old rows' gradients as in the new one's.
 
     The ratio does not know how large the gradients are. Where targets are exact, ranks grow to that of the true update and
     growth then ends by itself. Where they are noisy, as the noise that diffusion predicts is, a layer that has nothing to

@@ -22,7 +22,7 @@ class TextEncoderSwap(Strategy):
     Where the encoder's width is not the U-Net's, a linear projection is trained as well: diffusers' own
     `encoder_hid_proj`, so that any program loads the exported pipeline. A frozen encoder is no part of the adapter,
     which only names its source and hash; a trained one is, but its configuration and tokenizer still come from the
-    source. A trained encoder has its own dropout.
+    source. A trained encoder has its own dropout, drawn by the trial's seed.
 
     Args:
         encoder: Hub id, or local folder, of a BERT or RoBERTa encoder with safetensors weights.
@@ -54,6 +54,11 @@ class TextEncoderSwap(Strategy):
     def trains(self) -> tuple[str, ...]:
         """The U-Net, and the encoder where it trains."""
         return ("unet", "text_encoder") if self.train_encoder else ("unet",)
+
+    @property
+    def identified_elsewhere(self) -> frozenset[str]:
+        """The encoder, which may have moved."""
+        return frozenset({"encoder"})
 
     def param_groups(self, models: DiffusionModels, lr: float) -> list[dict[str, Any]]:
         """The U-Net at `lr`, the encoder at its share of it where it trains."""

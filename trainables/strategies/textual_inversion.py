@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -60,17 +60,19 @@ class TextualInversion(Strategy):
     in sampling.
 
     Args:
-        words: Phrases of the prompts that each get a token; case does not matter.
+        words: Phrases of the prompts that each get a token; case does not matter. Empty: the conditions of the data
+            that it trains on, which `for_conditions` fills in; where there is no data, CheXpert's.
         initial_word: What all new tokens start as; empty: each as the words that it stands for. Where these are
             several tokens of the base, their embeddings' mean.
-        num_vectors: Embeddings of each token, at least 1; they are taken in a row, as `<edema> <edema>_1` is.
+        num_vectors: Embeddings of each token, at least 1; they are taken in a row, as `<edema> <edema>_1` is, and must
+            fit into what the tokenizer takes of a caption.
 
     Source: Gal et al. 2022, "An Image is Worth One Word", section 3; extended latent spaces: section 5.
     """
 
     name = "textual_inversion"
 
-    words: tuple[str, ...] = tuple(condition.lower() for condition in CONDITIONS)
+    words: tuple[str, ...] = ()
     initial_word: str = ""
     num_vectors: int = 1
 
@@ -85,12 +87,53 @@ class TextualInversion(Strategy):
         """The text encoder, of which only the new rows train."""
         return ("text_encoder",)
 
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """What has a token: the words, or where there are none CheXpert's conditions."""
+        return self.words or words_of(CONDITIONS)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The fields by name, with the words that have tokens."""
+        return super().hyperparameters() | {"words": self.phrases}
+
+    def for_conditions(self, conditions: Sequence[str]) -> TextualInversion:
+        """The same with the conditions as words, unless it has words of its own."""
+        return self if self.words else replace(self, words=words_of(conditions))
+
+    def expect_captions(self, models: DiffusionModels, token_ids: Tensor, conditions: Sequence[str]) -> None:
+        """Refuse captions without some of the new tokens, whose embeddings would not train.
+
+        Raises:
+            ValueError: no caption has one of the words, or vectors of a token are always cut off.
+        """
+        found = set(token_ids.flatten().tolist())
+        rows = {
+            word: models.tokenizer.convert_tokens_to_ids(vector_tokens(token_of(word), self.num_vectors))
+            for word in self.phrases
+        }
+        missing = [word for word, ids in rows.items() if ids[0] not in found]
+        expect(
+            not missing,
+            "`words` must each occur in a caption that is trained on",
+            f"{missing}, which do not; the data's conditions are {', '.join(conditions)}",
+            "Choose words of the captions, or leave `words` out for the data's conditions.",
+        )
+        fitting = min(sum(row in found for row in ids) for ids in rows.values())
+        expect(
+            fitting == self.num_vectors,
+            f"`num_vectors` must fit beside the caption into the tokenizer's {models.tokenizer.model_max_length} tokens",
+            f"{self.num_vectors}, of which {fitting} fit",
+            f"Try {fitting} at most.",
+        )
+
     def inject(self, models: DiffusionModels) -> None:
         """Give the models a tokenizer with the new tokens, and the text encoder their embeddings.
 
         Raises:
-            ValueError: a token is taken already, or words to start from are not in the base's vocabulary.
+            ValueError: a token is taken already, words to start from are not in the base's vocabulary, or a token has
+                more vectors than the tokenizer takes of a caption.
         """
+        self._expect_room(models)
         path, table = embedding_of(models)
         offset, tokens = len(models.tokenizer), self._tokens()
         taken = sorted(models.tokenizer.get_vocab().keys() & set(tokens))
@@ -106,16 +149,21 @@ class TextualInversion(Strategy):
             str(offset),
             "Use a base whose tokenizer belongs to its text encoder.",
         )
-        starts = torch.stack([self._start(models, table, word) for word in self.words])
+        starts = torch.stack([self._start(models, table, word) for word in self.phrases])
         rows = starts.repeat_interleave(self.num_vectors, dim=0)
         models.text_encoder.set_submodule(path, ExtendedEmbedding(table, rows, offset))
         models.tokenizer = copy.deepcopy(models.tokenizer)  # the base's own is shared by all trials
         models.tokenizer.add_tokens(tokens)
-        models.placeholders = {**models.placeholders, **{word: token_of(word) for word in self.words}}
+        models.placeholders = {**models.placeholders, **{word: token_of(word) for word in self.phrases}}
 
     def _tokens(self) -> list[str]:
         """All new tokens in the order of their rows, spelled as diffusers spells those of several vectors."""
-        return [token for word in self.words for token in vector_tokens(token_of(word), self.num_vectors)]
+        return [token for word in self.phrases for token in vector_tokens(token_of(word), self.num_vectors)]
+
+    def _expect_room(self, models: DiffusionModels) -> None:
+        room = models.tokenizer.model_max_length - models.tokenizer.num_special_tokens_to_add()
+        rule = f"`num_vectors` must be at most the {room} tokens that the tokenizer takes of a caption"
+        expect(self.num_vectors <= room, rule, str(self.num_vectors), "Try 8.")
 
     def _start(self, models: DiffusionModels, table: nn.Embedding, word: str) -> Tensor:
         """What a token's rows start at, float[d]."""
@@ -147,16 +195,18 @@ def checked_words(words: object) -> tuple[str, ...]:
     Raises:
         ValueError: they are no phrases, or two of them would have the same token.
     """
-    are_words = isinstance(words, tuple | list) and all(isinstance(word, str) for word in words)
-    phrases: tuple[str, ...] = tuple(words) if isinstance(words, tuple | list) and are_words else ()
-    tokens = {token_of(word) for word in phrases}
-    expect(
-        bool(phrases) and "<>" not in tokens and len(tokens) == len(phrases),
-        "`words` must be a list of phrases, at least one, each with letters or digits and all different",
-        repr(words),
-        "Try ['edema', 'pleural effusion'].",
-    )
-    return phrases
+    rule = "`words` must be a list of phrases, each with letters or digits and all different"
+    remedy = "Try ['edema', 'pleural effusion'], or leave it out for the data's conditions."
+    if not isinstance(words, tuple | list) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"{rule}, but got {words!r}. {remedy}")
+    tokens = {token_of(word) for word in words}
+    expect("<>" not in tokens and len(tokens) == len(words), rule, repr(words), remedy)
+    return tuple(words)
+
+
+def words_of(conditions: Iterable[str]) -> tuple[str, ...]:
+    """Conditions as captions have them."""
+    return tuple(condition.lower() for condition in conditions)
 
 
 def token_of(word: str) -> str:

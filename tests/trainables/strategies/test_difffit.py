@@ -68,13 +68,15 @@ def test_a_gamma_between_two_bfloat16_numbers_acts_under_mixed_precision() -> No
     assert (after.abs().mean() / before.abs().mean()).item() == pytest.approx(1.003, abs=1e-3)
 
 
-def test_gammas_alone_are_not_decayed(base: DiffusionModels) -> None:
+def test_gammas_and_the_norms_scales_alone_are_not_decayed(base: DiffusionModels) -> None:
     models, strategy = base.fresh(), make_strategy("difffit", {})
     strategy.attach(models)
-    plain, gammas = torch.optim.AdamW(strategy.param_groups(models, 1e-3), weight_decay=0.01).param_groups
-    assert (plain["weight_decay"], gammas["weight_decay"], plain["lr"], gammas["lr"]) == (0.01, 0.0, 1e-3, 1e-3)
-    assert all(torch.equal(gamma, torch.ones_like(gamma)) for gamma in gammas["params"])
-    assert sum(len(group["params"]) for group in (plain, gammas)) == sum(
+    plain, scales = torch.optim.AdamW(strategy.param_groups(models, 1e-3), weight_decay=0.01).param_groups
+    assert (plain["weight_decay"], scales["weight_decay"], plain["lr"], scales["lr"]) == (0.01, 0.0, 1e-3, 1e-3)
+    names = {parameter: path.rpartition(".")[2] for path, parameter in models.unet.named_parameters()}
+    assert {names[parameter] for parameter in plain["params"]} == {"bias"}
+    assert {names[parameter] for parameter in scales["params"]} == {"weight", "gamma", "gamma_block"}
+    assert sum(len(group["params"]) for group in (plain, scales)) == sum(
         parameter.requires_grad for parameter in models.unet.parameters()
     )
 

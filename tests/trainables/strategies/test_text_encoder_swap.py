@@ -108,6 +108,22 @@ def test_an_encoder_that_has_changed_since_is_refused(
         load_adapter(base.fresh(), tmp_path / "adapter")
 
 
+@pytest.mark.parametrize("name", ["text_encoder_swap", "text_encoder_swap+vae"])
+def test_an_adapter_is_restored_wherever_its_encoder_lies(
+    base: DiffusionModels, encoders: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    moved = shutil.copytree(encoders["like"], tmp_path / "moved")
+    prefix = "" if name == "text_encoder_swap" else "text_encoder_swap."
+    here, there = (make_strategy(name, {f"{prefix}encoder": str(folder)}) for folder in (encoders["like"], moved))
+    models = base.fresh()
+    here.attach(models)
+    here.export(models, tmp_path / "adapter")
+    there.restore(base.fresh(), tmp_path / "adapter")
+    other = make_strategy(name, {f"{prefix}encoder": str(moved), f"{prefix}encoder_lr_ratio": 0.5})
+    with pytest.raises(ValueError, match=r"`hyperparameters` must be the adapter's, .*encoder_lr_ratio=0.1, but got"):
+        other.restore(base.fresh(), tmp_path / "adapter")
+
+
 def test_the_identity_is_of_weights_and_vocabulary_wherever_they_lie(
     base: DiffusionModels, encoders: dict[str, Path], tmp_path: Path
 ) -> None:

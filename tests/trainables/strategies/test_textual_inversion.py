@@ -13,13 +13,13 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch import nn
 
-from trainables.adapters import to_diffusers, to_pipeline
+from trainables.adapters import load_adapter, to_diffusers, to_pipeline
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.base_models.sd15 import sd15_on_meta
 from trainables.feeding import encode_prompts, tokenize
 from trainables.sampling import generate_batches
 from trainables.strategies import make_strategy
-from trainables.strategies.base import num_trainable_parameters, trained_parameters
+from trainables.strategies.base import num_trainable_parameters, read_card, trained_parameters
 from trainables.strategies.textual_inversion import ExtendedEmbedding, TextualInversion, token_vectors
 
 FILM = "Chest X-ray of a subject with edema and pleural effusion"
@@ -104,12 +104,15 @@ def test_the_shared_tokenizer_and_the_base_stay_as_they_are(base: DiffusionModel
         ("with <edema> and <pleural-effusion>", "with <edema> and <pleural-effusion>"),
         ("edematous", "edematous"),
         ("Pleural effusion or effusion", "<pleural-effusion> or <effusion>"),
+        ("a film (PA), no edema (mild).", "a film (PA), no <edema-mild>."),
+        ("subedema", "subedema"),
+        ("edema_2 and edema (mild)2", "edema_2 and <edema> (mild)2"),
     ],
 )
 def test_words_are_replaced_wherever_they_stand_and_tokens_stay(
     base: DiffusionModels, prompt: str, spelled: str
 ) -> None:
-    models, _ = attached(base, words=["effusion", "edema", "pleural effusion"], initial_word="red")
+    models, _ = attached(base, words=["effusion", "edema", "edema (mild)", "pleural effusion"], initial_word="red")
     assert models.spelled(prompt) == spelled == models.spelled(spelled)
 
 
@@ -178,8 +181,7 @@ def test_a_card_from_json_gives_the_same_strategy() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"words": "edema"}, "`words` must be a list of phrases, at least one, .* but got 'edema'. Try"),
-        ({"words": ()}, r"`words` must be a list of phrases, at least one, .* but got \(\)"),
+        ({"words": "edema"}, "`words` must be a list of phrases, .* but got 'edema'. Try"),
         ({"words": ("edema", "Edema")}, "`words` must be .* all different, but got"),
         ({"words": ("lung opacity", "lung-opacity")}, "`words` must be .* all different, but got"),
         ({"words": ("?",)}, r"`words` must be .* with letters or digits .* but got \('\?',\)"),
@@ -190,6 +192,66 @@ def test_a_card_from_json_gives_the_same_strategy() -> None:
 def test_bad_fields_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TextualInversion(**fields)
+
+
+def test_without_words_the_conditions_of_the_data_are_the_words(base: DiffusionModels, tmp_path: Path) -> None:
+    conditions = ("Infiltration", "Pleural Thickening")
+    strategy = TextualInversion(initial_word="red").for_conditions(conditions)
+    assert strategy.words == ("infiltration", "pleural thickening")
+    assert TextualInversion(words=("mass",)).for_conditions(conditions).words == ("mass",)
+    together = make_strategy("lora+textual_inversion", {}).for_conditions(conditions)
+    assert together.hyperparameters()["textual_inversion.words"] == strategy.words
+    models = base.fresh()
+    strategy.attach(models)
+    strategy.export(models, tmp_path)
+    assert read_card(tmp_path)["hyperparameters"]["words"] == list(strategy.words)
+    assert load_adapter(base.fresh(), tmp_path) == strategy
+
+
+def test_a_card_names_the_words_also_where_no_data_gave_them(base: DiffusionModels, tmp_path: Path) -> None:
+    models, strategy = attached(base)
+    strategy.export(models, tmp_path)
+    assert read_card(tmp_path)["hyperparameters"]["words"] == list(models.placeholders)
+    strategy.restore(base.fresh(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "captions", "message"),
+    [
+        (
+            {"words": ("edema", "nodule")},
+            [FILM],
+            r"`words` must .* but got \['nodule'\].* conditions are Edema, Mass\.",
+        ),
+        ({"words": ("effusion", "pleural effusion")}, [FILM, "edema"], r"`words` must each occur .* \['effusion'\]"),
+        ({"words": ("edema",)}, ["edematous"], r"`words` must each occur"),
+        (
+            {"words": ("edema",), "num_vectors": 75},
+            ["with edema"],
+            "`num_vectors` must .* 77 .* got 75, of which 7[0-4] fit",
+        ),
+    ],
+)
+def test_captions_that_leave_a_token_untrained_are_refused(
+    base: DiffusionModels, fields: dict[str, Any], captions: list[str], message: str
+) -> None:
+    models, strategy = attached(base, initial_word="red", **fields)
+    with pytest.raises(ValueError, match=message):
+        strategy.expect_captions(models, tokenize(models, captions), ("Edema", "Mass"))
+    together = make_strategy("lora+textual_inversion", {f"textual_inversion.{key}": own for key, own in fields.items()})
+    with pytest.raises(ValueError, match=message):
+        together.expect_captions(models, tokenize(models, captions), ("Edema", "Mass"))
+
+
+def test_captions_that_each_have_some_of_the_words_are_taken(base: DiffusionModels) -> None:
+    models, strategy = attached(base, words=("edema", "pleural effusion"), num_vectors=70)
+    strategy.expect_captions(models, tokenize(models, ["Edema", "pleural effusion", "a film"]), ())
+
+
+def test_more_vectors_than_the_tokenizer_takes_are_refused(base: DiffusionModels) -> None:
+    attached(base, num_vectors=75)
+    with pytest.raises(ValueError, match=r"`num_vectors` must be at most the 75 tokens .* but got 76. Try"):
+        attached(base, num_vectors=76)
 
 
 def test_models_with_new_tokens_are_refused(base: DiffusionModels) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from analysis.checks import both_classes, expect
 from analysis.decisions import Scored, Thresholds, area_under_curve, decide
@@ -146,25 +146,22 @@ def _of_condition(
 ) -> ConditionAlignment:
     """Alignment of the images that are prompted with one condition, beside that of real images that have it."""
     (scored, found), (real_scored, real_found, weights) = generated, real
-    asked, true = scored.labels[:, index], real_scored.labels[:, index]
+    asked, true = np.flatnonzero(scored.labels[:, index]), np.flatnonzero(real_scored.labels[:, index])
     return ConditionAlignment(
-        generated=_shares(found[asked], scored.labels[asked], np.ones(asked.sum())),
+        generated=_shares(found[asked], scored.labels[asked], np.ones(len(asked))),
         recall=float(found[asked, index].mean()),
         real=_shares(real_found[true], real_scored.labels[true], weights[true]),
         real_recall=_weighted(real_found[true, index], weights[true]),
-        classifier_auc=area_under_curve(real_scored.probabilities[:, index], true),
+        classifier_auc=area_under_curve(real_scored.probabilities[:, index], real_scored.labels[:, index]),
         threshold=threshold,
     )
 
 
 def _shares(found: NDArray[np.bool_], asked: NDArray[np.bool_], weights: NDArray[np.float64]) -> Shares:
-    return Shares(
-        num_images=len(found),
-        aligned=_weighted((found | ~asked).all(axis=1), weights),
-        exact=_weighted((found == asked).all(axis=1), weights),
-    )
+    aligned, exact = (found | ~asked).all(axis=1), (found == asked).all(axis=1)
+    return Shares(num_images=len(found), aligned=_weighted(aligned, weights), exact=_weighted(exact, weights))
 
 
-def _weighted(holds: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
+def _weighted(holds: ArrayLike, weights: NDArray[np.float64]) -> float:
     """Share of the weight where it holds; of the images where there is no weight."""
-    return float(np.average(holds, weights=weights if weights.any() else None))
+    return float(np.average(np.asarray(holds), weights=weights if weights.any() else None))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from analysis.checks import both_classes, expect
 from analysis.decisions import Scored, Thresholds, area_under_curve, decide
@@ -35,8 +35,9 @@ class ConditionAlignment:
     Args:
         generated: of the generated images.
         recall: share of them to which this condition is assigned, whatever else their prompts name.
-        real: the same shares of real images with the condition: what a perfect generator would reach.
-        real_recall: share of real images with the condition to which it is assigned.
+        real: the same shares of real images with the condition, weighted like the prompts: what a perfect generator
+            would reach.
+        real_recall: share of real images with the condition to which it is assigned, weighted likewise.
         classifier_auc: of the classifier on real images, in [0, 1]; near 0.5 the shares mean nothing.
         threshold: probability from which on the condition is assigned.
     """
@@ -55,7 +56,7 @@ class Alignment:
 
     Args:
         generated: shares of all generated images.
-        real: of all real images.
+        real: of the real images with a condition, weighted like the prompts.
         conditions: by name.
     """
 
@@ -92,7 +93,9 @@ def image_prompt_alignment(generated: Scored, real: Scored, thresholds: Threshol
         thresholds: by condition, from `choose_thresholds` on real validation images.
 
     Returns:
-        Shares in [0, 1]; higher is better, and those of the real images are the level to compare with.
+        Shares in [0, 1]; higher is better, and those of the real images are the level to compare with: each combination
+        of conditions counts as often as prompts ask for it. Images without a condition, with which any answer would
+        agree, count nothing; where no image shows a prompted combination, all with a condition count alike.
 
     Raises:
         ValueError: conditions differ, a prompt names none, a condition is never prompted, a condition is on all real
@@ -103,14 +106,27 @@ def image_prompt_alignment(generated: Scored, real: Scored, thresholds: Threshol
     both_classes(real.labels, real.conditions, "real")
     _check_prompts(generated)
     found, real_found = decide(generated, thresholds), decide(real, thresholds)
+    weights, shown = _prompted_weights(real.labels, generated.labels), real.labels.any(axis=1)
     return Alignment(
-        generated=_shares(found, generated.labels),
-        real=_shares(real_found, real.labels),
+        generated=_shares(found, generated.labels, np.ones(len(generated))),
+        real=_shares(real_found[shown], real.labels[shown], weights[shown]),
         conditions={
-            name: _of_condition(i, (generated, found), (real, real_found), look_up(thresholds, name, "thresholds"))
+            name: _of_condition(
+                i, (generated, found), (real, real_found, weights), look_up(thresholds, name, "thresholds")
+            )
             for i, name in enumerate(generated.conditions)
         },
     )
+
+
+def _prompted_weights(labels: NDArray[np.bool_], prompted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """For each image how often its combination of conditions is prompted, over how many images show it."""
+    every = np.concatenate([labels, prompted])
+    kinds, of_each = np.unique(every, axis=0, return_inverse=True)
+    shown, asked = of_each.reshape(-1)[: len(labels)], of_each.reshape(-1)[len(labels) :]
+    counts = [np.bincount(rows, minlength=len(kinds)) for rows in (shown, asked)]
+    weights: NDArray[np.float64] = counts[1][shown] / counts[0][shown]
+    return weights
 
 
 def _check_prompts(generated: Scored) -> None:
@@ -125,25 +141,27 @@ def _check_prompts(generated: Scored) -> None:
 def _of_condition(
     index: int,
     generated: tuple[Scored, NDArray[np.bool_]],
-    real: tuple[Scored, NDArray[np.bool_]],
+    real: tuple[Scored, NDArray[np.bool_], NDArray[np.float64]],
     threshold: float,
 ) -> ConditionAlignment:
     """Alignment of the images that are prompted with one condition, beside that of real images that have it."""
-    (scored, found), (real_scored, real_found) = generated, real
-    asked, true = scored.labels[:, index], real_scored.labels[:, index]
+    (scored, found), (real_scored, real_found, weights) = generated, real
+    asked, true = np.flatnonzero(scored.labels[:, index]), np.flatnonzero(real_scored.labels[:, index])
     return ConditionAlignment(
-        generated=_shares(found[asked], scored.labels[asked]),
+        generated=_shares(found[asked], scored.labels[asked], np.ones(len(asked))),
         recall=float(found[asked, index].mean()),
-        real=_shares(real_found[true], real_scored.labels[true]),
-        real_recall=float(real_found[true, index].mean()),
-        classifier_auc=area_under_curve(real_scored.probabilities[:, index], true),
+        real=_shares(real_found[true], real_scored.labels[true], weights[true]),
+        real_recall=_weighted(real_found[true, index], weights[true]),
+        classifier_auc=area_under_curve(real_scored.probabilities[:, index], real_scored.labels[:, index]),
         threshold=threshold,
     )
 
 
-def _shares(found: NDArray[np.bool_], asked: NDArray[np.bool_]) -> Shares:
-    return Shares(
-        num_images=len(found),
-        aligned=float((found | ~asked).all(axis=1).mean()),
-        exact=float((found == asked).all(axis=1).mean()),
-    )
+def _shares(found: NDArray[np.bool_], asked: NDArray[np.bool_], weights: NDArray[np.float64]) -> Shares:
+    aligned, exact = (found | ~asked).all(axis=1), (found == asked).all(axis=1)
+    return Shares(num_images=len(found), aligned=_weighted(aligned, weights), exact=_weighted(exact, weights))
+
+
+def _weighted(holds: ArrayLike, weights: NDArray[np.float64]) -> float:
+    """Share of the weight where it holds; of the images where there is no weight."""
+    return float(np.average(np.asarray(holds), weights=weights if weights.any() else None))

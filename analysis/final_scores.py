@@ -1,4 +1,4 @@
-"""What a final evaluation left on disk: one `scores.json` a finalist, all numbers of it from test patients."""
+"""What a final evaluation left on disk: one `scores.json` a finalist."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Gallery:
 
     Args:
         features: float[n, d], no row all zero.
-        images: uint8[n, H, W], square, to compare pixels too.
+        images: uint8[n, H, W], square, to compare pixels too; `compared` makes them as small as is enough.
         patients: the patient of each image; without it every image counts as a patient of its own.
 
     Raises:
@@ -52,6 +52,11 @@ class Gallery:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def take(self, rows: NDArray[np.int64]) -> Gallery:
+        """The images of these rows, int64[k] or bool[n]."""
+        images = None if self.images is None else self.images[rows]
+        return Gallery(self.features[rows], images, tuple(self.groups()[rows].tolist()))
 
     def groups(self) -> NDArray[np.str_]:
         """The patient of each image, str[n]."""
@@ -129,7 +134,13 @@ def _small(gallery: Gallery) -> Tensor:
     """float32[n, 64, 64]."""
     if gallery.images is None:
         raise ValueError("`images` must be given to compare pixels, but got None. Give them, or compare features.")
-    return resize(gallery.images, COMPARED_PX).float()
+    return torch.from_numpy(compared(gallery.images)).float()
+
+
+def compared(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Films uint8[n, H, W] at the size at which they are compared, uint8[n, 64, 64]; made smaller only once."""
+    small: NDArray[np.uint8] = resize(images, COMPARED_PX).numpy()
+    return small
 
 
 def _correlated(films: Tensor) -> Tensor:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 from scipy import stats
 
 from analysis.checks import expect
-from analysis.films import check_images
-from analysis.gallery import Gallery, nearest
+from analysis.gallery import Gallery, Nearest, nearest
 from analysis.names import look_up
 
 RULES: Mapping[str, tuple[tuple[str, ...], bool]] = {
@@ -25,8 +23,6 @@ RULES: Mapping[str, tuple[tuple[str, ...], bool]] = {
 """Spaces that are compared, and whether a copy must be one in all of them: `both` confirms in pixels what features say."""
 SMALLEST = 1e-6
 """Added to both distances of a ratio, so that a film that is in both sets has the ratio 1."""
-GAP_PX = 4
-LABEL_PX = 14
 
 
 class MemorisationError(RuntimeError):
@@ -50,6 +46,50 @@ class CopyPair:
     ratio: float
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Limit:
+    """From which score down a film counts as a copy of one of `near`, by the films of `far`.
+
+    Args:
+        near: films that may have been copied.
+        far: films of other patients.
+        scales: by deciding space, the low ratio of films of `far` that counts as 1.
+        threshold: a film whose score is below it counts as a copy.
+    """
+
+    near: Gallery
+    far: Gallery
+    scales: Mapping[str, float]
+    threshold: float
+
+    def scores(self, ratios: Mapping[str, NDArray[np.float64]], all_of_them: bool) -> NDArray[np.float64]:
+        """One score a film, float64[n]: the lowest of its scaled ratios, or the highest where all spaces must agree."""
+        scaled = np.stack([ratios[space] / scale for space, scale in self.scales.items()])
+        combined: NDArray[np.float64] = scaled.max(axis=0) if all_of_them else scaled.min(axis=0)
+        return combined
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibration:
+    """What decides whether generated films are copies; the same for all generators trained on the same films.
+
+    Args:
+        deciding: the spaces that say what is a copy.
+        all_of_them: whether a copy must be one in all of them.
+        limit: with `near` the training films and `far` the held-out ones.
+        exchanged: with `near` the held-out films and `far` training films of at most as many patients.
+        max_false_alarms: share of films that are no copies and may be taken for one.
+        confidence: chance that `limit` keeps to it.
+    """
+
+    deciding: tuple[str, ...]
+    all_of_them: bool
+    limit: Limit
+    exchanged: Limit
+    max_false_alarms: float
+    confidence: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class MemorisationReport:
     """Nearest-neighbour distance ratios of generated films, and which are copies.
@@ -61,9 +101,13 @@ class MemorisationReport:
         nearest_train: space to int64[n], rows of the nearest training films.
         scores: float64[n]: the ratios in units of each space's usual low ratio, combined by the rule.
         threshold: a film whose score is below it counts as a copy.
+        exchanged_share: share of the generated films that count as copies of held-out films where those take the place
+            of the training films, in [0, 1]. Nobody trained on them: these are false alarms, and a share of copies
+            that is not well above says nothing.
         num_train: training films.
         num_held_out: held-out films that the threshold was calibrated on.
         max_false_alarms: share of films that are no copies and may be taken for one.
+        confidence: chance that the threshold keeps to it for films that resemble real ones as held-out films do.
     """
 
     deciding: tuple[str, ...]
@@ -71,9 +115,11 @@ class MemorisationReport:
     nearest_train: Mapping[str, NDArray[np.int64]]
     scores: NDArray[np.float64]
     threshold: float
+    exchanged_share: float
     num_train: int
     num_held_out: int
     max_false_alarms: float
+    confidence: float
 
     @property
     def flagged(self) -> NDArray[np.bool_]:
@@ -101,65 +147,124 @@ class MemorisationReport:
         medians = {f"memorisation_ratio_{space}": float(np.median(values)) for space, values in self.ratios.items()}
         return {
             "memorisation_share": self.share,
+            "memorisation_share_exchanged": self.exchanged_share,
             "memorisation_num_copies": float(self.flagged.sum()),
             "memorisation_max_false_alarms": self.max_false_alarms,
+            "memorisation_confidence": self.confidence,
             "memorisation_num_generated": float(len(self.scores)),
             "memorisation_num_held_out": float(self.num_held_out),
             **medians,
         }
 
 
-def find_copies(
-    generated: Gallery,
+def calibrate(
     train: Gallery,
     held_out: Gallery,
     *,
     rule: str | None = None,
     max_false_alarms: float = 0.05,
     confidence: float = 0.95,
-) -> MemorisationReport:
-    """Which generated films are nearer to a training film than real films of other patients ever are.
+) -> Calibration:
+    """How near real films of other patients come to training films; what comes nearer counts as a copy.
 
-    Every held-out film is treated as if it were generated, among the held-out films of the other patients. The
-    threshold is the highest of their scores below which, with the given confidence, at most the allowed share of films
-    that are no copies lies. Films of one patient resemble each other, so patients and not films say how sure that is.
+    Every held-out film is treated as if it were generated, among the held-out films of the other patients. Films of one
+    patient resemble each other, so only patients are independent: each enters with the lowest score of its films, which
+    bounds the share of a new patient's films below the threshold however many there are. The threshold is the highest
+    of these values below which, with the given confidence, at most the allowed share of patients lies. That holds for
+    films that resemble real ones as held-out films do. Generated films may be smoother, and so nearer to every film:
+    the same with both sets exchanged shows how many of them are taken for copies of films that nobody trained on.
 
     Args:
-        generated: the films to judge.
         train: the films that the generator was trained on.
         held_out: real films of other patients, not trained on.
-        rule: a key of `RULES`, which spaces decide; by default `pixels` where all have images, otherwise `features`.
+        rule: a key of `RULES`, which spaces decide; by default `pixels` where both have images, otherwise `features`.
             Pixels find copies that were moved a little, made noisy or brighter, which features of a classifier miss;
             they miss copies that were mirrored, turned or cropped.
         max_false_alarms: allowed share of false alarms, in (0, 1).
         confidence: chance that the calibrated threshold keeps to it, in (0, 1).
 
     Raises:
-        ValueError: sets do not match, a patient is in both real sets, or there are too few held-out films.
+        ValueError: sets do not match, a patient is in both, or there are too few patients.
 
     Source:
         Order statistics as tolerance limits: Wilks, Annals of Mathematical Statistics, 1941.
     """
-    galleries = (generated, train, held_out)
-    with_images = all(gallery.images is not None for gallery in galleries)
+    with_images = train.images is not None and held_out.images is not None
     deciding, all_of_them = look_up(RULES, rule or ("pixels" if with_images else "features"), "rule")
-    spaces = ("features", "pixels") if with_images else ("features", *deciding)
-    _check_sets(generated, train, held_out)
-    level = calibration_level(len(set(held_out.groups())), max_false_alarms, confidence)
-    usual = {space: _ratios(held_out, train, held_out, space)[0] for space in deciding}
-    found = {space: _ratios(generated, train, held_out, space) for space in spaces}
-    ratios = {space: values for space, (values, _) in found.items()}
-    scales = {space: max(float(np.quantile(values, max_false_alarms)), SMALLEST) for space, values in usual.items()}
+    _check_sets(train, held_out)
+    settings = (deciding, all_of_them, max_false_alarms)
+    limit = _limit(train, held_out, settings, confidence)
+    some = _of_patients(train, len(set(held_out.groups())))
+    attainable = attainable_confidence(len(set(some.groups())), max_false_alarms, confidence)
+    return Calibration(
+        deciding=deciding,
+        all_of_them=all_of_them,
+        limit=limit,
+        exchanged=_limit(held_out, some, settings, attainable),
+        max_false_alarms=max_false_alarms,
+        confidence=confidence,
+    )
+
+
+def find_copies(generated: Gallery, calibration: Calibration) -> MemorisationReport:
+    """Which generated films are nearer to a training film than real films of other patients ever are.
+
+    Args:
+        generated: the films to judge.
+        calibration: from `calibrate`.
+
+    Raises:
+        ValueError: the films are of another extractor than the calibration, or have no images and pixels decide.
+    """
+    limit, exchanged, deciding = calibration.limit, calibration.exchanged, calibration.deciding
+    _check_widths(generated, limit.near)
+    with_images = all(gallery.images is not None for gallery in (generated, limit.near, limit.far))
+    spaces = ("features", "pixels") if with_images else tuple(dict.fromkeys(("features", *deciding)))
+    to_train = {space: nearest(generated, limit.near, space) for space in spaces}
+    to_held_out = {space: nearest(generated, limit.far, space) for space in spaces}
+    to_some = {space: nearest(generated, exchanged.far, space) for space in deciding}
+    ratios = {space: _ratio(to_train[space], to_held_out[space]) for space in spaces}
+    control = exchanged.scores({s: _ratio(to_held_out[s], to_some[s]) for s in deciding}, calibration.all_of_them)
     return MemorisationReport(
         ratios=ratios,
-        nearest_train={space: rows for space, (_, rows) in found.items()},
-        scores=_combined({space: ratios[space] for space in deciding}, scales, all_of_them),
+        nearest_train={space: found.rows for space, found in to_train.items()},
+        scores=limit.scores(ratios, calibration.all_of_them),
         deciding=deciding,
-        threshold=float(np.quantile(_combined(usual, scales, all_of_them), level, method="inverted_cdf")),
-        num_train=len(train),
-        num_held_out=len(held_out),
-        max_false_alarms=max_false_alarms,
+        threshold=limit.threshold,
+        exchanged_share=float((control < exchanged.threshold).mean()),
+        num_train=len(limit.near),
+        num_held_out=len(limit.far),
+        max_false_alarms=calibration.max_false_alarms,
+        confidence=calibration.confidence,
     )
+
+
+def _limit(near: Gallery, far: Gallery, settings: tuple[tuple[str, ...], bool, float], confidence: float) -> Limit:
+    """A limit by the films of `far`, which are not compared with those of their own patient."""
+    deciding, all_of_them, max_false_alarms = settings
+    patients, of_each = np.unique(far.groups(), return_inverse=True)
+    level = calibration_level(len(patients), max_false_alarms, confidence)
+    usual = {
+        space: _ratio(nearest(far, near, space), nearest(far, far, space, other_patients=True)) for space in deciding
+    }
+    lowest = {space: _lowest(values, of_each) for space, values in usual.items()}
+    scales = {space: max(float(np.quantile(values, max_false_alarms)), SMALLEST) for space, values in lowest.items()}
+    unlimited = Limit(near=near, far=far, scales=scales, threshold=0)
+    scores = _lowest(unlimited.scores(usual, all_of_them), of_each)
+    return replace(unlimited, threshold=float(np.quantile(scores, level, method="inverted_cdf")))
+
+
+def _lowest(values: NDArray[np.float64], of_each: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The lowest value of each patient, where `of_each` numbers the patient of each value."""
+    lowest = np.full(of_each.max() + 1, np.inf)
+    np.minimum.at(lowest, of_each, values)
+    return lowest
+
+
+def _of_patients(films: Gallery, most: int) -> Gallery:
+    """The films of at most so many patients, the same whenever drawn."""
+    patients = np.random.default_rng(0).permutation(np.unique(films.groups()))[:most]
+    return films.take(np.flatnonzero(np.isin(films.groups(), patients)))
 
 
 def calibration_level(num_patients: int, max_false_alarms: float, confidence: float) -> float:
@@ -242,63 +347,21 @@ def gate_share(share: float, limit: float, *, num_copies: int, num_films: int) -
         )
 
 
-def pairs_sheet(
-    generated: NDArray[np.uint8],
-    train: NDArray[np.uint8],
-    copies: Sequence[CopyPair],
-    *,
-    max_pairs: int = 16,
-    side_px: int = 128,
-) -> Image.Image:
-    """Copies beside what they repeat, a pair a row: generated on the left, the training film on the right.
-
-    Args:
-        generated: uint8[n, H, W].
-        train: uint8[m, H, W].
-        copies: at least one pair of rows.
-        max_pairs: how many are shown, from the first.
-        side_px: of each film on the sheet.
-
-    Raises:
-        ValueError: there are no pairs, or an array holds no films.
-    """
-    expect(len(copies) > 0 and max_pairs > 0, "`copies` must hold a pair to show", len(copies), "Nothing was copied.")
-    shown, row_px = copies[:max_pairs], side_px + LABEL_PX + GAP_PX
-    page = Image.new("RGB", (2 * side_px + 3 * GAP_PX, len(shown) * row_px + GAP_PX), "white")
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default()
-    for number, pair in enumerate(shown):
-        top = GAP_PX + number * row_px
-        label = f"generated {pair.generated} | train {pair.train} | {pair.space} {pair.ratio:.2f}"
-        pen.text((GAP_PX, top), label, fill="black", font=font)
-        films = (check_images(generated)[pair.generated], check_images(train)[pair.train])
-        for column, film in enumerate(films):
-            tile = Image.fromarray(film).convert("RGB").resize((side_px, side_px), Image.Resampling.BICUBIC)
-            page.paste(tile, (GAP_PX + column * (side_px + GAP_PX), top + LABEL_PX))
-    return page
-
-
-def _check_sets(generated: Gallery, train: Gallery, held_out: Gallery) -> None:
-    widths = [gallery.features.shape[1] for gallery in (generated, train, held_out)]
-    rule = "`features` must be of one extractor"
-    expect(len(set(widths)) == 1, rule, f"{widths} columns", "Extract all three sets alike.")
+def _check_sets(train: Gallery, held_out: Gallery) -> None:
+    _check_widths(held_out, train)
     shared = sorted(set(train.patients or ()) & set(held_out.patients or ()))
     rule = "`held_out` must be of other patients than the training films"
     expect(not shared, rule, f"{len(shared)} shared, such as {shared[:3]}", "Split by patient.")
+    num_patients = len(set(train.groups()))
+    expect(num_patients > 1, "`train` must be of at least 2 patients", num_patients, "Add patients.")
 
 
-def _ratios(
-    films: Gallery, train: Gallery, held_out: Gallery, space: str
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Distance ratios, and rows of the nearest training films; a held-out film is not compared with its patient."""
-    to_train = nearest(films, train, space)
-    to_held_out = nearest(films, held_out, space, other_patients=films is held_out)
-    return (to_train.distances + SMALLEST) / (to_held_out.distances + SMALLEST), to_train.rows
+def _check_widths(films: Gallery, train: Gallery) -> None:
+    widths = [gallery.features.shape[1] for gallery in (films, train)]
+    rule = "`features` must be of one extractor"
+    expect(len(set(widths)) == 1, rule, f"{widths} columns", "Extract all sets alike.")
 
 
-def _combined(
-    ratios: Mapping[str, NDArray[np.float64]], scales: Mapping[str, float], all_of_them: bool
-) -> NDArray[np.float64]:
-    """One score a film: the lowest of its scaled ratios, or the highest where all spaces must agree."""
-    scaled = np.stack([values / scales[space] for space, values in ratios.items()])
-    combined: NDArray[np.float64] = scaled.max(axis=0) if all_of_them else scaled.min(axis=0)
-    return combined
+def _ratio(near: Nearest, far: Nearest) -> NDArray[np.float64]:
+    """Distances to the one over those to the other, float64[n]."""
+    return (near.distances + SMALLEST) / (far.distances + SMALLEST)

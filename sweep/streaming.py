@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.features.base import BATCH_SIZE, FeatureExtractor
+from analysis.gallery import compared
 from trainables.datasets.store import PreparedSplit
 
 Films = NDArray[np.uint8]
@@ -61,9 +62,17 @@ def extract_and_keep(
     return np.concatenate(features), np.concatenate(kept)
 
 
+def compared_films(split: PreparedSplit) -> Films:
+    """Every film of a split at the size at which neighbours are searched, uint8[n, 64, 64]."""
+    return np.concatenate([compared(films) for films in _batches(split)])
+
+
 def extract_split(split: PreparedSplit, extractor: FeatureExtractor) -> NDArray[np.float32]:
     """Features float32[n, dim] of every film of a split."""
-    rows = np.arange(len(split))
-    batches = (split.images(rows[start : start + BATCH_SIZE]) for start in range(0, len(split), BATCH_SIZE))
     every = np.ones(len(split), bool)
-    return extract_and_keep(batches, extractor, wanted=every, shown=~every)[0]
+    return extract_and_keep(_batches(split), extractor, wanted=every, shown=~every)[0]
+
+
+def _batches(split: PreparedSplit) -> Iterator[Films]:
+    rows = np.arange(len(split))
+    return (split.images(rows[start : start + BATCH_SIZE]) for start in range(0, len(split), BATCH_SIZE))

@@ -19,6 +19,17 @@ PICTURES = {
     "samples.png": "generated for captions of test films",
     "copies.png": "left, and the training films they repeat",
 }
+UTILITY_INTERVALS = (
+    "Intervals of real films cover the classifier's seeds. So do those of arms with synthetic films where a finalist was "
+    "trained once; where it was trained three times or more, theirs cover the trainings of the generator, each with the mean over "
+    "the classifier's seeds. Neither covers the choice of films."
+)
+FALSE_ALARMS = (
+    "False alarms keep to the allowed share, with the confidence given, if generated films resembled real ones as held-out "
+    'films do. Generated films may be smoother, and nearer to all films. "Sets exchanged" is the share of the same films '
+    "that would count as copies of held-out films, which nobody trained on: their own false alarms. A share of copies that is "
+    "not well above it shows no copying."
+)
 
 
 def final_section(run: Path, sheet: Callable[[Path, str], str]) -> str:
@@ -47,13 +58,16 @@ def _introduction(one: FinalScores) -> str:
     settings, extractor = one.record["settings"], one.record["extractor"]
     classifier = one.record["studies"].get("alignment", {}).get("details", {}).get("classifier", {})
     text = (
-        "Trials were selected on validation patients, in the tables above; everything here is measured on test patients, whom "
-        "neither training nor selection has seen. For the caption of each test film one film is generated, at most "
-        f"{settings['images_per_condition']} drawn for one condition, with the same noise for all trials. Extractor "
+        "Trials were selected on validation patients, in the tables above. Here films are compared with those of test "
+        "patients, whom neither training nor selection has seen, except where the list below names other patients. For the "
+        "caption of each test film, and of each training film, one film is generated, at most "
+        f"{settings['images_per_condition']} drawn for one condition of a split, with the same noise for all trials. Extractor "
         f"{extractor['name']} ({extractor['weights_hash'][:12]}), classifier {classifier.get('architecture', 'none')} "
         f"({str(classifier.get('weights_hash', 'none'))[:12]}), trained on real training films."
     )
-    return f"<p class='quiet'>{escape(text)}</p>"
+    splits = {name: study.get("inputs", {}).get("splits") for name, study in one.record["studies"].items()}
+    items = "".join(f"<li>{escape(name)}: {escape(words)}</li>" for name, words in splits.items() if words)
+    return f"<p class='quiet'>{escape(text)}</p>" + (f"<ul class='quiet'>{items}</ul>" if items else "")
 
 
 def _paper_table(one: PaperTable) -> str:
@@ -88,17 +102,19 @@ def _utility(finalists: Sequence[FinalScores]) -> str:
         return ""
     head = ["trial", "strategy", f"trained on{NUMERIC}", *(f"{words} ↑{NUMERIC}" for words in SCORES.values())]
     title = "Classifiers trained on equally many films, tested on real ones: means over conditions, 95 % intervals"
-    return f"<p><b>{escape(title)}</b></p>{table(head, rows)}"
+    return f"<p><b>{escape(title)}</b></p>{table(head, rows)}<p class='quiet'>{escape(UTILITY_INTERVALS)}</p>"
 
 
 def _privacy(everyone: Sequence[FinalScores]) -> str:
     columns = {
-        "memorisation_share": "share of copies ↓", "memorisation_max_false_alarms": "of it false alarms at most",
-        "memorisation_confidence": "with confidence", "memorisation_ratio_pixels": "median distance ratio, pixels",
+        "memorisation_share": "share of copies ↓", "memorisation_share_exchanged": "the same, sets exchanged",
+        "memorisation_max_false_alarms": "share allowed to be false alarms",
+        "memorisation_confidence": "confidence in that", "memorisation_ratio_pixels": "median distance ratio, pixels",
         "memorisation_ratio_features": "median distance ratio, features", "membership_auc": "membership AUC, beside the base's",
     }  # fmt: skip
     title = "What the films and the loss give away of training films; ratios near 1 are harmless"
-    return _values_table(title, columns, everyone)
+    shown = _values_table(title, columns, everyone)
+    return f"{shown}<p class='quiet'>{escape(FALSE_ALARMS)}</p>" if shown else ""
 
 
 def _autoencoder(everyone: Sequence[FinalScores]) -> str:

@@ -19,6 +19,7 @@ from analysis.features.base import FeatureExtractor
 from analysis.films import LabelledImages
 from analysis.final_scores import EVALUATION
 from analysis.gallery import Gallery
+from analysis.memorisation import Calibration, attainable_confidence, calibrate
 from sweep.config import SweepConfig
 from sweep.evaluation import conditions_to_score
 from sweep.export import Run
@@ -26,16 +27,18 @@ from sweep.final.marks import place_boxes
 from sweep.final.plan import CaptionPlan, label_rows, plan_captions, two_sided
 from sweep.final.settings import FinalSettings
 from sweep.identity import feature_key, file_hash, sampling_digest, weights_digest
-from sweep.streaming import as_grey, extract_split
+from sweep.streaming import as_grey, compared_films, extract_split
 from trainables.adapters import load_adapter
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.datasets.base import SPLITS
-from trainables.datasets.store import PreparedDataset, PreparedSplit, TensorCache
+from trainables.datasets.store import PreparedDataset, TensorCache
 from trainables.membership_losses import split_moments
 from trainables.sampling import generate
 
 MIRRORED = ("test", "train")
-"""Splits whose captions films are generated for: test for fidelity, train for utility, both for the rest."""
+"""Splits whose captions films are generated for: test for what is measured, train for utility, both for copies."""
+HELD_OUT = ("validation", "test")
+"""Splits whose films were not trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +141,6 @@ class Workbench:
         key = feature_key(self.extractor, f"grey-{self._name(finalist, split)}", len(self.plans[split]))
         return self._features.get_or_compute(key, lambda: self.extractor.extract(self.generated(finalist, split)))
 
-    def all_generated(self, finalist: Finalist) -> tuple[NDArray[np.uint8], tuple[tuple[str, ...], ...]]:
-        """Films for the captions of both mirrored splits, and the scored conditions that their captions name."""
-        films = np.concatenate([self.generated(finalist, split) for split in MIRRORED])
-        return films, tuple(label for split in MIRRORED for label in self.plans[split].labels)
-
     def moments(self, finalist: Finalist, split: str) -> NDArray[np.float32]:
         """What the autoencoder makes of a split's films, float32[n, 8, h, w]; cached where it is the base's own.
 
@@ -163,10 +161,19 @@ class Workbench:
         key = feature_key(self.extractor, f"{name}-{content}", len(films))
         return self._features.get_or_compute(key, lambda: self.extractor.extract(films))
 
-    def gallery(self, split: str) -> Gallery:
-        """All real films of a split, to find neighbours among."""
-        data = self.splits[split]
-        return Gallery(self.real_features(split).astype(np.float64), _all_images(data), tuple(data.patient_ids))
+    def gallery(self, *splits: str) -> Gallery:
+        """All real films of some splits, to find neighbours among; as small as they are compared."""
+        features = np.concatenate([self.real_features(name) for name in splits])
+        films = np.concatenate([compared_films(self.splits[name]) for name in splits])
+        patients = tuple(patient for name in splits for patient in self.splits[name].patient_ids)
+        return Gallery(features.astype(np.float64), films, patients)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """When a film counts as a copy of a training film, by real films of held-out patients."""
+        held_out, share = self.gallery(*HELD_OUT), self.settings.max_false_alarms
+        confidence = attainable_confidence(len(set(held_out.groups())), share)
+        return calibrate(self.gallery("train"), held_out, max_false_alarms=share, confidence=confidence)
 
     @cached_property
     def classifier(self) -> ImageClassifier:
@@ -247,7 +254,3 @@ def _scored_conditions(dataset: PreparedDataset, config: SweepConfig) -> tuple[s
             "Prepare more films."
         )
     return found
-
-
-def _all_images(data: PreparedSplit) -> NDArray[np.uint8]:
-    return data.images(np.arange(len(data)))

@@ -2,54 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.files import whole_file
-from analysis.gallery import Gallery
+from analysis.gallery import Gallery, compared
 from analysis.membership import loss_gap_membership
-from analysis.memorisation import MemorisationReport, attainable_confidence, find_copies, pairs_sheet
+from analysis.memorisation import CopyPair, find_copies
+from analysis.pairs import pairs_sheet
 from sweep.final.bench import MIRRORED, Finalist, Workbench
 from sweep.final.study import StudyResult
 from trainables.membership_losses import membership_losses
 
 MEMBERS = ("train", "test")
+MOST_SHOWN = 16
+"""Pairs on `copies.png`."""
 
 
 def memorisation(bench: Workbench, finalist: Finalist) -> StudyResult:
     """Copies of training films among the generated ones, drawn as `copies.png`."""
-    films, _ = bench.all_generated(finalist)
-    features = [bench.generated_features(finalist, split) for split in MIRRORED]
-    held_out = reduce(_joined, [bench.gallery(name) for name in ("validation", "test")])
-    share = bench.settings.max_false_alarms
-    confidence = attainable_confidence(len(set(held_out.groups())), share)
-    train = bench.gallery("train")
-    report = find_copies(
-        Gallery(np.concatenate(features), films), train, held_out, max_false_alarms=share, confidence=confidence
-    )
-    _save_copies(report, films, train, finalist)
+    features = np.concatenate([bench.generated_features(finalist, split) for split in MIRRORED])
+    films = np.concatenate([compared(bench.generated(finalist, split)) for split in MIRRORED])
+    report = find_copies(Gallery(features.astype(np.float64), films), bench.calibration)
+    _save_copies(bench, finalist, report.copies[:MOST_SHOWN])
     details = {
-        "deciding": list(report.deciding), "num_patients": len(set(held_out.groups())),
+        "deciding": list(report.deciding), "num_patients": len(set(bench.calibration.limit.far.groups())),
         "copies": [_pair(bench, asdict(pair)) for pair in report.copies],
     }  # fmt: skip
-    return StudyResult(values={**report.as_dict(), "memorisation_confidence": confidence}, details=details)
+    return StudyResult(values=report.as_dict(), details=details)
 
 
 def _pair(bench: Workbench, pair: Mapping[str, Any]) -> dict[str, Any]:
     return {**pair, "train_image_id": bench.splits["train"].image_ids[pair["train"]]}
 
 
-def _save_copies(report: MemorisationReport, films: NDArray[np.uint8], train: Gallery, finalist: Finalist) -> None:
+def _save_copies(bench: Workbench, finalist: Finalist, copies: Sequence[CopyPair]) -> None:
     path = finalist.folder / "copies.png"
     path.unlink(missing_ok=True)
-    if report.copies and train.images is not None:
+    if copies:
+        generated = _generated_rows(bench, finalist, [pair.generated for pair in copies])
+        train = bench.splits["train"].images([pair.train for pair in copies])
         with whole_file(path) as file:
-            pairs_sheet(films, train.images, report.copies).save(file, format="PNG")
+            pairs_sheet(generated, train, copies).save(file, format="PNG")
+
+
+def _generated_rows(bench: Workbench, finalist: Finalist, rows: Sequence[int]) -> NDArray[np.uint8]:
+    """Some of the films for the captions of all mirrored splits, in full size; one split is in memory at a time."""
+    start = 0
+    found: dict[int, NDArray[np.uint8]] = {}
+    for split in MIRRORED:
+        films = bench.generated(finalist, split)
+        found |= {row: films[row - start].copy() for row in rows if start <= row < start + len(films)}
+        start += len(films)
+    return np.stack([found[row] for row in rows])
 
 
 def membership(bench: Workbench, finalist: Finalist) -> StudyResult:
@@ -68,10 +77,3 @@ def membership(bench: Workbench, finalist: Finalist) -> StudyResult:
     )
     means = {f"membership_loss_{name}": float(values.mean()) for name, values in losses.items()}
     return StudyResult(values={**found.as_dict(), **means})
-
-
-def _joined(first: Gallery, second: Gallery) -> Gallery:
-    """Both galleries of real films as one."""
-    images = [gallery.images for gallery in (first, second) if gallery.images is not None]
-    patients = (*(first.patients or ()), *(second.patients or ()))
-    return Gallery(np.concatenate([first.features, second.features]), np.concatenate(images), patients)

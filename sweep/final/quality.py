@@ -78,7 +78,7 @@ def save_samples(bench: Workbench, finalist: Finalist) -> None:
 def alignment(bench: Workbench, finalist: Finalist) -> StudyResult:
     """Whether films show what their captions, of one or several conditions, ask for."""
     classifier = bench.classifier
-    films, labels = bench.all_generated(finalist)
+    films, labels = bench.generated(finalist, "test"), bench.plans["test"].labels
     names = tuple(name for name in classifier.conditions if any(name in own for own in labels))
     table = label_rows(labels, names)
     asked = table.any(axis=1)

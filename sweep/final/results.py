@@ -15,7 +15,7 @@ from sweep.export import Run
 
 SUMMARY = "summary.parquet"
 TEST, VALIDATION, SEEDS = "test/", "validation/", "seeds/"
-"""Prefixes of the summary's columns: no number of one split passes for the other's."""
+"""Prefixes of the summary's columns: no number that trials were selected by passes for a final one."""
 
 
 class Scores:
@@ -31,7 +31,7 @@ class Scores:
         self.path = folder / SCORES
         kept = read_scores(self.path)
         fits = kept is not None and all(kept.get(name) == value for name, value in identity.items())
-        fresh: dict[str, Any] = {"format": FORMAT, "split": "test", **identity, "studies": {}}
+        fresh: dict[str, Any] = {"format": FORMAT, **identity, "studies": {}}
         self.record = kept if kept is not None and fits else fresh
 
     def done(self, study: str, inputs: Mapping[str, Any]) -> bool:
@@ -68,9 +68,9 @@ class Scores:
 def write_summary(run: Run, path: Path) -> None:
     """Write the table of all finalists that compare with the one evaluated last, one row each.
 
-    Columns are named after the split that they were measured on: `test/fid_mini/Edema` is final, `validation/fid_mini`
-    is what the trial was selected by, `seeds/fid_mini` with `_low` and `_high` is the mean of several trainings, on
-    test patients; the interval is there from three on.
+    Columns are named after what they are of: `test/fid_mini/Edema` is final, on test patients where the study's splits in
+    `scores.json` name no others; `validation/fid_mini` is what the trial was selected by; `seeds/fid_mini` with `_low`
+    and `_high` is the mean of several trainings, final too; the interval is there from three on.
 
     Args:
         run: the run that the finalists are of.

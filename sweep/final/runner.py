@@ -27,7 +27,7 @@ from trainables.strategies.base import read_card
 
 FRONT = "front"
 ATTEMPTS = 2
-FAILURES = (ValueError, RuntimeError, OSError, ArithmeticError, LookupError)
+FAILURES = (ValueError, RuntimeError, OSError, ArithmeticError, LookupError, MemoryError)
 """What fails one study of one finalist; anything else is a fault of the program."""
 
 
@@ -99,11 +99,11 @@ class FinalEvaluation:
         scores = Scores(subject.folder, self._identity(subject))
         for name in names:
             study = STUDIES[name]
-            inputs = dict(study.inputs(self.bench))
+            inputs = {"splits": study.splits, **study.inputs(self.bench)}
             if not scores.done(name, inputs):
                 label = f"{subject.strategy} {subject.trial_id}, seed {subject.seed}: {study.title}"
                 outcome = self._attempt(label, partial(study.run, self.bench, subject))
-                scores.keep(name, {**outcome, "inputs": inputs} if inputs else outcome)
+                scores.keep(name, {**outcome, "inputs": inputs})
         scores.write()  # the last to be evaluated, even if all of it was known
         return scores
 

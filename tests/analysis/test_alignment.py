@@ -8,7 +8,7 @@ from phantom_films import PhantomFilms
 
 from analysis.alignment import image_prompt_alignment
 from analysis.classifiers import ImageClassifier
-from analysis.decisions import Scored, choose_thresholds, score_decisions
+from analysis.decisions import Scored, choose_thresholds, decide, score_decisions
 
 NAMES = ("Edema", "Effusion")
 THRESHOLDS = {"Edema": 0.5, "Effusion": 0.2}
@@ -27,9 +27,41 @@ def test_shares_by_hand() -> None:
     assert (edema.generated.num_images, edema.generated.aligned, edema.generated.exact) == (4, 3 / 4, 2 / 4)
     assert edema.recall == 3 / 4
     assert (effusion.generated.num_images, effusion.generated.aligned, effusion.recall) == (2, 0.0, 1 / 2)
-    assert (edema.real.aligned, edema.real_recall, effusion.real_recall) == (1 / 2, 1 / 2, 1.0)
+    # Of five prompts three are of edema alone, which is found, and one of both, where edema is missed.
+    assert (edema.real.aligned, edema.real_recall, effusion.real_recall) == (3 / 4, 3 / 4, 1.0)
     assert (edema.classifier_auc, effusion.classifier_auc) == (1.0, 1.0)
-    assert result.real.aligned == 2 / 3  # a film without any finding is aligned with any answer
+    assert (result.real.num_images, result.real.aligned) == (2, 3 / 4)
+
+
+def test_real_films_without_a_condition_flatter_nobody() -> None:
+    labels = np.zeros((100, 2), int)
+    labels[:10, 0], labels[10:20, 1] = 1, 1
+    blind = Scored(np.zeros((100, 2)), labels, NAMES)
+    result = image_prompt_alignment(Scored(np.zeros((20, 2)), labels[:20], NAMES), blind, THRESHOLDS)
+    assert (result.real.aligned, result.real.exact, result.generated.aligned) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("repeats", [(1, 1, 1), (1, 5, 2), (7, 1, 30)])
+def test_real_films_count_as_often_as_prompts_ask_for_their_combination(repeats: tuple[int, int, int]) -> None:
+    kinds = np.array([[1, 0], [0, 1], [1, 1]])
+    rng = np.random.default_rng(0)
+    real = Scored(rng.random((60, 2)), np.concatenate([np.tile(kinds, (15, 1)), np.zeros((15, 2), int)]), NAMES)
+    prompts = np.repeat(kinds, repeats, axis=0)
+    result = image_prompt_alignment(Scored(rng.random((len(prompts), 2)), prompts, NAMES), real, THRESHOLDS)
+    found = decide(real, THRESHOLDS)
+    drawn = np.repeat(np.arange(60), [*np.tile(repeats, 15), *np.zeros(15, int)])  # as many of each as prompted
+    aligned = (found | ~real.labels).all(axis=1)
+    assert result.real.aligned == pytest.approx(aligned[drawn].mean())
+    edema = drawn[real.labels[drawn, 0]]
+    assert result.conditions["Edema"].real.aligned == pytest.approx(aligned[edema].mean())
+    assert result.conditions["Edema"].real_recall == pytest.approx(found[edema, 0].mean())
+
+
+def test_combinations_that_no_real_film_shows_leave_all_with_a_condition() -> None:
+    both = Scored(np.full((4, 2), 0.9), np.ones((4, 2), int), NAMES)
+    real = Scored(np.array([[0.9, 0.0], [0.1, 0.9], [0.1, 0.1], [0.1, 0.1]]), np.eye(4, 2, dtype=int), NAMES)
+    result = image_prompt_alignment(both, real, THRESHOLDS)
+    assert (result.real.num_images, result.real.aligned) == (2, 1.0)
 
 
 def test_reported_numbers_are_finite_and_named() -> None:

@@ -95,6 +95,20 @@ def test_two_trainings_show_their_mean_without_an_interval() -> None:
     assert table.note.endswith(" Means over 2 trainings.")
 
 
+def test_the_page_says_of_which_patients_and_what_is_uncertain(tmp_path: Path) -> None:
+    one = record("a1")
+    copies = {"memorisation_share": 0.25, "memorisation_share_exchanged": 0.125, "memorisation_confidence": 0.9}
+    one["studies"]["memorisation"] = {
+        "status": "completed", "values": copies, "details": {}, "inputs": {"splits": f"validation and {EVIL}"},
+    }  # fmt: skip
+    one["studies"]["utility"]["values"]["utility_auc/real"] = 0.75
+    page = final_section(write(tmp_path, one), lambda path, caption: caption)
+    assert "<li>memorisation: validation and &lt;script&gt;" in page and "<script" not in page
+    assert "everything here is measured on test patients" not in page
+    assert "if generated films resembled real ones as held-out films do" in page and "0.125" in page
+    assert "cover the trainings of the generator" in page
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": 1, "studies": {}}'])
 def test_damaged_scores_are_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(content)

@@ -17,11 +17,12 @@ from analysis.memorisation import (
     RULES,
     MemorisationError,
     MemorisationReport,
+    calibrate,
     calibration_level,
     find_copies,
     gate,
-    pairs_sheet,
 )
+from analysis.pairs import pairs_sheet
 
 NUM_COPIES = 30
 Films = NDArray[np.uint8]
@@ -89,7 +90,7 @@ def planted(phantom: PhantomFilms, extractor: FeatureExtractor) -> Planted:
 
 @pytest.fixture(scope="module")
 def report(planted: Planted) -> MemorisationReport:
-    return find_copies(planted.generated, planted.train, planted.held_out)
+    return find_copies(planted.generated, calibrate(planted.train, planted.held_out))
 
 
 def test_planted_copies_are_found_and_fresh_films_left_alone(planted: Planted, report: MemorisationReport) -> None:
@@ -112,7 +113,7 @@ def test_pairs_name_the_copied_films(planted: Planted, report: MemorisationRepor
 def test_exact_copies_are_found_by_features_alone(planted: Planted) -> None:
     features = [Gallery(gallery.features) for gallery in (planted.generated, planted.train)]
     held_out = Gallery(planted.held_out.features, patients=planted.held_out.patients)
-    report = find_copies(*features, held_out)
+    report = find_copies(features[0], calibrate(features[1], held_out))
     assert set(report.ratios) == {"features"}
     assert report.flagged[planted.num_fresh :][:NUM_COPIES].all()
 
@@ -124,13 +125,15 @@ def test_both_ratios_are_reported_and_pixels_decide(report: MemorisationReport) 
 
 
 def test_one_space_is_enough_for_either(planted: Planted) -> None:
-    either = find_copies(planted.generated, planted.train, planted.held_out, rule="either")
+    # Of 84 patients nothing but the lowest score is surer, and in features that lies far below the others.
+    calibration = calibrate(planted.train, planted.held_out, rule="either", confidence=0.5)
+    either = find_copies(planted.generated, calibration)
     assert either.flagged[planted.num_fresh :].mean() >= 0.95
     assert {pair.space for pair in either.copies} == {"features", "pixels"}
 
 
 def test_pixels_confirm(planted: Planted, report: MemorisationReport) -> None:
-    both = find_copies(planted.generated, planted.train, planted.held_out, rule="both")
+    both = find_copies(planted.generated, calibrate(planted.train, planted.held_out, rule="both"))
     assert both.flagged[planted.num_fresh :][:NUM_COPIES].all()
     assert both.flagged[: planted.num_fresh].mean() <= 0.05
     np.testing.assert_array_equal(both.ratios["pixels"], report.ratios["pixels"])
@@ -184,6 +187,44 @@ def test_the_level_is_the_largest_that_is_sure() -> None:
         calibration_level(58, 0.05, 0.95)
 
 
+def film_sets(rng: np.random.Generator, *counts: int) -> list[Gallery]:
+    """Films of so many patients a set: those of one resemble each other, and few patients have most of the films."""
+    found = []
+    for count in counts:
+        of_each = np.repeat(np.arange(count), rng.geometric(1 / rng.integers(1, 30, count)))
+        features = 4 + rng.normal(size=(count, 6))[of_each] + 0.05 * rng.normal(size=(len(of_each), 6))
+        found.append(Gallery(features, patients=tuple(f"{len(found)}-{patient}" for patient in of_each)))
+    return found
+
+
+def test_the_confidence_holds_though_films_of_a_patient_resemble_each_other() -> None:
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(200):
+        train, held_out, fresh = film_sets(rng, 60, 60, 200)
+        shares.append(find_copies(fresh, calibrate(train, held_out)).share)
+    exceeded = np.mean(np.array(shares) > 0.05)
+    assert stats.binomtest(int(exceeded * 200), 200, 0.05, alternative="greater").pvalue > 0.01, exceeded
+    assert np.mean(shares) > 0.002  # and not by flagging nothing
+
+
+def test_the_control_is_the_same_with_both_sets_exchanged() -> None:
+    train, held_out, fresh = film_sets(np.random.default_rng(1), 70, 70, 200)
+    there, back = calibrate(train, held_out), calibrate(held_out, train)
+    assert there.exchanged.threshold == back.limit.threshold and back.exchanged.threshold == there.limit.threshold
+    first, second = find_copies(fresh, there), find_copies(fresh, back)
+    assert (first.share, first.exchanged_share) == (second.exchanged_share, second.share)
+    copied = find_copies(held_out, there)  # of films that were not trained on
+    assert (copied.share, copied.exchanged_share) == (0, 1)
+
+
+def test_the_control_draws_as_many_training_patients_as_are_held_out(planted: Planted) -> None:
+    calibration = calibrate(planted.train, planted.held_out)
+    some, held_out = calibration.exchanged.far, planted.held_out
+    assert len(set(some.groups())) == len(set(held_out.groups())) < len(set(planted.train.groups()))
+    assert set(some.groups()) <= set(planted.train.groups()) and some.images is not None
+    assert calibration.exchanged.near is held_out
+
+
 def test_the_gate_keeps_its_limit(report: MemorisationReport) -> None:
     gate(report, report.share)
     with pytest.raises(MemorisationError, match=r"`memorisation share` must be at most 0.1, but got 0\.\d+: .* raise"):
@@ -195,26 +236,32 @@ def test_the_gate_keeps_its_limit(report: MemorisationReport) -> None:
 def test_pairs_stand_side_by_side(planted: Planted, report: MemorisationReport) -> None:
     assert planted.generated.images is not None
     assert planted.train.images is not None
-    page = pairs_sheet(planted.generated.images, planted.train.images, report.copies, max_pairs=3, side_px=64)
+    shown = report.copies[:3]
+    left, right = np.array([pair.generated for pair in shown]), np.array([pair.train for pair in shown])
+    page = pairs_sheet(planted.generated.images[left], planted.train.images[right], shown, side_px=64)
     assert page.size == (2 * 64 + 3 * 4, 3 * (64 + 14 + 4) + 4)
     pixels = np.asarray(page.convert("L"))
-    left, right = pixels[18 : 18 + 64, 4:68], pixels[18 : 18 + 64, 72:136]
-    np.testing.assert_array_equal(left, planted.generated.images[report.copies[0].generated])
-    np.testing.assert_array_equal(right, planted.train.images[report.copies[0].train])
+    for row, top in enumerate((18, 18 + 82, 18 + 164)):
+        np.testing.assert_array_equal(pixels[top : top + 64, 4:68], planted.generated.images[left[row]])
+        np.testing.assert_array_equal(pixels[top : top + 64, 72:136], planted.train.images[right[row]])
     with pytest.raises(ValueError, match="`copies` must hold a pair to show, but got 0"):
         pairs_sheet(planted.generated.images, planted.train.images, [])
+    with pytest.raises(ValueError, match=r"`generated` and `train` must be 3 films, one a pair, but got \(3, 500\)"):
+        pairs_sheet(planted.generated.images[left], planted.train.images, shown)
 
 
 def test_sets_that_cannot_be_compared_are_refused(planted: Planted, phantom: PhantomFilms) -> None:
     with pytest.raises(ValueError, match="`held_out` must be of other patients than the training films, but got"):
-        find_copies(planted.generated, planted.train, planted.train)
+        calibrate(planted.train, planted.train)
+    with pytest.raises(ValueError, match="`train` must be of at least 2 patients, but got 1"):
+        calibrate(Gallery(np.ones((2, 3)), patients=("a", "a")), Gallery(np.ones((90, 3))))
     narrow = Gallery(np.ones((5, 3)))
     with pytest.raises(ValueError, match="`features` must be of one extractor"):
-        find_copies(narrow, planted.train, planted.held_out)
+        find_copies(narrow, calibrate(planted.train, planted.held_out, rule="features"))
     with pytest.raises(ValueError, match="`images` must be given to compare pixels"):
-        find_copies(Gallery(planted.generated.features), planted.train, planted.held_out, rule="both")
+        find_copies(Gallery(planted.generated.features), calibrate(planted.train, planted.held_out, rule="both"))
     with pytest.raises(ValueError, match=f"`rule` must be one of {', '.join(sorted(RULES))}, but got 'any'"):
-        find_copies(planted.generated, planted.train, planted.held_out, rule="any")
+        find_copies(planted.generated, calibrate(planted.train, planted.held_out, rule="any"))
     with pytest.raises(ValueError, match=r"`features` must not be zero, but got 1 all-zero rows, first in row \[1\]"):
         Gallery(np.array([[1.0], [0.0]]))
     with pytest.raises(ValueError, match="`features` must be finite, but got NaN"):

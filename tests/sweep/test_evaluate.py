@@ -19,6 +19,9 @@ from rich.console import Console
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from analysis.features.base import BATCH_SIZE
+from analysis.films import resize
+from analysis.gallery import Gallery
 from analysis.metrics import ms_ssim_diversity
 from analysis.pareto import Front, FrontPoint, Objective
 from analysis.report import write_report
@@ -26,7 +29,9 @@ from analysis.report.__main__ import main as report_main
 from sweep import evaluate, export
 from sweep.config import DataConfig, EvaluationConfig, SweepConfig
 from sweep.export import Run
+from sweep.final import runner
 from sweep.final.bench import Finalist, Workbench
+from sweep.final.encoders import _pixel_values
 from sweep.final.plan import CaptionPlan
 from sweep.final.privacy import memorisation
 from sweep.final.quality import alignment
@@ -34,6 +39,9 @@ from sweep.final.results import Scores
 from sweep.final.runner import FinalEvaluation, finalist_of, pick_finalists
 from sweep.final.seeds import retrain, seeded
 from sweep.final.settings import FinalSettings
+from sweep.final.studies import STUDIES
+from sweep.final.study import Study, StudyResult
+from sweep.streaming import compared_films
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import write_dataset
 from trainables.settings import TrainingConfig
@@ -116,9 +124,12 @@ def scores(evaluated: Workbench, folder: Path) -> dict[str, Any]:
 
 def test_every_study_is_done_on_test_patients(scores: dict[str, Any], evaluated: Workbench) -> None:
     expected = {"fidelity", "alignment", "utility", "memorisation", "membership", "text_probe"}
-    assert set(scores["studies"]) == expected and scores["split"] == "test"
+    assert set(scores["studies"]) == expected
+    splits = {name: study["inputs"]["splits"] for name, study in scores["studies"].items()}
+    assert splits["fidelity"] == STUDIES["fidelity"].splits and "validation" in splits["memorisation"]
     figures = {(one["metric"], one["condition"]): one for one in scores["studies"]["fidelity"]["details"]["figures"]}
     plan = evaluated.plans["test"]
+    assert 0 < scores["studies"]["alignment"]["values"]["num_aligned"] <= len(plan)
     assert figures["fid", None]["num_generated"] == figures["fid", None]["num_reference"] == len(plan)
     assert figures["fid", None]["weights_hash"] == evaluated.extractor.weights_hash
     for number, condition in enumerate(evaluated.conditions):
@@ -221,7 +232,13 @@ def test_the_report_and_the_tables_show_it(evaluated: Workbench, folder: Path) -
 
 
 class Copying(Workbench):
-    """Its generator gives training films."""
+    """Its generator gives training films, and its galleries are counted."""
+
+    num_galleries = 0
+
+    def gallery(self, *splits: str) -> Gallery:
+        self.num_galleries += 1
+        return super().gallery(*splits)
 
     def _generate(self, finalist: Finalist, plan: CaptionPlan) -> NDArray[np.uint8]:
         return self.splits["train"].images(np.arange(len(plan)))
@@ -259,7 +276,12 @@ def test_a_generator_of_training_films_is_caught_and_not_exported(folder: Path, 
     bench = elsewhere(folder, tmp_path, Copying)
     finalist = finalist_of(bench.run, TRIAL, 0)
     found = memorisation(bench, finalist)
-    assert found.values["memorisation_share"] == 1.0 and (finalist.folder / "copies.png").is_file()
+    assert memorisation(bench, finalist) == found and bench.num_galleries == 2  # of real films, for all finalists
+    assert (
+        found.values["memorisation_share"] == 1.0
+        and found.values["memorisation_share_exchanged"] < 0.1
+        and (finalist.folder / "copies.png").is_file()
+    )
     assert found.values["memorisation_confidence"] == pytest.approx(1 - 0.95 ** found.details["num_patients"], abs=1e-5)
     record = Scores(finalist.folder, {"trial_id": TRIAL, "weights": bench.weights(finalist)})
     gate = ("--run", str(tmp_path), "--to", str(tmp_path / "out"), "--max-copies", "0.05")
@@ -292,6 +314,47 @@ def test_a_study_that_cannot_be_done_is_recorded_and_leaves_the_others(folder: P
     assert studies["utility"]["status"] == "failed" and studies["utility"]["attempts"] == 2
     assert "`seeds` must be at least 2" in studies["utility"]["error"]
     assert "`seeds` must be at least 2" in write_report(tmp_path).read_text()
+
+
+@pytest.mark.parametrize("failure", ["infinite", "nested", "memory"])
+def test_what_json_cannot_hold_and_lack_of_memory_fail_one_study(
+    failure: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(bench: Workbench, finalist: Finalist) -> StudyResult:
+        if failure == "memory":
+            raise MemoryError
+        share = float("inf") if failure == "infinite" else 1.0
+        return StudyResult(values={"share": share, "sum": 1.0}, details={"shares": [float("nan")]})
+
+    fine = Study(
+        run=lambda bench, one: StudyResult(values={"one": 1.0}), title="fine", of=lambda one: True, splits="none"
+    )
+    studies = {"broken": replace(fine, run=broken), "fine": fine}
+    monkeypatch.setattr(runner, "STUDIES", studies)
+    evaluation = FinalEvaluation(elsewhere(folder, tmp_path, Knowing), QUIET)
+    evaluation.run([TRIAL])
+    kept = json.loads((tmp_path / "evaluation" / TRIAL / "scores.json").read_text())["studies"]
+    assert evaluation.num_failed == 2 and kept["fine"]["status"] == "completed"
+    errors = {
+        "infinite": "`share` must be finite, but got inf", "nested": "`details` must hold finite numbers",
+        "memory": "MemoryError",
+    }  # fmt: skip
+    assert kept["broken"]["status"] == "failed" and errors[failure] in kept["broken"]["error"]
+
+
+def test_films_that_come_back_exactly_have_a_finite_psnr(evaluated: Workbench) -> None:
+    films = evaluated.splits["test"].images(evaluated.plans["test"].rows)
+    values = _pixel_values(evaluated, films, films)
+    assert values["vae_rmse"] == 0 and values["vae_psnr"] == pytest.approx(10 * np.log10(255**2 * 12))
+    other = films ^ 16  # 24.05 dB where all levels change by 16
+    assert _pixel_values(evaluated, films, other)["vae_psnr"] == pytest.approx(20 * np.log10(255 / 16))
+
+
+def test_films_are_compared_as_small_as_if_all_were_read_at_once(tmp_path: Path) -> None:
+    data = write_dataset(PhantomSource(num_patients=60, resolution_px=80, seed=1), tmp_path).split("train")
+    films = compared_films(data)
+    assert len(data) > BATCH_SIZE and films.shape == (len(data), 64, 64)
+    np.testing.assert_array_equal(films, resize(data.images(np.arange(len(data))), 64).numpy())
 
 
 def test_a_cut_comes_out_of_another_training_of_its_whole_trial(folder: Path, tmp_path: Path) -> None:

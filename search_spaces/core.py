@@ -18,6 +18,8 @@ STRATEGIES: Final = (
 ENCODERS: Final = ("StanfordAIMI/RadBERT", "cambridgeltl/SapBERT-from-PubMedBERT-fulltext")
 COMBINATIONS: Final = {"all": ("unet", "vae", "text_encoder")}
 """Parts of combinations whose names do not spell them."""
+OF_TEXT: Final = ("text_encoder", "textual_inversion")
+"""What trains the text encoder, so that no other part of its combination can."""
 THRESHOLDS: Final = (1.1, 1.3, 1.6, 2.0)
 INTERVALS: Final = (10, 20, 40, 80)
 RANKS: Final = (2, 4, 8, 16, 32)
@@ -91,11 +93,13 @@ class Draw:
     Attributes:
         prefix: stands before the parameters' names in Optuna's records.
         fixed: values by hyperparameter.
+        beside: of a part, all parts of its combination.
     """
 
     trial: Trial
     prefix: str
     fixed: Mapping[str, Any]
+    beside: Sequence[str] = ()
 
     def __call__(self, field: str, choices: Sequence[Any]) -> Any:
         """The fixed value of a hyperparameter, or one of the choices."""
@@ -107,10 +111,10 @@ class Draw:
         """A learning rate, log-uniform from the lowest to the highest."""
         return self.trial.suggest_float(f"{self.prefix}/lr", *bounds, log=True)
 
-    def of_part(self, part: str) -> Draw:
-        """The same for a part of the combination."""
+    def of_part(self, part: str, beside: Sequence[str]) -> Draw:
+        """The same for a part of the combination, beside the others."""
         own = {key.partition(".")[2]: value for key, value in self.fixed.items() if key.startswith(f"{part}.")}
-        return Draw(self.trial, f"{self.prefix}/{part}", own)
+        return Draw(self.trial, f"{self.prefix}/{part}", own, beside)
 
 
 def parts_of(name: str) -> tuple[str, ...]:
@@ -124,7 +128,7 @@ def _suggest_own(draw: Draw, parts: Sequence[str]) -> dict[str, Any]:
         return OWN[parts[0]](draw) if parts[0] in OWN else {}
     found: dict[str, Any] = {}
     for part in parts:
-        own = OWN[part](draw.of_part(part)) if part in OWN else {}
+        own = OWN[part](draw.of_part(part, parts)) if part in OWN else {}
         found |= {f"{part}.{field}": value for field, value in own.items()}
     return found
 
@@ -140,7 +144,7 @@ def _suggest_ratios(
     if len(parts) == 1:
         return {}
     drawn = [part for part in parts[1:] if f"{part}.lr_ratio" not in draw.fixed]
-    rates = {part: draw.of_part(part).rate(learning_rates[part]) for part in drawn}
+    rates = {part: draw.of_part(part, parts).rate(learning_rates[part]) for part in drawn}
     return {f"{parts[0]}.lr_ratio": 1.0, **{f"{part}.lr_ratio": rate / lr for part, rate in rates.items()}}
 
 
@@ -173,7 +177,11 @@ def _suggest_tokens(draw: Draw) -> dict[str, Any]:
 
 
 def _suggest_encoder(draw: Draw) -> dict[str, Any]:
-    return {"encoder": draw("encoder", ENCODERS), "train_encoder": draw("train_encoder", (False, True))}
+    can_train = not set(OF_TEXT) & set(draw.beside)
+    return {
+        "encoder": draw("encoder", ENCODERS),
+        "train_encoder": draw("train_encoder", (False, True) if can_train else (False,)),
+    }
 
 
 OWN: Final[dict[str, Callable[[Draw], dict[str, Any]]]] = {

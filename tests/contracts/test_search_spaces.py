@@ -61,6 +61,13 @@ def test_strategies_that_need_downloads_are_suggested_only_where_they_are_named(
     assert known_to("mini") == strategies_of(SEARCH_SPACES["mini"])
 
 
+@pytest.mark.parametrize("name", ["text_encoder_swap+textual_inversion", "text_encoder_swap+text_encoder"])
+def test_a_swapped_encoder_does_not_train_twice(name: str) -> None:
+    for trial in sampled(seed=9, number=20):
+        own = dict(SEARCH_SPACES["core"](trial, strategies=(name,))["strategy"])
+        assert make_strategy(own.pop("name"), own).trains == ("unet", "text_encoder")
+
+
 def test_each_strategys_parameters_carry_its_name(space: SearchSpace) -> None:
     for trial in sampled(seed=5):
         name = space(trial)["strategy"]["name"]

@@ -18,11 +18,12 @@ STRATEGIES: Final = (
 ENCODERS: Final = ("StanfordAIMI/RadBERT", "cambridgeltl/SapBERT-from-PubMedBERT-fulltext")
 COMBINATIONS: Final = {"all": ("unet", "vae", "text_encoder")}
 """Parts of combinations whose names do not spell them."""
+OF_TEXT: Final = ("text_encoder", "textual_inversion")
+"""What trains the text encoder, so that no other part of its combination can."""
 THRESHOLDS: Final = (1.1, 1.3, 1.6, 2.0)
 INTERVALS: Final = (10, 20, 40, 80)
 RANKS: Final = (2, 4, 8, 16, 32)
 ALPHA_RATIOS: Final = (1.0, 2.0, 4.0)
-LR_RATIOS: Final = (0.03, 0.1, 0.3, 1.0)
 LEARNING_RATES: Final = {
     "unet": (2e-6, 1e-4),
     "lora": (2e-5, 2e-3),
@@ -39,16 +40,11 @@ LEARNING_RATES: Final = {
     "vae": (1e-6, 5e-5),
     "textual_inversion": (1e-4, 1e-2),
     "text_encoder_swap": (5e-6, 2e-4),
-    "unet+text_encoder": (2e-6, 1e-4),
-    "unet+vae": (2e-6, 1e-4),
-    "vae+text_encoder": (1e-6, 5e-5),
-    "all": (2e-6, 1e-4),
-    "lora+text_encoder": (2e-5, 1e-3),
 }
 """Log-uniform ranges about the published values: 1e-5 for the whole U-Net, alone or with others, 5e-6 for the text encoder
 alone, 1e-6 for the autoencoder, 1e-4 for LoRA, DoRA, DyLoRA, SeLoRA and BitFit, 5e-4 to 2e-3 for AdaLoRA, 1e-3 for
-DiffFit and new tokens, 5e-5 with another text encoder. Norms are taken like biases, attention between. Parts of a
-combination have a share of it."""
+DiffFit and new tokens, 5e-5 with another text encoder, 1e-6 for the text encoder beside others. Norms are taken like
+biases, attention between. Each part of a combination has its own range."""
 BATCH_SIZES: Final = (4, 8, 16)
 
 
@@ -71,19 +67,21 @@ def suggest_choice(
         trial: Optuna's record of the trial.
         strategies: Names to choose from.
         fixed: By strategy, hyperparameters that are not suggested but have these values.
-        learning_rates: Lowest and highest learning rate of each strategy; a combination that has none of its own has
-            those of its first part.
+        learning_rates: Lowest and highest learning rate of each strategy, alone or as part of a combination.
         batch_sizes: Images of one optimiser step over all workers, to choose from.
 
     Returns:
-        `{"strategy": {"name": ..., <its fields>}, "lr": ..., "batch_size": ...}`.
+        `{"strategy": {"name": ..., <its fields>}, "lr": ..., "batch_size": ...}`. The learning rate of a combination is
+        that of its first part; its fields have the others' as ratios to it.
     """
     name = trial.suggest_categorical("strategy", tuple(strategies))
-    low, high = learning_rates[name] if name in learning_rates else learning_rates[parts_of(name)[0]]
-    own = Draw(trial, name, fixed.get(name, {}))
+    parts, draw = parts_of(name), Draw(trial, name, fixed.get(name, {}))
+    own = _suggest_own(draw, parts)
+    lr = draw.rate(learning_rates[parts[0]])
+    ratios = _suggest_ratios(draw, parts, lr, learning_rates)
     return {
-        "strategy": {"name": name, **_suggest_own(own, parts_of(name)), **own.fixed},
-        "lr": trial.suggest_float(f"{name}/lr", low, high, log=True),
+        "strategy": {"name": name, **own, **ratios, **draw.fixed},
+        "lr": lr,
         "batch_size": trial.suggest_categorical("batch_size", tuple(batch_sizes)),
     }
 
@@ -95,11 +93,13 @@ class Draw:
     Attributes:
         prefix: stands before the parameters' names in Optuna's records.
         fixed: values by hyperparameter.
+        beside: of a part, all parts of its combination.
     """
 
     trial: Trial
     prefix: str
     fixed: Mapping[str, Any]
+    beside: Sequence[str] = ()
 
     def __call__(self, field: str, choices: Sequence[Any]) -> Any:
         """The fixed value of a hyperparameter, or one of the choices."""
@@ -107,10 +107,14 @@ class Draw:
             return self.fixed[field]
         return self.trial.suggest_categorical(f"{self.prefix}/{field}", tuple(choices))
 
-    def of_part(self, part: str) -> Draw:
-        """The same for a part of the combination."""
+    def rate(self, bounds: tuple[float, float]) -> float:
+        """A learning rate, log-uniform from the lowest to the highest."""
+        return self.trial.suggest_float(f"{self.prefix}/lr", *bounds, log=True)
+
+    def of_part(self, part: str, beside: Sequence[str]) -> Draw:
+        """The same for a part of the combination, beside the others."""
         own = {key.partition(".")[2]: value for key, value in self.fixed.items() if key.startswith(f"{part}.")}
-        return Draw(self.trial, f"{self.prefix}/{part}", own)
+        return Draw(self.trial, f"{self.prefix}/{part}", own, beside)
 
 
 def parts_of(name: str) -> tuple[str, ...]:
@@ -119,16 +123,29 @@ def parts_of(name: str) -> tuple[str, ...]:
 
 
 def _suggest_own(draw: Draw, parts: Sequence[str]) -> dict[str, Any]:
-    """A strategy's own hyperparameters; of a combination those of its parts and how their learning rates compare."""
+    """A strategy's own hyperparameters; of a combination those of its parts."""
     if len(parts) == 1:
         return OWN[parts[0]](draw) if parts[0] in OWN else {}
     found: dict[str, Any] = {}
     for part in parts:
-        own = OWN[part](draw.of_part(part)) if part in OWN else {}
+        own = OWN[part](draw.of_part(part, parts)) if part in OWN else {}
         found |= {f"{part}.{field}": value for field, value in own.items()}
-    for part in parts[1:]:
-        found[f"{part}.lr_ratio"] = draw(f"{part}.lr_ratio", LR_RATIOS)
     return found
+
+
+def _suggest_ratios(
+    draw: Draw, parts: Sequence[str], lr: float, learning_rates: Mapping[str, tuple[float, float]]
+) -> dict[str, float]:
+    """How the learning rates of a combination's parts compare to the trial's, by field, where that is not fixed.
+
+    The trial's is the first part's own, whose ratio would otherwise have its default. The others are drawn from the
+    ranges that they have alone: shares of the trial's would leave them in one order of the parts or another.
+    """
+    if len(parts) == 1:
+        return {}
+    drawn = [part for part in parts[1:] if f"{part}.lr_ratio" not in draw.fixed]
+    rates = {part: draw.of_part(part, parts).rate(learning_rates[part]) for part in drawn}
+    return {f"{parts[0]}.lr_ratio": 1.0, **{f"{part}.lr_ratio": rate / lr for part, rate in rates.items()}}
 
 
 def _suggest_low_rank(draw: Draw) -> dict[str, Any]:
@@ -160,7 +177,11 @@ def _suggest_tokens(draw: Draw) -> dict[str, Any]:
 
 
 def _suggest_encoder(draw: Draw) -> dict[str, Any]:
-    return {"encoder": draw("encoder", ENCODERS), "train_encoder": draw("train_encoder", (False, True))}
+    can_train = not set(OF_TEXT) & set(draw.beside)
+    return {
+        "encoder": draw("encoder", ENCODERS),
+        "train_encoder": draw("train_encoder", (False, True) if can_train else (False,)),
+    }
 
 
 OWN: Final[dict[str, Callable[[Draw], dict[str, Any]]]] = {

@@ -24,11 +24,6 @@ LEARNING_RATES: Final = {
     "text_encoder": (1e-4, 5e-3),
     "vae": (1e-5, 1e-3),
     "textual_inversion": (1e-3, 1e-1),
-    "unet+text_encoder": (1e-4, 2e-3),
-    "unet+vae": (1e-4, 2e-3),
-    "vae+text_encoder": (1e-5, 1e-3),
-    "all": (1e-4, 2e-3),
-    "lora+text_encoder": (5e-4, 1e-2),
 }
 """Log-uniform ranges. A model three hundred times smaller than Stable Diffusion's bears far larger steps."""
 BATCH_SIZES: Final = (16, 32)

@@ -30,6 +30,10 @@ NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
+ENCODER_FIELDS: Final = ("encoder", "text_encoder_swap.encoder")
+"""Hyperparameters that name a text encoder, of `text_encoder_swap` and of combinations with it: hub ids, or folders."""
+
+
 class ConfigError(ValueError):
     """The configuration breaks a rule; the message says which, what came, and what to do."""
 
@@ -157,12 +161,16 @@ class SweepConfig(Section):
         evaluation = self.evaluation.model_copy(
             update={"extractor_weights": _absolute(self.evaluation.extractor_weights)}
         )
-        base = Path(self.base).expanduser()
+        hyperparameters = {
+            name: {key: _absolute_folder(value) if key in ENCODER_FIELDS else value for key, value in own.items()}
+            for name, own in self.hyperparameters.items()
+        }
         return self.model_copy(
             update={
                 "data": data,
                 "evaluation": evaluation,
-                "base": str(base.absolute()) if base.is_dir() else self.base,
+                "base": _absolute_folder(self.base),
+                "hyperparameters": hyperparameters,
             }
         )
 
@@ -200,6 +208,14 @@ class SweepConfig(Section):
 
 def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.expanduser().absolute()
+
+
+def _absolute_folder(named: Any) -> Any:
+    """The absolute path of a folder; what names none, as a hub id, is left as it is."""
+    if not isinstance(named, str):
+        return named
+    folder = Path(named).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else named
 
 
 def objective_directions() -> dict[str, Direction]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
@@ -18,7 +19,8 @@ from analysis.features import load_extractor
 from analysis.pareto import Front
 from analysis.report import RANKS, draw_front, draw_rank_map, read_ranks, write_report
 from search_spaces import SEARCH_SPACES, strategies_of
-from sweep.config import ConfigError, DataConfig, SweepConfig
+from search_spaces.core import ENCODERS
+from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig
 from sweep.evaluation import (
     ActorEvaluator,
     EvaluationSpec,
@@ -32,12 +34,13 @@ from sweep.progress import ProgressView
 from sweep.search import OptunaSearcher
 from sweep.tracking import Tracker, TrackingError
 from sweep.tuner import SweepContext, TrialListener, ray_runtime, run_trials
-from trainables.base_models.models import base_resolution_px, resolve_base, weights_hash
+from trainables.base_models.models import DiffusionModels, base_resolution_px, resolve_base, weights_hash
 from trainables.base_models.shapes import base_on_meta
+from trainables.base_models.text_encoders import load_bert
 from trainables.datasets.base import SPLITS
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import CARD, PreparedDataset, write_dataset
-from trainables.strategies import make_strategy
+from trainables.strategies import hyperparameters_of, make_strategy
 from trainables.trial import EvaluationError
 
 PLOT = "pareto.png"
@@ -285,15 +288,33 @@ def check_base(config: SweepConfig) -> str:
 def check_strategies(config: SweepConfig) -> None:
     """Strategies must fit the base model, and the values given to them must be theirs; seen on shapes, without weights.
 
+    Text encoders that trials can draw are loaded as a trial does, one after the other.
+
     Raises:
-        ConfigError: a strategy finds nothing to train, has no such hyperparameter, or a value breaks its rule.
+        ConfigError: a strategy finds nothing to train, has no such hyperparameter, a value breaks its rule, or a text
+            encoder cannot be had or loaded.
     """
     folder = str(resolve_base(config.base))
     for name in config.strategies or strategies_of(SEARCH_SPACES[config.space]):
+        fixed = config.hyperparameters.get(name, {})
         try:
-            make_strategy(name, config.hyperparameters.get(name, {})).attach(base_on_meta(folder))
+            drawn = [key for key in ENCODER_FIELDS if key in hyperparameters_of(name) and key not in fixed]
+            for own in [{**fixed, key: encoder} for key in drawn for encoder in ENCODERS] or [fixed]:
+                _check_strategy(name, own, base_on_meta(folder))
         except (ValueError, FileNotFoundError) as error:
-            raise ConfigError(f"`strategies` has {name}: {error}") from error
+            remedies = [
+                f" The space draws the encoder; fix one that works with --set hyperparameters.{name}.{key}=ENCODER."
+                for key in drawn
+            ]
+            raise ConfigError(f"`strategies` has {name}: {error}{''.join(remedies)}") from error
+
+
+def _check_strategy(name: str, hyperparameters: Mapping[str, Any], models: DiffusionModels) -> None:
+    strategy = make_strategy(name, hyperparameters)
+    for key, encoder in strategy.hyperparameters().items():
+        if key in ENCODER_FIELDS:
+            load_bert(encoder, num_tokens=models.tokenizer.model_max_length, device=torch.device("cpu"))
+    strategy.attach(models)
 
 
 def check_resolution(resolution_px: int, config: SweepConfig) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import sys
+from collections.abc import Iterator
 
 import optuna
 import pytest
@@ -59,6 +61,13 @@ def test_strategies_that_need_downloads_are_suggested_only_where_they_are_named(
     assert known_to("mini") == strategies_of(SEARCH_SPACES["mini"])
 
 
+@pytest.mark.parametrize("name", ["text_encoder_swap+textual_inversion", "text_encoder_swap+text_encoder"])
+def test_a_swapped_encoder_does_not_train_twice(name: str) -> None:
+    for trial in sampled(seed=9, number=20):
+        own = dict(SEARCH_SPACES["core"](trial, strategies=(name,))["strategy"])
+        assert make_strategy(own.pop("name"), own).trains == ("unet", "text_encoder")
+
+
 def test_each_strategys_parameters_carry_its_name(space: SearchSpace) -> None:
     for trial in sampled(seed=5):
         name = space(trial)["strategy"]["name"]
@@ -86,6 +95,43 @@ def test_any_combination_of_what_a_space_knows_is_suggested(space: SearchSpace, 
         strategy = make_strategy(name, own)
         assert own.items() <= strategy.hyperparameters().items()
         assert "vae" not in name or strategy.hyperparameters()["vae.lr_ratio"] == 0.5
+
+
+COMBINED = (
+    *(name for name in strategies_of(SEARCH_SPACES["core"]) if name in COMBINATIONS),
+    "text_encoder+lora", "vae+unet", "lora+textual_inversion", "textual_inversion+lora", "adalora+vae+text_encoder",
+)  # fmt: skip
+
+
+def effective_rates(space: SearchSpace, name: str, fixed: dict[str, float]) -> Iterator[dict[str, float]]:
+    """What each part trains at, by part, of combinations that the space suggests."""
+    for trial in sampled(seed=7, number=60):
+        choice = space(trial, strategies=(name,), fixed={name: fixed})
+        own = make_strategy(name, {key: value for key, value in choice["strategy"].items() if key != "name"})
+        ratios = {key.removesuffix(".lr_ratio"): value for key, value in own.hyperparameters().items() if "lr_r" in key}
+        yield {part: choice["lr"] * ratio for part, ratio in ratios.items()}
+
+
+@pytest.mark.parametrize("name", COMBINED)
+def test_each_part_of_a_combination_trains_at_rates_of_its_own_range(space: SearchSpace, name: str) -> None:
+    ranges = sys.modules[space.__module__].LEARNING_RATES
+    found = list(effective_rates(space, name, {}))
+    for part in found[0]:
+        low, high = ranges[part]
+        rates = [rates[part] for rates in found]
+        assert low * (1 - 1e-9) <= min(rates) and max(rates) <= high * (1 + 1e-9)
+        assert max(rates) / min(rates) > (high / low) ** 0.8
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "lora"])
+def test_a_fixed_ratio_of_learning_rates_is_kept(space: SearchSpace, part: str) -> None:
+    name = "text_encoder+lora"
+    for trial in sampled(seed=8, number=20):
+        choice = space(trial, strategies=(name,), fixed={name: {f"{part}.lr_ratio": 0.5}})
+        assert choice["strategy"][f"{part}.lr_ratio"] == 0.5
+        assert {f"{name}/lr", f"{name}/lora/lr"} & trial.params.keys() == (
+            {f"{name}/lr"} if part == "lora" else {f"{name}/lr", f"{name}/lora/lr"}
+        )
 
 
 def test_a_combination_with_an_unknown_part_is_not_known(space: SearchSpace) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -61,31 +62,39 @@ def load_bert(encoder: str, *, num_tokens: int, device: torch.device) -> TextEnc
 
     Raises:
         FileNotFoundError: there is no such folder, the hub cannot be reached, or a file is missing.
-        ValueError: it is no BERT-type encoder, or takes fewer tokens.
+        ValueError: it is no BERT-type encoder, takes fewer tokens, or its weights are damaged.
     """
     folder = resolve_encoder(encoder)
     config = bert_config(folder, num_tokens)
-    _expect_weights(folder)
+    _expect_weights(folder, encoder)
     tokenizer = _tokenizer(folder, config, num_tokens)
     module = build_bert(config) if device.type == "meta" else _read_bert(folder, config).to(device)
     return TextEncoder(module=module, tokenizer=tokenizer, identity=encoder_hash(folder))
 
 
-def bert_to_count(encoder: str, *, num_tokens: int) -> nn.Module:
-    """A BERT-type encoder on the meta device, without network or weights.
+def bert_to_count(encoder: str, tokenizer: PreTrainedTokenizerBase) -> TextEncoder:
+    """A BERT-type encoder on the meta device with its tokenizer, without network or weights.
 
-    Where its configuration is not on this machine, those of the studies are taken to have the shape of BERT-base with
-    30,522 tokens.
+    Where they are not on this machine, those of the studies are taken to have the shape of BERT-base with 30,522
+    tokens, and the tokenizer stays.
+
+    Args:
+        encoder: A hub id or a local folder.
+        tokenizer: The one that the encoder's takes the place of; prompts have its length.
 
     Raises:
-        FileNotFoundError: its shape is not known here.
+        FileNotFoundError: its configuration or vocabulary is not known here.
     """
+    num_tokens = tokenizer.model_max_length
     try:
-        return build_bert(bert_config(resolve_encoder(encoder, local_only=True), num_tokens))
+        folder = resolve_encoder(encoder, local_only=True)
+        config = bert_config(folder, num_tokens)
+        tokenizer = _tokenizer(folder, config, num_tokens)
     except FileNotFoundError:
         if encoder not in HUB_ENCODERS:
             raise
-        return build_bert(BertConfig())
+        config = BertConfig()
+    return TextEncoder(module=build_bert(config), tokenizer=tokenizer, identity=UNCOUNTED)
 
 
 def resolve_encoder(encoder: str, *, local_only: bool = False) -> Path:
@@ -192,11 +201,17 @@ def _pipeline_type(folder: Path) -> str:
 
 
 def _read_bert(folder: Path, config: Any) -> nn.Module:
-    with _quiet():  # heads of pretraining tasks are in the file and not wanted; what is wanted is checked below
-        module, report = BERT_TYPES[config.model_type].from_pretrained(
-            folder, config=config, add_pooling_layer=False, use_safetensors=True, dtype=torch.float32,
-            output_loading_info=True,
-        )  # fmt: skip
+    try:
+        with _quiet():  # heads of pretraining tasks are in the file and not wanted; what is wanted is checked below
+            module, report = BERT_TYPES[config.model_type].from_pretrained(
+                folder, config=config, add_pooling_layer=False, use_safetensors=True, dtype=torch.float32,
+                output_loading_info=True,
+            )  # fmt: skip
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"`encoder` must have whole weights that fit its config.json, but got {str(folder)!r}: {error}. "
+            "Copy or download it anew."
+        ) from error
     lacking = sorted(report["missing_keys"])
     if lacking:
         raise ValueError(
@@ -217,13 +232,15 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-def _expect_weights(folder: Path) -> None:
+def _expect_weights(folder: Path, encoder: str) -> None:
     if not list(folder.glob("*.safetensors")):
+        another = next(other for other in reversed(HUB_ENCODERS) if not encoder.endswith(other))
         others = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".h5", ".msgpack"))
         raise FileNotFoundError(
             f"`encoder` must have its weights as *.safetensors, but got {others or 'none'} in {str(folder)!r}. "
             "Pickled weights can run code; convert them once where you trust them, with "
-            "`AutoModel.from_pretrained(ENCODER).save_pretrained(FOLDER)`, and give that folder with its tokenizer."
+            "`AutoModel.from_pretrained(ENCODER).save_pretrained(FOLDER)`, and give that folder with its tokenizer, "
+            f"or try {another}."
         )
 
 

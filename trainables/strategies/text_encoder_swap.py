@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from trainables.base_models.models import COMPONENTS, DiffusionModels, states_width
-from trainables.base_models.text_encoders import HUB_ENCODERS, UNCOUNTED, TextEncoder, bert_to_count, load_bert
+from trainables.base_models.text_encoders import HUB_ENCODERS, TextEncoder, bert_to_count, load_bert
 from trainables.strategies.base import Strategy
 from trainables.strategies.low_rank import expect_positive
 from trainables.strategies.naming import expect
@@ -47,7 +47,7 @@ class TextEncoderSwap(Strategy):
         expect(is_flag, "`train_encoder` must be true or false", repr(self.train_encoder), "Try false.")
         expect_positive(self.encoder_lr_ratio, "encoder_lr_ratio", "Try 0.1.")
         folder = Path(self.encoder).expanduser()
-        if folder.is_dir():  # workers have other working directories
+        if folder.is_dir():  # an adapter names it, and is loaded in other working directories
             object.__setattr__(self, "encoder", str(folder.absolute()))
 
     @property
@@ -91,11 +91,10 @@ class TextEncoderSwap(Strategy):
 
     def _encoder(self, models: DiffusionModels) -> TextEncoder:
         """The encoder, with weights where the one that it replaces has them."""
-        num_tokens = models.tokenizer.model_max_length
         if any(models.is_loaded(name) for name in COMPONENTS):
+            num_tokens = models.tokenizer.model_max_length
             return load_bert(self.encoder, num_tokens=num_tokens, device=models.text_encoder.device)
-        module = bert_to_count(self.encoder, num_tokens=num_tokens)
-        return TextEncoder(module=module, tokenizer=models.tokenizer, identity=UNCOUNTED)
+        return bert_to_count(self.encoder, models.tokenizer)
 
 
 def fit_projection(models: DiffusionModels) -> None:

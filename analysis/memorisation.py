@@ -317,22 +317,14 @@ def attainable_confidence(num_patients: int, max_false_alarms: float, wanted: fl
     return min(wanted, lowest * (1 - SMALLEST))  # a little less, so that rounding does not refuse it
 
 
-def gate(report: MemorisationReport, limit: float) -> None:
+def gate_share(share: float, limit: float, *, num_copies: int, num_films: int) -> None:
     """Let an adapter pass whose generated films hold few enough copies.
 
     Args:
-        report: of films that the adapter generated.
-        limit: allowed share of copies, in [0, 1]; below the false-alarm rate even an innocent generator may fail.
-
-    Raises:
-        MemorisationError: the share is above the limit.
-        ValueError: the limit is not in [0, 1].
-    """
-    gate_share(report.share, limit, num_copies=len(report.copies), num_films=len(report.scores))
-
-
-def gate_share(share: float, limit: float, *, num_copies: int, num_films: int) -> None:
-    """The same for a share that was reported before: `num_copies` of `num_films` generated films.
+        share: of the films that count as copies, in [0, 1].
+        limit: allowed share, in [0, 1]; below the false-alarm rate even an innocent generator may fail.
+        num_copies: for the message.
+        num_films: films that the adapter generated, likewise.
 
     Raises:
         MemorisationError: the share is above the limit.

@@ -20,7 +20,7 @@ from analysis.memorisation import (
     calibrate,
     calibration_level,
     find_copies,
-    gate,
+    gate_share,
 )
 from analysis.pairs import pairs_sheet
 
@@ -226,11 +226,12 @@ def test_the_control_draws_as_many_training_patients_as_are_held_out(planted: Pl
 
 
 def test_the_gate_keeps_its_limit(report: MemorisationReport) -> None:
-    gate(report, report.share)
+    counts = {"num_copies": len(report.copies), "num_films": len(report.scores)}
+    gate_share(report.share, report.share, **counts)
     with pytest.raises(MemorisationError, match=r"`memorisation share` must be at most 0.1, but got 0\.\d+: .* raise"):
-        gate(report, 0.1)
+        gate_share(report.share, 0.1, **counts)
     with pytest.raises(ValueError, match=r"`limit` must be in \[0, 1\], but got 5"):
-        gate(report, 5)
+        gate_share(report.share, 5, **counts)
 
 
 def test_pairs_stand_side_by_side(planted: Planted, report: MemorisationReport) -> None:

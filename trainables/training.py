@@ -143,7 +143,9 @@ class FineTuning:
         self.rank_history: list[dict[str, Any]] = [{"step": 0, "ranks": strategy.ranks(models)}]
         """The low-rank layers' ranks at the start and whenever some have changed, by the number of steps taken."""
         self._parameters = [parameter for _, parameter in trained_parameters(models)]
-        optimizer = torch.optim.AdamW(strategy.param_groups(models, lr), lr=lr, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(
+            strategy.param_groups(models, lr), lr=lr, weight_decay=config.weight_decay, fused=True
+        )
         warmup_steps = int(config.warmup_fraction * self.num_steps)
         self._lr_schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,

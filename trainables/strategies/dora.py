@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.low_rank import LowRankLayer, LowRankStrategy, Weighted
+from trainables.strategies.low_rank_linear import Rows, low_rank_linear
 
 
 class DoRALayer(LowRankLayer):
@@ -33,16 +33,14 @@ class DoRALayer(LowRankLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """The adapted layer's output; the bias is not scaled."""
-        direction = self._without_bias(x) + self.update(x)
+        a, b = self.factors()
+        if isinstance(self.base, nn.Linear):
+            rows = Rows(self.lora_magnitude_vector, self.direction_norm())
+            return low_rank_linear(x, self.base, a, b, self.scale, rows)
+        direction: Tensor = self.base._conv_forward(x, self.base.weight, None) + self.update(x, a, b)
         # The product is rounded, not the scale, which bfloat16 would move in steps of 0.8 % for all of a row at once.
         adapted = (direction * self._by_channel(self.row_scale())).to(direction.dtype)
         return adapted if self.base.bias is None else adapted + self._by_channel(self.base.bias.to(adapted.dtype))
-
-    def _without_bias(self, x: Tensor) -> Tensor:
-        if isinstance(self.base, nn.Conv2d):
-            output: Tensor = self.base._conv_forward(x, self.base.weight, None)
-            return output
-        return functional.linear(x, self.base.weight)
 
     def _by_channel(self, values: Tensor) -> Tensor:
         """One value an output channel, in the shape that multiplies the layer's output."""
@@ -57,10 +55,11 @@ class DoRALayer(LowRankLayer):
         """||W0 + s B A|| by row, float32[out], in full precision whatever the trial's."""
         with torch.autocast(self.lora_A.device.type, enabled=False):
             a, b = self.lora_A, self.lora_B
-            cross = (b * (self.base.weight.flatten(1).to(a.dtype) @ a.T)).sum(1)
-            square = ((b @ (a @ a.T)) * b).sum(1)
-            total = self.base_square_norm + 2 * self.scale * cross + self.scale**2 * square
-            return total.clamp_min(torch.finfo(total.dtype).tiny).sqrt()
+            crossed = self.base.weight.flatten(1).to(a.dtype) @ a.T
+            mixed = torch.addmm(crossed, b, a @ a.T, beta=2 * self.scale, alpha=self.scale**2)
+            square = torch.linalg.vecdot(b, mixed).add_(self.base_square_norm)
+            norm: Tensor = square.clamp_min_(torch.finfo(square.dtype).tiny).sqrt_()
+            return norm
 
     def weight(self) -> Tensor:
         """The adapted weight, flattened to [out, in], in the factors' precision."""

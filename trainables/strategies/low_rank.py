@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Strategy
+from trainables.strategies.low_rank_linear import low_rank_linear
 from trainables.strategies.naming import expect, expect_known
 
 Weighted = nn.Linear | nn.Conv2d
@@ -72,26 +73,24 @@ class LowRankLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The adapted layer's output, in the base layer's dtype."""
-        adapted: Tensor = self.base(x) + self.update(x)
+        a, b = self.factors()
+        if isinstance(self.base, nn.Linear):
+            return low_rank_linear(x, self.base, a, b, self.scale)
+        adapted: Tensor = self.base(x) + self.update(x, a, b)
         return adapted
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """A and B as they act: [rank, in] and [out, rank]."""
         return self.lora_A, self.lora_B
 
-    def update(self, x: Tensor) -> Tensor:
-        """The trained part, s B A x; the factors are cast to x, so half-precision bases work too."""
-        a, b = self.factors()
-        reduced = self.reduce(x, a) * self.scale
-        return expand(reduced, b.to(reduced.dtype), self.base)
-
-    def reduce(self, x: Tensor, a: Tensor) -> Tensor:
-        """A x, in x's dtype."""
+    def update(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """s B A x; the factors are cast to x, so half-precision bases work too."""
         if isinstance(self.base, nn.Conv2d):
             kernel = a.to(x.dtype).view(len(a), *self.base.weight.shape[1:])
-            reduced: Tensor = self.base._conv_forward(x, kernel, None)
-            return reduced
-        return functional.linear(x, a.to(x.dtype))
+            reduced = self.base._conv_forward(x, kernel, None) * self.scale
+            return functional.conv2d(reduced, b.to(reduced.dtype)[:, :, None, None])
+        reduced = functional.linear(x, a.to(x.dtype)) * self.scale
+        return functional.linear(reduced, b.to(reduced.dtype))
 
     def weight(self) -> Tensor:
         """The adapted weight, flattened to [out, in], in the factors' precision."""
@@ -112,13 +111,6 @@ class LowRankLayer(nn.Module):
         if isinstance(self.base, nn.Conv2d):
             a, b = a.view(len(a), *self.base.weight.shape[1:]), b[:, :, None, None]
         return {"lora_A.weight": a, "lora_B.weight": b}
-
-
-def expand(reduced: Tensor, b: Tensor, base: Weighted) -> Tensor:
-    """B times what A left of x, in the place of the layer's own output."""
-    if isinstance(base, nn.Conv2d):
-        return functional.conv2d(reduced, b[:, :, None, None])
-    return functional.linear(reduced, b)
 
 
 def expect_rank(rank: object, name: str = "rank") -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Change, Growth, TrainingStep
-from trainables.strategies.low_rank import LowRankLayer, TargetedStrategy, expand, expect_positive, expect_rank
+from trainables.strategies.low_rank import LowRankLayer, TargetedStrategy, expect_positive, expect_rank
 from trainables.strategies.naming import expect
 
 
@@ -50,13 +50,12 @@ class SelfExpandingLayer(LowRankLayer):
         column = torch.zeros_like(self.lora_B[:, :1]).requires_grad_()
         self.candidate = Candidate(row.to(self.lora_A.device), column)
 
-    def update(self, x: Tensor) -> Tensor:
-        """The trained part; the candidate adds exactly zero to it, and takes a gradient."""
-        update = super().update(x)
+    def forward(self, x: Tensor) -> Tensor:
+        """The adapted layer's output; the candidate adds exactly zero to it, and takes a gradient."""
+        adapted = super().forward(x)
         if self.candidate is None:
-            return update
-        reduced = self.reduce(x, self.candidate.row) * self.scale
-        return update + expand(reduced, self.candidate.column.to(reduced.dtype), self.base)
+            return adapted
+        return adapted + self.update(x, self.candidate.row, self.candidate.column)
 
     def information(self) -> Tensor:
         """Sum of the squared gradients of A and B, a float64 scalar.

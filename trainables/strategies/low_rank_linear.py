@@ -1,0 +1,96 @@
+"""A linear layer with a low-rank update, output and gradient each in one piece: fewer passes over the activations."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class Rows(NamedTuple):
+    """What DoRA scales the output's channels by: magnitude / norm, both float32[out].
+
+    The magnitude takes a gradient, the norm is a constant. A row of magnitude 0 is 0 and takes none.
+    """
+
+    magnitude: Tensor
+    norm: Tensor
+
+
+def low_rank_linear(x: Tensor, base: nn.Linear, a: Tensor, b: Tensor, scale: float, rows: Rows | None = None) -> Tensor:
+    """magnitude / norm * (W x + s B A x) + bias, the first factor only with `rows`.
+
+    The gradient goes to x, A, B and the magnitude, and cannot be differentiated again; the base is frozen.
+
+    Args:
+        x: [..., in].
+        base: Holds W, [out, in], and the bias.
+        a: [rank, in].
+        b: [out, rank].
+        scale: s.
+        rows: DoRA's scaling of the rows of W + s B A.
+
+    Returns:
+        [..., out], in autocast's dtype where that is on, else in x's.
+    """
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    bias = None if base.bias is None else base.bias.to(dtype)
+    flat = x.reshape(-1, x.shape[-1]).to(dtype)
+    with torch.autocast(device, enabled=False):
+        output: Tensor = _LowRankLinear.apply(
+            flat, base.weight.to(dtype), bias, a.to(dtype), b.to(dtype), scale, *(rows or (None, None))
+        )
+    return output.view(*x.shape[:-1], -1)
+
+
+class _LowRankLinear(torch.autograd.Function):
+    """Sums go into the product that comes second, instead of into a third tensor.
+
+    The magnitude's gradient is that of the scale, sum(gradient * output) / (magnitude / norm), over the norm. The output
+    that this needs is kept without the bias.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        scale: float,
+        magnitude: Tensor | None,
+        norm: Tensor | None,
+    ) -> Tensor:
+        reduced = (x @ a.T).mul_(scale)
+        ctx.scale = scale
+        if magnitude is None or norm is None:
+            ctx.save_for_backward(x, weight, a, b, reduced)
+            output = x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
+            return output.addmm_(reduced, b.T)
+        row_scale = magnitude / norm
+        # The product is rounded, not the scale, which bfloat16 would move in steps of 0.8 % for all of a row at once.
+        output = (x @ weight.T).addmm_(reduced, b.T).mul_(row_scale)
+        ctx.save_for_backward(x, weight, a, b, reduced, output, magnitude, row_scale)
+        return output if bias is None else output + bias
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, a, b, reduced, *rows = ctx.saved_tensors
+        magnitude_gradient = None
+        if rows:
+            output, magnitude, row_scale = rows
+            product = (gradient.to(magnitude.dtype) * output).sum(0) / magnitude
+            magnitude_gradient = product.masked_fill_(magnitude == 0, 0)
+            gradient = torch.mul(gradient, row_scale, out=torch.empty_like(gradient))
+        reduced_gradient = (gradient @ b).mul_(ctx.scale)
+        x_gradient = (gradient @ weight).addmm_(reduced_gradient, a) if ctx.needs_input_grad[0] else None
+        return (
+            *(x_gradient, None, None),
+            *(reduced_gradient.T @ x, gradient.T @ reduced, None),
+            *(magnitude_gradient, None),
+        )

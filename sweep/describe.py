@@ -26,7 +26,8 @@ NAMED_BASES: Final = ("mini", "sd15")
 PLAIN_WIDTH: Final = 150
 BOUNDS: Final = {"at least": "≥", "at most": "≤"}
 MEMORY_NOTE: Final = (
-    "Training memory: float32 weights of the U-Net and of what else trains, gradients and AdamW's two moments. Not in it: "
+    "Training memory: float32 weights of the U-Net and of what else trains, gradients, AdamW's two moments, and what the "
+    "strategy keeps of its own (AdaLoRA's importance, DyLoRA's copies). Not in it: "
     "activations (they grow with batch and image size), frozen encoders (loaded only where training.cache_latents is "
     "off), the moving average (training.ema_decay), half-precision copies, and what the accelerator's libraries take."
 )

@@ -10,12 +10,14 @@ import pytest
 import torch
 import typer
 from click.testing import Result
+from torch import Tensor
 from typer.testing import CliRunner
 
 from sweep import describe
 from trainables.base_models.bert_layout import write_bert_layout
-from trainables.base_models.models import MINI_FOLDER, load_base
+from trainables.base_models.models import MINI_FOLDER, DiffusionModels, load_base
 from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
+from trainables.strategies.base import TrainingStep
 from trainables.strategies.footprint import footprint
 
 LORA, UNET, TEXT_ENCODER, VAE, WHOLE = 199_296, 859_520_964, 123_060_480, 83_653_863, 1_066_235_307
@@ -83,7 +85,8 @@ def test_counts_are_the_published_ones(sd15: dict[str, Any], name: str, chosen: 
     adding = ("lora", "dora", "adalora", "dylora", "selora", "delta_full", "textual_inversion")
     added = count if name in adding else 0
     assert entry["weight_bytes"] - 4 * (loaded + added) == (4 * gammas(chosen) if name == "difffit" else 0)
-    assert entry["training_bytes"] == entry["weight_bytes"] + 12 * count
+    kept = {"adalora": 8 * count, "dylora": 4 * count}.get(name, 0)
+    assert entry["training_bytes"] == entry["weight_bytes"] + 12 * count + kept
 
 
 def gammas(chosen: dict[str, Any]) -> int:
@@ -124,6 +127,41 @@ def test_training_takes_the_memory_that_is_told_for_weights_gradients_and_moment
     assert told.gradient_bytes == sum(parameter.grad.nbytes for parameter in parameters if parameter.grad is not None)
     moments = [state[key] for state in optimizer.state.values() for key in ("exp_avg", "exp_avg_sq")]
     assert told.moment_bytes == sum(moment.nbytes for moment in moments)
+
+
+@pytest.mark.parametrize("name", ["adalora", "dylora", "lora", "lora+text_encoder"])
+def test_what_a_strategy_keeps_of_its_own_is_told(name: str) -> None:
+    """Tensors within layers and what belongs to them, beside parameters and buffers, just before a step's end and after it."""
+    models, strategy = load_base("mini"), make_strategy(name, {})
+    told = footprint(models.fresh(), strategy)
+    strategy.attach(models)
+    before, step = bytes_within(models), TrainingStep(number=0, num_steps=100, seed=0)
+    strategy.on_step_start(models, step)
+    models.unet(torch.zeros(1, 4, 8, 8), 1, encoder_hidden_states=torch.zeros(1, 77, 64)).sample.sum().backward()
+    within = bytes_within(models)
+    strategy.on_step_end(models, step)
+    assert told.kept_bytes == max(within, bytes_within(models)) - before
+
+
+def bytes_within(models: DiffusionModels) -> int:
+    """Of all distinct tensors that the modules hold by their attributes, parameters and buffers aside."""
+    held: dict[int, int] = {}
+
+    def visit(value: object) -> None:
+        if isinstance(value, Tensor):
+            held[value.data_ptr()] = value.nbytes
+        elif isinstance(value, dict):
+            visit(list(value.values()))
+        elif isinstance(value, list | tuple):
+            for item in value:
+                visit(item)
+        elif hasattr(value, "deviation"):
+            visit(vars(value))
+
+    for component in models.components().values():
+        for module in component.modules():
+            visit([value for key, value in vars(module).items() if key not in ("_parameters", "_buffers", "_modules")])
+    return sum(held.values())
 
 
 def test_a_folder_without_weights_is_described_as_the_base_that_it_configures(copied: Path) -> None:

@@ -216,6 +216,11 @@ class AdaLoRA(LowRankStrategy):
         """This strategy's layers by path."""
         return {path: layer for path, layer in self.layers(models).items() if isinstance(layer, AdaLoRALayer)}
 
+    def num_kept(self, models: DiffusionModels) -> int:
+        """Each entry's smoothed importance and its deviation."""
+        layers = self.adaptive_layers(models).values()
+        return 2 * sum(layer.get_parameter(name).numel() for layer in layers for name in PARTS)
+
     def budget(self, num_layers: int, num_steps: int) -> Budget:
         """The budget's course over a training, however short it is."""
         start, end = int(self.initial_share * num_steps), num_steps - int(self.final_share * num_steps)

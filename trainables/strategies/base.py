@@ -97,6 +97,10 @@ class Strategy(ABC):
         """The fields by name; `make_strategy(name, hyperparameters)` gives the strategy back."""
         return asdict(self)
 
+    def num_kept(self, models: DiffusionModels) -> int:
+        """How many numbers the strategy keeps of its own while it trains, beside weights, gradients and moments."""
+        return 0
+
     def for_conditions(self, conditions: Sequence[str]) -> Strategy:
         """The same, with hyperparameters that were left to the data filled in from its conditions."""
         return self

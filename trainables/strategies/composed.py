@@ -86,6 +86,10 @@ class Composed(Strategy):
         """The parts' own."""
         return frozenset(f"{part.name}.{key}" for part in self.parts for key in part.identified_elsewhere)
 
+    def num_kept(self, models: DiffusionModels) -> int:
+        """All parts' together."""
+        return sum(part.num_kept(models) for part in self.parts)
+
     def for_conditions(self, conditions: Sequence[str]) -> Strategy:
         """The same of parts that know the conditions."""
         return replace(self, parts=tuple(part.for_conditions(conditions) for part in self.parts))

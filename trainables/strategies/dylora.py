@@ -104,6 +104,10 @@ class DyLoRA(LowRankStrategy):
         """This strategy's layers."""
         return [layer for layer in self.layers(models).values() if isinstance(layer, DyLoRALayer)]
 
+    def num_kept(self, models: DiffusionModels) -> int:
+        """The factors as they were before the step."""
+        return sum(layer.lora_A.numel() + layer.lora_B.numel() for layer in self.dynamic_layers(models))
+
     def on_step_start(self, models: DiffusionModels, step: TrainingStep) -> None:
         """Draw the step's rank, the same in every layer and every worker."""
         drawn = drawn_rank(step, self.rank)

@@ -31,6 +31,7 @@ class Footprint:
             while their outputs are cached.
         gradient_bytes: of the trained parameters.
         moment_bytes: AdamW's two moments of the trained parameters.
+        kept_bytes: what the strategy keeps of its own while it trains: AdaLoRA's importance, DyLoRA's copies.
     """
 
     strategy: str
@@ -43,11 +44,12 @@ class Footprint:
     weight_bytes: int
     gradient_bytes: int
     moment_bytes: int
+    kept_bytes: int
 
     @property
     def training_bytes(self) -> int:
-        """Weights, gradients and moments; activations and the moving average of the weights come on top."""
-        return self.weight_bytes + self.gradient_bytes + self.moment_bytes
+        """All of these; activations and the moving average of the weights come on top."""
+        return self.weight_bytes + self.gradient_bytes + self.moment_bytes + self.kept_bytes
 
     def as_dict(self) -> dict[str, Any]:
         """All figures as a plain dictionary."""
@@ -77,6 +79,7 @@ def footprint(models: DiffusionModels, strategy: Strategy) -> Footprint:
         weight_bytes=BYTES * sum(num_parameters(models.component(name)) for name in {"unet", *strategy.trains}),
         gradient_bytes=BYTES * trainable,
         moment_bytes=2 * BYTES * trainable,
+        kept_bytes=BYTES * strategy.num_kept(models),
     )
 
 

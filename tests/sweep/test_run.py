@@ -156,6 +156,7 @@ def test_an_interrupted_sweep_keeps_what_finished(tmp_path: Path) -> None:
     with subprocess.Popen(
         [*command, "--set", "training.num_epochs=1", "--set", "strategies=[bitfit]"],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     ) as process:  # fmt: skip
         try:
             wait_for_completed(process, out / "trials.parquet", 2)

@@ -143,8 +143,9 @@ class FineTuning:
         self.rank_history: list[dict[str, Any]] = [{"step": 0, "ranks": strategy.ranks(models)}]
         """The low-rank layers' ranks at the start and whenever some have changed, by the number of steps taken."""
         self._parameters = [parameter for _, parameter in trained_parameters(models)]
+        # Fused, it would take fp16's skipped steps as calls that do nothing, and `step_was_skipped` never be true.
         optimizer = torch.optim.AdamW(
-            strategy.param_groups(models, lr), lr=lr, weight_decay=config.weight_decay, fused=True
+            strategy.param_groups(models, lr), lr=lr, weight_decay=config.weight_decay, fused=accelerator.scaler is None
         )
         warmup_steps = int(config.warmup_fraction * self.num_steps)
         self._lr_schedule = torch.optim.lr_scheduler.LambdaLR(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from trainables.base_models.bert_layout import write_bert_layout
@@ -43,6 +44,7 @@ def _tuning(
     strategy: str = "bitfit",
     lr: float = 1e-3,
     precision: str = "no",
+    accelerator: Accelerator | None = None,
     hyperparameters: dict[str, Any] | None = None,
     **settings: Any,
 ) -> FineTuning:
@@ -55,7 +57,8 @@ def _tuning(
     )  # fmt: skip
     plan = BatchPlan(num_images=NUM_IMAGES, batch_size=8, seed=3)
     return FineTuning(
-        models, method, feeder=feeder, plan=plan, lr=lr, config=config, accelerator=new_accelerator(precision)
+        models, method, feeder=feeder, plan=plan, lr=lr, config=config,
+        accelerator=accelerator or new_accelerator(precision),
     )  # fmt: skip
 
 
@@ -191,6 +194,22 @@ def test_bfloat16_trains_float32_parameters_to_nearly_the_same_loss(
     assert report.loss != full.loss
     assert report.loss == pytest.approx(full.loss, rel=0.02)
     assert {parameter.dtype for _, parameter in trained_parameters(mixed.models)} == {torch.float32}
+
+
+def test_a_step_that_overflows_in_half_precision_moves_neither_weights_nor_learning_rate(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path
+) -> None:
+    """fp16's scaler without fp16, and a first gradient that is infinite."""
+    accelerator = new_accelerator("no")
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    tuning = _tuning(base, dataset, cache, accelerator=accelerator)
+    before = {name: p.detach().clone() for name, p in trained_parameters(tuning.models)}
+    factors = iter([math.inf, 1.0, 1.0])
+    next(iter(tuning._parameters)).register_hook(lambda gradient: gradient * next(factors))
+    first, second, _ = _parameters_after_each_step(tuning)
+    assert all(torch.equal(first[name], before[name]) for name in before)
+    assert any(not torch.equal(second[name], before[name]) for name in before)
+    assert tuning._lr_schedule.last_epoch == 2  # three steps, one of them skipped
 
 
 def test_the_lr_reported_is_that_of_the_last_step(base: DiffusionModels, dataset: PreparedDataset, cache: Path) -> None:

@@ -38,12 +38,12 @@ def low_rank_linear(x: Tensor, base: nn.Linear, a: Tensor, b: Tensor, scale: flo
     device = x.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     bias = None if base.bias is None else base.bias.to(dtype)
-    flat = x.reshape(-1, x.shape[-1]).to(dtype)
+    flat = x.reshape(-1, base.in_features).to(dtype)
     with torch.autocast(device, enabled=False):
         output: Tensor = _LowRankLinear.apply(
             flat, base.weight.to(dtype), bias, a.to(dtype), b.to(dtype), scale, *(rows or (None, None))
         )
-    return output.view(*x.shape[:-1], -1)
+    return output.view(*x.shape[:-1], base.out_features)
 
 
 class _LowRankLinear(torch.autograd.Function):

@@ -100,6 +100,11 @@ def test_no_rank_at_all_leaves_the_base_layer() -> None:
     torch.testing.assert_close(low_rank_linear(x, base, a[:0], b[:, :0], SCALE), base(x))
 
 
+def test_an_empty_batch_gives_an_empty_output() -> None:
+    base, a, b, rows = parts(bias=True)
+    assert low_rank_linear(inputs()[:0], base, a, b, SCALE, rows).shape == (0, 3, OUT)
+
+
 @pytest.mark.parametrize("with_rows", [False, True])
 def test_it_compiles_without_a_graph_break(with_rows: bool) -> None:
     base, a, b, rows = parts(bias=True)

@@ -12,7 +12,8 @@ from torch.autograd.function import once_differentiable
 class Rows(NamedTuple):
     """What DoRA scales the output's channels by: magnitude / norm, both float32[out].
 
-    The magnitude takes a gradient, the norm is a constant. A row of magnitude 0 is 0 and takes none.
+    The magnitude takes a gradient, the norm is a constant. A row of magnitude exactly 0 takes none either:
+    its true one cannot be had back from an output of 0.
     """
 
     magnitude: Tensor

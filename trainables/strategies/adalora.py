@@ -48,7 +48,7 @@ class AdaLoRALayer(LowRankLayer):
         self.importance: Importance | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """The adapted layer's output, in the base layer's dtype."""
+        """The adapted layer's output, in autocast's dtype where that is on, else in x's."""
         if isinstance(self.base, nn.Conv2d) and not len(self.factors()[0]):  # no convolution has zero channels
             plain: Tensor = self.base(x)
             return plain

@@ -36,9 +36,9 @@ class DoRALayer(LowRankLayer):
         a, b = self.factors()
         if isinstance(self.base, nn.Linear):
             rows = Rows(self.lora_magnitude_vector, self.direction_norm())
-            return low_rank_linear(x, self.base, a, b, self.scale, rows)
+            return low_rank_linear(x, self.base, a, b, scale=self.scale, rows=rows)
         direction: Tensor = self.base._conv_forward(x, self.base.weight, None) + self.update(x, a, b)
-        # The product is rounded, not the scale, which bfloat16 would move in steps of 0.8 % for all of a row at once.
+        # As in `low_rank_linear`, the product is rounded, not the scale.
         adapted = (direction * self._by_channel(self.row_scale())).to(direction.dtype)
         return adapted if self.base.bias is None else adapted + self._by_channel(self.base.bias.to(adapted.dtype))
 

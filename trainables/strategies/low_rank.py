@@ -72,10 +72,10 @@ class LowRankLayer(nn.Module):
         return len(self.lora_A)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The adapted layer's output, in the base layer's dtype."""
+        """The adapted layer's output, in autocast's dtype where that is on, else in x's."""
         a, b = self.factors()
         if isinstance(self.base, nn.Linear):
-            return low_rank_linear(x, self.base, a, b, self.scale)
+            return low_rank_linear(x, self.base, a, b, scale=self.scale)
         adapted: Tensor = self.base(x) + self.update(x, a, b)
         return adapted
 

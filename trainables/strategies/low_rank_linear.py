@@ -20,7 +20,9 @@ class Rows(NamedTuple):
     norm: Tensor
 
 
-def low_rank_linear(x: Tensor, base: nn.Linear, a: Tensor, b: Tensor, scale: float, rows: Rows | None = None) -> Tensor:
+def low_rank_linear(
+    x: Tensor, base: nn.Linear, a: Tensor, b: Tensor, *, scale: float, rows: Rows | None = None
+) -> Tensor:
     """magnitude / norm * (W x + s B A x) + bias, the first factor only with `rows`.
 
     The gradient goes to x, A, B and the magnitude, and cannot be differentiated again; the base is frozen.
@@ -40,10 +42,9 @@ def low_rank_linear(x: Tensor, base: nn.Linear, a: Tensor, b: Tensor, scale: flo
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     bias = None if base.bias is None else base.bias.to(dtype)
     flat = x.reshape(-1, base.in_features).to(dtype)
-    with torch.autocast(device, enabled=False):
-        output: Tensor = _LowRankLinear.apply(
-            flat, base.weight.to(dtype), bias, a.to(dtype), b.to(dtype), scale, *(rows or (None, None))
-        )
+    output: Tensor = _LowRankLinear.apply(
+        flat, base.weight.to(dtype), bias, a.to(dtype), b.to(dtype), scale, *(rows or (None, None))
+    )
     return output.view(*x.shape[:-1], base.out_features)
 
 
@@ -68,14 +69,15 @@ class _LowRankLinear(torch.autograd.Function):
     ) -> Tensor:
         reduced = (x @ a.T).mul_(scale)
         ctx.scale = scale
+        kept = (x, weight if ctx.needs_input_grad[0] else None, a, b, reduced)
         if magnitude is None or norm is None:
-            ctx.save_for_backward(x, weight, a, b, reduced)
+            ctx.save_for_backward(*kept)
             output = x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
             return output.addmm_(reduced, b.T)
         row_scale = magnitude / norm
         # The product is rounded, not the scale, which bfloat16 would move in steps of 0.8 % for all of a row at once.
         output = (x @ weight.T).addmm_(reduced, b.T).mul_(row_scale)
-        ctx.save_for_backward(x, weight, a, b, reduced, output, magnitude, row_scale)
+        ctx.save_for_backward(*kept, output, magnitude, row_scale)
         return output if bias is None else output + bias
 
     @staticmethod
@@ -90,8 +92,5 @@ class _LowRankLinear(torch.autograd.Function):
             gradient = torch.mul(gradient, row_scale, out=torch.empty_like(gradient))
         reduced_gradient = (gradient @ b).mul_(ctx.scale)
         x_gradient = (gradient @ weight).addmm_(reduced_gradient, a) if ctx.needs_input_grad[0] else None
-        return (
-            *(x_gradient, None, None),
-            *(reduced_gradient.T @ x, gradient.T @ reduced, None),
-            *(magnitude_gradient, None),
-        )
+        a_gradient, b_gradient = reduced_gradient.T @ x, gradient.T @ reduced
+        return x_gradient, None, None, a_gradient, b_gradient, None, magnitude_gradient, None

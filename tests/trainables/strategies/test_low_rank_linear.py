@@ -30,7 +30,7 @@ def inputs(size: int = IN) -> Tensor:
     return torch.randn(2, 3, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
 
 
-def plainly(x: Tensor, base: nn.Linear, a: Tensor, b: Tensor, scale: float, rows: Rows | None) -> Tensor:
+def plainly(x: Tensor, base: nn.Linear, a: Tensor, b: Tensor, *, scale: float, rows: Rows | None) -> Tensor:
     """The same of torch's own operations."""
     output = functional.linear(x, base.weight) + scale * functional.linear(functional.linear(x, a), b)
     scaled = output if rows is None else output * (rows.magnitude / rows.norm)
@@ -42,7 +42,7 @@ def test_gradients_are_those_of_finite_differences(with_rows: bool, bias: bool) 
     base, a, b, rows = parts(bias=bias)
 
     def of(x: Tensor, a: Tensor, b: Tensor, magnitude: Tensor) -> Tensor:
-        return low_rank_linear(x, base, a, b, SCALE, Rows(magnitude, rows.norm) if with_rows else None)
+        return low_rank_linear(x, base, a, b, scale=SCALE, rows=Rows(magnitude, rows.norm) if with_rows else None)
 
     magnitude = rows.magnitude if with_rows else rows.magnitude.detach()
     assert torch.autograd.gradcheck(of, (inputs(), a, b, magnitude))
@@ -53,8 +53,8 @@ def test_an_input_without_gradient_leaves_the_factors_theirs(with_rows: bool, bi
     base, a, b, rows = parts(bias=bias)
     x, given = inputs().detach(), rows if with_rows else None
     trained = [a, b, *([rows.magnitude] if with_rows else [])]
-    ours = torch.autograd.grad(low_rank_linear(x, base, a, b, SCALE, given).square().sum(), trained)
-    expected = torch.autograd.grad(plainly(x, base, a, b, SCALE, given).square().sum(), trained)
+    ours = torch.autograd.grad(low_rank_linear(x, base, a, b, scale=SCALE, rows=given).square().sum(), trained)
+    expected = torch.autograd.grad(plainly(x, base, a, b, scale=SCALE, rows=given).square().sum(), trained)
     for mine, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(mine, other)
 
@@ -71,7 +71,7 @@ def test_under_autocast_it_is_about_as_exact_as_plain_operations(with_rows: bool
         )
         given = Rows(magnitude, norm.detach()) if with_rows else None
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
-            output = function(x, base.to(dtype), *factors, SCALE, given)
+            output = function(x, base.to(dtype), *factors, scale=SCALE, rows=given)
         output = output.bfloat16() if dtype == torch.float32 else output
         leaves = [x, *factors, *([magnitude] if with_rows else [])]
         return [output.detach(), *torch.autograd.grad((output * weights).sum(), leaves)]
@@ -87,7 +87,7 @@ def test_a_row_of_magnitude_zero_is_zero_and_takes_no_gradient() -> None:
     base, a, b, rows = parts(bias=False)
     with torch.no_grad():
         rows.magnitude[2] = 0.0
-    output = low_rank_linear(inputs(), base, a, b, SCALE, rows)
+    output = low_rank_linear(inputs(), base, a, b, scale=SCALE, rows=rows)
     output.sum().backward()
     assert rows.magnitude.grad is not None
     assert not output[..., 2].any() and rows.magnitude.grad[2] == 0.0
@@ -97,12 +97,12 @@ def test_a_row_of_magnitude_zero_is_zero_and_takes_no_gradient() -> None:
 def test_no_rank_at_all_leaves_the_base_layer() -> None:
     base, a, b, _ = parts(bias=True)
     x = inputs()
-    torch.testing.assert_close(low_rank_linear(x, base, a[:0], b[:, :0], SCALE), base(x))
+    torch.testing.assert_close(low_rank_linear(x, base, a[:0], b[:, :0], scale=SCALE), base(x))
 
 
 def test_an_empty_batch_gives_an_empty_output() -> None:
     base, a, b, rows = parts(bias=True)
-    assert low_rank_linear(inputs()[:0], base, a, b, SCALE, rows).shape == (0, 3, OUT)
+    assert low_rank_linear(inputs()[:0], base, a, b, scale=SCALE, rows=rows).shape == (0, 3, OUT)
 
 
 @pytest.mark.parametrize("with_rows", [False, True])
@@ -113,7 +113,7 @@ def test_it_compiles_without_a_graph_break(with_rows: bool) -> None:
     def gradients(compiled: bool) -> tuple[Tensor, ...]:
         function = torch.compile(low_rank_linear, backend="aot_eager", fullgraph=True) if compiled else low_rank_linear
         x = inputs()
-        return torch.autograd.grad(function(x, base, a, b, SCALE, given).square().sum(), [x, a, b])
+        return torch.autograd.grad(function(x, base, a, b, scale=SCALE, rows=given).square().sum(), [x, a, b])
 
     for mine, other in zip(gradients(True), gradients(False), strict=True):
         torch.testing.assert_close(mine, other)

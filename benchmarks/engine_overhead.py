@@ -26,10 +26,10 @@ from rich.table import Table
 
 from sweep.config import ComputeConfig, SweepConfig
 from sweep.engine import TrackingListener
-from sweep.journal import Journal
-from sweep.search import OptunaSearcher
-from sweep.tracking import Tracker
-from sweep.tuner import TUNE_SETTINGS, SweepContext, ray_runtime, run_trials
+from sweep.records.journal import Journal
+from sweep.records.tracking import Tracker
+from sweep.search.searcher import OptunaSearcher
+from sweep.trials.tuner import TUNE_SETTINGS, SweepContext, ray_runtime, run_trials
 from trainables.datasets.base import ImageTextSample, ImageTextSource, SourceOptions
 from trainables.datasets.store import write_dataset
 from trainables.settings import TrainingConfig

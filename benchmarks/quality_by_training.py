@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from analysis.pareto import Front
+from analysis.front.pareto import Front
 from sweep.config import DataConfig, EvaluationConfig, SweepConfig
-from sweep.export import Run
 from sweep.final.bench import Finalist, Workbench, dataset_folder
 from sweep.final.quality import alignment, save_samples, utility
 from sweep.final.settings import FinalSettings
+from sweep.picks import Run
 from trainables.datasets.base import ImageTextSample
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import write_dataset

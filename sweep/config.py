@@ -1,4 +1,4 @@
-"""The sweep's configuration: validated sections, read from a preset, a YAML file and overrides, in that order."""
+"""The sweep's configuration: validated sections, each frozen, with unknown keys refused."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from analysis.features import EXTRACTORS
+from analysis.front.pareto import Direction, Objective
 from analysis.metrics import METRICS
-from analysis.pareto import Direction, Objective
 from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
 from trainables.settings import TrainingConfig
 
@@ -117,7 +116,7 @@ class EvaluationConfig(Section):
     @field_validator("extractor")
     @classmethod
     def _known_extractor(cls, extractor: str) -> str:
-        _require_known("evaluation.extractor", [extractor], EXTRACTORS)
+        require_known("evaluation.extractor", [extractor], EXTRACTORS)
         return extractor
 
 
@@ -185,14 +184,14 @@ class SweepConfig(Section):
     @field_validator("space")
     @classmethod
     def _known_space(cls, space: str) -> str:
-        _require_known("space", [space], SEARCH_SPACES)
+        require_known("space", [space], SEARCH_SPACES)
         return space
 
     @field_validator("objectives")
     @classmethod
     def _known_objectives(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
         _require_distinct("objectives", objectives)
-        _require_known("objective", objectives, objective_directions())
+        require_known("objective", objectives, objective_directions())
         return objectives
 
     @model_validator(mode="after")
@@ -200,7 +199,7 @@ class SweepConfig(Section):
         if self.strategies is not None:
             _require_distinct("strategies", self.strategies)
             _require_strategies(self.strategies, self.space)
-        _require_known(
+        require_known(
             "hyperparameters", self.hyperparameters, self.strategies or strategies_of(SEARCH_SPACES[self.space])
         )
         return self
@@ -223,38 +222,6 @@ def objective_directions() -> dict[str, Direction]:
     return {**{name: metric.direction for name, metric in METRICS.items()}, **COST_OBJECTIVES}
 
 
-def load_config(preset: str, file: Path | None = None, overrides: Sequence[str] = ()) -> SweepConfig:
-    """Resolve a configuration: the preset's values, then the file's, then the overrides'.
-
-    Args:
-        preset: A name in the table of presets.
-        file: YAML file with any of the keys, nested as the sections are.
-        overrides: `KEY=VALUE` each, with a dotted key such as `training.num_epochs` and a YAML value.
-
-    Raises:
-        ConfigError: a preset, key or name is unknown, a value is out of its range, or file or overrides name another
-            preset.
-    """
-    from sweep.presets import PRESETS
-
-    _require_known("preset", [preset], PRESETS)
-    values = PRESETS[preset]().model_dump()
-    if file is not None:
-        values = _merged(values, _read_yaml(file))
-    for override in overrides:
-        values = _merged(values, _parse_override(override))
-    try:
-        config = SweepConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(dict(problem)) for problem in error.errors())) from error
-    if config.preset != preset:
-        raise ConfigError(
-            f"`preset` must be {preset!r}, the one that the other values come from, but got {config.preset!r}. "
-            f"Choose a preset with --preset {config.preset}."
-        )
-    return config
-
-
 def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
     """Message that answers an unknown name with the nearest valid ones, or with all where none is near."""
     names = sorted(valid)
@@ -263,7 +230,7 @@ def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
     return f"`{what}` must be a known name, but got {name!r}. {remedy} {', '.join(names)}."
 
 
-def _require_known(what: str, names: Iterable[str], valid: Iterable[str]) -> None:
+def require_known(what: str, names: Iterable[str], valid: Iterable[str]) -> None:
     valid = list(valid)
     for name in names:
         if name not in valid:
@@ -281,79 +248,3 @@ def _require_strategies(names: Sequence[str], space: str) -> None:
 def _require_distinct(what: str, names: Sequence[str]) -> None:
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"`{what}` must be distinct names, at least one, but got {list(names)}. Name each one once.")
-
-
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in changes.items():
-        nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = _merged(result[key], value) if nested else value
-    return result
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text())
-    except OSError as error:
-        raise ConfigError(
-            f"`--config` must name a readable file, but got {str(file)!r} ({error.strerror}). Check the path."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"`--config` must be YAML, but got {str(file)!r}: {error}. Mend the file.") from error
-    if not isinstance(content, dict):
-        kind = "nothing" if content is None else type(content).__name__
-        raise ConfigError(
-            f"`--config` must hold keys and values, but got {kind} in {str(file)!r}. Write, say, `num_trials: 20`."
-        )
-    return content
-
-
-def _parse_override(override: str) -> dict[str, Any]:
-    key, separator, text = override.partition("=")
-    if not separator or not key.strip():
-        raise ConfigError(
-            f"`--set` must be KEY=VALUE, but got {override!r}. Write for example --set training.num_epochs=5."
-        )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"`--set` must have a YAML value, but got {override!r}. Quote the value.") from error
-    for part in reversed(key.strip().split(".")):
-        value = {part: value}
-    return dict(value)
-
-
-def _keys(section: type[BaseModel] = SweepConfig, prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for name, field in section.model_fields.items():
-        if isinstance(field.default, BaseModel):
-            keys += _keys(type(field.default), f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
-    return keys
-
-
-def _explain(problem: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    cause = problem.get("ctx", {}).get("error")
-    if cause is not None:
-        return str(cause)
-    if problem["type"] == "extra_forbidden":
-        return _explain_unknown_key(key)
-    rule = problem["msg"].replace("Input should", "must", 1)
-    remedy = f"Change it with --set {key}=VALUE or in the configuration file."
-    return f"`{key}` {rule}, but got {problem['input']!r}. {remedy}"
-
-
-def _explain_unknown_key(key: str) -> str:
-    """Nearest keys by their dotted names, and by their last parts: `num_epoch` is near `training.num_epochs`."""
-    keys = _keys()
-    near = difflib.get_close_matches(key, keys, n=2, cutoff=0.7)
-    leaves = difflib.get_close_matches(_leaf(key), {_leaf(full) for full in keys}, n=2, cutoff=0.7)
-    near += [full for full in keys if _leaf(full) in leaves and full not in near]
-    remedy = f"Did you mean {' or '.join(near[:3])}?" if near else f"Choose one of: {', '.join(keys)}."
-    return f"`{key}` must be a key of the configuration, but got an unknown one. {remedy}"
-
-
-def _leaf(key: str) -> str:
-    return key.rpartition(".")[2]

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweep.config import unknown_name
-from sweep.export import fail
+from sweep.terminal import fail
 
 if TYPE_CHECKING:
     from trainables.base_models.models import DiffusionModels

@@ -16,24 +16,24 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from analysis.features import load_extractor
-from analysis.pareto import Front
+from analysis.front.pareto import Front
 from analysis.report import RANKS, draw_front, draw_rank_map, read_ranks, write_report
 from search_spaces import SEARCH_SPACES, strategies_of
 from search_spaces.core import ENCODERS
 from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig
-from sweep.evaluation import (
+from sweep.preflight import check_objectives, images_of_conditions
+from sweep.records.journal import BASELINE, Journal, collect_provenance, flat_choice, own_values, require_new_run
+from sweep.records.progress import ProgressView
+from sweep.records.tracking import Tracker, TrackingError
+from sweep.scoring.scorer import (
     ActorEvaluator,
     EvaluationSpec,
     conditions_to_score,
     require_known_conditions,
     start_evaluators,
 )
-from sweep.journal import BASELINE, Journal, collect_provenance, flat_choice, own_values, require_new_run
-from sweep.objectives import check_objectives, images_of_conditions
-from sweep.progress import ProgressView
-from sweep.search import OptunaSearcher
-from sweep.tracking import Tracker, TrackingError
-from sweep.tuner import SweepContext, TrialListener, ray_runtime, run_trials
+from sweep.search.searcher import OptunaSearcher
+from sweep.trials.tuner import SweepContext, TrialListener, ray_runtime, run_trials
 from trainables.base_models.models import DiffusionModels, base_resolution_px, resolve_base, weights_hash
 from trainables.base_models.shapes import base_on_meta
 from trainables.base_models.text_encoders import load_bert

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sweep.export import Run
-from sweep.run import fail, new_console, relative
+from sweep.picks import Run
+from sweep.terminal import fail, new_console, relative
 
 PICKS = "front|knee|best:METRIC|trial:ID"
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-import pandas as pd
 import typer
 from rich.console import Console
 
 from analysis.final_scores import EVALUATION, SCORES, read_scores, values_of
-from analysis.metrics import METRICS
-from analysis.pareto import Direction, Front
-from sweep.config import COST_OBJECTIVES, unknown_name
-from sweep.folders import new_folder
+from sweep.config import unknown_name
+from sweep.picks import PICKS, Run, pick_trial
+from sweep.storage import new_folder
+from sweep.terminal import fail
 
 if TYPE_CHECKING:
     from trainables.base_models.models import DiffusionModels
@@ -25,103 +23,6 @@ if TYPE_CHECKING:
 
 Format = Literal["diffusers", "pipeline"]
 EXPORT_CARD = "export.json"
-PICKS = ("knee", "best:METRIC", "trial:ID")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What a run directory says of its trials."""
-
-    folder: Path
-    front: Front
-    trials: pd.DataFrame
-    config: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, folder: Path) -> Run:
-        """Read a run directory.
-
-        Raises:
-            FileNotFoundError: it is not the directory of a finished run.
-        """
-        for name in ("config.json", "pareto.json", "trials.parquet"):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(
-                    f"`--run` must be the directory of a finished run, but got {str(folder)!r}, which has no {name}. "
-                    "Give the directory that `python -m sweep.run` printed."
-                )
-        config = json.loads((folder / "config.json").read_text())
-        trials = pd.read_parquet(folder / "trials.parquet")
-        return cls(folder=folder, front=Front.read(folder / "pareto.json"), trials=trials, config=config)
-
-    def adapter(self, trial_id: str) -> Path:
-        """The adapter folder that a trial exported."""
-        return self.folder / "trials" / trial_id / "adapter"
-
-    def completed(self) -> pd.DataFrame:
-        """The trials that ran to their end."""
-        return self.trials[self.trials["status"] == "completed"]
-
-    def direction(self, metric: str) -> Direction | None:
-        """Which way of a column is better, or none where it is no metric."""
-        own = {objective.name: objective.direction for objective in self.front.objectives}
-        of_kind = METRICS.get(metric.split("_")[0])
-        return own.get(metric) or COST_OBJECTIVES.get(metric) or (of_kind.direction if of_kind else None)
-
-    def metrics(self) -> list[str]:
-        """The columns of which one can pick the best."""
-        return [str(name) for name in self.trials.columns if self.direction(str(name)) is not None]
-
-
-def pick_trial(run: Run, pick: str) -> str:
-    """The id of the trial that `pick` names.
-
-    Args:
-        run: The finished run.
-        pick: `knee`, `best:METRIC` or `trial:ID`.
-
-    Raises:
-        ValueError: the pick, the metric or the trial is unknown, or no trial qualifies.
-    """
-    kind, _, name = pick.partition(":")
-    if pick == "knee":
-        return _knee(run)
-    if kind == "best" and name:
-        return _best(run, name)
-    if kind == "trial" and name:
-        return _trial(run, name)
-    raise ValueError(unknown_name("--pick", pick, PICKS))
-
-
-def _knee(run: Run) -> str:
-    if run.front.knee is None:
-        raise ValueError("`knee` must be a point of the Pareto front, but got an empty front. Complete a trial first.")
-    return run.front.knee.trial_id
-
-
-def _best(run: Run, metric: str) -> str:
-    direction = run.direction(metric)
-    if metric not in run.trials.columns or direction is None:
-        raise ValueError(unknown_name("--pick best:METRIC", metric, run.metrics()))
-    scored = run.completed().dropna(subset=[metric])
-    if scored.empty:
-        raise ValueError(
-            f"`best:{metric}` must have a completed trial with that metric, but got none. Pick by another metric."
-        )
-    return str(scored.sort_values(metric, ascending=direction == "min", kind="stable").iloc[0]["trial_id"])
-
-
-def _trial(run: Run, trial_id: str) -> str:
-    known = run.trials["trial_id"].astype(str)
-    if trial_id not in set(known):
-        raise ValueError(unknown_name("--pick trial:ID", trial_id, known))
-    completed = run.completed()["trial_id"].astype(str)
-    if trial_id not in set(completed):
-        raise ValueError(
-            f"`trial:ID` must be a completed trial, but got {trial_id!r}, which failed. "
-            f"Pick one of {', '.join(completed) or 'none'}."
-        )
-    return trial_id
 
 
 def export(run: Run, trial_id: str, *, format_: Format, to: Path, base: str) -> None:
@@ -140,8 +41,10 @@ def export(run: Run, trial_id: str, *, format_: Format, to: Path, base: str) -> 
         ValueError: the strategy has no such format, or the base is not the trial's.
     """
     with new_folder(to) as folder:
-        from trainables.adapters import load_adapter  # torch takes seconds to import; wrong input is answered before
         from trainables.base_models.models import load_base
+        from trainables.exports.adapters import (
+            load_adapter,  # torch takes seconds to import; wrong input is answered before
+        )
         from trainables.strategies.base import read_card
 
         card = read_card(run.adapter(trial_id))
@@ -153,7 +56,7 @@ def export(run: Run, trial_id: str, *, format_: Format, to: Path, base: str) -> 
 
 
 def _writer(format_: Format) -> Callable[[DiffusionModels, Strategy, Path], None]:
-    from trainables.adapters import to_diffusers, to_pipeline
+    from trainables.exports.adapters import to_diffusers, to_pipeline
 
     return to_diffusers if format_ == "diffusers" else to_pipeline
 
@@ -172,7 +75,7 @@ def require_few_copies(run: Run, trial_id: str, limit: float | None) -> None:
     """
     if limit is None:
         return
-    from analysis.memorisation import MemorisationError, gate_share  # torch takes seconds to import
+    from analysis.studies.memorisation import MemorisationError, gate_share  # torch takes seconds to import
 
     scores = read_scores(run.folder / EVALUATION / trial_id / SCORES)
     found = values_of(scores) if scores is not None else {}
@@ -188,7 +91,7 @@ def require_few_copies(run: Run, trial_id: str, limit: float | None) -> None:
 
 
 def _of_these_weights(scores: Mapping[str, Any], adapter: Path) -> bool:
-    from sweep.identity import weights_digest
+    from sweep.scoring.identity import weights_digest
     from trainables.strategies.base import read_card
 
     return bool(scores["weights"] == weights_digest(read_card(adapter)["base"]["weights_hash"], adapter))
@@ -223,13 +126,6 @@ def next_steps(format_: Format, to: Path, base: str) -> str:
     if tokens:
         lines.append(f"and write the tokens in its prompts: {', '.join(f'<{file.stem}>' for file in tokens)}")
     return "\n".join(lines)
-
-
-def fail(message: str) -> NoReturn:
-    """Say what was wrong, and end with exit code 1."""
-    Console(stderr=True, highlight=False).print("error", style="red", end=" ")
-    Console(stderr=True, highlight=False).print(message, markup=False, soft_wrap=True)
-    raise typer.Exit(1)
 
 
 def main(

@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from sweep.export import EXPORT_CARD, fail
-from sweep.folders import new_folder
+from sweep.export import EXPORT_CARD
+from sweep.storage import new_folder
+from sweep.terminal import fail
 
 if TYPE_CHECKING:
     from trainables.base_models.models import DiffusionModels
@@ -32,8 +33,8 @@ def load_models(adapter: Path, base: str | None) -> tuple[DiffusionModels, dict[
         FileNotFoundError: the folder is neither, or the base is not there.
         ValueError: the adapter belongs to another base.
     """
-    from trainables.adapters import load_adapter
     from trainables.base_models.models import load_base
+    from trainables.exports.adapters import load_adapter
     from trainables.strategies.base import ADAPTER_CARD, read_card
 
     if (adapter / ADAPTER_CARD).is_file():

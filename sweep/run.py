@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from ray.exceptions import RayError, RayTaskError
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from sweep.config import SweepConfig, load_config
+from sweep.config import SweepConfig
+from sweep.loading import load_config
+from sweep.terminal import fail, new_console, number, relative
 
 if TYPE_CHECKING:
     from sweep.engine import Outcome
 
 ARROWS = {"min": "↓", "max": "↑"}
-PLAIN_WIDTH = 130
 
 
 def main(
@@ -48,7 +48,7 @@ def main(
     except RayTaskError as error:
         fail(str(error.cause))
     except RayError as error:
-        from sweep.tuner import root_message
+        from sweep.trials.tuner import root_message
 
         fail(root_message(str(error)))
     except (ValueError, OSError, RuntimeError) as error:
@@ -57,21 +57,9 @@ def main(
         fail("Interrupted. What had finished is in the run directory.", code=130)
 
 
-def new_console() -> Console:
-    """The terminal, or lines of a readable width where the output goes to a file."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
-
-
 def default_out(preset: str) -> Path:
     """A folder under runs/ that no earlier run has taken."""
     return Path("runs") / f"{preset}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def fail(message: str, code: int = 1) -> None:
-    """Say what was wrong, and end."""
-    Console(stderr=True, highlight=False).print(f"[red]error[/red] {escape(message)}", soft_wrap=True)
-    raise typer.Exit(code)
 
 
 def run(config: SweepConfig, out: Path, console: Console) -> None:
@@ -125,18 +113,6 @@ def evaluation_share(outcome: Outcome, concurrent_trials: int) -> str:
     share = outcome.evaluation_s / (at_once * outcome.wall_s)
     places = f", {at_once} trials at once" if at_once > 1 else ""
     return f"Trials waited {outcome.evaluation_s:.0f} s for evaluations: {share:.0%} of {outcome.wall_s:.0f} s{places}."
-
-
-def number(value: object) -> str:
-    """A figure as one reads it: whole numbers with separators, others to four digits."""
-    if isinstance(value, float) and not value.is_integer():
-        return f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"
-    return f"{int(value):,}" if isinstance(value, int | float) else str(value)
-
-
-def relative(path: Path) -> Path:
-    """The path as the user would type it from here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 if __name__ == "__main__":

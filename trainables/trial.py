@@ -16,7 +16,7 @@ from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
 from trainables.batches import BatchPlan
 from trainables.datasets.store import PreparedDataset
 from trainables.feeding import BatchFeeder
-from trainables.ranks import RANKS, rank_metrics, write_ranks
+from trainables.layer_ranks import RANKS, rank_metrics, write_ranks
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy

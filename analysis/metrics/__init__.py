@@ -24,7 +24,7 @@ from analysis.metrics.neighbours import (
     precision_recall,
     recall,
 )
-from analysis.metrics.reconstruction import psnr, rmse, ssim
+from analysis.metrics.paired import psnr, rmse, ssim
 from analysis.metrics.sets import FeatureSet
 from analysis.metrics.vendi import vendi_score, vendi_score_of_batches
 from analysis.names import look_up

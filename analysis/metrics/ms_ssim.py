@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.metrics.reconstruction import (
+from analysis.metrics.paired import (
     SSIM_WINDOW_PX,
     Images,
     as_image_pairs,

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from analysis.report.agreement import agreement_lines
 from analysis.report.page import write_report
 from analysis.report.paper import print_tables
 from analysis.report.plots import draw_front
-from analysis.report.run_folder import RunFolder
-from analysis.report.rungs import agreement_lines
-from analysis.rungs import rung_agreements
+from analysis.run_folder import RunFolder
+from analysis.studies.rung_agreement import rung_agreements
 
 PLAIN_WIDTH = 150
 

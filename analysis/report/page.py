@@ -15,15 +15,15 @@ from PIL import Image
 
 from analysis.features import split_metric
 from analysis.files import whole_file
-from analysis.pareto import FrontPoint
+from analysis.front.pareto import FrontPoint
+from analysis.report.agreement import agreement_section
 from analysis.report.final import final_section
 from analysis.report.plots import learning_curves, trade_offs
 from analysis.report.rank_map import rank_map
-from analysis.report.run_folder import RunFolder
-from analysis.report.rungs import agreement_section
 from analysis.report.tables import condition_table, front_table, trial_table
 from analysis.report.words import label, number, parameters
-from analysis.rungs import rung_agreements
+from analysis.run_folder import RunFolder
+from analysis.studies.rung_agreement import rung_agreements
 
 MAX_PICTURE_PX = 1100
 CURVES = ("loss", "fid", "vendi", "early_kid")

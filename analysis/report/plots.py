@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis.files import whole_file
-from analysis.pareto import Front, Objective, front, pareto_mask
+from analysis.front.pareto import Front, Objective, front, pareto_mask
 from analysis.report.words import axis_label, label
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#333333", "#B3A100")

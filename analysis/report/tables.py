@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.pareto import PARAMETER_PREFIX, Front, Objective
+from analysis.front.pareto import PARAMETER_PREFIX, Front, Objective
 from analysis.report.words import axis_label, label, number, parameters
 
 NUMERIC = "\t"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.features import split_metric
-from analysis.pareto import PARAMETER_PREFIX, Objective
+from analysis.front.pareto import PARAMETER_PREFIX, Objective
 
 KNOWN = {
     "fid": "FID",

@@ -12,26 +12,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from analysis.classifiers import ImageClassifier, TrainingSettings, load_classifier, train_classifier
-from analysis.decisions import Thresholds, choose_thresholds
 from analysis.features import FeatureCache, load_extractor
 from analysis.features.base import FeatureExtractor
-from analysis.films import LabelledImages
+from analysis.films.gallery import Gallery
+from analysis.films.labelled import LabelledImages
 from analysis.final_scores import EVALUATION
-from analysis.gallery import Gallery
-from analysis.memorisation import Calibration, attainable_confidence, calibrate
+from analysis.studies.classifiers import ImageClassifier, TrainingSettings, load_classifier, train_classifier
+from analysis.studies.decisions import Thresholds, choose_thresholds
+from analysis.studies.memorisation import Calibration, attainable_confidence, calibrate
 from sweep.config import SweepConfig
-from sweep.evaluation import conditions_to_score
-from sweep.export import Run
 from sweep.final.marks import place_boxes
 from sweep.final.plan import CaptionPlan, label_rows, plan_captions, two_sided
 from sweep.final.settings import FinalSettings
-from sweep.identity import feature_key, file_hash, sampling_digest, weights_digest
-from sweep.streaming import as_grey, compared_films, extract_split
-from trainables.adapters import load_adapter
+from sweep.picks import Run
+from sweep.scoring.identity import feature_key, file_hash, sampling_digest, weights_digest
+from sweep.scoring.scorer import conditions_to_score
+from sweep.scoring.streaming import as_grey, compared_films, extract_split
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.datasets.base import SPLITS
 from trainables.datasets.store import PreparedDataset, TensorCache
+from trainables.exports.adapters import load_adapter
 from trainables.membership_losses import split_moments
 from trainables.sampling import generate
 

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.decisions import Scored
 from analysis.metrics import LabelledFeatures, frechet_distance, psnr, rmse, ssim
-from analysis.probe import linear_probe
-from analysis.reconstruction import Mark, as_values, classifier_agreement, region_visibility
+from analysis.studies.decisions import Scored
+from analysis.studies.probe import linear_probe
+from analysis.studies.reconstruction import Mark, as_values, classifier_agreement, region_visibility
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.marks import phantom_marks
 from sweep.final.plan import label_rows, two_sided
 from sweep.final.study import StudyResult
+from trainables.autoencoding import reconstruct
 from trainables.datasets.captions import caption
 from trainables.datasets.phantom.patients import NO_FINDING
 from trainables.feeding import encode_prompts
-from trainables.reconstruction import reconstruct
 from trainables.sampling import evaluating
 
 MOST_FINDINGS = 3

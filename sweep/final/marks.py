@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.reconstruction import Mark
+from analysis.studies.reconstruction import Mark
 from sweep.config import DataConfig
 from trainables.datasets.nih_boxes import read_boxes
 from trainables.datasets.phantom import PhantomSource

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sweep.identity import plan_digest
+from sweep.scoring.identity import plan_digest
 from trainables.datasets.store import PreparedSplit
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.files import whole_file
-from analysis.gallery import Gallery, compared
-from analysis.membership import loss_gap_membership
-from analysis.memorisation import CopyPair, find_copies
-from analysis.pairs import pairs_sheet
+from analysis.films.gallery import Gallery, compared
+from analysis.films.pairs import pairs_sheet
+from analysis.studies.membership import loss_gap_membership
+from analysis.studies.memorisation import CopyPair, find_copies
 from sweep.final.bench import MIRRORED, Finalist, Workbench
 from sweep.final.study import StudyResult
 from trainables.membership_losses import membership_losses

@@ -8,18 +8,18 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.alignment import image_prompt_alignment
-from analysis.decisions import Scored
-from analysis.fidelity import fidelity_figures
 from analysis.files import whole_file
-from analysis.films import LabelledImages
+from analysis.films.labelled import LabelledImages
 from analysis.metrics import LabelledFeatures, ms_ssim_diversity
 from analysis.metrics.ms_ssim import Diversity
-from analysis.utility import UtilityData, compare_arms
-from sweep.evaluation import SHEET_COLUMNS
+from analysis.studies.alignment import image_prompt_alignment
+from analysis.studies.decisions import Scored
+from analysis.studies.fidelity import fidelity_figures
+from analysis.studies.utility import UtilityData, compare_arms
 from sweep.final.bench import Finalist, Workbench, only
 from sweep.final.plan import label_rows
 from sweep.final.study import StudyResult
+from sweep.scoring.scorer import SHEET_COLUMNS
 from trainables.sheets import labelled_sheet
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.files import whole_file
 from analysis.final_scores import DONE, FAILED, FORMAT, SCORES, read_finalists, read_scores, values_of
-from sweep.export import Run
+from sweep.picks import Run
 
 SUMMARY = "summary.parquet"
 TEST, VALIDATION, SEEDS = "test/", "validation/", "seeds/"

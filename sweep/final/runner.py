@@ -15,13 +15,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from analysis.final_scores import BASE, DONE, EVALUATION, FAILED
 from sweep.config import unknown_name
-from sweep.export import PICKS, Run, pick_trial
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.results import SUMMARY, Scores, write_summary
 from sweep.final.seeds import further_seeds, over_seeds, retrain, seeded
 from sweep.final.studies import STUDIES
 from sweep.final.study import StudyResult
-from sweep.identity import sampling_digest
+from sweep.picks import PICKS, Run, pick_trial
+from sweep.scoring.identity import sampling_digest
 from trainables.strategies import make_strategy
 from trainables.strategies.base import read_card
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.features import split_metric
 from analysis.metrics import METRICS
-from analysis.utility import SCORES, t_interval
+from analysis.studies.utility import SCORES, t_interval
 from sweep.final.bench import Finalist, Workbench
 from trainables.strategies.base import read_card
 from trainables.trial import TrialSpec, cut_name, fine_tune

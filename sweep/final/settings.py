@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.classifiers import TrainingSettings
 from analysis.names import look_up
-from analysis.networks import ARCHITECTURES
-from sweep.export import Run
-from sweep.identity import file_hash
+from analysis.studies.classifiers import TrainingSettings
+from analysis.studies.networks import ARCHITECTURES
+from sweep.picks import Run
+from sweep.scoring.identity import file_hash
 
 SMALL_PX = 64
 

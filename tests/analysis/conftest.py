@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from phantom_films import PhantomFilms, labelled_films
 
-from analysis.classifiers import ImageClassifier, train_classifier
+from analysis.studies.classifiers import ImageClassifier, train_classifier
 from trainables.datasets.phantom import PhantomSource
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.films import LabelledImages
+from analysis.films.labelled import LabelledImages
 from trainables.datasets.base import CONDITIONS
 from trainables.datasets.phantom import PhantomSource
 

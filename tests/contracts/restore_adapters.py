@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.adapters import load_adapter
 from trainables.base_models.models import load_base
+from trainables.exports.adapters import load_adapter
 from trainables.sampling import generate_batches
 
 

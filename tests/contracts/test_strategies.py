@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertModel
 
-from trainables.adapters import load_adapter, to_diffusers, to_pipeline
 from trainables.base_models.models import BaseIdentity, DiffusionModels, load_base, resolve_base
+from trainables.exports.adapters import load_adapter, to_diffusers, to_pipeline
 from trainables.feeding import tokenize
 from trainables.growth import adopt
 from trainables.loss import DenoisingLoss

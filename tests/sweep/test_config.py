@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.config import ConfigError, SweepConfig, load_config, objective_directions
+from sweep.config import ConfigError, SweepConfig, objective_directions
+from sweep.loading import load_config
 from sweep.presets import PRESETS
 
 

@@ -20,15 +20,14 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from analysis.features.base import BATCH_SIZE
-from analysis.films import resize
-from analysis.gallery import Gallery
+from analysis.films.gallery import Gallery
+from analysis.films.labelled import resize
+from analysis.front.pareto import Front, FrontPoint, Objective
 from analysis.metrics import ms_ssim_diversity
-from analysis.pareto import Front, FrontPoint, Objective
 from analysis.report import write_report
 from analysis.report.__main__ import main as report_main
 from sweep import evaluate, export
 from sweep.config import DataConfig, EvaluationConfig, SweepConfig
-from sweep.export import Run
 from sweep.final import runner
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.encoders import _pixel_values
@@ -41,7 +40,8 @@ from sweep.final.seeds import retrain, seeded
 from sweep.final.settings import FinalSettings
 from sweep.final.studies import STUDIES
 from sweep.final.study import Study, StudyResult
-from sweep.streaming import compared_films
+from sweep.picks import Run
+from sweep.scoring.streaming import compared_films
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import write_dataset
 from trainables.settings import TrainingConfig

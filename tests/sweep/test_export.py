@@ -14,11 +14,11 @@ from click.testing import Result
 from diffusers import StableDiffusionPipeline
 from typer.testing import CliRunner
 
-from analysis.pareto import Front, FrontPoint, Objective
+from analysis.front.pareto import Front, FrontPoint, Objective
 from sweep import export
-from sweep.export import Run, pick_trial
-from trainables.adapters import LORA_WEIGHTS, load_adapter
+from sweep.picks import Run, pick_trial
 from trainables.base_models.models import load_base
+from trainables.exports.adapters import LORA_WEIGHTS, load_adapter
 from trainables.sampling import generate_batches
 from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters

@@ -14,8 +14,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweep import generate as command
-from trainables.adapters import load_adapter, to_pipeline
 from trainables.base_models.models import load_base
+from trainables.exports.adapters import load_adapter, to_pipeline
 from trainables.sampling import generate
 from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters

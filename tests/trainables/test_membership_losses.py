@@ -7,11 +7,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from trainables.autoencoding import reconstruct
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.feeding import encode_prompts, to_pixels
 from trainables.loss import DenoisingLoss
 from trainables.membership_losses import TIMESTEPS, membership_losses
-from trainables.reconstruction import reconstruct
 
 PROMPTS = ("Chest X-ray of a subject with edema", "Chest X-ray of a subject with no finding", "a red circle")
 

@@ -15,8 +15,8 @@ from peft import AdaLoraConfig, get_peft_model
 from peft.tuners.adalora.layer import SVDConv2d, SVDLinear
 from torch import Tensor, nn
 
-from trainables.adapters import load_adapter, to_diffusers, to_pipeline
 from trainables.base_models.models import DiffusionModels, resolve_base
+from trainables.exports.adapters import load_adapter, to_diffusers, to_pipeline
 from trainables.loss import DenoisingLoss
 from trainables.sampling import generate_batches, noise_scheduler_of
 from trainables.strategies import make_strategy

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.adapters import load_adapter
 from trainables.base_models.models import DiffusionModels
+from trainables.exports.adapters import load_adapter
 from trainables.sampling import generate_batches
 from trainables.strategies import make_strategy
 from trainables.strategies.base import TrainingStep

@@ -16,11 +16,11 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from transformers import BertModel, BertTokenizer, RobertaConfig, RobertaModel, RobertaTokenizer
 
-from trainables.adapters import load_adapter, to_pipeline
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.base_models.sd15 import sd15_on_meta
 from trainables.datasets.store import PreparedDataset
+from trainables.exports.adapters import load_adapter, to_pipeline
 from trainables.feeding import BatchFeeder, encode_prompts
 from trainables.sampling import generate_batches
 from trainables.strategies import make_strategy

@@ -13,9 +13,9 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch import nn
 
-from trainables.adapters import load_adapter, to_diffusers, to_pipeline
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.base_models.sd15 import sd15_on_meta
+from trainables.exports.adapters import load_adapter, to_diffusers, to_pipeline
 from trainables.feeding import encode_prompts, tokenize
 from trainables.sampling import generate_batches
 from trainables.strategies import make_strategy

@@ -1,0 +1,1 @@
+"""Films as arrays: labelled sets, neighbours among them, sheets of pairs."""

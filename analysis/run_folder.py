@@ -1,0 +1,104 @@
+"""What a run directory holds for the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.front.pareto import Front
+from analysis.report.rank_history import RANKS, RankHistory, read_ranks
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """A finished or interrupted sweep on disk.
+
+    Attributes:
+        folder: the run directory.
+        trials: one row a trial, and one an adapter that was cut out of a trial's.
+        results: one row a report of a trial; empty where none was written.
+        front: the non-dominated trials.
+        config: the resolved configuration.
+        baseline: the un-adapted base model's scores by their names; empty where they were not taken.
+    """
+
+    folder: Path
+    trials: pd.DataFrame
+    results: pd.DataFrame
+    front: Front
+    config: Mapping[str, Any]
+    baseline: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path) -> RunFolder:
+        """Read a run directory.
+
+        Raises:
+            FileNotFoundError: the folder or one of its files is missing.
+            ValueError: a file is damaged.
+        """
+        if not folder.is_dir():
+            raise FileNotFoundError(f"`--run` must be a run directory, but got {str(folder)!r}. Check the path.")
+        results, baseline = folder / "results.parquet", folder / "baseline.json"
+        return cls(
+            folder=folder,
+            trials=_read_table(_existing(folder / "trials.parquet")),
+            results=_read_table(results) if results.exists() else pd.DataFrame(),
+            front=Front.read(_existing(folder / "pareto.json")),
+            config=_read_json(_existing(folder / "config.json")),
+            baseline=_read_json(baseline) if baseline.exists() else {},
+        )
+
+    @property
+    def num_cuts(self) -> int:
+        """How many rows of `trials` are smaller adapters out of another row's training."""
+        return int(self.trials["cut_of"].notna().sum()) if "cut_of" in self.trials else 0
+
+    def picture(self, name: str) -> Path | None:
+        """A picture of the run, if it is there."""
+        path = self.folder / name
+        return path if path.is_file() else None
+
+    def samples(self, trial_id: str) -> Path | None:
+        """The sample grid of a trial, if it is there."""
+        return self.picture(f"trials/{trial_id}/samples.png")
+
+    def ranks(self, trial_id: str) -> RankHistory | None:
+        """How the ranks of a trial's layers changed, if they did.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self.folder / "trials" / trial_id / RANKS
+        return read_ranks(path) if path.is_file() else None
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"`--run` must be the directory of a sweep that wrote {path.name}, but got {str(path.parent)!r} without. "
+            "Give the directory that `python -m sweep.run` printed."
+        )
+    return path
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"`{path.name}` must be a Parquet table, but got: {error}. Restore the file.") from error
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"`{path.name}` must be JSON, but got: {error}. Restore the file.") from error
+    if not isinstance(held, dict):
+        raise ValueError(f"`{path.name}` must hold keys and values, but got a {type(held).__name__}. Restore the file.")
+    return held

@@ -1,0 +1,1 @@
+"""Studies of generated films as functions of arrays: alignment, utility, copies, membership, encoders, early scores."""

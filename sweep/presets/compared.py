@@ -1,0 +1,8 @@
+"""What the presets compare."""
+
+from __future__ import annotations
+
+from typing import Final
+
+COMPARED: Final = ("unet", "lora", "dora", "bitfit")
+"""Few enough that a dozen trials say something of each. The spaces have more."""

@@ -1,0 +1,240 @@
+"""MLflow: one parent run for the sweep, one child run for each trial. Nothing else imports mlflow.
+
+Opening a new store takes seconds and every write takes milliseconds of SQLite, so one background thread does all of it
+in the order of the calls: trials never wait. What fails there is raised by `finish`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from analysis.front.pareto import Front
+from sweep.config import SweepConfig
+
+STORE: Final = "mlflow.db"
+ARTIFACTS: Final = "mlflow-artifacts"
+QUIET: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+"""Environment that MLflow reads when it is imported: no telemetry over the network, no notes about its tables."""
+LONGEST_TAG: Final = 5000
+NOTE: Final = "mlflow.note.content"
+"""Shown as the run's description in the MLflow UI, as Markdown."""
+
+
+class TrackingError(RuntimeError):
+    """MLflow refused some of the records."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """What the background thread works on."""
+
+    client: Any
+    experiment_id: str
+    parent: str
+    children: dict[str, str] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    """Trials whose runs are closed."""
+
+    def end(self, trial_id: str, status: str) -> None:
+        """Close a trial's run."""
+        self.client.set_terminated(self.children[trial_id], status=status)
+        self.ended.add(trial_id)
+
+
+class Tracker:
+    """Records a sweep in the SQLite store of its run directory, in the background."""
+
+    def __init__(self, out: Path) -> None:
+        """See `Tracker.start`."""
+        self._out = out
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking")
+        self._pending: list[Future[None]] = []
+        self._store: _Store | None = None
+
+    @classmethod
+    def start(cls, config: SweepConfig, out: Path) -> Tracker:
+        """Open a store and the sweep's parent run; returns at once.
+
+        Args:
+            config: Recorded as the parent's parameters.
+            out: Run directory; the store is `mlflow.db` in it.
+        """
+        tracker = cls(out)
+        tracker._pending.append(tracker._thread.submit(tracker._open, config))
+        return tracker
+
+    def trial(self, trial_id: str, strategy: str, params: Mapping[str, Any], *, cut_of: str | None = None) -> None:
+        """Open a child run for a trial, or for a smaller adapter of the trial `cut_of`."""
+        started_ms = _now_ms()
+
+        def write(store: _Store) -> None:
+            tags = {"mlflow.parentRunId": store.parent, "strategy": strategy, "trial_id": trial_id}
+            tags |= {} if cut_of is None else {"cut_of": cut_of}
+            name = f"{strategy}-{trial_id}"
+            run = store.client.create_run(store.experiment_id, start_time=started_ms, tags=tags, run_name=name)
+            store.children[trial_id] = run.info.run_id
+            store.client.log_batch(run.info.run_id, params=_params(params))
+
+        self._submit(write)
+
+    def report(self, trial_id: str, epoch: int, metrics: Mapping[str, Any]) -> None:
+        """Record a trial's numbers at an epoch, in one batch; what is not a number is left out."""
+        at = (_now_ms(), epoch)
+        self._submit(lambda store: _log_metrics(store, trial_id, metrics, at))
+
+    def complete(self, trial_id: str, artifacts: Sequence[Path] = ()) -> None:
+        """Close a trial's run as finished, with copies of files and folders as its artifacts."""
+
+        def write(store: _Store) -> None:
+            _log_artifacts(store, store.children[trial_id], artifacts)
+            store.end(trial_id, "FINISHED")
+
+        self._submit(write)
+
+    def fail(self, trial_id: str, error: str) -> None:
+        """Close a trial's run as failed, tagged with the error."""
+
+        def write(store: _Store) -> None:
+            store.client.set_tag(store.children[trial_id], "error", error[:LONGEST_TAG])
+            store.end(trial_id, "FAILED")
+
+        self._submit(write)
+
+    def finish(self, front: Front, artifacts: Sequence[Path] = ()) -> None:
+        """Tag the front's runs, put its table and the sweep's files on the parent, and wait until all is written.
+
+        Args:
+            front: Its trials are tagged `pareto=true`, its knee `knee=true` besides.
+            artifacts: Files such as the front's plot.
+
+        Raises:
+            TrackingError: some records could not be written.
+        """
+        self._submit(lambda store: _write_front(store, front))
+        self._end("FINISHED", artifacts)
+
+    def abort(self) -> None:
+        """Close the parent run as failed and runs of unfinished trials as killed, and wait until all is written.
+
+        Raises:
+            TrackingError: some records could not be written.
+        """
+        self._end("FAILED", ())
+
+    def ui_command(self) -> str:
+        """Command that shows the store in a browser."""
+        return f"mlflow ui --backend-store-uri {_uri(self._out)}"
+
+    def _open(self, config: SweepConfig) -> None:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
+        self._out.mkdir(parents=True, exist_ok=True)
+        client = MlflowClient(_uri(self._out))
+        folder = (self._out / ARTIFACTS).resolve().as_uri()
+        experiment_id = client.create_experiment(config.preset, artifact_location=folder)
+        parent = client.create_run(experiment_id, run_name=f"sweep {config.preset}").info.run_id
+        client.log_batch(parent, params=_params(config.model_dump(mode="json")))
+        self._store = _Store(client, experiment_id, parent)
+
+    def _submit(self, write: Callable[[_Store], None]) -> None:
+        def run() -> None:
+            if self._store is not None:  # where opening failed, that error is the one to tell
+                write(self._store)
+
+        self._pending.append(self._thread.submit(run))
+
+    def _end(self, status: str, artifacts: Sequence[Path]) -> None:
+        def write(store: _Store) -> None:
+            for trial_id in store.children.keys() - store.ended:
+                store.end(trial_id, "KILLED")
+            _log_artifacts(store, store.parent, artifacts)
+            store.client.set_terminated(store.parent, status=status)
+
+        self._submit(write)
+        self._thread.shutdown(wait=True)
+        errors = [error for pending in self._pending if (error := pending.exception()) is not None]
+        if errors:
+            raise TrackingError(
+                f"`{STORE}` must take every record, but got {len(errors)} errors, the first {errors[0]!r}. "
+                f"The results themselves are safe in {str(self._out)!r}; free the disk or choose another --out."
+            ) from errors[0]
+
+
+def _log_artifacts(store: _Store, run_id: str, artifacts: Sequence[Path]) -> None:
+    for path in artifacts:
+        if path.is_dir():
+            store.client.log_artifacts(run_id, str(path), path.name)
+        else:
+            store.client.log_artifact(run_id, str(path))
+
+
+def _log_metrics(store: _Store, trial_id: str, metrics: Mapping[str, Any], at: tuple[int, int]) -> None:
+    from mlflow.entities import Metric
+
+    time_ms, epoch = at
+    numbers = {name: float(value) for name, value in metrics.items() if _is_number(value) and name != "epoch"}
+    batch = [Metric(name, number, time_ms, epoch) for name, number in numbers.items()]
+    store.client.log_batch(store.children[trial_id], metrics=batch)
+
+
+def _write_front(store: _Store, front: Front) -> None:
+    for point in front.points:
+        store.client.set_tag(store.children[point.trial_id], "pareto", "true")
+        if point.knee:
+            store.client.set_tag(store.children[point.trial_id], "knee", "true")
+    table = front_table(front)
+    store.client.set_tag(store.parent, NOTE, _as_markdown(table.astype(object).where(table.notna(), "")))
+    store.client.log_table(store.parent, table.astype(object).where(table.notna(), None), "pareto_table.json")
+    store.client.log_text(store.parent, table.to_csv(index=False), "pareto_table.csv")
+
+
+def front_table(front: Front) -> pd.DataFrame:
+    """One row a point: trial, strategy, a column for each objective and hyperparameter, and whether it is the knee."""
+    rows = [
+        {"trial_id": point.trial_id, "strategy": point.strategy, **point.values, **point.params, "knee": point.knee}
+        for point in front.points
+    ]
+    return pd.DataFrame(rows, columns=None if rows else ["trial_id", "strategy", "knee"])
+
+
+def _as_markdown(table: pd.DataFrame) -> str:
+    head = [[str(name) for name in table.columns], ["---"] * len(table.columns)]
+    rows = [
+        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
+        for row in table.itertuples(index=False)
+    ]
+    lines = [f"| {' | '.join(cells)} |" for cells in [*head, *rows]]
+    text = "\n".join(["Pareto front; its runs are tagged `pareto = true`, its knee `knee = true`.", "", *lines])
+    return text[:LONGEST_TAG]
+
+
+def _params(values: Mapping[str, Any], prefix: str = "") -> list[Any]:
+    from mlflow.entities import Param
+
+    flat: list[Any] = []
+    for name, value in values.items():
+        key = prefix + name
+        flat += _params(value, f"{key}.") if isinstance(value, Mapping) else [Param(key, str(value))]
+    return flat
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _uri(out: Path) -> str:
+    return f"sqlite:///{(out / STORE).resolve()}"
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,78 @@
+"""Films to features batch by batch, so that memory holds a batch of them and those that are to be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.features.base import BATCH_SIZE, FeatureExtractor
+from analysis.films.gallery import compared
+from trainables.datasets.store import PreparedSplit
+
+Films = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+def regrouped(batches: Iterable[Films], size: int) -> Iterator[Films]:
+    """The same films in the same order, `size` at a time and at last what is left."""
+    held: Films | None = None
+    for batch in batches:
+        held = batch if held is None else np.concatenate([held, batch])
+        while len(held) >= size:
+            yield held[:size]
+            held = held[size:]
+    if held is not None and len(held):
+        yield held
+
+
+def as_grey(films: Films) -> Films:
+    """Grey films uint8[n, H, W], as radiographs are, of coloured ones [n, H, W, 3] by their mean, or as they came."""
+    if films.ndim == 3:
+        return films
+    grey: Films = films.mean(axis=-1, dtype=np.float32).round().astype(np.uint8)
+    return grey
+
+
+def extract_and_keep(
+    batches: Iterable[Films], extractor: FeatureExtractor, *, wanted: Mask, shown: Mask
+) -> tuple[NDArray[np.float32], Films]:
+    """Features of some films in grey, and the pixels of some as they are, in one pass.
+
+    Features are extracted by as many films as the extractor takes at once, so that they are the same to the bit as if
+    all had been given to it together.
+
+    Args:
+        batches: uint8[., H, W] or [., H, W, 3], n films in all.
+        extractor: makes the features.
+        wanted: bool[n], films whose features are wanted.
+        shown: bool[n], films whose pixels are.
+
+    Returns:
+        float32[wanted, dim] and uint8[shown, H, W] or [shown, H, W, 3].
+    """
+    features, kept, start = [np.empty((0, extractor.dim), np.float32)], [], 0
+    for films in regrouped(batches, BATCH_SIZE):
+        place = slice(start, start + len(films))
+        start += len(films)
+        kept.append(films[shown[place]])
+        if wanted[place].any():
+            features.append(extractor.extract(as_grey(films[wanted[place]])))
+    return np.concatenate(features), np.concatenate(kept)
+
+
+def compared_films(split: PreparedSplit) -> Films:
+    """Every film of a split at the size at which neighbours are searched, uint8[n, 64, 64]."""
+    return np.concatenate([compared(films) for films in _batches(split)])
+
+
+def extract_split(split: PreparedSplit, extractor: FeatureExtractor) -> NDArray[np.float32]:
+    """Features float32[n, dim] of every film of a split."""
+    every = np.ones(len(split), bool)
+    return extract_and_keep(_batches(split), extractor, wanted=every, shown=~every)[0]
+
+
+def _batches(split: PreparedSplit) -> Iterator[Films]:
+    rows = np.arange(len(split))
+    return (split.images(rows[start : start + BATCH_SIZE]) for start in range(0, len(split), BATCH_SIZE))

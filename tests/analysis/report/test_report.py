@@ -1,0 +1,278 @@
+"""The report: a synthetic run directory becomes one page that stands alone and trusts no string."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from analysis.front.pareto import Objective, front
+from analysis.report import draw_front, write_report
+from analysis.report.words import label, number, parameters
+
+OBJECTIVES = (
+    Objective("fid_mini", "min"),
+    Objective("vendi_mini", "max"),
+    Objective("trainable_parameters", "min"),
+    Objective("epoch_s", "min"),
+)
+STRATEGIES = ("unet", "lora", "dora", "bitfit")
+CONDITIONS = ("Cardiomegaly", "Lung Opacity", "Edema", "No Finding", "Pneumothorax", "Pleural Effusion")
+EVIL = "<script>alert('x')</script>"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def synthetic_trials(num_trials: int = 14) -> pd.DataFrame:
+    """Trials whose objectives pull apart, the last two of them failed."""
+    rng = np.random.default_rng(0)
+    sizes = {"unet": 2_700_000, "lora": 21_000, "dora": 24_000, "bitfit": 9_100}
+    rows = []
+    for index in range(num_trials):
+        strategy = STRATEGIES[index % 4]
+        size = int(sizes[strategy] * (2 ** rng.integers(0, 4) if strategy in ("lora", "dora") else 1))
+        fid = 60 * size**-0.2 + rng.uniform(0, 3)
+        row = {
+            "trial_id": f"{index:05d}", "number": index, "status": "completed", "error": None, "strategy": strategy,
+            "param/strategy": strategy, "param/lr": 10 ** rng.uniform(-5, -3), "param/batch_size": 16,
+            f"param/{strategy}/rank": 8 if strategy in ("lora", "dora") else None, "fid_mini": fid,
+            "vendi_mini": 2 + rng.uniform(0, 3), "trainable_parameters": size,
+            "epoch_s": 4 + size / 6e5 + rng.uniform(0, 1),
+            "num_generated": 192, "num_reference": 192,
+        }  # fmt: skip
+        row |= {f"fid_mini/{name}": fid * rng.uniform(1, 3) for name in CONDITIONS}
+        rows.append(row)
+    for row in rows[-2:]:
+        row |= {"status": "failed", "fid_mini": np.nan, "vendi_mini": np.nan}
+    rows[-1]["error"] = f"Traceback (most recent call last):\n  File x\nFloatingPointError: {EVIL}"
+    return pd.DataFrame(rows)
+
+
+def synthetic_results(trials: pd.DataFrame, num_epochs: int = 6) -> pd.DataFrame:
+    rows = [
+        {
+            "trial_id": trial.trial_id, "epoch": epoch, "loss": 0.2 + 0.5 * np.exp(-epoch / 2) + 0.01 * trial.number,
+            "fid_mini": 20 * np.exp(-epoch) + trial.number if epoch % 2 else np.nan,
+        }
+        for trial in trials.itertuples()
+        for epoch in range(num_epochs)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def synthetic_run(folder: Path, trials: pd.DataFrame) -> Path:
+    """A run directory as a sweep leaves it."""
+    folder.mkdir(exist_ok=True)
+    trials.to_parquet(folder / "trials.parquet")
+    synthetic_results(trials).to_parquet(folder / "results.parquet")
+    front(trials, OBJECTIVES).write(folder / "pareto.json")
+    (folder / "config.json").write_text(json.dumps({"preset": "demo", "base": "mini", "note": EVIL}))
+    rng = np.random.default_rng(1)
+    for trial_id in trials["trial_id"]:
+        (folder / "trials" / trial_id).mkdir(parents=True, exist_ok=True)
+        sheet = rng.integers(0, 255, (120, 160), dtype=np.uint8)
+        Image.fromarray(sheet).save(folder / "trials" / trial_id / "samples.png")
+    Image.fromarray(rng.integers(0, 255, (120, 4000), dtype=np.uint8)).save(folder / "reference.png")
+    Image.fromarray(rng.integers(0, 255, (120, 160), dtype=np.uint8)).save(folder / "baseline.png")
+    (folder / "baseline.json").write_text(json.dumps({"fid_mini": 987.5}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = synthetic_run(tmp_path_factory.mktemp("run"), synthetic_trials())
+    return write_report(run).read_text(encoding="utf-8")
+
+
+class _Page(HTMLParser):
+    """Checks that tags close in order, and gathers addresses and tags."""
+
+    VOID = frozenset({"meta", "img", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open_tags: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open_tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open_tags.pop() == tag
+
+
+def test_page_is_well_formed_and_stands_alone(page: str) -> None:
+    parsed = _Page(page)
+    assert parsed.open_tags == []
+    assert parsed.addresses
+    assert all(address.startswith("data:image/") for address in parsed.addresses)
+    assert not {"script", "link", "iframe"} & set(parsed.tags)
+    assert "url(" not in page
+
+
+def test_strings_from_the_run_are_escaped(page: str) -> None:
+    assert EVIL not in page
+    assert page.count("&lt;script&gt;") >= 2
+
+
+def test_page_shows_every_trial_and_the_front(page: str) -> None:
+    trials = synthetic_trials()
+    found = front(trials, OBJECTIVES)
+    assert found.knee is not None
+    for trial_id in trials["trial_id"]:
+        assert f"<code>{trial_id}</code>" in page
+    assert f"Knee: {found.knee.strategy}, trial {found.knee.trial_id}" in page
+    assert "FloatingPointError" in page
+    assert "no error was recorded" in page
+    assert "By condition" in page and "Pleural Effusion" in page
+    assert "192 generated against 192 held-out films" in page
+    assert "Learning curves" in page
+    assert "Held-out films" in page and "before any adaptation" in page
+    assert 'the model before any adaptation</td><td class="n">987.5</td>' in page
+    assert "--pick knee --format pipeline" in page
+
+
+def test_embedded_pictures_are_whole_and_not_huge(page: str) -> None:
+    found = re.findall(r"data:image/(png|jpeg);base64,([^\"]+)", page)
+    pictures = [Image.open(io.BytesIO(base64.b64decode(content))) for _, content in found]
+    for picture in pictures:
+        picture.load()
+    assert len(pictures) == 2 + len(front(synthetic_trials(), OBJECTIVES).points)
+    assert max(picture.width for picture in pictures) == 1100
+
+
+def test_maps_of_ranks_are_shown_for_the_front_only(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, synthetic_trials())
+    assert "<h2>Ranks</h2>" not in write_report(run).read_text(encoding="utf-8")
+    best, other = (
+        next(name for name in synthetic_trials()["trial_id"] if (name in on_front) == wanted)
+        for on_front in [{point.trial_id for point in front(synthetic_trials(), OBJECTIVES).points}]
+        for wanted in (True, False)
+    )
+    for trial_id in (best, other):
+        ranks = {"layers": ["unet.mid_block.attentions.0.proj_in"], "steps": [0, 41], "ranks": [[1], [2]]}
+        (run / "trials" / trial_id / "ranks.json").write_text(json.dumps(ranks))
+    text = write_report(run).read_text(encoding="utf-8")
+    assert text.count('alt="Ranks by layer"') == 1
+    assert f"trial {best}." in text.split("<h2>Ranks</h2>")[1].split("</figure>")[0]
+
+
+def test_rebuilding_gives_the_same_page(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, synthetic_trials(5))
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+
+
+@pytest.mark.parametrize("extractor", ["rad_dino", "xrv-mimic_nb"])
+def test_the_page_is_the_same_with_an_extractor_of_any_name(tmp_path: Path, extractor: str) -> None:
+    run = synthetic_run(tmp_path, synthetic_trials(6))
+    plain = write_report(run).read_text(encoding="utf-8")
+    for file in ("trials.parquet", "results.parquet"):
+        table = pd.read_parquet(run / file)
+        table.rename(columns=lambda name: str(name).replace("_mini", f"_{extractor}")).to_parquet(run / file)
+    for file in ("pareto.json", "baseline.json"):
+        (run / file).write_text((run / file).read_text().replace("_mini", f"_{extractor}"))
+    other = write_report(run).read_text(encoding="utf-8")
+    assert f"FID ({extractor})" in other and "(mini)" not in other
+    assert _without_pictures(other).replace(extractor, "mini") == _without_pictures(plain)
+
+
+def _without_pictures(page: str) -> str:
+    return re.sub(r"data:image/[^\"]*", "", page)
+
+
+def test_a_sweep_without_a_completed_trial_still_has_a_page(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, synthetic_trials(4).assign(status="failed"))
+    (run / "results.parquet").unlink()
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "No trial completed with all objectives" in text
+    assert "Trade-offs" not in text
+
+
+def test_front_plot_is_a_picture(tmp_path: Path) -> None:
+    draw_front(synthetic_trials(), OBJECTIVES, tmp_path / "pareto.png")
+    with Image.open(tmp_path / "pareto.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 1200
+        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+
+
+@pytest.mark.parametrize("num_trials", [1, 3])
+def test_front_plot_of_few_trials(tmp_path: Path, num_trials: int) -> None:
+    draw_front(synthetic_trials(8).head(num_trials), OBJECTIVES[:2], tmp_path / "pareto.png")
+    assert (tmp_path / "pareto.png").stat().st_size > 1000
+
+
+def test_front_plot_needs_two_objectives(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`objectives` must be at least 2 for a trade-off, but got 1"):
+        draw_front(synthetic_trials(), OBJECTIVES[:1], tmp_path / "pareto.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _command(run: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "analysis.report", "--run", str(run)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+
+
+def test_command_rebuilds_page_and_plot(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path, synthetic_trials(6))
+    result = _command(run)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "report.html" in result.stdout
+    assert (run / "report.html").exists()
+    assert (run / "pareto.png").exists()
+
+
+def test_command_refuses_what_is_no_run(tmp_path: Path) -> None:
+    result = _command(tmp_path / "nowhere")
+    assert result.returncode == 1
+    assert "`--run` must be a run directory, but got" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("name", ["trials.parquet", "results.parquet", "pareto.json", "config.json"])
+def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
+    run = synthetic_run(tmp_path, synthetic_trials(3))
+    (run / name).write_bytes(b"\x00 not this")
+    with pytest.raises(ValueError, match=f"`{re.escape(name)}` must"):
+        write_report(run)
+
+
+@pytest.mark.parametrize("name", ["trials.parquet", "pareto.json", "config.json"])
+def test_missing_files_are_named(tmp_path: Path, name: str) -> None:
+    run = synthetic_run(tmp_path, synthetic_trials(3))
+    (run / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"of a sweep that wrote {re.escape(name)}"):
+        write_report(run)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(12, "12"), (1594368.0, "1,594,368"), (3.14159, "3.142"), (1e-5, "1e-05"), (float("nan"), "–"), (None, "–"),
+     (float("inf"), "∞"), (123456.7, "123,457"), (True, "True"), ("cosine", "cosine")],
+)  # fmt: skip
+def test_numbers_for_people(value: object, text: str) -> None:
+    assert number(value) == text
+
+
+def test_names_for_people() -> None:
+    assert label("fid_mini") == "FID (mini)"
+    assert label("trainable_parameters") == "trainable parameters"
+    assert label("precision_xrv") == "precision (xrv)"
+    assert label("sharpness_xrv") == "sharpness xrv"
+    params = {"param/strategy": "lora", "param/lora/rank": 8, "lr": 1e-4, "batch_size": 4, "x": None}
+    assert parameters(params, "lora") == "rank 8, lr 0.0001, batch size 4"

@@ -1,0 +1,174 @@
+"""The journal: what is on disk after each event."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.front.pareto import Front
+from sweep.config import ConfigError, SweepConfig
+from sweep.presets import demo
+from sweep.records.journal import Journal, collect_provenance, flat_choice, own_values
+
+LORA = {"strategy": {"name": "lora", "rank": 4, "alpha": 8}, "lr": 1e-3, "batch_size": 16}
+DYLORA = {**LORA, "strategy": {"name": "dylora", "rank": 4, "alpha": 8}}
+UNET = {"strategy": {"name": "unet"}, "lr": 1e-4, "batch_size": 32}
+
+
+def scores(fid: float, vendi: float, size: int, epoch_s: float) -> dict[str, Any]:
+    return {"fid_mini": fid, "vendi_mini": vendi, "trainable_parameters": size, "epoch_s": epoch_s}
+
+
+def begin(out: Path) -> Journal:
+    return Journal.create(out, demo(), collect_provenance(demo(), "data-hash", "weights-hash"))
+
+
+def run_trial(journal: Journal, trial_id: str, choice: dict[str, Any], final: dict[str, Any]) -> None:
+    journal.on_start(trial_id, choice)
+    journal.on_report(trial_id, {"epoch": 0, "loss": 0.5, "pid": 3, "config": choice, "training_iteration": 1})
+    journal.on_report(trial_id, {"epoch": 1, "loss": 0.25, "final": True, **final})
+    journal.on_end(trial_id, None)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    """Three trials: a small good one, one that it dominates, and one that failed after its first epoch."""
+    journal = begin(tmp_path / "run")
+    run_trial(journal, "a", LORA, scores(1.0, 3.0, 100, 1.0))
+    run_trial(journal, "b", UNET, scores(2.0, 2.0, 900, 2.0))
+    journal.on_start("c", UNET)
+    journal.on_report("c", {"epoch": 0, "loss": math.nan})
+    journal.on_end("c", "`loss` must be finite, but got nan")
+    return journal
+
+
+def test_config_and_provenance_come_first(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    begin(out)
+    assert SweepConfig.model_validate_json((out / "config.json").read_text()) == demo()
+    provenance = json.loads((out / "provenance.json").read_text())
+    assert provenance["data_fingerprint"] == "data-hash"
+    assert provenance["base"] == {"name": "mini", "weights_hash": "weights-hash"}
+    assert provenance["seed"] == demo().seed
+    assert {"torch", "ray", "optuna"} <= set(provenance["packages"])
+    assert provenance["command"] and provenance["python"]
+
+
+def test_one_row_a_trial(journal: Journal) -> None:
+    rows = pd.read_parquet(journal.out / "trials.parquet").set_index("trial_id")
+    assert rows["status"].to_dict() == {"a": "completed", "b": "completed", "c": "failed"}
+    assert rows["number"].to_dict() == {"a": 0, "b": 1, "c": 2}
+    assert rows.loc["a", ["strategy", "param/rank", "param/lr", "fid_mini", "loss"]].tolist() == [
+        "lora",
+        4,
+        1e-3,
+        1.0,
+        0.25,
+    ]
+    assert np.isnan(rows.loc["b", "param/rank"])
+    assert rows.loc["c", "error"] == "`loss` must be finite, but got nan"
+    assert rows["pareto"].to_dict() == rows["knee"].to_dict() == {"a": True, "b": False, "c": False}
+
+
+def test_one_row_a_report_without_what_ray_adds(journal: Journal) -> None:
+    rows = pd.read_parquet(journal.out / "results.parquet")
+    assert rows[["trial_id", "epoch"]].values.tolist() == [["a", 0], ["a", 1], ["b", 0], ["b", 1], ["c", 0]]
+    assert not {"pid", "config", "training_iteration"} & set(rows.columns)
+
+
+def test_front_is_written_after_every_trial_and_returned_at_the_end(journal: Journal) -> None:
+    assert [point.trial_id for point in Front.read(journal.out / "pareto.json").points] == ["a"]
+    found = journal.finish()
+    assert found == Front.read(journal.out / "pareto.json")
+    assert found.knee is not None
+    assert found.knee.params == {"rank": 4, "alpha": 8, "lr": 1e-3, "batch_size": 16}
+
+
+def test_events_are_on_disk_at_once(journal: Journal) -> None:
+    journal.on_start("d", LORA)
+    lines = [json.loads(line) for line in (journal.out / "reports.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["start", "report", "report", "end"] * 2 + [
+        "start",
+        "report",
+        "end",
+        "start",
+    ]
+    assert lines[-1]["rank"] == 4
+    assert lines[-3]["loss"] == "nan"
+
+
+def test_trials_that_never_ended_have_failed(journal: Journal) -> None:
+    journal.on_start("d", LORA)
+    journal.finish()
+    last = pd.read_parquet(journal.out / "trials.parquet").iloc[-1]
+    assert (last["status"], last["error"]) == ("failed", "the sweep ended before the trial did")
+
+
+def test_a_sweep_without_a_completed_trial_has_an_empty_front(tmp_path: Path) -> None:
+    journal = begin(tmp_path)
+    journal.on_start("a", LORA)
+    journal.on_end("a", "out of memory")
+    assert journal.finish().points == ()
+    assert begin(tmp_path / "none").finish().points == ()
+
+
+def test_a_cut_is_a_completed_row_and_a_point_of_its_own(journal: Journal) -> None:
+    journal.on_start("d", DYLORA)
+    final = scores(0.9, 3.1, 80, 1.5)
+    journal.on_report("d", {"epoch": 1, "loss": 0.2, **final})
+    cut = {**DYLORA, "strategy": {"name": "dylora", "rank": 1, "alpha": 8}}
+    journal.on_cut("d-rank1", "d", cut, {"epoch": 1, "strategy": cut["strategy"], **final, "trainable_parameters": 20})
+    journal.on_end("d", None)
+    run_trial(journal, "e", UNET, scores(3.0, 1.0, 900, 9.0))
+    journal.finish()
+    rows = pd.read_parquet(journal.out / "trials.parquet").set_index("trial_id")
+    assert rows["cut_of"].dropna().to_dict() == {"d-rank1": "d"}
+    columns = ["number", "status", "strategy", "param/rank", "param/lr", "trainable_parameters", "epoch_s"]
+    assert rows.loc["d", columns].tolist() == [3, "completed", "dylora", 4, 1e-3, 80, 1.5]
+    assert rows.loc["d-rank1", columns].tolist() == [3, "completed", "dylora", 1, 1e-3, 20, 1.5]
+    assert rows.loc["e", "number"] == 4
+    found = Front.read(journal.out / "pareto.json")
+    assert {point.trial_id: point.params["rank"] for point in found.points} == {"a": 4, "d-rank1": 1}
+    lines = [json.loads(line) for line in (journal.out / "reports.jsonl").read_text().splitlines()]
+    (line,) = [line for line in lines if line["event"] == "cut"]
+    assert (line["trial_id"], line["cut_of"], line["rank"], line["fid_mini"]) == ("d-rank1", "d", 1, 0.9)
+
+
+def test_several_values_of_a_hyperparameter_are_one_cell(journal: Journal) -> None:
+    several = {"name": "dylora", "rank": 8, "evaluated_ranks": [2, 4]}
+    run_trial(journal, "d", {**DYLORA, "strategy": several}, scores(0.1, 9.0, 1, 0.1))
+    assert journal.finish().points[0].params["evaluated_ranks"] == "2, 4"
+    assert pd.read_parquet(journal.out / "trials.parquet")["param/evaluated_ranks"].iloc[-1] == "2, 4"
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_left_alone(journal: Journal) -> None:
+    before = (journal.out / "config.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"`--out` must not hold a run, but got .* Choose another --out"):
+        begin(journal.out)
+    assert (journal.out / "config.json").read_bytes() == before
+    with pytest.raises(ConfigError, match="`--out` must be a folder, but got the file"):
+        begin(journal.out / "config.json")
+
+
+def test_flat_choice_and_own_values() -> None:
+    assert flat_choice(LORA) == {"strategy": "lora", "rank": 4, "alpha": 8, "lr": 1e-3, "batch_size": 16}
+    assert own_values({"loss": np.float32(0.5), "final": True, "pid": 1, "config": {}, "done": False}) == {
+        "loss": 0.5,
+        "final": True,
+    }
+
+
+def test_waiting_for_evaluations_is_added_up_over_trials_rungs_and_cuts(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path / "run", SweepConfig(), {})
+    journal.on_start("a", LORA)
+    journal.on_report("a", {"epoch": 0, "evaluation_s": 1.0})
+    journal.on_report("a", {"epoch": 1})
+    journal.on_report("a", {"epoch": 2, "evaluation_s": 4.0})
+    journal.on_cut("a-rank1", "a", LORA, {"epoch": 2, "evaluation_s": 16.0})
+    assert journal.evaluation_s() == 21.0

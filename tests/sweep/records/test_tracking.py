@@ -1,0 +1,140 @@
+"""Tracking, read back from a real MLflow store."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from analysis.front.pareto import Front, FrontPoint, Objective
+from sweep.presets import demo
+from sweep.records.tracking import Tracker, TrackingError
+
+FRONT = Front(
+    objectives=(Objective("fid_mini", "min"), Objective("vendi_mini", "max")),
+    points=(
+        FrontPoint(
+            trial_id="a", strategy="lora", values={"fid_mini": 1.0, "vendi_mini": 2.0}, params={"rank": 4}, knee=True
+        ),
+        FrontPoint(trial_id="c", strategy="unet", values={"fid_mini": 0.5, "vendi_mini": 1.0}, params={}, knee=False),
+    ),
+)
+
+
+def track_sweep(out: Path) -> tuple[str, bool]:
+    """Four trials, one of them failed. Returns the `mlflow ui` command, and whether records waited for a busy store."""
+    adapter = out / "trials" / "a" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter.json").write_text("{}")
+    (out / "front.png").write_bytes(b"png")
+    tracker, free = Tracker.start(demo(), out), threading.Event()
+
+    def be_busy(store: object) -> None:
+        free.wait()
+
+    tracker._submit(be_busy)
+    for trial_id, strategy in (("a", "lora"), ("b", "dora"), ("c", "unet"), ("d", "bitfit")):
+        tracker.trial(trial_id, strategy, {"rank": 4, "lr": 1e-3})
+        for epoch in (1, 2):
+            tracker.report(
+                trial_id, epoch, {"epoch": epoch, "loss": 1.0 / epoch, "fid_xrv-mimic_nb/Lung Opacity": 3.0, "x": ""}
+            )
+    tracker.complete("a", [adapter])
+    tracker.complete("c")
+    tracker.complete("d")
+    tracker.fail("b", "loss must be finite" + "!" * 9000)
+    waited = not tracker._pending[-1].done()
+    free.set()
+    tracker.finish(FRONT, [out / "front.png"])
+    return tracker.ui_command(), waited
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    out = tmp_path_factory.mktemp("run")
+    command, waited = track_sweep(out)
+    client = MlflowClient(command.rpartition(" ")[2])
+    experiment = client.get_experiment_by_name("demo")
+    assert experiment is not None
+    runs = {run.data.tags.get("trial_id", "parent"): run for run in client.search_runs([experiment.experiment_id])}
+    return SimpleNamespace(out=out, command=command, waited=waited, client=client, runs=runs)
+
+
+def artifacts(tracked: SimpleNamespace, run: Any, path: str | None = None) -> set[str]:
+    return {item.path for item in tracked.client.list_artifacts(run.info.run_id, path)}
+
+
+def test_one_child_a_trial_under_one_parent(tracked: SimpleNamespace) -> None:
+    assert set(tracked.runs) == {"parent", "a", "b", "c", "d"}
+    parent = tracked.runs["parent"]
+    for trial_id in "abcd":
+        assert tracked.runs[trial_id].data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert parent.data.params["training.num_epochs"] == str(demo().training.num_epochs)
+    assert parent.info.status == "FINISHED"
+
+
+def test_parameters_and_metrics_of_each_epoch(tracked: SimpleNamespace) -> None:
+    run = tracked.runs["a"]
+    assert run.data.params == {"rank": "4", "lr": "0.001"}
+    history = tracked.client.get_metric_history(run.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5)]
+    assert run.data.metrics == {"loss": 0.5, "fid_xrv-mimic_nb/Lung Opacity": 3.0}
+
+
+def test_failed_trials_are_failed_with_the_error(tracked: SimpleNamespace) -> None:
+    run = tracked.runs["b"]
+    assert run.info.status == "FAILED"
+    assert run.data.tags["error"].startswith("loss must be finite!")
+    assert tracked.runs["a"].info.status == "FINISHED"
+
+
+def test_tags_say_which_trials_are_on_the_front(tracked: SimpleNamespace) -> None:
+    tags = {trial_id: tracked.runs[trial_id].data.tags for trial_id in "abcd"}
+    assert {trial_id for trial_id in tags if tags[trial_id].get("pareto") == "true"} == {"a", "c"}
+    assert {trial_id for trial_id in tags if tags[trial_id].get("knee") == "true"} == {"a"}
+
+
+def test_adapter_table_and_plot_are_artifacts(tracked: SimpleNamespace) -> None:
+    assert artifacts(tracked, tracked.runs["a"], "adapter") == {"adapter/adapter.json"}
+    parent = tracked.runs["parent"]
+    note = parent.data.tags["mlflow.note.content"].splitlines()
+    assert note[2] == "| trial_id | strategy | fid_mini | vendi_mini | rank | knee |"
+    assert note[4] == "| a | lora | 1 | 2 | 4 | True |"
+    assert artifacts(tracked, parent) == {"front.png", "pareto_table.csv", "pareto_table.json"}
+    table = json.loads(Path(tracked.client.download_artifacts(parent.info.run_id, "pareto_table.json")).read_text())
+    assert table["columns"] == ["trial_id", "strategy", "fid_mini", "vendi_mini", "rank", "knee"]
+    assert table["data"] == [["a", "lora", 1.0, 2.0, 4.0, True], ["c", "unet", 0.5, 1.0, None, False]]
+
+
+def test_trials_do_not_wait_and_nothing_is_sent_home(tracked: SimpleNamespace) -> None:
+    assert tracked.waited
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
+    assert tracked.command == f"mlflow ui --backend-store-uri sqlite:///{tracked.out / 'mlflow.db'}"
+
+
+def test_a_sweep_that_breaks_off_leaves_no_run_open(tmp_path: Path) -> None:
+    tracker = Tracker.start(demo(), tmp_path)
+    for trial_id in ("done", "broken off"):
+        tracker.trial(trial_id, "lora", {})
+    tracker.complete("done")
+    tracker.abort()
+    client = MlflowClient(tracker.ui_command().rpartition(" ")[2])
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    status = {run.data.tags.get("trial_id", "parent"): run.info.status for run in runs}
+    assert status == {"parent": "FAILED", "done": "FINISHED", "broken off": "KILLED"}
+
+
+def test_what_fails_in_the_background_is_raised_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    tracker = Tracker.start(demo(), tmp_path / "file" / "run")
+    tracker.complete("a")
+    with pytest.raises(
+        TrackingError, match=r"`mlflow.db` must take every record, but got 1 errors.*NotADirectoryError"
+    ):
+        tracker.finish(FRONT)

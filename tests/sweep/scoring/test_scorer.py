@@ -1,0 +1,298 @@
+"""Scoring: the same prompts and noise for all, films extracted once, the same numbers again."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+from counting_extractor import CountingExtractor
+from ray import cloudpickle
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from analysis.features.mini import load_mini
+from analysis.metrics import frechet_distance, vendi_score
+from sweep.config import ComputeConfig, EvaluationConfig
+from sweep.scoring.scorer import (
+    ActorEvaluator,
+    AdapterScorer,
+    EvaluationSpec,
+    conditions_to_score,
+    plan_generation,
+    start_evaluators,
+)
+from sweep.scoring.streaming import as_grey
+from trainables.base_models.models import load_base
+from trainables.datasets.base import CONDITIONS
+from trainables.datasets.phantom import PhantomSource
+from trainables.datasets.store import PreparedDataset, write_dataset
+from trainables.sampling import generate
+from trainables.strategies import make_strategy
+from trainables.strategies.base import trained_parameters
+from trainables.trial import EvaluationError
+
+SHOWN = ("Edema", "No Finding")
+PLENTY = ("Edema", "Cardiomegaly")
+"""Of each at least four are held out."""
+FILMS = {"Edema": np.arange(0, 10), "No Finding": np.arange(5, 9), "Pneumothorax": np.arange(20, 60)}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    source = PhantomSource(num_patients=60, resolution_px=64, seed=2)
+    return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom")
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    models, strategy = load_base("mini"), make_strategy("bitfit", {})
+    torch.manual_seed(0)
+    strategy.attach(models)
+    with torch.no_grad():
+        for _, parameter in trained_parameters(models):
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    folder = tmp_path_factory.mktemp("trial") / "adapter"
+    strategy.export(models, folder)
+    return folder
+
+
+@pytest.fixture
+def spec(dataset: PreparedDataset, tmp_path: Path) -> EvaluationSpec:
+    config = EvaluationConfig(images_per_condition=3, num_steps=2, batch_size=4)
+    return EvaluationSpec(
+        base="mini", dataset=dataset.folder, conditions=SHOWN, cache_folder=tmp_path, seed=1, config=config
+    )
+
+
+def counted(spec: EvaluationSpec) -> tuple[AdapterScorer, CountingExtractor]:
+    scorer, extractor = AdapterScorer(spec), CountingExtractor()
+    scorer.extractor = extractor
+    return scorer, extractor
+
+
+def test_a_plan_is_the_same_for_every_trial_and_another_for_another_seed() -> None:
+    first, again, other = (plan_generation(FILMS, 8, seed) for seed in (1, 1, 2))
+    assert first.seeds == again.seeds and first.digest() == again.digest()
+    assert np.array_equal(first.reference_rows, again.reference_rows)
+    assert first.digest() != other.digest() and not np.array_equal(first.reference_rows, other.reference_rows)
+    assert len(set(first.seeds)) == len(first.seeds)
+
+
+def test_as_many_images_as_held_out_films() -> None:
+    plan = plan_generation(FILMS, 8, 0)
+    assert [plan.labels.count(name) for name in FILMS] == [8, 4, 8]
+    assert len(plan.labels) == len(plan.prompts) == len(plan.seeds) == len(plan.reference_rows) == 20
+    for name, films in FILMS.items():
+        rows = [row for row, label in zip(plan.reference_rows, plan.labels, strict=True) if label == name]
+        assert len(set(rows)) == len(rows) and set(rows) <= set(films)
+    assert plan.prompts[0] == "Chest X-ray of a subject with edema"
+    assert plan.prompts[8] == "Chest X-ray of a subject with no finding"
+
+
+def test_a_condition_of_one_film_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`conditions` must have at least 2 .* but got 1 of 'Edema'\. Prepare more"):
+        plan_generation({"No Finding": np.arange(9), "Edema": np.arange(1)}, 8, 0)
+
+
+def test_conditions_are_those_asked_for_or_all_with_two_films(dataset: PreparedDataset) -> None:
+    held_out = dataset.split("validation")
+    plenty = tuple(name for name in CONDITIONS if len(held_out.indices_with(name)) >= 2)
+    assert conditions_to_score(dataset, "validation", None) == plenty
+    assert conditions_to_score(dataset, "validation", SHOWN) == SHOWN
+
+
+def test_conditions_that_cannot_be_scored_are_refused(dataset: PreparedDataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`data\.conditions` must be among .*Edema.* but got \['Fracture'\]"):
+        conditions_to_score(dataset, "validation", ("Edema", "Fracture"))
+    wider = replace(dataset, conditions=(*dataset.conditions, "Fracture"))
+    with pytest.raises(ValueError, match=r"`conditions` must have at least 2 .* but got 0 of 'Fracture'"):
+        conditions_to_score(wider, "validation", ("Edema", "Fracture"))
+    with pytest.raises(ValueError, match="`validation` must show a condition on at least 2 films"):
+        conditions_to_score(replace(dataset, conditions=("Fracture",)), "validation", None)
+
+
+def test_every_image_is_extracted_once_and_the_numbers_stay(
+    spec: EvaluationSpec, dataset: PreparedDataset, adapter: Path
+) -> None:
+    scorer, extractor = counted(spec)
+    first = scorer.score(adapter, spec.cache_folder / "samples.png")
+    num_films, num_generated = len(dataset.split("validation")), len(scorer.plan.labels)
+    assert sorted(extractor.counts) == sorted([num_films, num_generated])
+    assert scorer.score(adapter, spec.cache_folder / "samples.png") == first
+    assert len(extractor.counts) == 2
+
+    base = scorer.score(None, spec.cache_folder / "baseline.png")
+    assert base.keys() == first.keys() and base["fid_mini"] != first["fid_mini"]
+    assert extractor.counts[2:] == [num_generated]
+
+    second, untouched = counted(spec)
+    assert second.score(None, spec.cache_folder / "baseline.png") == base
+    assert np.array_equal(second.held_out_features, scorer.held_out_features)
+    assert untouched.counts == []
+
+
+def test_scores_do_not_depend_on_the_cache(spec: EvaluationSpec, tmp_path: Path) -> None:
+    elsewhere = replace(spec, cache_folder=tmp_path / "elsewhere")
+    first, second = (AdapterScorer(one).score(None, tmp_path / "sheet.png") for one in (spec, elsewhere))
+    assert first == second
+
+
+def test_scores_are_the_metrics_of_the_cached_features(spec: EvaluationSpec, dataset: PreparedDataset) -> None:
+    scorer = AdapterScorer(spec)
+    scores = scorer.score(None, spec.cache_folder / "baseline.png")
+    extract = load_mini(None, "cpu").extract
+    plan, config = scorer.plan, spec.config
+    at_once = generate(
+        load_base("mini"), plan.prompts, plan.seeds,
+        num_steps=config.num_steps, guidance_scale=config.guidance_scale, batch_size=config.batch_size,
+    )  # fmt: skip
+    features = scorer.features.get(scorer._images_key(None, config))
+    assert np.array_equal(features, extract(as_grey(at_once)))  # to the bit, though no one ever held all images
+    generated = extract(as_grey(at_once)).astype(np.float64)
+    held_out = dataset.split("validation")
+    films = extract(held_out.images(np.unique(scorer.plan.reference_rows))).astype(np.float64)
+    assert scores["fid_mini"] == pytest.approx(frechet_distance(generated, films), rel=1e-4)
+    assert scores["vendi_mini"] == pytest.approx(vendi_score(generated), rel=1e-5)
+    edema = np.array(scorer.plan.labels) == "Edema"
+    assert scores["vendi_mini/Edema"] == pytest.approx(vendi_score(generated[edema]), rel=1e-5)
+    of_edema = extract(held_out.images(scorer.plan.reference_rows[edema])).astype(np.float64)
+    assert scores["fid_mini/Edema"] == pytest.approx(frechet_distance(generated[edema], of_edema), rel=1e-4)
+
+
+def test_a_film_of_several_conditions_is_one_film_among_all(spec: EvaluationSpec) -> None:
+    both = replace(spec, conditions=PLENTY, config=spec.config.model_copy(update={"images_per_condition": 32}))
+    scorer = AdapterScorer(both)
+    rows = scorer.plan.reference_rows
+    assert len(np.unique(rows)) < len(rows)  # else this test shows nothing
+    scores = scorer.score(None, spec.cache_folder / "both.png")
+    assert (scores["num_generated"], scores["num_reference"]) == (len(rows), len(np.unique(rows)))
+    assert scores["num_reference/Edema"] == (np.array(scorer.plan.labels) == "Edema").sum()
+
+
+def test_a_network_of_the_hub_scores_from_a_folder(spec: EvaluationSpec, tmp_path: Path) -> None:
+    small = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, projection_dim=6, image_size=32,
+        patch_size=16,
+    )  # fmt: skip
+    CLIPVisionModelWithProjection(small).save_pretrained(tmp_path / "clip")
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(tmp_path / "clip")
+    config = spec.config.model_copy(update={"extractor": "clip", "extractor_weights": tmp_path / "clip"})
+    scorer = AdapterScorer(replace(spec, config=config))
+    scores = scorer.score(None, tmp_path / "baseline.png")
+    assert {"fid_clip", "vendi_clip", "kid_clip", "fid_clip/Edema"} <= scores.keys()
+    assert all(np.isfinite(value) for value in scores.values())
+    assert scorer.held_out_features.shape == (len(scorer.held_out), 6)
+    assert len(list((spec.cache_folder / "features").glob("clip-*.arrow"))) == 2
+
+
+def test_sheets_are_left_for_the_eye(spec: EvaluationSpec, adapter: Path) -> None:
+    scorer = AdapterScorer(spec)
+    scorer.score(adapter, adapter.parent / "samples.png")
+    scorer.save_reference_sheet(spec.cache_folder / "reference.png")
+    assert (adapter.parent / "samples.png").stat().st_size > 1000
+    assert (spec.cache_folder / "reference.png").stat().st_size > 1000
+
+
+def test_an_actor_that_dies_is_succeeded_and_its_score_is_not_lost(ray_alone: None, spec: EvaluationSpec) -> None:
+    evaluator = start_evaluators(spec, ComputeConfig())
+    evaluator.prepare(spec.cache_folder)
+    score = evaluator.score_base(spec.cache_folder)
+    ray.kill(evaluator.actors[0], no_restart=False)
+    assert ray.get(score, timeout=300).keys() >= {"fid_mini", "vendi_mini"}
+
+
+class Moody:
+    """A scorer whose first attempts fail."""
+
+    def __init__(self, num_failures: int) -> None:
+        self.left = num_failures
+
+    def score(self, adapter: Path, samples: Path, *more: object) -> dict[str, float]:
+        self.left -= 1
+        if self.left >= 0:
+            raise ValueError("`images` must be finite, but got NaN")
+        return {"fid_none": 2.0}
+
+
+def test_a_failed_evaluation_is_tried_once_more(ray_alone: None, tmp_path: Path) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
+    scorers = {count: ray.remote(Moody).options(num_cpus=0).remote(count) for count in (1, 2)}
+    assert ActorEvaluator((scorers[1],)).evaluate(tmp_path / "adapter", 1.0) == {"fid_none": 2.0}
+    with pytest.raises(EvaluationError, match="`images` must be finite, but got NaN"):
+        ActorEvaluator((scorers[2],)).evaluate(tmp_path / "adapter", 1.0)
+
+
+def test_the_base_models_failed_evaluation_is_tried_once_more(ray_alone: None, tmp_path: Path) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    scorers = [ray.remote(Moody).options(num_cpus=0).remote(count) for count in (1, 2)]
+    recovered, broken = (ActorEvaluator((scorer,)) for scorer in scorers)
+    assert recovered.base_scores(recovered.score_base(tmp_path), tmp_path) == {"fid_none": 2.0}
+    with pytest.raises(EvaluationError, match="`images` must be finite, but got NaN"):
+        broken.base_scores(broken.score_base(tmp_path), tmp_path)
+
+
+def test_an_adapter_that_differs_by_its_card_alone_is_scored_anew(spec: EvaluationSpec, tmp_path: Path) -> None:
+    scorer, scores = AdapterScorer(spec), []
+    for alpha in (2.0, 64.0):
+        models, strategy = load_base("mini"), make_strategy("lora", {"rank": 2, "alpha": alpha})
+        torch.manual_seed(0)
+        strategy.attach(models)
+        with torch.no_grad():
+            for _, parameter in trained_parameters(models):
+                parameter.copy_(0.1 * torch.randn_like(parameter))
+        strategy.export(models, tmp_path / f"{alpha}")
+        scores.append(scorer.score(tmp_path / f"{alpha}", tmp_path / "samples.png")["fid_mini"])
+    assert scores[0] != scores[1]
+
+
+def at_rungs(spec: EvaluationSpec, **config: float) -> EvaluationSpec:
+    return replace(spec, config=spec.config.model_copy(update={"images_per_condition": 4, **config}), conditions=PLENTY)
+
+
+def test_an_early_evaluation_has_fewer_images_and_names_of_its_own(spec: EvaluationSpec) -> None:
+    scorer, extractor = counted(at_rungs(spec, early_images_share=0.5))
+    early = scorer.score(None, spec.cache_folder / "early.png", 0.5)
+    assert early.keys() == {"early_kid_mini", "early_num_generated", "early_num_reference", "early_num_steps"}
+    assert (early["early_num_generated"], early["early_num_reference"], early["early_num_steps"]) == (4, 4, 1)
+    last = scorer.score(None, spec.cache_folder / "last.png")
+    assert not any(name.startswith("early_") for name in last) and last["num_generated"] == 8
+    assert sorted(extractor.counts)[:2] == [4, 8]  # other steps make other images
+
+
+def test_the_images_of_a_rung_are_the_first_of_the_last_evaluations(spec: EvaluationSpec) -> None:
+    scorer = AdapterScorer(at_rungs(spec))
+    early, last = scorer._plan_of(2), scorer._plan_of(4)
+    assert last.digest() == scorer.plan.digest() != early.digest()
+    for condition in PLENTY:
+        few, all_ = ([row for row, label in enumerate(plan.labels) if label == condition] for plan in (early, last))
+        assert [early.seeds[row] for row in few] == [last.seeds[row] for row in all_][:2]
+        assert early.reference_rows[few].tolist() == last.reference_rows[all_].tolist()[:2]
+    chosen = np.unique(scorer.plan.reference_rows[scorer.plan.places < 2])
+    assert np.array_equal(scorer._reference_of(2).features, scorer.held_out_features[chosen])
+
+
+def test_what_a_rung_of_the_same_weights_extracted_is_not_extracted_again(spec: EvaluationSpec, adapter: Path) -> None:
+    wider = at_rungs(spec, early_steps_share=1.0)
+    scorer, extractor = counted(wider)
+    assert len(scorer.plan.labels) == 8 and len(scorer.held_out_features) == len(scorer.held_out)
+    extractor.counts.clear()
+    scorer.score(adapter, spec.cache_folder / "early.png", 0.5)
+    last = scorer.score(adapter, spec.cache_folder / "last.png")
+    assert extractor.counts == [4, 4]
+    assert scorer.score(adapter, spec.cache_folder / "again.png") == last and extractor.counts == [4, 4]
+    assert (spec.cache_folder / "again.png").read_bytes() == (spec.cache_folder / "last.png").read_bytes()
+    scorer.score(None, spec.cache_folder / "base.png")
+    assert extractor.counts == [4, 4, 8]  # other weights are other images
+    alone, _ = counted(replace(wider, cache_folder=spec.cache_folder / "alone"))
+    assert alone.score(adapter, spec.cache_folder / "alone.png") == pytest.approx(last, rel=1e-3, abs=1e-6)
+    assert (spec.cache_folder / "alone.png").read_bytes() == (spec.cache_folder / "last.png").read_bytes()
+
+
+def test_rungs_with_all_images_and_steps_are_reported_like_the_last(spec: EvaluationSpec) -> None:
+    scorer, extractor = counted(at_rungs(spec, early_images_share=1.0, early_steps_share=1.0))
+    assert scorer.score(None, spec.cache_folder / "a.png", 0.1) == scorer.score(None, spec.cache_folder / "b.png")
+    assert sorted(extractor.counts)[0] == 8 and len(extractor.counts) == 2

@@ -1,0 +1,178 @@
+"""The search sampler: every Optuna trial ends in a definite state."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+from ray import tune
+from ray.tune.search import Searcher
+
+from analysis.front.pareto import Objective
+from search_spaces import SEARCH_SPACES, strategies_of
+from sweep.search.searcher import FAILURE, FINAL, REASON, OptunaSearcher
+
+OBJECTIVES = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
+FOUR = ("unet", "lora", "dora", "bitfit")
+
+
+def make_searcher(
+    num_trials: int = 12, seed: int = 0, strategies: tuple[str, ...] | None = FOUR, **options: Any
+) -> OptunaSearcher:
+    return OptunaSearcher(
+        SEARCH_SPACES["mini"], OBJECTIVES, num_trials=num_trials, seed=seed, strategies=strategies, **options
+    )
+
+
+def good_result(config: dict[str, Any]) -> dict[str, Any]:
+    """A smooth function of the configuration: LoRA near 2e-3 is best."""
+    strangeness = 0.0 if config["strategy"]["name"] == "lora" else 3.0
+    distance = abs(math.log10(config["lr"]) - math.log10(2e-3))
+    return {"fid_mini": strangeness + distance, "vendi_mini": 5.0 - distance, FINAL: True}
+
+
+def run_alone(searcher: OptunaSearcher) -> list[dict[str, Any]]:
+    configs: list[dict[str, Any]] = []
+    while (config := searcher.suggest(f"t{len(configs)}")) != Searcher.FINISHED:
+        assert isinstance(config, dict)
+        searcher.on_trial_complete(f"t{len(configs)}", good_result(config))
+        configs.append(config)
+    return configs
+
+
+def test_first_trials_try_every_strategy_once_and_the_number_is_kept() -> None:
+    configs = run_alone(make_searcher())
+    assert [config["strategy"]["name"] for config in configs[:4]] == list(FOUR)
+    assert len(configs) == 12
+
+
+def test_without_a_choice_the_whole_space_is_searched() -> None:
+    known = strategies_of(SEARCH_SPACES["mini"])
+    configs = run_alone(make_searcher(num_trials=len(known), strategies=None))
+    assert tuple(config["strategy"]["name"] for config in configs) == known
+
+
+def test_a_fixed_hyperparameter_stands_in_every_trial_of_its_strategy_and_in_no_other() -> None:
+    fixed = {"lora": {"targets": "all_linear", "alpha": 3.0}, "dora": {"rank": 5}}
+    free, held = run_alone(make_searcher()), run_alone(make_searcher(hyperparameters=fixed))
+    for config in held:
+        own = config["strategy"]
+        assert (own.get("targets"), own.get("alpha") == 3.0) == (
+            ("all_linear", True) if own["name"] == "lora" else (None, False)
+        )
+    ratios = {config["strategy"]["alpha"] / 5 for config in held if config["strategy"]["name"] == "dora"}
+    assert ratios <= {1.0, 2.0, 4.0}
+    assert [config["strategy"]["name"] for config in free[:4]] == [config["strategy"]["name"] for config in held[:4]]
+
+
+def test_what_is_fixed_is_no_parameter_of_the_search() -> None:
+    searcher = make_searcher(strategies=("lora",), hyperparameters={"lora": {"rank": 4}})
+    run_alone(searcher)
+    assert {name for trial in searcher.study.trials for name in trial.params} == {
+        "strategy", "lora/alpha_ratio", "lora/lr", "batch_size",
+    }  # fmt: skip
+
+
+def test_same_seed_gives_the_same_suggestions() -> None:
+    assert run_alone(make_searcher(seed=3)) == run_alone(make_searcher(seed=3))
+    assert run_alone(make_searcher(seed=3)) != run_alone(make_searcher(seed=4))
+
+
+def test_search_leans_to_the_better_strategy() -> None:
+    configs = run_alone(make_searcher(num_trials=40, seed=1))
+    names = Counter(config["strategy"]["name"] for config in configs[15:])
+    assert names["lora"] > 25 / 2, names
+
+
+def test_a_search_can_be_narrowed_to_some_strategies() -> None:
+    configs = run_alone(make_searcher(num_trials=8, strategies=("dora", "bitfit")))
+    assert {config["strategy"]["name"] for config in configs} == {"dora", "bitfit"}
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "reason"),
+    [
+        ({"fid_mini": math.nan, "vendi_mini": 1.0, FINAL: True}, False, "`fid_mini` must be finite, but got nan"),
+        ({"fid_mini": 1.0, "vendi_mini": math.inf, FINAL: True}, False, "`vendi_mini` must be finite, but got inf"),
+        ({"fid_mini": 1.0, FINAL: True}, False, "`vendi_mini` must be in the final report, but got none"),
+        ({"fid_mini": 1.0, "vendi_mini": 1.0}, False, "the trial ended before its final report"),
+        (None, False, "the trial ended before its final report"),
+        ({FAILURE: "DivergedError: nan"}, False, "DivergedError: nan"),
+        (None, True, "the trial raised an error"),
+        ({"fid_mini": 1.0, "vendi_mini": 1.0, FINAL: True}, True, "the trial raised an error"),
+    ],
+)
+def test_what_is_not_a_final_finite_report_fails_with_the_reason(result: Any, error: bool, reason: str) -> None:
+    searcher = make_searcher()
+    searcher.suggest("a")
+    searcher.on_trial_complete("a", result, error)
+    assert searcher.record("a").state == TrialState.FAIL
+    assert searcher.record("a").user_attrs == {"trial_id": "a", REASON: reason}
+
+
+def test_finish_fails_open_trials_and_leaves_ended_ones_alone() -> None:
+    searcher = make_searcher()
+    done = searcher.suggest("done")
+    searcher.suggest("open")
+    assert isinstance(done, dict)
+    searcher.on_trial_complete("done", good_result(done))
+    searcher.finish()
+    searcher.on_trial_complete("open", good_result(done))
+    assert searcher.record("done").state == TrialState.COMPLETE
+    assert searcher.record("open").state == TrialState.FAIL
+    assert searcher.record("open").user_attrs[REASON] == "the sweep ended before the trial did"
+
+
+def test_save_and_restore_go_on_with_the_same_study(tmp_path: Path) -> None:
+    first, second = make_searcher(), make_searcher()
+    for number in range(5):
+        config = first.suggest(f"t{number}")
+        assert isinstance(config, dict)
+        first.on_trial_complete(f"t{number}", good_result(config))
+    open_config = first.suggest("open")
+    assert isinstance(open_config, dict)
+    first.save(str(tmp_path / "state.pkl"))
+    second.restore(str(tmp_path / "state.pkl"))
+    second.on_trial_complete("open", good_result(open_config))
+    assert second.record("open").values == list(good_result(open_config).values())[:2]
+    assert isinstance(second.suggest("next"), dict)
+    assert second.record("next").number == 6
+
+
+def make_misbehaving() -> Callable[[dict[str, Any]], None]:
+    """A trial that ends well, without final report, with NaN or with an exception, by its strategy.
+
+    Made in a function so that Ray sends it by value: its workers cannot import a test module.
+    """
+
+    def misbehave(config: dict[str, Any]) -> None:
+        name = config["strategy"]["name"]
+        tune.report({"fid_mini": 9.0, "vendi_mini": 1.0})
+        if name == "lora":
+            raise RuntimeError("loss must be finite")
+        if name != "bitfit":
+            tune.report({"fid_mini": math.nan if name == "dora" else 1.0, "vendi_mini": 2.0, FINAL: True})
+
+    return misbehave
+
+
+def test_trials_run_by_ray_all_end_in_definite_states(ray_alone: None, tmp_path: Path) -> None:
+    searcher = make_searcher(num_trials=6)
+    tuner = tune.Tuner(
+        tune.with_resources(make_misbehaving(), {"cpu": 1}),
+        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=6, reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+    )
+    results = tuner.fit()
+    ended = {trial.user_attrs["trial_id"]: trial for trial in searcher.study.trials}
+    assert len(results) == len(ended) == 6
+    for trial in ended.values():
+        good = trial.params["strategy"] == "unet"
+        assert trial.state == (TrialState.COMPLETE if good else TrialState.FAIL)
+        assert good == (trial.values == [1.0, 2.0])
+        assert good != (REASON in trial.user_attrs)

@@ -1,0 +1,47 @@
+"""Objectives that cannot be measured are answered before the sweep."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from sweep.config import ConfigError, SweepConfig
+from sweep.engine import run_sweep
+from sweep.loading import load_config
+from sweep.preflight import check_objectives, images_of_conditions
+from trainables.datasets.phantom import PhantomSource
+from trainables.datasets.store import write_dataset
+
+DENSE = SweepConfig(objectives=("density", "precision", "epoch_s"))
+
+
+def test_an_objective_that_all_images_together_cannot_give_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"got 'density', which needs 6 images, with 5 of all .*'Edema': 3"):
+        check_objectives(DENSE, {"Edema": 3, "No Finding": 2})
+    check_objectives(DENSE, {"Edema": 3, "No Finding": 3})
+
+
+def test_an_objective_that_is_missing_for_a_condition_is_noted() -> None:
+    notes = check_objectives(DENSE, {"Edema": 5, "No Finding": 6, "Pneumothorax": 3})
+    assert notes == [
+        "density needs 6 images and will be missing for Edema (5), Pneumothorax (3)",
+        "precision needs 4 images and will be missing for Pneumothorax (3)",
+    ]
+    assert check_objectives(SweepConfig(), {"Edema": 2}) == []
+
+
+def test_no_more_images_than_held_out_films(tmp_path: Path) -> None:
+    dataset = write_dataset(PhantomSource(num_patients=60, resolution_px=64, seed=2), tmp_path / "phantom")
+    config = load_config("demo", None, ["evaluation.images_per_condition=5"])
+    assert images_of_conditions(dataset, ("Edema", "No Finding"), config) == {"Edema": 5, "No Finding": 2}
+
+
+def test_a_sweep_that_could_not_be_scored_does_not_start(tmp_path: Path) -> None:
+    overrides = ["objectives=density", "data.num_patients=60", "data.conditions=[Edema]"]
+    config = load_config("demo", None, [*overrides, "evaluation.images_per_condition=2"])
+    with pytest.raises(ConfigError, match=re.escape("`objectives` must be measurable, but got 'density'")):
+        run_sweep(config, tmp_path / "run", Console(quiet=True))
+    assert not (tmp_path / "run" / "config.json").exists()

@@ -1,0 +1,387 @@
+"""Ray around the train function: real worker groups, reused actors, and trials that fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import ray
+import torch
+from optuna import Trial
+from optuna.trial import TrialState
+from ray import cloudpickle
+from ray.tune.search import Searcher
+from safetensors.torch import load_file
+
+from analysis.front.pareto import Objective
+from search_spaces import SearchSpace
+from sweep.config import ComputeConfig, ConfigError, SweepConfig
+from sweep.records.journal import Journal
+from sweep.search.searcher import REASON, OptunaSearcher
+from sweep.trials.tuner import SweepContext, _Relay, require_gpus, root_message, run_trials
+from trainables import trial as trial_module
+from trainables.base_models.models import load_base
+from trainables.datasets.phantom import PhantomSource
+from trainables.datasets.store import PreparedDataset, write_dataset
+from trainables.exports.adapters import load_adapter
+from trainables.feeding import BatchFeeder
+from trainables.settings import TrainingConfig
+from trainables.strategies.base import trained_parameters
+from trainables.training import FineTuning
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
+
+EVALUATION_S = 1.5
+BITFIT = {"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 9}
+DIVERGING = {**BITFIT, "lr": 1e30}
+DYLORA = {
+    "strategy": {"name": "dylora", "rank": 4, "alpha": 8, "evaluated_ranks": [3, 1]},
+    "lr": 1e-3,
+    "batch_size": 9,
+}
+LORA = {"strategy": {"name": "lora", "rank": 2, "alpha": 4}, "lr": 1e-3, "batch_size": 9}
+
+
+class Choices(Searcher):  # type: ignore[misc]
+    """A searcher that suggests what it is given."""
+
+    def __init__(self, *choices: dict[str, Any]) -> None:
+        super().__init__()
+        self._choices = list(choices)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        return self._choices.pop(0) if self._choices else str(Searcher.FINISHED)
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Nothing is learnt."""
+
+
+@dataclass(frozen=True)
+class ProcessEvaluator:
+    """Takes a known time, and tells of the process that it runs in."""
+
+    def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
+        time.sleep(EVALUATION_S)
+        assert (adapter / "adapter.safetensors").is_file()
+        return {"score": 1.0, "process": os.getpid(), "base": id(trial_module._warm["mini", "unet"])}
+
+
+@dataclass(frozen=True)
+class RecordingEvaluator:
+    """Wherever it arrives, every process notes the images that it trains on and the parameters that it ends with.
+
+    The noise of an image is made to depend on the image alone, so that the loss does not depend on how images are split.
+    """
+
+    folder: Path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (self.folder,)
+
+    def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
+        _note(self.folder, f"evaluation-{time.time_ns()}.json", {"process": os.getpid()})
+        return {"score": 1.0}
+
+
+def _arrive(folder: Path) -> RecordingEvaluator:
+    _record(folder)
+    return RecordingEvaluator(folder)
+
+
+def _note(folder: Path, name: str, values: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(values))
+
+
+def _record(folder: Path) -> None:
+    seen: list[list[int]] = []
+    batch = getattr(BatchFeeder.batch, "original", BatchFeeder.batch)
+    run = getattr(FineTuning.run, "original", FineTuning.run)
+
+    def recorded_batch(self: BatchFeeder, indices: Any, generator: Any, device: Any) -> dict[str, torch.Tensor]:
+        seen.append([int(index) for index in indices])
+        rows = [batch(self, np.array([i]), torch.Generator().manual_seed(int(i)), device) for i in indices]
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    def recorded_run(self: FineTuning, on_epoch_end: Any) -> None:
+        run(self, on_epoch_end)
+        rank = self.accelerator.process_index
+        trained = {name: parameter.detach().clone() for name, parameter in trained_parameters(self.models)}
+        world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        _note(folder, f"worker-{rank}.json", {"seen": seen, "world": world, "process": os.getpid()})
+        torch.save(trained, folder / f"worker-{rank}.pt")
+
+    recorded_batch.original, recorded_run.original = batch, run  # type: ignore[attr-defined]
+    BatchFeeder.batch, FineTuning.run = recorded_batch, recorded_run  # type: ignore[method-assign]
+
+
+@dataclass
+class Events:
+    """A listener that remembers."""
+
+    starts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    reports: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    cuts: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=list)
+    ends: dict[str, str | None] = field(default_factory=dict)
+
+    def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
+        self.starts[trial_id] = choice
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        self.reports.append((trial_id, dict(metrics)))
+
+    def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        assert trial_id not in self.ends
+        self.cuts.append((cut_id, trial_id, choice, metrics))
+
+    def on_end(self, trial_id: str, error: str | None) -> None:
+        self.ends[trial_id] = error
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    source = PhantomSource(num_patients=40, resolution_px=64, seed=3)
+    return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom")
+
+
+@pytest.fixture(scope="module")
+def small_ray() -> Iterator[None]:
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def context(dataset: PreparedDataset, out: Path, *, workers: int = 1, **training: Any) -> SweepContext:
+    settings = TrainingConfig(**{"num_epochs": 2, "warmup_fraction": 0.0, "mixed_precision": "no", **training})
+    compute = ComputeConfig(workers_per_trial=workers)
+    return SweepContext(base="mini", dataset=dataset.folder, out=out, seed=7, training=settings, compute=compute)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What a run with the recording evaluator left."""
+
+    events: Events
+    folder: Path
+
+    def workers(self) -> list[dict[str, Any]]:
+        return [json.loads(file.read_text()) for file in sorted(self.folder.glob("worker-*.json"))]
+
+    def parameters(self, rank: int) -> dict[str, torch.Tensor]:
+        return dict(torch.load(self.folder / f"worker-{rank}.pt", weights_only=True))
+
+    def losses(self) -> list[float]:
+        return [metrics["loss"] for _, metrics in self.events.reports]
+
+
+@pytest.fixture(scope="module")
+def recorded(
+    small_ray: None, dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, Recorded]:
+    """The same trial with one worker in local mode and with a group of two, by number of workers."""
+    runs = {}
+    for workers in (1, 2):
+        out, events = tmp_path_factory.mktemp(f"workers{workers}"), Events()
+        evaluator = RecordingEvaluator(out / "recorded")
+        run_trials(
+            context(dataset, out, workers=workers), evaluator, Choices(BITFIT), num_trials=1, listeners=(events,)
+        )
+        assert set(events.ends.values()) == {None}, events.ends
+        runs[workers] = Recorded(events=events, folder=evaluator.folder)
+    return runs
+
+
+def test_two_workers_are_two_processes_of_one_group(recorded: dict[int, Recorded]) -> None:
+    workers = recorded[2].workers()
+    assert [worker["world"] for worker in workers] == [2, 2]
+    assert len({os.getpid(), *(worker["process"] for worker in workers)}) == 3
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_an_epoch_sees_every_image_exactly_once(
+    recorded: dict[int, Recorded], dataset: PreparedDataset, num_workers: int
+) -> None:
+    num_images, workers = len(dataset.split("train")), recorded[num_workers].workers()
+    assert num_images % BITFIT["batch_size"] >= num_workers  # type: ignore[operator]  # no worker idles in the last batch
+    steps = -(-num_images // BITFIT["batch_size"])  # type: ignore[operator]
+    for epoch in range(2):
+        seen = [i for worker in workers for step in worker["seen"][epoch * steps : (epoch + 1) * steps] for i in step]
+        assert sorted(seen) == list(range(num_images))
+    assert all(len(worker["seen"]) == 2 * steps for worker in workers)
+
+
+def test_both_workers_end_with_the_same_parameters(recorded: dict[int, Recorded]) -> None:
+    first, second = recorded[2].parameters(0), recorded[2].parameters(1)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_two_workers_train_as_one_does(recorded: dict[int, Recorded]) -> None:
+    """With the noise fixed for each image, the loss over all workers and the trained weights do not tell how many."""
+    assert recorded[2].losses() == pytest.approx(recorded[1].losses(), rel=1e-4)
+    one, two = recorded[1].parameters(0), recorded[2].parameters(0)
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_reports_of_the_first_worker_reach_tune(recorded: dict[int, Recorded], num_workers: int) -> None:
+    run = recorded[num_workers]
+    reports = [metrics for _, metrics in run.events.reports]
+    assert [report["epoch"] for report in reports] == [0, 1]
+    assert [report["final"] for report in reports] == [False, True]
+    assert ["score" in report for report in reports] == [False, True]
+    assert len(list(run.folder.glob("evaluation-*"))) == 1
+
+
+@pytest.fixture(scope="module")
+def several(small_ray: None, dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Events:
+    """Four trials of one worker each, evaluated after every epoch; the second is lost in its first."""
+    events = Events()
+    settings = context(dataset, tmp_path_factory.mktemp("several"), evaluate_every_epochs=1)
+    choices = Choices(BITFIT, DIVERGING, LORA, BITFIT)
+    run_trials(settings, ProcessEvaluator(), choices, num_trials=4, listeners=(events,))
+    return events
+
+
+def test_trials_of_one_worker_share_a_process_and_its_base_model(several: Events) -> None:
+    """A trial that diverges does not end it either: a new process would import torch and load the base again."""
+    lost = list(several.ends.values()).pop(1)
+    assert lost is not None and lost.startswith("DivergedError: `loss` must stay finite")
+    assert [error for error in several.ends.values() if error != lost] == [None] * 3
+    processes = {metrics["process"] for _, metrics in several.reports}
+    assert len(processes) == 1 and os.getpid() not in processes
+    assert len({metrics["base"] for _, metrics in several.reports}) == 1
+
+
+def test_a_reused_process_gives_the_same_trial_the_same_loss(several: Events) -> None:
+    losses: dict[str, list[float]] = {}
+    for trial_id, metrics in several.reports:
+        losses.setdefault(trial_id, []).append(metrics["loss"])
+    first, second, third = losses.values()
+    assert first == third and first != second
+
+
+def test_evaluation_is_not_charged_to_the_epoch(several: Events) -> None:
+    second_epochs = [metrics for _, metrics in several.reports if metrics["epoch"] == 1]
+    assert len(second_epochs) == 3
+    for metrics in second_epochs:
+        assert metrics["time_this_iter_s"] >= metrics["epoch_s"] + EVALUATION_S
+
+
+@dataclass(frozen=True)
+class SizeEvaluator:
+    """Scores an adapter by how many numbers it holds."""
+
+    def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
+        return {"size": float(sum(tensor.numel() for tensor in load_file(adapter / "adapter.safetensors").values()))}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_rank_of_one_training_is_exported_and_scored(
+    small_ray: None, dataset: PreparedDataset, tmp_path: Path, workers: int
+) -> None:
+    events, settings = Events(), context(dataset, tmp_path, workers=workers, evaluate_every_epochs=1)
+    run_trials(settings, SizeEvaluator(), Choices(DYLORA), num_trials=1, listeners=(events,))
+    assert list(events.ends.values()) == [None]
+    (trial_id,) = events.ends
+    final = events.reports[-1][1]
+    assert [len(metrics.get("cuts", {})) for _, metrics in events.reports] == [0, 2]
+    assert [cut[:2] for cut in events.cuts] == [(f"{trial_id}-rank{rank}", trial_id) for rank in (1, 3)]
+    for rank, (cut_id, _, choice, metrics) in zip((1, 3), events.cuts, strict=True):
+        assert choice == {**DYLORA, "strategy": {"name": "dylora", "rank": rank, "alpha": 8}}
+        assert metrics["size"] == metrics["trainable_parameters"] == final["size"] * rank / 4
+        assert [metrics[name] for name in ("epoch", "loss", "epoch_s")] == [
+            final[name] for name in ("epoch", "loss", "epoch_s")
+        ]
+        models = load_base("mini")
+        strategy = load_adapter(models, tmp_path / "trials" / cut_id / "adapter")
+        assert strategy.hyperparameters()["rank"] == rank
+
+
+def risky(trial: Trial, strategies: tuple[str, ...] = ("lora", "bitfit")) -> dict[str, Any]:
+    """LoRA with a learning rate that no loss survives, and BitFit with a sound one."""
+    name = trial.suggest_categorical("strategy", strategies)
+    lr = {"lora": 1e30, "bitfit": 1e-3}[name]
+    return {"strategy": {"name": name}, "lr": trial.suggest_float(f"{name}/lr", lr, lr), "batch_size": 9}
+
+
+def test_a_trial_that_diverges_fails_and_the_others_go_on(
+    small_ray: None, dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    space: SearchSpace = risky
+    objectives = (Objective("loss", "min"), Objective("epoch_s", "min"))
+    searcher = OptunaSearcher(space, objectives, num_trials=2, seed=0)
+    journal = Journal.create(tmp_path, SweepConfig(objectives=("epoch_s",)), {})
+    run_trials(context(dataset, tmp_path), ProcessEvaluator(), searcher, num_trials=2, listeners=(journal,))
+    journal.finish()
+    searcher.finish()
+    trials = pd.read_parquet(tmp_path / "trials.parquet").set_index("strategy")
+    assert trials["status"].to_dict() == {"lora": "failed", "bitfit": "completed"}
+    assert trials.loc["lora", "error"].startswith("DivergedError: `loss` must stay finite, but got nan in epoch 0")
+    assert "lr 1e+30 (lora). Lower the learning rate" in trials.loc["lora", "error"]
+    records = [searcher.record(trial_id) for trial_id in trials["trial_id"]]
+    assert [record.state for record in records] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert records[0].user_attrs[REASON] == trials.loc["lora", "error"]
+
+
+class FullDisk(Events):
+    """A listener that cannot write."""
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_listener_that_fails_ends_the_sweep_with_its_message(
+    small_ray: None, dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    settings = context(dataset, tmp_path)
+    with pytest.raises(RuntimeError, match=r"^OSError: \[Errno 28\] No space left on device$"):
+        run_trials(settings, ProcessEvaluator(), Choices(BITFIT), num_trials=1, listeners=(FullDisk(),))
+
+
+@pytest.mark.parametrize(("available", "enough"), [(0, False), (1, False), (2, True), (8, True)])
+def test_a_trial_must_find_gpus_beside_the_evaluation(available: int, enough: bool) -> None:
+    compute = ComputeConfig(gpus_per_worker=0.5, workers_per_trial=2, evaluation_gpus=0.25, evaluation_actors=2)
+    said = f"but got 1 for a trial and 0.5 for evaluation where there are {available}"
+    with nullcontext() if enough else pytest.raises(ConfigError, match=said):
+        require_gpus(compute, available)
+
+
+def test_a_trial_whose_process_never_started_is_a_failure_like_others(tmp_path: Path) -> None:
+    """Tune tells of such a trial's error alone, without its start: a node that goes while the process comes up."""
+    journal, events = Journal.create(tmp_path, SweepConfig(), {}), Events()
+    trial = SimpleNamespace(trial_id="a", config=BITFIT, error_file=None)
+    relay = _Relay((journal, events))
+    relay.on_trial_error(1, [trial], trial)
+    journal.finish()
+    assert events.starts == {"a": BITFIT}
+    assert events.ends == {"a": "the trial's process died without a message"}
+    assert pd.read_parquet(tmp_path / "trials.parquet")["status"].tolist() == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("trace", "message"),
+    [
+        ("Traceback\n  File x\nValueError: `a` must be b", "ValueError: `a` must be b"),
+        (
+            "ray::f()\ntrainables.training.DivergedError: `loss` must stay finite",
+            "DivergedError: `loss` must stay finite",
+        ),
+        ("OSError: first\n\nThe above exception\n\nray.exceptions.RayTaskError: last", "RayTaskError: last"),
+        ("killed", "killed"),
+    ],
+)
+def test_the_message_at_the_root_of_a_trace(trace: str, message: str) -> None:
+    assert root_message(trace) == message

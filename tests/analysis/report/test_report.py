@@ -29,7 +29,7 @@ OBJECTIVES = (
 STRATEGIES = ("unet", "lora", "dora", "bitfit")
 CONDITIONS = ("Cardiomegaly", "Lung Opacity", "Edema", "No Finding", "Pneumothorax", "Pleural Effusion")
 EVIL = "<script>alert('x')</script>"
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def synthetic_trials(num_trials: int = 14) -> pd.DataFrame:

@@ -1,4 +1,7 @@
-"""Search spaces: module-level functions of an Optuna trial, one file each, one line in the table."""
+"""Search spaces: module-level functions of an Optuna trial, one file each, one line in the table.
+
+A strategy's ranges, for every space, are one entry in `search_spaces.ranges`.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,32 @@ from typing import Any, Final
 
 from search_spaces.core import core
 from search_spaces.mini import mini
+from search_spaces.ranges import ENCODERS, RANGES
+from search_spaces.suggest import searched
 
 SearchSpace = Callable[..., dict[str, Any]]
 """Called with an Optuna trial, `strategies=` to narrow the choice, and `fixed=` values that it does not suggest, by strategy;
 module-level, so plain pickle carries it."""
 
 SEARCH_SPACES: Final[dict[str, SearchSpace]] = {"core": core, "mini": mini}
-ON_REQUEST: Final = {"core": ("text_encoder_swap",)}
-"""What a space can suggest but does only where it is named, since it needs downloads."""
 
 
 def strategies_of(space: SearchSpace) -> tuple[str, ...]:
-    """Names of the strategies that a space chooses from."""
-    return tuple(inspect.signature(space).parameters["strategies"].default)
+    """Names of the strategies that a space chooses from where none is named."""
+    default = inspect.signature(space).parameters["strategies"].default
+    return searched(space.__name__) if default is None else tuple(default)
 
 
 def known_to(name: str) -> tuple[str, ...]:
     """Names of the strategies that the space of that name can be narrowed to: its own, and those only on request."""
-    return (*strategies_of(SEARCH_SPACES[name]), *ON_REQUEST.get(name, ()))
+    asked = (strategy for strategy, ranges in RANGES.items() if name in ranges.lr and ranges.on_request)
+    return (*strategies_of(SEARCH_SPACES[name]), *asked)
 
 
 def is_known_to(name: str, strategy: str) -> bool:
     """Whether a space can suggest a strategy: one that it knows, or a combination of such, as in `dora+text_encoder`."""
     known = known_to(name)
     return strategy in known or ("+" in strategy and all(part in known for part in strategy.split("+")))
+
+
+__all__ = ["ENCODERS", "SEARCH_SPACES", "SearchSpace", "is_known_to", "known_to", "strategies_of"]

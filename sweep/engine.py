@@ -18,8 +18,7 @@ from rich.progress import Progress
 from analysis.features import load_extractor
 from analysis.front.pareto import Front
 from analysis.report import RANKS, draw_front, draw_rank_map, read_ranks, write_report
-from search_spaces import SEARCH_SPACES, strategies_of
-from search_spaces.core import ENCODERS
+from search_spaces import ENCODERS, SEARCH_SPACES, strategies_of
 from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig
 from sweep.preflight import check_objectives, images_of_conditions
 from sweep.records.journal import BASELINE, Journal, collect_provenance, flat_choice, own_values, require_new_run

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from collections.abc import Iterator
 
 import optuna
 import pytest
 
 from search_spaces import SEARCH_SPACES, SearchSpace, is_known_to, known_to, strategies_of
+from search_spaces.ranges import RANGES
 from trainables.base_models.text_encoders import HUB_ENCODERS
 from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
 
@@ -114,10 +114,9 @@ def effective_rates(space: SearchSpace, name: str, fixed: dict[str, float]) -> I
 
 @pytest.mark.parametrize("name", COMBINED)
 def test_each_part_of_a_combination_trains_at_rates_of_its_own_range(space: SearchSpace, name: str) -> None:
-    ranges = sys.modules[space.__module__].LEARNING_RATES
     found = list(effective_rates(space, name, {}))
     for part in found[0]:
-        low, high = ranges[part]
+        low, high = RANGES[part].lr[space.__name__]
         rates = [rates[part] for rates in found]
         assert low * (1 - 1e-9) <= min(rates) and max(rates) <= high * (1 + 1e-9)
         assert max(rates) / min(rates) > (high / low) ** 0.8

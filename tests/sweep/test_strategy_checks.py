@@ -13,8 +13,7 @@ import pytest
 import torch
 from optuna import create_study
 
-from search_spaces import SEARCH_SPACES
-from search_spaces.core import ENCODERS
+from search_spaces import ENCODERS, SEARCH_SPACES
 from sweep.config import ConfigError, SweepConfig
 from sweep.engine import check_strategies
 from trainables.base_models.bert_layout import write_bert_layout

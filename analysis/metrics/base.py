@@ -21,21 +21,25 @@ class Metric:
 
     Attributes:
         name: the table key; the reported name adds the extractor, as in `fid_xrv`.
+        label: what people call it, for tables and plots.
         direction: whether lower ("min") or higher ("max") is better.
         function: the metric of generated and reference features.
         min_images: the fewest images of either set for which it is defined.
         unbiased: whether its expectation is the same at any number of images, so that few estimate what many give.
         bounds: smallest and largest value.
+        sees_reference: whether real images enter the value; a diversity looks at generated ones alone.
         spread: how its interval is made from halves, "absolute" or "relative" as in `bootstrap_interval`; None where no
             interval of halves covers as often as it says.
     """
 
     name: str
+    label: str
     direction: Direction
     function: Callable[[FeatureSet, FeatureSet], float]
     min_images: int = 2
     unbiased: bool = False
     bounds: tuple[float, float] = (-math.inf, math.inf)
+    sees_reference: bool = True
     spread: Spread | None = "absolute"
 
     def fn(self, generated: ArrayLike | FeatureSet, reference: ArrayLike | FeatureSet) -> float:

@@ -7,13 +7,16 @@ from html import escape
 from pathlib import Path
 
 from analysis.final_scores import BASE, FinalScores, read_finalists
+from analysis.metrics import METRICS
 from analysis.report.paper import PaperTable, paper_tables, percent, with_interval
 from analysis.report.tables import NUMERIC, table
-from analysis.report.words import number
+from analysis.report.words import ARROWS, number
 
 TITLE = "Final evaluation on test patients"
 QUIET = ' class="quiet"'
 SCORES = {"auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "F1"}
+IN_THE_PAPER = ("fid", "vendi")
+"""Metrics that the tables after the paper have."""
 ARMS = {"real": "real films", "synthetic": "synthetic films", "mixed": "half of each"}
 PICTURES = {
     "samples.png": "generated for captions of test films",
@@ -79,10 +82,10 @@ def _paper_table(one: PaperTable) -> str:
 def _fidelity(finalists: Sequence[FinalScores]) -> str:
     """All metrics over all films."""
     extractor = str(finalists[0].record["extractor"]["name"])
+    further = {metric.reported_name(extractor): metric for name, metric in METRICS.items() if name not in IN_THE_PAPER}
     columns = {
-        f"fid_infinite_{extractor}": "FID at infinitely many ↓", f"kid_{extractor}": "KID ↓",
-        f"precision_{extractor}": "precision ↑", f"recall_{extractor}": "recall ↑",
-        f"density_{extractor}": "density ↑", f"coverage_{extractor}": "coverage ↑",
+        f"fid_infinite_{extractor}": "FID at infinitely many ↓",
+        **{name: f"{metric.label} {ARROWS[metric.direction]}" for name, metric in further.items()},
         "ms_ssim": "MS-SSIM within conditions ↓", "ms_ssim_real": "MS-SSIM of real films", "num_films": "films of each kind",
     }  # fmt: skip
     return _values_table(

@@ -16,6 +16,7 @@ from PIL import Image
 from analysis.features import split_metric
 from analysis.files import whole_file
 from analysis.front.pareto import FrontPoint
+from analysis.metrics import METRICS
 from analysis.report.agreement import agreement_section
 from analysis.report.final import final_section
 from analysis.report.plots import learning_curves, trade_offs
@@ -23,10 +24,9 @@ from analysis.report.rank_map import rank_map
 from analysis.report.tables import condition_table, front_table, trial_table
 from analysis.report.words import label, number, parameters
 from analysis.run_folder import RunFolder
-from analysis.studies.rung_agreement import rung_agreements
+from analysis.studies.rung_agreement import EARLY, rung_agreements
 
 MAX_PICTURE_PX = 1100
-CURVES = ("loss", "fid", "vendi", "early_kid")
 PICTURES = {"reference.png": "Held-out films", "baseline.png": "The base model before any adaptation"}
 
 
@@ -175,7 +175,7 @@ def _final(run: RunFolder) -> str:
 
 def _curves(run: RunFolder) -> str:
     """Training loss, and metrics where they were taken at more than one epoch."""
-    columns = [c for c in run.results.columns if _is_drawn(c) and _is_a_curve(run, c)]
+    columns = [c for c in run.results.columns if _is_drawn(run, c) and _is_a_curve(run, c)]
     if not columns:
         return ""
     strategies = dict(zip(run.trials["trial_id"].astype(str), run.trials["strategy"].astype(str), strict=True))
@@ -183,9 +183,11 @@ def _curves(run: RunFolder) -> str:
     return f'<h2>Learning curves</h2><img class="plot" alt="Learning curves" src="{plot}">'
 
 
-def _is_drawn(column: str) -> bool:
-    """The loss, and `fid_mini` and the like without those of one condition."""
-    return "/" not in column and split_metric(column)[0] in CURVES
+def _is_drawn(run: RunFolder, column: str) -> bool:
+    """The loss, what early evaluations measured, and objectives that are metrics; over all films only."""
+    measured = split_metric(column.removeprefix(EARLY))[0] in METRICS
+    wanted = column.startswith(EARLY) or column in {objective.name for objective in run.front.objectives}
+    return column == "loss" or (measured and wanted and "/" not in column)
 
 
 def _rungs(run: RunFolder) -> str:

@@ -8,16 +8,10 @@ from typing import Any
 
 from analysis.features import split_metric
 from analysis.front.pareto import PARAMETER_PREFIX, Objective
+from analysis.metrics import METRICS
+from analysis.studies.rung_agreement import EARLY
 
-KNOWN = {
-    "fid": "FID",
-    "kid": "KID",
-    "early_kid": "early KID",
-    "vendi": "Vendi score",
-    "precision": "precision",
-    "recall": "recall",
-    "density": "density",
-    "coverage": "coverage",
+COLUMNS = {
     "trainable_parameters": "trainable parameters",
     "epoch_s": "epoch time (s)",
     "evaluation_s": "evaluation time (s)",
@@ -27,15 +21,18 @@ KNOWN = {
     "mean_rank": "mean rank",
     "max_rank": "largest rank",
 }
+ARROWS = {"min": "↓", "max": "↑"}
 BETTER = {"min": "lower is better", "max": "higher is better"}
 
 
 def label(name: str) -> str:
-    """A column's name for a reader: `fid_mini` is "FID (mini)"."""
-    metric, extractor = split_metric(name)
-    if metric not in KNOWN:
-        return name.replace("_", " ")
-    return f"{KNOWN[metric]} ({extractor})" if extractor else KNOWN[metric]
+    """A column's name for a reader: `fid_mini` is "FID (mini)", `early_kid_mini` is "early KID (mini)"."""
+    column, extractor = split_metric(name)
+    metric = METRICS.get(column.removeprefix(EARLY))
+    if metric is None:
+        return COLUMNS.get(name, name.replace("_", " "))
+    early = "early " if column.startswith(EARLY) else ""
+    return f"{early}{metric.label}" + (f" ({extractor})" if extractor else "")
 
 
 def axis_label(objective: Objective) -> str:

@@ -29,7 +29,8 @@ from sweep.engine import TrackingListener
 from sweep.records.journal import Journal
 from sweep.records.tracking import Tracker
 from sweep.search.searcher import OptunaSearcher
-from sweep.trials.tuner import TUNE_SETTINGS, SweepContext, ray_runtime, run_trials
+from sweep.trials.runtime import ray_runtime
+from sweep.trials.tuner import TUNE_SETTINGS, SweepContext, run_trials
 from trainables.datasets.base import ImageTextSample, ImageTextSource, SourceOptions
 from trainables.datasets.store import write_dataset
 from trainables.settings import TrainingConfig

@@ -32,7 +32,8 @@ from sweep.scoring.scorer import (
     start_evaluators,
 )
 from sweep.search.searcher import OptunaSearcher
-from sweep.trials.tuner import SweepContext, TrialListener, ray_runtime, run_trials
+from sweep.trials.runtime import ray_runtime
+from sweep.trials.tuner import SweepContext, TrialListener, run_trials
 from trainables.base_models.models import DiffusionModels, base_resolution_px, resolve_base, weights_hash
 from trainables.base_models.shapes import base_on_meta
 from trainables.base_models.text_encoders import load_bert

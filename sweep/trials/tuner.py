@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +18,7 @@ from ray.tune.error import TuneError
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
-from sweep.config import ComputeConfig, ConfigError
+from sweep.config import ComputeConfig
 from sweep.search.searcher import FAILURE
 from trainables.settings import TrainingConfig
 from trainables.training import DivergedError
@@ -32,8 +30,6 @@ TUNE_SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 """The sweep draws its own progress and writes its own journal; Ctrl+C ends it instead of passing for its end."""
-RAY_SETTINGS = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
-"""Processes that were promised no GPU see none; else they would compute on GPUs promised to others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,53 +206,3 @@ def root_message(trace: str) -> str:
     ]
     last = raised[-1] if raised else trace.strip().splitlines()[-1]
     return re.sub(r"^(?:[a-z_]\w*\.)+(?=\w)", "", last)
-
-
-@contextmanager
-def ray_runtime(compute: ComputeConfig) -> Iterator[None]:
-    """Ray for the length of a sweep: the cluster at `compute.address` or in RAY_ADDRESS, else one on this machine.
-
-    Args:
-        compute: where to connect.
-
-    Raises:
-        ConfigError: this machine has too few GPUs.
-        ConnectionError: no cluster is at the address.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    address = compute.address or os.environ.get("RAY_ADDRESS")
-    local = {"num_cpus": local_cpus(compute), "include_dashboard": False}
-    for name, value in RAY_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    options = {"address": address, "runtime_env": {"env_vars": RAY_SETTINGS}} if address else local
-    ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=True, **options)
-    try:
-        if not address:  # a cluster may grow
-            require_gpus(compute, ray.cluster_resources().get("GPU", 0.0))
-        yield
-    finally:
-        ray.shutdown()
-
-
-def require_gpus(compute: ComputeConfig, available: float) -> None:
-    """Refuse a sweep that would wait for GPUs for ever: one trial must fit beside the evaluation actors.
-
-    Raises:
-        ConfigError: they ask for more than there are.
-    """
-    trial = compute.workers_per_trial * compute.gpus_per_worker
-    evaluation = compute.evaluation_actors * compute.evaluation_gpus
-    if trial + evaluation > available:
-        raise ConfigError(
-            f"`compute` must ask for no more GPUs than there are, but got {trial:g} for a trial and {evaluation:g} for "
-            f"evaluation where there are {available:g}. Set compute.gpus_per_worker and compute.evaluation_gpus lower, "
-            "to 0.5 each for one GPU, or give the compute.address of a cluster."
-        )
-
-
-def local_cpus(compute: ComputeConfig) -> int:
-    """CPUs that a local Ray instance promises: all, and no fewer than the trials at once ask for."""
-    training = compute.concurrent_trials * (compute.workers_per_trial * compute.cpus_per_worker + 0.01)
-    return max(os.cpu_count() or 1, math.ceil(training + compute.evaluation_actors * compute.evaluation_cpus))

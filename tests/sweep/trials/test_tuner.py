@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,10 +25,10 @@ from safetensors.torch import load_file
 
 from analysis.front.pareto import Objective
 from search_spaces import SearchSpace
-from sweep.config import ComputeConfig, ConfigError, SweepConfig
+from sweep.config import ComputeConfig, SweepConfig
 from sweep.records.journal import Journal
 from sweep.search.searcher import REASON, OptunaSearcher
-from sweep.trials.tuner import SweepContext, _Relay, require_gpus, root_message, run_trials
+from sweep.trials.tuner import SweepContext, _Relay, root_message, run_trials
 from trainables import trial as trial_module
 from trainables.base_models.models import load_base
 from trainables.datasets.phantom import PhantomSource
@@ -349,14 +348,6 @@ def test_a_listener_that_fails_ends_the_sweep_with_its_message(
     settings = context(dataset, tmp_path)
     with pytest.raises(RuntimeError, match=r"^OSError: \[Errno 28\] No space left on device$"):
         run_trials(settings, ProcessEvaluator(), Choices(BITFIT), num_trials=1, listeners=(FullDisk(),))
-
-
-@pytest.mark.parametrize(("available", "enough"), [(0, False), (1, False), (2, True), (8, True)])
-def test_a_trial_must_find_gpus_beside_the_evaluation(available: int, enough: bool) -> None:
-    compute = ComputeConfig(gpus_per_worker=0.5, workers_per_trial=2, evaluation_gpus=0.25, evaluation_actors=2)
-    said = f"but got 1 for a trial and 0.5 for evaluation where there are {available}"
-    with nullcontext() if enough else pytest.raises(ConfigError, match=said):
-        require_gpus(compute, available)
 
 
 def test_a_trial_whose_process_never_started_is_a_failure_like_others(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from rich.console import Console
 from rich.table import Table
 
-from sweep.config import ComputeConfig, SweepConfig
+from sweep.config import ComputeConfig, SearchConfig, SweepConfig
 from sweep.engine import TrackingListener
 from sweep.records.journal import Journal
 from sweep.records.tracking import Tracker
@@ -173,7 +173,7 @@ def measure(folder: Path, num_trials: int, num_plain_trials: int) -> Overhead:
 
 def time_engine(context: SweepContext, num_trials: int) -> tuple[float, float]:
     """Seconds of a sweep with journal and tracker, and of a further trial."""
-    config, ends = SweepConfig(num_trials=num_trials), Ends()
+    config, ends = SweepConfig(search=SearchConfig(num_trials=num_trials)), Ends()
     started_s = time.perf_counter()
     journal, tracker = Journal.create(context.out, config, {}), Tracker.start(config, context.out)
     searcher = OptunaSearcher(one_step, config.reported_objectives(), num_trials=num_trials, seed=0)

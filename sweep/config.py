@@ -13,6 +13,7 @@ from analysis.features import EXTRACTORS
 from analysis.front.pareto import Direction, Objective
 from analysis.metrics import METRICS
 from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
+from sweep.search.samplers import SEARCH_SAMPLERS
 from trainables.settings import TrainingConfig
 
 COST_OBJECTIVES: Final[dict[str, Direction]] = {
@@ -35,6 +36,36 @@ ENCODER_FIELDS: Final = ("encoder", "text_encoder_swap.encoder")
 
 class ConfigError(ValueError):
     """The configuration breaks a rule; the message says which, what came, and what to do."""
+
+
+def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
+    """Message that answers an unknown name with the nearest valid ones, or with all where none is near."""
+    names = sorted(valid)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    remedy = f"Did you mean {' or '.join(map(repr, near))}? Valid:" if near else "Choose one of:"
+    return f"`{what}` must be a known name, but got {name!r}. {remedy} {', '.join(names)}."
+
+
+def require_known(what: str, names: Iterable[str], valid: Iterable[str]) -> None:
+    valid = list(valid)
+    for name in names:
+        if name not in valid:
+            raise ConfigError(unknown_name(what, name, valid))
+
+
+def _require_strategies(names: Sequence[str], space: str) -> None:
+    for name in names:
+        if not is_known_to(space, name):
+            elsewhere = [other for other in SEARCH_SPACES if is_known_to(other, name)]
+            hint = (
+                f" It is in the space {' and '.join(elsewhere)}: set search.space={elsewhere[0]}." if elsewhere else ""
+            )
+            raise ConfigError(unknown_name("strategy", name, known_to(space)) + hint)
+
+
+def _require_distinct(what: str, names: Sequence[str]) -> None:
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"`{what}` must be distinct names, at least one, but got {list(names)}. Name each one once.")
 
 
 def _split_commas(value: object) -> object:
@@ -133,22 +164,69 @@ class ComputeConfig(Section):
     address: str | None = None
 
 
+class SearchConfig(Section):
+    """Which configurations are tried, and how many.
+
+    Attributes:
+        space: name of the search space.
+        strategies: those to choose from; none given: all that the space has.
+        hyperparameters: by strategy, values that it has in every trial in place of the space's suggestion or its default.
+        sampler: name of the search sampler.
+    """
+
+    space: str = "mini"
+    strategies: Names | None = None
+    hyperparameters: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_strategy)] = {}
+    sampler: str = "tpe"
+    num_trials: Count = 12
+
+    def candidates(self) -> tuple[str, ...]:
+        """The strategies to choose from by name, the space's own where none are given."""
+        return self.strategies or strategies_of(SEARCH_SPACES[self.space])
+
+    def located(self) -> Self:
+        """The same with absolute folders of text encoders."""
+        hyperparameters = {
+            name: {key: _absolute_folder(value) if key in ENCODER_FIELDS else value for key, value in own.items()}
+            for name, own in self.hyperparameters.items()
+        }
+        return self.model_copy(update={"hyperparameters": hyperparameters})
+
+    @field_validator("space")
+    @classmethod
+    def _known_space(cls, space: str) -> str:
+        require_known("search.space", [space], SEARCH_SPACES)
+        return space
+
+    @field_validator("sampler")
+    @classmethod
+    def _known_sampler(cls, sampler: str) -> str:
+        require_known("search.sampler", [sampler], SEARCH_SAMPLERS)
+        return sampler
+
+    @model_validator(mode="after")
+    def _known_strategies(self) -> Self:
+        if self.strategies is not None:
+            _require_distinct("search.strategies", self.strategies)
+            _require_strategies(self.strategies, self.space)
+        require_known("search.hyperparameters", self.hyperparameters, self.candidates())
+        return self
+
+
 class SweepConfig(Section):
     """Everything that defines a sweep.
 
     Attributes:
-        strategies: those to choose from; none given: all that the space has.
-        hyperparameters: by strategy, values that it has in every trial in place of the space's suggestion or its default.
+        base: `mini`, `sd15`, a hub id, or a folder of that layout.
+        objectives: metrics by their plain names, and costs; each is better in its own direction.
+        seed: of the search, the training and the evaluation.
     """
 
     preset: str = "demo"
     base: Annotated[str, Field(min_length=1)] = "mini"
-    space: str = "mini"
-    strategies: Names | None = None
-    hyperparameters: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_strategy)] = {}
     objectives: Names = ("fid", "vendi", "trainable_parameters", "epoch_s")
-    num_trials: Count = 12
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    search: SearchConfig = SearchConfig()
     data: DataConfig = DataConfig()
     training: Annotated[TrainingConfig, BeforeValidator(_yaml_no)] = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -160,16 +238,12 @@ class SweepConfig(Section):
         evaluation = self.evaluation.model_copy(
             update={"extractor_weights": _absolute(self.evaluation.extractor_weights)}
         )
-        hyperparameters = {
-            name: {key: _absolute_folder(value) if key in ENCODER_FIELDS else value for key, value in own.items()}
-            for name, own in self.hyperparameters.items()
-        }
         return self.model_copy(
             update={
                 "data": data,
                 "evaluation": evaluation,
                 "base": _absolute_folder(self.base),
-                "hyperparameters": hyperparameters,
+                "search": self.search.located(),
             }
         )
 
@@ -181,28 +255,12 @@ class SweepConfig(Section):
             for name in self.objectives
         )
 
-    @field_validator("space")
-    @classmethod
-    def _known_space(cls, space: str) -> str:
-        require_known("space", [space], SEARCH_SPACES)
-        return space
-
     @field_validator("objectives")
     @classmethod
     def _known_objectives(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
         _require_distinct("objectives", objectives)
         require_known("objective", objectives, objective_directions())
         return objectives
-
-    @model_validator(mode="after")
-    def _known_strategies(self) -> Self:
-        if self.strategies is not None:
-            _require_distinct("strategies", self.strategies)
-            _require_strategies(self.strategies, self.space)
-        require_known(
-            "hyperparameters", self.hyperparameters, self.strategies or strategies_of(SEARCH_SPACES[self.space])
-        )
-        return self
 
 
 def _absolute(path: Path | None) -> Path | None:
@@ -220,31 +278,3 @@ def _absolute_folder(named: Any) -> Any:
 def objective_directions() -> dict[str, Direction]:
     """Every objective's name in a configuration, with the direction that is better: "min" or "max"."""
     return {**{name: metric.direction for name, metric in METRICS.items()}, **COST_OBJECTIVES}
-
-
-def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
-    """Message that answers an unknown name with the nearest valid ones, or with all where none is near."""
-    names = sorted(valid)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    remedy = f"Did you mean {' or '.join(map(repr, near))}? Valid:" if near else "Choose one of:"
-    return f"`{what}` must be a known name, but got {name!r}. {remedy} {', '.join(names)}."
-
-
-def require_known(what: str, names: Iterable[str], valid: Iterable[str]) -> None:
-    valid = list(valid)
-    for name in names:
-        if name not in valid:
-            raise ConfigError(unknown_name(what, name, valid))
-
-
-def _require_strategies(names: Sequence[str], space: str) -> None:
-    for name in names:
-        if not is_known_to(space, name):
-            elsewhere = [other for other in SEARCH_SPACES if is_known_to(other, name)]
-            hint = f" It is in the space {' and '.join(elsewhere)}: set space={elsewhere[0]}." if elsewhere else ""
-            raise ConfigError(unknown_name("strategy", name, known_to(space)) + hint)
-
-
-def _require_distinct(what: str, names: Sequence[str]) -> None:
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(f"`{what}` must be distinct names, at least one, but got {list(names)}. Name each one once.")

@@ -18,7 +18,7 @@ from rich.progress import Progress
 from analysis.features import load_extractor
 from analysis.front.pareto import Front
 from analysis.report import RANKS, draw_front, draw_rank_map, read_ranks, write_report
-from search_spaces import ENCODERS, SEARCH_SPACES, strategies_of
+from search_spaces import ENCODERS, SEARCH_SPACES
 from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig
 from sweep.preflight import check_objectives, images_of_conditions
 from sweep.records.journal import BASELINE, Journal, collect_provenance, flat_choice, own_values, require_new_run
@@ -176,17 +176,19 @@ def _run_trials(
         training=config.training,
         compute=config.compute,
     )
+    search = config.search
     searcher = OptunaSearcher(
-        SEARCH_SPACES[config.space],
+        SEARCH_SPACES[search.space],
         config.reported_objectives(),
-        num_trials=config.num_trials,
+        num_trials=search.num_trials,
         seed=config.seed,
-        strategies=config.strategies,
-        hyperparameters=config.hyperparameters,
+        strategies=search.strategies,
+        hyperparameters=search.hyperparameters,
+        sampler=search.sampler,
     )
     num_epochs = config.training.num_epochs
-    with ProgressView(console, num_trials=config.num_trials, num_epochs=num_epochs, shown=shown) as view:
-        run_trials(context, evaluator, searcher, num_trials=config.num_trials, listeners=(*listeners, view))
+    with ProgressView(console, num_trials=search.num_trials, num_epochs=num_epochs, shown=shown) as view:
+        run_trials(context, evaluator, searcher, num_trials=search.num_trials, listeners=(*listeners, view))
     searcher.finish()
 
 
@@ -295,18 +297,18 @@ def check_strategies(config: SweepConfig) -> None:
             encoder cannot be had or loaded.
     """
     folder = str(resolve_base(config.base))
-    for name in config.strategies or strategies_of(SEARCH_SPACES[config.space]):
-        fixed = config.hyperparameters.get(name, {})
+    for name in config.search.candidates():
+        fixed = config.search.hyperparameters.get(name, {})
         try:
             drawn = [key for key in ENCODER_FIELDS if key in hyperparameters_of(name) and key not in fixed]
             for own in [{**fixed, key: encoder} for key in drawn for encoder in ENCODERS] or [fixed]:
                 _check_strategy(name, own, base_on_meta(folder))
         except (ValueError, FileNotFoundError) as error:
             remedies = [
-                f" The space draws the encoder; fix one that works with --set hyperparameters.{name}.{key}=ENCODER."
+                f" The space draws the encoder; fix one that works with --set search.hyperparameters.{name}.{key}=ENCODER."
                 for key in drawn
             ]
-            raise ConfigError(f"`strategies` has {name}: {error}{''.join(remedies)}") from error
+            raise ConfigError(f"`search.strategies` has {name}: {error}{''.join(remedies)}") from error
 
 
 def _check_strategy(name: str, hyperparameters: Mapping[str, Any], models: DiffusionModels) -> None:

@@ -64,7 +64,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         kind = "nothing" if content is None else type(content).__name__
         raise ConfigError(
-            f"`--config` must hold keys and values, but got {kind} in {str(file)!r}. Write, say, `num_trials: 20`."
+            f"`--config` must hold keys and values, but got {kind} in {str(file)!r}. Write, say, `seed: 1`."
         )
     return content
 

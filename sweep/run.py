@@ -38,7 +38,7 @@ def main(
     Example: python -m sweep.run --preset nih64 --set data.path=prepared/nih --num-trials 20
     """
     console = new_console()
-    overrides = [*(set_ or []), *([f"num_trials={num_trials}"] if num_trials is not None else [])]
+    overrides = [*(set_ or []), *([f"search.num_trials={num_trials}"] if num_trials is not None else [])]
     try:
         resolved = load_config(preset, config, overrides)
         if dry_run:

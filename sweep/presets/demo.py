@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sweep.config import ComputeConfig, DataConfig, EvaluationConfig, SweepConfig
+from sweep.config import ComputeConfig, DataConfig, EvaluationConfig, SearchConfig, SweepConfig
 from sweep.presets.compared import COMPARED
 from trainables.settings import TrainingConfig
 
@@ -12,9 +12,7 @@ def demo() -> SweepConfig:
     return SweepConfig(
         preset="demo",
         base="mini",
-        space="mini",
-        strategies=COMPARED,
-        num_trials=12,
+        search=SearchConfig(space="mini", strategies=COMPARED, num_trials=12),
         data=DataConfig(source="phantom", num_patients=400, resolution_px=64),
         training=TrainingConfig(num_epochs=4, lr_schedule="cosine"),
         evaluation=EvaluationConfig(extractor="mini", images_per_condition=16, num_steps=8, guidance_scale=1.0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweep.config import ComputeConfig, DataConfig, EvaluationConfig, SweepConfig
+from sweep.config import ComputeConfig, DataConfig, EvaluationConfig, SearchConfig, SweepConfig
 from sweep.presets.compared import COMPARED
 from trainables.settings import TrainingConfig
 
@@ -19,9 +19,7 @@ def nih512() -> SweepConfig:
     return SweepConfig(
         preset="nih512",
         base="sd15",
-        space="core",
-        strategies=COMPARED,
-        num_trials=24,
+        search=SearchConfig(space="core", strategies=COMPARED, num_trials=24),
         data=DataConfig(source="prepared", path=Path("prepared/nih_cxr14_512"), resolution_px=512),
         training=TrainingConfig(
             num_epochs=20,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweep.config import ComputeConfig, DataConfig, EvaluationConfig, SweepConfig
+from sweep.config import ComputeConfig, DataConfig, EvaluationConfig, SearchConfig, SweepConfig
 from sweep.presets.compared import COMPARED
 from trainables.settings import TrainingConfig
 
@@ -17,9 +17,7 @@ def nih64() -> SweepConfig:
     return SweepConfig(
         preset="nih64",
         base="mini",
-        space="mini",
-        strategies=COMPARED,
-        num_trials=12,
+        search=SearchConfig(space="mini", strategies=COMPARED, num_trials=12),
         data=DataConfig(source="prepared", path=Path("prepared/nih_cxr14_64"), resolution_px=64),
         training=TrainingConfig(num_epochs=40, lr_schedule="cosine", ema_decay=0.99, evaluate_every_epochs=20),
         evaluation=EvaluationConfig(extractor="mini", images_per_condition=32, num_steps=20, guidance_scale=2.0),

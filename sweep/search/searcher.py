@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import pickle
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from ray.tune.search import Searcher
 
 from analysis.front.pareto import Objective
 from search_spaces import SearchSpace, strategies_of
+from sweep.search.samplers import SEARCH_SAMPLERS
 
 FINAL: Final = "final"
 """Key of a trial's last report: true once training and evaluation are both done."""
@@ -33,7 +33,7 @@ DIRECTIONS: Final = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIM
 
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
-    """Suggests configurations by multi-objective TPE, and tells Optuna how each trial ended.
+    """Suggests configurations by a search sampler, and tells Optuna how each trial ended.
 
     The first trials try every strategy once; the sampler takes over from there. At most `num_trials` are suggested.
     """
@@ -47,6 +47,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         seed: int,
         strategies: Sequence[str] | None = None,
         hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
+        sampler: str = "tpe",
     ) -> None:
         """Set up an empty study.
 
@@ -57,12 +58,13 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
             seed: Seed of the sampler; one concurrent trial at a time gives the same suggestions again.
             strategies: Strategies to choose from; all of the space's where not given.
             hyperparameters: By strategy, values that the space does not suggest but takes.
+            sampler: Name of the search sampler in its table.
         """
         self.objectives = tuple(objectives)
         super().__init__()  # told of metrics here, Tune would refuse the reports of epochs without evaluation
         self.strategies = tuple(strategies or strategies_of(space))
         self.num_trials = num_trials
-        self.study = _create_study(self.objectives, _create_sampler(len(self.strategies), num_trials, seed))
+        self.study = _create_study(self.objectives, SEARCH_SAMPLERS[sampler](len(self.strategies), num_trials, seed))
         self._space = partial(
             space, strategies=self.strategies, **({"fixed": hyperparameters} if hyperparameters else {})
         )
@@ -131,18 +133,6 @@ def _lacking(result: Mapping[str, Any], objectives: Sequence[Objective]) -> str 
         if not math.isfinite(result[name]):
             return f"`{name}` must be finite, but got {result[name]}"
     return None
-
-
-def _create_sampler(num_strategies: int, num_trials: int, seed: int) -> optuna.samplers.TPESampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            multivariate=True,
-            group=True,
-            constant_liar=True,
-            n_startup_trials=min(10, max(num_strategies, num_trials // 3)),
-            seed=seed,
-        )
 
 
 def _create_study(objectives: Sequence[Objective], sampler: optuna.samplers.BaseSampler) -> optuna.Study:

@@ -24,19 +24,19 @@ def test_without_file_and_overrides_the_preset_is_the_configuration() -> None:
 
 
 def test_the_presets_compare_four_strategies_and_the_space_has_more() -> None:
-    assert {preset().strategies for preset in PRESETS.values()} == {("unet", "lora", "dora", "bitfit")}
-    assert load_config("demo", overrides=["strategies=null"]).strategies is None
-    wider = load_config("demo", overrides=["strategies=[difffit, unet+text_encoder]"])
-    assert wider.strategies == ("difffit", "unet+text_encoder")
-    on_request = load_config("demo", overrides=["strategies=[text_encoder_swap]", "space=core"])
-    assert on_request.strategies == ("text_encoder_swap",)
+    assert {preset().search.strategies for preset in PRESETS.values()} == {("unet", "lora", "dora", "bitfit")}
+    assert load_config("demo", overrides=["search.strategies=null"]).search.strategies is None
+    wider = load_config("demo", overrides=["search.strategies=[difffit, unet+text_encoder]"])
+    assert wider.search.strategies == ("difffit", "unet+text_encoder")
+    on_request = load_config("demo", overrides=["search.strategies=[text_encoder_swap]", "search.space=core"])
+    assert on_request.search.strategies == ("text_encoder_swap",)
 
 
 def test_overrides_beat_the_file_and_the_file_beats_the_preset(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
-    file.write_text("num_trials: 5\ntraining: {num_epochs: 7, ema_decay: 0.9}\n")
-    config = load_config("demo", file, ["num_trials=6", "data.num_patients=50"])
-    assert (config.num_trials, config.training.num_epochs, config.training.ema_decay) == (6, 7, 0.9)
+    file.write_text("search: {num_trials: 5}\ntraining: {num_epochs: 7, ema_decay: 0.9}\n")
+    config = load_config("demo", file, ["search.num_trials=6", "data.num_patients=50"])
+    assert (config.search.num_trials, config.training.num_epochs, config.training.ema_decay) == (6, 7, 0.9)
     assert config.data.num_patients == 50
     assert config.training.weight_decay == PRESETS["demo"]().training.weight_decay
 
@@ -55,13 +55,21 @@ def test_override_values_are_yaml(override: str, section: str, name: str, expect
 
 
 @pytest.mark.parametrize(
-    "override", ["hyperparameters.lora+text_encoder.lora.rank=4", "hyperparameters={lora+text_encoder: {lora.rank: 4}}"]
+    "override",
+    [
+        "search.hyperparameters.lora+text_encoder.lora.rank=4",
+        "search.hyperparameters={lora+text_encoder: {lora.rank: 4}}",
+    ],
 )
 def test_hyperparameters_are_given_by_strategy(override: str) -> None:
-    config = load_config("demo", None, ["strategies=[lora+text_encoder]", override])
-    assert config.hyperparameters == {"lora+text_encoder": {"lora.rank": 4}}
-    again = load_config("demo", None, [f"hyperparameters={config.hyperparameters}", "strategies=[lora+text_encoder]"])
-    assert again.hyperparameters == config.hyperparameters
+    config = load_config("demo", None, ["search.strategies=[lora+text_encoder]", override])
+    assert config.search.hyperparameters == {"lora+text_encoder": {"lora.rank": 4}}
+    again = load_config(
+        "demo",
+        None,
+        [f"search.hyperparameters={config.search.hyperparameters}", "search.strategies=[lora+text_encoder]"],
+    )
+    assert again.search.hyperparameters == config.search.hyperparameters
 
 
 @pytest.mark.parametrize("text", ["[fid, vendi]", "fid,vendi", "fid, vendi"])
@@ -79,11 +87,15 @@ def test_names_may_be_a_list_or_separated_by_commas(text: str) -> None:
             "objectives=[fd]",
             "`objective` must be a known name, but got 'fd'. Did you mean 'fid'.*Valid: .*epoch_s, fid",
         ),
-        ("strategies=[text_encoder_swap]", "`strategy` must be a known name, but got 'text_encoder_swap'"),
-        ("strategies=[loar]", "`strategy` must be a known name, but got 'loar'. Did you mean 'lora'"),
-        ("hyperparameters.loar.rank=4", "`hyperparameters` must be a known name, but got 'loar'. Did you mean 'lora'"),
-        ("hyperparameters.lora=4", "`hyperparameters.lora` must be a valid dictionary, but got 4"),
-        ("space=cor", "`space` must be a known name, but got 'cor'. Did you mean 'core'"),
+        ("search.strategies=[text_encoder_swap]", "`strategy` must be a known name, but got 'text_encoder_swap'"),
+        ("search.strategies=[loar]", "`strategy` must be a known name, but got 'loar'. Did you mean 'lora'"),
+        (
+            "search.hyperparameters.loar.rank=4",
+            "`search.hyperparameters` must be a known name, but got 'loar'. Did you mean 'lora'",
+        ),
+        ("search.hyperparameters.lora=4", "`search.hyperparameters.lora` must be a valid dictionary, but got 4"),
+        ("search.sampler=tep", "`search.sampler` must be a known name, but got 'tep'. Did you mean 'tpe'"),
+        ("search.space=cor", "`search.space` must be a known name, but got 'cor'. Did you mean 'core'"),
         ("objectives=fid,fid", r"`objectives` must be distinct names, at least one, but got \['fid', 'fid'\]"),
         ("objectives=[]", "`objectives` must be distinct names, at least one"),
         ("training.num_epochs=0", "`training.num_epochs` must be greater than or equal to 1, but got 0. Change it"),
@@ -103,6 +115,15 @@ def test_what_is_wrong_is_answered_with_rule_value_and_remedy(override: str, mes
         load_config("demo", None, [override])
 
 
+@pytest.mark.parametrize(
+    "old", ["strategies=[lora]", "space=core", "num_trials=5", "hyperparameters.lora.rank=4", "hyperparameters={}"]
+)
+def test_a_key_of_the_search_without_its_section_is_answered_with_it(old: str) -> None:
+    name = re.split(r"[.=]", old)[0]
+    with pytest.raises(ConfigError, match=rf"`{name}` must be a key .*Did you mean search\.{name}\?$"):
+        load_config("demo", None, [old])
+
+
 def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config("demo", None, ["seed=-1", "training.num_epochs=0", "nonsense=1"])
@@ -117,10 +138,10 @@ def test_unknown_preset_is_answered_with_the_nearest() -> None:
 def test_a_preset_named_in_the_file_is_not_taken_for_another(tmp_path: Path) -> None:
     """A file may repeat the preset's name, as a run's config.json does; it cannot choose one."""
     file = tmp_path / "sweep.yaml"
-    file.write_text("preset: nih64\nnum_trials: 5\n")
+    file.write_text("preset: nih64\nsearch: {num_trials: 5}\n")
     with pytest.raises(ConfigError, match=r"`preset` must be 'demo', .*but got 'nih64'\. Choose .* --preset nih64"):
         load_config("demo", file)
-    assert load_config("nih64", file).num_trials == 5
+    assert load_config("nih64", file).search.num_trials == 5
 
 
 @pytest.mark.parametrize(
@@ -144,7 +165,7 @@ def test_configuration_is_frozen_and_survives_json() -> None:
     config = PRESETS["nih64"]()
     assert SweepConfig.model_validate_json(config.model_dump_json()) == config
     with pytest.raises(ValueError, match="frozen"):
-        config.num_trials = 3  # type: ignore[misc]
+        config.search.num_trials = 3  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("extractor", ["xrv", "xrv-mimic_nb", "rad_dino"])

@@ -29,7 +29,7 @@ from typer.testing import CliRunner
 from analysis.report import __main__ as report
 from search_spaces import SEARCH_SPACES
 from sweep import export, generate, run
-from sweep.config import ConfigError, SweepConfig
+from sweep.config import ConfigError, SearchConfig, SweepConfig
 from sweep.engine import TrackingListener, require_shared, run_sweep
 from sweep.records.tracking import Tracker
 from sweep.scoring.scorer import ActorEvaluator
@@ -217,7 +217,7 @@ def test_the_same_out_is_refused_the_second_time(out: Path) -> None:
         (
             "lora",
             {"rnak": 4},
-            "`strategies` has lora: `hyperparameter of lora` must be a known name, but got 'rnak'",
+            "`search.strategies` has lora: `hyperparameter of lora` must be a known name, but got 'rnak'",
         ),
         (
             "unet+text_encoder",
@@ -229,7 +229,7 @@ def test_the_same_out_is_refused_the_second_time(out: Path) -> None:
 def test_a_wrong_fixed_hyperparameter_is_refused_before_anything_starts(
     name: str, values: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    config = SweepConfig(strategies=(name,), hyperparameters={name: values})
+    config = SweepConfig(search=SearchConfig(strategies=(name,), hyperparameters={name: values}))
     with pytest.raises(ConfigError, match=re.escape(message)):
         run_sweep(config, tmp_path / "run", Console(quiet=True))
     assert not (tmp_path / "run").exists()
@@ -254,7 +254,7 @@ def cut(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     out = tmp_path_factory.mktemp("cut") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SEARCH_SPACES, "cuttable", cuttable)
-        settings = ("space=cuttable", "strategies=[dylora]", "evaluation.images_per_condition=2")
+        settings = ("search.space=cuttable", "search.strategies=[dylora]", "evaluation.images_per_condition=2")
         yield out, sweep_of(out, 1, *settings)
 
 
@@ -317,7 +317,9 @@ def test_a_sweep_of_failures_ends_with_their_reason(
     local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SEARCH_SPACES, "doomed", doomed)
-    result = sweep_of(tmp_path / "run", 1, "space=doomed", "strategies=[bitfit]", "evaluation.images_per_condition=2")
+    result = sweep_of(
+        tmp_path / "run", 1, "search.space=doomed", "search.strategies=[bitfit]", "evaluation.images_per_condition=2"
+    )
     assert result.exit_code == 1
     assert "`sweep` must complete at least one trial, but got 1 failures: DivergedError: `loss`" in result.stderr
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
@@ -348,7 +350,7 @@ def test_a_base_model_that_cannot_be_scored_costs_its_row_and_no_more(
 ) -> None:
     broken = ray.remote(num_cpus=0)(lambda: int("no score"))
     monkeypatch.setattr(ActorEvaluator, "score_base", lambda self, out: broken.remote())
-    result = sweep_of(tmp_path / "run", 1, "strategies=[bitfit]", "evaluation.images_per_condition=2")
+    result = sweep_of(tmp_path / "run", 1, "search.strategies=[bitfit]", "evaluation.images_per_condition=2")
     assert result.exit_code == 0, result.output
     assert "the un-adapted base model has no scores: invalid literal for int()" in result.stdout
     assert pd.read_parquet(tmp_path / "run" / "trials.parquet")["status"].tolist() == ["completed"]
@@ -369,7 +371,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_during_a_trial_is_told(local_ray: None, small_disk: Path) -> None:
-    result = sweep_of(small_disk, 1, "evaluation.images_per_condition=2", "strategies=[bitfit]")
+    result = sweep_of(small_disk, 1, "evaluation.images_per_condition=2", "search.strategies=[bitfit]")
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr and "Traceback" not in result.stderr
     assert not [file for file in (small_disk / "cache").rglob("*") if file.name.endswith((".partial", ".tmp"))]

@@ -59,9 +59,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     [
         (("--preset", "dmeo"), "`preset` must be a known name, but got 'dmeo'. Did you mean 'demo'?"),
         (("--set", "training.num_epoch=3"), "Did you mean training.num_epochs?"),
-        (("--set", "strategies=[lora,bitfti]"), "but got 'bitfti'. Did you mean 'bitfit'?"),
+        (("--set", "search.strategies=[lora,bitfti]"), "but got 'bitfti'. Did you mean 'bitfit'?"),
         (("--set", "objectives=[fid,vendy]"), "but got 'vendy'. Did you mean 'vendi'"),
-        (("--set", "space=crore"), "but got 'crore'. Did you mean 'core'?"),
+        (("--set", "search.space=crore"), "but got 'crore'. Did you mean 'core'?"),
         (("--set", "num_trials"), "`--set` must be KEY=VALUE, but got 'num_trials'"),
         (("--set", "evaluation.num_steps=0"), "`evaluation.num_steps` must be greater than or equal to 1, but got 0"),
         (("--set", "data.source=prepared"), "`data.path` must name a prepared data set"),
@@ -122,7 +122,7 @@ def test_a_dry_run_prints_the_configuration_and_makes_nothing(tmp_path: Path) ->
     result = invoke("--dry-run", "--out", str(out), "--num-trials", "7", "--set", "training.num_epochs=2")
     assert result.exit_code == 0
     config = json.loads(result.stdout)
-    assert (config["preset"], config["num_trials"], config["training"]["num_epochs"]) == ("demo", 7, 2)
+    assert (config["preset"], config["search"]["num_trials"], config["training"]["num_epochs"]) == ("demo", 7, 2)
     assert not out.exists()
 
 
@@ -154,7 +154,7 @@ def test_an_interrupted_sweep_keeps_what_finished(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sweep.run", "--out", str(out), "--num-trials", "500", *TINY]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        [*command, "--set", "training.num_epochs=1", "--set", "strategies=[bitfit]"],
+        [*command, "--set", "training.num_epochs=1", "--set", "search.strategies=[bitfit]"],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     ) as process:  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from optuna import create_study
 
 from search_spaces import ENCODERS, SEARCH_SPACES
-from sweep.config import ConfigError, SweepConfig
+from sweep.config import ConfigError, SearchConfig, SweepConfig
 from sweep.engine import check_strategies
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.text_encoders import load_bert, resolve_encoder
@@ -33,7 +33,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def swap(name: str, **fields: Any) -> SweepConfig:
     own = fields if name == ALONE else {ALONE: fields}
-    return SweepConfig(space="core", strategies=(name,), hyperparameters={name: own})
+    return SweepConfig(search=SearchConfig(space="core", strategies=(name,), hyperparameters={name: own}))
 
 
 @pytest.mark.parametrize("name", [ALONE, COMBINED])
@@ -43,7 +43,7 @@ def test_a_trial_elsewhere_finds_a_folder_that_was_given_relatively(
     monkeypatch.chdir(sound.parent)
     config = swap(name, encoder="bert").located()
     check_strategies(config)
-    choice = SEARCH_SPACES["core"](create_study().ask(), strategies=(name,), fixed=config.hyperparameters)
+    choice = SEARCH_SPACES["core"](create_study().ask(), strategies=(name,), fixed=config.search.hyperparameters)
     monkeypatch.chdir(tmp_path)
     own = dict(choice["strategy"])
     strategy = make_strategy(own.pop("name"), own)
@@ -86,7 +86,7 @@ def test_an_encoder_that_no_trial_could_load_is_refused(
     config = swap(name, encoder=str(folder))
     check_strategies(config)
     damage(folder)
-    with pytest.raises(ConfigError, match=f"(?s)`strategies` has {re.escape(name)}: `encoder` {message}"):
+    with pytest.raises(ConfigError, match=f"(?s)`search.strategies` has {re.escape(name)}: `encoder` {message}"):
         check_strategies(config)
 
 
@@ -108,5 +108,5 @@ def test_every_encoder_that_the_space_suggests_is_loaded(
         check_strategies(swap(name))
     assert f"in {str(tmp_path / lacking)!r}" in str(refused.value)
     assert f"or try {other}. The space draws the encoder" in str(refused.value)
-    assert str(refused.value).endswith(f"--set hyperparameters.{name}.{field}=ENCODER.")
+    assert str(refused.value).endswith(f"--set search.hyperparameters.{name}.{field}=ENCODER.")
     check_strategies(swap(name, encoder=other))

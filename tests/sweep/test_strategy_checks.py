@@ -54,7 +54,7 @@ def test_a_trial_elsewhere_finds_a_folder_that_was_given_relatively(
 
 def test_an_encoder_of_the_hub_keeps_its_name() -> None:
     config = swap(ALONE, encoder=ENCODERS[1], train_encoder=True)
-    assert config.located().hyperparameters == {ALONE: {"encoder": ENCODERS[1], "train_encoder": True}}
+    assert config.located().search.hyperparameters == {ALONE: {"encoder": ENCODERS[1], "train_encoder": True}}
 
 
 def pickled(folder: Path) -> None:

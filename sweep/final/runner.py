@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from analysis.final_scores import BASE, DONE, EVALUATION, FAILED
+from analysis.final_scores import BASE, DONE, EVALUATION, FAILED, series_of
 from sweep.config import unknown_name
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.results import SUMMARY, Scores, write_summary
@@ -96,7 +96,8 @@ class FinalEvaluation:
 
     def _study(self, subject: Finalist, names: Sequence[str]) -> Scores:
         """Run what is not done yet of these studies, and keep each as it ends."""
-        scores = Scores(subject.folder, self._identity(subject))
+        identity = self._identity(subject)
+        scores = Scores(subject.folder, identity, series_of(self.bench.run.folder, identity))
         for name in names:
             study = STUDIES[name]
             inputs = {"splits": study.splits, **study.inputs(self.bench)}
@@ -104,7 +105,7 @@ class FinalEvaluation:
                 label = f"{subject.strategy} {subject.trial_id}, seed {subject.seed}: {study.title}"
                 outcome = self._attempt(label, partial(study.run, self.bench, subject))
                 scores.keep(name, {**outcome, "inputs": inputs})
-        scores.write()  # the last to be evaluated, even if all of it was known
+        scores.write()  # its series, even if all else was known
         return scores
 
     def _repeat(self, finalist: Finalist, own: Scores) -> None:

@@ -17,8 +17,8 @@ from analysis.studies.decisions import Scored
 from analysis.studies.fidelity import fidelity_figures
 from analysis.studies.utility import UtilityData, compare_arms
 from sweep.final.bench import Finalist, Workbench, only
-from sweep.final.plan import label_rows
 from sweep.final.study import StudyResult
+from sweep.scoring.plans import label_rows
 from sweep.scoring.scorer import SHEET_COLUMNS
 from trainables.sheets import labelled_sheet
 

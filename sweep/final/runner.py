@@ -173,7 +173,7 @@ class FinalEvaluation:
         bench = self.bench
         return {
             "trial_id": subject.trial_id, "strategy": subject.strategy, "seed": subject.seed,
-            "weights": bench.weights(subject), "sampling": sampling_digest(bench.config.evaluation),
+            "weights": bench.weights_of(subject.adapter), "sampling": sampling_digest(bench.evaluation),
             "data": bench.dataset.fingerprint, "conditions": list(bench.conditions),
             "extractor": {"name": bench.extractor.name, "weights_hash": bench.extractor.weights_hash},
             "settings": bench.settings.as_record(),

@@ -75,9 +75,11 @@ class Workbench(Studio):
         self.run, self.settings = run, settings
         self.config = SweepConfig.model_validate(run.config)
         super().__init__(
-            base=self.config.base, dataset=dataset_folder(run, self.config), cache_folder=run.folder / "cache",
+            base=self.config.base,
+            dataset=dataset_folder(run, self.config),
+            cache_folder=run.folder / "cache",
             evaluation=self.config.evaluation,
-        )  # fmt: skip
+        )
         self.splits = {name: self.dataset.split(name) for name in SPLITS}
         self.conditions = _scored_conditions(self.dataset, self.config)
         self.boxes = None if boxes is None else place_boxes(boxes, self.splits["test"])

@@ -56,10 +56,13 @@ def finalist_of(run: Run, trial_id: str, seed: int) -> Finalist:
     """
     card = read_card(run.adapter(trial_id))
     return Finalist(
-        trial_id=trial_id, strategy=str(card["strategy"]), adapter=run.adapter(trial_id), seed=seed,
+        trial_id=trial_id,
+        strategy=str(card["strategy"]),
+        adapter=run.adapter(trial_id),
+        seed=seed,
         trains=make_strategy(card["strategy"], card["hyperparameters"]).trains,
         folder=run.folder / EVALUATION / trial_id,
-    )  # fmt: skip
+    )
 
 
 def base_of(run: Run, seed: int) -> Finalist:
@@ -172,9 +175,13 @@ class FinalEvaluation:
         """All that a finalist's numbers depend on; results of another identity are not mixed with these."""
         bench = self.bench
         return {
-            "trial_id": subject.trial_id, "strategy": subject.strategy, "seed": subject.seed,
-            "weights": bench.weights_of(subject.adapter), "sampling": sampling_digest(bench.evaluation),
-            "data": bench.dataset.fingerprint, "conditions": list(bench.conditions),
+            "trial_id": subject.trial_id,
+            "strategy": subject.strategy,
+            "seed": subject.seed,
+            "weights": bench.weights_of(subject.adapter),
+            "sampling": sampling_digest(bench.evaluation),
+            "data": bench.dataset.fingerprint,
+            "conditions": list(bench.conditions),
             "extractor": {"name": bench.extractor.name, "weights_hash": bench.extractor.weights_hash},
             "settings": bench.settings.as_record(),
-        }  # fmt: skip
+        }

@@ -59,11 +59,16 @@ def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:
     card = read_card(bench.run.adapter(whole_trial(bench, finalist)))
     row = _row(bench, finalist)
     return TrialSpec(
-        base=bench.config.base, dataset=bench.dataset.folder, folder=finalist.folder / f"seed-{seed}",
-        cache_folder=bench.run.folder / "cache", strategy={"name": card["strategy"], **card["hyperparameters"]},
-        lr=float(row["param/lr"]), batch_size=int(row["param/batch_size"]), seed=seed,
+        base=bench.config.base,
+        dataset=bench.dataset.folder,
+        folder=finalist.folder / f"seed-{seed}",
+        cache_folder=bench.run.folder / "cache",
+        strategy={"name": card["strategy"], **card["hyperparameters"]},
+        lr=float(row["param/lr"]),
+        batch_size=int(row["param/batch_size"]),
+        seed=seed,
         training=bench.config.training.model_copy(update={"evaluate_every_epochs": None}),
-    )  # fmt: skip
+    )
 
 
 def whole_trial(bench: Workbench, finalist: Finalist) -> str:

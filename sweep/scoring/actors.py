@@ -70,7 +70,9 @@ def _scores(start: Callable[[], Any], running: Any = None) -> dict[str, float]:
 def start_evaluators(spec: EvaluationSpec, compute: ComputeConfig) -> ActorEvaluator:
     """Start the evaluation actors of a sweep, with as many threads as they have CPUs."""
     remote_class = ray.remote(AdapterScorer).options(
-        num_cpus=compute.evaluation_cpus, num_gpus=compute.evaluation_gpus,
-        max_restarts=MAX_DEATHS, max_task_retries=MAX_DEATHS,
-    )  # fmt: skip
+        num_cpus=compute.evaluation_cpus,
+        num_gpus=compute.evaluation_gpus,
+        max_restarts=MAX_DEATHS,
+        max_task_retries=MAX_DEATHS,
+    )
     return ActorEvaluator(tuple(remote_class.remote(spec) for _ in range(compute.evaluation_actors)))

@@ -57,9 +57,11 @@ class GenerationPlan:
         """The part of the plan that is chosen, in its order."""
         rows = np.flatnonzero(chosen)
         return GenerationPlan(
-            rows=self.rows[rows], labels=tuple(self.labels[row] for row in rows),
-            prompts=tuple(self.prompts[row] for row in rows), seeds=tuple(self.seeds[row] for row in rows),
-        )  # fmt: skip
+            rows=self.rows[rows],
+            labels=tuple(self.labels[row] for row in rows),
+            prompts=tuple(self.prompts[row] for row in rows),
+            seeds=tuple(self.seeds[row] for row in rows),
+        )
 
 
 def plan_by_condition(data: PreparedSplit, conditions: Sequence[str], per_condition: int, seed: int) -> GenerationPlan:
@@ -82,9 +84,11 @@ def plan_by_condition(data: PreparedSplit, conditions: Sequence[str], per_condit
         rows.append(films[:per_condition])  # in random order: an early evaluation takes the first ones
         labels += [(condition,)] * len(rows[-1])
     return GenerationPlan(
-        rows=np.concatenate(rows), labels=tuple(labels), prompts=tuple(caption(label) for label in labels),
+        rows=np.concatenate(rows),
+        labels=tuple(labels),
+        prompts=tuple(caption(label) for label in labels),
         seeds=_noise(seed, len(labels)),
-    )  # fmt: skip
+    )
 
 
 def plan_by_caption(data: PreparedSplit, conditions: Sequence[str], per_condition: int, seed: int) -> GenerationPlan:

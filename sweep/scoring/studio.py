@@ -65,9 +65,13 @@ class Studio:
     def generate(self, models: DiffusionModels, plan: GenerationPlan, sampling: EvaluationConfig) -> Iterator[Films]:
         """The films of a plan batch by batch, uint8[batch, H, W, 3]."""
         batches = generate_batches(
-            models, plan.prompts, plan.seeds,
-            num_steps=sampling.num_steps, guidance_scale=sampling.guidance_scale, batch_size=sampling.batch_size,
-        )  # fmt: skip
+            models,
+            plan.prompts,
+            plan.seeds,
+            num_steps=sampling.num_steps,
+            guidance_scale=sampling.guidance_scale,
+            batch_size=sampling.batch_size,
+        )
         return map(to_uint8, batches)
 
     def weights_of(self, adapter: Path | None) -> str:

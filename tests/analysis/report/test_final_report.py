@@ -30,9 +30,16 @@ def record(trial_id: str, **more: Any) -> dict[str, Any]:
         "membership": {"status": "failed", "error": f"ValueError: {EVIL}", "attempts": 2},
     }
     return {
-        "format": 2, "trial_id": trial_id, "strategy": EVIL, "seed": 0, "conditions": CONDITIONS, "studies": studies,
-        "extractor": {"name": "mini", "weights_hash": "abc"}, "settings": {"images_per_condition": 4}, **more,
-    }  # fmt: skip
+        "format": 2,
+        "trial_id": trial_id,
+        "strategy": EVIL,
+        "seed": 0,
+        "conditions": CONDITIONS,
+        "studies": studies,
+        "extractor": {"name": "mini", "weights_hash": "abc"},
+        "settings": {"images_per_condition": 4},
+        **more,
+    }
 
 
 def write(run: Path, *records: dict[str, Any]) -> Path:
@@ -122,8 +129,11 @@ def test_the_page_says_of_which_patients_and_what_is_uncertain(tmp_path: Path) -
     one = record("a1")
     copies = {"memorisation_share": 0.25, "memorisation_share_exchanged": 0.125, "memorisation_confidence": 0.9}
     one["studies"]["memorisation"] = {
-        "status": "completed", "values": copies, "details": {}, "inputs": {"splits": f"validation and {EVIL}"},
-    }  # fmt: skip
+        "status": "completed",
+        "values": copies,
+        "details": {},
+        "inputs": {"splits": f"validation and {EVIL}"},
+    }
     one["studies"]["utility"]["values"]["utility_auc/real"] = 0.75
     page = final_section(write(tmp_path, one), lambda path, caption: caption)
     assert "<li>memorisation: validation and &lt;script&gt;" in page and "<script" not in page

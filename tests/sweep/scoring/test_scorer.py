@@ -157,9 +157,13 @@ def test_scores_are_the_metrics_of_the_cached_features(spec: EvaluationSpec, dat
     extract = load_mini(None, "cpu").extract
     plan, config = scorer.plan, spec.config
     at_once = generate(
-        load_base("mini"), plan.prompts, plan.seeds,
-        num_steps=config.num_steps, guidance_scale=config.guidance_scale, batch_size=config.batch_size,
-    )  # fmt: skip
+        load_base("mini"),
+        plan.prompts,
+        plan.seeds,
+        num_steps=config.num_steps,
+        guidance_scale=config.guidance_scale,
+        batch_size=config.batch_size,
+    )
     features = scorer.features.get(scorer.generated_key(None, plan, config))
     assert np.array_equal(features, extract(as_grey(at_once)))  # to the bit, though no one ever held all images
     generated = extract(as_grey(at_once)).astype(np.float64)
@@ -185,9 +189,14 @@ def test_a_film_of_several_conditions_is_one_film_among_all(spec: EvaluationSpec
 
 def test_a_network_of_the_hub_scores_from_a_folder(spec: EvaluationSpec, tmp_path: Path) -> None:
     small = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, projection_dim=6, image_size=32,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        projection_dim=6,
+        image_size=32,
         patch_size=16,
-    )  # fmt: skip
+    )
     CLIPVisionModelWithProjection(small).save_pretrained(tmp_path / "clip")
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(tmp_path / "clip")
     config = spec.config.model_copy(update={"extractor": "clip", "extractor_weights": tmp_path / "clip"})

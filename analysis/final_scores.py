@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 EVALUATION = "evaluation"
 """Folder of a run directory that holds everything of its final evaluation."""
-SCORES = "scores.json"
+SCORES_FILE = "scores.json"
 FORMAT = 2
+SERIES = "series"
+"""Key of the number of the series that a finalist was evaluated in: a change of what numbers depend on begins the next."""
+MEASUREMENT = ("data", "conditions", "sampling", "extractor", "settings")
+"""Keys of all that numbers depend on beside the model."""
 DONE = "completed"
 FAILED = "failed"
 BASE = "base"
@@ -30,10 +34,12 @@ def read_scores(path: Path) -> dict[str, Any] | None:
         held = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
-            f"`{SCORES}` must be JSON, but got {error} in {str(path)!r}. Remove it and evaluate again."
+            f"`{SCORES_FILE}` must be JSON, but got {error} in {str(path)!r}. Remove it and evaluate again."
         ) from error
     if not isinstance(held, dict) or held.get("format") != FORMAT or not isinstance(held.get("studies"), dict):
-        raise ValueError(f"`{SCORES}` must have format {FORMAT}, but got {str(path)!r}. Remove it and evaluate again.")
+        raise ValueError(
+            f"`{SCORES_FILE}` must have format {FORMAT}, but got {str(path)!r}. Remove it and evaluate again."
+        )
     return held
 
 
@@ -70,7 +76,12 @@ class FinalScores:
     @property
     def conditions_of_measurement(self) -> tuple[Any, ...]:
         """All that numbers depend on beside the model; those of two finalists compare where these are equal."""
-        return tuple(self.record.get(name) for name in ("data", "conditions", "sampling", "extractor", "settings"))
+        return _measurement(self.record)
+
+    @property
+    def series(self) -> int:
+        """The number of its series; 0 where none was kept."""
+        return int(self.record.get(SERIES, 0))
 
     @property
     def num_seeds(self) -> int:
@@ -107,7 +118,7 @@ class Comparable:
     """Finalists whose numbers may stand in one table.
 
     Attributes:
-        finalists: those evaluated as the last one was, the base model first; none where nothing was evaluated.
+        finalists: those evaluated as the last series was, the base model first; none where nothing was evaluated.
         left_out: trials evaluated otherwise: on other data, with other settings, or by another extractor.
     """
 
@@ -126,16 +137,50 @@ class Comparable:
 
 
 def read_finalists(run: Path) -> Comparable:
-    """The scores in a run directory that compare with those written last.
+    """The scores in a run directory that compare with those of the last series.
 
     Raises:
         ValueError: a file is damaged.
     """
-    files = sorted((run / EVALUATION).glob(f"*/{SCORES}"), key=lambda path: path.stat().st_mtime_ns)
-    records = {path.parent: read_scores(path) for path in files}
-    found = [FinalScores(folder=k, record=v, values=values_of(v)) for k, v in records.items() if v is not None]
-    alike = [one for one in found if one.conditions_of_measurement == found[-1].conditions_of_measurement]
+    found = _read_all(run)
+    alike = [one for one in found if one.conditions_of_measurement == _last(found).conditions_of_measurement]
     return Comparable(
         finalists=tuple(sorted(alike, key=lambda one: (one.trial_id != BASE, one.trial_id))),
         left_out=tuple(sorted(one.trial_id for one in found if one not in alike)),
     )
+
+
+def series_of(run: Path, record: Mapping[str, Any]) -> int:
+    """The number of the series that a finalist belongs to which is evaluated next.
+
+    The order is kept in the files and not taken from when they were written, so that a copied run reads the same.
+
+    Args:
+        run: its directory.
+        record: what is known of the finalist; the keys of `MEASUREMENT` count.
+
+    Returns:
+        The last series' number, or the next one where that was measured otherwise; 1 where nothing was evaluated.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    found = _read_all(run)
+    if not found:
+        return 1
+    last = _last(found)
+    return last.series + (last.conditions_of_measurement != _measurement(record))
+
+
+def _read_all(run: Path) -> list[FinalScores]:
+    files = sorted((run / EVALUATION).glob(f"*/{SCORES_FILE}"))
+    records = {path.parent: read_scores(path) for path in files}
+    return [FinalScores(folder=k, record=v, values=values_of(v)) for k, v in records.items() if v is not None]
+
+
+def _last(found: Sequence[FinalScores]) -> FinalScores:
+    return max(found, key=lambda one: one.series)
+
+
+def _measurement(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(record.get(name) for name in MEASUREMENT)

@@ -24,13 +24,9 @@ from sweep.preflight import check_objectives, images_of_conditions
 from sweep.records.journal import BASELINE, Journal, collect_provenance, flat_choice, own_values, require_new_run
 from sweep.records.progress import ProgressView
 from sweep.records.tracking import Tracker, TrackingError
-from sweep.scoring.scorer import (
-    ActorEvaluator,
-    EvaluationSpec,
-    conditions_to_score,
-    require_known_conditions,
-    start_evaluators,
-)
+from sweep.scoring.actors import ActorEvaluator, start_evaluators
+from sweep.scoring.plans import conditions_to_score, require_known_conditions
+from sweep.scoring.scorer import EvaluationSpec
 from sweep.search.searcher import OptunaSearcher
 from sweep.trials.runtime import ray_runtime
 from sweep.trials.tuner import SweepContext, TrialListener, run_trials

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 from rich.console import Console
 
-from analysis.final_scores import EVALUATION, SCORES, read_scores, values_of
+from analysis.final_scores import EVALUATION, SCORES_FILE, read_scores, values_of
 from sweep.config import unknown_name
 from sweep.picks import PICKS, Run, pick_trial
 from sweep.storage import new_folder
@@ -77,7 +77,7 @@ def require_few_copies(run: Run, trial_id: str, limit: float | None) -> None:
         return
     from analysis.studies.memorisation import MemorisationError, gate_share  # torch takes seconds to import
 
-    scores = read_scores(run.folder / EVALUATION / trial_id / SCORES)
+    scores = read_scores(run.folder / EVALUATION / trial_id / SCORES_FILE)
     found = values_of(scores) if scores is not None else {}
     if scores is None or "memorisation_share" not in found or not _of_these_weights(scores, run.adapter(trial_id)):
         raise MemorisationError(

@@ -64,7 +64,7 @@ class Gallery:
 
 
 @dataclass(frozen=True, eq=False)
-class Nearest:
+class NearestFilms:
     """For each query its nearest reference.
 
     Args:
@@ -76,7 +76,7 @@ class Nearest:
     rows: NDArray[np.int64]
 
 
-def nearest(queries: Gallery, references: Gallery, space: str, *, other_patients: bool = False) -> Nearest:
+def nearest_films(queries: Gallery, references: Gallery, space: str, *, other_patients: bool = False) -> NearestFilms:
     """The nearest reference of each query.
 
     Args:
@@ -97,7 +97,7 @@ def nearest(queries: Gallery, references: Gallery, space: str, *, other_patients
         best = block.argmax(axis=1)
         rows.append(best)
         distances.append(np.sqrt(np.clip(2 - 2 * block[np.arange(len(block)), best].astype(np.float64), 0, None)))
-    return Nearest(np.concatenate(distances), np.concatenate(rows))
+    return NearestFilms(np.concatenate(distances), np.concatenate(rows))
 
 
 def _similarities(queries: Gallery, references: Gallery, space: str) -> Iterator[tuple[int, NDArray[np.float64]]]:

@@ -9,9 +9,9 @@ from typing import Literal
 
 from numpy.typing import ArrayLike
 
+from analysis.front.pareto import Direction
 from analysis.metrics.sets import FeatureSet, as_set
 
-Direction = Literal["min", "max"]
 Spread = Literal["absolute", "relative"]
 
 

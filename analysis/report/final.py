@@ -14,7 +14,7 @@ from analysis.report.words import ARROWS, number
 
 TITLE = "Final evaluation on test patients"
 QUIET = ' class="quiet"'
-SCORES = {"auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "F1"}
+SCORE_WORDS = {"auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "f1": "F1"}
 IN_THE_PAPER = ("fid", "vendi")
 """Metrics that the tables after the paper have."""
 ARMS = {"real": "real films", "synthetic": "synthetic films", "mixed": "half of each"}
@@ -96,14 +96,21 @@ def _fidelity(finalists: Sequence[FinalScores]) -> str:
 def _utility(finalists: Sequence[FinalScores]) -> str:
     """One row a finalist and arm."""
     rows = [
-        _row((one.trial_id, one.strategy, words, *(with_interval(one, f"utility_{score}/{arm}") for score in SCORES)))
+        _row(
+            (
+                one.trial_id,
+                one.strategy,
+                words,
+                *(with_interval(one, f"utility_{score}/{arm}") for score in SCORE_WORDS),
+            )
+        )
         for one in finalists
         for arm, words in ARMS.items()
         if one.value(f"utility_auc/{arm}") is not None
     ]
     if not rows:
         return ""
-    head = ["trial", "strategy", f"trained on{NUMERIC}", *(f"{words} ↑{NUMERIC}" for words in SCORES.values())]
+    head = ["trial", "strategy", f"trained on{NUMERIC}", *(f"{words} ↑{NUMERIC}" for words in SCORE_WORDS.values())]
     title = "Classifiers trained on equally many films, tested on real ones: means over conditions, 95 % intervals"
     return f"<p><b>{escape(title)}</b></p>{table(head, rows)}<p class='quiet'>{escape(UTILITY_INTERVALS)}</p>"
 

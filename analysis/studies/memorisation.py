@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.checks import expect
-from analysis.films.gallery import Gallery, Nearest, nearest
+from analysis.films.gallery import Gallery, NearestFilms, nearest_films
 from analysis.names import look_up
 
 RULES: Mapping[str, tuple[tuple[str, ...], bool]] = {
@@ -220,9 +220,9 @@ def find_copies(generated: Gallery, calibration: Calibration) -> MemorisationRep
     _check_widths(generated, limit.near)
     with_images = all(gallery.images is not None for gallery in (generated, limit.near, limit.far))
     spaces = ("features", "pixels") if with_images else tuple(dict.fromkeys(("features", *deciding)))
-    to_train = {space: nearest(generated, limit.near, space) for space in spaces}
-    to_held_out = {space: nearest(generated, limit.far, space) for space in spaces}
-    to_some = {space: nearest(generated, exchanged.far, space) for space in deciding}
+    to_train = {space: nearest_films(generated, limit.near, space) for space in spaces}
+    to_held_out = {space: nearest_films(generated, limit.far, space) for space in spaces}
+    to_some = {space: nearest_films(generated, exchanged.far, space) for space in deciding}
     ratios = {space: _ratio(to_train[space], to_held_out[space]) for space in spaces}
     control = exchanged.scores({s: _ratio(to_held_out[s], to_some[s]) for s in deciding}, calibration.all_of_them)
     return MemorisationReport(
@@ -245,7 +245,8 @@ def _limit(near: Gallery, far: Gallery, settings: tuple[tuple[str, ...], bool, f
     patients, of_each = np.unique(far.groups(), return_inverse=True)
     level = calibration_level(len(patients), max_false_alarms, confidence)
     usual = {
-        space: _ratio(nearest(far, near, space), nearest(far, far, space, other_patients=True)) for space in deciding
+        space: _ratio(nearest_films(far, near, space), nearest_films(far, far, space, other_patients=True))
+        for space in deciding
     }
     lowest = {space: _lowest(values, of_each) for space, values in usual.items()}
     scales = {space: max(float(np.quantile(values, max_false_alarms)), SMALLEST) for space, values in lowest.items()}
@@ -354,6 +355,6 @@ def _check_widths(films: Gallery, train: Gallery) -> None:
     expect(len(set(widths)) == 1, rule, f"{widths} columns", "Extract all sets alike.")
 
 
-def _ratio(near: Nearest, far: Nearest) -> NDArray[np.float64]:
+def _ratio(near: NearestFilms, far: NearestFilms) -> NDArray[np.float64]:
     """Distances to the one over those to the other, float64[n]."""
     return (near.distances + SMALLEST) / (far.distances + SMALLEST)

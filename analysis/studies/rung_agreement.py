@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
 from analysis.features import split_metric
-from analysis.front.pareto import Objective
+from analysis.front.pareto import Direction, Objective
 from analysis.metrics import METRICS, Metric
-from analysis.metrics.base import Direction
 
 EARLY: Final = "early_"
 """Begins the names of what an evaluation with fewer images or steps than the last measured: never the same column."""

@@ -20,7 +20,7 @@ ARMS = ("real", "synthetic", "mixed", "added")
 """With n = the number of images that both sides can give: n real; n synthetic; n / 2 of each; and n of each, which is
 no comparison at equal numbers but answers whether synthetic images help beside all real ones."""
 EQUAL_ARMS = ARMS[:3]
-SCORES = ("auc", "accuracy", "balanced_accuracy", "f1")
+CLASSIFIER_SCORES = ("auc", "accuracy", "balanced_accuracy", "f1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class Utility:
 
         Args:
             arm: one of those compared.
-            score: one of `SCORES`.
+            score: one of `CLASSIFIER_SCORES`.
             condition: a name, or None for the mean.
 
         Returns:
@@ -138,7 +138,7 @@ class Utility:
         """Finite numbers by name: `utility_auc/real`, `utility_auc/real/Edema`, `utility_auc_low/real`, ..."""
         values = {f"utility_num_images/{arm}": float(count) for arm, count in self.num_images.items()}
         for arm in self.scores:
-            for score in SCORES:
+            for score in CLASSIFIER_SCORES:
                 for condition in (None, *self.conditions):
                     values |= self._named(arm, score, condition)
         return values
@@ -225,7 +225,7 @@ def _train_arm(
         if on_progress is not None:
             on_progress(arm, seed)
         rows.append(_train_and_test(draw_arm(arm, data, seed), data, replace(settings, seed=seed)))
-    return {score: np.array([[found[score] for found in row] for row in rows]) for score in SCORES}
+    return {score: np.array([[found[score] for found in row] for row in rows]) for score in CLASSIFIER_SCORES}
 
 
 def _train_and_test(train: LabelledImages, data: UtilityData, settings: TrainingSettings) -> list[dict[str, float]]:

@@ -9,11 +9,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from analysis.features import FeatureCache, load_extractor
-from analysis.features.base import FeatureExtractor
 from analysis.films.gallery import Gallery
 from analysis.films.labelled import LabelledImages
 from analysis.final_scores import EVALUATION
@@ -22,18 +19,16 @@ from analysis.studies.decisions import Thresholds, choose_thresholds
 from analysis.studies.memorisation import Calibration, attainable_confidence, calibrate
 from sweep.config import SweepConfig
 from sweep.final.marks import place_boxes
-from sweep.final.plan import CaptionPlan, label_rows, plan_captions, two_sided
 from sweep.final.settings import FinalSettings
 from sweep.picks import Run
-from sweep.scoring.identity import feature_key, file_hash, sampling_digest, weights_digest
-from sweep.scoring.scorer import conditions_to_score
-from sweep.scoring.streaming import as_grey, compared_films, extract_split
-from trainables.base_models.models import DiffusionModels, load_base
+from sweep.scoring.identity import feature_key, file_hash
+from sweep.scoring.plans import GenerationPlan, conditions_to_score, label_rows, plan_by_caption, two_sided
+from sweep.scoring.streaming import as_grey, compared_films
+from sweep.scoring.studio import Studio
+from trainables.base_models.models import DiffusionModels
 from trainables.datasets.base import SPLITS
 from trainables.datasets.store import PreparedDataset, TensorCache
-from trainables.exports.adapters import load_adapter
 from trainables.membership_losses import split_moments
-from trainables.sampling import generate
 
 MIRRORED = ("test", "train")
 """Splits whose captions films are generated for: test for what is measured, train for utility, both for copies."""
@@ -62,7 +57,7 @@ class Finalist:
     folder: Path
 
 
-class Workbench:
+class Workbench(Studio):
     """Everything of a run that finalists are evaluated with; each thing is made once and kept."""
 
     def __init__(self, run: Run, settings: FinalSettings, boxes: Path | None = None) -> None:
@@ -79,39 +74,28 @@ class Workbench:
         """
         self.run, self.settings = run, settings
         self.config = SweepConfig.model_validate(run.config)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.dataset = PreparedDataset.open(dataset_folder(run, self.config))
+        super().__init__(
+            base=self.config.base,
+            dataset=dataset_folder(run, self.config),
+            cache_folder=run.folder / "cache",
+            evaluation=self.config.evaluation,
+        )
         self.splits = {name: self.dataset.split(name) for name in SPLITS}
         self.conditions = _scored_conditions(self.dataset, self.config)
         self.boxes = None if boxes is None else place_boxes(boxes, self.splits["test"])
         self.on_progress: Callable[[int], None] = lambda _: None
         self._tensors = TensorCache(run.folder / "cache")
-        self._features = FeatureCache(run.folder / "cache" / "features")
-        self.models = lru_cache(maxsize=1)(self._models)
+        self._last_adapted = lru_cache(maxsize=1)(self.adapted)
 
     @cached_property
-    def base(self) -> DiffusionModels:
-        """The un-adapted base model."""
-        return load_base(self.config.base)
-
-    @cached_property
-    def extractor(self) -> FeatureExtractor:
-        """The run's feature extractor."""
-        own = self.config.evaluation
-        return load_extractor(own.extractor, weights=own.extractor_weights, device=self.device)
-
-    @cached_property
-    def plans(self) -> dict[str, CaptionPlan]:
+    def plans(self) -> dict[str, GenerationPlan]:
         """What is generated for the captions of each mirrored split."""
         count, seed = self.settings.images_per_condition, self.config.seed
-        return {name: plan_captions(self.splits[name], self.conditions, count, seed) for name in MIRRORED}
+        return {name: plan_by_caption(self.splits[name], self.conditions, count, seed) for name in MIRRORED}
 
-    def _models(self, finalist: Finalist) -> DiffusionModels:
+    def models(self, finalist: Finalist) -> DiffusionModels:
         """The finalist's model on the device; the last one asked for is kept."""
-        models = self.base.fresh()
-        if finalist.adapter is not None:
-            load_adapter(models, finalist.adapter)
-        return models.to(self.device)
+        return self._last_adapted(finalist.adapter)
 
     def real(self, split: str) -> LabelledImages:
         """All real films of a split with the scored conditions."""
@@ -123,23 +107,17 @@ class Workbench:
         """Which scored conditions each film of a split shows, bool[n, c]."""
         return label_rows(self.splits[split].conditions, self.conditions)
 
-    def real_features(self, split: str) -> NDArray[np.float32]:
-        """Features of all films of a split, once a run: the sweep has taken those of its validation films."""
-        data = self.splits[split]
-        key = feature_key(self.extractor, f"{self.dataset.fingerprint}-{split}", len(data))
-        return self._features.get_or_compute(key, lambda: extract_split(data, self.extractor))
-
     def generated(self, finalist: Finalist, split: str) -> NDArray[np.uint8]:
         """Grey films of a finalist for the captions of a split, uint8[n, H, W]; made once and kept."""
-        stored = self._tensors.get_or_create(
-            self._name(finalist, split), "films", lambda: {"films": self._generate(finalist, self.plans[split])}
-        )
+        plan = self.plans[split]
+        name = self.name_of(finalist.adapter, plan, self.evaluation)
+        stored = self._tensors.get_or_create(name, "films", lambda: {"films": self._generate(finalist, plan)})
         return np.array(stored["films"])
 
     def generated_features(self, finalist: Finalist, split: str) -> NDArray[np.float32]:
         """Their features, likewise."""
-        key = feature_key(self.extractor, f"grey-{self._name(finalist, split)}", len(self.plans[split]))
-        return self._features.get_or_compute(key, lambda: self.extractor.extract(self.generated(finalist, split)))
+        key = self.generated_key(finalist.adapter, self.plans[split], self.evaluation)
+        return self.features.get_or_compute(key, lambda: self.extractor.extract(self.generated(finalist, split)))
 
     def moments(self, finalist: Finalist, split: str) -> NDArray[np.float32]:
         """What the autoencoder makes of a split's films, float32[n, 8, h, w]; cached where it is the base's own.
@@ -159,7 +137,7 @@ class Workbench:
         """Features of other films made from the finalist's weights, such as reconstructions."""
         content = hashlib.sha256(films.tobytes()).hexdigest()[:32]
         key = feature_key(self.extractor, f"{name}-{content}", len(films))
-        return self._features.get_or_compute(key, lambda: self.extractor.extract(films))
+        return self.features.get_or_compute(key, lambda: self.extractor.extract(films))
 
     def gallery(self, *splits: str) -> Gallery:
         """All real films of some splits, to find neighbours among; as small as they are compared."""
@@ -214,20 +192,12 @@ class Workbench:
             )
         return found
 
-    def weights(self, finalist: Finalist) -> str:
-        """Hash of a finalist's weights."""
-        return weights_digest(self.base.base.weights_hash, finalist.adapter)
-
-    def _name(self, finalist: Finalist, split: str) -> str:
-        return f"{self.weights(finalist)}-{self.plans[split].digest()}-{sampling_digest(self.config.evaluation)}"
-
-    def _generate(self, finalist: Finalist, plan: CaptionPlan) -> NDArray[np.uint8]:
-        own = self.config.evaluation
-        colours = generate(
-            self.models(finalist), plan.prompts, plan.seeds, num_steps=own.num_steps,
-            guidance_scale=own.guidance_scale, batch_size=own.batch_size, on_progress=self.on_progress,
-        )  # fmt: skip
-        return as_grey(colours)
+    def _generate(self, finalist: Finalist, plan: GenerationPlan) -> NDArray[np.uint8]:
+        grey = []
+        for films in self.generate(self.models(finalist), plan, self.evaluation):
+            grey.append(as_grey(films))
+            self.on_progress(len(films))
+        return np.concatenate(grey)
 
 
 def only(films: LabelledImages, conditions: tuple[str, ...]) -> LabelledImages:

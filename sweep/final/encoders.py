@@ -17,8 +17,8 @@ from analysis.studies.probe import linear_probe
 from analysis.studies.reconstruction import Mark, as_values, classifier_agreement, region_visibility
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.marks import phantom_marks
-from sweep.final.plan import label_rows, two_sided
 from sweep.final.study import StudyResult
+from sweep.scoring.plans import label_rows, two_sided
 from trainables.autoencoding import reconstruct
 from trainables.datasets.captions import caption
 from trainables.datasets.phantom.patients import NO_FINDING

@@ -30,9 +30,10 @@ def memorisation(bench: Workbench, finalist: Finalist) -> StudyResult:
     report = find_copies(Gallery(features.astype(np.float64), films), bench.calibration)
     _save_copies(bench, finalist, report.copies[:MOST_SHOWN])
     details = {
-        "deciding": list(report.deciding), "num_patients": len(set(bench.calibration.limit.far.groups())),
+        "deciding": list(report.deciding),
+        "num_patients": len(set(bench.calibration.limit.far.groups())),
         "copies": [_pair(bench, asdict(pair)) for pair in report.copies],
-    }  # fmt: skip
+    }
     return StudyResult(values=report.as_dict(), details=details)
 
 

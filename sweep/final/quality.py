@@ -17,8 +17,8 @@ from analysis.studies.decisions import Scored
 from analysis.studies.fidelity import fidelity_figures
 from analysis.studies.utility import UtilityData, compare_arms
 from sweep.final.bench import Finalist, Workbench, only
-from sweep.final.plan import label_rows
 from sweep.final.study import StudyResult
+from sweep.scoring.plans import label_rows
 from sweep.scoring.scorer import SHEET_COLUMNS
 from trainables.sheets import labelled_sheet
 
@@ -31,10 +31,14 @@ def fidelity(bench: Workbench, finalist: Finalist) -> StudyResult:
     generated = LabelledFeatures(bench.generated_features(finalist, "test"), plan.labels)
     patients = [bench.splits["test"].patient_ids[row] for row in plan.rows]
     figures = fidelity_figures(
-        generated, LabelledFeatures(real, plan.labels), patients=patients, extractor=bench.extractor.name,
-        weights_hash=bench.extractor.weights_hash, conditions=bench.conditions,
+        generated,
+        LabelledFeatures(real, plan.labels),
+        patients=patients,
+        extractor=bench.extractor.name,
+        weights_hash=bench.extractor.weights_hash,
+        conditions=bench.conditions,
         num_resamples=bench.settings.num_resamples,
-    )  # fmt: skip
+    )
     rows = {name: np.flatnonzero(plan.table([name])[:, 0]) for name in bench.conditions}
     similar = {"ms_ssim": films, "ms_ssim_real": bench.splits["test"].images(plan.rows)}
     diversity = {key: diversity_by_condition(images, rows) for key, images in similar.items()}
@@ -89,8 +93,9 @@ def alignment(bench: Workbench, finalist: Finalist) -> StudyResult:
     found = image_prompt_alignment(scored.only(names), real.only(names), bench.thresholds)
     details = {
         "classifier": {"architecture": classifier.architecture, "weights_hash": classifier.weights_hash},
-        "thresholds": dict(bench.thresholds), "left_out": sorted(set(bench.conditions) - set(names)),
-    }  # fmt: skip
+        "thresholds": dict(bench.thresholds),
+        "left_out": sorted(set(bench.conditions) - set(names)),
+    }
     recall = {f"alignment_recall_real/{name}": one.real_recall for name, one in found.conditions.items()}
     return StudyResult(values={**found.as_dict(), **recall}, details=details)
 

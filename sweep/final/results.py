@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.files import whole_file
-from analysis.final_scores import DONE, FAILED, FORMAT, SCORES, read_finalists, read_scores, values_of
+from analysis.final_scores import DONE, FAILED, FORMAT, SCORES_FILE, SERIES, read_finalists, read_scores, values_of
 from sweep.picks import Run
 
 SUMMARY = "summary.parquet"
@@ -21,18 +21,19 @@ TEST, VALIDATION, SEEDS = "test/", "validation/", "seeds/"
 class Scores:
     """One finalist's `scores.json`; written anew, whole, after each study."""
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, identity: Mapping[str, Any], series: int) -> None:
         """Go on from the file in `folder` where it is of the same identity, else begin a new one.
 
         Args:
             folder: of the finalist.
             identity: all that its numbers depend on.
+            series: in which it is evaluated now.
         """
-        self.path = folder / SCORES
+        self.path = folder / SCORES_FILE
         kept = read_scores(self.path)
         fits = kept is not None and all(kept.get(name) == value for name, value in identity.items())
         fresh: dict[str, Any] = {"format": FORMAT, **identity, "studies": {}}
-        self.record = kept if kept is not None and fits else fresh
+        self.record = (kept if kept is not None and fits else fresh) | {SERIES: series}
 
     def done(self, study: str, inputs: Mapping[str, Any]) -> bool:
         """Whether a study was completed with these inputs."""
@@ -66,7 +67,7 @@ class Scores:
 
 
 def write_summary(run: Run, path: Path) -> None:
-    """Write the table of all finalists that compare with the one evaluated last, one row each.
+    """Write the table of all finalists that compare with the last series, one row each.
 
     Columns are named after what they are of: `test/fid_mini/Edema` is final, on test patients where the study's splits in
     `scores.json` name no others; `validation/fid_mini` is what the trial was selected by; `seeds/fid_mini` with `_low`

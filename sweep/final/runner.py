@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from analysis.final_scores import BASE, DONE, EVALUATION, FAILED
+from analysis.final_scores import BASE, DONE, EVALUATION, FAILED, series_of
 from sweep.config import unknown_name
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.results import SUMMARY, Scores, write_summary
@@ -56,10 +56,13 @@ def finalist_of(run: Run, trial_id: str, seed: int) -> Finalist:
     """
     card = read_card(run.adapter(trial_id))
     return Finalist(
-        trial_id=trial_id, strategy=str(card["strategy"]), adapter=run.adapter(trial_id), seed=seed,
+        trial_id=trial_id,
+        strategy=str(card["strategy"]),
+        adapter=run.adapter(trial_id),
+        seed=seed,
         trains=make_strategy(card["strategy"], card["hyperparameters"]).trains,
         folder=run.folder / EVALUATION / trial_id,
-    )  # fmt: skip
+    )
 
 
 def base_of(run: Run, seed: int) -> Finalist:
@@ -96,7 +99,8 @@ class FinalEvaluation:
 
     def _study(self, subject: Finalist, names: Sequence[str]) -> Scores:
         """Run what is not done yet of these studies, and keep each as it ends."""
-        scores = Scores(subject.folder, self._identity(subject))
+        identity = self._identity(subject)
+        scores = Scores(subject.folder, identity, series_of(self.bench.run.folder, identity))
         for name in names:
             study = STUDIES[name]
             inputs = {"splits": study.splits, **study.inputs(self.bench)}
@@ -104,7 +108,7 @@ class FinalEvaluation:
                 label = f"{subject.strategy} {subject.trial_id}, seed {subject.seed}: {study.title}"
                 outcome = self._attempt(label, partial(study.run, self.bench, subject))
                 scores.keep(name, {**outcome, "inputs": inputs})
-        scores.write()  # the last to be evaluated, even if all of it was known
+        scores.write()  # its series, even if all else was known
         return scores
 
     def _repeat(self, finalist: Finalist, own: Scores) -> None:
@@ -171,9 +175,13 @@ class FinalEvaluation:
         """All that a finalist's numbers depend on; results of another identity are not mixed with these."""
         bench = self.bench
         return {
-            "trial_id": subject.trial_id, "strategy": subject.strategy, "seed": subject.seed,
-            "weights": bench.weights(subject), "sampling": sampling_digest(bench.config.evaluation),
-            "data": bench.dataset.fingerprint, "conditions": list(bench.conditions),
+            "trial_id": subject.trial_id,
+            "strategy": subject.strategy,
+            "seed": subject.seed,
+            "weights": bench.weights_of(subject.adapter),
+            "sampling": sampling_digest(bench.evaluation),
+            "data": bench.dataset.fingerprint,
+            "conditions": list(bench.conditions),
             "extractor": {"name": bench.extractor.name, "weights_hash": bench.extractor.weights_hash},
             "settings": bench.settings.as_record(),
-        }  # fmt: skip
+        }

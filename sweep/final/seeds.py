@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.features import split_metric
 from analysis.metrics import METRICS
-from analysis.studies.utility import SCORES, t_interval
+from analysis.studies.utility import CLASSIFIER_SCORES, t_interval
 from sweep.final.bench import Finalist, Workbench
 from trainables.strategies.base import read_card
 from trainables.trial import TrialSpec, cut_name, fine_tune
@@ -19,7 +19,7 @@ MIN_SEEDS = 3
 """Behind an interval over trainings."""
 SHARES = {
     *("alignment", "alignment_exact", "alignment_recall", "ms_ssim"),
-    *(f"utility_{score}" for score in SCORES),
+    *(f"utility_{score}" for score in CLASSIFIER_SCORES),
 }
 """Numbers in [0, 1] that depend on the training and are none of `METRICS`."""
 
@@ -59,11 +59,16 @@ def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:
     card = read_card(bench.run.adapter(whole_trial(bench, finalist)))
     row = _row(bench, finalist)
     return TrialSpec(
-        base=bench.config.base, dataset=bench.dataset.folder, folder=finalist.folder / f"seed-{seed}",
-        cache_folder=bench.run.folder / "cache", strategy={"name": card["strategy"], **card["hyperparameters"]},
-        lr=float(row["param/lr"]), batch_size=int(row["param/batch_size"]), seed=seed,
+        base=bench.config.base,
+        dataset=bench.dataset.folder,
+        folder=finalist.folder / f"seed-{seed}",
+        cache_folder=bench.run.folder / "cache",
+        strategy={"name": card["strategy"], **card["hyperparameters"]},
+        lr=float(row["param/lr"]),
+        batch_size=int(row["param/batch_size"]),
+        seed=seed,
         training=bench.config.training.model_copy(update={"evaluate_every_epochs": None}),
-    )  # fmt: skip
+    )
 
 
 def whole_trial(bench: Workbench, finalist: Finalist) -> str:

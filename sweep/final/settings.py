@@ -45,9 +45,12 @@ class FinalSettings:
         """How a classifier of these films is trained."""
         chosen = self.architecture or ("small" if resolution_px <= SMALL_PX else "efficientnet_b0")
         return TrainingSettings(
-            architecture=chosen, max_epochs=max_epochs, initial_weights=self.initial_weights, device=device,
+            architecture=chosen,
+            max_epochs=max_epochs,
+            initial_weights=self.initial_weights,
+            device=device,
             peak_lr=3e-3 if chosen == "small" else 1e-3,
-        )  # fmt: skip
+        )
 
     def as_record(self) -> dict[str, Any]:
         """The fields by name, as JSON has them; of a file its hash."""

@@ -30,33 +30,52 @@ def _boxes(bench: Workbench) -> dict[str, str]:
 
 STUDIES = {
     "fidelity": Study(
-        run=fidelity, title="fidelity and diversity", of=_adapted, per_seed=True,
+        run=fidelity,
+        title="fidelity and diversity",
+        of=_adapted,
+        per_seed=True,
         splits="films generated for captions of test films, against those test films",
     ),
     "alignment": Study(
-        run=alignment, title="alignment with captions", of=_adapted, per_seed=True,
+        run=alignment,
+        title="alignment with captions",
+        of=_adapted,
+        per_seed=True,
         splits="films generated for captions of test films, beside test films; the classifier knows training films, its "
         "thresholds validation films",
     ),
     "utility": Study(
-        run=utility, title="utility for training", of=_adapted, per_seed=True,
+        run=utility,
+        title="utility for training",
+        of=_adapted,
+        per_seed=True,
         splits="classifiers learn training films and films generated for their captions, are stopped by validation films "
         "and tested on test films",
     ),
     "memorisation": Study(
-        run=memorisation, title="copies of training films", of=_adapted,
+        run=memorisation,
+        title="copies of training films",
+        of=_adapted,
         splits="films generated for captions of test and training films, between training films and held-out films of "
         "validation and test patients",
     ),
     "membership": Study(
-        run=membership, title="membership by loss", of=_everyone, splits="training films against test films",
+        run=membership,
+        title="membership by loss",
+        of=_everyone,
+        splits="training films against test films",
     ),
     "autoencoder": Study(
-        run=autoencoder, title="what the autoencoder keeps", of=_trains("vae"), inputs=_boxes,
+        run=autoencoder,
+        title="what the autoencoder keeps",
+        of=_trains("vae"),
+        inputs=_boxes,
         splits="test films; the classifier is that of the alignment",
     ),
     "text_probe": Study(
-        run=text_probe, title="what the text encoder knows", of=_trains("text_encoder"),
+        run=text_probe,
+        title="what the text encoder knows",
+        of=_trains("text_encoder"),
         splits="captions of one to three findings, no films",
     ),
-}  # fmt: skip
+}

@@ -44,6 +44,10 @@ def sampling_digest(config: EvaluationConfig) -> str:
 def feature_key(extractor: FeatureExtractor, data: str, count: int) -> FeatureKey:
     """Where features of `count` images called `data` are kept."""
     return FeatureKey(
-        data=data, extractor=extractor.name, weights_hash=extractor.weights_hash,
-        preprocessing=extractor.preprocessing, dtype="float32", count=count,
-    )  # fmt: skip
+        data=data,
+        extractor=extractor.name,
+        weights_hash=extractor.weights_hash,
+        preprocessing=extractor.preprocessing,
+        dtype="float32",
+        count=count,
+    )

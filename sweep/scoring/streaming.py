@@ -12,7 +12,8 @@ from analysis.films.gallery import compared
 from trainables.datasets.store import PreparedSplit
 
 Films = NDArray[np.uint8]
-Mask = NDArray[np.bool_]
+Chosen = NDArray[np.bool_]
+"""Which films are meant, one entry a film."""
 
 
 def regrouped(batches: Iterable[Films], size: int) -> Iterator[Films]:
@@ -36,7 +37,7 @@ def as_grey(films: Films) -> Films:
 
 
 def extract_and_keep(
-    batches: Iterable[Films], extractor: FeatureExtractor, *, wanted: Mask, shown: Mask
+    batches: Iterable[Films], extractor: FeatureExtractor, *, wanted: Chosen, shown: Chosen
 ) -> tuple[NDArray[np.float32], Films]:
     """Features of some films in grey, and the pixels of some as they are, in one pass.
 

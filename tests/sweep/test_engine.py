@@ -32,7 +32,7 @@ from sweep import export, generate, run
 from sweep.config import ConfigError, SearchConfig, SweepConfig
 from sweep.engine import TrackingListener, require_shared, run_sweep
 from sweep.records.tracking import Tracker
-from sweep.scoring.scorer import ActorEvaluator
+from sweep.scoring.actors import ActorEvaluator
 
 SETTINGS = (
     "data.num_patients=60", "training.num_epochs=2", "evaluation.images_per_condition=4", "evaluation.num_steps=2",

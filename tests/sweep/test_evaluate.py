@@ -31,7 +31,6 @@ from sweep.config import DataConfig, EvaluationConfig, SweepConfig
 from sweep.final import runner
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.encoders import _pixel_values
-from sweep.final.plan import CaptionPlan
 from sweep.final.privacy import memorisation
 from sweep.final.quality import alignment
 from sweep.final.results import Scores
@@ -41,6 +40,7 @@ from sweep.final.settings import FinalSettings
 from sweep.final.studies import STUDIES
 from sweep.final.study import Study, StudyResult
 from sweep.picks import Run
+from sweep.scoring.plans import GenerationPlan
 from sweep.scoring.streaming import compared_films
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import write_dataset
@@ -240,14 +240,14 @@ class Copying(Workbench):
         self.num_galleries += 1
         return super().gallery(*splits)
 
-    def _generate(self, finalist: Finalist, plan: CaptionPlan) -> NDArray[np.uint8]:
+    def _generate(self, finalist: Finalist, plan: GenerationPlan) -> NDArray[np.uint8]:
         return self.splits["train"].images(np.arange(len(plan)))
 
 
 class Knowing(Workbench):
     """Its generator gives the real films of the captions."""
 
-    def _generate(self, finalist: Finalist, plan: CaptionPlan) -> NDArray[np.uint8]:
+    def _generate(self, finalist: Finalist, plan: GenerationPlan) -> NDArray[np.uint8]:
         split = next(name for name in self.plans if self.plans[name] is plan)
         return self.splits[split].images(plan.rows)
 
@@ -255,7 +255,7 @@ class Knowing(Workbench):
 class Mistaken(Knowing):
     """The same films, for the captions of others."""
 
-    def _generate(self, finalist: Finalist, plan: CaptionPlan) -> NDArray[np.uint8]:
+    def _generate(self, finalist: Finalist, plan: GenerationPlan) -> NDArray[np.uint8]:
         order = np.argsort([label[0] for label in plan.labels], kind="stable")
         films = np.empty_like(super()._generate(finalist, plan))
         films[order] = np.roll(super()._generate(finalist, plan)[order], len(plan) // 2, axis=0)
@@ -283,7 +283,7 @@ def test_a_generator_of_training_films_is_caught_and_not_exported(folder: Path, 
         and (finalist.folder / "copies.png").is_file()
     )
     assert found.values["memorisation_confidence"] == pytest.approx(1 - 0.95 ** found.details["num_patients"], abs=1e-5)
-    record = Scores(finalist.folder, {"trial_id": TRIAL, "weights": bench.weights(finalist)})
+    record = Scores(finalist.folder, {"trial_id": TRIAL, "weights": bench.weights_of(finalist.adapter)}, 1)
     gate = ("--run", str(tmp_path), "--to", str(tmp_path / "out"), "--max-copies", "0.05")
     unknown = invoke(export.main, *gate)
     assert unknown.exit_code == 1 and "`--max-copies` must have the trial's copies counted" in unknown.stderr
@@ -376,7 +376,7 @@ def test_a_cut_comes_out_of_another_training_of_its_whole_trial(folder: Path, tm
     again = seeded(bench, cut, 1)
     assert again.adapter is not None and cut.adapter is not None
     assert read_card(again.adapter)["hyperparameters"] == read_card(cut.adapter)["hyperparameters"]
-    assert bench.weights(again) != bench.weights(cut)
+    assert bench.weights_of(again.adapter) != bench.weights_of(cut.adapter)
 
 
 def test_finalists_are_picked_once_each(folder: Path) -> None:

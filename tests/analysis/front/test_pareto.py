@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from analysis.front.pareto import Front, Objective, front, knee_index, pareto_mask
+from analysis.front.pareto import Direction, Front, Objective, front, knee_index, pareto_mask
 
-Direction = Literal["min", "max"]
 ROWS = st.integers(1, 3).flatmap(
     lambda m: st.tuples(
         st.lists(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from analysis.final_scores import FinalScores, read_finalists, read_scores
+from analysis.final_scores import FinalScores, read_finalists, read_scores, series_of
 from analysis.report.final import final_section
 from analysis.report.paper import paper_tables, print_tables
 
@@ -29,18 +30,24 @@ def record(trial_id: str, **more: Any) -> dict[str, Any]:
         "membership": {"status": "failed", "error": f"ValueError: {EVIL}", "attempts": 2},
     }
     return {
-        "format": 2, "trial_id": trial_id, "strategy": EVIL, "seed": 0, "conditions": CONDITIONS, "studies": studies,
-        "extractor": {"name": "mini", "weights_hash": "abc"}, "settings": {"images_per_condition": 4}, **more,
-    }  # fmt: skip
+        "format": 2,
+        "trial_id": trial_id,
+        "strategy": EVIL,
+        "seed": 0,
+        "conditions": CONDITIONS,
+        "studies": studies,
+        "extractor": {"name": "mini", "weights_hash": "abc"},
+        "settings": {"images_per_condition": 4},
+        **more,
+    }
 
 
 def write(run: Path, *records: dict[str, Any]) -> Path:
-    """Write scores, each a second after the one before."""
-    for second, one in enumerate(records):
+    """Write the scores of finalists."""
+    for one in records:
         folder = run / "evaluation" / one["trial_id"]
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "scores.json").write_text(json.dumps(one))
-        os.utime(folder / "scores.json", (second, second))
     return run
 
 
@@ -65,16 +72,39 @@ def test_the_tables_have_a_row_a_finalist_and_a_column_a_condition(tmp_path: Pat
     assert fid.rows[0][2:] == ("20", "–") and utility.rows[1][2:] == ("62.5", "–")
 
 
+def otherwise(trial_id: str, num_images: int, **more: Any) -> dict[str, Any]:
+    return record(trial_id, settings={"images_per_condition": num_images}, **more)
+
+
 def test_numbers_under_other_settings_stay_out_of_the_tables(tmp_path: Path) -> None:
-    other = record("c3", settings={"images_per_condition": 500})
-    run = write(tmp_path, other, record("a1"), record("b2", extractor={"name": "mini", "weights_hash": "cd"}))
+    run = write(tmp_path, otherwise("c3", 500, series=1), record("a1", series=2), otherwise("b2", 60, series=3))
     found = read_finalists(run)
     assert ([one.trial_id for one in found.finalists], found.left_out) == (["b2"], ("a1", "c3"))
-    os.utime(run / "evaluation" / "a1" / "scores.json", (3, 3))
+    write(tmp_path, record("a1", series=4))
     found = read_finalists(run)
     assert ([one.trial_id for one in found.finalists], found.left_out) == (["a1"], ("b2", "c3"))
     assert "under other settings: b2, c3." in final_section(run, lambda path, caption: caption)
     assert len(paper_tables(found.finalists)[0].rows) == 1
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_copied_run_reads_the_same_whenever_its_files_were_written(order: int, tmp_path: Path) -> None:
+    run = write(tmp_path / "run", otherwise("a1", 500, series=2), record("b2", series=1), record("base", series=1))
+    copy = shutil.copytree(run, tmp_path / "copy")
+    for second, trial_id in enumerate(("a1", "b2", "base")):
+        os.utime(copy / "evaluation" / trial_id / "scores.json", (100 + order * second, 100 + order * second))
+    for folder in (run, copy):
+        found = read_finalists(folder)
+        assert ([one.trial_id for one in found.finalists], found.left_out) == (["a1"], ("b2", "base"))
+
+
+def test_a_series_goes_on_while_finalists_are_evaluated_alike(tmp_path: Path) -> None:
+    few, many = record("a1"), otherwise("b2", 500)
+    assert series_of(tmp_path, few) == 1
+    write(tmp_path, few | {"series": 1})
+    assert (series_of(tmp_path, few), series_of(tmp_path, many)) == (1, 2)
+    write(tmp_path, many | {"series": 2})
+    assert (series_of(tmp_path, few), series_of(tmp_path, many)) == (3, 2)
 
 
 def test_means_over_trainings_take_the_place_of_single_values() -> None:
@@ -99,8 +129,11 @@ def test_the_page_says_of_which_patients_and_what_is_uncertain(tmp_path: Path) -
     one = record("a1")
     copies = {"memorisation_share": 0.25, "memorisation_share_exchanged": 0.125, "memorisation_confidence": 0.9}
     one["studies"]["memorisation"] = {
-        "status": "completed", "values": copies, "details": {}, "inputs": {"splits": f"validation and {EVIL}"},
-    }  # fmt: skip
+        "status": "completed",
+        "values": copies,
+        "details": {},
+        "inputs": {"splits": f"validation and {EVIL}"},
+    }
     one["studies"]["utility"]["values"]["utility_auc/real"] = 0.75
     page = final_section(write(tmp_path, one), lambda path, caption: caption)
     assert "<li>memorisation: validation and &lt;script&gt;" in page and "<script" not in page

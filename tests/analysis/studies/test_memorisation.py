@@ -12,7 +12,7 @@ from scipy import ndimage, stats
 
 from analysis.features import load_extractor
 from analysis.features.base import FeatureExtractor
-from analysis.films.gallery import Gallery, nearest
+from analysis.films.gallery import Gallery, nearest_films
 from analysis.films.pairs import pairs_sheet
 from analysis.studies.memorisation import (
     RULES,
@@ -155,7 +155,7 @@ def test_the_nearest_is_that_of_all_distances() -> None:
     queries, references = Gallery(rng.normal(size=(300, 5))), Gallery(rng.normal(size=(40, 5)))
     a, b = (g.features / np.linalg.norm(g.features, axis=1, keepdims=True) for g in (queries, references))
     distances = np.linalg.norm(a[:, None] - b[None], axis=2)
-    found = nearest(queries, references, "features")
+    found = nearest_films(queries, references, "features")
     np.testing.assert_allclose(found.distances, distances.min(axis=1), atol=1e-7)
     np.testing.assert_array_equal(found.rows, distances.argmin(axis=1))
 
@@ -164,15 +164,17 @@ def test_pixels_are_compared_after_the_best_shift() -> None:
     large = np.random.default_rng(0).integers(0, 256, (3, 80, 80), dtype=np.uint8)
     here, there = large[:, 8:72, 8:72], large[:, 5:69, 12:76]
     ones = np.ones((3, 1))
-    found = nearest(Gallery(ones, np.ascontiguousarray(here)), Gallery(ones, np.ascontiguousarray(there)), "pixels")
+    found = nearest_films(
+        Gallery(ones, np.ascontiguousarray(here)), Gallery(ones, np.ascontiguousarray(there)), "pixels"
+    )
     np.testing.assert_allclose(found.distances, 0, atol=2e-3)
     np.testing.assert_array_equal(found.rows, [0, 1, 2])
 
 
 def test_a_film_is_not_compared_with_its_own_patient() -> None:
     gallery = Gallery(np.array([[1.0, 0], [1, 0.01], [0, 1]]), patients=("a", "a", "b"))
-    np.testing.assert_array_equal(nearest(gallery, gallery, "features", other_patients=True).rows[:2], [2, 2])
-    assert nearest(gallery, gallery, "features", other_patients=True).rows[2] == 1
+    np.testing.assert_array_equal(nearest_films(gallery, gallery, "features", other_patients=True).rows[:2], [2, 2])
+    assert nearest_films(gallery, gallery, "features", other_patients=True).rows[2] == 1
 
 
 def test_the_level_is_the_largest_that_is_sure() -> None:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from analysis.films.labelled import LabelledImages
 from analysis.studies.classifiers import TrainingSettings
-from analysis.studies.utility import SCORES, Utility, UtilityData, compare_arms, draw_arm, t_interval
+from analysis.studies.utility import CLASSIFIER_SCORES, Utility, UtilityData, compare_arms, draw_arm, t_interval
 
 
 def shuffled(films: LabelledImages) -> LabelledImages:
@@ -79,7 +79,7 @@ def test_reported_numbers_are_finite_and_named(utility: Utility, data: UtilityDa
     values = utility.as_dict()
     assert all(type(value) is float and np.isfinite(value) for value in values.values())
     assert values["utility_num_images/mixed"] == 300
-    for score in SCORES:
+    for score in CLASSIFIER_SCORES:
         mean = np.mean([values[f"utility_{score}/real/{name}"] for name in data.real.conditions])
         assert values[f"utility_{score}/real"] == pytest.approx(mean)
         assert 0 <= values[f"utility_{score}_low/real"] <= mean <= values[f"utility_{score}_high/real"] <= 1

@@ -31,10 +31,15 @@ def test_two_trainings_have_a_mean_alone() -> None:
 @pytest.mark.parametrize(
     ("name", "bounds"),
     [
-        ("fid_rad_dino/Edema", (0, math.inf)), ("kid_mini", (-math.inf, math.inf)), ("coverage_mini", (0, 1)),
-        ("utility_auc/real/Edema", (0, 1)), ("ms_ssim/Edema", (0, 1)), ("fid_infinite_mini", (-math.inf, math.inf)),
-        ("alignment_recall/Edema", (0, 1)), ("utility_num_images/real", (-math.inf, math.inf)),
+        ("fid_rad_dino/Edema", (0, math.inf)),
+        ("kid_mini", (-math.inf, math.inf)),
+        ("coverage_mini", (0, 1)),
+        ("utility_auc/real/Edema", (0, 1)),
+        ("ms_ssim/Edema", (0, 1)),
+        ("fid_infinite_mini", (-math.inf, math.inf)),
+        ("alignment_recall/Edema", (0, 1)),
+        ("utility_num_images/real", (-math.inf, math.inf)),
     ],
-)  # fmt: skip
+)
 def test_numbers_are_bounded_by_their_names(name: str, bounds: tuple[float, float]) -> None:
     assert bounds_of(name) == bounds

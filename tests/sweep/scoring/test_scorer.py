@@ -17,14 +17,9 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from analysis.features.mini import load_mini
 from analysis.metrics import frechet_distance, vendi_score
 from sweep.config import ComputeConfig, EvaluationConfig
-from sweep.scoring.scorer import (
-    ActorEvaluator,
-    AdapterScorer,
-    EvaluationSpec,
-    conditions_to_score,
-    plan_generation,
-    start_evaluators,
-)
+from sweep.scoring.actors import ActorEvaluator, start_evaluators
+from sweep.scoring.plans import conditions_to_score, plan_by_caption, plan_by_condition
+from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
 from sweep.scoring.streaming import as_grey
 from trainables.base_models.models import load_base
 from trainables.datasets.base import CONDITIONS
@@ -38,7 +33,6 @@ from trainables.trial import EvaluationError
 SHOWN = ("Edema", "No Finding")
 PLENTY = ("Edema", "Cardiomegaly")
 """Of each at least four are held out."""
-FILMS = {"Edema": np.arange(0, 10), "No Finding": np.arange(5, 9), "Pneumothorax": np.arange(20, 60)}
 
 
 @pytest.fixture(scope="module")
@@ -74,28 +68,44 @@ def counted(spec: EvaluationSpec) -> tuple[AdapterScorer, CountingExtractor]:
     return scorer, extractor
 
 
-def test_a_plan_is_the_same_for_every_trial_and_another_for_another_seed() -> None:
-    first, again, other = (plan_generation(FILMS, 8, seed) for seed in (1, 1, 2))
+def test_a_plan_is_the_same_for_every_trial_and_another_for_another_seed(dataset: PreparedDataset) -> None:
+    films = dataset.split("train")
+    first, again, other = (plan_by_condition(films, PLENTY, 8, seed) for seed in (1, 1, 2))
     assert first.seeds == again.seeds and first.digest() == again.digest()
-    assert np.array_equal(first.reference_rows, again.reference_rows)
-    assert first.digest() != other.digest() and not np.array_equal(first.reference_rows, other.reference_rows)
+    assert np.array_equal(first.rows, again.rows)
+    assert first.digest() != other.digest() and not np.array_equal(first.rows, other.rows)
     assert len(set(first.seeds)) == len(first.seeds)
 
 
-def test_as_many_images_as_held_out_films() -> None:
-    plan = plan_generation(FILMS, 8, 0)
-    assert [plan.labels.count(name) for name in FILMS] == [8, 4, 8]
-    assert len(plan.labels) == len(plan.prompts) == len(plan.seeds) == len(plan.reference_rows) == 20
-    for name, films in FILMS.items():
-        rows = [row for row, label in zip(plan.reference_rows, plan.labels, strict=True) if label == name]
-        assert len(set(rows)) == len(rows) and set(rows) <= set(films)
+def test_as_many_images_as_held_out_films(dataset: PreparedDataset) -> None:
+    films = dataset.split("validation")
+    shown = {name: films.indices_with(name) for name in ("Edema", "Cardiomegaly", "No Finding")}
+    most = max(map(len, shown.values())) - 1
+    plan = plan_by_condition(films, list(shown), most, 0)
+    for name, rows in shown.items():
+        drawn = plan.rows[plan.table([name])[:, 0]]
+        assert len(drawn) == min(most, len(rows))
+        assert len(set(drawn)) == len(drawn) and set(drawn) <= set(rows)
+    assert len(plan.labels) == len(plan.prompts) == len(plan.seeds) == len(plan)
     assert plan.prompts[0] == "Chest X-ray of a subject with edema"
-    assert plan.prompts[8] == "Chest X-ray of a subject with no finding"
+    assert plan.prompts[-1] == "Chest X-ray of a subject with no finding"
 
 
-def test_a_condition_of_one_film_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"`conditions` must have at least 2 .* but got 1 of 'Edema'\. Prepare more"):
-        plan_generation({"No Finding": np.arange(9), "Edema": np.arange(1)}, 8, 0)
+def test_films_for_captions_mirror_real_films_one_by_one(dataset: PreparedDataset) -> None:
+    films = dataset.split("train")
+    plan = plan_by_caption(films, PLENTY, 5, 0)
+    assert len(set(plan.rows)) == len(plan) and plan.prompts == tuple(films.prompts[row] for row in plan.rows)
+    assert all(plan.table([name]).sum() >= 5 for name in PLENTY)
+    assert any(len(label) == 2 for label in plan.labels)  # else this test shows nothing of combinations
+    for row, label in zip(plan.rows, plan.labels, strict=True):
+        assert set(label) == set(films.conditions[row]) & set(PLENTY)
+
+
+def test_a_condition_of_one_film_is_refused(dataset: PreparedDataset) -> None:
+    films = dataset.split("validation")
+    (rare,) = [name for name in (*CONDITIONS, "Fracture") if len(films.indices_with(name)) < 2][:1]
+    with pytest.raises(ValueError, match=rf"`conditions` must have at least 2 .* of '{rare}'\. Prepare more"):
+        plan_by_condition(films, ("Edema", rare), 8, 0)
 
 
 def test_conditions_are_those_asked_for_or_all_with_two_films(dataset: PreparedDataset) -> None:
@@ -147,37 +157,46 @@ def test_scores_are_the_metrics_of_the_cached_features(spec: EvaluationSpec, dat
     extract = load_mini(None, "cpu").extract
     plan, config = scorer.plan, spec.config
     at_once = generate(
-        load_base("mini"), plan.prompts, plan.seeds,
-        num_steps=config.num_steps, guidance_scale=config.guidance_scale, batch_size=config.batch_size,
-    )  # fmt: skip
-    features = scorer.features.get(scorer._images_key(None, config))
+        load_base("mini"),
+        plan.prompts,
+        plan.seeds,
+        num_steps=config.num_steps,
+        guidance_scale=config.guidance_scale,
+        batch_size=config.batch_size,
+    )
+    features = scorer.features.get(scorer.generated_key(None, plan, config))
     assert np.array_equal(features, extract(as_grey(at_once)))  # to the bit, though no one ever held all images
     generated = extract(as_grey(at_once)).astype(np.float64)
     held_out = dataset.split("validation")
-    films = extract(held_out.images(np.unique(scorer.plan.reference_rows))).astype(np.float64)
+    films = extract(held_out.images(np.unique(scorer.plan.rows))).astype(np.float64)
     assert scores["fid_mini"] == pytest.approx(frechet_distance(generated, films), rel=1e-4)
     assert scores["vendi_mini"] == pytest.approx(vendi_score(generated), rel=1e-5)
-    edema = np.array(scorer.plan.labels) == "Edema"
+    edema = scorer.plan.table(["Edema"])[:, 0]
     assert scores["vendi_mini/Edema"] == pytest.approx(vendi_score(generated[edema]), rel=1e-5)
-    of_edema = extract(held_out.images(scorer.plan.reference_rows[edema])).astype(np.float64)
+    of_edema = extract(held_out.images(scorer.plan.rows[edema])).astype(np.float64)
     assert scores["fid_mini/Edema"] == pytest.approx(frechet_distance(generated[edema], of_edema), rel=1e-4)
 
 
 def test_a_film_of_several_conditions_is_one_film_among_all(spec: EvaluationSpec) -> None:
     both = replace(spec, conditions=PLENTY, config=spec.config.model_copy(update={"images_per_condition": 32}))
     scorer = AdapterScorer(both)
-    rows = scorer.plan.reference_rows
+    rows = scorer.plan.rows
     assert len(np.unique(rows)) < len(rows)  # else this test shows nothing
     scores = scorer.score(None, spec.cache_folder / "both.png")
     assert (scores["num_generated"], scores["num_reference"]) == (len(rows), len(np.unique(rows)))
-    assert scores["num_reference/Edema"] == (np.array(scorer.plan.labels) == "Edema").sum()
+    assert scores["num_reference/Edema"] == scorer.plan.table(["Edema"]).sum()
 
 
 def test_a_network_of_the_hub_scores_from_a_folder(spec: EvaluationSpec, tmp_path: Path) -> None:
     small = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, projection_dim=6, image_size=32,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        projection_dim=6,
+        image_size=32,
         patch_size=16,
-    )  # fmt: skip
+    )
     CLIPVisionModelWithProjection(small).save_pretrained(tmp_path / "clip")
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(tmp_path / "clip")
     config = spec.config.model_copy(update={"extractor": "clip", "extractor_weights": tmp_path / "clip"})
@@ -192,7 +211,7 @@ def test_a_network_of_the_hub_scores_from_a_folder(spec: EvaluationSpec, tmp_pat
 def test_sheets_are_left_for_the_eye(spec: EvaluationSpec, adapter: Path) -> None:
     scorer = AdapterScorer(spec)
     scorer.score(adapter, adapter.parent / "samples.png")
-    scorer.save_reference_sheet(spec.cache_folder / "reference.png")
+    scorer.prepare(spec.cache_folder / "reference.png")
     assert (adapter.parent / "samples.png").stat().st_size > 1000
     assert (spec.cache_folder / "reference.png").stat().st_size > 1000
 
@@ -268,10 +287,10 @@ def test_the_images_of_a_rung_are_the_first_of_the_last_evaluations(spec: Evalua
     early, last = scorer._plan_of(2), scorer._plan_of(4)
     assert last.digest() == scorer.plan.digest() != early.digest()
     for condition in PLENTY:
-        few, all_ = ([row for row, label in enumerate(plan.labels) if label == condition] for plan in (early, last))
+        few, all_ = ([row for row, label in enumerate(plan.labels) if label == (condition,)] for plan in (early, last))
         assert [early.seeds[row] for row in few] == [last.seeds[row] for row in all_][:2]
-        assert early.reference_rows[few].tolist() == last.reference_rows[all_].tolist()[:2]
-    chosen = np.unique(scorer.plan.reference_rows[scorer.plan.places < 2])
+        assert early.rows[few].tolist() == last.rows[all_].tolist()[:2]
+    chosen = np.unique(scorer.plan.rows[scorer.plan.places < 2])
     assert np.array_equal(scorer._reference_of(2).features, scorer.held_out_features[chosen])
 
 

@@ -1,0 +1,78 @@
+"""The processes that score adapters beside the trials, and what a trial holds of them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from sweep.config import ComputeConfig
+from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
+from trainables.trial import EvaluationError
+
+ATTEMPTS = 2
+MAX_DEATHS = 3
+"""How often the process of an evaluation actor may die; what it was scoring is scored again by its successor."""
+
+
+@dataclass(frozen=True)
+class ActorEvaluator:
+    """What a trial holds of the evaluation actors; picklable."""
+
+    actors: tuple[Any, ...]
+
+    def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
+        """Score an exported adapter, a second time where the first fails; leaves `samples.png` beside its folder.
+
+        Raises:
+            EvaluationError: it failed again.
+        """
+        actor = self.actors[zlib.crc32(str(adapter).encode()) % len(self.actors)]
+        return _scores(lambda: actor.score.remote(adapter, adapter.parent / "samples.png", share_done))
+
+    def prepare(self, out: Path) -> None:
+        """Wait until the actors can work, and hear now of what they lack; leaves the held-out films' `reference.png`."""
+        ray.get([actor.prepare.remote(out / "reference.png") for actor in self.actors])
+
+    def score_base(self, out: Path) -> Any:
+        """Have the un-adapted base model scored, beside the trials; leaves `baseline.png`, returns a Ray reference."""
+        return self.actors[0].score.remote(None, out / "baseline.png")
+
+    def base_scores(self, running: Any, out: Path) -> dict[str, float]:
+        """Wait for what `score_base` began, and try once more where it failed.
+
+        Raises:
+            EvaluationError: it failed again.
+        """
+        return _scores(lambda: self.score_base(out), running)
+
+    def stop(self) -> None:
+        """End the actors' processes; what they hold of the cluster is free again."""
+        for actor in self.actors:
+            ray.kill(actor)
+
+
+def _scores(start: Callable[[], Any], running: Any = None) -> dict[str, float]:
+    """Wait for an evaluation, the running one if there is one, and start it again where it fails."""
+    for _ in range(ATTEMPTS):
+        try:
+            return dict(ray.get(running or start()))
+        except RayError as error:
+            failure, running = error, None
+    raise EvaluationError(str(getattr(failure, "cause", failure))) from failure
+
+
+def start_evaluators(spec: EvaluationSpec, compute: ComputeConfig) -> ActorEvaluator:
+    """Start the evaluation actors of a sweep, with as many threads as they have CPUs."""
+    remote_class = ray.remote(AdapterScorer).options(
+        num_cpus=compute.evaluation_cpus,
+        num_gpus=compute.evaluation_gpus,
+        max_restarts=MAX_DEATHS,
+        max_task_retries=MAX_DEATHS,
+    )
+    return ActorEvaluator(tuple(remote_class.remote(spec) for _ in range(compute.evaluation_actors)))

@@ -93,6 +93,21 @@ def test_as_many_images_as_held_out_films() -> None:
     assert plan.prompts[8] == "Chest X-ray of a subject with no finding"
 
 
+def test_a_prompt_is_made_as_the_captions_that_were_trained_on(tmp_path: Path, spec: EvaluationSpec) -> None:
+    """With the view in the captions it is that of the held-out film that the generated one is compared with."""
+    source = PhantomSource(num_patients=60, resolution_px=64, seed=2, with_view=True)
+    data = write_dataset(source, tmp_path / "views")
+    assert data.split("train").prompts[0].endswith(" view")
+    scorer = AdapterScorer(replace(spec, dataset=data.folder))
+    words = {"PA": "posteroanterior view", "AP": "anteroposterior view"}
+    views = [words[data.split("validation").views[row] or ""] for row in scorer.plan.reference_rows]
+    assert set(views) == set(words.values())
+    assert list(scorer.plan.prompts) == [
+        f"Chest X-ray of a subject with {label.lower()}, {view}"
+        for label, view in zip(scorer.plan.labels, views, strict=True)
+    ]
+
+
 def test_a_condition_of_one_film_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`conditions` must have at least 2 .* but got 1 of 'Edema'\. Prepare more"):
         plan_generation({"No Finding": np.arange(9), "Edema": np.arange(1)}, 8, 0)

@@ -24,7 +24,6 @@ from sweep.scoring.identity import feature_key, plan_digest, sampling_digest, we
 from sweep.scoring.rungs import at_rung, earlier_image_counts, early_scores
 from sweep.scoring.streaming import Films, Mask, extract_and_keep, extract_split
 from trainables.base_models.models import load_base
-from trainables.datasets.captions import caption
 from trainables.datasets.store import PreparedDataset
 from trainables.exports.adapters import load_adapter
 from trainables.sampling import generate_batches, to_uint8
@@ -87,13 +86,16 @@ class GenerationPlan:
         )  # fmt: skip
 
 
-def plan_generation(rows_with: Mapping[str, NDArray[np.int64]], per_condition: int, seed: int) -> GenerationPlan:
+def plan_generation(
+    rows_with: Mapping[str, NDArray[np.int64]], per_condition: int, seed: int, prompt_of: Callable[[str, int], str]
+) -> GenerationPlan:
     """As many images per condition as asked for or as held-out films show it, whichever is fewer.
 
     Args:
         rows_with: rows of the held-out films of each condition.
         per_condition: the most for one condition.
         seed: chooses the films and the noise.
+        prompt_of: the prompt for a condition that is compared with the held-out film of a row.
 
     Raises:
         ValueError: a condition has fewer than two held-out films.
@@ -106,9 +108,10 @@ def plan_generation(rows_with: Mapping[str, NDArray[np.int64]], per_condition: i
         rows.append(chosen)  # in random order: an early evaluation takes the first ones
         labels += [condition] * len(chosen)
     seeds = np.random.SeedSequence(seed).generate_state(len(labels), np.uint32)
+    reference_rows = np.concatenate(rows)
     return GenerationPlan(
-        labels=tuple(labels), prompts=tuple(caption((label,)) for label in labels),
-        seeds=tuple(int(value) for value in seeds), reference_rows=np.concatenate(rows),
+        labels=tuple(labels), seeds=tuple(int(value) for value in seeds), reference_rows=reference_rows,
+        prompts=tuple(prompt_of(label, int(row)) for label, row in zip(labels, reference_rows, strict=True)),
     )  # fmt: skip
 
 
@@ -121,13 +124,18 @@ class AdapterScorer:
         self.dataset = PreparedDataset.open(spec.dataset)
         self.held_out = self.dataset.split(spec.config.split)
         rows_with = {condition: self.held_out.indices_with(condition) for condition in spec.conditions}
-        self.plan = plan_generation(rows_with, spec.config.images_per_condition, spec.seed)
+        self.plan = plan_generation(rows_with, spec.config.images_per_condition, spec.seed, self.prompt_of)
         self.base = load_base(spec.base)
         self.extractor = load_extractor(
             spec.config.extractor, weights=spec.config.extractor_weights, device=self.device
         )
         self.features = FeatureCache(spec.cache_folder / "features")
         self._references: dict[int, LabelledFeatures] = {}
+
+    def prompt_of(self, condition: str, row: int) -> str:
+        """The prompt for one condition, made as the data's captions are, with the rest from a held-out film."""
+        films = self.held_out
+        return self.dataset.prompts.prompt((condition,), view=films.views[row], own=films.prompts[row])
 
     @cached_property
     def held_out_features(self) -> NDArray[np.float32]:

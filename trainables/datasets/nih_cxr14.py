@@ -30,7 +30,7 @@ from trainables.datasets.base import (
     require_split,
     split_of_patient,
 )
-from trainables.datasets.captions import caption
+from trainables.datasets.captions import paper_template
 from trainables.datasets.images import read_grey
 
 WORDS = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening"}
@@ -86,6 +86,7 @@ class NihCxr14Source(ImageTextSource):
         self.root = root
         self.resolution_px = require_resolution(resolution_px)
         self.with_view = with_view
+        self.prompts = paper_template(with_view=with_view)
         self._films = _by_split(read_films(root), seed)
         self.conditions = self._evaluable() if conditions is None else self._require_occurring(conditions)
 
@@ -112,7 +113,7 @@ class NihCxr14Source(ImageTextSource):
         for film in self._films[require_split(split)]:
             yield ImageTextSample(
                 image=read_grey(film.path, self.resolution_px),
-                prompt=caption(film.findings, view=film.view if self.with_view else None),
+                prompt=self.prompts.prompt(film.findings, view=film.view),
                 conditions=film.findings,
                 patient_id=film.patient_id,
                 image_id=film.image_id,

@@ -7,7 +7,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from trainables.datasets.base import SPLITS, ImageTextSample, ImageTextSource, require_split
+from trainables.datasets.captions import PromptTemplate
 from trainables.datasets.files import partial_folder, require_free, synced_file
 from trainables.datasets.validation import SampleChecker
 
-FORMAT = 1
+FORMAT = 2
 CARD = "dataset.json"
 BATCH_BYTES = 16 * 2**20
 PROGRESS_EVERY = 64
@@ -64,6 +65,8 @@ class PreparedDataset:
     source_fingerprint: str
     """What the source's `fingerprint()` said when the data set was written."""
     conditions: tuple[str, ...]
+    prompts: PromptTemplate
+    """How its captions are made, and all prompts that are to be like them."""
     resolution_px: int
     num_samples: Mapping[str, int]
 
@@ -88,7 +91,8 @@ class PreparedDataset:
                 "Prepare it again."
             )
         del content["format"]
-        return PreparedDataset(folder=folder, **{**content, "conditions": tuple(content["conditions"])})
+        read = {"conditions": tuple(content["conditions"]), "prompts": PromptTemplate(**content["prompts"])}
+        return PreparedDataset(folder=folder, **{**content, **read})
 
     def split(self, name: str) -> PreparedSplit:
         """The images and texts of `train`, `validation` or `test`."""
@@ -287,6 +291,7 @@ class _DatasetWriter:
             "fingerprint": self._checker.fingerprint(),
             "source_fingerprint": self._source.fingerprint(),
             "conditions": list(self._source.conditions),
+            "prompts": asdict(self._source.prompts),
             "resolution_px": self._source.resolution_px,
             "num_samples": self._checker.num_samples,
         }

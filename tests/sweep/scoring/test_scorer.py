@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from sweep.scoring.scorer import (
 )
 from sweep.scoring.streaming import as_grey
 from trainables.base_models.models import load_base
-from trainables.datasets.base import CONDITIONS
+from trainables.datasets.base import CONDITIONS, ImageTextSample
+from trainables.datasets.captions import FREE_TEXT, PromptTemplate
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset, write_dataset
 from trainables.sampling import generate
@@ -39,6 +41,10 @@ SHOWN = ("Edema", "No Finding")
 PLENTY = ("Edema", "Cardiomegaly")
 """Of each at least four are held out."""
 FILMS = {"Edema": np.arange(0, 10), "No Finding": np.arange(5, 9), "Pneumothorax": np.arange(20, 60)}
+
+
+def plain_prompt(condition: str, row: int) -> str:
+    return PromptTemplate().prompt((condition,))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,7 @@ def counted(spec: EvaluationSpec) -> tuple[AdapterScorer, CountingExtractor]:
 
 
 def test_a_plan_is_the_same_for_every_trial_and_another_for_another_seed() -> None:
-    first, again, other = (plan_generation(FILMS, 8, seed) for seed in (1, 1, 2))
+    first, again, other = (plan_generation(FILMS, 8, seed, plain_prompt) for seed in (1, 1, 2))
     assert first.seeds == again.seeds and first.digest() == again.digest()
     assert np.array_equal(first.reference_rows, again.reference_rows)
     assert first.digest() != other.digest() and not np.array_equal(first.reference_rows, other.reference_rows)
@@ -83,7 +89,7 @@ def test_a_plan_is_the_same_for_every_trial_and_another_for_another_seed() -> No
 
 
 def test_as_many_images_as_held_out_films() -> None:
-    plan = plan_generation(FILMS, 8, 0)
+    plan = plan_generation(FILMS, 8, 0, plain_prompt)
     assert [plan.labels.count(name) for name in FILMS] == [8, 4, 8]
     assert len(plan.labels) == len(plan.prompts) == len(plan.seeds) == len(plan.reference_rows) == 20
     for name, films in FILMS.items():
@@ -108,9 +114,28 @@ def test_a_prompt_is_made_as_the_captions_that_were_trained_on(tmp_path: Path, s
     ]
 
 
+class Reports(PhantomSource):
+    """The phantom with free text for captions, another for each film."""
+
+    def __init__(self) -> None:
+        super().__init__(num_patients=60, seed=2)
+        self.prompts = FREE_TEXT
+
+    def samples(self, split: str) -> Iterator[ImageTextSample]:
+        for sample in PhantomSource(num_patients=60, seed=2).samples(split):
+            yield replace(sample, prompt=f"{sample.image_id}: see the lungs")
+
+
+def test_free_text_is_that_of_the_film_that_is_compared_with(tmp_path: Path, spec: EvaluationSpec) -> None:
+    data = write_dataset(Reports(), tmp_path / "reports")
+    plan = AdapterScorer(replace(spec, dataset=data.folder)).plan
+    names = [data.split("validation").image_ids[row] for row in plan.reference_rows]
+    assert list(plan.prompts) == [f"{name}: see the lungs" for name in names]
+
+
 def test_a_condition_of_one_film_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`conditions` must have at least 2 .* but got 1 of 'Edema'\. Prepare more"):
-        plan_generation({"No Finding": np.arange(9), "Edema": np.arange(1)}, 8, 0)
+        plan_generation({"No Finding": np.arange(9), "Edema": np.arange(1)}, 8, 0, plain_prompt)
 
 
 def test_conditions_are_those_asked_for_or_all_with_two_films(dataset: PreparedDataset) -> None:

@@ -31,9 +31,9 @@ from sweep.scoring.streaming import as_grey, compared_films, extract_split
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.datasets.base import SPLITS
 from trainables.datasets.store import PreparedDataset, TensorCache
-from trainables.exports.adapters import load_adapter
 from trainables.membership_losses import split_moments
 from trainables.sampling import generate
+from trainables.strategies import load_adapter
 
 MIRRORED = ("test", "train")
 """Splits whose captions films are generated for: test for what is measured, train for utility, both for copies."""

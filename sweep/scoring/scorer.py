@@ -25,9 +25,9 @@ from sweep.scoring.rungs import at_rung, earlier_image_counts, early_scores
 from sweep.scoring.streaming import Films, Mask, extract_and_keep, extract_split
 from trainables.base_models.models import load_base
 from trainables.datasets.store import PreparedDataset
-from trainables.exports.adapters import load_adapter
 from trainables.sampling import generate_batches, to_uint8
 from trainables.sheets import labelled_sheet
+from trainables.strategies import load_adapter
 from trainables.trial import EvaluationError
 
 SHEET_COLUMNS = 8

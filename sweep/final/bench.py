@@ -30,7 +30,8 @@ from sweep.scoring.scorer import conditions_to_score
 from sweep.scoring.streaming import as_grey, compared_films, extract_split
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.datasets.base import SPLITS
-from trainables.datasets.store import PreparedDataset, TensorCache
+from trainables.datasets.store import PreparedDataset
+from trainables.datasets.tensors import TensorCache
 from trainables.membership_losses import split_moments
 from trainables.sampling import generate
 from trainables.strategies import load_adapter

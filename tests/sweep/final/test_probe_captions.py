@@ -12,7 +12,8 @@ from sweep.final.encoders import probe_captions
 from trainables.datasets.base import ImageTextSample
 from trainables.datasets.captions import FREE_TEXT
 from trainables.datasets.phantom import PhantomSource
-from trainables.datasets.store import PreparedDataset, write_dataset
+from trainables.datasets.store import PreparedDataset
+from trainables.datasets.writing import write_dataset
 
 
 class Reports(PhantomSource):

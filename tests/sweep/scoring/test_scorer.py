@@ -31,7 +31,8 @@ from trainables.base_models.models import load_base
 from trainables.datasets.base import CONDITIONS, ImageTextSample
 from trainables.datasets.captions import FREE_TEXT, PromptTemplate
 from trainables.datasets.phantom import PhantomSource
-from trainables.datasets.store import PreparedDataset, write_dataset
+from trainables.datasets.store import PreparedDataset
+from trainables.datasets.writing import write_dataset
 from trainables.sampling import generate
 from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters

@@ -34,9 +34,9 @@ def ward(root: Path, *rows: str, header: str = "scan,who,years,sex,projection,se
 
 @pytest.fixture
 def full(tmp_path: Path) -> Path:
-    """Sixty patients with a film each, every other with two findings."""
+    """A hundred and twenty patients with a film each, every other with two findings."""
     rows = []
-    for number in range(60):
+    for number in range(120):
         file = tmp_path / ("east", "west")[number % 2] / f"{number}.png"
         file.parent.mkdir(exist_ok=True)
         Image.fromarray(np.full((70, 66), number, np.uint8)).save(file)
@@ -47,7 +47,7 @@ def full(tmp_path: Path) -> Path:
 def test_films_are_read_as_their_layout_says(full: Path) -> None:
     source = WardSource.create(SourceOptions(root=full))
     samples = {sample.image_id: sample for split in SPLITS for sample in source.samples(split)}
-    assert len(samples) == 60 and source.conditions == ("Edema", "No Finding", "Pneumothorax")
+    assert len(samples) == 120 and source.conditions == ("Edema", "No Finding", "Pneumothorax")
     seventh = samples["7"]
     assert seventh.conditions == ("Pneumothorax", "Edema") and np.all(seventh.image == 7)
     assert (seventh.patient_id, seventh.age, seventh.sex, seventh.view) == ("p7", 7, None, "AP")

@@ -38,7 +38,7 @@ def export(run: Run, trial_id: str, *, format_: ExportFormat, to: Path, base: st
     with new_folder(to) as folder:
         from trainables.base_models.models import load_base  # torch takes seconds; wrong input is answered before
         from trainables.strategies import load_adapter
-        from trainables.strategies.base import read_card
+        from trainables.strategies.card import read_card
 
         card = read_card(run.adapter(trial_id))
         models = load_base(base)
@@ -79,7 +79,7 @@ def require_few_copies(run: Run, trial_id: str, limit: float | None) -> None:
 
 def _of_these_weights(scores: Mapping[str, Any], adapter: Path) -> bool:
     from sweep.scoring.identity import weights_digest
-    from trainables.strategies.base import read_card
+    from trainables.strategies.card import read_card
 
     return bool(scores["weights"] == weights_digest(read_card(adapter)["base"]["weights_hash"], adapter))
 

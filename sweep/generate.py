@@ -35,7 +35,7 @@ def load_models(adapter: Path, base: str | None) -> tuple[DiffusionModels, dict[
     """
     from trainables.base_models.models import load_base
     from trainables.strategies import load_adapter
-    from trainables.strategies.base import ADAPTER_CARD, read_card
+    from trainables.strategies.card import ADAPTER_CARD, read_card
 
     if (adapter / ADAPTER_CARD).is_file():
         card = read_card(adapter)

@@ -10,8 +10,9 @@ from typing import Any
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.adalora import AdaLoRA
 from trainables.strategies.attention import Attention
-from trainables.strategies.base import Strategy, read_card
+from trainables.strategies.base import Strategy
 from trainables.strategies.bitfit import BitFit
+from trainables.strategies.card import read_card
 from trainables.strategies.composed import LR_RATIO, Composed, default_ratios, own_fields
 from trainables.strategies.delta_full import DeltaFull
 from trainables.strategies.difffit import DiffFit

@@ -19,7 +19,8 @@ from trainables.exports import EXPORTS
 from trainables.feeding import encode_prompts, tokenize
 from trainables.sampling import generate_batches
 from trainables.strategies import load_adapter, make_strategy
-from trainables.strategies.base import num_trainable_parameters, read_card, trained_parameters
+from trainables.strategies.base import num_trainable_parameters, trained_parameters
+from trainables.strategies.card import read_card
 from trainables.strategies.textual_inversion import ExtendedEmbedding, TextualInversion, token_vectors
 
 FILM = "Chest X-ray of a subject with edema and pleural effusion"

@@ -21,7 +21,7 @@ from trainables.datasets.base import (
 )
 from trainables.datasets.captions import paper_template
 from trainables.datasets.phantom.film import draw_film
-from trainables.datasets.phantom.masks import Mask, finding_masks
+from trainables.datasets.phantom.masks import Region, finding_masks
 from trainables.datasets.phantom.patients import Exam, Patient, draw_exams, draw_patient
 
 NUM_FINGERPRINTED = 8
@@ -76,7 +76,7 @@ class PhantomSource(ImageTextSource):
             for exam in draw_exams(patient):
                 yield self._sample(exam)
 
-    def finding_masks(self, split: str) -> Iterator[dict[str, Mask]]:
+    def finding_masks(self, split: str) -> Iterator[dict[str, Region]]:
         """Where the findings of each film of `samples(split)` lie, in the same order: condition to bool[H, W]."""
         for patient in self._patients[require_split(split)]:
             for exam in draw_exams(patient):

@@ -32,7 +32,8 @@ from sweep.search.searcher import OptunaSearcher
 from sweep.trials.runtime import ray_runtime
 from sweep.trials.tuner import TUNE_SETTINGS, SweepContext, run_trials
 from trainables.datasets.base import ImageTextSample, ImageTextSource, SourceOptions
-from trainables.datasets.store import write_dataset
+from trainables.datasets.captions import PromptTemplate
+from trainables.datasets.writing import write_dataset
 from trainables.settings import TrainingConfig
 from trainables.trial import TrialSpec, fine_tune
 
@@ -45,6 +46,7 @@ class FewFilms(ImageTextSource):
 
     name: ClassVar[str] = "few"
     conditions = ("No Finding",)
+    prompts = PromptTemplate(template="chest film")
     resolution_px = 64
 
     @classmethod

@@ -31,7 +31,7 @@ from sweep.final.settings import FinalSettings
 from sweep.picks import Run
 from trainables.datasets.base import ImageTextSample
 from trainables.datasets.phantom import PhantomSource
-from trainables.datasets.store import write_dataset
+from trainables.datasets.writing import write_dataset
 from trainables.settings import TrainingConfig
 from trainables.trial import TrialSpec, fine_tune
 

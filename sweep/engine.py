@@ -35,7 +35,8 @@ from trainables.base_models.shapes import base_on_meta
 from trainables.base_models.text_encoders import load_bert
 from trainables.datasets.base import SPLITS
 from trainables.datasets.phantom import PhantomSource
-from trainables.datasets.store import CARD, PreparedDataset, write_dataset
+from trainables.datasets.store import CARD, PreparedDataset
+from trainables.datasets.writing import write_dataset
 from trainables.strategies import hyperparameters_of, make_strategy
 from trainables.trial import EvaluationError
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,49 +15,37 @@ from sweep.config import unknown_name
 from sweep.picks import PICKS, Run, pick_trial
 from sweep.storage import new_folder
 from sweep.terminal import fail
+from trainables.exports import EXPORTS, ExportFormat
 
-if TYPE_CHECKING:
-    from trainables.base_models.models import DiffusionModels
-    from trainables.strategies import Strategy
-
-Format = Literal["diffusers", "pipeline"]
 EXPORT_CARD = "export.json"
 
 
-def export(run: Run, trial_id: str, *, format_: Format, to: Path, base: str) -> None:
+def export(run: Run, trial_id: str, *, format_: ExportFormat, to: Path, base: str) -> None:
     """Write a trial's adapter in another program's format; nothing is left at `to` if that fails.
 
     Args:
         run: The finished run.
         trial_id: One of its completed trials.
-        format_: `diffusers`, files for `load_lora_weights` and `load_textual_inversion`, or `pipeline`, a folder for `from_pretrained`.
+        format_: One of `EXPORTS`.
         to: A new or empty folder.
         base: The base model that the trial adapted, by name or folder.
 
     Raises:
         FileExistsError: `to` holds something.
         FileNotFoundError: the base or the adapter is not there.
-        ValueError: the strategy has no such format, or the base is not the trial's.
+        ValueError: the format cannot hold the adapter, or the base is not the trial's.
     """
     with new_folder(to) as folder:
-        from trainables.base_models.models import load_base
-        from trainables.exports.adapters import (
-            load_adapter,  # torch takes seconds to import; wrong input is answered before
-        )
-        from trainables.strategies.base import read_card
+        from trainables.base_models.models import load_base  # torch takes seconds; wrong input is answered before
+        from trainables.strategies import load_adapter
+        from trainables.strategies.card import read_card
 
         card = read_card(run.adapter(trial_id))
         models = load_base(base)
         strategy = load_adapter(models, run.adapter(trial_id))
-        _writer(format_)(models, strategy, folder)
-        record = {"run": run.folder.name, "trial_id": trial_id, "format": format_, "adapter": card}
+        format_.write(models, strategy, folder)
+        record = {"run": run.folder.name, "trial_id": trial_id, "format": format_.name, "adapter": card}
         (folder / EXPORT_CARD).write_text(json.dumps(record, indent=2) + "\n")
-
-
-def _writer(format_: Format) -> Callable[[DiffusionModels, Strategy, Path], None]:
-    from trainables.exports.adapters import to_diffusers, to_pipeline
-
-    return to_diffusers if format_ == "diffusers" else to_pipeline
 
 
 def require_few_copies(run: Run, trial_id: str, limit: float | None) -> None:
@@ -92,40 +79,16 @@ def require_few_copies(run: Run, trial_id: str, limit: float | None) -> None:
 
 def _of_these_weights(scores: Mapping[str, Any], adapter: Path) -> bool:
     from sweep.scoring.identity import weights_digest
-    from trainables.strategies.base import read_card
+    from trainables.strategies.card import read_card
 
     return bool(scores["weights"] == weights_digest(read_card(adapter)["base"]["weights_hash"], adapter))
 
 
-def parse_format(name: str) -> Format:
+def parse_format(name: str) -> ExportFormat:
     """The format of that name; an unknown name is answered with the nearest valid ones."""
-    for known in get_args(Format):
-        if name == known:
-            return known  # type: ignore[no-any-return]
-    raise ValueError(unknown_name("--format", name, get_args(Format)))
-
-
-def next_steps(format_: Format, to: Path, base: str) -> str:
-    """What the user can do with the export, which is at `to`."""
-    if format_ == "pipeline":
-        shown = shlex.quote(str(to))
-        return (
-            f"Sample it: python -m sweep.generate --adapter {shown} --prompt 'Chest X-ray of a subject with edema' "
-            f"--num-images 4 --seed 0 --to images\nOr load it: StableDiffusionPipeline.from_pretrained({str(to)!r})"
-        )
-    lines = [f"Load it with diffusers, on the base {base!r}:"]
-    tokens = sorted((to / "tokens").glob("*.safetensors"))
-    if any(to.glob("*.safetensors")):
-        lines.append(f"    pipeline.load_lora_weights({str(to)!r})")
-    if tokens:
-        files = f"[str(file) for file in sorted(Path({str(to / 'tokens')!r}).glob('*.safetensors'))]"
-        lines.append(f"    pipeline.load_textual_inversion({files})")
-    lines.append(
-        f"    pipeline.scheduler = DPMSolverMultistepScheduler.from_pretrained({str(to)!r}, subfolder='scheduler')"
-    )
-    if tokens:
-        lines.append(f"and write the tokens in its prompts: {', '.join(f'<{file.stem}>' for file in tokens)}")
-    return "\n".join(lines)
+    if name not in EXPORTS:
+        raise ValueError(unknown_name("--format", name, EXPORTS))
+    return EXPORTS[name]
 
 
 def main(
@@ -133,7 +96,7 @@ def main(
     to: Annotated[Path, typer.Option(help="A new or empty folder.", metavar="DIR")],
     pick: Annotated[str, typer.Option(help="Which trial.", metavar="|".join(PICKS))] = "knee",
     format_: Annotated[
-        str, typer.Option("--format", help="For which program.", metavar="diffusers|pipeline")
+        str, typer.Option("--format", help="For which program.", metavar="|".join(EXPORTS))
     ] = "pipeline",
     max_copies: Annotated[
         float | None,
@@ -155,7 +118,7 @@ def main(
             export(finished, trial_id, format_=chosen, to=to.expanduser(), base=base)
     except (ValueError, OSError, RuntimeError) as error:
         fail(str(error))
-    console.print(f"Wrote trial {trial_id} to {to}.\n{next_steps(chosen, to, base)}", soft_wrap=True, markup=False)
+    console.print(f"Wrote trial {trial_id} to {to}.\n{chosen.next_steps(to, base)}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ def load_models(adapter: Path, base: str | None) -> tuple[DiffusionModels, dict[
         ValueError: the adapter belongs to another base.
     """
     from trainables.base_models.models import load_base
-    from trainables.exports.adapters import load_adapter
-    from trainables.strategies.base import ADAPTER_CARD, read_card
+    from trainables.strategies import load_adapter
+    from trainables.strategies.card import ADAPTER_CARD, read_card
 
     if (adapter / ADAPTER_CARD).is_file():
         card = read_card(adapter)

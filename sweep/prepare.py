@@ -16,7 +16,8 @@ from sweep.config import unknown_name
 from trainables.datasets import SOURCES
 from trainables.datasets.base import SPLITS, ImageTextSource, SourceOptions
 from trainables.datasets.files import require_free
-from trainables.datasets.store import PreparedDataset, PreparedSplit, write_dataset
+from trainables.datasets.store import PreparedDataset, PreparedSplit
+from trainables.datasets.writing import write_dataset
 
 SHEET = "sheet.png"
 SHEET_COLUMNS = 10

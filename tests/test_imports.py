@@ -48,7 +48,7 @@ def test_every_door_is_kept() -> None:
         ("analysis/metrics", "import ray", "Analysis is free of Ray and MLflow"),
         ("analysis/features", "def late():\n    from mlflow import MlflowClient", "Analysis is free of Ray and MLflow"),
         ("sweep", "import mlflow", "Only sweep.records.tracking imports MLflow"),
-        ("trainables", "import pyarrow.parquet", "Arrow stays behind the data set store"),
+        ("trainables", "import pyarrow.parquet", "Arrow stays behind the data sets' tensors"),
         ("search_spaces", "import torch", "Search spaces import Optuna and nothing else heavy"),
         ("analysis/metrics", "import torch", "Metrics are functions of arrays"),
     ],

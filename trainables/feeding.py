@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.base_models.models import DiffusionModels, text_states
-from trainables.datasets.store import PreparedSplit, TensorCache
+from trainables.datasets.store import PreparedSplit
+from trainables.datasets.tensors import TensorCache
 from trainables.loss import sample_latents
 
 CACHED = {"vae": "moments", "text_encoder": "states"}

@@ -27,7 +27,8 @@ from sweep.scoring.streaming import as_grey, compared_films
 from sweep.scoring.studio import Studio
 from trainables.base_models.models import DiffusionModels
 from trainables.datasets.base import SPLITS
-from trainables.datasets.store import PreparedDataset, TensorCache
+from trainables.datasets.store import PreparedDataset
+from trainables.datasets.tensors import TensorCache
 from trainables.membership_losses import split_moments
 
 MIRRORED = ("test", "train")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
@@ -20,8 +21,8 @@ from sweep.final.marks import phantom_marks
 from sweep.final.study import StudyResult
 from sweep.scoring.plans import label_rows, two_sided
 from trainables.autoencoding import reconstruct
-from trainables.datasets.captions import caption
 from trainables.datasets.phantom.patients import NO_FINDING
+from trainables.datasets.store import PreparedDataset
 from trainables.feeding import encode_prompts
 from trainables.sampling import evaluating
 
@@ -99,13 +100,12 @@ def _marks(bench: Workbench) -> list[Mark]:
 
 
 def text_probe(bench: Workbench, finalist: Finalist) -> StudyResult:
-    """How well the conditions can be read from embeddings of captions that name one to three of them.
+    """How well the conditions can be read from embeddings of captions, made as the data's are.
 
     "No Finding" goes with no other and cannot be probed: there is one caption of it.
     """
-    findings = [name for name in bench.dataset.conditions if name != NO_FINDING]
-    named = [own for count in range(1, MOST_FINDINGS + 1) for own in combinations(findings, count)]
-    prompts = [caption(own) for own in named]
+    prompts, named = zip(*probe_captions(bench.dataset).items(), strict=True)
+    findings = _probed_findings(bench.dataset, named)
     models = bench.models(finalist)
     with evaluating(models):
         embeddings = encode_prompts(models, prompts).mean(axis=1)
@@ -114,3 +114,32 @@ def text_probe(bench: Workbench, finalist: Finalist) -> StudyResult:
     folds = max(FEWEST_FOLDS, min(MOST_FOLDS, fewest))
     found = linear_probe(embeddings, labels, findings, prompts=prompts, num_folds=folds)
     return StudyResult(values=found.as_dict(), details={name: asdict(one) for name, one in found.conditions.items()})
+
+
+def probe_captions(data: PreparedDataset) -> dict[str, tuple[str, ...]]:
+    """Captions as the models were trained on, each with the findings that it names.
+
+    Returns:
+        Of one to three findings by the data's template, with the view that most training films have where the template
+        says it; the captions of test films where captions are free text.
+    """
+    if data.prompts.template is None:
+        test = data.split("test")
+        return dict(zip(test.prompts, test.conditions, strict=True))
+    findings = [name for name in data.conditions if name != NO_FINDING]
+    named = [own for count in range(1, MOST_FINDINGS + 1) for own in combinations(findings, count)]
+    [(view, _)] = Counter(data.split("train").views).most_common(1)
+    return {data.prompts.prompt(own, view=view): own for own in named}
+
+
+def _probed_findings(data: PreparedDataset, named: Sequence[Sequence[str]]) -> list[str]:
+    """Conditions that enough captions name and enough do not, one a fold."""
+    rows = label_rows(named, data.conditions)
+    fewest = dict(zip(data.conditions, np.minimum(rows.sum(axis=0), (~rows).sum(axis=0)), strict=True))
+    found = [name for name in data.conditions if name != NO_FINDING and fewest[name] >= FEWEST_FOLDS]
+    if not found:
+        raise ValueError(
+            f"`conditions` must have one that {FEWEST_FOLDS} captions name and {FEWEST_FOLDS} do not, but got none among "
+            f"{', '.join(data.conditions)}. Prepare data with more conditions."
+        )
+    return found

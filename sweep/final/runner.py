@@ -23,7 +23,7 @@ from sweep.final.study import StudyResult
 from sweep.picks import PICKS, Run, pick_trial
 from sweep.scoring.identity import sampling_digest
 from trainables.strategies import make_strategy
-from trainables.strategies.base import read_card
+from trainables.strategies.card import read_card
 
 FRONT = "front"
 ATTEMPTS = 2

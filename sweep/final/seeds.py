@@ -12,7 +12,7 @@ from analysis.features import split_metric
 from analysis.metrics import METRICS
 from analysis.studies.utility import CLASSIFIER_SCORES, t_interval
 from sweep.final.bench import Finalist, Workbench
-from trainables.strategies.base import read_card
+from trainables.strategies.card import read_card
 from trainables.trial import TrialSpec, cut_name, fine_tune
 
 MIN_SEEDS = 3

@@ -9,7 +9,7 @@ from pathlib import Path
 from analysis.features import FeatureKey
 from analysis.features.base import FeatureExtractor
 from sweep.config import EvaluationConfig
-from trainables.strategies.base import ADAPTER_CARD, ADAPTER_WEIGHTS
+from trainables.strategies.card import ADAPTER_CARD, ADAPTER_WEIGHTS
 
 
 def plan_digest(prompts: Sequence[str], seeds: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sweep.scoring.identity import plan_digest
 from sweep.scoring.streaming import Chosen
-from trainables.datasets.captions import caption
+from trainables.datasets.captions import PromptTemplate
 from trainables.datasets.store import PreparedDataset, PreparedSplit
 
 
@@ -64,7 +64,9 @@ class GenerationPlan:
         )
 
 
-def plan_by_condition(data: PreparedSplit, conditions: Sequence[str], per_condition: int, seed: int) -> GenerationPlan:
+def plan_by_condition(
+    data: PreparedSplit, conditions: Sequence[str], per_condition: int, *, seed: int, template: PromptTemplate
+) -> GenerationPlan:
     """For trials: films of one condition each, as many as asked for or as real films show it, whichever is fewer.
 
     Args:
@@ -72,6 +74,8 @@ def plan_by_condition(data: PreparedSplit, conditions: Sequence[str], per_condit
         conditions: those that are scored.
         per_condition: the most for one condition.
         seed: chooses the films and the noise.
+        template: how the data's captions are made; what a prompt says beside the condition, such as the view, is that of
+            the real film that the generated one is compared with.
 
     Raises:
         ValueError: a condition is on fewer than two films.
@@ -83,10 +87,14 @@ def plan_by_condition(data: PreparedSplit, conditions: Sequence[str], per_condit
         require_two_films(condition, len(films))
         rows.append(films[:per_condition])  # in random order: an early evaluation takes the first ones
         labels += [(condition,)] * len(rows[-1])
+    compared = np.concatenate(rows)
     return GenerationPlan(
-        rows=np.concatenate(rows),
+        rows=compared,
         labels=tuple(labels),
-        prompts=tuple(caption(label) for label in labels),
+        prompts=tuple(
+            template.prompt(label, view=data.views[row], own=data.prompts[row])
+            for label, row in zip(labels, compared, strict=True)
+        ),
         seeds=_noise(seed, len(labels)),
     )
 

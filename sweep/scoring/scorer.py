@@ -40,7 +40,13 @@ class AdapterScorer(Studio):
         super().__init__(base=spec.base, dataset=spec.dataset, cache_folder=spec.cache_folder, evaluation=spec.config)
         self.spec = spec
         self.held_out = self.dataset.split(spec.config.split)
-        self.plan = plan_by_condition(self.held_out, spec.conditions, spec.config.images_per_condition, spec.seed)
+        self.plan = plan_by_condition(
+            self.held_out,
+            spec.conditions,
+            spec.config.images_per_condition,
+            seed=spec.seed,
+            template=self.dataset.prompts,
+        )
         self._references: dict[int, LabelledFeatures] = {}
 
     @cached_property

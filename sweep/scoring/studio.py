@@ -18,8 +18,8 @@ from sweep.scoring.plans import GenerationPlan
 from sweep.scoring.streaming import Films, extract_split
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.datasets.store import PreparedDataset
-from trainables.exports.adapters import load_adapter
 from trainables.sampling import generate_batches, to_uint8
+from trainables.strategies import load_adapter
 
 
 class Studio:

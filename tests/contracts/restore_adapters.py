@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from trainables.base_models.models import load_base
-from trainables.exports.adapters import load_adapter
 from trainables.sampling import generate_batches
+from trainables.strategies import load_adapter
 
 
 def main(file: Path) -> None:

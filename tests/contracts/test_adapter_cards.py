@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from trainables.base_models.models import DiffusionModels, load_base
-from trainables.exports.adapters import load_adapter
-from trainables.strategies import make_strategy
-from trainables.strategies.base import read_card, trained_parameters
+from trainables.strategies import load_adapter, make_strategy
+from trainables.strategies.base import trained_parameters
+from trainables.strategies.card import read_card
 
 
 @pytest.fixture(scope="module")

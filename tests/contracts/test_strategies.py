@@ -23,12 +23,12 @@ from torch.nn import functional
 from transformers import BertModel
 
 from trainables.base_models.models import BaseIdentity, DiffusionModels, load_base, resolve_base
-from trainables.exports.adapters import load_adapter, to_diffusers, to_pipeline
+from trainables.exports import EXPORTS
 from trainables.feeding import tokenize
 from trainables.growth import adopt
 from trainables.loss import DenoisingLoss
 from trainables.sampling import generate_batches
-from trainables.strategies import COMBINATIONS, STRATEGIES, Strategy, make_strategy
+from trainables.strategies import COMBINATIONS, STRATEGIES, Strategy, load_adapter, make_strategy
 from trainables.strategies.base import TrainingStep, trained_parameters
 from trainables.strategies.composed import Composed
 from trainables.strategies.low_rank import TargetedStrategy
@@ -147,9 +147,9 @@ def trained(base: DiffusionModels, name: str, folder: Path) -> Trained:
         folder=folder,
     )
     strategy.export(models, folder / "adapter")
-    to_pipeline(models, strategy, folder / "pipeline")
+    EXPORTS["pipeline"].write(models, strategy, folder / "pipeline")
     if result.fits_diffusers_loaders:
-        to_diffusers(models, strategy, folder / "diffusers")
+        EXPORTS["diffusers"].write(models, strategy, folder / "diffusers")
     return result
 
 
@@ -362,7 +362,7 @@ def test_what_diffusers_loaders_cannot_read_is_not_written(result: Trained, tmp_
         pytest.skip("they can; the other process does")
     rule = "`format` diffusers must have a low-rank adapter or new tokens"
     with pytest.raises(ValueError, match=re.escape(f"{rule}, but got an adapter by '{result.strategy.name}'")):
-        to_diffusers(result.models, result.strategy, tmp_path / "diffusers")
+        EXPORTS["diffusers"].write(result.models, result.strategy, tmp_path / "diffusers")
     assert not (tmp_path / "diffusers").exists()
 
 

@@ -43,9 +43,9 @@ from sweep.picks import Run
 from sweep.scoring.plans import GenerationPlan
 from sweep.scoring.streaming import compared_films
 from trainables.datasets.phantom import PhantomSource
-from trainables.datasets.store import write_dataset
+from trainables.datasets.writing import write_dataset
 from trainables.settings import TrainingConfig
-from trainables.strategies.base import read_card
+from trainables.strategies.card import read_card
 from trainables.trial import TrialSpec, fine_tune
 
 TRIAL = "a1"

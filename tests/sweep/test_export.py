@@ -18,9 +18,9 @@ from analysis.front.pareto import Front, FrontPoint, Objective
 from sweep import export
 from sweep.picks import Run, pick_trial
 from trainables.base_models.models import load_base
-from trainables.exports.adapters import LORA_WEIGHTS, load_adapter
+from trainables.exports.low_rank_file import LORA_WEIGHTS
 from trainables.sampling import generate_batches
-from trainables.strategies import make_strategy
+from trainables.strategies import load_adapter, make_strategy
 from trainables.strategies.base import trained_parameters
 
 TRIALS = pd.DataFrame(

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from sweep import generate as command
 from trainables.base_models.models import load_base
-from trainables.exports.adapters import load_adapter, to_pipeline
+from trainables.exports import EXPORTS
 from trainables.sampling import generate
-from trainables.strategies import make_strategy
+from trainables.strategies import load_adapter, make_strategy
 from trainables.strategies.base import trained_parameters
 
 SETTINGS = ("--prompt", "film", "--num-images", "3", "--seed", "5", "--steps", "2", "--guidance", "3")
@@ -34,7 +34,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for _, parameter in trained_parameters(models):
             parameter.add_(0.1 * torch.randn_like(parameter))
     strategy.export(models, root / "adapter")
-    to_pipeline(models, strategy, root / "pipeline")
+    EXPORTS["pipeline"].write(models, strategy, root / "pipeline")
     return {"adapter": root / "adapter", "pipeline": root / "pipeline"}
 
 

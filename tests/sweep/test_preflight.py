@@ -13,7 +13,7 @@ from sweep.engine import run_sweep
 from sweep.loading import load_config
 from sweep.preflight import check_objectives, images_of_conditions
 from trainables.datasets.phantom import PhantomSource
-from trainables.datasets.store import write_dataset
+from trainables.datasets.writing import write_dataset
 
 DENSE = SweepConfig(objectives=("density", "precision", "epoch_s"))
 

@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from sweep import run
 from trainables.base_models.models import MINI_FOLDER
 from trainables.datasets.phantom import PhantomSource
-from trainables.datasets.store import PreparedDataset, write_dataset
+from trainables.datasets.store import PreparedDataset
+from trainables.datasets.writing import write_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (

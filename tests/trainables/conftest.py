@@ -8,7 +8,8 @@ import pytest
 
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.datasets.phantom import PhantomSource
-from trainables.datasets.store import PreparedDataset, write_dataset
+from trainables.datasets.store import PreparedDataset
+from trainables.datasets.writing import write_dataset
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
 from trainables.datasets.store import PreparedDataset
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
-from trainables.strategies.base import read_card, trained_parameters
+from trainables.strategies.base import trained_parameters
+from trainables.strategies.card import read_card
 from trainables.trial import (
     EvaluationError,
     TrialSpec,

@@ -12,6 +12,8 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.datasets.captions import PromptTemplate
+
 CONDITIONS = ("Cardiomegaly", "Lung Opacity", "Edema", "No Finding", "Pneumothorax", "Pleural Effusion")
 SPLITS = ("train", "validation", "test")
 SPLIT_SHARES = (0.70, 0.15, 0.15)
@@ -86,6 +88,8 @@ class ImageTextSource(ABC):
     name: ClassVar[str]
     conditions: tuple[str, ...]
     """Findings to evaluate by; each occurs in every split."""
+    prompts: PromptTemplate
+    """How the captions of its samples are made."""
     resolution_px: int
 
     @classmethod

@@ -44,11 +44,13 @@ class SampleChecker:
         """Check one sample and count it.
 
         Raises:
-            ValueError: its size is wrong, its id was there before, or its patient is in another split.
+            ValueError: its size is wrong, its id was there before, its patient is in another split, or its
+                prompt is not what the source's template says.
         """
         self._require_size(sample)
         self._require_new(sample)
         self._require_one_split(sample, split)
+        self._require_caption(sample)
         self._images[split] += 1
         self._conditions.update((split, condition) for condition in sample.conditions)
         self._update_hash(sample, split)
@@ -86,6 +88,14 @@ class SampleChecker:
             raise ValueError(
                 f"`patient_id` must be in one split, but got {sample.patient_id!r} in {first} and in {split}. "
                 "Split by patient."
+            )
+
+    def _require_caption(self, sample: ImageTextSample) -> None:
+        made = self._source.prompts.prompt(sample.conditions, view=sample.view, own=sample.prompt)
+        if sample.prompt != made:
+            raise ValueError(
+                f"`prompt` must be made by the source's template, {made!r}, but got {sample.prompt!r} for "
+                f"{sample.image_id}. Give the source the template that its captions follow, or `FREE_TEXT`."
             )
 
     def _update_hash(self, sample: ImageTextSample, split: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from trainables.base_models.models import DiffusionModels
 from trainables.strategies.adalora import AdaLoRA
 from trainables.strategies.attention import Attention
 from trainables.strategies.base import Strategy
 from trainables.strategies.bitfit import BitFit
+from trainables.strategies.card import read_card
 from trainables.strategies.composed import LR_RATIO, Composed, default_ratios, own_fields
 from trainables.strategies.delta_full import DeltaFull
 from trainables.strategies.difffit import DiffFit
@@ -49,7 +52,7 @@ COMBINATIONS: dict[str, tuple[str, ...]] = {
 }
 """Those that the studies need. Any other is had by its name, strategies joined by a plus: `dora+text_encoder`."""
 
-__all__ = ["COMBINATIONS", "STRATEGIES", "Strategy", "hyperparameters_of", "make_strategy"]
+__all__ = ["COMBINATIONS", "STRATEGIES", "Strategy", "hyperparameters_of", "load_adapter", "make_strategy"]
 
 
 def make_strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
@@ -75,6 +78,22 @@ def make_strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
         parts=tuple(STRATEGIES[part](**dict(own_fields(part, hyperparameters))) for part in parts),
         lr_ratios=tuple(hyperparameters.get(f"{part}.{LR_RATIO}", own) for part, own in default_ratios(parts).items()),
     )
+
+
+def load_adapter(models: DiffusionModels, folder: Path) -> Strategy:
+    """Attach an exported adapter to a fresh base, in place.
+
+    Returns:
+        The strategy that the adapter was trained by.
+
+    Raises:
+        FileNotFoundError: the folder has no adapter card.
+        ValueError: the adapter belongs to another base, or its files are not what they should be.
+    """
+    card = read_card(folder)
+    strategy = make_strategy(card["strategy"], card["hyperparameters"])
+    strategy.restore(models, folder)
+    return strategy
 
 
 def parts_of(name: str) -> tuple[str, ...]:

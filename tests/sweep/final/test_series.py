@@ -18,7 +18,7 @@ from sweep.final.settings import FinalSettings
 from sweep.final.study import Study, StudyResult
 from sweep.picks import Run
 from trainables.datasets.phantom import PhantomSource
-from trainables.datasets.store import write_dataset
+from trainables.datasets.writing import write_dataset
 
 DATA = DataConfig(source="phantom", num_patients=60, resolution_px=64, seed=2)
 FEW = FinalSettings(images_per_condition=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +19,15 @@ from analysis.features.mini import load_mini
 from analysis.metrics import frechet_distance, vendi_score
 from sweep.config import ComputeConfig, EvaluationConfig
 from sweep.scoring.actors import ActorEvaluator, start_evaluators
-from sweep.scoring.plans import conditions_to_score, plan_by_caption, plan_by_condition
+from sweep.scoring.plans import GenerationPlan, conditions_to_score, plan_by_caption, plan_by_condition
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
 from sweep.scoring.streaming import as_grey
 from trainables.base_models.models import load_base
-from trainables.datasets.base import CONDITIONS
+from trainables.datasets.base import CONDITIONS, ImageTextSample
+from trainables.datasets.captions import FREE_TEXT, PromptTemplate
 from trainables.datasets.phantom import PhantomSource
-from trainables.datasets.store import PreparedDataset, write_dataset
+from trainables.datasets.store import PreparedDataset, PreparedSplit
+from trainables.datasets.writing import write_dataset
 from trainables.sampling import generate
 from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters
@@ -33,6 +36,10 @@ from trainables.trial import EvaluationError
 SHOWN = ("Edema", "No Finding")
 PLENTY = ("Edema", "Cardiomegaly")
 """Of each at least four are held out."""
+
+
+def planned(films: PreparedSplit, conditions: Sequence[str], per_condition: int, seed: int = 0) -> GenerationPlan:
+    return plan_by_condition(films, conditions, per_condition, seed=seed, template=PromptTemplate())
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +77,7 @@ def counted(spec: EvaluationSpec) -> tuple[AdapterScorer, CountingExtractor]:
 
 def test_a_plan_is_the_same_for_every_trial_and_another_for_another_seed(dataset: PreparedDataset) -> None:
     films = dataset.split("train")
-    first, again, other = (plan_by_condition(films, PLENTY, 8, seed) for seed in (1, 1, 2))
+    first, again, other = (planned(films, PLENTY, 8, seed) for seed in (1, 1, 2))
     assert first.seeds == again.seeds and first.digest() == again.digest()
     assert np.array_equal(first.rows, again.rows)
     assert first.digest() != other.digest() and not np.array_equal(first.rows, other.rows)
@@ -81,7 +88,7 @@ def test_as_many_images_as_held_out_films(dataset: PreparedDataset) -> None:
     films = dataset.split("validation")
     shown = {name: films.indices_with(name) for name in ("Edema", "Cardiomegaly", "No Finding")}
     most = max(map(len, shown.values())) - 1
-    plan = plan_by_condition(films, list(shown), most, 0)
+    plan = planned(films, list(shown), most)
     for name, rows in shown.items():
         drawn = plan.rows[plan.table([name])[:, 0]]
         assert len(drawn) == min(most, len(rows))
@@ -105,7 +112,41 @@ def test_a_condition_of_one_film_is_refused(dataset: PreparedDataset) -> None:
     films = dataset.split("validation")
     (rare,) = [name for name in (*CONDITIONS, "Fracture") if len(films.indices_with(name)) < 2][:1]
     with pytest.raises(ValueError, match=rf"`conditions` must have at least 2 .* of '{rare}'\. Prepare more"):
-        plan_by_condition(films, ("Edema", rare), 8, 0)
+        planned(films, ("Edema", rare), 8)
+
+
+def test_a_prompt_is_made_as_the_captions_that_were_trained_on(tmp_path: Path, spec: EvaluationSpec) -> None:
+    """With the view in the captions it is that of the held-out film that the generated one is compared with."""
+    source = PhantomSource(num_patients=60, resolution_px=64, seed=2, with_view=True)
+    data = write_dataset(source, tmp_path / "views")
+    assert data.split("train").prompts[0].endswith(" view")
+    scorer = AdapterScorer(replace(spec, dataset=data.folder))
+    words = {"PA": "posteroanterior view", "AP": "anteroposterior view"}
+    views = [words[data.split("validation").views[row] or ""] for row in scorer.plan.rows]
+    assert set(views) == set(words.values())
+    assert list(scorer.plan.prompts) == [
+        f"Chest X-ray of a subject with {label.lower()}, {view}"
+        for (label,), view in zip(scorer.plan.labels, views, strict=True)
+    ]
+
+
+class Reports(PhantomSource):
+    """The phantom with free text for captions, another for each film."""
+
+    def __init__(self) -> None:
+        super().__init__(num_patients=60, seed=2)
+        self.prompts = FREE_TEXT
+
+    def samples(self, split: str) -> Iterator[ImageTextSample]:
+        for sample in PhantomSource(num_patients=60, seed=2).samples(split):
+            yield replace(sample, prompt=f"{sample.image_id}: see the lungs")
+
+
+def test_free_text_is_that_of_the_film_that_is_compared_with(tmp_path: Path, spec: EvaluationSpec) -> None:
+    data = write_dataset(Reports(), tmp_path / "reports")
+    plan = AdapterScorer(replace(spec, dataset=data.folder)).plan
+    names = [data.split("validation").image_ids[row] for row in plan.rows]
+    assert list(plan.prompts) == [f"{name}: see the lungs" for name in names]
 
 
 def test_conditions_are_those_asked_for_or_all_with_two_films(dataset: PreparedDataset) -> None:

@@ -32,10 +32,11 @@ from sweep.trials.tuner import SweepContext, _Relay, root_message, run_trials
 from trainables import trial as trial_module
 from trainables.base_models.models import load_base
 from trainables.datasets.phantom import PhantomSource
-from trainables.datasets.store import PreparedDataset, write_dataset
-from trainables.exports.adapters import load_adapter
+from trainables.datasets.store import PreparedDataset
+from trainables.datasets.writing import write_dataset
 from trainables.feeding import BatchFeeder
 from trainables.settings import TrainingConfig
+from trainables.strategies import load_adapter
 from trainables.strategies.base import trained_parameters
 from trainables.training import FineTuning
 

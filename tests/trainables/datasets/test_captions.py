@@ -1,10 +1,10 @@
-"""Prompts in the paper's words."""
+"""Prompts in the paper's words, in others, and free text."""
 
 from __future__ import annotations
 
 import pytest
 
-from trainables.datasets.captions import caption
+from trainables.datasets.captions import FREE_TEXT, PromptTemplate, paper_template
 
 
 @pytest.mark.parametrize(
@@ -15,16 +15,31 @@ from trainables.datasets.captions import caption
         (["Lung Opacity", "Edema", "Pneumothorax"], "lung opacity, edema and pneumothorax"),
     ],
 )
-def test_caption_is_the_papers_template(conditions: list[str], findings: str) -> None:
-    assert caption(conditions) == f"Chest X-ray of a subject with {findings}"
+def test_the_default_is_the_papers_template(conditions: list[str], findings: str) -> None:
+    assert PromptTemplate().prompt(conditions) == f"Chest X-ray of a subject with {findings}"
 
 
-def test_caption_names_the_view_when_asked() -> None:
-    assert caption(["Edema"], view="AP") == "Chest X-ray of a subject with edema, anteroposterior view"
+def test_the_view_is_named_where_the_captions_of_the_data_name_it() -> None:
+    named, unnamed = paper_template(with_view=True), paper_template(with_view=False)
+    assert named.prompt(["Edema"], view="AP") == "Chest X-ray of a subject with edema, anteroposterior view"
+    assert named.prompt(["Edema"]) == unnamed.prompt(["Edema"], view="AP") == "Chest X-ray of a subject with edema"
 
 
-def test_caption_refuses_what_it_cannot_say() -> None:
+def test_another_template_and_other_words() -> None:
+    chosen = PromptTemplate(template="Film showing {findings}", view_words={"LL": "from the side"})
+    assert chosen.prompt(["Edema", "Mass"], view="LL") == "Film showing edema and mass, from the side"
+    assert PromptTemplate(template="{a} film").prompt(["Edema"]) == "{a} film"
+
+
+def test_free_text_is_the_films_own() -> None:
+    assert FREE_TEXT.prompt(["Edema"], view="AP", own="A large heart.") == "A large heart."
+    assert PromptTemplate().prompt(["Edema"], own="A large heart.") == "Chest X-ray of a subject with edema"
+
+
+def test_what_cannot_be_said_is_refused() -> None:
     with pytest.raises(ValueError, match="`conditions` must name at least one finding"):
-        caption([])
+        PromptTemplate().prompt([])
     with pytest.raises(ValueError, match="`view` must be one of PA, AP, but got 'LL'"):
-        caption(["Edema"], view="LL")
+        paper_template(with_view=True).prompt(["Edema"], view="LL")
+    with pytest.raises(ValueError, match="`own` must be a film's caption where captions are free text, but got none"):
+        FREE_TEXT.prompt(["Edema"])

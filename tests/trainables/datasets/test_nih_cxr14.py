@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from trainables.datasets.base import SPLITS, split_of_patient
-from trainables.datasets.nih_cxr14 import NihCxr14Source, read_films
+from trainables.datasets.nih_cxr14 import NihCxr14Source
 
 REAL = Path(__file__).resolve().parents[3] / "../shared/data/nih_cxr14_1000_64"
 FINDINGS = ("Effusion", "No Finding", "Cardiomegaly|Effusion", "Infiltration", "Pleural_Thickening")
@@ -69,7 +69,7 @@ def test_the_official_release_is_read(release: Path) -> None:
 
 def test_the_release_with_another_spelling_of_sex_is_read(tmp_path: Path) -> None:
     root = official_release(tmp_path / "release", num_patients=4, sex_column="Patient Sex")
-    assert [film.sex for film in read_films(root)] == ["M", "M", "F", "F", "M", "M", "F", "F"]
+    assert [film.labels.sex for film in NihCxr14Source.read_films(root)] == ["M", "M", "F", "F", "M", "M", "F", "F"]
 
 
 def test_the_view_is_named_when_asked(release: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_real_films_are_read() -> None:
     }  # five films a split
     first = next(source.samples("test"))
     assert first.image.shape == (64, 64)
-    patients = [{film.patient_id for film in source._films[split]} for split in SPLITS]
+    patients = [{film.labels.patient_id for film in source.films[split]} for split in SPLITS]
     assert sum(map(len, patients)) == len(set().union(*patients)) == 264
 
 

@@ -15,14 +15,18 @@ import pytest
 from numpy.typing import NDArray
 
 from trainables.datasets.base import SPLITS, ImageTextSample, ImageTextSource, SourceOptions
+from trainables.datasets.captions import FREE_TEXT, PromptTemplate, paper_template
 from trainables.datasets.phantom import PhantomSource
-from trainables.datasets.store import PreparedDataset, TensorCache, write_dataset
+from trainables.datasets.store import PreparedDataset
+from trainables.datasets.tensors import TensorCache
+from trainables.datasets.writing import write_dataset
 
 
 class TinySource(ImageTextSource):
     """Six made-up films, of which each split gets two; a subclass or a caller may spoil them."""
 
     name: ClassVar[str] = "tiny"
+    prompts: PromptTemplate = FREE_TEXT
 
     def __init__(self, **spoilt: Any) -> None:
         self.conditions = ("Edema", "No Finding")
@@ -59,6 +63,12 @@ class TinySource(ImageTextSource):
         return "ab"
 
 
+class TemplatedSource(TinySource):
+    """Its captions are said to follow the paper's template, and do not."""
+
+    prompts = PromptTemplate()
+
+
 class FailingSource(TinySource):
     """A disk that is full, or a file that is broken, at the last film."""
 
@@ -93,7 +103,7 @@ def test_the_summary_counts_images_patients_and_findings(tmp_path: Path) -> None
 
 
 def test_images_of_several_batches_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainables.datasets.store.BATCH_BYTES", 64 * 64)
+    monkeypatch.setattr("trainables.datasets.writing.BATCH_BYTES", 64 * 64)
     split = write_dataset(TinySource(), tmp_path / "tiny").split("test")
     assert [int(split.image(i)[0, 0]) for i in range(2)] == [20, 21]
     assert split.images([1, 0, 1])[:, 3, 3].tolist() == [21, 20, 21]
@@ -144,6 +154,30 @@ def test_a_filled_folder_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="`to` must be a new or empty folder"):
         write_dataset(TinySource(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("with_view", [False, True])
+def test_the_template_of_the_captions_is_kept(tmp_path: Path, with_view: bool) -> None:
+    source = PhantomSource(num_patients=60, seed=1, with_view=with_view)
+    written = write_dataset(source, tmp_path / "prepared")
+    prompts = PreparedDataset.open(written.folder).prompts
+    assert prompts == paper_template(with_view=with_view) and prompts != paper_template(with_view=not with_view)
+    train = written.split("train")
+    made = [prompts.prompt(c, view=v) for c, v in zip(train.conditions, train.views, strict=True)]
+    assert made == train.prompts
+
+
+def test_captions_that_do_not_follow_their_template_are_refused(tmp_path: Path) -> None:
+    rule = "`prompt` must be made by the source's template, 'Chest X-ray of a subject with edema', but got 'train 0'"
+    with pytest.raises(ValueError, match=rule):
+        write_dataset(TemplatedSource(), tmp_path / "tiny")
+
+
+def test_a_data_set_of_an_older_format_is_to_be_prepared_again(tmp_path: Path) -> None:
+    card = write_dataset(TinySource(), tmp_path / "tiny").folder / "dataset.json"
+    card.write_text(card.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(ValueError, match=r"`format` of a prepared data set must be 2, but got 1 .* Prepare it again"):
+        PreparedDataset.open(tmp_path / "tiny")
 
 
 def test_opening_something_else_is_refused(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from peft.tuners.adalora.layer import SVDConv2d, SVDLinear
 from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels, resolve_base
-from trainables.exports.adapters import load_adapter, to_diffusers, to_pipeline
+from trainables.exports import EXPORTS
 from trainables.loss import DenoisingLoss
 from trainables.sampling import generate_batches, noise_scheduler_of
-from trainables.strategies import make_strategy
+from trainables.strategies import load_adapter, make_strategy
 from trainables.strategies.adalora import AdaLoRA, AdaLoRALayer, allocate
 from trainables.strategies.base import Change, TrainingStep
 
@@ -314,8 +314,8 @@ def test_layers_and_a_component_without_rank_survive_every_export(
     assert load_adapter(restored, tmp_path / "adapter") == strategy
     np.testing.assert_allclose(pixels(restored), expected, atol=1e-6)
     assert sum(len(layer.factors()[0]) for layer in layers_of(restored, strategy).values()) == 2
-    to_pipeline(restored, strategy, tmp_path / "pipeline")
-    to_diffusers(restored, strategy, tmp_path / "lora")
+    EXPORTS["pipeline"].write(restored, strategy, tmp_path / "pipeline")
+    EXPORTS["diffusers"].write(restored, strategy, tmp_path / "lora")
     merged = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline", safety_checker=None)
     loaded = StableDiffusionPipeline.from_pretrained(resolve_base("mini"), safety_checker=None, dtype=torch.float32)
     loaded.scheduler = noise_scheduler_of(base.scheduler_config)

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
-from trainables.exports.adapters import load_adapter
 from trainables.sampling import generate_batches
-from trainables.strategies import make_strategy
+from trainables.strategies import load_adapter, make_strategy
 from trainables.strategies.base import TrainingStep
 from trainables.strategies.dylora import DyLoRA, DyLoRALayer, drawn_rank
 from trainables.strategies.low_rank import LowRankLayer

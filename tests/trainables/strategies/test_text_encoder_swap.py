@@ -20,10 +20,10 @@ from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.base_models.sd15 import sd15_on_meta
 from trainables.datasets.store import PreparedDataset
-from trainables.exports.adapters import load_adapter, to_pipeline
+from trainables.exports import EXPORTS
 from trainables.feeding import BatchFeeder, encode_prompts
 from trainables.sampling import generate_batches
-from trainables.strategies import make_strategy
+from trainables.strategies import load_adapter, make_strategy
 from trainables.strategies.base import num_trainable_parameters
 from trainables.strategies.text_encoder_swap import TextEncoderSwap
 
@@ -163,7 +163,7 @@ def test_the_exported_pipeline_loads_in_the_engine_and_in_diffusers(
     base: DiffusionModels, encoders: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
     models, strategy = swapped(base, encoders[name])
-    to_pipeline(models, strategy, tmp_path)
+    EXPORTS["pipeline"].write(models, strategy, tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
     assert index["text_encoder"] == ["transformers", "BertModel"]
     assert index["tokenizer"] == ["transformers", "BertTokenizer"]
@@ -184,7 +184,7 @@ def test_a_pipeline_with_another_width_or_kind_of_encoder_is_refused(
     base: DiffusionModels, encoders: dict[str, Path], tmp_path: Path
 ) -> None:
     models, strategy = swapped(base, encoders["like"])
-    to_pipeline(models, strategy, tmp_path)
+    EXPORTS["pipeline"].write(models, strategy, tmp_path)
     shutil.rmtree(tmp_path / "text_encoder")
     BertModel.from_pretrained(encoders["narrow"]).save_pretrained(tmp_path / "text_encoder")
     with pytest.raises(ValueError, match=r"`text_encoder` must give states 64 wide, .* but got 48"):
@@ -206,7 +206,7 @@ def test_roberta_works_as_well(base: DiffusionModels, tmp_path: Path) -> None:
     RobertaModel(config).save_pretrained(tmp_path / "encoder")
     RobertaTokenizer(vocab=vocabulary, merges=[]).save_pretrained(tmp_path / "encoder")
     models, strategy = swapped(base, tmp_path / "encoder")
-    to_pipeline(models, strategy, tmp_path / "pipeline")
+    EXPORTS["pipeline"].write(models, strategy, tmp_path / "pipeline")
     options = {"prompts": ["a chest", "a band"], "seeds": [0, 0], **SAMPLING}
     images = next(generate_batches(models, **options))
     np.testing.assert_allclose(

@@ -15,11 +15,12 @@ from torch import nn
 
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.base_models.sd15 import sd15_on_meta
-from trainables.exports.adapters import load_adapter, to_diffusers, to_pipeline
+from trainables.exports import EXPORTS
 from trainables.feeding import encode_prompts, tokenize
 from trainables.sampling import generate_batches
-from trainables.strategies import make_strategy
-from trainables.strategies.base import num_trainable_parameters, read_card, trained_parameters
+from trainables.strategies import load_adapter, make_strategy
+from trainables.strategies.base import num_trainable_parameters, trained_parameters
+from trainables.strategies.card import read_card
 from trainables.strategies.textual_inversion import ExtendedEmbedding, TextualInversion, token_vectors
 
 FILM = "Chest X-ray of a subject with edema and pleural effusion"
@@ -142,7 +143,7 @@ def test_stable_diffusion_trains_768_numbers_for_each_vector() -> None:
 def test_an_exported_pipeline_knows_tokens_and_words_in_any_program(base: DiffusionModels, tmp_path: Path) -> None:
     models, strategy = attached(base, num_vectors=2)
     set_rows(models)
-    to_pipeline(models, strategy, tmp_path)
+    EXPORTS["pipeline"].write(models, strategy, tmp_path)
     ours, theirs = load_base(str(tmp_path)), StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
     assert ours.placeholders == models.placeholders
     options: dict[str, Any] = {"num_steps": 1, "guidance_scale": 1.0, "batch_size": 2}
@@ -155,7 +156,7 @@ def test_an_exported_pipeline_knows_tokens_and_words_in_any_program(base: Diffus
 
 def test_the_exported_pipeline_refuses_the_same_words_again(base: DiffusionModels, tmp_path: Path) -> None:
     models, strategy = attached(base)
-    to_pipeline(models, strategy, tmp_path)
+    EXPORTS["pipeline"].write(models, strategy, tmp_path)
     again = load_base(str(tmp_path))
     with pytest.raises(ValueError, match=r"`words` must get tokens that the tokenizer has not yet, but got \['<card"):
         TextualInversion().attach(again)
@@ -166,7 +167,7 @@ def test_the_exported_pipeline_refuses_the_same_words_again(base: DiffusionModel
 def test_diffusers_files_are_one_for_each_token(base: DiffusionModels, tmp_path: Path) -> None:
     models, strategy = attached(base, words=("edema", "pleural effusion"), num_vectors=2)
     set_rows(models)
-    to_diffusers(models, strategy, tmp_path)
+    EXPORTS["diffusers"].write(models, strategy, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"tokens", "scheduler"}
     ((_, rows),) = trained_parameters(models)
     assert torch.equal(load_file(tmp_path / "tokens" / "edema.safetensors")["<edema>"], rows[:2])

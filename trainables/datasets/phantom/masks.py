@@ -11,12 +11,12 @@ from trainables.datasets.phantom.findings import FINDINGS, Lungs, Scene
 from trainables.datasets.phantom.patients import NO_FINDING, Exam
 from trainables.datasets.phantom.shape import chest_map, shape_of
 
-Mask = NDArray[np.bool_]
+Region = NDArray[np.bool_]
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are the first ones outside."""
 
 
-def finding_masks(exam: Exam, resolution_px: int) -> dict[str, Mask]:
+def finding_masks(exam: Exam, resolution_px: int) -> dict[str, Region]:
     """The region of each finding of a film, as `draw_film` draws it in that size.
 
     A finding of the lungs lies where it alone changes the shadow by at least half of its largest change; an enlarged
@@ -34,7 +34,7 @@ def finding_masks(exam: Exam, resolution_px: int) -> dict[str, Mask]:
     return {condition: _mask(scene, condition) for condition in exam.findings if condition != NO_FINDING}
 
 
-def bounding_box(mask: Mask) -> Box:
+def bounding_box(mask: Region) -> Box:
     """The smallest box around a region.
 
     Raises:
@@ -46,7 +46,7 @@ def bounding_box(mask: Mask) -> Box:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _mask(scene: Scene, condition: str) -> Mask:
+def _mask(scene: Scene, condition: str) -> Region:
     if condition not in FINDINGS:
         return _reduced(scene.chest.heart * scene.chest.thorax)
     healthy = healthy_lungs(scene)
@@ -58,8 +58,8 @@ def _shadow(lungs: Lungs) -> Field:
     return lungs.markings + lungs.density - np.float32(AIR_CONTRAST) * lungs.air
 
 
-def _reduced(field: Field) -> Mask:
+def _reduced(field: Field) -> Region:
     """Pixels of the film of which at least half is covered."""
     side = len(field) // SUPERSAMPLING
-    covered: Mask = field.reshape(side, SUPERSAMPLING, side, SUPERSAMPLING).mean(axis=(1, 3)) >= 0.5
+    covered: Region = field.reshape(side, SUPERSAMPLING, side, SUPERSAMPLING).mean(axis=(1, 3)) >= 0.5
     return covered

@@ -19,9 +19,9 @@ from trainables.datasets.base import (
     require_resolution,
     require_split,
 )
-from trainables.datasets.captions import caption
+from trainables.datasets.captions import paper_template
 from trainables.datasets.phantom.film import draw_film
-from trainables.datasets.phantom.masks import Mask, finding_masks
+from trainables.datasets.phantom.masks import Region, finding_masks
 from trainables.datasets.phantom.patients import Exam, Patient, draw_exams, draw_patient
 
 NUM_FINGERPRINTED = 8
@@ -55,6 +55,7 @@ class PhantomSource(ImageTextSource):
         self.num_patients = num_patients
         self.seed = seed
         self.with_view = with_view
+        self.prompts = paper_template(with_view=with_view)
 
     @classmethod
     def create(cls, options: SourceOptions) -> Self:
@@ -75,7 +76,7 @@ class PhantomSource(ImageTextSource):
             for exam in draw_exams(patient):
                 yield self._sample(exam)
 
-    def finding_masks(self, split: str) -> Iterator[dict[str, Mask]]:
+    def finding_masks(self, split: str) -> Iterator[dict[str, Region]]:
         """Where the findings of each film of `samples(split)` lie, in the same order: condition to bool[H, W]."""
         for patient in self._patients[require_split(split)]:
             for exam in draw_exams(patient):
@@ -110,7 +111,7 @@ class PhantomSource(ImageTextSource):
     def _sample(self, exam: Exam) -> ImageTextSample:
         return ImageTextSample(
             image=draw_film(exam, self.resolution_px),
-            prompt=caption(exam.findings, view=exam.view if self.with_view else None),
+            prompt=self.prompts.prompt(exam.findings, view=exam.view),
             conditions=exam.findings,
             patient_id=exam.patient.patient_id,
             image_id=exam.image_id,

@@ -1,0 +1,88 @@
+"""Every data source: the same samples again, no patient in two splits, captions by the template, all prepared alike."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainables.datasets import SOURCES, ImageTextSource, SourceOptions
+from trainables.datasets.base import SPLITS
+from trainables.datasets.writing import write_dataset
+
+FINDINGS = ("Effusion", "No Finding", "Infiltration|Effusion")
+
+
+def phantom(root: Path, with_view: bool) -> SourceOptions:
+    return SourceOptions(num_patients=60, with_view=with_view)
+
+
+def nih_cxr14(root: Path, with_view: bool) -> SourceOptions:
+    """A folder with a metadata.csv and a film each of 150 patients."""
+    with (root / "metadata.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("file", "patient_id", "age", "sex", "view", "labels"))
+        for number in range(150):
+            Image.fromarray(np.full((64, 64), number, np.uint8)).save(root / f"{number}.png")
+            view = ("PA", "AP", "unknown")[number % 3]
+            rows.writerow((f"{number}.png", number, 30, "F", view, FINDINGS[number % 7 % 3]))
+    return SourceOptions(root=root, with_view=with_view)
+
+
+EXAMPLES: dict[str, Callable[[Path, bool], SourceOptions]] = {"phantom": phantom, "nih_cxr14": nih_cxr14}
+
+
+@pytest.fixture(params=EXAMPLES)
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> ImageTextSource:
+    return SOURCES[request.param].create(EXAMPLES[request.param](tmp_path, True))
+
+
+def test_every_source_is_in_the_suite_by_its_name() -> None:
+    assert EXAMPLES.keys() == SOURCES.keys()
+    assert all(source.name == name for name, source in SOURCES.items())
+
+
+def test_samples_come_again_in_the_same_order(source: ImageTextSource) -> None:
+    for split in SPLITS:
+        first, again = list(source.samples(split)), list(source.samples(split))
+        assert len(first) == source.num_samples(split) > 0
+        assert [one.image_id for one in first] == [one.image_id for one in again]
+        assert all(np.array_equal(one.image, other.image) for one, other in zip(first, again, strict=True))
+
+
+def test_a_patient_is_in_one_split_and_a_condition_in_each(source: ImageTextSource) -> None:
+    samples = {split: list(source.samples(split)) for split in SPLITS}
+    patients = [{one.patient_id for one in samples[split]} for split in SPLITS]
+    assert sum(map(len, patients)) == len(set().union(*patients))
+    for members in samples.values():
+        assert set(source.conditions) <= {name for one in members for name in one.conditions}
+
+
+def test_captions_follow_the_template_and_may_name_the_view(tmp_path: Path, source: ImageTextSource) -> None:
+    prepared = write_dataset(source, tmp_path / "prepared")
+    assert prepared.prompts == source.prompts and prepared.source_fingerprint == source.fingerprint()
+    train = prepared.split("train")
+    known = zip(train.prompts, train.conditions, train.views, strict=True)
+    for prompt, conditions, view in known:
+        assert prompt == prepared.prompts.prompt(conditions, view=view)
+        assert prompt.endswith(" view") == (view is not None)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_fingerprint_tells_captions_apart(tmp_path: Path, name: str) -> None:
+    plain, again, named = (
+        SOURCES[name].create(EXAMPLES[name](tmp_path, with_view)).fingerprint() for with_view in (False, False, True)
+    )
+    assert plain == again != named
+
+
+@pytest.mark.parametrize("split", ["training", ""])
+def test_an_unknown_split_is_refused(source: ImageTextSource, split: str) -> None:
+    with pytest.raises(ValueError, match="`split` must be one of train, validation, test"):
+        list(source.samples(split))
+    with pytest.raises(ValueError, match="`split` must be one of train, validation, test"):
+        source.num_samples(split)

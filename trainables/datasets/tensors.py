@@ -1,0 +1,211 @@
+"""Everything that is kept in Arrow: the films of a split and the tensors of a cache, memory-mapped when read."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from trainables.datasets.base import ImageTextSample
+from trainables.datasets.files import synced_file
+
+Tensors = Mapping[str, NDArray[Any]]
+Fill = Callable[[NDArray[Any]], None]
+
+
+class FilmFile:
+    """The films of one split: opening them reads no pixels, and processes of one machine share them.
+
+    Args:
+        path: the Arrow file.
+        resolution_px: side of the images.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+
+    def __init__(self, path: Path, resolution_px: int) -> None:
+        self._table = _read_table(path)
+        self._chunks = [_pixels(chunk, resolution_px) for chunk in self._table.column("image").chunks if len(chunk)]
+        self._ends = np.cumsum([len(chunk) for chunk in self._chunks])
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """One image, uint8[H, W], a read-only view of the file; the index is not checked."""
+        chunk = int(np.searchsorted(self._ends, index, side="right"))
+        image: NDArray[np.uint8] = self._chunks[chunk][index - int(self._ends[chunk])]
+        return image
+
+    def column(self, name: str) -> list[Any]:
+        """A field of `ImageTextSample` other than the image, of every film."""
+        values: list[Any] = self._table.column(name).to_pylist()
+        return values
+
+
+@contextmanager
+def film_writer(path: Path, resolution_px: int) -> Iterator[Callable[[Sequence[ImageTextSample]], None]]:
+    """A function that adds films to a new file, which is complete when the block ends."""
+    schema = _film_schema(resolution_px)
+    with synced_file(path) as sink, pa.ipc.new_file(sink, schema) as writer:
+        yield lambda films: writer.write_batch(_film_batch(films, schema))
+
+
+class TensorCache:
+    """Arrays kept by the hash of what they were computed from, shared by all processes of a machine.
+
+    Args:
+        folder: where the files go; made when first needed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get_or_create(self, key: str, name: str, compute: Callable[[], Tensors]) -> Tensors:
+        """The arrays stored under key and name, computed and stored first if need be.
+
+        Of several processes that ask at once, one computes and the others wait for it.
+
+        Args:
+            key: a hash of everything that the arrays depend on.
+            name: what they are, for example "latents".
+            compute: makes the arrays; called only if they are not there.
+
+        Returns:
+            Read-only, memory-mapped views with the original shapes and dtypes.
+
+        Raises:
+            ValueError: key or name is no plain file name, or the stored file is damaged.
+            OSError: the disk is full; nothing is left behind, and what is stored stays.
+        """
+        self._create(key, name, lambda path: _write_tensors(path, compute()))
+        return _read_tensors(self.path(key, name))
+
+    def get_or_fill(self, key: str, name: str, empty: NDArray[Any], fill: Fill) -> NDArray[Any]:
+        """One array, computed part by part straight into its file, so that memory never holds all of it.
+
+        Args:
+            key, name: as for `get_or_create`.
+            empty: of the shape and dtype, not without elements; `numpy.zeros` takes no memory for it.
+            fill: writes all of a writable array of that shape; called only if the file is not there.
+
+        Returns:
+            A read-only, memory-mapped view.
+
+        Raises:
+            ValueError, OSError: as `get_or_create`; a full disk is found before `fill` is called.
+        """
+        self._create(key, name, lambda path: _write_tensors(path, {name: empty}, fill))
+        return _read_tensors(self.path(key, name))[name]
+
+    def _create(self, key: str, name: str, write: Callable[[Path], None]) -> None:
+        """Have a file written by at most one process, if it is not there."""
+        path = self.path(key, name)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                if not path.exists():
+                    write(path)
+
+    def path(self, key: str, name: str) -> Path:
+        """The file that holds the arrays of this key and name."""
+        for what, word in (("key", key), ("name", name)):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", word):
+                raise ValueError(
+                    f"`{what}` must be letters, digits, `_`, `.` and `-`, but got {word!r}. Hash it first."
+                )
+        return self.folder / name / f"{key}.arrow"
+
+
+def _film_schema(resolution_px: int) -> pa.Schema:
+    return pa.schema(
+        {
+            "image": pa.binary(resolution_px**2),
+            "prompt": pa.string(),
+            "conditions": pa.list_(pa.string()),
+            "patient_id": pa.string(),
+            "image_id": pa.string(),
+            "age": pa.int32(),
+            "sex": pa.string(),
+            "view": pa.string(),
+        }
+    )
+
+
+def _film_batch(films: Sequence[ImageTextSample], schema: pa.Schema) -> pa.RecordBatch:
+    images = np.stack([film.image for film in films])
+    pixels = pa.FixedSizeBinaryArray.from_buffers(schema.field("image").type, len(films), [None, pa.py_buffer(images)])
+    others = [pa.array([getattr(film, field.name) for film in films], field.type) for field in list(schema)[1:]]
+    return pa.record_batch([pixels, *others], schema=schema)
+
+
+def _pixels(chunk: pa.FixedSizeBinaryArray, side: int) -> NDArray[np.uint8]:
+    flat = np.frombuffer(chunk.buffers()[1], np.uint8)
+    return flat[chunk.offset * side**2 :][: len(chunk) * side**2].reshape(len(chunk), side, side)
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
+    except pa.ArrowInvalid as error:
+        raise ValueError(
+            f"`{path.name}` must be a complete Arrow file, but got {error}. Delete {path} and make it again."
+        ) from error
+
+
+def _write_tensors(path: Path, tensors: Tensors, fill: Fill | None = None) -> None:
+    """Write a file whole or not at all; `fill` puts values into the only tensor once there is room for it."""
+    schema = pa.schema(
+        {"name": pa.string(), "dtype": pa.string(), "shape": pa.list_(pa.int64()), "data": pa.large_binary()}
+    )
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with synced_file(partial) as sink, pa.ipc.new_file(sink, schema) as writer:
+            for name, tensor in tensors.items():
+                # A batch for each tensor: Arrow aligns every batch's data to 64 bytes, so that the views are aligned.
+                writer.write_batch(_tensor_batch(name, tensor, schema))
+        if fill is not None:
+            _fill_in_place(partial, next(iter(tensors.values())), fill)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _fill_in_place(path: Path, empty: NDArray[Any], fill: Fill) -> None:
+    """Have the values of a file's only tensor written where they lie."""
+    start = pa.memory_map(str(path)).read_buffer()
+    place = pa.ipc.open_file(start).get_batch(0).column(3).buffers()[2].address - start.address
+    values = np.memmap(path, empty.dtype, "r+", offset=place, shape=empty.shape)
+    fill(values)
+    values.flush()
+
+
+def _tensor_batch(name: str, tensor: NDArray[Any], schema: pa.Schema) -> pa.RecordBatch:
+    flat = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
+    offsets = pa.py_buffer(np.array([0, flat.nbytes], np.int64))
+    data = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(flat)])
+    columns = [
+        pa.array([name]),
+        pa.array([tensor.dtype.str]),
+        pa.array([list(tensor.shape)], schema.field("shape").type),
+    ]
+    return pa.record_batch([*columns, data], schema=schema)
+
+
+def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    table = _read_table(path)
+    tensors: dict[str, NDArray[Any]] = {}
+    for batch in table.to_batches():
+        name, dtype, shape = (batch.column(i)[0].as_py() for i in range(3))
+        data = batch.column(3).buffers()[2]  # where it lies in the file; a scalar of the column is a copy in memory
+        tensors[name] = np.frombuffer(data or b"", np.dtype(dtype)).reshape(shape)
+    return tensors

@@ -1,0 +1,76 @@
+"""The file of low-rank layers that `StableDiffusionPipeline.load_lora_weights(folder)` reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainables.base_models.models import DiffusionModels
+from trainables.strategies.low_rank import LowRankLayer, low_rank_layers
+
+LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
+LORA_METADATA_KEY = "lora_adapter_metadata"
+LORA_COMPONENTS = ("unet", "text_encoder")
+"""What `load_lora_weights` adapts."""
+
+
+def low_rank_paths(models: DiffusionModels) -> list[str]:
+    """Beginnings of the names of the tensors that the file can hold, such as `unet.mid_block...to_q.`."""
+    return [f"{component}.{path}." for component, layers in _layers(models).items() for path in layers]
+
+
+def write_low_rank(models: DiffusionModels, folder: Path) -> None:
+    """Write the file, or nothing where the models have no low-rank layers.
+
+    Args:
+        models: The base with the adapter attached, not merged.
+        folder: Where to write; it exists.
+    """
+    layers = _layers(models)
+    if layers:
+        _write(layers, folder / LORA_WEIGHTS)
+
+
+def _layers(models: DiffusionModels) -> dict[str, dict[str, LowRankLayer]]:
+    """Low-rank layers by component and path; components without one are left out."""
+    return {name: found for name in LORA_COMPONENTS if (found := dict(low_rank_layers(models.component(name))))}
+
+
+def _write(layers: Mapping[str, dict[str, LowRankLayer]], file: Path) -> None:
+    tensors: dict[str, Tensor] = {}
+    metadata: dict[str, Any] = {}
+    for name, found in layers.items():
+        active = {path: layer for path, layer in found.items() if len(layer.factors()[0])}
+        if not active:  # an adaptive strategy may spend all its ranks on the other component
+            continue
+        tensors |= dict(_tensors(name, active))
+        metadata |= {f"{name}.{key}": value for key, value in _peft_config(active).items()}
+    save_file(tensors, file, metadata={"format": "pt", LORA_METADATA_KEY: json.dumps(metadata)})
+
+
+def _tensors(component: str, layers: dict[str, LowRankLayer]) -> Iterator[tuple[str, Tensor]]:
+    for path, layer in layers.items():
+        for name, tensor in layer.peft_tensors().items():
+            # transformers' reader puts the adapter's name behind the part, and looks for the magnitude's weight there
+            ending = ".weight" if name == "lora_magnitude_vector" and component == "text_encoder" else ""
+            yield f"{component}.{path}.{name}{ending}", tensor.detach().cpu().contiguous()
+
+
+def _peft_config(layers: dict[str, LowRankLayer]) -> dict[str, Any]:
+    """What diffusers hands to PEFT's LoraConfig; ranks and alphas by layer, so that layers may differ."""
+    ranks = {path: len(layer.factors()[0]) for path, layer in layers.items()}
+    alphas = {path: layer.scale * ranks[path] for path, layer in layers.items()}
+    rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
+    return {
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {f"^{path}": own for path, own in ranks.items() if own != rank},
+        "alpha_pattern": {f"^{path}": own for path, own in alphas.items() if own != alpha},
+        "target_modules": sorted(layers),
+        "use_dora": any("lora_magnitude_vector" in layer.peft_tensors() for layer in layers.values()),
+    }

@@ -24,16 +24,17 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from rich.console import Console
 from rich.table import Table
 
+from analysis.front.statuses import COMPLETED
 from sweep.config import ComputeConfig, SearchConfig, SweepConfig
-from sweep.engine import TrackingListener
 from sweep.records.journal import Journal
-from sweep.records.tracking import Tracker
+from sweep.records.tracking import Tracker, TrackingListener
+from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
+from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.runtime import ray_runtime
 from sweep.trials.tuner import TUNE_SETTINGS, SweepContext, run_trials
 from trainables.datasets.base import ImageTextSample, ImageTextSource, SourceOptions
-from trainables.datasets.captions import PromptTemplate
-from trainables.datasets.writing import write_dataset
+from trainables.datasets.store import write_dataset
 from trainables.settings import TrainingConfig
 from trainables.trial import TrialSpec, fine_tune
 
@@ -46,7 +47,6 @@ class FewFilms(ImageTextSource):
 
     name: ClassVar[str] = "few"
     conditions = ("No Finding",)
-    prompts = PromptTemplate(template="chest film")
     resolution_px = 64
 
     @classmethod
@@ -92,25 +92,16 @@ def one_step(trial: Trial, strategies: Sequence[str] = ("bitfit",)) -> dict[str,
 
 
 @dataclass
-class Ends:
+class Ends(TrialListener):
     """When each trial ended, and how many failed."""
 
     at_s: list[float] = field(default_factory=list)
     num_failed: int = 0
 
-    def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
-        """A trial began."""
-
-    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """A trial reported."""
-
-    def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        """A trial's training yielded a smaller adapter too."""
-
-    def on_end(self, trial_id: str, error: str | None) -> None:
-        """A trial ended."""
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        """Note the time."""
         self.at_s.append(time.perf_counter())
-        self.num_failed += error is not None
+        self.num_failed += end.kind != COMPLETED
 
     def marginal_s(self) -> float:
         """Mean time from the end of one trial to the end of the next."""
@@ -159,7 +150,10 @@ def measure(folder: Path, num_trials: int, num_plain_trials: int) -> Overhead:
     """Run both sweeps, one after the other."""
     dataset = write_dataset(FewFilms(), folder / "dataset").folder
     training = TrainingConfig(num_epochs=1, mixed_precision="no")
-    context = SweepContext(base="mini", dataset=dataset, out=folder, seed=0, training=training, compute=ComputeConfig())
+    context = SweepContext(
+        base="mini", dataset=dataset, out=folder, seed=0, training=training, compute=ComputeConfig(),
+        objectives=tuple(objective.name for objective in SweepConfig().reported_objectives()),
+    )  # fmt: skip
     started_s = time.perf_counter()
     with ray_runtime(context.compute):
         ray_start_s = time.perf_counter() - started_s
@@ -178,13 +172,14 @@ def time_engine(context: SweepContext, num_trials: int) -> tuple[float, float]:
     config, ends = SweepConfig(search=SearchConfig(num_trials=num_trials)), Ends()
     started_s = time.perf_counter()
     journal, tracker = Journal.create(context.out, config, {}), Tracker.start(config, context.out)
-    searcher = OptunaSearcher(one_step, config.reported_objectives(), num_trials=num_trials, seed=0)
+    objectives = config.reported_objectives()
+    searcher = OptunaSearcher(one_step, objectives, sampler=SEARCH_SAMPLERS["tpe"], num_trials=num_trials, seed=0)
     listeners = (journal, TrackingListener(tracker, context.out), ends)
     run_trials(context, NumbersOnly(), searcher, num_trials=num_trials, listeners=listeners)
     searcher.finish()
     tracker.finish(journal.finish())
     if ends.num_failed:
-        raise RuntimeError(f"`trials` must all complete, but got {ends.num_failed} failures: {journal.trials()}")
+        raise RuntimeError(f"`trials` must all complete, but got {ends.num_failed} failures: {journal.tables.trials()}")
     return time.perf_counter() - started_s, ends.marginal_s()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.front.pareto import Direction, Front
+from analysis.front.statuses import COMPLETED, FAILED, STOPPED, with_status
 from analysis.metrics import METRICS
 from sweep.config import COST_OBJECTIVES, unknown_name
 
@@ -49,7 +50,7 @@ class Run:
 
     def completed(self) -> pd.DataFrame:
         """The trials that ran to their end."""
-        return self.trials[self.trials["status"] == "completed"]
+        return with_status(self.trials, COMPLETED)
 
     def direction(self, metric: str) -> Direction | None:
         """Which way of a column is better, or none where it is no metric."""
@@ -107,7 +108,13 @@ def _trial(run: Run, trial_id: str) -> str:
     completed = run.completed()["trial_id"].astype(str)
     if trial_id not in set(completed):
         raise ValueError(
-            f"`trial:ID` must be a completed trial, but got {trial_id!r}, which failed. "
+            f"`trial:ID` must be a completed trial, but got {trial_id!r}, which {_early_end(run, trial_id)}. "
             f"Pick one of {', '.join(completed) or 'none'}."
         )
     return trial_id
+
+
+def _early_end(run: Run, trial_id: str) -> str:
+    row = run.trials[run.trials["trial_id"].astype(str) == trial_id].iloc[0].to_dict()
+    ends = {FAILED: "failed", STOPPED: f"was stopped at rung {row.get('rung')}"}
+    return ends.get(row["status"], "has not ended")

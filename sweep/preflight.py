@@ -1,12 +1,159 @@
-"""Whether a sweep's objectives can be measured with the images that it will generate, answered before it starts."""
+"""What a sweep needs before it starts, checked and put together in one place."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from analysis.features import load_extractor
 from analysis.metrics import METRICS, Metric
-from sweep.config import ConfigError, SweepConfig
-from trainables.datasets.store import PreparedDataset
+from search_spaces import ENCODERS
+from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig
+from sweep.records.journal import require_new_run
+from sweep.scoring.plans import conditions_to_score, require_known_conditions
+from trainables.base_models.models import DiffusionModels, base_resolution_px, resolve_base, weights_hash
+from trainables.base_models.shapes import base_on_meta
+from trainables.base_models.text_encoders import load_bert
+from trainables.datasets.base import SPLITS
+from trainables.datasets.phantom import PhantomSource
+from trainables.datasets.store import CARD, PreparedDataset
+from trainables.datasets.writing import write_dataset
+from trainables.strategies import hyperparameters_of, make_strategy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A sweep that can start.
+
+    Attributes:
+        config: with absolute folders.
+        out: the run directory; it holds no run yet.
+        weights_hash: of the base model.
+        dataset: what trials train on and are compared with.
+        conditions: those that are scored.
+        notes: objectives that will be missing for some of the conditions, a sentence each.
+    """
+
+    config: SweepConfig
+    out: Path
+    weights_hash: str
+    dataset: PreparedDataset
+    conditions: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
+    """Check a configuration as far as one can without Ray, the cheapest checks first, and draw the phantom's films.
+
+    Args:
+        config: what to do.
+        out: the run directory to be.
+        console: where the drawing shows its progress.
+
+    Raises:
+        ConfigError: `out` already holds a run, data and base model do not fit, a strategy or hyperparameter does not
+            work, or an objective needs more images.
+        FileNotFoundError: the data or the extractor's weights are not there.
+        ValueError: the data do not show a condition that is to be scored.
+    """
+    require_new_run(out)
+    config = config.located()
+    weights = check_base(config)
+    check_strategies(config)
+    load_extractor(config.evaluation.extractor, weights=config.evaluation.extractor_weights)
+    dataset = _checked_data(config, out / "cache" / "dataset", console)
+    conditions = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
+    notes = check_objectives(config, images_of_conditions(dataset, conditions, config))
+    return Prepared(
+        config=config, out=out, weights_hash=weights, dataset=dataset, conditions=conditions, notes=tuple(notes)
+    )  # fmt: skip
+
+
+def _checked_data(config: SweepConfig, folder: Path, console: Console) -> PreparedDataset:
+    if config.data.source == "phantom":
+        check_resolution(config.data.resolution_px, config)  # before it is drawn
+    dataset = open_data(config.data, folder, console)
+    check_resolution(dataset.resolution_px, config)
+    return dataset
+
+
+def open_data(config: DataConfig, folder: Path, console: Console) -> PreparedDataset:
+    """The prepared data set that is named, or a phantom drawn into `folder`."""
+    if config.source == "prepared" and config.path is not None:
+        return PreparedDataset.open(config.path)
+    if (folder / CARD).is_file():
+        shutil.rmtree(folder)  # drawn for a run that was refused before it began
+    source = PhantomSource(num_patients=config.num_patients, resolution_px=config.resolution_px, seed=config.seed)
+    require_known_conditions(config.conditions or (), source.conditions)
+    total = sum(source.num_samples(split) for split in SPLITS)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task("drawing phantom films", total=total)
+        return write_dataset(source, folder, on_progress=lambda count: progress.advance(bar, count))
+
+
+def check_base(config: SweepConfig) -> str:
+    """The hash of the base model's weights.
+
+    Raises:
+        ConfigError: the base model cannot be had.
+    """
+    try:
+        return weights_hash(resolve_base(config.base))
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from error
+
+
+def check_strategies(config: SweepConfig) -> None:
+    """Strategies must fit the base model, and the values given to them must be theirs; seen on shapes, without weights.
+
+    Text encoders that trials can draw are loaded as a trial does, one after the other.
+
+    Raises:
+        ConfigError: a strategy finds nothing to train, has no such hyperparameter, a value breaks its rule, or a text
+            encoder cannot be had or loaded.
+    """
+    folder = str(resolve_base(config.base))
+    for name in config.search.candidates():
+        fixed = config.search.hyperparameters.get(name, {})
+        try:
+            drawn = [key for key in ENCODER_FIELDS if key in hyperparameters_of(name) and key not in fixed]
+            for own in [{**fixed, key: encoder} for key in drawn for encoder in ENCODERS] or [fixed]:
+                _check_strategy(name, own, base_on_meta(folder))
+        except (ValueError, FileNotFoundError) as error:
+            remedies = [
+                f" The space draws the encoder; fix one that works with --set search.hyperparameters.{name}.{key}=ENCODER."
+                for key in drawn
+            ]
+            raise ConfigError(f"`search.strategies` has {name}: {error}{''.join(remedies)}") from error
+
+
+def _check_strategy(name: str, hyperparameters: Mapping[str, Any], models: DiffusionModels) -> None:
+    strategy = make_strategy(name, hyperparameters)
+    for key, encoder in strategy.hyperparameters().items():
+        if key in ENCODER_FIELDS:
+            load_bert(encoder, num_tokens=models.tokenizer.model_max_length, device=torch.device("cpu"))
+    strategy.attach(models)
+
+
+def check_resolution(resolution_px: int, config: SweepConfig) -> None:
+    """The films must have the resolution that the base model generates.
+
+    Raises:
+        ConfigError: they have another.
+    """
+    wanted = base_resolution_px(config.base)
+    if resolution_px != wanted:
+        raise ConfigError(
+            f"`data` must have films of {wanted} px for base {config.base!r}, but got {resolution_px} px. "
+            f"Prepare them with `python -m sweep.prepare ... --resolution {wanted}`, or set data.resolution_px={wanted}."
+        )
 
 
 def images_of_conditions(dataset: PreparedDataset, conditions: tuple[str, ...], config: SweepConfig) -> dict[str, int]:

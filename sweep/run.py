@@ -13,6 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from rich.console import Console
 from rich.table import Table
 
+from analysis.front.statuses import COMPLETED, FAILED, STOPPED
 from sweep.config import SweepConfig
 from sweep.loading import load_config
 from sweep.terminal import fail, new_console, number, relative
@@ -48,7 +49,7 @@ def main(
     except RayTaskError as error:
         fail(str(error.cause))
     except RayError as error:
-        from sweep.trials.tuner import root_message
+        from sweep.trials.relay import root_message
 
         fail(root_message(str(error)))
     except (ValueError, OSError, RuntimeError) as error:
@@ -68,10 +69,9 @@ def run(config: SweepConfig, out: Path, console: Console) -> None:
 
     outcome = run_sweep(config, out, console)
     console.print(front_table(outcome))
-    if outcome.num_failed:
-        console.print(
-            f"[yellow]{outcome.num_failed} of {len(outcome.trials)} trials failed;[/yellow] report.html says why."
-        )
+    if lost := {status: outcome.num(status) for status in (STOPPED, FAILED) if outcome.num(status)}:
+        counts = " and ".join(f"{count} {status}" for status, count in lost.items())
+        console.print(f"[yellow]Of {len(outcome.trials)} trials {counts};[/yellow] report.html says why.")
     console.print(evaluation_share(outcome, config.compute.concurrent_trials), highlight=False)
     shown = shlex.quote(str(relative(out)))
     console.print(
@@ -88,7 +88,7 @@ def front_table(outcome: Outcome) -> Table:
     objectives = outcome.front.objectives
     cuts = f" and {outcome.num_cuts} adapters cut from them" if outcome.num_cuts else ""
     table = Table(
-        title=f"Pareto front: {len(outcome.front.points)} of {outcome.num_completed} completed trials{cuts}",
+        title=f"Pareto front: {len(outcome.front.points)} of {outcome.num(COMPLETED)} completed trials{cuts}",
         title_justify="left",
     )
     table.add_column("trial")

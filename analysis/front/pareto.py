@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.files import whole_file
+from analysis.front.statuses import COMPLETED, with_status
 
 Direction = Literal["min", "max"]
 PARAMETER_PREFIX = "param/"
@@ -150,7 +151,7 @@ def front(rows: pd.DataFrame, objectives: Sequence[Objective]) -> Front:
     missing = [name for name in names if name not in rows.columns]
     if missing:
         raise ValueError(f"`objectives` must be columns of the trials, but got {missing}; there are {list(rows)}.")
-    done = rows[rows["status"] == "completed"] if "status" in rows.columns else rows
+    done = with_status(rows, COMPLETED)
     values = done[names].to_numpy(dtype=np.float64, na_value=np.nan)
     directions = [objective.direction for objective in objectives]
     mask = pareto_mask(values, directions)

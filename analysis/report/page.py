@@ -16,6 +16,7 @@ from PIL import Image
 from analysis.features import split_metric
 from analysis.files import whole_file
 from analysis.front.pareto import FrontPoint
+from analysis.front.statuses import FAILED, STOPPED, with_status
 from analysis.metrics import METRICS
 from analysis.report.agreement import agreement_section
 from analysis.report.final import final_section
@@ -71,10 +72,10 @@ def _name(run: RunFolder) -> str:
 
 
 def _headline(run: RunFolder) -> str:
-    failed = int((run.trials["status"] != "completed").sum())
     knee = run.front.knee
     facts: list[tuple[float, str]] = [
-        (len(run.trials) - run.num_cuts, "trials"), (failed, "of them failed"),
+        (len(run.trials) - run.num_cuts, "trials"), (len(with_status(run.trials, FAILED)), "of them failed"),
+        *([(stopped, "of them stopped early")] if (stopped := len(with_status(run.trials, STOPPED))) else []),
         *([(run.num_cuts, "adapters cut from them")] if run.num_cuts else []),
         (len(run.front.points), "on the Pareto front"),
     ]  # fmt: skip

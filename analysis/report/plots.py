@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.files import whole_file
 from analysis.front.pareto import Front, Objective, front, pareto_mask
+from analysis.front.statuses import COMPLETED, with_status
 from analysis.report.words import axis_label, label
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#333333", "#B3A100")
@@ -105,7 +106,7 @@ def strategy_styles(strategies: pd.Series) -> dict[str, tuple[str, str]]:
 
 def _finite(trials: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Completed trials that have every objective."""
-    done = trials[trials["status"] == "completed"] if "status" in trials.columns else trials
+    done = with_status(trials, COMPLETED)
     finite = np.isfinite(done[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)).all(axis=1)
     shown: pd.DataFrame = done.loc[finite]
     return shown

@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.front.pareto import PARAMETER_PREFIX, Front, Objective
+from analysis.front.statuses import COMPLETED, STOPPED
 from analysis.report.words import axis_label, label, number, parameters
 
 NUMERIC = "\t"
 """Ends the heading of a column of numbers."""
-FAILED_ROW = ' class="failed"'
+UNFINISHED_ROW = ' class="unfinished"'
 WIDE = ' class="wide"'
 
 
@@ -56,7 +57,7 @@ def condition_table(trials: pd.DataFrame, front: Front, objective: Objective) ->
 
 
 def trial_table(trials: pd.DataFrame, front: Front) -> str:
-    """Every trial, with what went wrong where something did."""
+    """Every trial, with what ended it before its time where something did."""
     marks = {point.trial_id: "knee" if point.knee else "front" for point in front.points}
     ordered = trials.sort_values("number", kind="stable") if "number" in trials.columns else trials
     head = ["#", "trial", "strategy", "hyperparameters", *(f"{label(o.name)}{NUMERIC}" for o in front.objectives), ""]
@@ -80,27 +81,28 @@ def _baseline_row(baseline: Mapping[str, Any], objectives: Sequence[Objective]) 
 
 def _trial_row(row: Mapping[Any, Any], marks: Mapping[str, str], objectives: Sequence[Objective]) -> str:
     trial_id, strategy = str(row["trial_id"]), str(row.get("strategy"))
-    failed = row.get("status") not in (None, "completed")
+    status = row.get("status", COMPLETED)
     params = {str(name): value for name, value in row.items() if str(name).startswith(PARAMETER_PREFIX)}
-    mark = _failure(row) if failed else _tag(marks[trial_id]) if trial_id in marks else ""
+    mark = _early_end(row) if status != COMPLETED else _tag(marks[trial_id]) if trial_id in marks else ""
     values = "".join(_numeric(row.get(objective.name)) for objective in objectives)
     return (
-        f"<tr{FAILED_ROW if failed else ''}><td>{escape(number(row.get('number')))}</td>"
+        f"<tr{'' if status == COMPLETED else UNFINISHED_ROW}><td>{escape(number(row.get('number')))}</td>"
         f"<td>{_trial(trial_id)}</td><td>{escape(strategy)}</td>"
         f"<td{WIDE}>{escape(parameters(params, strategy))}</td>{values}<td>{mark}</td></tr>"
     )
 
 
-def _failure(row: Mapping[Any, Any]) -> str:
-    """The error's last line, and all of it behind a click."""
-    error = row.get("error")
-    text = error.strip() if isinstance(error, str) and error.strip() else "no error was recorded"
+def _early_end(row: Mapping[Any, Any]) -> str:
+    """The rung, and the last line of the reason with all of it behind a click."""
+    reason = row.get("reason")
+    text = reason.strip() if isinstance(reason, str) and reason.strip() else "no reason was recorded"
     last = re.sub(r"\s+", " ", text.splitlines()[-1])
     short = last if len(last) <= 160 else f"{last[:157]}..."
     shown = escape(short)
     if short != text:
         shown = f"<details><summary>{shown}</summary><pre>{escape(text)}</pre></details>"
-    return f"{_tag(str(row.get('status')))} {shown}"
+    rung = f"at rung {number(row['rung'])}: " if row["status"] == STOPPED else ""
+    return f"{_tag(str(row['status']))} {rung}{shown}"
 
 
 def _trial(trial_id: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +19,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
+from sweep.trials.ends import TrialEnd, TrialListener
+
+COLOURS: Final[Mapping[EndKind, str]] = {STOPPED: "yellow", FAILED: "red"}
+
 
 def describe_choice(choice: Mapping[str, Any]) -> str:
     """A trial's strategy and hyperparameters in one short line."""
@@ -31,8 +36,8 @@ def describe_choice(choice: Mapping[str, Any]) -> str:
     return ", ".join([strategy["name"], *parts, f"lr {choice['lr']:.1e}", f"batch {choice['batch_size']}"])
 
 
-class ProgressView:
-    """A TrialListener that draws; use it as a context manager.
+class ProgressView(TrialListener):
+    """Draws the trials; use it as a context manager.
 
     Args:
         num_trials: trials of the sweep.
@@ -82,16 +87,20 @@ class ProgressView:
     def _figures(self, metrics: Mapping[str, Any]) -> str:
         return ", ".join(f"{name} {metrics[name]:.4g}" for name in self._shown if name in metrics)
 
-    def on_end(self, trial_id: str, error: str | None) -> None:
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Print the trial's line and take its bar away."""
         self._num_ended += 1
         self._progress.remove_task(self._bars.pop(trial_id))
         self._progress.update(self._all, completed=self._num_ended)
-        figures = self._figures(self._last.get(trial_id, {}))
-        outcome = f"[red]failed[/red] {escape(error)}" if error else figures
         self._print(
-            f"[bold]{self._num_ended}/{self._num_trials}[/bold]  {trial_id}  {escape(self._choices[trial_id])}: {outcome}"
+            f"[bold]{self._num_ended}/{self._num_trials}[/bold]  {trial_id}  {escape(self._choices[trial_id])}: "
+            f"{self._outcome(trial_id, end)}"
         )
+
+    def _outcome(self, trial_id: str, end: TrialEnd) -> str:
+        if end.kind == COMPLETED:
+            return self._figures(self._last[trial_id])
+        return f"[{COLOURS[end.kind]}]{end.kind}[/{COLOURS[end.kind]}] {escape(end.reason or '')}"
 
     def _print(self, text: str) -> None:
         elapsed_s = int(time.monotonic() - self._started_s)

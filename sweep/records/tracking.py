@@ -17,12 +17,18 @@ from typing import Any, Final
 import pandas as pd
 
 from analysis.front.pareto import Front
+from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
+from analysis.report import RANKS, draw_rank_map, read_ranks
 from sweep.config import SweepConfig
+from sweep.records.tables import flat_choice
+from sweep.trials.ends import TrialEnd, TrialListener
 
 STORE: Final = "mlflow.db"
 ARTIFACTS: Final = "mlflow-artifacts"
 QUIET: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
 """Environment that MLflow reads when it is imported: no telemetry over the network, no notes about its tables."""
+RUN_STATUS: Final[Mapping[EndKind, str]] = {COMPLETED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
+"""What MLflow calls the end of a trial's run; the tag `end` says it in our words."""
 LONGEST_TAG: Final = 5000
 NOTE: Final = "mlflow.note.content"
 """Shown as the run's description in the MLflow UI, as Markdown."""
@@ -90,21 +96,14 @@ class Tracker:
         at = (_now_ms(), epoch)
         self._submit(lambda store: _log_metrics(store, trial_id, metrics, at))
 
-    def complete(self, trial_id: str, artifacts: Sequence[Path] = ()) -> None:
-        """Close a trial's run as finished, with copies of files and folders as its artifacts."""
+    def end(self, trial_id: str, end: TrialEnd, artifacts: Sequence[Path] = ()) -> None:
+        """Close a trial's run, tagged with how it ended and why, with copies of files and folders as its artifacts."""
 
         def write(store: _Store) -> None:
             _log_artifacts(store, store.children[trial_id], artifacts)
-            store.end(trial_id, "FINISHED")
-
-        self._submit(write)
-
-    def fail(self, trial_id: str, error: str) -> None:
-        """Close a trial's run as failed, tagged with the error."""
-
-        def write(store: _Store) -> None:
-            store.client.set_tag(store.children[trial_id], "error", error[:LONGEST_TAG])
-            store.end(trial_id, "FAILED")
+            for tag, value in _end_tags(end).items():
+                store.client.set_tag(store.children[trial_id], tag, value)
+            store.end(trial_id, RUN_STATUS[end.kind])
 
         self._submit(write)
 
@@ -168,6 +167,11 @@ class Tracker:
                 f"`{STORE}` must take every record, but got {len(errors)} errors, the first {errors[0]!r}. "
                 f"The results themselves are safe in {str(self._out)!r}; free the disk or choose another --out."
             ) from errors[0]
+
+
+def _end_tags(end: TrialEnd) -> dict[str, str]:
+    tags = {"end": end.kind, "reason": end.reason, "rung": end.rung}
+    return {name: str(value)[:LONGEST_TAG] for name, value in tags.items() if value is not None}
 
 
 def _log_artifacts(store: _Store, run_id: str, artifacts: Sequence[Path]) -> None:
@@ -238,3 +242,46 @@ def _uri(out: Path) -> str:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
+
+
+@dataclass(frozen=True)
+class TrackingListener(TrialListener):
+    """Sends every trial's events and files to MLflow."""
+
+    tracker: Tracker
+    out: Path
+
+    def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
+        """Open the trial's run."""
+        flat = flat_choice(choice)
+        self.tracker.trial(trial_id, flat["strategy"], flat)
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """Record an epoch."""
+        self.tracker.report(trial_id, metrics["epoch"], metrics)
+
+    def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """Record a smaller adapter of the trial's training as a run of its own."""
+        flat = flat_choice(choice)
+        self.tracker.trial(cut_id, flat["strategy"], flat, cut_of=trial_id)
+        self.tracker.report(cut_id, metrics["epoch"], metrics)
+        self.tracker.end(cut_id, TrialEnd.completed(), self._left(cut_id))
+
+    def _left(self, trial_id: str) -> list[Path]:
+        folder = self.out / "trials" / trial_id
+        return [folder / "samples.png", folder / "adapter"]
+
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        """Close the trial's run, with its adapter and samples where it completed."""
+        completed = end.kind == COMPLETED
+        files = [*self._left(trial_id), *drawn_ranks(self.out / "trials" / trial_id)] if completed else []
+        self.tracker.end(trial_id, end, files)
+
+
+def drawn_ranks(folder: Path) -> list[Path]:
+    """A trial's ranks and a map of them, drawn now; nothing where no rank changed."""
+    ranks, picture = folder / RANKS, folder / "ranks.png"
+    if not ranks.is_file():
+        return []
+    draw_rank_map(read_ranks(ranks), picture)
+    return [ranks, picture]

@@ -30,9 +30,10 @@ from analysis.report import __main__ as report
 from search_spaces import SEARCH_SPACES
 from sweep import export, generate, run
 from sweep.config import ConfigError, SearchConfig, SweepConfig
-from sweep.engine import TrackingListener, require_shared, run_sweep
-from sweep.records.tracking import Tracker
+from sweep.engine import require_shared, run_sweep
+from sweep.records.tracking import Tracker, TrackingListener
 from sweep.scoring.actors import ActorEvaluator
+from sweep.trials.ends import TrialEnd
 
 SETTINGS = (
     "data.num_patients=60", "training.num_epochs=2", "evaluation.images_per_condition=4", "evaluation.num_steps=2",
@@ -176,7 +177,7 @@ def test_a_trials_ranks_are_drawn_and_logged(tmp_path: Path) -> None:
     listener = TrackingListener(tracker, tmp_path)
     listener.on_start("a", {"strategy": {"name": "selora"}, "lr": 1e-3, "batch_size": 4})
     listener.on_report("a", {"epoch": 0, "mean_rank": 1.5})
-    listener.on_end("a", None)
+    listener.on_end("a", TrialEnd.completed())
     tracker.abort()
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (child,) = client.search_runs([one.experiment_id for one in client.search_experiments()], "tags.trial_id = 'a'")
@@ -321,7 +322,7 @@ def test_a_sweep_of_failures_ends_with_their_reason(
         tmp_path / "run", 1, "search.space=doomed", "search.strategies=[bitfit]", "evaluation.images_per_condition=2"
     )
     assert result.exit_code == 1
-    assert "`sweep` must complete at least one trial, but got 1 failures: DivergedError: `loss`" in result.stderr
+    assert "`sweep` must complete at least one trial, but got 1 without result: DivergedError: `loss`" in result.stderr
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert trials["status"].tolist() == ["failed"]
     assert json.loads((tmp_path / "run" / "pareto.json").read_text())["points"] == []

@@ -89,7 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     spec.folder.mkdir(parents=True)
     fine_tune(spec, Unscored(), lambda report: None)
-    row = {"trial_id": TRIAL, "number": 0, "status": "completed", "error": None, "strategy": STRATEGY["name"]}
+    row = {"trial_id": TRIAL, "number": 0, "status": "completed", "reason": None, "strategy": STRATEGY["name"]}
     figures = {"fid_mini": 9.0, "fid_mini/Edema": 11.0, "vendi_mini": 2.0, "param/lr": 1e-3, "param/batch_size": 16}
     pd.DataFrame([row | figures]).to_parquet(folder / "trials.parquet")
     point = FrontPoint(

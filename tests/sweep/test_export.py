@@ -42,8 +42,12 @@ TRIALS = pd.DataFrame(
             "epoch_s": 0.5,
         },
         {"trial_id": "c3", "status": "failed", "strategy": "dora", "fid_mini": 1.0, "vendi_mini": 9.0, "epoch_s": 0.1},
+        {"trial_id": "d4", "status": "stopped", "strategy": "norm", "fid_mini": 1.0, "vendi_mini": 9.0, "epoch_s": 0.1},
     ]
-).assign(fid_kid=float("nan"), **{"fid_mini/Edema": [7.0, 6.0, 1.0], "param/lr": 1e-3})
+).assign(
+    fid_kid=float("nan"), rung=pd.array([None, None, None, 2], "Int64"),
+    **{"fid_mini/Edema": [7.0, 6.0, 1.0, 1.0], "param/lr": 1e-3},
+)  # fmt: skip
 
 
 def write_adapter(folder: Path, name: str) -> None:
@@ -105,6 +109,7 @@ def test_a_pick_names_a_completed_trial(run_folder: Path, pick: str, trial: str)
         ("best:fid_kid", "`best:fid_kid` must have a completed trial with that metric, but got none"),
         ("trial:a11", "but got 'a11'. Did you mean 'a1'"),
         ("trial:c3", "`trial:ID` must be a completed trial, but got 'c3', which failed. Pick one of a1, b2"),
+        ("trial:d4", "but got 'd4', which was stopped at rung 2. Pick one of a1, b2"),
     ],
 )
 def test_a_wrong_pick_is_answered(run_folder: Path, tmp_path: Path, pick: str, message: str) -> None:

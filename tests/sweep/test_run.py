@@ -170,7 +170,7 @@ def test_an_interrupted_sweep_keeps_what_finished(tmp_path: Path) -> None:
     trials = pd.read_parquet(out / "trials.parquet")
     completed = trials[trials["status"] == "completed"]
     assert 2 <= len(completed) < 500 and set(trials["status"]) <= {"completed", "failed"}
-    assert set(trials.loc[trials["status"] == "failed", "error"]) <= {"the sweep ended before the trial did"}
+    assert set(trials.loc[trials["status"] == "failed", "reason"]) <= {"the sweep ended before the trial did"}
     front = json.loads((out / "pareto.json").read_text())
     assert front["points"] and {point["trial_id"] for point in front["points"]} <= set(completed["trial_id"])
     assert len(pd.read_parquet(out / "results.parquet")) >= len(completed)

@@ -15,7 +15,7 @@ from optuna import create_study
 
 from search_spaces import ENCODERS, SEARCH_SPACES
 from sweep.config import ConfigError, SearchConfig, SweepConfig
-from sweep.engine import check_strategies
+from sweep.preflight import check_strategies
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.text_encoders import load_bert, resolve_encoder
 from trainables.strategies import make_strategy

@@ -42,7 +42,7 @@ def synthetic_trials(num_trials: int = 14) -> pd.DataFrame:
         size = int(sizes[strategy] * (2 ** rng.integers(0, 4) if strategy in ("lora", "dora") else 1))
         fid = 60 * size**-0.2 + rng.uniform(0, 3)
         row = {
-            "trial_id": f"{index:05d}", "number": index, "status": "completed", "error": None, "strategy": strategy,
+            "trial_id": f"{index:05d}", "number": index, "status": "completed", "reason": None, "strategy": strategy,
             "param/strategy": strategy, "param/lr": 10 ** rng.uniform(-5, -3), "param/batch_size": 16,
             f"param/{strategy}/rank": 8 if strategy in ("lora", "dora") else None, "fid_mini": fid,
             "vendi_mini": 2 + rng.uniform(0, 3), "trainable_parameters": size,
@@ -53,7 +53,7 @@ def synthetic_trials(num_trials: int = 14) -> pd.DataFrame:
         rows.append(row)
     for row in rows[-2:]:
         row |= {"status": "failed", "fid_mini": np.nan, "vendi_mini": np.nan}
-    rows[-1]["error"] = f"Traceback (most recent call last):\n  File x\nFloatingPointError: {EVIL}"
+    rows[-1]["reason"] = f"Traceback (most recent call last):\n  File x\nFloatingPointError: {EVIL}"
     return pd.DataFrame(rows)
 
 
@@ -137,7 +137,7 @@ def test_page_shows_every_trial_and_the_front(page: str) -> None:
         assert f"<code>{trial_id}</code>" in page
     assert f"Knee: {found.knee.strategy}, trial {found.knee.trial_id}" in page
     assert "FloatingPointError" in page
-    assert "no error was recorded" in page
+    assert "no reason was recorded" in page
     assert "By condition" in page and "Pleural Effusion" in page
     assert "192 generated against 192 held-out films" in page
     assert "Learning curves" in page
@@ -201,6 +201,20 @@ def test_a_sweep_without_a_completed_trial_still_has_a_page(tmp_path: Path) -> N
     text = write_report(run).read_text(encoding="utf-8")
     assert "No trial completed with all objectives" in text
     assert "Trade-offs" not in text
+
+
+def test_a_stopped_trial_is_shown_with_its_rung_and_is_no_point(tmp_path: Path) -> None:
+    trials = synthetic_trials(6).assign(rung=None)
+    ideal = {"fid_mini": 1e-3, "vendi_mini": 99.0, "trainable_parameters": 1, "epoch_s": 1e-3}
+    trials.loc[0, ["status", "reason", "rung", *ideal]] = ["stopped", f"it gains {EVIL}", 1, *ideal.values()]
+    run = synthetic_run(tmp_path, trials.astype({"rung": "Int64"}))
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "<b>1</b><span>of them stopped early</span>" in text and "<b>2</b><span>of them failed</span>" in text
+    row = text.split("<h2>All trials</h2>")[1].split("<code>00000</code>")[1].split("</tr>")[0]
+    assert '<span class="tag stopped">stopped</span> at rung 1: it gains &lt;script&gt;' in row and "0.001" in row
+    assert "<code>00000</code>" not in text.split("<h2>All trials</h2>")[0]
+    plain = write_report(synthetic_run(tmp_path, synthetic_trials(6))).read_text(encoding="utf-8")
+    assert "stopped early" not in plain
 
 
 def test_front_plot_is_a_picture(tmp_path: Path) -> None:

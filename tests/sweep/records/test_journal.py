@@ -14,7 +14,10 @@ import pytest
 from analysis.front.pareto import Front
 from sweep.config import ConfigError, SweepConfig
 from sweep.presets import demo
-from sweep.records.journal import Journal, collect_provenance, flat_choice, own_values
+from sweep.records.journal import Journal
+from sweep.records.provenance import collect_provenance
+from sweep.records.tables import flat_choice
+from sweep.trials.ends import TrialEnd
 
 LORA = {"strategy": {"name": "lora", "rank": 4, "alpha": 8}, "lr": 1e-3, "batch_size": 16}
 DYLORA = {**LORA, "strategy": {"name": "dylora", "rank": 4, "alpha": 8}}
@@ -31,9 +34,9 @@ def begin(out: Path) -> Journal:
 
 def run_trial(journal: Journal, trial_id: str, choice: dict[str, Any], final: dict[str, Any]) -> None:
     journal.on_start(trial_id, choice)
-    journal.on_report(trial_id, {"epoch": 0, "loss": 0.5, "pid": 3, "config": choice, "training_iteration": 1})
+    journal.on_report(trial_id, {"epoch": 0, "loss": 0.5})
     journal.on_report(trial_id, {"epoch": 1, "loss": 0.25, "final": True, **final})
-    journal.on_end(trial_id, None)
+    journal.on_end(trial_id, TrialEnd.completed())
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def journal(tmp_path: Path) -> Journal:
     run_trial(journal, "b", UNET, scores(2.0, 2.0, 900, 2.0))
     journal.on_start("c", UNET)
     journal.on_report("c", {"epoch": 0, "loss": math.nan})
-    journal.on_end("c", "`loss` must be finite, but got nan")
+    journal.on_end("c", TrialEnd.failed("`loss` must be finite, but got nan"))
     return journal
 
 
@@ -72,14 +75,14 @@ def test_one_row_a_trial(journal: Journal) -> None:
         0.25,
     ]
     assert np.isnan(rows.loc["b", "param/rank"])
-    assert rows.loc["c", "error"] == "`loss` must be finite, but got nan"
+    assert rows.loc["c", "reason"] == "`loss` must be finite, but got nan"
     assert rows["pareto"].to_dict() == rows["knee"].to_dict() == {"a": True, "b": False, "c": False}
 
 
-def test_one_row_a_report_without_what_ray_adds(journal: Journal) -> None:
+def test_one_row_a_report(journal: Journal) -> None:
     rows = pd.read_parquet(journal.out / "results.parquet")
     assert rows[["trial_id", "epoch"]].values.tolist() == [["a", 0], ["a", 1], ["b", 0], ["b", 1], ["c", 0]]
-    assert not {"pid", "config", "training_iteration"} & set(rows.columns)
+    assert set(rows.columns) == {"trial_id", "epoch", "loss", "final", *scores(0, 0, 0, 0)}
 
 
 def test_front_is_written_after_every_trial_and_returned_at_the_end(journal: Journal) -> None:
@@ -90,30 +93,17 @@ def test_front_is_written_after_every_trial_and_returned_at_the_end(journal: Jou
     assert found.knee.params == {"rank": 4, "alpha": 8, "lr": 1e-3, "batch_size": 16}
 
 
-def test_events_are_on_disk_at_once(journal: Journal) -> None:
-    journal.on_start("d", LORA)
-    lines = [json.loads(line) for line in (journal.out / "reports.jsonl").read_text().splitlines()]
-    assert [line["event"] for line in lines] == ["start", "report", "report", "end"] * 2 + [
-        "start",
-        "report",
-        "end",
-        "start",
-    ]
-    assert lines[-1]["rank"] == 4
-    assert lines[-3]["loss"] == "nan"
-
-
 def test_trials_that_never_ended_have_failed(journal: Journal) -> None:
     journal.on_start("d", LORA)
     journal.finish()
     last = pd.read_parquet(journal.out / "trials.parquet").iloc[-1]
-    assert (last["status"], last["error"]) == ("failed", "the sweep ended before the trial did")
+    assert (last["status"], last["reason"]) == ("failed", "the sweep ended before the trial did")
 
 
 def test_a_sweep_without_a_completed_trial_has_an_empty_front(tmp_path: Path) -> None:
     journal = begin(tmp_path)
     journal.on_start("a", LORA)
-    journal.on_end("a", "out of memory")
+    journal.on_end("a", TrialEnd.failed("out of memory"))
     assert journal.finish().points == ()
     assert begin(tmp_path / "none").finish().points == ()
 
@@ -123,8 +113,8 @@ def test_a_cut_is_a_completed_row_and_a_point_of_its_own(journal: Journal) -> No
     final = scores(0.9, 3.1, 80, 1.5)
     journal.on_report("d", {"epoch": 1, "loss": 0.2, **final})
     cut = {**DYLORA, "strategy": {"name": "dylora", "rank": 1, "alpha": 8}}
-    journal.on_cut("d-rank1", "d", cut, {"epoch": 1, "strategy": cut["strategy"], **final, "trainable_parameters": 20})
-    journal.on_end("d", None)
+    journal.on_cut("d-rank1", "d", cut, {"epoch": 1, **final, "trainable_parameters": 20})
+    journal.on_end("d", TrialEnd.completed())
     run_trial(journal, "e", UNET, scores(3.0, 1.0, 900, 9.0))
     journal.finish()
     rows = pd.read_parquet(journal.out / "trials.parquet").set_index("trial_id")
@@ -135,9 +125,6 @@ def test_a_cut_is_a_completed_row_and_a_point_of_its_own(journal: Journal) -> No
     assert rows.loc["e", "number"] == 4
     found = Front.read(journal.out / "pareto.json")
     assert {point.trial_id: point.params["rank"] for point in found.points} == {"a": 4, "d-rank1": 1}
-    lines = [json.loads(line) for line in (journal.out / "reports.jsonl").read_text().splitlines()]
-    (line,) = [line for line in lines if line["event"] == "cut"]
-    assert (line["trial_id"], line["cut_of"], line["rank"], line["fid_mini"]) == ("d-rank1", "d", 1, 0.9)
 
 
 def test_several_values_of_a_hyperparameter_are_one_cell(journal: Journal) -> None:
@@ -156,12 +143,19 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_alone(journal: Journal) -
         begin(journal.out / "config.json")
 
 
-def test_flat_choice_and_own_values() -> None:
+def test_a_choice_made_flat() -> None:
     assert flat_choice(LORA) == {"strategy": "lora", "rank": 4, "alpha": 8, "lr": 1e-3, "batch_size": 16}
-    assert own_values({"loss": np.float32(0.5), "final": True, "pid": 1, "config": {}, "done": False}) == {
-        "loss": 0.5,
-        "final": True,
-    }
+
+
+def test_a_stopped_trial_is_a_row_with_its_rung_and_never_a_point(journal: Journal) -> None:
+    journal.on_start("d", LORA)
+    journal.on_report("d", {"epoch": 0, "loss": 0.1, "final": False, **scores(0.1, 9.0, 1, 0.1)})
+    journal.on_end("d", TrialEnd.stopped("it gains too little", rung=1))
+    assert [point.trial_id for point in journal.finish().points] == ["a"]
+    rows = pd.read_parquet(journal.out / "trials.parquet").set_index("trial_id")
+    assert rows.loc["d", ["status", "reason", "rung"]].tolist() == ["stopped", "it gains too little", 1]
+    assert rows.loc["d", "fid_mini"] == 0.1 and not rows.loc["d", "pareto"]
+    assert rows["rung"].isna().to_dict() == {"a": True, "b": True, "c": True, "d": False}
 
 
 def test_waiting_for_evaluations_is_added_up_over_trials_rungs_and_cuts(tmp_path: Path) -> None:
@@ -171,4 +165,4 @@ def test_waiting_for_evaluations_is_added_up_over_trials_rungs_and_cuts(tmp_path
     journal.on_report("a", {"epoch": 1})
     journal.on_report("a", {"epoch": 2, "evaluation_s": 4.0})
     journal.on_cut("a-rank1", "a", LORA, {"epoch": 2, "evaluation_s": 16.0})
-    assert journal.evaluation_s() == 21.0
+    assert journal.tables.evaluation_s() == 21.0

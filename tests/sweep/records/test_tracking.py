@@ -15,7 +15,9 @@ from mlflow import MlflowClient
 from analysis.front.pareto import Front, FrontPoint, Objective
 from sweep.presets import demo
 from sweep.records.tracking import Tracker, TrackingError
+from sweep.trials.ends import TrialEnd
 
+COMPLETED = TrialEnd.completed()
 FRONT = Front(
     objectives=(Objective("fid_mini", "min"), Objective("vendi_mini", "max")),
     points=(
@@ -28,7 +30,7 @@ FRONT = Front(
 
 
 def track_sweep(out: Path) -> tuple[str, bool]:
-    """Four trials, one of them failed. Returns the `mlflow ui` command, and whether records waited for a busy store."""
+    """Four trials, one of them failed and one stopped. Returns the `mlflow ui` command, and whether records waited for a busy store."""
     adapter = out / "trials" / "a" / "adapter"
     adapter.mkdir(parents=True)
     (adapter / "adapter.json").write_text("{}")
@@ -45,10 +47,10 @@ def track_sweep(out: Path) -> tuple[str, bool]:
             tracker.report(
                 trial_id, epoch, {"epoch": epoch, "loss": 1.0 / epoch, "fid_xrv-mimic_nb/Lung Opacity": 3.0, "x": ""}
             )
-    tracker.complete("a", [adapter])
-    tracker.complete("c")
-    tracker.complete("d")
-    tracker.fail("b", "loss must be finite" + "!" * 9000)
+    tracker.end("a", COMPLETED, [adapter])
+    tracker.end("c", COMPLETED)
+    tracker.end("d", TrialEnd.stopped("`fid_mini` is beaten", rung=1))
+    tracker.end("b", TrialEnd.failed("loss must be finite" + "!" * 9000))
     waited = not tracker._pending[-1].done()
     free.set()
     tracker.finish(FRONT, [out / "front.png"])
@@ -87,11 +89,13 @@ def test_parameters_and_metrics_of_each_epoch(tracked: SimpleNamespace) -> None:
     assert run.data.metrics == {"loss": 0.5, "fid_xrv-mimic_nb/Lung Opacity": 3.0}
 
 
-def test_failed_trials_are_failed_with_the_error(tracked: SimpleNamespace) -> None:
-    run = tracked.runs["b"]
-    assert run.info.status == "FAILED"
-    assert run.data.tags["error"].startswith("loss must be finite!")
-    assert tracked.runs["a"].info.status == "FINISHED"
+def test_a_runs_status_and_tags_say_how_its_trial_ended(tracked: SimpleNamespace) -> None:
+    status = {trial_id: tracked.runs[trial_id].info.status for trial_id in "abcd"}
+    assert status == {"a": "FINISHED", "b": "FAILED", "c": "FINISHED", "d": "KILLED"}
+    tags = {trial_id: tracked.runs[trial_id].data.tags for trial_id in "abd"}
+    assert {trial_id: tags[trial_id]["end"] for trial_id in tags} == {"a": "completed", "b": "failed", "d": "stopped"}
+    assert tags["b"]["reason"].startswith("loss must be finite!") and "reason" not in tags["a"]
+    assert (tags["d"]["reason"], tags["d"]["rung"]) == ("`fid_mini` is beaten", "1")
 
 
 def test_tags_say_which_trials_are_on_the_front(tracked: SimpleNamespace) -> None:
@@ -122,7 +126,7 @@ def test_a_sweep_that_breaks_off_leaves_no_run_open(tmp_path: Path) -> None:
     tracker = Tracker.start(demo(), tmp_path)
     for trial_id in ("done", "broken off"):
         tracker.trial(trial_id, "lora", {})
-    tracker.complete("done")
+    tracker.end("done", COMPLETED)
     tracker.abort()
     client = MlflowClient(tracker.ui_command().rpartition(" ")[2])
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
@@ -133,7 +137,7 @@ def test_a_sweep_that_breaks_off_leaves_no_run_open(tmp_path: Path) -> None:
 def test_what_fails_in_the_background_is_raised_at_the_end(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     tracker = Tracker.start(demo(), tmp_path / "file" / "run")
-    tracker.complete("a")
+    tracker.end("a", COMPLETED)
     with pytest.raises(
         TrackingError, match=r"`mlflow.db` must take every record, but got 1 errors.*NotADirectoryError"
     ):

@@ -1,4 +1,4 @@
-"""The search sampler: every Optuna trial ends in a definite state."""
+"""The search: every Optuna trial ends in a definite state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from ray.tune.search import Searcher
 
 from analysis.front.pareto import Objective
 from search_spaces import SEARCH_SPACES, strategies_of
-from sweep.search.searcher import FAILURE, FINAL, REASON, OptunaSearcher
+from sweep.search.samplers import SEARCH_SAMPLERS
+from sweep.search.searcher import REASON, RUNG, OptunaSearcher
+from sweep.trials.ends import FINAL, TrialEnd
+from sweep.trials.relay import Relay
+from sweep.trials.scheduling import TrialScheduler
 
 OBJECTIVES = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
 FOUR = ("unet", "lora", "dora", "bitfit")
@@ -25,8 +29,9 @@ def make_searcher(
     num_trials: int = 12, seed: int = 0, strategies: tuple[str, ...] | None = FOUR, **options: Any
 ) -> OptunaSearcher:
     return OptunaSearcher(
-        SEARCH_SPACES["mini"], OBJECTIVES, num_trials=num_trials, seed=seed, strategies=strategies, **options
-    )
+        SEARCH_SPACES["mini"], OBJECTIVES,
+        **{"sampler": SEARCH_SAMPLERS["tpe"], "num_trials": num_trials, "seed": seed, "strategies": strategies, **options},
+    )  # fmt: skip
 
 
 def good_result(config: dict[str, Any]) -> dict[str, Any]:
@@ -36,11 +41,16 @@ def good_result(config: dict[str, Any]) -> dict[str, Any]:
     return {"fid_mini": strangeness + distance, "vendi_mini": 5.0 - distance, FINAL: True}
 
 
+def complete(searcher: OptunaSearcher, trial_id: str, config: dict[str, Any]) -> None:
+    searcher.on_report(trial_id, good_result(config))
+    searcher.on_end(trial_id, TrialEnd.completed())
+
+
 def run_alone(searcher: OptunaSearcher) -> list[dict[str, Any]]:
     configs: list[dict[str, Any]] = []
     while (config := searcher.suggest(f"t{len(configs)}")) != Searcher.FINISHED:
         assert isinstance(config, dict)
-        searcher.on_trial_complete(f"t{len(configs)}", good_result(config))
+        complete(searcher, f"t{len(configs)}", config)
         configs.append(config)
     return configs
 
@@ -95,24 +105,23 @@ def test_a_search_can_be_narrowed_to_some_strategies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "error", "reason"),
+    ("end", "state", "attributes"),
     [
-        ({"fid_mini": math.nan, "vendi_mini": 1.0, FINAL: True}, False, "`fid_mini` must be finite, but got nan"),
-        ({"fid_mini": 1.0, "vendi_mini": math.inf, FINAL: True}, False, "`vendi_mini` must be finite, but got inf"),
-        ({"fid_mini": 1.0, FINAL: True}, False, "`vendi_mini` must be in the final report, but got none"),
-        ({"fid_mini": 1.0, "vendi_mini": 1.0}, False, "the trial ended before its final report"),
-        (None, False, "the trial ended before its final report"),
-        ({FAILURE: "DivergedError: nan"}, False, "DivergedError: nan"),
-        (None, True, "the trial raised an error"),
-        ({"fid_mini": 1.0, "vendi_mini": 1.0, FINAL: True}, True, "the trial raised an error"),
+        (TrialEnd.failed("`loss` must be finite"), TrialState.FAIL, {REASON: "`loss` must be finite"}),
+        (TrialEnd.stopped("beaten", rung=2), TrialState.PRUNED, {REASON: "beaten", RUNG: 2}),
     ],
 )
-def test_what_is_not_a_final_finite_report_fails_with_the_reason(result: Any, error: bool, reason: str) -> None:
+def test_a_trial_that_gave_no_result_has_its_reason_and_no_values(
+    end: TrialEnd, state: TrialState, attributes: dict[str, Any]
+) -> None:
     searcher = make_searcher()
-    searcher.suggest("a")
-    searcher.on_trial_complete("a", result, error)
-    assert searcher.record("a").state == TrialState.FAIL
-    assert searcher.record("a").user_attrs == {"trial_id": "a", REASON: reason}
+    config = searcher.suggest("a")
+    assert isinstance(config, dict)
+    searcher.on_report("a", good_result(config))
+    searcher.on_end("a", end)
+    assert searcher.record("a").state == state and searcher.record("a").values is None
+    assert searcher.record("a").user_attrs == {"trial_id": "a", **attributes}
+    assert isinstance(searcher.suggest("next"), dict)
 
 
 def test_finish_fails_open_trials_and_leaves_ended_ones_alone() -> None:
@@ -120,9 +129,9 @@ def test_finish_fails_open_trials_and_leaves_ended_ones_alone() -> None:
     done = searcher.suggest("done")
     searcher.suggest("open")
     assert isinstance(done, dict)
-    searcher.on_trial_complete("done", good_result(done))
+    complete(searcher, "done", done)
     searcher.finish()
-    searcher.on_trial_complete("open", good_result(done))
+    complete(searcher, "open", done)
     assert searcher.record("done").state == TrialState.COMPLETE
     assert searcher.record("open").state == TrialState.FAIL
     assert searcher.record("open").user_attrs[REASON] == "the sweep ended before the trial did"
@@ -133,12 +142,12 @@ def test_save_and_restore_go_on_with_the_same_study(tmp_path: Path) -> None:
     for number in range(5):
         config = first.suggest(f"t{number}")
         assert isinstance(config, dict)
-        first.on_trial_complete(f"t{number}", good_result(config))
+        complete(first, f"t{number}", config)
     open_config = first.suggest("open")
     assert isinstance(open_config, dict)
     first.save(str(tmp_path / "state.pkl"))
     second.restore(str(tmp_path / "state.pkl"))
-    second.on_trial_complete("open", good_result(open_config))
+    complete(second, "open", open_config)
     assert second.record("open").values == list(good_result(open_config).values())[:2]
     assert isinstance(second.suggest("next"), dict)
     assert second.record("next").number == 6
@@ -162,11 +171,12 @@ def make_misbehaving() -> Callable[[dict[str, Any]], None]:
 
 
 def test_trials_run_by_ray_all_end_in_definite_states(ray_alone: None, tmp_path: Path) -> None:
-    searcher = make_searcher(num_trials=6)
+    searcher, scheduler = make_searcher(num_trials=6), TrialScheduler()
+    relay = Relay((searcher,), [objective.name for objective in OBJECTIVES], scheduler)
     tuner = tune.Tuner(
         tune.with_resources(make_misbehaving(), {"cpu": 1}),
-        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=6, reuse_actors=True),
-        run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+        tune_config=tune.TuneConfig(search_alg=searcher, scheduler=scheduler, num_samples=6, reuse_actors=True),
+        run_config=tune.RunConfig(storage_path=str(tmp_path), callbacks=[relay], verbose=0),
     )
     results = tuner.fit()
     ended = {trial.user_attrs["trial_id"]: trial for trial in searcher.study.trials}

@@ -7,7 +7,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,8 +28,12 @@ from analysis.front.pareto import Objective
 from search_spaces import SearchSpace
 from sweep.config import ComputeConfig, SweepConfig
 from sweep.records.journal import Journal
+from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import REASON, OptunaSearcher
-from sweep.trials.tuner import SweepContext, _Relay, root_message, run_trials
+from sweep.trials.ends import TrialEnd, TrialListener
+from sweep.trials.relay import Relay, root_message
+from sweep.trials.scheduling import TrialScheduler
+from sweep.trials.tuner import SweepContext, run_trials
 from trainables import trial as trial_module
 from trainables.base_models.models import load_base
 from trainables.datasets.phantom import PhantomSource
@@ -53,7 +58,7 @@ DYLORA = {
 LORA = {"strategy": {"name": "lora", "rank": 2, "alpha": 4}, "lr": 1e-3, "batch_size": 9}
 
 
-class Choices(Searcher):  # type: ignore[misc]
+class Choices(Searcher, TrialListener):  # type: ignore[misc]
     """A searcher that suggests what it is given."""
 
     def __init__(self, *choices: dict[str, Any]) -> None:
@@ -127,26 +132,28 @@ def _record(folder: Path) -> None:
 
 
 @dataclass
-class Events:
+class Events(TrialListener):
     """A listener that remembers."""
 
     starts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     reports: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    reported_at_s: list[float] = field(default_factory=list)
     cuts: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=list)
-    ends: dict[str, str | None] = field(default_factory=dict)
+    ends: dict[str, TrialEnd] = field(default_factory=dict)
 
     def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
         self.starts[trial_id] = choice
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         self.reports.append((trial_id, dict(metrics)))
+        self.reported_at_s.append(time.monotonic())
 
     def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
         assert trial_id not in self.ends
         self.cuts.append((cut_id, trial_id, choice, metrics))
 
-    def on_end(self, trial_id: str, error: str | None) -> None:
-        self.ends[trial_id] = error
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        self.ends[trial_id] = end
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +172,9 @@ def small_ray() -> Iterator[None]:
 def context(dataset: PreparedDataset, out: Path, *, workers: int = 1, **training: Any) -> SweepContext:
     settings = TrainingConfig(**{"num_epochs": 2, "warmup_fraction": 0.0, "mixed_precision": "no", **training})
     compute = ComputeConfig(workers_per_trial=workers)
-    return SweepContext(base="mini", dataset=dataset.folder, out=out, seed=7, training=settings, compute=compute)
+    return SweepContext(
+        base="mini", dataset=dataset.folder, out=out, seed=7, objectives=(), training=settings, compute=compute
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +206,7 @@ def recorded(
         run_trials(
             context(dataset, out, workers=workers), evaluator, Choices(BITFIT), num_trials=1, listeners=(events,)
         )
-        assert set(events.ends.values()) == {None}, events.ends
+        assert set(events.ends.values()) == {TrialEnd.completed()}, events.ends
         runs[workers] = Recorded(events=events, folder=evaluator.folder)
     return runs
 
@@ -257,9 +266,10 @@ def several(small_ray: None, dataset: PreparedDataset, tmp_path_factory: pytest.
 
 def test_trials_of_one_worker_share_a_process_and_its_base_model(several: Events) -> None:
     """A trial that diverges does not end it either: a new process would import torch and load the base again."""
-    lost = list(several.ends.values()).pop(1)
-    assert lost is not None and lost.startswith("DivergedError: `loss` must stay finite")
-    assert [error for error in several.ends.values() if error != lost] == [None] * 3
+    ends = list(several.ends.values())
+    lost = ends.pop(1)
+    assert lost.kind == "failed" and str(lost.reason).startswith("DivergedError: `loss` must stay finite")
+    assert ends == [TrialEnd.completed()] * 3
     processes = {metrics["process"] for _, metrics in several.reports}
     assert len(processes) == 1 and os.getpid() not in processes
     assert len({metrics["base"] for _, metrics in several.reports}) == 1
@@ -274,10 +284,11 @@ def test_a_reused_process_gives_the_same_trial_the_same_loss(several: Events) ->
 
 
 def test_evaluation_is_not_charged_to_the_epoch(several: Events) -> None:
-    second_epochs = [metrics for _, metrics in several.reports if metrics["epoch"] == 1]
-    assert len(second_epochs) == 3
-    for metrics in second_epochs:
-        assert metrics["time_this_iter_s"] >= metrics["epoch_s"] + EVALUATION_S
+    arrived = list(zip(several.reports, several.reported_at_s, strict=True))
+    pairs = [(first, second) for first, second in pairwise(arrived) if second[0][1]["epoch"] == 1]
+    assert len(pairs) == 3
+    for (_, first_s), ((_, metrics), second_s) in pairs:
+        assert second_s - first_s >= metrics["epoch_s"] + EVALUATION_S
 
 
 @dataclass(frozen=True)
@@ -294,7 +305,7 @@ def test_each_rank_of_one_training_is_exported_and_scored(
 ) -> None:
     events, settings = Events(), context(dataset, tmp_path, workers=workers, evaluate_every_epochs=1)
     run_trials(settings, SizeEvaluator(), Choices(DYLORA), num_trials=1, listeners=(events,))
-    assert list(events.ends.values()) == [None]
+    assert list(events.ends.values()) == [TrialEnd.completed()]
     (trial_id,) = events.ends
     final = events.reports[-1][1]
     assert [len(metrics.get("cuts", {})) for _, metrics in events.reports] == [0, 2]
@@ -322,18 +333,52 @@ def test_a_trial_that_diverges_fails_and_the_others_go_on(
 ) -> None:
     space: SearchSpace = risky
     objectives = (Objective("loss", "min"), Objective("epoch_s", "min"))
-    searcher = OptunaSearcher(space, objectives, num_trials=2, seed=0)
+    searcher = OptunaSearcher(space, objectives, sampler=SEARCH_SAMPLERS["tpe"], num_trials=2, seed=0)
     journal = Journal.create(tmp_path, SweepConfig(objectives=("epoch_s",)), {})
     run_trials(context(dataset, tmp_path), ProcessEvaluator(), searcher, num_trials=2, listeners=(journal,))
     journal.finish()
     searcher.finish()
     trials = pd.read_parquet(tmp_path / "trials.parquet").set_index("strategy")
     assert trials["status"].to_dict() == {"lora": "failed", "bitfit": "completed"}
-    assert trials.loc["lora", "error"].startswith("DivergedError: `loss` must stay finite, but got nan in epoch 0")
-    assert "lr 1e+30 (lora). Lower the learning rate" in trials.loc["lora", "error"]
+    assert trials.loc["lora", "reason"].startswith("DivergedError: `loss` must stay finite, but got nan in epoch 0")
+    assert "lr 1e+30 (lora). Lower the learning rate" in trials.loc["lora", "reason"]
     records = [searcher.record(trial_id) for trial_id in trials["trial_id"]]
     assert [record.state for record in records] == [TrialState.FAIL, TrialState.COMPLETE]
-    assert records[0].user_attrs[REASON] == trials.loc["lora", "error"]
+    assert records[0].user_attrs[REASON] == trials.loc["lora", "reason"]
+
+
+class StopsLoRA(TrialScheduler):
+    """Stops every LoRA trial at its first report."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if trial.config["strategy"]["name"] == "lora":
+            return self.stop(trial.trial_id, f"LoRA after epoch {result['epoch']}", rung=0)
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+
+def steady(trial: Trial, strategies: tuple[str, ...] = ("lora", "bitfit", "norm")) -> dict[str, Any]:
+    """Three strategies that all train."""
+    name = trial.suggest_categorical("strategy", strategies)
+    return {"strategy": {"name": name}, "lr": trial.suggest_float(f"{name}/lr", 1e-4, 1e-4), "batch_size": 9}
+
+
+def test_a_stopped_trial_is_stopped_everywhere_and_its_process_trains_the_next(
+    small_ray: None, dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    space: SearchSpace = steady
+    objectives = SweepConfig(objectives=("epoch_s",)).reported_objectives()
+    searcher = OptunaSearcher(space, objectives, sampler=SEARCH_SAMPLERS["tpe"], num_trials=3, seed=0)
+    journal, events = Journal.create(tmp_path, SweepConfig(objectives=("epoch_s",)), {}), Events()
+    settings = replace(context(dataset, tmp_path, evaluate_every_epochs=1), objectives=("epoch_s",))
+    run_trials(settings, ProcessEvaluator(), searcher, num_trials=3, listeners=(journal, events), scheduler=StopsLoRA())
+    found = journal.finish()
+    trials = pd.read_parquet(tmp_path / "trials.parquet").set_index("strategy")
+    assert trials["status"].to_dict() == {"lora": "stopped", "bitfit": "completed", "norm": "completed"}
+    assert trials.loc["lora", ["reason", "rung", "epoch"]].tolist() == ["LoRA after epoch 0", 0, 0]
+    assert "lora" not in {point.strategy for point in found.points}
+    states = {name: searcher.record(trials.loc[name, "trial_id"]).state for name in trials.index}
+    assert states == {"lora": TrialState.PRUNED, "bitfit": TrialState.COMPLETE, "norm": TrialState.COMPLETE}
+    assert len({metrics["process"] for _, metrics in events.reports}) == 1
 
 
 class FullDisk(Events):
@@ -355,11 +400,11 @@ def test_a_trial_whose_process_never_started_is_a_failure_like_others(tmp_path: 
     """Tune tells of such a trial's error alone, without its start: a node that goes while the process comes up."""
     journal, events = Journal.create(tmp_path, SweepConfig(), {}), Events()
     trial = SimpleNamespace(trial_id="a", config=BITFIT, error_file=None)
-    relay = _Relay((journal, events))
+    relay = Relay((journal, events), (), TrialScheduler())
     relay.on_trial_error(1, [trial], trial)
     journal.finish()
     assert events.starts == {"a": BITFIT}
-    assert events.ends == {"a": "the trial's process died without a message"}
+    assert events.ends == {"a": TrialEnd.failed("the trial's process died without a message")}
     assert pd.read_parquet(tmp_path / "trials.parquet")["status"].tolist() == ["failed"]
 
 

@@ -1,0 +1,105 @@
+"""How a trial ends, and what of a sweep hears of it. Free of Ray, so that records need not import it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
+
+FINAL: Final = "final"
+"""Key of a trial's last report: true once training and evaluation are both done."""
+FAILURE: Final = "failure"
+"""Key of a report that says why its trial has failed where the trial's process does not fail with it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialEnd:
+    """How a trial ended.
+
+    Attributes:
+        kind: `completed`, `stopped` or `failed`.
+        reason: why it was stopped or failed; None of a completed trial.
+        rung: 0-based number of the rung at which it was stopped; None of every other end.
+    """
+
+    kind: EndKind
+    reason: str | None = None
+    rung: int | None = None
+
+    def __post_init__(self) -> None:
+        sound = (self.kind == COMPLETED) == (self.reason is None) and (self.kind == STOPPED) == (self.rung is not None)
+        if not sound:
+            raise ValueError(
+                "`TrialEnd` must have a reason unless it is completed, and a rung only where it is stopped, "
+                f"but got {self.kind!r} with reason {self.reason!r} and rung {self.rung!r}. "
+                "Make it by completed(), stopped() or failed()."
+            )
+
+    @classmethod
+    def completed(cls) -> Self:
+        """The trial gave every objective at the end of its training."""
+        return cls(kind=COMPLETED)
+
+    @classmethod
+    def stopped(cls, reason: str, rung: int) -> Self:
+        """The sweep ended the trial at a rung, before the end of its training."""
+        return cls(kind=STOPPED, reason=reason, rung=rung)
+
+    @classmethod
+    def failed(cls, reason: str) -> Self:
+        """The trial gave no result."""
+        return cls(kind=FAILED, reason=reason)
+
+
+UNFINISHED: Final = TrialEnd.failed("the sweep ended before the trial did")
+EARLY: Final = TrialEnd.failed("the trial ended before its final report")
+
+
+def end_of(last_report: Mapping[str, Any], objectives: Iterable[str]) -> TrialEnd:
+    """How a trial ended that no one stopped and whose process did not fail, by its last report.
+
+    Args:
+        last_report: Empty where the trial never reported.
+        objectives: Names of what a completed trial must have, finite.
+
+    Returns:
+        Completed only by a final report that holds all objectives.
+    """
+    if FAILURE in last_report:
+        return TrialEnd.failed(str(last_report[FAILURE]))
+    if not last_report.get(FINAL):
+        return EARLY
+    lacks = next((lack for name in objectives if (lack := _lacks(last_report, name))), None)
+    return TrialEnd.failed(lacks) if lacks else TrialEnd.completed()
+
+
+def _lacks(report: Mapping[str, Any], name: str) -> str | None:
+    if name not in report:
+        return f"`{name}` must be in the final report, but got none"
+    return None if math.isfinite(report[name]) else f"`{name}` must be finite, but got {report[name]}"
+
+
+class TrialListener:
+    """Hears of every trial, in the process that started the sweep; by itself it does nothing.
+
+    A trial is started once and ended once; reports and cuts come in between. The same calls in the same order, read
+    from the event log, bring a listener to the same state.
+    """
+
+    def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
+        """A trial begins with what the search sampler chose."""
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """A trial finished an epoch; `metrics` are plain numbers, strings and booleans."""
+
+    def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """A trial's training yielded a smaller adapter too; `choice` and `metrics` are as of a trial of its own."""
+
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        """A trial is over."""
+
+    def on_baseline(self, scores: Mapping[str, float]) -> None:
+        """The un-adapted base model was scored; empty where that failed."""

@@ -1,0 +1,37 @@
+"""The trial scheduler: which trials go on to the next rung. By itself it lets every trial run to its end."""
+
+from __future__ import annotations
+
+from ray.tune.schedulers import FIFOScheduler
+
+from sweep.trials.ends import TrialEnd
+
+
+class TrialScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
+    """Stops no trial; what does, overrides `on_trial_result` and returns `self.stop(...)` where a trial is to end.
+
+    Tune itself does not tell a trial that was stopped from one that ended, so the scheduler remembers whom it stopped.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was stopped yet."""
+        super().__init__()
+        self._stopped: dict[str, TrialEnd] = {}
+
+    def stop(self, trial_id: str, reason: str, rung: int) -> str:
+        """Decide that a trial ends here.
+
+        Args:
+            trial_id: Of the trial whose report Tune is telling of.
+            reason: Why, for the records.
+            rung: 0-based number of the rung that the trial has reached.
+
+        Returns:
+            Tune's word for it, to be returned by `on_trial_result`.
+        """
+        self._stopped[trial_id] = TrialEnd.stopped(reason, rung)
+        return str(self.STOP)
+
+    def stopped(self, trial_id: str) -> TrialEnd | None:
+        """How a trial ended that this scheduler stopped; None of any other."""
+        return self._stopped.get(trial_id)

@@ -1,0 +1,81 @@
+"""What holds for every search sampler: it works on a conditional space with several objectives, and repeats itself."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from analysis.front.pareto import Objective
+from search_spaces import SEARCH_SPACES
+from sweep.search.samplers import SEARCH_SAMPLERS
+from sweep.search.searcher import OptunaSearcher
+from sweep.trials.ends import TrialEnd
+
+OBJECTIVES = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
+STRATEGIES = ("unet", "lora", "dora", "bitfit")
+NUM_TRIALS = 24
+
+
+def make_searcher(name: str, seed: int = 0) -> OptunaSearcher:
+    return OptunaSearcher(
+        SEARCH_SPACES["mini"], OBJECTIVES, sampler=SEARCH_SAMPLERS[name], num_trials=NUM_TRIALS, seed=seed,
+        strategies=STRATEGIES,
+    )  # fmt: skip
+
+
+def take(searcher: OptunaSearcher, numbers: range) -> list[dict[str, Any]]:
+    """Trials one after the other; of each five one fails and one is stopped."""
+    configs = []
+    for number in numbers:
+        config = searcher.suggest(str(number))
+        assert isinstance(config, dict)
+        distance = abs(math.log10(config["lr"]) + 3)
+        searcher.on_report(str(number), {"fid_mini": distance, "vendi_mini": float(config["batch_size"])})
+        searcher.on_end(str(number), end_of_number(number))
+        configs.append(config)
+    return configs
+
+
+def end_of_number(number: int) -> TrialEnd:
+    ends = {3: TrialEnd.failed("out of memory"), 4: TrialEnd.stopped("beaten", rung=0)}
+    return ends.get(number % 5, TrialEnd.completed())
+
+
+@pytest.fixture(params=SEARCH_SAMPLERS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_the_seed_alone_decides(name: str) -> None:
+    first, again, other = (take(make_searcher(name, seed), range(NUM_TRIALS)) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_every_strategy_comes_with_values_of_its_own(name: str) -> None:
+    configs = take(make_searcher(name), range(NUM_TRIALS))
+    assert {config["strategy"]["name"] for config in configs} == set(STRATEGIES)
+    assert len({config["lr"] for config in configs}) == NUM_TRIALS
+    assert {"rank" in config["strategy"] for config in configs if config["strategy"]["name"] in ("lora", "dora")} == {
+        True
+    }
+
+
+def test_ends_are_the_studys(name: str) -> None:
+    searcher = make_searcher(name)
+    take(searcher, range(10))
+    states = [trial.state for trial in searcher.study.trials]
+    one_in_five = [*[TrialState.COMPLETE] * 3, TrialState.FAIL, TrialState.PRUNED]
+    assert states == one_in_five * 2
+
+
+def test_a_restored_search_goes_on_as_if_never_interrupted(name: str, tmp_path: Path) -> None:
+    whole, first, second = (make_searcher(name) for _ in range(3))
+    expected = take(whole, range(NUM_TRIALS))
+    assert take(first, range(12)) == expected[:12]
+    first.save(str(tmp_path / "study"))
+    second.restore(str(tmp_path / "study"))
+    assert take(second, range(12, NUM_TRIALS)) == expected[12:]

@@ -1,0 +1,113 @@
+"""The event log: on disk at once, read as it was written, and enough to build the tables from."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.front.pareto import Objective
+from sweep.config import SweepConfig
+from sweep.records.events import BaselineScored, Cut, Ended, Event, EventLog, Reported, Started, read_events
+from sweep.records.journal import Journal
+from sweep.records.tables import Tables
+from sweep.trials.ends import TrialEnd
+
+DYLORA = {
+    "strategy": {"name": "dylora", "rank": 4, "alpha": 0.1, "evaluated_ranks": [2, 4]}, "lr": 1e-3, "batch_size": 16,
+}  # fmt: skip
+SCORES = {"fid_mini": 1 / 3, "vendi_mini": 2.0, "trainable_parameters": 80, "epoch_s": 0.1}
+EVENTS: list[Event] = [
+    Started(trial_id="a", choice=DYLORA),
+    Reported(trial_id="a", metrics={"epoch": 0, "loss": math.inf, "final": False, "note": "nan"}),
+    Reported(trial_id="a", metrics={"epoch": 1, "loss": 0.1 + 0.2, "final": True, **SCORES}),
+    Cut(cut_id="a-rank2", trial_id="a", choice=DYLORA, metrics={"epoch": 1, **SCORES, "trainable_parameters": 40}),
+    Ended(trial_id="a", kind="completed", reason=None, rung=None),
+    Started(trial_id="b", choice=DYLORA),
+    Ended(trial_id="b", kind="stopped", reason="`fid` is beaten", rung=2),
+    BaselineScored(scores={"fid_mini": 9.0}),
+]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    written = EventLog.create(tmp_path / "events.jsonl")
+    for event in EVENTS:
+        written.append(event)
+    written.close()
+    return tmp_path / "events.jsonl"
+
+
+def test_events_are_read_as_they_were_written(log: Path) -> None:
+    assert list(read_events(log)) == EVENTS
+
+
+def test_a_line_is_json_that_any_program_reads_with_its_time(log: Path) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    lines = [json.loads(line, parse_constant=refuse) for line in log.read_text().splitlines()]
+    assert [line["event"] for line in lines] == [
+        "log", "start", "report", "report", "cut", "end", "start", "end", "baseline",
+    ]  # fmt: skip
+    assert lines[0]["format"] == 1
+    times = [line["time"] for line in lines]
+    assert times == sorted(times) and pd.to_datetime(times).tz is not None
+
+
+def test_an_event_is_on_disk_before_the_next(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, SweepConfig(), {})
+    for number, event in enumerate(EVENTS, start=1):
+        event.tell(journal)
+        assert list(read_events(tmp_path / "events.jsonl")) == EVENTS[:number]
+
+
+def test_the_tables_follow_from_the_log_alone(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, SweepConfig(), {})
+    for event in EVENTS:
+        event.tell(journal)
+    journal.on_start("c", DYLORA)
+    found = journal.finish()
+    again = Tables(SweepConfig().reported_objectives())
+    for event in read_events(tmp_path / "events.jsonl"):
+        event.tell(again)
+    for name, table in (("trials", again.trials()), ("results", again.results())):
+        kept = pd.read_parquet(tmp_path / f"{name}.parquet")
+        pd.testing.assert_frame_equal(kept, table, check_dtype=False, check_exact=True)
+    assert again.front() == found and [point.trial_id for point in found.points] == ["a-rank2"]
+    assert again.running() == [] and again.baseline == {"fid_mini": 9.0}
+    assert again.trials()["status"].tolist() == ["completed", "completed", "stopped", "failed"]
+
+
+@pytest.mark.parametrize(
+    "damaged", ['{"event": "end", "time": "now"}', '{"event": "stat', '{"event": "x", "time": ""}']
+)
+def test_a_damaged_line_is_named(log: Path, damaged: str) -> None:
+    with log.open("a") as file:
+        file.write(damaged)
+    with pytest.raises(ValueError, match=r"`event log` must hold one event a line, but got .* in line 10"):
+        list(read_events(log))
+
+
+@pytest.mark.parametrize("head", ["", '{"event": "log", "format": 99}'])
+def test_a_log_of_another_format_is_refused(tmp_path: Path, head: str) -> None:
+    (tmp_path / "log").write_text(head)
+    with pytest.raises(ValueError, match="`format` of the event log must be 1, but got"):
+        list(read_events(tmp_path / "log"))
+
+
+def test_a_log_is_never_written_over(log: Path) -> None:
+    with pytest.raises(FileExistsError):
+        EventLog.create(log)
+    assert list(read_events(log)) == EVENTS
+
+
+def test_a_table_has_every_objective_also_before_the_first_report() -> None:
+    tables = Tables((Objective("fid_mini", "min"),))
+    assert tables.trials().empty and "fid_mini" in tables.trials() and tables.front().points == ()
+    tables.on_start("a", DYLORA)
+    tables.on_end("a", TrialEnd.failed("out of memory"))
+    assert tables.trials()["fid_mini"].isna().all()

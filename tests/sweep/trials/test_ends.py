@@ -1,0 +1,118 @@
+"""How a trial ends: decided in one place, by its last report or by who stopped it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sweep.config import SweepConfig
+from sweep.records.journal import Journal
+from sweep.search.samplers import SEARCH_SAMPLERS
+from sweep.search.searcher import OptunaSearcher
+from sweep.trials.ends import FAILURE, FINAL, TrialEnd, end_of
+from sweep.trials.relay import Relay, own_values
+from sweep.trials.scheduling import TrialScheduler
+
+OBJECTIVES = ("fid_mini", "vendi_mini")
+GOOD = {"fid_mini": 1.0, "vendi_mini": 2.0, FINAL: True}
+
+
+@pytest.mark.parametrize(
+    ("report", "reason"),
+    [
+        ({**GOOD, "fid_mini": math.nan}, "`fid_mini` must be finite, but got nan"),
+        ({**GOOD, "vendi_mini": math.inf}, "`vendi_mini` must be finite, but got inf"),
+        ({"fid_mini": 1.0, FINAL: True}, "`vendi_mini` must be in the final report, but got none"),
+        ({"fid_mini": 1.0, "vendi_mini": 1.0}, "the trial ended before its final report"),
+        ({**GOOD, FINAL: False}, "the trial ended before its final report"),
+        ({}, "the trial ended before its final report"),
+        ({FAILURE: "DivergedError: nan"}, "DivergedError: nan"),
+    ],
+)
+def test_what_is_not_a_final_finite_report_is_a_failure_with_the_reason(report: dict[str, Any], reason: str) -> None:
+    assert end_of(report, OBJECTIVES) == TrialEnd.failed(reason)
+    assert end_of(GOOD, OBJECTIVES) == TrialEnd.completed()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "completed", "reason": "why"},
+        {"kind": "failed"},
+        {"kind": "stopped", "reason": "why"},
+        {"kind": "failed", "reason": "why", "rung": 1},
+    ],
+)
+def test_an_end_that_says_too_little_or_too_much_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"`TrialEnd` must have a reason unless it is completed.* but got"):
+        TrialEnd(**fields)
+
+
+def space(trial: Any, strategies: tuple[str, ...] = ("bitfit",)) -> dict[str, Any]:
+    name = trial.suggest_categorical("strategy", strategies)
+    return {"strategy": {"name": name}, "lr": trial.suggest_float("lr", 1e-4, 1e-2), "batch_size": 9}
+
+
+class Sweep:
+    """A journal and a study behind the relay, and one trial of which Tune tells."""
+
+    def __init__(self, out: Path) -> None:
+        objectives = SweepConfig().reported_objectives()
+        self.journal = Journal.create(out, SweepConfig(), {})
+        self.searcher = OptunaSearcher(space, objectives, sampler=SEARCH_SAMPLERS["random"], num_trials=3, seed=0)
+        self.scheduler = TrialScheduler()
+        names = [objective.name for objective in objectives]
+        self.relay = Relay((self.journal, self.searcher), names, self.scheduler)
+        self.trial = SimpleNamespace(trial_id="a", config=self.searcher.suggest("a"), last_result={})
+        self.relay.on_trial_start(1, [self.trial], self.trial)
+
+    def report(self, **metrics: Any) -> None:
+        self.trial.last_result = metrics
+        self.relay.on_trial_result(1, [self.trial], self.trial, metrics)
+
+    def complete(self) -> tuple[list[str], str, int]:
+        """Status in the journal, state in the study and points of the front once Tune calls the trial complete."""
+        self.relay.on_trial_complete(1, [self.trial], self.trial)
+        points = self.journal.finish().points
+        rows = pd.read_parquet(self.journal.out / "trials.parquet")
+        return rows["status"].tolist(), self.searcher.record("a").state.name, len(points)
+
+
+SCORES = {"fid_mini": 1.0, "vendi_mini": 2.0, "trainable_parameters": 3, "epoch_s": 0.5}
+
+
+def test_a_trial_that_ends_after_an_early_report_with_all_objectives_is_no_point(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    sweep.report(epoch=0, final=False, **SCORES)
+    assert sweep.complete() == (["failed"], "FAIL", 0)
+
+
+def test_a_final_report_with_all_objectives_is_a_point(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    sweep.report(epoch=0, final=True, **SCORES)
+    assert sweep.complete() == (["completed"], "COMPLETE", 1)
+
+
+def test_a_final_report_without_a_finite_objective_has_failed_for_the_journal_and_the_study(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    sweep.report(epoch=0, final=True, **{**SCORES, "fid_mini": math.nan})
+    assert sweep.complete() == (["failed"], "FAIL", 0)
+
+
+def test_a_stopped_trial_is_stopped_for_the_journal_and_pruned_for_the_study(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    assert sweep.scheduler.stop("a", "it gains too little", rung=0) == "STOP"
+    sweep.report(epoch=0, final=False, **SCORES)
+    assert sweep.complete() == (["stopped"], "PRUNED", 0)
+    assert sweep.searcher.record("a").user_attrs["reason"] == "it gains too little"
+
+
+def test_own_values_are_plain_and_not_rays() -> None:
+    report = {"loss": np.float32(0.5), "final": True, "pid": 1, "config": {}, "done": False, "training_iteration": 1}
+    assert own_values(report) == {"loss": 0.5, "final": True}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from analysis.checks import unknown_name
 from analysis.features import EXTRACTORS
 from analysis.front.pareto import Direction, Objective
 from analysis.metrics import METRICS
@@ -36,14 +36,6 @@ ENCODER_FIELDS: Final = ("encoder", "text_encoder_swap.encoder")
 
 class ConfigError(ValueError):
     """The configuration breaks a rule; the message says which, what came, and what to do."""
-
-
-def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
-    """Message that answers an unknown name with the nearest valid ones, or with all where none is near."""
-    names = sorted(valid)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    remedy = f"Did you mean {' or '.join(map(repr, near))}? Valid:" if near else "Choose one of:"
-    return f"`{what}` must be a known name, but got {name!r}. {remedy} {', '.join(names)}."
 
 
 def require_known(what: str, names: Iterable[str], valid: Iterable[str]) -> None:

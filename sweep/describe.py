@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from sweep.config import unknown_name
+from analysis.checks import unknown_name
 from sweep.terminal import fail
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from analysis.checks import unknown_name
 from analysis.final_scores import EVALUATION, SCORES_FILE, read_scores, values_of
-from sweep.config import unknown_name
 from sweep.picks import PICKS, Run, pick_trial
 from sweep.storage import new_folder
 from sweep.terminal import fail

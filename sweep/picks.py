@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.checks import unknown_name
 from analysis.front.pareto import Direction, Front
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, with_status
 from analysis.metrics import METRICS
-from sweep.config import COST_OBJECTIVES, unknown_name
+from sweep.config import COST_OBJECTIVES
 
 PICKS = ("knee", "best:METRIC", "trial:ID")
 

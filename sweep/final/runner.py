@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from analysis.checks import unknown_name
 from analysis.final_scores import BASE, DONE, EVALUATION, FAILED, series_of
-from sweep.config import unknown_name
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.results import SUMMARY, Scores, write_summary
 from sweep.final.seeds import further_seeds, over_seeds, retrain, seeded

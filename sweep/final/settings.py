@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.names import look_up
+from analysis.checks import look_up
 from analysis.studies.classifiers import TrainingSettings
 from analysis.studies.networks import ARCHITECTURES
 from sweep.picks import Run

@@ -10,19 +10,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from analysis.checks import unknown_name
 from analysis.features import EXTRACTORS
-from analysis.front.pareto import Direction, Objective
+from analysis.front.objectives import objective_directions
+from analysis.front.pareto import Objective
 from analysis.metrics import METRICS
 from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
 from sweep.search.samplers import SEARCH_SAMPLERS
 from trainables.settings import TrainingConfig
-
-COST_OBJECTIVES: Final[dict[str, Direction]] = {
-    "trainable_parameters": "min",
-    "epoch_s": "min",
-    "images_per_s": "max",
-    "peak_memory_gib": "min",
-}
-"""What a trial costs, by its name in the results, with the direction that is better."""
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -265,8 +258,3 @@ def _absolute_folder(named: Any) -> Any:
         return named
     folder = Path(named).expanduser()
     return str(folder.absolute()) if folder.is_dir() else named
-
-
-def objective_directions() -> dict[str, Direction]:
-    """Every objective's name in a configuration, with the direction that is better: "min" or "max"."""
-    return {**{name: metric.direction for name, metric in METRICS.items()}, **COST_OBJECTIVES}

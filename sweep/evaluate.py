@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.picks import Run
+from analysis.run_folder import RunFolder
 from sweep.terminal import fail, new_console, relative
 
 PICKS = "front|knee|best:METRIC|trial:ID"
@@ -45,7 +45,7 @@ def main(
     """
     console = new_console()
     try:
-        opened = Run.read(run.expanduser().resolve())
+        opened = RunFolder.open(run.expanduser().resolve())
         from analysis.report import write_report  # torch takes seconds to import; wrong input is answered before
         from sweep.final.bench import Workbench
         from sweep.final.runner import FinalEvaluation, pick_finalists

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from analysis.checks import unknown_name
 from analysis.final_scores import EVALUATION, SCORES_FILE, read_scores, values_of
-from sweep.picks import PICKS, Run, pick_trial
+from analysis.run_folder import RunFolder
+from sweep.picks import PICKS, pick_trial
 from sweep.storage import new_folder
 from sweep.terminal import fail
 from trainables.exports import EXPORTS, ExportFormat
@@ -20,7 +21,7 @@ from trainables.exports import EXPORTS, ExportFormat
 EXPORT_CARD = "export.json"
 
 
-def export(run: Run, trial_id: str, *, format_: ExportFormat, to: Path, base: str) -> None:
+def export(run: RunFolder, trial_id: str, *, format_: ExportFormat, to: Path, base: str) -> None:
     """Write a trial's adapter in another program's format; nothing is left at `to` if that fails.
 
     Args:
@@ -48,7 +49,7 @@ def export(run: Run, trial_id: str, *, format_: ExportFormat, to: Path, base: st
         (folder / EXPORT_CARD).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def require_few_copies(run: Run, trial_id: str, limit: float | None) -> None:
+def require_few_copies(run: RunFolder, trial_id: str, limit: float | None) -> None:
     """Let a trial pass whose final evaluation found few enough copies of training films; without a limit any passes.
 
     Args:
@@ -110,7 +111,7 @@ def main(
     """
     console = Console(highlight=False)
     try:
-        chosen, finished = parse_format(format_), Run.read(run.expanduser())
+        chosen, finished = parse_format(format_), RunFolder.open(run.expanduser())
         trial_id = pick_trial(finished, pick)
         require_few_copies(finished, trial_id, max_copies)
         base = base or str(finished.config["base"])

@@ -18,7 +18,8 @@ import pandas as pd
 
 from analysis.front.pareto import Front
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
-from analysis.report import RANKS, draw_rank_map, read_ranks
+from analysis.report import draw_rank_map
+from analysis.studies.rank_history import RANKS, read_ranks
 from sweep.config import SweepConfig
 from sweep.records.tables import flat_choice
 from sweep.trials.ends import TrialEnd, TrialListener

@@ -270,7 +270,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
 def test_missing_files_are_named(tmp_path: Path, name: str) -> None:
     run = synthetic_run(tmp_path, synthetic_trials(3))
     (run / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"of a sweep that wrote {re.escape(name)}"):
+    with pytest.raises(FileNotFoundError, match=f"of a finished run.* has no {re.escape(name)}"):
         write_report(run)
 
 

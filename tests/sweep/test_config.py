@@ -165,7 +165,7 @@ def test_bad_files(tmp_path: Path, content: str | None, message: str) -> None:
 def test_a_kept_configuration_is_read_again_and_what_is_wrong_in_it_answered() -> None:
     kept = PRESETS["nih64"]().model_dump(mode="json")
     assert parse_config(kept) == PRESETS["nih64"]()
-    with pytest.raises(ConfigError, match="`num_trials` must be a key .*Did you mean search.num_trials"):
+    with pytest.raises(ConfigError, match=r"`num_trials` must be a key .*Did you mean search.num_trials"):
         parse_config({**kept, "num_trials": 3})
 
 

@@ -1,6 +1,6 @@
 """A recording of real learning curves: configurations trained to their end, and scored at every rung.
 
-python -m benchmarks.record_curves --prepared prepared/nih_cxr14_64 --work runs/curves --to benchmarks/recordings/nih64
+python -m benchmarks.record_curves --prepared prepared/nih_cxr14_64 --to benchmarks/recordings/nih64
 
 Draws configurations of the mini space, quasi-random within each strategy, trains each on the prepared films and keeps
 what it gave at once. It may be killed at any moment; the same command goes on. At its end, or at any time by `--merge`,
@@ -14,25 +14,42 @@ import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from filelock import FileLock, Timeout
 from rich.console import Console
 
 from benchmarks.recordings.draws import STRATEGIES, Training
+from benchmarks.recordings.merging import merge as merge_parts
 from benchmarks.recordings.settings import Recording
 from sweep.config import load_config
 
-DEFAULTS = ("training.num_epochs=18", "evaluation.num_steps=12", "evaluation.early_images_share=1.0", "evaluation.early_steps_share=1.0")
+if TYPE_CHECKING:
+    from benchmarks.recordings.training import CurveScorer
+
+DEFAULTS = (
+    "training.num_epochs=18",
+    "evaluation.num_steps=12",
+    "evaluation.early_images_share=1.0",
+    "evaluation.early_steps_share=1.0",
+)
 RUNGS = (2, 6, 18)
+PARTS = Path("runs/recordings")
 POLL_S = 1.0
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def recording_of(
-    prepared: Path, work: Path, *, rungs: Sequence[int], strategies: Sequence[str], settings: Sequence[str], **counts: int
+    prepared: Path,
+    work: Path,
+    *,
+    rungs: Sequence[int],
+    strategies: Sequence[str],
+    settings: Sequence[str],
+    **counts: int,
 ) -> Recording:
     """The recording that the options describe.
 
@@ -55,19 +72,34 @@ def recording_of(
 
 
 def work_on(recording: Recording, parent: int) -> None:
-    """Make the trainings that are neither done nor being made, until there are none; one process of several."""
+    """Make what is missing in this process, one of several, as long as the process that started it is there."""
     import torch
-    from filelock import FileLock, Timeout
 
-    from benchmarks.recordings.training import keep, record, scorer_of
+    from benchmarks.recordings.training import scorer_of
 
     def still_wanted() -> None:
         if os.getppid() != parent:
             raise SystemExit("the process that started this one has gone")
 
     torch.set_num_threads(1)
-    scorer, provenance = scorer_of(recording), provenance_of(recording)
+    scorer = scorer_of(recording)
     rehearse(recording, scorer)
+    make_missing(recording, scorer, provenance_of(recording), still_wanted)
+
+
+def make_missing(
+    recording: Recording, scorer: CurveScorer, provenance: Mapping[str, Any], still_wanted: Callable[[], None]
+) -> None:
+    """Make the trainings that are neither done nor being made by another process, one after the other.
+
+    Args:
+        recording: which trainings, and where their parts are kept.
+        scorer: scores them.
+        provenance: kept with every part.
+        still_wanted: called after each epoch; may raise to end the work.
+    """
+    from benchmarks.recordings.training import keep, record
+
     for training in recording.trainings:
         lock = FileLock(recording.work / "locks" / f"{training.name}.lock")
         try:
@@ -78,7 +110,7 @@ def work_on(recording: Recording, parent: int) -> None:
             continue
 
 
-def rehearse(recording: Recording, scorer: Any) -> None:
+def rehearse(recording: Recording, scorer: CurveScorer) -> None:
     """Fill the caches and warm this process up by one epoch, so that its first training costs no more than the others."""
     from benchmarks.recordings.training import spec_of
     from trainables.trial import fine_tune
@@ -89,7 +121,11 @@ def rehearse(recording: Recording, scorer: Any) -> None:
 
     short = recording.config.training.model_copy(update={"num_epochs": 1})
     training = Training(
-        strategy="bitfit", number=0, seed=0, choice={"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 32}, params={}
+        strategy="bitfit",
+        number=0,
+        seed=0,
+        choice={"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 32},
+        params={},
     )
     spec = spec_of(recording, training).model_copy(
         update={"training": short, "folder": recording.work / "rehearsals" / str(os.getpid())}
@@ -128,7 +164,9 @@ def watch(recording: Recording, workers: Sequence[Any], console: Console) -> Non
                 seen.add(training.name)
                 each_s = (time.monotonic() - started_s) / (len(seen) - before)
                 left_min = each_s * (total - len(seen)) / 60
-                console.print(f"{len(seen)} of {total}: {training.name}; about {left_min:.0f} min left", highlight=False)
+                console.print(
+                    f"{len(seen)} of {total}: {training.name}; about {left_min:.0f} min left", highlight=False
+                )
         if not running:
             return
         time.sleep(POLL_S)
@@ -148,24 +186,34 @@ def make(recording: Recording, num_workers: int, console: Console) -> int:
 
 
 def main(
-    prepared: Annotated[Path, typer.Option(help="Folder of prepared films.")],
-    work: Annotated[Path, typer.Option(help="Folder of the parts; outside git.")],
+    to: Annotated[Path, typer.Option(help="Folder of the table and its card.")],
+    prepared: Annotated[Path | None, typer.Option(help="Folder of prepared films; needed to record.")] = None,
+    work: Annotated[Path | None, typer.Option(help="Folder of the parts. Default: in runs/recordings.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Record nothing; make the table of what is there.")] = False,
     workers: Annotated[int, typer.Option(help="Processes of one thread each.")] = 2,
     num: Annotated[int, typer.Option(help="Configurations.")] = 120,
     repeated: Annotated[int, typer.Option(help="Configurations that are trained with two further seeds.")] = 20,
     low_images: Annotated[int, typer.Option(help="Films per condition of the smaller score.")] = 8,
-    rung: Annotated[list[int] | None, typer.Option(help=f"Epochs behind a score; may be repeated. Default: {RUNGS}.")] = None,
+    rung: Annotated[
+        list[int] | None, typer.Option(help=f"Epochs behind a score; may be repeated. Default: {RUNGS}.")
+    ] = None,
     strategy: Annotated[list[str] | None, typer.Option(help="May be repeated. Default: fifteen.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE over preset nih64.")] = None,
 ) -> None:
-    """Record learning curves."""
-    recording = recording_of(
-        prepared, work, rungs=rung or RUNGS, strategies=strategy or STRATEGIES, settings=set_ or (), num_configs=num,
-        num_repeated=repeated, low_images=low_images,
-    )  # fmt: skip
-    failed = make(recording, workers, Console())
-    if failed:
-        raise SystemExit(f"{failed} of {workers} workers failed; see above. The same command goes on.")
+    """Record learning curves, and make one table of them."""
+    folder, console = work or PARTS / to.name, Console()
+    if not merge:
+        if prepared is None:
+            raise typer.BadParameter("must name prepared films; or make the table of what is there with --merge")
+        recording = recording_of(
+            prepared, folder, rungs=rung or RUNGS, strategies=strategy or STRATEGIES, settings=set_ or (),
+            num_configs=num, num_repeated=repeated, low_images=low_images,
+        )  # fmt: skip
+        failed = make(recording, workers, console)
+        if failed:
+            raise SystemExit(f"{failed} of {workers} workers failed; see above. The same command goes on.")
+    card = merge_parts(folder, to)
+    console.print(f"{to}: {card['num_trainings']} trainings, {card['num_rows']} rows, {card['bytes']:,} bytes.")
 
 
 if __name__ == "__main__":

@@ -25,18 +25,18 @@ from rich.console import Console
 from benchmarks.recordings.draws import STRATEGIES, Training
 from benchmarks.recordings.merging import merge as merge_parts
 from benchmarks.recordings.settings import Recording
-from sweep.config import load_config
+from sweep.loading import load_config
 
 if TYPE_CHECKING:
     from benchmarks.recordings.training import CurveScorer
 
 DEFAULTS = (
-    "training.num_epochs=18",
+    "training.num_epochs=9",
     "evaluation.num_steps=12",
     "evaluation.early_images_share=1.0",
     "evaluation.early_steps_share=1.0",
 )
-RUNGS = (2, 6, 18)
+RUNGS = (1, 3, 9)
 PARTS = Path("runs/recordings")
 POLL_S = 1.0
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -71,20 +71,23 @@ def recording_of(
     )
 
 
-def work_on(recording: Recording, parent: int) -> None:
-    """Make what is missing in this process, one of several, as long as the process that started it is there."""
+def work_on(recording: Recording) -> None:
+    """Make what is missing in this process, one of several, as long as the one that started it is there."""
     import torch
 
     from benchmarks.recordings.training import scorer_of
+
+    parent = os.getppid()
 
     def still_wanted() -> None:
         if os.getppid() != parent:
             raise SystemExit("the process that started this one has gone")
 
     torch.set_num_threads(1)
-    scorer = scorer_of(recording)
+    scorer, provenance = scorer_of(recording), provenance_of(recording)
+    recording.keep_settings({name: provenance[name] for name in ("data_fingerprint", "base")})
     rehearse(recording, scorer)
-    make_missing(recording, scorer, provenance_of(recording), still_wanted)
+    make_missing(recording, scorer, provenance, still_wanted)
 
 
 def make_missing(
@@ -138,7 +141,7 @@ def rehearse(recording: Recording, scorer: CurveScorer) -> None:
 def provenance_of(recording: Recording) -> dict[str, Any]:
     """Where the numbers come from: code, packages, machine, data, base."""
     from benchmarks.recordings.training import base_hash, prepared
-    from sweep.journal import collect_provenance
+    from sweep.records.journal import collect_provenance
 
     found = collect_provenance(recording.config, prepared(recording).fingerprint, base_hash(recording))
     del found["command"]  # has folders of this machine
@@ -174,11 +177,10 @@ def watch(recording: Recording, workers: Sequence[Any], console: Console) -> Non
 
 def make(recording: Recording, num_workers: int, console: Console) -> int:
     """Make what is missing, in as many processes; returns how many of them failed."""
-    provenance = provenance_of(recording)
-    recording.keep_settings({name: provenance[name] for name in ("data_fingerprint", "base")})
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=work_on, args=(recording, os.getpid()), daemon=True) for _ in range(num_workers)]
+    context = multiprocessing.get_context("forkserver")  # imports once for all
+    context.set_forkserver_preload(["benchmarks.recordings.training"])
+    workers = [context.Process(target=work_on, args=(recording,), daemon=True) for _ in range(num_workers)]
     for worker in workers:
         worker.start()
     watch(recording, workers, console)

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from scipy.stats import spearmanr
 
-from analysis.rungs import FEWEST_TRIALS, spearman_interval
+from analysis.studies.rung_agreement import FEWEST_TRIALS, spearman_interval
 from benchmarks.recordings import METRICS, Curve, Point
 
 LOSS: Final = "loss"

@@ -51,6 +51,12 @@ COLUMNS: Final = {
     "evaluation_s": ("wall clock of generating and scoring the row's films, without the standard errors", "s", "min"),
     "evaluation_cpu_s": ("CPU time of the same", "s", "min"),
     "peak_memory_gib": ("largest resident memory of the process in training up to the rung; the process is reused", "GiB", "min"),
+    "gauge_cpu_s": (
+        "CPU time of a fixed piece of work (two passes of 16 images through the base's U-Net), mean over the epochs up to "
+        "the rung: costs over it depend less on how busy the machine was",
+        "s",
+        "",
+    ),
     "code": ("commit of the code that made the row", "", ""),
     "ended": ("when the training ended", "UTC", ""),
 }  # fmt: skip

@@ -14,13 +14,14 @@ from statistics import NormalDist
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from analysis.files import whole_file
 from analysis.metrics import METRICS, LabelledFeatures, Metric, bootstrap_interval
 from benchmarks.recordings.draws import Training
 from benchmarks.recordings.settings import Recording
-from sweep.evaluation import AdapterScorer, EvaluationSpec, conditions_to_score
+from sweep.scoring.scorer import AdapterScorer, EvaluationSpec, conditions_to_score
 from trainables.base_models.models import load_base
 from trainables.datasets.store import PreparedDataset
 from trainables.training import DivergedError
@@ -28,6 +29,7 @@ from trainables.trial import CUTS, EvaluationError, TrialSpec, fine_tune
 
 SCORED: Final = ("fid", "kid", "vendi")
 NUM_HALVES: Final = 100
+GAUGE_TOKENS: Final = 77
 CONFIDENCE: Final = 0.95
 RECORDED: Final = (DivergedError, EvaluationError, FloatingPointError, ValueError)
 """How a training may fail; anything else is a fault of the recording, and ends it."""
@@ -49,6 +51,19 @@ class Clock:
         finally:
             self.stop()
 
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """Let it stand still for a block."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def read_cpu_s(self) -> float:
+        """CPU seconds until now, while it runs."""
+        return self.cpu_s + time.process_time() - self._since[1]
+
     def start(self) -> None:
         """Let it run from now on."""
         self._since = time.perf_counter(), time.process_time()
@@ -60,8 +75,33 @@ class Clock:
         self.cpu_s += time.process_time() - cpu_s
 
 
+class Gauge:
+    """A fixed piece of work, by whose CPU time one sees how busy the machine is: it differs severalfold."""
+
+    def __init__(self, unet: Any) -> None:
+        """Prepare passes of 16 images through a U-Net."""
+        generator, config = torch.Generator().manual_seed(0), unet.config
+        shape = (16, config.in_channels, config.sample_size, config.sample_size)
+        self._unet, self._latents = unet, torch.randn(shape, generator=generator)
+        self._states = torch.randn((16, GAUGE_TOKENS, config.cross_attention_dim), generator=generator)
+
+    @torch.inference_mode()
+    def cpu_s(self) -> float:
+        """CPU seconds of two passes."""
+        clock = Clock()
+        with clock.running():
+            for timestep in (100, 900):
+                self._unet(self._latents, timestep, self._states)
+        return clock.cpu_s
+
+
 class CurveScorer(AdapterScorer):
     """The engine's scorer, which also says what few of the films would have scored, and how sure each score is."""
+
+    def __init__(self, spec: EvaluationSpec) -> None:
+        """Load what scores, and the gauge."""
+        super().__init__(spec)
+        self.gauge = Gauge(self.base.unet)
 
     def curve_point(self, adapter: Path, low_images: int) -> tuple[list[dict[str, Any]], NDArray[np.float32]]:
         """Scores with the first films of each condition and with all of them, which are generated once.
@@ -123,7 +163,7 @@ def standard_errors(
         return (interval.high - interval.low) / (2 * NormalDist().inv_cdf((1 + CONFIDENCE) / 2))
 
     kept = reference.subset(None)
-    if metric.name == "vendi":
+    if not metric.sees_reference:
         return {"se": spread(lambda images, _: metric.fn(images, kept), None)}
     return {
         "se": spread(metric.fn, patients),
@@ -153,14 +193,12 @@ class CurveRecorder:
         epoch = round(share_done * self.recording.config.training.num_epochs)
         if epoch not in self.recording.rungs:
             return {}
-        self.training_clock.stop()
-        try:
-            self._score(adapter, epoch)
-        except (ValueError, FloatingPointError) as error:
-            self.early_failures[epoch] = str(error)
-            raise EvaluationError(str(error)) from error
-        finally:
-            self.training_clock.start()
+        with self.training_clock.halted():
+            try:
+                self._score(adapter, epoch)
+            except (ValueError, FloatingPointError) as error:
+                self.early_failures[epoch] = str(error)
+                raise EvaluationError(str(error)) from error
         return {}
 
     def _score(self, adapter: Path, epoch: int) -> None:
@@ -173,8 +211,17 @@ class CurveRecorder:
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Take an epoch's figures, and join them with the scores of its rung."""
-        kept = ("loss", "lr", "epoch_s", "peak_memory_gib", "trainable_parameters")
-        self.epochs.append({"epoch": metrics["epoch"] + 1, **{name: metrics[name] for name in kept}})
+        kept = {name: metrics[name] for name in ("loss", "lr", "epoch_s", "peak_memory_gib", "trainable_parameters")}
+        cpu_s = self.training_clock.read_cpu_s()
+        with self.training_clock.halted():
+            self.epochs.append(
+                {
+                    "epoch": metrics["epoch"] + 1,
+                    **kept,
+                    "training_cpu_s": cpu_s,
+                    "gauge_cpu_s": self.scorer.gauge.cpu_s(),
+                }
+            )
         for row in self._fresh:
             own = metrics if row["cut"] is None else metrics[CUTS][row["cut"]]
             self.rows.append(row | self._costs(own["trainable_parameters"]))
@@ -185,6 +232,7 @@ class CurveRecorder:
             "loss": self.epochs[-1]["loss"], "trainable_parameters": trainable_parameters,
             "training_s": sum(epoch["epoch_s"] for epoch in self.epochs), "training_cpu_s": self.training_clock.cpu_s,
             "peak_memory_gib": max(epoch["peak_memory_gib"] for epoch in self.epochs),
+            "gauge_cpu_s": sum(epoch["gauge_cpu_s"] for epoch in self.epochs) / len(self.epochs),
         }  # fmt: skip
 
 

@@ -77,16 +77,16 @@ def work_on(recording: Recording) -> None:
 
     from benchmarks.recordings.training import scorer_of
 
-    parent = os.getppid()
+    parent = multiprocessing.parent_process()
 
     def still_wanted() -> None:
-        if os.getppid() != parent:
+        if parent is not None and not parent.is_alive():
             raise SystemExit("the process that started this one has gone")
 
     torch.set_num_threads(1)
     scorer, provenance = scorer_of(recording), provenance_of(recording)
     recording.keep_settings({name: provenance[name] for name in ("data_fingerprint", "base")})
-    rehearse(recording, scorer)
+    rehearse(recording, scorer, still_wanted)
     make_missing(recording, scorer, provenance, still_wanted)
 
 
@@ -113,7 +113,7 @@ def make_missing(
             continue
 
 
-def rehearse(recording: Recording, scorer: CurveScorer) -> None:
+def rehearse(recording: Recording, scorer: CurveScorer, still_wanted: Callable[[], None]) -> None:
     """Fill the caches and warm this process up by one epoch, so that its first training costs no more than the others."""
     from benchmarks.recordings.training import spec_of
     from trainables.trial import fine_tune
@@ -133,7 +133,7 @@ def rehearse(recording: Recording, scorer: CurveScorer) -> None:
     spec = spec_of(recording, training).model_copy(
         update={"training": short, "folder": recording.work / "rehearsals" / str(os.getpid())}
     )
-    fine_tune(spec, Deaf(), lambda report: None)
+    fine_tune(spec, Deaf(), lambda report: still_wanted())
     assert len(scorer.held_out_features)
     shutil.rmtree(spec.folder)
 

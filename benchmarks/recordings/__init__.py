@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ METRICS: Final = ("fid_mini", "kid_mini", "vendi_mini")
 """What every point has, with a standard error."""
 POINT_COLUMNS: Final = (
     "epoch", "images_per_condition", "num_generated", "num_reference", "loss", "trainable_parameters", "training_s",
-    "training_cpu_s", "evaluation_s", "evaluation_cpu_s", "peak_memory_gib",
+    "training_cpu_s", "evaluation_s", "evaluation_cpu_s", "peak_memory_gib", "gauge_cpu_s",
 )  # fmt: skip
 """What it has besides: counts and costs."""
 Row = Mapping[str, Any]
@@ -56,6 +55,7 @@ class Point:
         training_s, training_cpu_s: of the training up to here, without evaluations.
         evaluation_s, evaluation_cpu_s: of this rung's films, their features and metrics; without the standard errors.
         peak_memory_gib: of the process up to here.
+        gauge_cpu_s: of a fixed piece of work, mean over the epochs up to here: how busy the machine was.
     """
 
     epoch: int
@@ -70,6 +70,7 @@ class Point:
     evaluation_s: float
     evaluation_cpu_s: float
     peak_memory_gib: float
+    gauge_cpu_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,16 +137,25 @@ def read_recording(folder: Path) -> RecordedCurves:
     _require(
         hashlib.sha256(content).hexdigest() == card["sha256"], TABLE, "be the card's", "another one", "Merge again."
     )
-    curves = curves_of(parquet.read_table(folder / TABLE).to_pylist())
     rungs, counts = card["rungs"], card["image_counts"]
-    for curve in curves:
-        _check(curve, rungs, counts)
-    _require_distinct(curves)
+    curves = checked_curves(parquet.read_table(folder / TABLE).to_pylist(), rungs, counts)
     return RecordedCurves(curves=curves, rungs=rungs, image_counts=counts, card=card)
 
 
+def checked_curves(rows: Sequence[Row], rungs: Sequence[int], counts: Sequence[int]) -> list[Curve]:
+    """The curves of a table with one row a point, and one row without a point for a training that has none.
+
+    Raises:
+        ValueError: one breaks a rule of what a curve is.
+    """
+    curves = curves_of(rows)
+    for curve in curves:
+        _check(curve, rungs, counts)
+    return curves
+
+
 def curves_of(rows: Sequence[Row]) -> list[Curve]:
-    """The curves of a table with one row a point, and one row without a point for a training that has none."""
+    """The curves that the rows make, unchecked."""
     by_curve: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         by_curve.setdefault((row["config"], row["seed"], row["cut"]), []).append(row)
@@ -190,12 +200,6 @@ def _figures(curve: Curve) -> Iterable[float]:
         yield from (value for value in vars(point).values() if isinstance(value, int | float))
         yield from (number for score in point.scores.values() for number in vars(score).values())
     yield from curve.losses
-
-
-def _require_distinct(curves: Sequence[Curve]) -> None:
-    names = Counter((curve.config, curve.seed, curve.cut) for curve in curves)
-    repeated = [name for name, count in names.items() if count > 1]
-    _require(not repeated, "curves", "be of different trainings or cuts", repeated, "Merge again.")
 
 
 def _require(holds: bool, what: str, rule: str, got: object, remedy: str) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from analysis.files import whole_file
-from benchmarks.recordings import CARD, MARKDOWN, TABLE, curves_of
+from benchmarks.recordings import CARD, MARKDOWN, TABLE, checked_curves
 from benchmarks.recordings.agreement import agreements, cost_shares, seed_spreads
 from benchmarks.recordings.settings import SETTINGS
 
@@ -97,7 +97,7 @@ def merge(work: Path, to: Path) -> dict[str, Any]:
         The card.
 
     Raises:
-        ValueError: there are no parts, or more than the table may hold.
+        ValueError: there are no parts, one breaks a rule of what a curve is, or they are more than the table may hold.
     """
     parts = read_parts(work)
     rows = [row for part in parts for row in rows_of(part)]
@@ -126,8 +126,8 @@ def _as_json(card: Mapping[str, Any]) -> bytes:
 
 
 def _card(parts: Sequence[Part], rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
-    curves = [curve for curve in curves_of(rows) if curve.cut is None]
     rungs, counts = settings["rungs"], [settings["low_images"], settings["evaluation"]["images_per_condition"]]
+    curves = [curve for curve in checked_curves(rows, rungs, counts) if curve.cut is None]
     return {
         "rungs": rungs, "image_counts": counts, "num_trainings": len(parts), "num_rows": len(rows),
         "num_configs": len({part["config"] for part in parts}),

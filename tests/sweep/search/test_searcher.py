@@ -161,11 +161,11 @@ def make_misbehaving() -> Callable[[dict[str, Any]], None]:
     return misbehave
 
 
-def test_trials_run_by_ray_all_end_in_definite_states(ray_alone: None, tmp_path: Path) -> None:
+def test_trials_run_by_ray_all_end_in_definite_states(ray_cluster: None, tmp_path: Path) -> None:
     searcher = make_searcher(num_trials=6)
     tuner = tune.Tuner(
         tune.with_resources(make_misbehaving(), {"cpu": 1}),
-        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=6, reuse_actors=True),
+        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=6, max_concurrent_trials=1, reuse_actors=True),
         run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
     )
     results = tuner.fit()

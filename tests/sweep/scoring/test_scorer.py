@@ -246,7 +246,7 @@ def test_sheets_are_left_for_the_eye(spec: EvaluationSpec, adapter: Path) -> Non
     assert (spec.cache_folder / "reference.png").stat().st_size > 1000
 
 
-def test_an_actor_that_dies_is_succeeded_and_its_score_is_not_lost(ray_alone: None, spec: EvaluationSpec) -> None:
+def test_an_actor_that_dies_is_succeeded_and_its_score_is_not_lost(ray_cluster: None, spec: EvaluationSpec) -> None:
     evaluator = start_evaluators(spec, ComputeConfig())
     evaluator.prepare(spec.cache_folder)
     score = evaluator.score_base(spec.cache_folder)
@@ -267,7 +267,7 @@ class Moody:
         return {"fid_none": 2.0}
 
 
-def test_a_failed_evaluation_is_tried_once_more(ray_alone: None, tmp_path: Path) -> None:
+def test_a_failed_evaluation_is_tried_once_more(ray_cluster: None, tmp_path: Path) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
     scorers = {count: ray.remote(Moody).options(num_cpus=0).remote(count) for count in (1, 2)}
     assert ActorEvaluator((scorers[1],)).evaluate(tmp_path / "adapter", 1.0) == {"fid_none": 2.0}
@@ -275,7 +275,7 @@ def test_a_failed_evaluation_is_tried_once_more(ray_alone: None, tmp_path: Path)
         ActorEvaluator((scorers[2],)).evaluate(tmp_path / "adapter", 1.0)
 
 
-def test_the_base_models_failed_evaluation_is_tried_once_more(ray_alone: None, tmp_path: Path) -> None:
+def test_the_base_models_failed_evaluation_is_tried_once_more(ray_cluster: None, tmp_path: Path) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     scorers = [ray.remote(Moody).options(num_cpus=0).remote(count) for count in (1, 2)]
     recovered, broken = (ActorEvaluator((scorer,)) for scorer in scorers)

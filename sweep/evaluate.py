@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from analysis.run_folder import RunFolder
 from analysis.terminal import explained, new_console, relative
+
+if TYPE_CHECKING:
+    from sweep.final.settings import FinalSettings
 
 PICKS = "front|knee|best:METRIC|trial:ID"
 
@@ -43,30 +47,47 @@ def main(
 
     Example: python -m sweep.evaluate --run runs/demo --pick knee --pick best:fid_mini --seeds 3
     """
-    console = new_console()
     with explained("Interrupted. What had finished is in the run directory; the same command goes on from there."):
         opened = RunFolder.open(run.expanduser().resolve())
-        from analysis.report import write_report  # torch takes seconds to import; wrong input is answered before
-        from sweep.final.bench import Workbench
-        from sweep.final.runner import FinalEvaluation, pick_finalists
-        from sweep.final.settings import final_settings
+        from sweep.final.settings import final_settings  # torch takes seconds to import; wrong input is answered before
 
-        trial_ids = pick_finalists(opened, pick or ["knee"])
         settings = final_settings(opened, images_per_condition, classifier, classifier_weights)
-        bench = Workbench(opened, settings, boxes)
-        if bench.boxes is not None:
-            console.print(bench.boxes.summary, soft_wrap=True)
-        evaluation = FinalEvaluation(bench, console, num_seeds=seeds)
-        summary = evaluation.run(trial_ids)
-        page = write_report(opened.folder)
+        evaluate(opened, pick or ["knee"], settings, boxes=boxes, num_seeds=seeds)
+
+
+def evaluate(
+    run: RunFolder, picks: Sequence[str], settings: FinalSettings, *, boxes: Path | None, num_seeds: int
+) -> None:
+    """Evaluate the finalists and write the report anew, showing progress.
+
+    Args:
+        run: the finished run.
+        picks: which trials.
+        settings: how.
+        boxes: a list of where findings lie, if there is one.
+        num_seeds: trainings of each finalist.
+
+    Raises:
+        ValueError: a pick is unknown, or the data, the boxes or the extractor do not fit.
+        OSError: a file is missing.
+    """
+    from analysis.report import write_report
+    from sweep.final.bench import Workbench
+    from sweep.final.runner import FinalEvaluation, pick_finalists
+
+    console, trial_ids, bench = new_console(), pick_finalists(run, picks), Workbench(run, settings, boxes)
+    if bench.boxes is not None:
+        console.print(bench.boxes.summary, soft_wrap=True)
+    evaluation = FinalEvaluation(bench, console, num_seeds=num_seeds)
+    summary = evaluation.run(trial_ids)
+    page = write_report(run.folder)
     if evaluation.num_failed:
         console.print(f"[yellow]{evaluation.num_failed} studies failed;[/yellow] the report says why.")
-    shown = shlex.quote(str(relative(opened.folder)))
     console.print(
         f"\nTable    {relative(summary)}\nReport   {relative(page)}\n"
-        f"Paper    python -m analysis.report --run {shown} --tables",
+        f"Paper    python -m analysis.report --run {shlex.quote(str(relative(run.folder)))} --tables",
         soft_wrap=True,
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

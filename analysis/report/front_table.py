@@ -40,9 +40,7 @@ def front_rows(front: Front) -> list[FrontRow]:
 def base_row(baseline: Mapping[str, Any], objectives: Sequence[Objective]) -> FrontRow:
     """What the un-adapted base model scores."""
     values = tuple(number(baseline.get(one.name)) for one in objectives)
-    return FrontRow(
-        trial_id="base", strategy="none", hyperparameters="the model before any adaptation", values=values
-    )  # fmt: skip
+    return FrontRow(trial_id="base", strategy="none", hyperparameters="the model before any adaptation", values=values)
 
 
 def terminal_table(front: Front, baseline: Mapping[str, Any], title: str) -> Table:

@@ -33,10 +33,8 @@ def require_few_copies(run: RunFolder, trial_id: str, limit: float | None) -> No
             f"`--max-copies` must have the trial's copies counted before, but got no count for {trial_id!r} as it is. "
             f"Count them with `python -m sweep.evaluate --run {run.folder} --pick trial:{trial_id}`."
         )
-    gate_share(
-        found["memorisation_share"], limit,
-        num_copies=int(found["memorisation_num_copies"]), num_films=int(found["memorisation_num_generated"]),
-    )  # fmt: skip
+    counts = {"num_copies": found["memorisation_num_copies"], "num_films": found["memorisation_num_generated"]}
+    gate_share(found["memorisation_share"], limit, **{name: int(count) for name, count in counts.items()})
 
 
 def _of_these_weights(scores: Mapping[str, Any], adapter: Path) -> bool:

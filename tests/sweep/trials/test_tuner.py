@@ -355,7 +355,7 @@ def steady(trial: Trial, strategies: tuple[str, ...] = ("lora", "bitfit", "norm"
 
 
 def test_a_stopped_trial_is_stopped_everywhere_and_its_process_trains_the_next(
-    small_ray: None, dataset: PreparedDataset, tmp_path: Path
+    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     space: SearchSpace = steady
     objectives = SweepConfig(objectives=("epoch_s",)).reported_objectives()

@@ -244,10 +244,11 @@ def cuttable(trial: Trial, strategies: tuple[str, ...] = ("dylora",)) -> dict[st
 
 @pytest.fixture(scope="module")
 def cut(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Result]]:
-    """The directory of a sweep of one trial with two cuts, and what it printed."""
-    out = tmp_path_factory.mktemp("cut") / "run"
+    """The directory of a sweep of one trial with two cuts whose base model cannot be scored, and what it printed."""
+    out, broken = tmp_path_factory.mktemp("cut") / "run", ray.remote(num_cpus=0)(lambda: int("no score"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SEARCH_SPACES, "cuttable", cuttable)
+        patch.setattr(ActorEvaluator, "score_base", lambda self, out: broken.remote())
         settings = ("search.space=cuttable", "search.strategies=[dylora]", "evaluation.images_per_condition=2")
         yield out, sweep_of(out, 1, *settings)
 
@@ -272,8 +273,8 @@ def test_each_rank_of_one_training_is_a_point_of_its_own(cut: tuple[Path, Result
 
 
 def test_features_of_each_cut_are_extracted_once(cut: tuple[Path, Result]) -> None:
-    reference, base, whole, cuts = 1, 1, 1, 2
-    assert len(list((cut[0] / "cache" / "features").glob("*.arrow"))) == reference + base + whole + cuts
+    reference, whole, cuts = 1, 1, 2
+    assert len(list((cut[0] / "cache" / "features").glob("*.arrow"))) == reference + whole + cuts
 
 
 def test_mlflow_has_a_tagged_child_for_each_cut(cut: tuple[Path, Result]) -> None:
@@ -339,16 +340,12 @@ def test_a_sweep_that_broke_off_holds_nothing_of_the_cluster(
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"], str(kept.value)
 
 
-def test_a_base_model_that_cannot_be_scored_costs_its_row_and_no_more(
-    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broken = ray.remote(num_cpus=0)(lambda: int("no score"))
-    monkeypatch.setattr(ActorEvaluator, "score_base", lambda self, out: broken.remote())
-    result = sweep_of(tmp_path / "run", 1, "search.strategies=[bitfit]", "evaluation.images_per_condition=2")
+def test_a_base_model_that_cannot_be_scored_costs_its_row_and_no_more(cut: tuple[Path, Result]) -> None:
+    out, result = cut
     assert result.exit_code == 0, result.output
     assert "the un-adapted base model has no scores: invalid literal for int()" in result.stdout
-    assert pd.read_parquet(tmp_path / "run" / "trials.parquet")["status"].tolist() == ["completed"]
-    page = (tmp_path / "run" / "report.html").read_text()
+    assert set(pd.read_parquet(out / "trials.parquet")["status"]) == {"completed"}
+    page = (out / "report.html").read_text()
     assert "Pareto front" in page and "the model before any adaptation" not in page
 
 

@@ -18,13 +18,12 @@ import pandas as pd
 import pytest
 import torch
 from optuna import Trial
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from ray import cloudpickle
 from ray.tune.search import Searcher
 from safetensors.torch import load_file
 
-from analysis.front.pareto import Objective
-from search_spaces import SearchSpace
+from analysis.front.pareto import Front
 from sweep.config import ComputeConfig, SweepConfig
 from sweep.records.journal import Journal
 from sweep.search.samplers import SEARCH_SAMPLERS
@@ -313,64 +312,66 @@ def test_each_rank_of_one_training_is_exported_and_scored(
         assert strategy.hyperparameters()["rank"] == rank
 
 
-def risky(trial: Trial, strategies: tuple[str, ...] = ("lora", "bitfit")) -> dict[str, Any]:
-    """LoRA with a learning rate that no loss survives, and BitFit with a sound one."""
-    name = trial.suggest_categorical("strategy", strategies)
-    lr = {"lora": 1e30, "bitfit": 1e-3}[name]
-    return {"strategy": {"name": name}, "lr": trial.suggest_float(f"{name}/lr", lr, lr), "batch_size": 9}
-
-
-def test_a_trial_that_diverges_fails_and_the_others_go_on(
-    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
-) -> None:
-    space: SearchSpace = risky
-    objectives = (Objective("loss", "min"), Objective("epoch_s", "min"))
-    searcher = OptunaSearcher(space, objectives, sampler=SEARCH_SAMPLERS["tpe"], num_trials=2, seed=0)
-    journal = Journal.create(tmp_path, SweepConfig(objectives=("epoch_s",)), {})
-    run_trials(context(dataset, tmp_path), ProcessEvaluator(), searcher, num_trials=2, listeners=(journal,))
-    journal.finish()
-    searcher.finish()
-    trials = pd.read_parquet(tmp_path / "trials.parquet").set_index("strategy")
-    assert trials["status"].to_dict() == {"lora": "failed", "bitfit": "completed"}
-    assert trials.loc["lora", "reason"].startswith("DivergedError: `loss` must stay finite, but got nan in epoch 0")
-    assert "lr 1e+30 (lora). Lower the learning rate" in trials.loc["lora", "reason"]
-    records = [searcher.record(trial_id) for trial_id in trials["trial_id"]]
-    assert [record.state for record in records] == [TrialState.FAIL, TrialState.COMPLETE]
-    assert records[0].user_attrs[REASON] == trials.loc["lora", "reason"]
-
-
-class StopsLoRA(TrialScheduler):
-    """Stops every LoRA trial at its first report."""
+class StopsNorm(TrialScheduler):
+    """Stops every trial of the norms at its first report."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if trial.config["strategy"]["name"] == "lora":
-            return self.stop(trial.trial_id, f"LoRA after epoch {result['epoch']}", rung=0)
+        if trial.config["strategy"]["name"] == "norm":
+            return self.stop(trial.trial_id, f"norm after epoch {result['epoch']}", rung=0)
         return str(super().on_trial_result(tune_controller, trial, result))
 
 
-def steady(trial: Trial, strategies: tuple[str, ...] = ("lora", "bitfit", "norm")) -> dict[str, Any]:
-    """Three strategies that all train."""
+def risky(trial: Trial, strategies: tuple[str, ...] = ("lora", "norm", "bitfit")) -> dict[str, Any]:
+    """LoRA with a learning rate that no loss survives, the others with a sound one."""
     name = trial.suggest_categorical("strategy", strategies)
-    return {"strategy": {"name": name}, "lr": trial.suggest_float(f"{name}/lr", 1e-4, 1e-4), "batch_size": 9}
+    lr = 1e30 if name == "lora" else 1e-3
+    return {"strategy": {"name": name}, "lr": trial.suggest_float(f"{name}/lr", lr, lr), "batch_size": 9}
 
 
-def test_a_stopped_trial_is_stopped_everywhere_and_its_process_trains_the_next(
-    small_ray: None, dataset: PreparedDataset, tmp_path: Path
-) -> None:
-    space: SearchSpace = steady
-    objectives = SweepConfig(objectives=("epoch_s",)).reported_objectives()
-    searcher = OptunaSearcher(space, objectives, sampler=SEARCH_SAMPLERS["tpe"], num_trials=3, seed=0)
-    journal, events = Journal.create(tmp_path, SweepConfig(objectives=("epoch_s",)), {}), Events()
-    settings = replace(context(dataset, tmp_path, evaluate_every_epochs=1), objectives=("epoch_s",))
-    run_trials(settings, ProcessEvaluator(), searcher, num_trials=3, listeners=(journal, events), scheduler=StopsLoRA())
-    found = journal.finish()
-    trials = pd.read_parquet(tmp_path / "trials.parquet").set_index("strategy")
-    assert trials["status"].to_dict() == {"lora": "stopped", "bitfit": "completed", "norm": "completed"}
-    assert trials.loc["lora", ["reason", "rung", "epoch"]].tolist() == ["LoRA after epoch 0", 0, 0]
-    assert "lora" not in {point.strategy for point in found.points}
-    states = {name: searcher.record(trials.loc[name, "trial_id"]).state for name in trials.index}
-    assert states == {"lora": TrialState.PRUNED, "bitfit": TrialState.COMPLETE, "norm": TrialState.COMPLETE}
-    assert len({metrics["process"] for _, metrics in events.reports}) == 1
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A sweep of three trials of which the first diverges and the second is stopped."""
+
+    trials: pd.DataFrame
+    front: Front
+    searcher: OptunaSearcher
+    events: Events
+
+    def state(self, strategy: str) -> TrialState:
+        return self.record(strategy).state
+
+    def record(self, strategy: str) -> FrozenTrial:
+        return self.searcher.record(self.trials.loc[strategy, "trial_id"])
+
+
+@pytest.fixture(scope="module")
+def ended(ray_cluster: None, dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    out, space, events = tmp_path_factory.mktemp("ended"), risky, Events()
+    config = SweepConfig(objectives=("epoch_s",))
+    searcher = OptunaSearcher(space, config.reported_objectives(), sampler=SEARCH_SAMPLERS["tpe"], num_trials=3, seed=0)
+    journal = Journal.create(out, config, {})
+    settings = replace(context(dataset, out, evaluate_every_epochs=1), objectives=("epoch_s",))
+    run_trials(settings, ProcessEvaluator(), searcher, num_trials=3, listeners=(journal, events), scheduler=StopsNorm())
+    front = journal.finish()
+    trials = pd.read_parquet(out / "trials.parquet").set_index("strategy")
+    return Ended(trials=trials, front=front, searcher=searcher, events=events)
+
+
+def test_a_trial_that_diverges_fails_and_the_others_go_on(ended: Ended) -> None:
+    assert ended.trials["status"].to_dict() == {"lora": "failed", "norm": "stopped", "bitfit": "completed"}
+    reason = ended.trials.loc["lora", "reason"]
+    assert reason.startswith("DivergedError: `loss` must stay finite, but got nan in epoch 0")
+    assert "lr 1e+30 (lora). Lower the learning rate" in reason
+    assert (ended.state("lora"), ended.state("bitfit")) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert ended.record("lora").user_attrs[REASON] == reason
+
+
+def test_a_stopped_trial_is_stopped_everywhere_and_its_process_trains_the_next(ended: Ended) -> None:
+    assert ended.trials.loc["norm", ["reason", "rung", "epoch"]].tolist() == ["norm after epoch 0", 0, 0]
+    assert {point.strategy for point in ended.front.points} == {"bitfit"}
+    assert ended.state("norm") == TrialState.PRUNED
+    processes = {metrics["process"] for _, metrics in ended.events.reports}
+    assert len(processes) == 1 and len({trial_id for trial_id, _ in ended.events.reports}) == 2
 
 
 class FullDisk(Events):

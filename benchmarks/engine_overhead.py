@@ -151,20 +151,29 @@ def measure(folder: Path, num_trials: int, num_plain_trials: int) -> Overhead:
     dataset = write_dataset(FewFilms(), folder / "dataset").folder
     training = TrainingConfig(num_epochs=1, mixed_precision="no")
     context = SweepContext(
-        base="mini", dataset=dataset, out=folder, seed=0, training=training, compute=ComputeConfig(),
+        base="mini",
+        dataset=dataset,
+        out=folder,
+        seed=0,
+        training=training,
+        compute=ComputeConfig(),
         objectives=tuple(objective.name for objective in SweepConfig().reported_objectives()),
-    )  # fmt: skip
+    )
     started_s = time.perf_counter()
     with ray_runtime(context.compute):
         ray_start_s = time.perf_counter() - started_s
         engine_s, marginal_s = time_engine(context, num_trials)
         plain_s = time_plain(context, num_plain_trials)
     return Overhead(
-        num_trials=num_trials, num_plain_trials=num_plain_trials, ray_start_s=ray_start_s, engine_total_s=engine_s,
+        num_trials=num_trials,
+        num_plain_trials=num_plain_trials,
+        ray_start_s=ray_start_s,
+        engine_total_s=engine_s,
         engine_per_trial_s=engine_s / num_trials,
         engine_with_ray_start_per_trial_s=(ray_start_s + engine_s) / num_trials,
-        engine_marginal_s=marginal_s, plain_per_trial_s=plain_s / num_plain_trials,
-    )  # fmt: skip
+        engine_marginal_s=marginal_s,
+        plain_per_trial_s=plain_s / num_plain_trials,
+    )
 
 
 def time_engine(context: SweepContext, num_trials: int) -> tuple[float, float]:
@@ -190,9 +199,16 @@ def time_plain(context: SweepContext, num_trials: int) -> float:
         name = tune.get_context().get_trial_id()
         folder = context.out / "plain" / name
         spec = TrialSpec(
-            base=context.base, dataset=context.dataset, folder=folder, cache_folder=context.out / "cache", seed=0,
-            training=context.training, strategy={"name": "bitfit"}, lr=choice["lr"], batch_size=NUM_IMAGES,
-        )  # fmt: skip
+            base=context.base,
+            dataset=context.dataset,
+            folder=folder,
+            cache_folder=context.out / "cache",
+            seed=0,
+            training=context.training,
+            strategy={"name": "bitfit"},
+            lr=choice["lr"],
+            batch_size=NUM_IMAGES,
+        )
         folder.mkdir(parents=True)
         TorchTrainer(
             lambda: fine_tune(spec, NumbersOnly(), ray.train.report),

@@ -118,9 +118,13 @@ def _search(prepared: Prepared, *, listeners: Sequence[TrialListener], console: 
 def _evaluation_spec(prepared: Prepared) -> EvaluationSpec:
     config = prepared.config
     return EvaluationSpec(
-        base=config.base, dataset=prepared.dataset.folder, conditions=prepared.conditions,
-        cache_folder=prepared.out / "cache", seed=config.seed, config=config.evaluation,
-    )  # fmt: skip
+        base=config.base,
+        dataset=prepared.dataset.folder,
+        conditions=prepared.conditions,
+        cache_folder=prepared.out / "cache",
+        seed=config.seed,
+        config=config.evaluation,
+    )
 
 
 def _run_trials(
@@ -137,19 +141,27 @@ def _run_trials(
 def _trial_context(prepared: Prepared) -> SweepContext:
     config = prepared.config
     return SweepContext(
-        base=config.base, dataset=prepared.dataset.folder, out=prepared.out, seed=config.seed,
+        base=config.base,
+        dataset=prepared.dataset.folder,
+        out=prepared.out,
+        seed=config.seed,
         objectives=tuple(objective.name for objective in config.reported_objectives()),
-        training=config.training, compute=config.compute,
-    )  # fmt: skip
+        training=config.training,
+        compute=config.compute,
+    )
 
 
 def _searcher(config: SweepConfig) -> OptunaSearcher:
     search = config.search
     return OptunaSearcher(
-        SEARCH_SPACES[search.space], config.reported_objectives(), sampler=SEARCH_SAMPLERS[search.sampler],
-        num_trials=search.num_trials, seed=config.seed, strategies=search.strategies,
+        SEARCH_SPACES[search.space],
+        config.reported_objectives(),
+        sampler=SEARCH_SAMPLERS[search.sampler],
+        num_trials=search.num_trials,
+        seed=config.seed,
+        strategies=search.strategies,
         hyperparameters=search.hyperparameters,
-    )  # fmt: skip
+    )
 
 
 def _conclude(journal: Journal, tracker: Tracker, *, started_s: float) -> Outcome:
@@ -164,9 +176,14 @@ def _conclude(journal: Journal, tracker: Tracker, *, started_s: float) -> Outcom
     files = [page, *(out / name for name in (PLOT, BASELINE, "baseline.png", "reference.png"))]
     tracker.finish(found, [file for file in files if file.is_file()])
     return Outcome(
-        front=found, trials=trials, baseline=journal.tables.baseline, num_cuts=len(rows) - len(trials),
-        wall_s=time.monotonic() - started_s, evaluation_s=journal.tables.evaluation_s(), ui_command=tracker.ui_command(),
-    )  # fmt: skip
+        front=found,
+        trials=trials,
+        baseline=journal.tables.baseline,
+        num_cuts=len(rows) - len(trials),
+        wall_s=time.monotonic() - started_s,
+        evaluation_s=journal.tables.evaluation_s(),
+        ui_command=tracker.ui_command(),
+    )
 
 
 def require_shared(out: Path) -> None:

@@ -73,7 +73,7 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     notes = check_objectives(config, images_of_conditions(dataset, conditions, config))
     return Prepared(
         config=config, out=out, weights_hash=weights, dataset=dataset, conditions=conditions, notes=tuple(notes)
-    )  # fmt: skip
+    )
 
 
 def _checked_data(config: SweepConfig, folder: Path, console: Console) -> PreparedDataset:

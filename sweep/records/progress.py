@@ -53,9 +53,16 @@ class ProgressView(TrialListener):
         self._last: dict[str, Mapping[str, Any]] = {}
         self._num_ended = 0
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal, refresh_per_second=4,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+            refresh_per_second=4,
+        )
 
     def __enter__(self) -> Self:
         self._progress.start()

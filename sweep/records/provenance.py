@@ -14,9 +14,22 @@ from typing import Any, Final
 from sweep.config import SweepConfig
 
 PACKAGES: Final = (
-    "radiograph-sweep", "torch", "diffusers", "transformers", "peft", "accelerate", "ray", "optuna", "mlflow",
-    "torchxrayvision", "numpy", "scipy", "pandas", "pyarrow", "safetensors",
-)  # fmt: skip
+    "radiograph-sweep",
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "ray",
+    "optuna",
+    "mlflow",
+    "torchxrayvision",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "safetensors",
+)
 
 
 def collect_provenance(config: SweepConfig, data_fingerprint: str, weights_hash: str) -> dict[str, Any]:

@@ -56,9 +56,14 @@ class SweepContext:
     def spec(self, trial_id: str, choice: Mapping[str, Any]) -> TrialSpec:
         """The trial that the search sampler chose."""
         return TrialSpec(
-            base=self.base, dataset=self.dataset, folder=self.trial_folder(trial_id), cache_folder=self.out / "cache",
-            seed=self.seed, training=self.training, **choice,
-        )  # fmt: skip
+            base=self.base,
+            dataset=self.dataset,
+            folder=self.trial_folder(trial_id),
+            cache_folder=self.out / "cache",
+            seed=self.seed,
+            training=self.training,
+            **choice,
+        )
 
 
 def run_trial(choice: dict[str, Any], *, context: SweepContext, evaluator: Evaluator) -> None:
@@ -135,11 +140,15 @@ def run_trials(
     tuner = tune.Tuner(
         tune.with_resources(trainable, _trial_resources(context.compute)),
         tune_config=tune.TuneConfig(
-            search_alg=searcher, scheduler=scheduler, num_samples=num_trials, reuse_actors=True,
-            max_concurrent_trials=context.compute.concurrent_trials, trial_dirname_creator=lambda trial: trial.trial_id,
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=num_trials,
+            reuse_actors=True,
+            max_concurrent_trials=context.compute.concurrent_trials,
+            trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(name="tune", storage_path=str(context.out / "ray"), callbacks=[relay], verbose=0),
-    )  # fmt: skip
+    )
     try:
         tuner.fit()
     except TuneError as error:  # holds the trace of what a listener raised

@@ -22,9 +22,13 @@ NUM_TRIALS = 24
 
 def make_searcher(name: str, seed: int = 0) -> OptunaSearcher:
     return OptunaSearcher(
-        SEARCH_SPACES["mini"], OBJECTIVES, sampler=SEARCH_SAMPLERS[name], num_trials=NUM_TRIALS, seed=seed,
+        SEARCH_SPACES["mini"],
+        OBJECTIVES,
+        sampler=SEARCH_SAMPLERS[name],
+        num_trials=NUM_TRIALS,
+        seed=seed,
         strategies=STRATEGIES,
-    )  # fmt: skip
+    )
 
 
 def take(searcher: OptunaSearcher, numbers: range) -> list[dict[str, Any]]:

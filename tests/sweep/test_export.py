@@ -46,9 +46,10 @@ TRIALS = pd.DataFrame(
         {"trial_id": "d4", "status": "stopped", "strategy": "norm", "fid_mini": 1.0, "vendi_mini": 9.0, "epoch_s": 0.1},
     ]
 ).assign(
-    kid_mini=float("nan"), rung=pd.array([None, None, None, 2], "Int64"),
+    kid_mini=float("nan"),
+    rung=pd.array([None, None, None, 2], "Int64"),
     **{"fid_mini/Edema": [7.0, 6.0, 1.0, 1.0], "param/lr": 1e-3},
-)  # fmt: skip
+)
 
 
 def write_adapter(folder: Path, name: str) -> None:

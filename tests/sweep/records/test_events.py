@@ -17,8 +17,10 @@ from sweep.records.tables import Tables
 from sweep.trials.ends import TrialEnd
 
 DYLORA = {
-    "strategy": {"name": "dylora", "rank": 4, "alpha": 0.1, "evaluated_ranks": [2, 4]}, "lr": 1e-3, "batch_size": 16,
-}  # fmt: skip
+    "strategy": {"name": "dylora", "rank": 4, "alpha": 0.1, "evaluated_ranks": [2, 4]},
+    "lr": 1e-3,
+    "batch_size": 16,
+}
 SCORES = {"fid_mini": 1 / 3, "vendi_mini": 2.0, "trainable_parameters": 80, "epoch_s": 0.1}
 EVENTS: list[Event] = [
     Started(trial_id="a", choice=DYLORA),
@@ -51,8 +53,16 @@ def test_a_line_is_json_that_any_program_reads_with_its_time(log: Path) -> None:
 
     lines = [json.loads(line, parse_constant=refuse) for line in log.read_text().splitlines()]
     assert [line["event"] for line in lines] == [
-        "log", "start", "report", "report", "cut", "end", "start", "end", "baseline",
-    ]  # fmt: skip
+        "log",
+        "start",
+        "report",
+        "report",
+        "cut",
+        "end",
+        "start",
+        "end",
+        "baseline",
+    ]
     assert lines[0]["format"] == 1
     times = [line["time"] for line in lines]
     assert times == sorted(times) and pd.to_datetime(times).tz is not None

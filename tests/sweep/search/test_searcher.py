@@ -29,9 +29,16 @@ def make_searcher(
     num_trials: int = 12, seed: int = 0, strategies: tuple[str, ...] | None = FOUR, **options: Any
 ) -> OptunaSearcher:
     return OptunaSearcher(
-        SEARCH_SPACES["mini"], OBJECTIVES,
-        **{"sampler": SEARCH_SAMPLERS["tpe"], "num_trials": num_trials, "seed": seed, "strategies": strategies, **options},
-    )  # fmt: skip
+        SEARCH_SPACES["mini"],
+        OBJECTIVES,
+        **{
+            "sampler": SEARCH_SAMPLERS["tpe"],
+            "num_trials": num_trials,
+            "seed": seed,
+            "strategies": strategies,
+            **options,
+        },
+    )
 
 
 def good_result(config: dict[str, Any]) -> dict[str, Any]:
@@ -84,8 +91,11 @@ def test_what_is_fixed_is_no_parameter_of_the_search() -> None:
     searcher = make_searcher(strategies=("lora",), hyperparameters={"lora": {"rank": 4}})
     run_alone(searcher)
     assert {name for trial in searcher.study.trials for name in trial.params} == {
-        "strategy", "lora/alpha_ratio", "lora/lr", "batch_size",
-    }  # fmt: skip
+        "strategy",
+        "lora/alpha_ratio",
+        "lora/lr",
+        "batch_size",
+    }
 
 
 def test_same_seed_gives_the_same_suggestions() -> None:

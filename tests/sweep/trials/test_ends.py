@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,7 +15,7 @@ from sweep.records.journal import Journal
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
 from sweep.trials.ends import FAILURE, FINAL, TrialEnd, end_of
-from sweep.trials.relay import Relay, own_values
+from sweep.trials.relay import Relay
 from sweep.trials.scheduling import TrialScheduler
 
 OBJECTIVES = ("fid_mini", "vendi_mini")
@@ -111,8 +110,3 @@ def test_a_stopped_trial_is_stopped_for_the_journal_and_pruned_for_the_study(tmp
     sweep.report(epoch=0, final=False, **SCORES)
     assert sweep.complete() == (["stopped"], "PRUNED", 0)
     assert sweep.searcher.record("a").user_attrs["reason"] == "it gains too little"
-
-
-def test_own_values_are_plain_and_not_rays() -> None:
-    report = {"loss": np.float32(0.5), "final": True, "pid": 1, "config": {}, "done": False, "training_iteration": 1}
-    assert own_values(report) == {"loss": 0.5, "final": True}

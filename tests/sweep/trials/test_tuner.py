@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,6 @@ from sweep.records.journal import Journal
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import REASON, OptunaSearcher
 from sweep.trials.ends import TrialEnd, TrialListener
-from sweep.trials.relay import Relay, root_message
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.tuner import SweepContext, run_trials
 from trainables import trial as trial_module
@@ -387,31 +385,3 @@ def test_a_listener_that_fails_ends_the_sweep_with_its_message(
     settings = context(dataset, tmp_path)
     with pytest.raises(RuntimeError, match=r"^OSError: \[Errno 28\] No space left on device$"):
         run_trials(settings, ProcessEvaluator(), Choices(BITFIT), num_trials=1, listeners=(FullDisk(),))
-
-
-def test_a_trial_whose_process_never_started_is_a_failure_like_others(tmp_path: Path) -> None:
-    """Tune tells of such a trial's error alone, without its start: a node that goes while the process comes up."""
-    journal, events = Journal.create(tmp_path, SweepConfig(), {}), Events()
-    trial = SimpleNamespace(trial_id="a", config=BITFIT, error_file=None)
-    relay = Relay((journal, events), (), TrialScheduler())
-    relay.on_trial_error(1, [trial], trial)
-    journal.finish()
-    assert events.starts == {"a": BITFIT}
-    assert events.ends == {"a": TrialEnd.failed("the trial's process died without a message")}
-    assert pd.read_parquet(tmp_path / "trials.parquet")["status"].tolist() == ["failed"]
-
-
-@pytest.mark.parametrize(
-    ("trace", "message"),
-    [
-        ("Traceback\n  File x\nValueError: `a` must be b", "ValueError: `a` must be b"),
-        (
-            "ray::f()\ntrainables.training.DivergedError: `loss` must stay finite",
-            "DivergedError: `loss` must stay finite",
-        ),
-        ("OSError: first\n\nThe above exception\n\nray.exceptions.RayTaskError: last", "RayTaskError: last"),
-        ("killed", "killed"),
-    ],
-)
-def test_the_message_at_the_root_of_a_trace(trace: str, message: str) -> None:
-    assert root_message(trace) == message

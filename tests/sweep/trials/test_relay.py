@@ -1,0 +1,52 @@
+"""What Tune tells, and what of it the sweep hears."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sweep.config import SweepConfig
+from sweep.records.events import Ended, Started, read_events
+from sweep.records.journal import Journal
+from sweep.trials.relay import Relay, own_values, root_message
+from sweep.trials.scheduling import TrialScheduler
+
+BITFIT = {"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 9}
+
+
+def test_own_values_are_plain_and_not_rays() -> None:
+    report = {"loss": np.float32(0.5), "final": True, "pid": 1, "config": {}, "done": False, "training_iteration": 1}
+    assert own_values(report) == {"loss": 0.5, "final": True}
+
+
+def test_a_trial_whose_process_never_started_is_a_failure_like_others(tmp_path: Path) -> None:
+    """Tune tells of such a trial's error alone, without its start: a node that goes while the process comes up."""
+    journal = Journal.create(tmp_path, SweepConfig(), {})
+    trial = SimpleNamespace(trial_id="a", config=BITFIT, error_file=None)
+    relay = Relay((journal,), (), TrialScheduler())
+    relay.on_trial_error(1, [trial], trial)
+    journal.finish()
+    start, end = read_events(tmp_path / "events.jsonl")
+    assert start == Started(trial_id="a", choice=BITFIT)
+    assert end == Ended(trial_id="a", kind="failed", reason="the trial's process died without a message", rung=None)
+    assert pd.read_parquet(tmp_path / "trials.parquet")["status"].tolist() == ["failed"]
+
+
+@pytest.mark.parametrize(
+    ("trace", "message"),
+    [
+        ("Traceback\n  File x\nValueError: `a` must be b", "ValueError: `a` must be b"),
+        (
+            "ray::f()\ntrainables.training.DivergedError: `loss` must stay finite",
+            "DivergedError: `loss` must stay finite",
+        ),
+        ("OSError: first\n\nThe above exception\n\nray.exceptions.RayTaskError: last", "RayTaskError: last"),
+        ("killed", "killed"),
+    ],
+)
+def test_the_message_at_the_root_of_a_trace(trace: str, message: str) -> None:
+    assert root_message(trace) == message

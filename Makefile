@@ -20,11 +20,12 @@ export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock clean
+.PHONY: help demo test test-quick check lock clean
 
 help:
 	@echo "make demo    run the demo sweep on this machine: no network, no GPU, no data"
-	@echo "make test    run the tests"
+	@echo "make test    run the tests, on all cores"
+	@echo "make test-quick    run those that need neither Ray nor long"
 	@echo "make check   lint, types and import rules"
 	@echo "make lock    resolve requirements.lock anew from pyproject.toml; UPGRADE=1 takes newer versions"
 	@echo "make clean   remove .venv"
@@ -32,8 +33,14 @@ help:
 demo: $(VENV)/installed
 	$(BIN)/python -m sweep.run
 
+# A worker a core, up to eight, since each holds 2 GB. It runs whole groups: a module, or all that share Ray.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-quick: $(VENV)/installed
+	$(PYTEST) -m 'not ray and not slow'
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

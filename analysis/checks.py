@@ -1,18 +1,52 @@
-"""Checks that the studies of classifiers, copies and prompts make of their input."""
+"""Checks of input, and the answer to a name that is not known."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+T = TypeVar("T")
 
 
 def expect(holds: bool, rule: str, came: object, remedy: str) -> None:
     """Raise a ValueError that names the rule, what came and the remedy, unless the rule holds."""
     if not holds:
         raise ValueError(f"{rule}, but got {came}. {remedy}")
+
+
+def look_up(table: Mapping[str, T], name: str, what: str) -> T:
+    """The entry of a table.
+
+    Args:
+        table: valid names and what they stand for.
+        name: the name asked for.
+        what: what the names name, for the message.
+
+    Raises:
+        ValueError: `name` is not in the table; the message gives the nearest and all valid names.
+    """
+    if name not in table:
+        raise ValueError(unknown_name(what, name, table))
+    return table[name]
+
+
+def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
+    """Message that answers an unknown name with the nearest valid ones, or with all where none is near."""
+    names = sorted(valid)
+    near = did_you_mean(name, names)
+    remedy = f"{near} Valid:" if near else "Choose one of:"
+    return f"`{what}` must be a known name, but got {name!r}. {remedy} {', '.join(names) or 'none'}."
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """A question that proposes the most similar valid names, large or small letters alike; empty where none is near."""
+    spelt = {one.lower(): one for one in valid}
+    near = [repr(spelt[one]) for one in difflib.get_close_matches(name.lower(), spelt, n=3, cutoff=0.5)]
+    return f"Did you mean {' or '.join(near)}?" if near else ""
 
 
 def finite_rows(values: ArrayLike, name: str) -> NDArray[np.float64]:

@@ -1,17 +1,18 @@
-"""What a run directory holds for the report."""
+"""The one reader of a run directory."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.front.pareto import Front
-from analysis.report.rank_history import RANKS, RankHistory, read_ranks
+from analysis.front.objectives import column_direction
+from analysis.front.pareto import Direction, Front
+from analysis.studies.rank_history import RANKS, RankHistory, read_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +30,10 @@ class RunFolder:
 
     folder: Path
     trials: pd.DataFrame
-    results: pd.DataFrame
+    results: pd.DataFrame = field(default_factory=pd.DataFrame)
     front: Front
     config: Mapping[str, Any]
-    baseline: Mapping[str, Any]
+    baseline: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path) -> RunFolder:
@@ -59,6 +60,23 @@ class RunFolder:
         """How many rows of `trials` are smaller adapters out of another row's training."""
         return int(self.trials["cut_of"].notna().sum()) if "cut_of" in self.trials else 0
 
+    def completed(self) -> pd.DataFrame:
+        """The trials that ran to their end."""
+        return self.trials[self.trials["status"] == "completed"]
+
+    def adapter(self, trial_id: str) -> Path:
+        """The adapter folder that a trial exported."""
+        return self.folder / "trials" / trial_id / "adapter"
+
+    def direction(self, column: str) -> Direction | None:
+        """Which way of a column of the trials is better, or none where it is neither objective, metric nor cost."""
+        own = {objective.name: objective.direction for objective in self.front.objectives}
+        return own.get(column) or column_direction(column)
+
+    def directed(self) -> list[str]:
+        """The columns of the trials of which one can pick the best."""
+        return [str(name) for name in self.trials.columns if self.direction(str(name)) is not None]
+
     def picture(self, name: str) -> Path | None:
         """A picture of the run, if it is there."""
         path = self.folder / name
@@ -81,7 +99,7 @@ class RunFolder:
 def _existing(path: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
-            f"`--run` must be the directory of a sweep that wrote {path.name}, but got {str(path.parent)!r} without. "
+            f"`--run` must be the directory of a finished run, but got {str(path.parent)!r}, which has no {path.name}. "
             "Give the directory that `python -m sweep.run` printed."
         )
     return path

@@ -24,11 +24,11 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from analysis.front.pareto import Front
+from analysis.run_folder import RunFolder
 from sweep.config import DataConfig, EvaluationConfig, SweepConfig
 from sweep.final.bench import Finalist, Workbench, dataset_folder
 from sweep.final.quality import alignment, save_samples, utility
 from sweep.final.settings import FinalSettings
-from sweep.picks import Run
 from trainables.datasets.base import ImageTextSample
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
@@ -83,7 +83,9 @@ def adapter_of(folder: Path, epoch: int) -> Path:
 
 def open_bench(work: Path, config: SweepConfig, settings: FinalSettings) -> Workbench:
     """A bench on phantom films, which are drawn if they are not there."""
-    run = Run(folder=work, front=Front(objectives=(), points=()), trials=pd.DataFrame(), config=config.model_dump())
+    run = RunFolder(
+        folder=work, front=Front(objectives=(), points=()), trials=pd.DataFrame(), config=config.model_dump()
+    )
     folder = dataset_folder(run, config)
     if not folder.is_dir():
         write_dataset(SingleFindings(num_patients=config.data.num_patients, seed=config.data.seed), folder)

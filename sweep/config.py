@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from analysis.checks import unknown_name
 from analysis.features import EXTRACTORS
-from analysis.front.pareto import Direction, Objective
+from analysis.front.objectives import objective_directions
+from analysis.front.pareto import Objective
 from analysis.metrics import METRICS
 from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
 from sweep.search.samplers import SEARCH_SAMPLERS
 from trainables.settings import TrainingConfig
-
-COST_OBJECTIVES: Final[dict[str, Direction]] = {
-    "trainable_parameters": "min",
-    "epoch_s": "min",
-    "images_per_s": "max",
-    "peak_memory_gib": "min",
-}
-"""What a trial costs, by its name in the results, with the direction that is better."""
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -36,14 +29,6 @@ ENCODER_FIELDS: Final = ("encoder", "text_encoder_swap.encoder")
 
 class ConfigError(ValueError):
     """The configuration breaks a rule; the message says which, what came, and what to do."""
-
-
-def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
-    """Message that answers an unknown name with the nearest valid ones, or with all where none is near."""
-    names = sorted(valid)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    remedy = f"Did you mean {' or '.join(map(repr, near))}? Valid:" if near else "Choose one of:"
-    return f"`{what}` must be a known name, but got {name!r}. {remedy} {', '.join(names)}."
 
 
 def require_known(what: str, names: Iterable[str], valid: Iterable[str]) -> None:
@@ -273,8 +258,3 @@ def _absolute_folder(named: Any) -> Any:
         return named
     folder = Path(named).expanduser()
     return str(folder.absolute()) if folder.is_dir() else named
-
-
-def objective_directions() -> dict[str, Direction]:
-    """Every objective's name in a configuration, with the direction that is better: "min" or "max"."""
-    return {**{name: metric.direction for name, metric in METRICS.items()}, **COST_OBJECTIVES}

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from sweep.config import unknown_name
-from sweep.terminal import fail
+from analysis.checks import unknown_name
+from analysis.terminal import explained, new_console
 
 if TYPE_CHECKING:
-    from trainables.base_models.models import DiffusionModels
-    from trainables.strategies.footprint import Footprint
+    from trainables.strategies.overview import Entry
 
 NAMED_BASES: Final = ("mini", "sd15")
-PLAIN_WIDTH: Final = 150
 BOUNDS: Final = {"at least": "≥", "at most": "≤"}
 MEMORY_NOTE: Final = (
     "Training memory: float32 weights of the U-Net and of what else trains, gradients, AdamW's two moments, and what the "
@@ -31,67 +26,6 @@ MEMORY_NOTE: Final = (
     "activations (they grow with batch and image size), frozen encoders (loaded only where training.cache_latents is "
     "off), the moving average (training.ema_decay), half-precision copies, and what the accelerator's libraries take."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One strategy at the hyperparameters that decide its size; what it costs, or why this base cannot take it."""
-
-    strategy: str
-    chosen: dict[str, Any]
-    footprint: Footprint | None = None
-    problem: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For programs."""
-        if self.footprint is None:
-            return {"strategy": self.strategy, "hyperparameters": self.chosen, "problem": self.problem}
-        return self.footprint.as_dict()
-
-
-def choices(rank: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every strategy with each value of the hyperparameters that decide how much it trains.
-
-    Args:
-        rank: of those strategies that have one.
-    """
-    from trainables.strategies import COMBINATIONS, STRATEGIES, hyperparameters_of
-    from trainables.strategies.attention import LAYERS
-    from trainables.strategies.low_rank import TARGETS
-
-    sized: dict[str, tuple[Any, ...]] = {
-        "targets": tuple(TARGETS),
-        "components": ("unet+text_encoder",),
-        "layers": tuple(LAYERS),
-        "attention_gammas": (True, False),
-        "train_encoder": (False, True),
-    }
-    for name in (*STRATEGIES, *COMBINATIONS):
-        own = hyperparameters_of(name)
-        fixed = {key: rank for key in own if key.rpartition(".")[2] == "rank"}
-        varied = [{**fixed, key: value} for key, values in sized.items() if key in own for value in values]
-        for chosen in varied or [fixed]:
-            yield name, chosen
-
-
-def describe(fresh: Callable[[], DiffusionModels], rank: int) -> list[Entry]:
-    """Every strategy's entry on one base model, in the table's order.
-
-    Args:
-        fresh: Gives the base anew for each, which takes a third of the time of copying one.
-        rank: Of those strategies that have one.
-    """
-    from trainables.strategies import make_strategy
-    from trainables.strategies.footprint import footprint
-
-    entries = []
-    for name, chosen in choices(rank):
-        strategy = make_strategy(name, chosen)
-        try:
-            entries.append(Entry(strategy=name, chosen=chosen, footprint=footprint(fresh(), strategy)))
-        except ValueError as error:
-            entries.append(Entry(strategy=name, chosen=chosen, problem=str(error)))
-    return entries
 
 
 def as_table(entries: list[Entry], title: str) -> Table:
@@ -154,26 +88,24 @@ def main(
 
     Example: python -m sweep.describe --base sd15 --rank 16
     """
-    console = Console(highlight=False)
-    try:
+    console = new_console()
+    with explained():
         expect_base(base)
-        with Console(stderr=True).status(f"Counting {base} ..."):
+        with new_console(stderr=True).status(f"Counting {base} ..."):
             from trainables.base_models.shapes import (
-                base_on_meta,
-            )  # torch takes seconds; wrong input is answered before
+                base_on_meta,  # torch takes seconds; wrong input is answered before
+            )
             from trainables.strategies.footprint import num_parameters
+            from trainables.strategies.overview import overview
 
             models = base_on_meta(base)
-            entries = describe(lambda: base_on_meta(base), rank)
-    except (ValueError, OSError) as error:
-        fail(str(error))
+            entries = overview(lambda: base_on_meta(base), rank)
     counts = {name: num_parameters(module) for name, module in models.components().items()}
     if as_json:
         strategies = [entry.as_dict() for entry in entries]
         document = {"base": base, "parameters": counts, "strategies": strategies, "memory": MEMORY_NOTE}
         print(json.dumps(document, indent=2))
         return
-    console = console if console.is_terminal else Console(width=PLAIN_WIDTH, highlight=False)
     parts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in counts.items())
     console.print(as_table(entries, f"{base}: {parts} parameters"))
     console.print(MEMORY_NOTE)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sweep.picks import Run
-from sweep.terminal import fail, new_console, relative
+from analysis.run_folder import RunFolder
+from analysis.terminal import explained, new_console, relative
 
 PICKS = "front|knee|best:METRIC|trial:ID"
 
@@ -44,8 +44,8 @@ def main(
     Example: python -m sweep.evaluate --run runs/demo --pick knee --pick best:fid_mini --seeds 3
     """
     console = new_console()
-    try:
-        opened = Run.read(run.expanduser().resolve())
+    with explained("Interrupted. What had finished is in the run directory; the same command goes on from there."):
+        opened = RunFolder.open(run.expanduser().resolve())
         from analysis.report import write_report  # torch takes seconds to import; wrong input is answered before
         from sweep.final.bench import Workbench
         from sweep.final.runner import FinalEvaluation, pick_finalists
@@ -55,21 +55,17 @@ def main(
         settings = final_settings(opened, images_per_condition, classifier, classifier_weights)
         bench = Workbench(opened, settings, boxes)
         if bench.boxes is not None:
-            console.print(bench.boxes.summary, highlight=False, soft_wrap=True)
+            console.print(bench.boxes.summary, soft_wrap=True)
         evaluation = FinalEvaluation(bench, console, num_seeds=seeds)
         summary = evaluation.run(trial_ids)
         page = write_report(opened.folder)
-    except (ValueError, OSError, RuntimeError) as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        fail("Interrupted. What had finished is in the run directory; the same command goes on from there.", code=130)
     if evaluation.num_failed:
         console.print(f"[yellow]{evaluation.num_failed} studies failed;[/yellow] the report says why.")
     shown = shlex.quote(str(relative(opened.folder)))
     console.print(
         f"\nTable    {relative(summary)}\nReport   {relative(page)}\n"
         f"Paper    python -m analysis.report --run {shown} --tables",
-        soft_wrap=True, highlight=False,
+        soft_wrap=True,
     )  # fmt: skip
 
 

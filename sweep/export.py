@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from analysis.final_scores import EVALUATION, SCORES_FILE, read_scores, values_of
-from sweep.config import unknown_name
-from sweep.picks import PICKS, Run, pick_trial
+from analysis.checks import unknown_name
+from analysis.run_folder import RunFolder
+from analysis.terminal import explained, new_console
+from sweep.final.copies_gate import require_few_copies
+from sweep.picks import PICKS, pick_trial
 from sweep.storage import new_folder
-from sweep.terminal import fail
-from trainables.exports import EXPORTS, ExportFormat
-
-EXPORT_CARD = "export.json"
+from trainables.exports import EXPORT_CARD, EXPORTS, ExportFormat
 
 
-def export(run: Run, trial_id: str, *, format_: ExportFormat, to: Path, base: str) -> None:
+def export(run: RunFolder, trial_id: str, *, format_: ExportFormat, to: Path, base: str) -> None:
     """Write a trial's adapter in another program's format; nothing is left at `to` if that fails.
 
     Args:
@@ -48,42 +45,6 @@ def export(run: Run, trial_id: str, *, format_: ExportFormat, to: Path, base: st
         (folder / EXPORT_CARD).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def require_few_copies(run: Run, trial_id: str, limit: float | None) -> None:
-    """Let a trial pass whose final evaluation found few enough copies of training films; without a limit any passes.
-
-    Args:
-        run: The finished run.
-        trial_id: One of its trials.
-        limit: Allowed share of copies among the generated films, in [0, 1].
-
-    Raises:
-        MemorisationError: the trial has not been evaluated, the study failed, or the share is above the limit.
-        ValueError: the limit is not in [0, 1], or the scores are damaged.
-    """
-    if limit is None:
-        return
-    from analysis.studies.memorisation import MemorisationError, gate_share  # torch takes seconds to import
-
-    scores = read_scores(run.folder / EVALUATION / trial_id / SCORES_FILE)
-    found = values_of(scores) if scores is not None else {}
-    if scores is None or "memorisation_share" not in found or not _of_these_weights(scores, run.adapter(trial_id)):
-        raise MemorisationError(
-            f"`--max-copies` must have the trial's copies counted before, but got no count for {trial_id!r} as it is. "
-            f"Count them with `python -m sweep.evaluate --run {run.folder} --pick trial:{trial_id}`."
-        )
-    gate_share(
-        found["memorisation_share"], limit,
-        num_copies=int(found["memorisation_num_copies"]), num_films=int(found["memorisation_num_generated"]),
-    )  # fmt: skip
-
-
-def _of_these_weights(scores: Mapping[str, Any], adapter: Path) -> bool:
-    from sweep.scoring.identity import weights_digest
-    from trainables.strategies.card import read_card
-
-    return bool(scores["weights"] == weights_digest(read_card(adapter)["base"]["weights_hash"], adapter))
-
-
 def parse_format(name: str) -> ExportFormat:
     """The format of that name; an unknown name is answered with the nearest valid ones."""
     if name not in EXPORTS:
@@ -108,16 +69,14 @@ def main(
 
     Example: python -m sweep.export --run runs/demo --pick best:fid_mini --format pipeline --to exported
     """
-    console = Console(highlight=False)
-    try:
-        chosen, finished = parse_format(format_), Run.read(run.expanduser())
+    console = new_console()
+    with explained():
+        chosen, finished = parse_format(format_), RunFolder.open(run.expanduser())
         trial_id = pick_trial(finished, pick)
         require_few_copies(finished, trial_id, max_copies)
         base = base or str(finished.config["base"])
         with console.status(f"Exporting {trial_id} on {base} ..."):
             export(finished, trial_id, format_=chosen, to=to.expanduser(), base=base)
-    except (ValueError, OSError, RuntimeError) as error:
-        fail(str(error))
     console.print(f"Wrote trial {trial_id} to {to}.\n{chosen.next_steps(to, base)}", soft_wrap=True, markup=False)
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
-from sweep.export import EXPORT_CARD
+from analysis.terminal import explained, new_console
 from sweep.storage import new_folder
-from sweep.terminal import fail
+from trainables.exports import EXPORT_CARD
 
 if TYPE_CHECKING:
     from trainables.base_models.models import DiffusionModels
@@ -95,17 +94,14 @@ def main(
 
     Example: python -m sweep.generate --adapter exported --prompt "Chest X-ray of a subject with edema" --to images
     """
-    console = Console(highlight=False)
+    console = new_console()
     seeds = list(range(seed, seed + num_images))
     record = {"prompt": prompt, "seeds": seeds, "num_steps": steps, "guidance_scale": guidance}
-    try:
-        with new_folder(to.expanduser()) as folder, Progress(console=console) as progress:
-            task = progress.add_task("Loading", total=num_images)
-            models, origin = load_models(adapter.expanduser(), base)
-            progress.update(task, description="Generating")
-            write_images(models, folder, {**record, "adapter": origin}, lambda done: progress.advance(task, done))
-    except (ValueError, OSError) as error:
-        fail(str(error))
+    with explained(), new_folder(to.expanduser()) as folder, Progress(console=console) as progress:
+        task = progress.add_task("Loading", total=num_images)
+        models, origin = load_models(adapter.expanduser(), base)
+        progress.update(task, description="Generating")
+        write_images(models, folder, {**record, "adapter": origin}, lambda done: progress.advance(task, done))
     console.print(f"Wrote {num_images} images, sheet.png and generation.json to {to}.", soft_wrap=True, markup=False)
 
 

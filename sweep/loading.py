@@ -32,16 +32,25 @@ def load_config(preset: str, file: Path | None = None, overrides: Sequence[str] 
         values = _merged(values, _read_yaml(file))
     for override in overrides:
         values = _merged(values, _parse_override(override))
-    try:
-        config = SweepConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("\n".join(_explain(dict(problem)) for problem in error.errors())) from error
+    config = parse_config(values)
     if config.preset != preset:
         raise ConfigError(
             f"`preset` must be {preset!r}, the one that the other values come from, but got {config.preset!r}. "
             f"Choose a preset with --preset {config.preset}."
         )
     return config
+
+
+def parse_config(values: Mapping[str, Any]) -> SweepConfig:
+    """The configuration that these values are, nested as the sections are; a run's `config.json` holds such.
+
+    Raises:
+        ConfigError: a key or name is unknown, or a value is out of its range.
+    """
+    try:
+        return SweepConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(dict(problem)) for problem in error.errors())) from error
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,24 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sweep.config import unknown_name
+from analysis.checks import unknown_name
+from analysis.terminal import explained, new_console
 from trainables.datasets import SOURCES
 from trainables.datasets.base import SPLITS, ImageTextSource, SourceOptions
+from trainables.datasets.contact_sheet import contact_sheet
 from trainables.datasets.files import require_free
-from trainables.datasets.store import PreparedDataset, PreparedSplit
+from trainables.datasets.store import PreparedDataset
 from trainables.datasets.writing import write_dataset
 
 SHEET = "sheet.png"
-SHEET_COLUMNS = 10
-SHEET_TILE_PX = 128
-SHEET_LINE_PX = 16
 
 
 def main(
@@ -51,18 +48,14 @@ def main(
         conditions=tuple(condition) if condition else None,
         with_view=view_in_prompt,
     )
-    console = Console()
-    try:
+    console = new_console()
+    with explained():
         require_free(to)
         prepared = prepare(open_source(source, options), to, console)
-    except (ValueError, OSError) as error:
-        Console(stderr=True, highlight=False).print(f"error {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from None
     console.print(summary_table(prepared))
     console.print(
         f"\nLook at  {to / SHEET}\nSweep    python -m sweep.run --set data.source=prepared --set data.path={to}",
         soft_wrap=True,
-        highlight=False,
     )
 
 
@@ -100,26 +93,6 @@ def summary_table(prepared: PreparedDataset) -> Table:
     for row in ("patients", "images", *prepared.conditions):
         table.add_row(row, *(f"{summary[split][row]:,}" for split in SPLITS), end_section=row == "images")
     return table
-
-
-def contact_sheet(prepared: PreparedDataset) -> Image.Image:
-    """A picture with a row of training films for each condition, labelled with all their findings."""
-    split = prepared.split("train")
-    height = (SHEET_TILE_PX + SHEET_LINE_PX) * len(prepared.conditions)
-    sheet = Image.new("L", (SHEET_TILE_PX * SHEET_COLUMNS, height))
-    for row, condition in enumerate(prepared.conditions):
-        _draw_row(sheet, split, condition, row * (SHEET_TILE_PX + SHEET_LINE_PX))
-    return sheet
-
-
-def _draw_row(sheet: Image.Image, split: PreparedSplit, condition: str, top: int) -> None:
-    with_it = split.indices_with(condition)
-    # Spread over the split: neighbours are often films of one patient.
-    chosen = with_it[np.linspace(0, len(with_it) - 1, min(SHEET_COLUMNS, len(with_it))).astype(int)]
-    ImageDraw.Draw(sheet).text((4, top + 2), f"{condition} ({len(with_it)} films for training)", fill=220)
-    for column, index in enumerate(chosen):
-        tile = Image.fromarray(split.image(int(index))).resize((SHEET_TILE_PX, SHEET_TILE_PX), Image.Resampling.BICUBIC)
-        sheet.paste(tile, (column * SHEET_TILE_PX, top + SHEET_LINE_PX))
 
 
 if __name__ == "__main__":

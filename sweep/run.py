@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,17 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from ray.exceptions import RayError, RayTaskError
 from rich.console import Console
-from rich.table import Table
 
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED
+from analysis.terminal import explained, new_console, relative
 from sweep.config import SweepConfig
 from sweep.loading import load_config
-from sweep.terminal import fail, new_console, number, relative
 
 if TYPE_CHECKING:
     from sweep.engine import Outcome
-
-ARROWS = {"min": "↓", "max": "↑"}
 
 
 def main(
@@ -40,22 +39,25 @@ def main(
     """
     console = new_console()
     overrides = [*(set_ or []), *([f"search.num_trials={num_trials}"] if num_trials is not None else [])]
-    try:
+    with explained("Interrupted. What had finished is in the run directory."), ray_unwrapped():
         resolved = load_config(preset, config, overrides)
         if dry_run:
             console.print_json(json.dumps(resolved.model_dump(mode="json")))
-            return
-        run(resolved, (out or default_out(preset)).expanduser().resolve(), console)
+        else:
+            run(resolved, (out or default_out(preset)).expanduser().resolve(), console)
+
+
+@contextmanager
+def ray_unwrapped() -> Iterator[None]:
+    """Raise what failed in another process as it was there, without Ray's account of where."""
+    try:
+        yield
     except RayTaskError as error:
-        fail(str(error.cause))
+        raise RuntimeError(str(error.cause)) from error
     except RayError as error:
         from sweep.trials.relay import root_message
 
-        fail(root_message(str(error)))
-    except (ValueError, OSError, RuntimeError) as error:
-        fail(str(error))
-    except KeyboardInterrupt:
-        fail("Interrupted. What had finished is in the run directory.", code=130)
+        raise RuntimeError(root_message(str(error))) from error
 
 
 def default_out(preset: str) -> Path:
@@ -65,46 +67,27 @@ def default_out(preset: str) -> Path:
 
 def run(config: SweepConfig, out: Path, console: Console) -> None:
     """Run the sweep and print what it found."""
+    from analysis.report.front_table import terminal_table
     from sweep.engine import run_sweep  # Ray and torch take seconds to import; wrong input is answered before
 
     outcome = run_sweep(config, out, console)
-    console.print(front_table(outcome))
+    console.print(terminal_table(outcome.front, outcome.baseline, _front_title(outcome)))
     if lost := {status: outcome.num(status) for status in (STOPPED, FAILED) if outcome.num(status)}:
         counts = " and ".join(f"{count} {status}" for status, count in lost.items())
         console.print(f"[yellow]Of {len(outcome.trials)} trials {counts};[/yellow] report.html says why.")
-    console.print(evaluation_share(outcome, config.compute.concurrent_trials), highlight=False)
+    console.print(evaluation_share(outcome, config.compute.concurrent_trials))
     shown = shlex.quote(str(relative(out)))
     console.print(
         f"\nReport   {shown}/report.html\n"
         f"Compare  {outcome.ui_command}\n"
         f"Export   python -m sweep.export --run {shown} --pick knee --format pipeline --to exported",
         soft_wrap=True,
-        highlight=False,
     )
 
 
-def front_table(outcome: Outcome) -> Table:
-    """The Pareto front for the terminal, with the un-adapted base model below it; the knee is marked."""
-    objectives = outcome.front.objectives
+def _front_title(outcome: Outcome) -> str:
     cuts = f" and {outcome.num_cuts} adapters cut from them" if outcome.num_cuts else ""
-    table = Table(
-        title=f"Pareto front: {len(outcome.front.points)} of {outcome.num(COMPLETED)} completed trials{cuts}",
-        title_justify="left",
-    )
-    table.add_column("trial")
-    table.add_column("strategy")
-    table.add_column("hyperparameters", min_width=20)
-    for objective in objectives:
-        table.add_column(f"{objective.name} {ARROWS[objective.direction]}", justify="right", overflow="fold")
-    for point in outcome.front.points:
-        params = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in point.params.items())
-        values = [number(point.values[objective.name]) for objective in objectives]
-        name = f"{point.trial_id} (knee)" if point.knee else point.trial_id
-        table.add_row(name, point.strategy, params, *values, style="bold green" if point.knee else "")
-    baseline = [number(outcome.baseline[o.name]) if o.name in outcome.baseline else "" for o in objectives]
-    table.add_section()
-    table.add_row("base", "un-adapted", "", *baseline, style="dim")
-    return table
+    return f"Pareto front: {len(outcome.front.points)} of {outcome.num(COMPLETED)} completed trials{cuts}"
 
 
 def evaluation_share(outcome: Outcome, concurrent_trials: int) -> str:

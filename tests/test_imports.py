@@ -1,8 +1,9 @@
-"""The doors between the packages, as import-linter finds them here and in copies that break them."""
+"""The doors between the packages, as import-linter finds them here and in a copy that forces them all."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("sweep", "trainables", "search_spaces", "analysis")
+FORCED = [
+    ("trainables/strategies", "import analysis.front.pareto", "The three libraries know neither each other"),
+    ("search_spaces", "from trainables import settings", "The three libraries know neither each other"),
+    ("trainables/datasets", "import sweep.config", "Nobody imports the sweep"),
+    ("analysis/metrics", "import ray", "Analysis is free of Ray and MLflow"),
+    ("analysis/features", "def late():\n    from mlflow import MlflowClient", "Analysis is free of Ray and MLflow"),
+    ("sweep", "import mlflow", "Only sweep.records.tracking imports MLflow"),
+    ("trainables", "import pyarrow.parquet", "Arrow stays behind the data sets' tensors"),
+    ("search_spaces", "import torch", "Search spaces import Optuna and nothing else heavy"),
+    ("analysis/metrics", "import torch", "Metrics are functions of arrays"),
+]
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -21,13 +33,15 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's Python files and their rules."""
+def found(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """What is said of a copy of the project in which one intruder forces each door."""
     folder = tmp_path_factory.mktemp("copy")
     for package in PACKAGES:
         shutil.copytree(ROOT / package, folder / package, ignore=_all_but_python)
     shutil.copy(ROOT / "pyproject.toml", folder)
-    return folder
+    for number, (module, statement, _) in enumerate(FORCED):
+        (folder / module / f"intruder_{number}.py").write_text(f"{statement}\n")
+    return lint(folder)
 
 
 def _all_but_python(folder: str, names: list[str]) -> list[str]:
@@ -39,25 +53,11 @@ def test_every_door_is_kept() -> None:
     assert result.returncode == 0, result.stdout
 
 
-@pytest.mark.parametrize(
-    ("module", "statement", "contract"),
-    [
-        ("trainables/strategies", "import analysis.front.pareto", "The three libraries know neither each other"),
-        ("search_spaces", "from trainables import settings", "The three libraries know neither each other"),
-        ("trainables/datasets", "import sweep.config", "Nobody imports the sweep"),
-        ("analysis/metrics", "import ray", "Analysis is free of Ray and MLflow"),
-        ("analysis/features", "def late():\n    from mlflow import MlflowClient", "Analysis is free of Ray and MLflow"),
-        ("sweep", "import mlflow", "Only sweep.records.tracking imports MLflow"),
-        ("trainables", "import pyarrow.parquet", "Arrow stays behind the data sets' tensors"),
-        ("search_spaces", "import torch", "Search spaces import Optuna and nothing else heavy"),
-        ("analysis/metrics", "import torch", "Metrics are functions of arrays"),
-    ],
-)
-def test_a_door_that_is_forced_is_found(copied: Path, module: str, statement: str, contract: str) -> None:
-    intruder = copied / module / "intruder.py"
-    intruder.write_text(f"{statement}\n")
-    result = lint(copied)
-    intruder.unlink()
-    broken = [line for line in result.stdout.splitlines() if " BROKEN" in line]
-    assert result.returncode == 1
-    assert any(line.startswith(contract) for line in broken), result.stdout
+@pytest.mark.parametrize("number", range(len(FORCED)))
+def test_a_door_that_is_forced_is_found(found: subprocess.CompletedProcess[str], number: int) -> None:
+    _, _, contract = FORCED[number]
+    assert found.returncode == 1
+    assert any(line.startswith(contract) and " BROKEN" in line for line in found.stdout.splitlines()), found.stdout
+    _, *told = re.split(r"^(.+)\n-{3,}$", found.stdout.partition("Broken contracts")[2], flags=re.MULTILINE)
+    (chains,) = (text for title, text in zip(told[::2], told[1::2], strict=True) if title.startswith(contract))
+    assert f".intruder_{number} ->" in chains, found.stdout

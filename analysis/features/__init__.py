@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from analysis.checks import look_up
 from analysis.features.cache import CacheWriteError, FeatureCache, FeatureKey
-from analysis.names import look_up
 
 if TYPE_CHECKING:
     import torch

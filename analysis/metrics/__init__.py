@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from analysis.checks import look_up
 from analysis.metrics.base import Metric
 from analysis.metrics.conditions import LabelledFeatures, evaluate
 from analysis.metrics.embeddings import clip_score
@@ -27,7 +28,6 @@ from analysis.metrics.neighbours import (
 from analysis.metrics.paired import psnr, rmse, ssim
 from analysis.metrics.sets import FeatureSet
 from analysis.metrics.vendi import vendi_score, vendi_score_of_batches
-from analysis.names import look_up
 
 
 def _vendi(generated: FeatureSet, reference: FeatureSet) -> float:

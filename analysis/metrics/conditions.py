@@ -9,10 +9,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 
+from analysis.checks import did_you_mean
 from analysis.metrics.base import Metric
 from analysis.metrics.inputs import Floats, as_floats
 from analysis.metrics.sets import FeatureSet
-from analysis.names import nearest
 
 Labels = Sequence[str] | Sequence[tuple[str, ...]]
 """For each image its condition, or all of its conditions."""
@@ -62,9 +62,11 @@ class LabelledFeatures:
             return self.features
         rows = self._rows.get(condition, [])
         if len(rows) < 2:
+            counts = self.counts()
+            hint = did_you_mean(condition, (name for name, count in counts.items() if count > 1 and name != condition))
             raise ValueError(
-                f"`{condition}` must have at least 2 images for a metric of its own, but got {len(rows)}."
-                f"{nearest(self.counts(), condition)} There are {self.counts()}. Add images or leave the condition out."
+                f"`{condition}` must have at least 2 images for a metric of its own, but got {len(rows)}. "
+                f"{f'{hint} ' if hint else ''}There are {counts}. Add images or leave the condition out."
             )
         features: Floats = self.features[np.asarray(rows)]
         return features

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from analysis.report.page import write_report
 from analysis.report.plots import draw_front
-from analysis.report.rank_history import RANKS, read_ranks
 from analysis.report.rank_map import draw_rank_map
 
-__all__ = ["RANKS", "draw_front", "draw_rank_map", "read_ranks", "write_report"]
+__all__ = ["draw_front", "draw_rank_map", "write_report"]

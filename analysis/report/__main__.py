@@ -14,8 +14,7 @@ from analysis.report.paper import print_tables
 from analysis.report.plots import draw_front
 from analysis.run_folder import RunFolder
 from analysis.studies.rung_agreement import rung_agreements
-
-PLAIN_WIDTH = 150
+from analysis.terminal import explained, new_console
 
 
 def main(
@@ -28,26 +27,22 @@ def main(
 
     Example: python -m analysis.report --run runs/demo
     """
-    try:
+    console = new_console()
+    with explained():
         if tables:
-            print_tables(run, new_console())
-            return
-        path = write_report(run)
-        held = RunFolder.open(run)
-        if len(held.front.objectives) > 1:
-            draw_front(held.trials, held.front.objectives, run / "pareto.png")
-    except (OSError, ValueError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
-    for line in agreement_lines(rung_agreements(held.results, held.front.objectives)):
-        typer.echo(line)
-    typer.echo(f"{path} ({path.stat().st_size / 2**20:.1f} MiB)")
+            print_tables(run, console)
+        else:
+            rebuild(run, console)
 
 
-def new_console() -> Console:
-    """The terminal, or lines of a readable width where the output goes to a file."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH)
+def rebuild(run: Path, console: Console) -> None:
+    """Write the page and the plot anew, and say what the evaluations during training were worth."""
+    page, held = write_report(run), RunFolder.open(run)
+    if len(held.front.objectives) > 1:
+        draw_front(held.trials, held.front.objectives, run / "pareto.png")
+    lines = agreement_lines(rung_agreements(held.results, held.front.objectives))
+    for line in (*lines, f"{page} ({page.stat().st_size / 2**20:.1f} MiB)"):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.files import whole_file
 from analysis.report.plots import INK, QUIET, STYLE, figure_content
-from analysis.report.rank_history import GROUPS, LAST, STAGES, Place, RankHistory, place_of
+from analysis.studies.rank_history import GROUPS, LAST, STAGES, Place, RankHistory, place_of
 
 COLOURS: Final = LinearSegmentedColormap.from_list("ranks", ("#f1f5f9", "#a9cbe6", "#4f97cb", "#0072B2", "#00375a"))
 QUIET_INK: Final = "#57606a"

@@ -11,10 +11,12 @@ import pandas as pd
 
 from analysis.front.pareto import PARAMETER_PREFIX, Front, Objective
 from analysis.front.statuses import COMPLETED, STOPPED
+from analysis.report.front_table import FrontRow, base_row, front_rows
 from analysis.report.words import axis_label, label, number, parameters
 
 NUMERIC = "\t"
 """Ends the heading of a column of numbers."""
+QUIET_ROW = ' class="quiet"'
 UNFINISHED_ROW = ' class="unfinished"'
 WIDE = ' class="wide"'
 
@@ -34,8 +36,8 @@ def front_table(front: Front, baseline: Mapping[str, Any]) -> str:
     """The front, one row a point, and below it what the un-adapted base model scores."""
     names = [f"{axis_label(objective)}{NUMERIC}" for objective in front.objectives]
     head = ["trial", "strategy", "hyperparameters", *names, ""]
-    rows = [_front_row(point, front.objectives) for point in front.points]
-    return table(head, [*rows, _baseline_row(baseline, front.objectives)] if baseline else rows)
+    rows = [_front_row(row) for row in front_rows(front)]
+    return table(head, [*rows, _front_row(base_row(baseline, front.objectives), QUIET_ROW)] if baseline else rows)
 
 
 def condition_table(trials: pd.DataFrame, front: Front, objective: Objective) -> str:
@@ -65,18 +67,12 @@ def trial_table(trials: pd.DataFrame, front: Front) -> str:
     return table(head, rows)
 
 
-def _front_row(point: Any, objectives: Sequence[Objective]) -> str:
-    values = "".join(_numeric(point.values.get(objective.name)) for objective in objectives)
+def _front_row(row: FrontRow, of_class: str = "") -> str:
+    values = "".join(_numeric(value) for value in row.values)
     return (
-        f"<tr{_row_class(point.knee)}><td>{_trial(point.trial_id)}</td><td>{escape(point.strategy)}</td>"
-        f"<td{WIDE}>{escape(parameters(point.params, point.strategy))}</td>{values}"
-        f"<td>{_tag('knee') if point.knee else ''}</td></tr>"
+        f"<tr{of_class or _row_class(row.knee)}><td>{_trial(row.trial_id)}</td><td>{escape(row.strategy)}</td>"
+        f"<td{WIDE}>{escape(row.hyperparameters)}</td>{values}<td>{_tag('knee') if row.knee else ''}</td></tr>"
     )
-
-
-def _baseline_row(baseline: Mapping[str, Any], objectives: Sequence[Objective]) -> str:
-    values = "".join(_numeric(baseline.get(objective.name)) for objective in objectives)
-    return f'<tr class="quiet"><td>base</td><td>none</td><td>the model before any adaptation</td>{values}<td></td></tr>'
 
 
 def _trial_row(row: Mapping[Any, Any], marks: Mapping[str, str], objectives: Sequence[Objective]) -> str:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.checks import both_classes, expect
-from analysis.names import look_up
+from analysis.checks import both_classes, expect, look_up
 from analysis.studies.decisions import Scored, Thresholds, area_under_curve, decide
 
 

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analysis.checks import both_classes, expect, unique_names
+from analysis.checks import both_classes, expect, look_up, unique_names
 from analysis.features.weights import hash_state, load_exactly, read_state, write_state
 from analysis.files import whole_file
 from analysis.films.labelled import LabelledImages, augment, check_images, require_other_patients, resize, standardise
-from analysis.names import look_up
 from analysis.studies.decisions import Scored
 from analysis.studies.networks import ARCHITECTURES, build_classifier
 

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from analysis.checks import both_classes, expect, finite_rows, label_table, unique_names
-from analysis.names import look_up
+from analysis.checks import both_classes, expect, finite_rows, label_table, look_up, unique_names
 
 Thresholds = Mapping[str, float]
 """For each condition the probability from which on it counts as present."""

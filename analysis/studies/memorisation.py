@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.checks import expect
+from analysis.checks import expect, look_up
 from analysis.films.gallery import Gallery, NearestFilms, nearest_films
-from analysis.names import look_up
 
 RULES: Mapping[str, tuple[tuple[str, ...], bool]] = {
     "features": (("features",), False),

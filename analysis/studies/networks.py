@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from analysis.checks import expect
+from analysis.checks import expect, look_up
 from analysis.features.weights import read_state
-from analysis.names import look_up
 
 SMALL_WIDTH = 16
 

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from analysis.checks import expect, finite_values
+from analysis.checks import expect, finite_values, look_up
 from analysis.films.labelled import LabelledImages, require_other_patients
-from analysis.names import look_up
 from analysis.studies.classifiers import TrainingSettings, train_classifier
 from analysis.studies.decisions import choose_thresholds, score_decisions
 

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from analysis.films.gallery import Gallery
 from analysis.films.labelled import LabelledImages
 from analysis.final_scores import EVALUATION
+from analysis.run_folder import RunFolder
 from analysis.studies.classifiers import ImageClassifier, TrainingSettings, load_classifier, train_classifier
 from analysis.studies.decisions import Thresholds, choose_thresholds
 from analysis.studies.memorisation import Calibration, attainable_confidence, calibrate
 from sweep.config import SweepConfig
 from sweep.final.marks import place_boxes
 from sweep.final.settings import FinalSettings
-from sweep.picks import Run
+from sweep.loading import parse_config
 from sweep.scoring.identity import feature_key, file_hash
 from sweep.scoring.plans import GenerationPlan, conditions_to_score, label_rows, plan_by_caption, two_sided
 from sweep.scoring.streaming import as_grey, compared_films
@@ -61,7 +62,7 @@ class Finalist:
 class Workbench(Studio):
     """Everything of a run that finalists are evaluated with; each thing is made once and kept."""
 
-    def __init__(self, run: Run, settings: FinalSettings, boxes: Path | None = None) -> None:
+    def __init__(self, run: RunFolder, settings: FinalSettings, boxes: Path | None = None) -> None:
         """Open a run directory; nothing is computed yet.
 
         Args:
@@ -74,7 +75,7 @@ class Workbench(Studio):
             ValueError: no condition can be scored, or the list tells nothing of the test films.
         """
         self.run, self.settings = run, settings
-        self.config = SweepConfig.model_validate(run.config)
+        self.config = parse_config(run.config)
         super().__init__(
             base=self.config.base,
             dataset=dataset_folder(run, self.config),
@@ -207,7 +208,7 @@ def only(films: LabelledImages, conditions: tuple[str, ...]) -> LabelledImages:
     return LabelledImages(films.images, films.labels[:, columns], conditions, films.patients)
 
 
-def dataset_folder(run: Run, config: SweepConfig) -> Path:
+def dataset_folder(run: RunFolder, config: SweepConfig) -> Path:
     """Where the prepared data of a run are."""
     drawn = run.folder / "cache" / "dataset"
     return config.data.path if config.data.source == "prepared" and config.data.path is not None else drawn

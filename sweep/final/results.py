@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.files import whole_file
 from analysis.final_scores import DONE, FAILED, FORMAT, SCORES_FILE, SERIES, read_finalists, read_scores, values_of
-from sweep.picks import Run
+from analysis.run_folder import RunFolder
 
 SUMMARY = "summary.parquet"
 TEST, VALIDATION, SEEDS = "test/", "validation/", "seeds/"
@@ -66,7 +66,7 @@ class Scores:
         return values_of({"studies": {name: self.studies[name] for name in studies if name in self.studies}})
 
 
-def write_summary(run: Run, path: Path) -> None:
+def write_summary(run: RunFolder, path: Path) -> None:
     """Write the table of all finalists that compare with the last series, one row each.
 
     Columns are named after what they are of: `test/fid_mini/Edema` is final, on test patients where the study's splits in
@@ -82,7 +82,7 @@ def write_summary(run: Run, path: Path) -> None:
         pd.DataFrame(rows).to_parquet(file, index=False)
 
 
-def _row(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
+def _row(run: RunFolder, record: Mapping[str, Any]) -> dict[str, Any]:
     names = ("trial_id", "strategy", "seed")
     failed = [f"{name}: {study['error']}" for name, study in record["studies"].items() if study["status"] == FAILED]
     return {
@@ -104,7 +104,7 @@ def _over_seeds(record: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _selection(run: Run, trial_id: str) -> dict[str, Any]:
+def _selection(run: RunFolder, trial_id: str) -> dict[str, Any]:
     """What the trial scored on validation patients, by which it was selected."""
     own = run.trials[run.trials["trial_id"].astype(str) == trial_id]
     if own.empty:
@@ -113,6 +113,6 @@ def _selection(run: Run, trial_id: str) -> dict[str, Any]:
     return {f"{VALIDATION}{name}": own.iloc[0][name] for name in measured}
 
 
-def _is_metric(run: Run, column: str) -> bool:
+def _is_metric(run: RunFolder, column: str) -> bool:
     extractor = str(run.config["evaluation"]["extractor"])
     return run.direction(column) is not None and column.split("/")[0].endswith(f"_{extractor}")

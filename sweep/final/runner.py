@@ -13,14 +13,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from analysis.checks import unknown_name
 from analysis.final_scores import BASE, DONE, EVALUATION, FAILED, series_of
-from sweep.config import unknown_name
+from analysis.run_folder import RunFolder
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.results import SUMMARY, Scores, write_summary
 from sweep.final.seeds import further_seeds, over_seeds, retrain, seeded
 from sweep.final.studies import STUDIES
 from sweep.final.study import StudyResult
-from sweep.picks import PICKS, Run, pick_trial
+from sweep.picks import PICKS, pick_trial
 from sweep.scoring.identity import sampling_digest
 from trainables.strategies import make_strategy
 from trainables.strategies.card import read_card
@@ -31,7 +32,7 @@ FAILURES = (ValueError, RuntimeError, OSError, ArithmeticError, LookupError, Mem
 """What fails one study of one finalist; anything else is a fault of the program."""
 
 
-def pick_finalists(run: Run, picks: Sequence[str]) -> list[str]:
+def pick_finalists(run: RunFolder, picks: Sequence[str]) -> list[str]:
     """Trial ids that the picks name, each once, in their order.
 
     Raises:
@@ -48,7 +49,7 @@ def pick_finalists(run: Run, picks: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def finalist_of(run: Run, trial_id: str, seed: int) -> Finalist:
+def finalist_of(run: RunFolder, trial_id: str, seed: int) -> Finalist:
     """A trial as a finalist.
 
     Raises:
@@ -65,7 +66,7 @@ def finalist_of(run: Run, trial_id: str, seed: int) -> Finalist:
     )
 
 
-def base_of(run: Run, seed: int) -> Finalist:
+def base_of(run: RunFolder, seed: int) -> Finalist:
     """The un-adapted base, whose encoders are studied for comparison."""
     folder = run.folder / EVALUATION / BASE
     return Finalist(trial_id=BASE, strategy="un-adapted", adapter=None, seed=seed, trains=(), folder=folder)

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.names import look_up
+from analysis.checks import look_up
+from analysis.run_folder import RunFolder
 from analysis.studies.classifiers import TrainingSettings
 from analysis.studies.networks import ARCHITECTURES
-from sweep.picks import Run
 from sweep.scoring.identity import file_hash
 
 SMALL_PX = 64
@@ -58,7 +58,7 @@ class FinalSettings:
 
 
 def final_settings(
-    run: Run, images_per_condition: int | None, architecture: str | None, initial_weights: Path | None
+    run: RunFolder, images_per_condition: int | None, architecture: str | None, initial_weights: Path | None
 ) -> FinalSettings:
     """The settings for a run: as many films for one condition as the sweep's, if not said otherwise.
 

@@ -18,7 +18,9 @@ import pandas as pd
 
 from analysis.front.pareto import Front
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
-from analysis.report import RANKS, draw_rank_map, read_ranks
+from analysis.report import draw_rank_map
+from analysis.report.front_table import markdown_table
+from analysis.studies.rank_history import RANKS, read_ranks
 from sweep.config import SweepConfig
 from sweep.records.tables import flat_choice
 from sweep.trials.ends import TrialEnd, TrialListener
@@ -30,6 +32,7 @@ QUIET: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLF
 RUN_STATUS: Final[Mapping[EndKind, str]] = {COMPLETED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
 """What MLflow calls the end of a trial's run; the tag `end` says it in our words."""
 LONGEST_TAG: Final = 5000
+CAPTION: Final = "Pareto front; its runs are tagged `pareto = true`, its knee `knee = true`."
 NOTE: Final = "mlflow.note.content"
 """Shown as the run's description in the MLflow UI, as Markdown."""
 
@@ -196,30 +199,19 @@ def _write_front(store: _Store, front: Front) -> None:
         store.client.set_tag(store.children[point.trial_id], "pareto", "true")
         if point.knee:
             store.client.set_tag(store.children[point.trial_id], "knee", "true")
-    table = front_table(front)
-    store.client.set_tag(store.parent, NOTE, _as_markdown(table.astype(object).where(table.notna(), "")))
+    table = _front_frame(front)
+    store.client.set_tag(store.parent, NOTE, f"{CAPTION}\n\n{markdown_table(front)}"[:LONGEST_TAG])
     store.client.log_table(store.parent, table.astype(object).where(table.notna(), None), "pareto_table.json")
     store.client.log_text(store.parent, table.to_csv(index=False), "pareto_table.csv")
 
 
-def front_table(front: Front) -> pd.DataFrame:
+def _front_frame(front: Front) -> pd.DataFrame:
     """One row a point: trial, strategy, a column for each objective and hyperparameter, and whether it is the knee."""
     rows = [
         {"trial_id": point.trial_id, "strategy": point.strategy, **point.values, **point.params, "knee": point.knee}
         for point in front.points
     ]
     return pd.DataFrame(rows, columns=None if rows else ["trial_id", "strategy", "knee"])
-
-
-def _as_markdown(table: pd.DataFrame) -> str:
-    head = [[str(name) for name in table.columns], ["---"] * len(table.columns)]
-    rows = [
-        [f"{value:.4g}" if isinstance(value, float) else str(value) for value in row]
-        for row in table.itertuples(index=False)
-    ]
-    lines = [f"| {' | '.join(cells)} |" for cells in [*head, *rows]]
-    text = "\n".join(["Pareto front; its runs are tagged `pareto = true`, its knee `knee = true`.", "", *lines])
-    return text[:LONGEST_TAG]
 
 
 def _params(values: Mapping[str, Any], prefix: str = "") -> list[Any]:

@@ -155,7 +155,7 @@ EXAMPLES: dict[str, Example] = {
     "vae": Example(hyperparameters={}, lr=1e-3, names=every_parameter("vae")),
     "unet+text_encoder": Example(hyperparameters={}, lr=1e-3, names=together("unet", "text_encoder")),
     "unet+vae": Example(hyperparameters={}, lr=1e-3, names=together("unet", "vae")),
-    "vae+text_encoder": Example(hyperparameters={}, lr=5e-3, names=together("vae", "text_encoder")),
+    "vae+text_encoder": Example(hyperparameters={}, lr=1e-3, names=together("vae", "text_encoder")),
     "all": Example(hyperparameters={}, lr=1e-3, names=together("unet", "vae", "text_encoder")),
     "lora+text_encoder": Example(
         hyperparameters={"lora.rank": 4, "lora.alpha": 10.0}, lr=5e-3, names=together("lora", "text_encoder")
@@ -163,7 +163,7 @@ EXAMPLES: dict[str, Example] = {
     "lora": Example(hyperparameters=LOW_RANK, lr=5e-3, names=on_attention("lora_A", "lora_B")),
     "dora": Example(hyperparameters=LOW_RANK, lr=5e-3, names=on_attention("lora_A", "lora_B", "lora_magnitude_vector")),
     "selora": Example(
-        hyperparameters={"alpha": 10.0, "interval": 30, "threshold": 1.1},
+        hyperparameters={"alpha": 10.0, "interval": 6, "threshold": 1.1},
         lr=5e-3,
         names=on_attention("lora_A", "lora_B"),
     ),
@@ -171,7 +171,7 @@ EXAMPLES: dict[str, Example] = {
         strategy="selora",
         hyperparameters={
             "alpha": 10.0,
-            "interval": 30,
+            "interval": 6,
             "threshold": 1.1,
             "targets": "linear+conv",
             "components": "unet+text_encoder",

@@ -258,8 +258,8 @@ def base() -> DiffusionModels:
 @pytest.mark.parametrize(
     ("name", "hyperparameters", "message"),
     [
-        ("lroa", {}, "`strategy` must be a known name, but got 'lroa'. Did you mean lora"),
-        ("lora", {"rnak": 8}, "`hyperparameter of lora` must be a known name, but got 'rnak'. Did you mean rank"),
+        ("lroa", {}, "`strategy` must be a known name, but got 'lroa'. Did you mean 'lora'"),
+        ("lora", {"rnak": 8}, "`hyperparameter of lora` must be a known name, but got 'rnak'. Did you mean 'rank'"),
         ("bitfit", {"rank": 8}, "`hyperparameter of bitfit` must be a known name, but got 'rank'. Valid: none"),
         ("lora", {"rank": 0}, "`rank` must be a whole number, at least 1, but got 0"),
         ("dora", {"rank": 2.5}, "`rank` must be a whole number, at least 1, but got 2.5"),
@@ -297,9 +297,13 @@ def base() -> DiffusionModels:
             {},
             "`lora+lora` must combine strategies that train different components, but got lora on unet and",
         ),
-        ("lora+txt_encoder", {}, "`strategy` must be a known name, but got 'txt_encoder'. Did you mean text_encoder"),
-        ("attention", {"layers": "corss"}, "`layers` must be a known name, but got 'corss'. Did you mean cross"),
-        ("lora", {"targets": "atention"}, "`targets` must be a known name, but got 'atention'. Did you mean attention"),
+        ("lora+txt_encoder", {}, "`strategy` must be a known name, but got 'txt_encoder'. Did you mean 'text_encoder'"),
+        ("attention", {"layers": "corss"}, "`layers` must be a known name, but got 'corss'. Did you mean 'cross'"),
+        (
+            "lora",
+            {"targets": "atention"},
+            "`targets` must be a known name, but got 'atention'. Did you mean 'attention'",
+        ),
     ],
 )
 def test_wrong_hyperparameters_are_answered(name: str, hyperparameters: dict[str, Any], message: str) -> None:

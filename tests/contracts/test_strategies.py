@@ -37,7 +37,7 @@ from trainables.strategies.textual_inversion import TextualInversion
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-NUM_STEPS = 200
+NUM_STEPS = 40
 pytestmark = pytest.mark.timeout(1800)
 """The first test waits for the training of all strategies, minutes where nothing else runs."""
 SAMPLING: dict[str, Any] = {

@@ -1,16 +1,39 @@
-"""Ray for the tests that need it."""
+"""Ray for the tests that need it: one for the whole run."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
-import ray
+
+RELEASE_S = 120.0
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """The address of the one Ray of a run of the tests, which is started as a sweep starts it."""
+    import ray  # not above: tests without Ray do not wait for it
+
+    from sweep.config import ComputeConfig
+    from sweep.trials.runtime import ray_runtime
+
+    with ray_runtime(ComputeConfig(concurrent_trials=2)):
+        yield str(ray.get_runtime_context().gcs_address)
 
 
 @pytest.fixture(scope="module")
-def ray_alone() -> Iterator[None]:
-    """A local Ray of one processor."""
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+def ray_cluster(ray_address: str) -> Iterator[None]:
+    """That Ray for the tests of a module. They leave no part of it held: the next module's find all of it free."""
     yield
-    ray.shutdown()
+    deadline = time.monotonic() + RELEASE_S
+    while (held := held_cpus()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert held == 0
+
+
+def held_cpus() -> float:
+    """CPUs that tasks and actors hold of the tests' Ray."""
+    import ray
+
+    return float(ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0.0))

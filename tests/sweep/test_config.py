@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.config import ConfigError, SweepConfig, objective_directions
-from sweep.loading import load_config
+from analysis.front.objectives import objective_directions
+from sweep.config import ConfigError, SweepConfig
+from sweep.loading import load_config, parse_config
 from sweep.presets import PRESETS
 
 
@@ -159,6 +160,13 @@ def test_bad_files(tmp_path: Path, content: str | None, message: str) -> None:
         file.write_text(content)
     with pytest.raises(ConfigError, match=f"`--config` {message}"):
         load_config("demo", file)
+
+
+def test_a_kept_configuration_is_read_again_and_what_is_wrong_in_it_answered() -> None:
+    kept = PRESETS["nih64"]().model_dump(mode="json")
+    assert parse_config(kept) == PRESETS["nih64"]()
+    with pytest.raises(ConfigError, match=r"`num_trials` must be a key .*Did you mean search.num_trials"):
+        parse_config({**kept, "num_trials": 3})
 
 
 def test_configuration_is_frozen_and_survives_json() -> None:

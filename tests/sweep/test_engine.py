@@ -48,20 +48,13 @@ def invoke(command: Callable[..., Any], *options: str) -> Result:
     return CliRunner().invoke(app, list(options))
 
 
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
-
-
 def sweep_of(out: Path, num_trials: int, *settings: str) -> Result:
     options = [text for setting in (*SETTINGS, *settings) for text in ("--set", setting)]
     return invoke(run.main, "--out", str(out), "--num-trials", str(num_trials), *options)
 
 
 @pytest.fixture(scope="module")
-def finished(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+def finished(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """The directory of a sweep over the four strategies, evaluated after each epoch, and what it printed."""
     out = tmp_path_factory.mktemp("sweep") / "run"
     return out, sweep_of(out, 4, "training.evaluate_every_epochs=1")
@@ -250,7 +243,7 @@ def cuttable(trial: Trial, strategies: tuple[str, ...] = ("dylora",)) -> dict[st
 
 
 @pytest.fixture(scope="module")
-def cut(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Result]]:
+def cut(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Result]]:
     """The directory of a sweep of one trial with two cuts, and what it printed."""
     out = tmp_path_factory.mktemp("cut") / "run"
     with pytest.MonkeyPatch.context() as patch:
@@ -315,7 +308,7 @@ def doomed(trial: Trial, strategies: tuple[str, ...] = ("bitfit",)) -> dict[str,
 
 
 def test_a_sweep_of_failures_ends_with_their_reason(
-    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SEARCH_SPACES, "doomed", doomed)
     result = sweep_of(
@@ -329,7 +322,7 @@ def test_a_sweep_of_failures_ends_with_their_reason(
 
 
 def test_a_sweep_that_broke_off_holds_nothing_of_the_cluster(
-    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even while its exception, whose frames know the evaluation actors, is kept."""
 
@@ -347,7 +340,7 @@ def test_a_sweep_that_broke_off_holds_nothing_of_the_cluster(
 
 
 def test_a_base_model_that_cannot_be_scored_costs_its_row_and_no_more(
-    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = ray.remote(num_cpus=0)(lambda: int("no score"))
     monkeypatch.setattr(ActorEvaluator, "score_base", lambda self, out: broken.remote())
@@ -371,7 +364,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(cache)], check=True)
 
 
-def test_a_disk_that_fills_up_during_a_trial_is_told(local_ray: None, small_disk: Path) -> None:
+def test_a_disk_that_fills_up_during_a_trial_is_told(ray_cluster: None, small_disk: Path) -> None:
     result = sweep_of(small_disk, 1, "evaluation.images_per_condition=2", "search.strategies=[bitfit]")
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr and "Traceback" not in result.stderr

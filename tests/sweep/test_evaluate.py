@@ -26,6 +26,7 @@ from analysis.front.pareto import Front, FrontPoint, Objective
 from analysis.metrics import ms_ssim_diversity
 from analysis.report import write_report
 from analysis.report.__main__ import main as report_main
+from analysis.run_folder import RunFolder
 from sweep import evaluate, export
 from sweep.config import DataConfig, EvaluationConfig, SweepConfig
 from sweep.final import runner
@@ -39,7 +40,6 @@ from sweep.final.seeds import retrain, seeded
 from sweep.final.settings import FinalSettings
 from sweep.final.studies import STUDIES
 from sweep.final.study import Study, StudyResult
-from sweep.picks import Run
 from sweep.scoring.plans import GenerationPlan
 from sweep.scoring.streaming import compared_films
 from trainables.datasets.phantom import PhantomSource
@@ -101,7 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def bench_of(folder: Path, settings: FinalSettings = SETTINGS, kind: type[Workbench] = Workbench) -> Workbench:
-    bench = kind(Run.read(folder), settings)
+    bench = kind(RunFolder.open(folder), settings)
     bench.extractor = CountingExtractor()  # type: ignore[misc]
     return bench
 
@@ -380,7 +380,7 @@ def test_a_cut_comes_out_of_another_training_of_its_whole_trial(folder: Path, tm
 
 
 def test_finalists_are_picked_once_each(folder: Path) -> None:
-    run = Run.read(folder)
+    run = RunFolder.open(folder)
     assert pick_finalists(run, ["front", "knee", "best:fid_mini", f"trial:{TRIAL}"]) == [TRIAL]
     with pytest.raises(ValueError, match=r"`--pick` must be a known name, but got 'frnt'\. Did you mean 'front'"):
         pick_finalists(run, ["frnt"])
@@ -390,7 +390,7 @@ def test_wrong_input_is_answered(folder: Path, tmp_path: Path) -> None:
     nowhere = invoke(evaluate.main, "--run", str(tmp_path))
     assert nowhere.exit_code == 1 and "`--run` must be the directory of a finished run" in nowhere.stderr
     wrong = invoke(evaluate.main, "--run", str(folder), "--classifier", "resnet")
-    assert wrong.exit_code == 1 and "`classifier` must be one of densenet121, efficientnet_b0, small" in wrong.stderr
+    assert wrong.exit_code == 1 and "`classifier` must be a known name, but got" in wrong.stderr
     (tmp_path / "evaluation").mkdir()
     printed = invoke(report_main, "--run", str(tmp_path), "--tables")
     assert printed.exit_code == 1 and "`--tables` must be of a run whose finalists were evaluated" in printed.stderr

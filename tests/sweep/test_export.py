@@ -15,8 +15,9 @@ from diffusers import StableDiffusionPipeline
 from typer.testing import CliRunner
 
 from analysis.front.pareto import Front, FrontPoint, Objective
+from analysis.run_folder import RunFolder
 from sweep import export
-from sweep.picks import Run, pick_trial
+from sweep.picks import pick_trial
 from trainables.base_models.models import load_base
 from trainables.exports.low_rank_file import LORA_WEIGHTS
 from trainables.sampling import generate_batches
@@ -45,7 +46,7 @@ TRIALS = pd.DataFrame(
         {"trial_id": "d4", "status": "stopped", "strategy": "norm", "fid_mini": 1.0, "vendi_mini": 9.0, "epoch_s": 0.1},
     ]
 ).assign(
-    fid_kid=float("nan"), rung=pd.array([None, None, None, 2], "Int64"),
+    kid_mini=float("nan"), rung=pd.array([None, None, None, 2], "Int64"),
     **{"fid_mini/Edema": [7.0, 6.0, 1.0, 1.0], "param/lr": 1e-3},
 )  # fmt: skip
 
@@ -96,7 +97,7 @@ def invoke(run: Path, to: Path, *options: str) -> Result:
     ],
 )
 def test_a_pick_names_a_completed_trial(run_folder: Path, pick: str, trial: str) -> None:
-    assert pick_trial(Run.read(run_folder), pick) == trial
+    assert pick_trial(RunFolder.open(run_folder), pick) == trial
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_a_pick_names_a_completed_trial(run_folder: Path, pick: str, trial: str)
         ("best:", "must be a known name, but got 'best:'"),
         ("best:fid_mni", "but got 'fid_mni'. Did you mean 'fid_mini'"),
         ("best:param/lr", "but got 'param/lr'"),
-        ("best:fid_kid", "`best:fid_kid` must have a completed trial with that metric, but got none"),
+        ("best:kid_mini", "`best:kid_mini` must have a completed trial with that metric, but got none"),
         ("trial:a11", "but got 'a11'. Did you mean 'a1'"),
         ("trial:c3", "`trial:ID` must be a completed trial, but got 'c3', which failed. Pick one of a1, b2"),
         ("trial:d4", "but got 'd4', which was stopped at rung 2. Pick one of a1, b2"),

@@ -26,9 +26,10 @@ def unknown_name(rule: str, came: object, valid: Iterable[str]) -> ValueError:
         valid: The names in the table.
     """
     names = sorted(valid)
-    near = difflib.get_close_matches(str(came).lower(), names, n=3, cutoff=0.5)
-    remedy = f"Did you mean {' or '.join(near)}? " if near else ""
-    return ValueError(f"`{rule}` must be a known name, but got {came!r}. {remedy}Valid: {', '.join(names) or 'none'}.")
+    spelt = {name.lower(): name for name in names}
+    near = [repr(spelt[one]) for one in difflib.get_close_matches(str(came).lower(), spelt, n=3, cutoff=0.5)]
+    remedy = f"Did you mean {' or '.join(near)}? Valid:" if near else "Choose one of:"
+    return ValueError(f"`{rule}` must be a known name, but got {came!r}. {remedy} {', '.join(names) or 'none'}.")
 
 
 def expect(holds: bool, rule: str, came: str, remedy: str) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis.report import draw_rank_map, read_ranks
-from analysis.report.rank_history import LAST, Place, RankHistory, place_of
+from analysis.report import draw_rank_map
 from analysis.report.rank_map import WIDEST, Panel, panels, rank_map
+from analysis.studies.rank_history import LAST, Place, RankHistory, place_of, read_ranks
 
 DOWN, UP, TEXT = 4, 4, 12
 PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")

@@ -92,7 +92,7 @@ def test_comparisons_that_would_mislead_are_refused(data: UtilityData, phantom: 
         replace(data, synthetic=LabelledImages(data.synthetic.images, data.synthetic.labels, tuple("abcdef")))
     with pytest.raises(ValueError, match=r"`seeds` must be at least 2, each once, but got \[0\]"):
         compare_arms(data, seeds=(0,))
-    with pytest.raises(ValueError, match=r"`arms` must be one of .* but got 'fake'"):
+    with pytest.raises(ValueError, match=r"`arms` must be a known name, but got 'fake'"):
         compare_arms(data, arms=("real", "fake"))
     with pytest.raises(ValueError, match="`train` must hold images with and without"):
         compare_arms(replace(data, synthetic=data.synthetic.take([0, 1])), arms=("synthetic",))

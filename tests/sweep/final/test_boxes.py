@@ -21,13 +21,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from analysis.front.pareto import Front, FrontPoint
+from analysis.run_folder import RunFolder
 from sweep import evaluate, prepare
 from sweep.config import DataConfig, EvaluationConfig, SweepConfig
 from sweep.final.bench import Workbench
 from sweep.final.marks import place_boxes
 from sweep.final.runner import FinalEvaluation
 from sweep.final.settings import FinalSettings
-from sweep.picks import Run
 from trainables.base_models.models import load_base
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.phantom.masks import bounding_box
@@ -116,7 +116,7 @@ def prepared(root: Path, release: list[Drawn]) -> PreparedDataset:
 
 
 @pytest.fixture(scope="module")
-def run(root: Path, prepared: PreparedDataset) -> Run:
+def run(root: Path, prepared: PreparedDataset) -> RunFolder:
     """The directory of a run whose trials are not needed: the base's encoders are studied in any case."""
     folder = root / "run"
     folder.mkdir()
@@ -127,10 +127,10 @@ def run(root: Path, prepared: PreparedDataset) -> Run:
     pd.DataFrame({"trial_id": [], "status": []}).to_parquet(folder / "trials.parquet")
     point = FrontPoint(trial_id="a1", strategy="unet", values={}, params={}, knee=True)
     Front(objectives=(), points=(point,)).write(folder / "pareto.json")
-    return Run.read(folder)
+    return RunFolder.open(folder)
 
 
-def study(run: Run, boxes: Path | None) -> dict[str, Any]:
+def study(run: RunFolder, boxes: Path | None) -> dict[str, Any]:
     """The record of the base's autoencoder after an evaluation with this list."""
     evaluation = FinalEvaluation(Workbench(run, SETTINGS, boxes), Console(quiet=True))
     evaluation.run([])
@@ -179,7 +179,7 @@ def test_marks_lie_where_the_phantom_drew_the_findings(
 
 
 def test_the_figures_are_those_of_an_independent_computation(
-    root: Path, release: list[Drawn], prepared: PreparedDataset, run: Run
+    root: Path, release: list[Drawn], prepared: PreparedDataset, run: RunFolder
 ) -> None:
     record = study(run, root / "release" / "BBox_List_2017.csv")
     films, known = prepared.split("test"), {film.image_id: film for film in release}
@@ -203,7 +203,7 @@ def test_the_figures_are_those_of_an_independent_computation(
 
 
 def test_another_list_is_another_study_and_no_list_leaves_the_rest(
-    root: Path, release: list[Drawn], prepared: PreparedDataset, run: Run, tmp_path: Path
+    root: Path, release: list[Drawn], prepared: PreparedDataset, run: RunFolder, tmp_path: Path
 ) -> None:
     official = root / "release" / "BBox_List_2017.csv"
     first = study(run, official)
@@ -235,7 +235,7 @@ def test_another_list_is_another_study_and_no_list_leaves_the_rest(
     ],
 )
 def test_wrong_lists_are_answered_before_anything_is_computed(
-    prepared: PreparedDataset, run: Run, tmp_path: Path, rows: list[str], message: str
+    prepared: PreparedDataset, run: RunFolder, tmp_path: Path, rows: list[str], message: str
 ) -> None:
     path = tmp_path / "boxes.csv"
     lines = [row.format(test=prepared.split("test").image_ids[0]) for row in rows]
@@ -244,6 +244,6 @@ def test_wrong_lists_are_answered_before_anything_is_computed(
     assert result.exit_code == 1 and message in result.stderr and "Traceback" not in result.output
 
 
-def test_a_missing_list_is_answered(run: Run, tmp_path: Path) -> None:
+def test_a_missing_list_is_answered(run: RunFolder, tmp_path: Path) -> None:
     result = invoke(evaluate.main, "--run", run.folder, "--boxes", tmp_path / "none.csv")
     assert result.exit_code == 1 and "`boxes` must be a file like BBox_List_2017.csv, but got" in result.stderr

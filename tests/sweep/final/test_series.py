@@ -11,12 +11,12 @@ from rich.console import Console
 
 from analysis.final_scores import read_finalists
 from analysis.front.pareto import Front
+from analysis.run_folder import RunFolder
 from sweep.config import DataConfig, SweepConfig
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.runner import FinalEvaluation
 from sweep.final.settings import FinalSettings
 from sweep.final.study import Study, StudyResult
-from sweep.picks import Run
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
 
@@ -29,9 +29,9 @@ STUDY = Study(
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> RunFolder:
     write_dataset(PhantomSource(num_patients=60, resolution_px=64, seed=2), tmp_path / "cache" / "dataset")
-    return Run(
+    return RunFolder(
         folder=tmp_path,
         front=Front(objectives=(), points=()),
         trials=pd.DataFrame(),
@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_the_last_series_is_that_of_the_last_evaluation_even_if_all_was_known(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweep.final.runner.STUDIES", {"one": STUDY})
 

@@ -108,8 +108,8 @@ def test_adapter_table_and_plot_are_artifacts(tracked: SimpleNamespace) -> None:
     assert artifacts(tracked, tracked.runs["a"], "adapter") == {"adapter/adapter.json"}
     parent = tracked.runs["parent"]
     note = parent.data.tags["mlflow.note.content"].splitlines()
-    assert note[2] == "| trial_id | strategy | fid_mini | vendi_mini | rank | knee |"
-    assert note[4] == "| a | lora | 1 | 2 | 4 | True |"
+    assert note[2] == "| trial | strategy | hyperparameters | fid_mini ↓ | vendi_mini ↑ |"
+    assert note[4] == "| a (knee) | lora | rank 4 | 1 | 2 |"
     assert artifacts(tracked, parent) == {"front.png", "pareto_table.csv", "pareto_table.json"}
     table = json.loads(Path(tracked.client.download_artifacts(parent.info.run_id, "pareto_table.json")).read_text())
     assert table["columns"] == ["trial_id", "strategy", "fid_mini", "vendi_mini", "rank", "knee"]

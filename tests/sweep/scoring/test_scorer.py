@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 import ray
 import torch
 from counting_extractor import CountingExtractor
+from free_text_phantom import FreeTextPhantom
 from ray import cloudpickle
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -23,8 +24,8 @@ from sweep.scoring.plans import GenerationPlan, conditions_to_score, plan_by_cap
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
 from sweep.scoring.streaming import as_grey
 from trainables.base_models.models import load_base
-from trainables.datasets.base import CONDITIONS, ImageTextSample
-from trainables.datasets.captions import FREE_TEXT, PromptTemplate
+from trainables.datasets.base import CONDITIONS
+from trainables.datasets.captions import PromptTemplate
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset, PreparedSplit
 from trainables.datasets.writing import write_dataset
@@ -130,20 +131,8 @@ def test_a_prompt_is_made_as_the_captions_that_were_trained_on(tmp_path: Path, s
     ]
 
 
-class Reports(PhantomSource):
-    """The phantom with free text for captions, another for each film."""
-
-    def __init__(self) -> None:
-        super().__init__(num_patients=60, seed=2)
-        self.prompts = FREE_TEXT
-
-    def samples(self, split: str) -> Iterator[ImageTextSample]:
-        for sample in PhantomSource(num_patients=60, seed=2).samples(split):
-            yield replace(sample, prompt=f"{sample.image_id}: see the lungs")
-
-
 def test_free_text_is_that_of_the_film_that_is_compared_with(tmp_path: Path, spec: EvaluationSpec) -> None:
-    data = write_dataset(Reports(), tmp_path / "reports")
+    data = write_dataset(FreeTextPhantom(), tmp_path / "reports")
     plan = AdapterScorer(replace(spec, dataset=data.folder)).plan
     names = [data.split("validation").image_ids[row] for row in plan.rows]
     assert list(plan.prompts) == [f"{name}: see the lungs" for name in names]
@@ -257,7 +246,7 @@ def test_sheets_are_left_for_the_eye(spec: EvaluationSpec, adapter: Path) -> Non
     assert (spec.cache_folder / "reference.png").stat().st_size > 1000
 
 
-def test_an_actor_that_dies_is_succeeded_and_its_score_is_not_lost(ray_alone: None, spec: EvaluationSpec) -> None:
+def test_an_actor_that_dies_is_succeeded_and_its_score_is_not_lost(ray_cluster: None, spec: EvaluationSpec) -> None:
     evaluator = start_evaluators(spec, ComputeConfig())
     evaluator.prepare(spec.cache_folder)
     score = evaluator.score_base(spec.cache_folder)
@@ -278,7 +267,7 @@ class Moody:
         return {"fid_none": 2.0}
 
 
-def test_a_failed_evaluation_is_tried_once_more(ray_alone: None, tmp_path: Path) -> None:
+def test_a_failed_evaluation_is_tried_once_more(ray_cluster: None, tmp_path: Path) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
     scorers = {count: ray.remote(Moody).options(num_cpus=0).remote(count) for count in (1, 2)}
     assert ActorEvaluator((scorers[1],)).evaluate(tmp_path / "adapter", 1.0) == {"fid_none": 2.0}
@@ -286,7 +275,7 @@ def test_a_failed_evaluation_is_tried_once_more(ray_alone: None, tmp_path: Path)
         ActorEvaluator((scorers[2],)).evaluate(tmp_path / "adapter", 1.0)
 
 
-def test_the_base_models_failed_evaluation_is_tried_once_more(ray_alone: None, tmp_path: Path) -> None:
+def test_the_base_models_failed_evaluation_is_tried_once_more(ray_cluster: None, tmp_path: Path) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     scorers = [ray.remote(Moody).options(num_cpus=0).remote(count) for count in (1, 2)]
     recovered, broken = (ActorEvaluator((scorer,)) for scorer in scorers)

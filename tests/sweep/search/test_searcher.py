@@ -170,12 +170,14 @@ def make_misbehaving() -> Callable[[dict[str, Any]], None]:
     return misbehave
 
 
-def test_trials_run_by_ray_all_end_in_definite_states(ray_alone: None, tmp_path: Path) -> None:
+def test_trials_run_by_ray_all_end_in_definite_states(ray_cluster: None, tmp_path: Path) -> None:
     searcher, scheduler = make_searcher(num_trials=6), TrialScheduler()
     relay = Relay((searcher,), [objective.name for objective in OBJECTIVES], scheduler)
     tuner = tune.Tuner(
         tune.with_resources(make_misbehaving(), {"cpu": 1}),
-        tune_config=tune.TuneConfig(search_alg=searcher, scheduler=scheduler, num_samples=6, reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher, scheduler=scheduler, num_samples=6, max_concurrent_trials=1, reuse_actors=True
+        ),
         run_config=tune.RunConfig(storage_path=str(tmp_path), callbacks=[relay], verbose=0),
     )
     results = tuner.fit()

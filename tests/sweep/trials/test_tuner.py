@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import ray
 import torch
 from optuna import Trial
 from optuna.trial import TrialState
@@ -162,13 +161,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom")
 
 
-@pytest.fixture(scope="module")
-def small_ray() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
-
-
 def context(dataset: PreparedDataset, out: Path, *, workers: int = 1, **training: Any) -> SweepContext:
     settings = TrainingConfig(**{"num_epochs": 2, "warmup_fraction": 0.0, "mixed_precision": "no", **training})
     compute = ComputeConfig(workers_per_trial=workers)
@@ -196,7 +188,7 @@ class Recorded:
 
 @pytest.fixture(scope="module")
 def recorded(
-    small_ray: None, dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory
+    ray_cluster: None, dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, Recorded]:
     """The same trial with one worker in local mode and with a group of two, by number of workers."""
     runs = {}
@@ -255,7 +247,7 @@ def test_reports_of_the_first_worker_reach_tune(recorded: dict[int, Recorded], n
 
 
 @pytest.fixture(scope="module")
-def several(small_ray: None, dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Events:
+def several(ray_cluster: None, dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Events:
     """Four trials of one worker each, evaluated after every epoch; the second is lost in its first."""
     events = Events()
     settings = context(dataset, tmp_path_factory.mktemp("several"), evaluate_every_epochs=1)
@@ -301,7 +293,7 @@ class SizeEvaluator:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_each_rank_of_one_training_is_exported_and_scored(
-    small_ray: None, dataset: PreparedDataset, tmp_path: Path, workers: int
+    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path, workers: int
 ) -> None:
     events, settings = Events(), context(dataset, tmp_path, workers=workers, evaluate_every_epochs=1)
     run_trials(settings, SizeEvaluator(), Choices(DYLORA), num_trials=1, listeners=(events,))
@@ -329,7 +321,7 @@ def risky(trial: Trial, strategies: tuple[str, ...] = ("lora", "bitfit")) -> dic
 
 
 def test_a_trial_that_diverges_fails_and_the_others_go_on(
-    small_ray: None, dataset: PreparedDataset, tmp_path: Path
+    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     space: SearchSpace = risky
     objectives = (Objective("loss", "min"), Objective("epoch_s", "min"))
@@ -389,7 +381,7 @@ class FullDisk(Events):
 
 
 def test_a_listener_that_fails_ends_the_sweep_with_its_message(
-    small_ray: None, dataset: PreparedDataset, tmp_path: Path
+    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     settings = context(dataset, tmp_path)
     with pytest.raises(RuntimeError, match=r"^OSError: \[Errno 28\] No space left on device$"):

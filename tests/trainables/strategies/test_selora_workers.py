@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import expand_on_worker
 import numpy as np
 import torch
 
@@ -18,32 +19,42 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = Path(__file__).with_name("expand_on_worker.py")
 
 
-def workers(number: int, dataset: Path, to: Path) -> list[dict[str, Any]]:
+def alone(dataset: Path, to: Path) -> dict[str, Any]:
+    """What one worker without a group ends with, in this process."""
+    with torch.random.fork_rng(devices=[]):
+        expand_on_worker.main(dataset, to)
+    return ended(to, 1, 0)
+
+
+def group(number: int, dataset: Path, to: Path) -> list[dict[str, Any]]:
     """What each of a group of processes ends with."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    group = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if number > 1 else {}
+    shared = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": str(ROOT)}
     running = []
     for rank in range(number):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if number > 1 else {}
-        environment = {**os.environ, **group, **own, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
         command = [sys.executable, str(SCRIPT), str(dataset), str(to)]
         running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     for process in running:
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors[-3000:]
-    return [torch.load(to / f"{number}-{rank}.pt", weights_only=True) for rank in range(number)]
+    return [ended(to, number, rank) for rank in range(number)]
+
+
+def ended(folder: Path, number: int, rank: int) -> dict[str, Any]:
+    return dict(torch.load(folder / f"{number}-{rank}.pt", weights_only=True))
 
 
 def test_two_workers_grow_the_same_layers_as_one_does_and_stay_alike(dataset: PreparedDataset, tmp_path: Path) -> None:
     """Parameters change their shape on both, and go on being trained on the mean of both's gradients."""
-    (alone,) = workers(1, dataset.folder, tmp_path)
-    first, second = workers(2, dataset.folder, tmp_path)
-    assert [worker["is_wrapped"] for worker in (alone, first, second)] == [False, True, True]
-    assert first["history"] == second["history"] == alone["history"]
+    single = alone(dataset.folder, tmp_path)
+    first, second = group(2, dataset.folder, tmp_path)
+    assert [worker["is_wrapped"] for worker in (single, first, second)] == [False, True, True]
+    assert first["history"] == second["history"] == single["history"]
     assert 1 < np.mean(list(first["history"][-1]["ranks"].values())) < len(first["history"])
     for name, parameter in first["parameters"].items():
         assert torch.equal(parameter, second["parameters"][name])
-        torch.testing.assert_close(parameter, alone["parameters"][name], rtol=1e-2, atol=1e-4)
+        torch.testing.assert_close(parameter, single["parameters"][name], rtol=1e-2, atol=1e-4)
     assert all(map(torch.equal, first["averages"], second["averages"]))

@@ -1,0 +1,50 @@
+"""The terminal: the console of all commands, how they fail, and how paths are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+PLAIN_WIDTH = 150
+INTERRUPTED = 130
+"""Exit code of a command that was interrupted, as shells have it."""
+
+
+def new_console(*, stderr: bool = False) -> Console:
+    """The terminal, or lines of a readable width where the output goes to a file."""
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Say what was wrong, and end."""
+    new_console(stderr=True).print(f"[red]error[/red] {escape(message)}", soft_wrap=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def explained(interrupted: str = "Interrupted.") -> Iterator[None]:
+    """End the command by the message of what goes wrong in the block, without a traceback.
+
+    Args:
+        interrupted: what to say where the user interrupts it.
+    """
+    try:
+        yield
+    except typer.Exit:  # a RuntimeError as well
+        raise
+    except (ValueError, OSError, RuntimeError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail(interrupted, INTERRUPTED)
+
+
+def relative(path: Path) -> Path:
+    """The path as the user would type it from here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,275 @@
+"""How many planted faults the tests catch, and whether those of an earlier commit caught more.
+
+`python -m benchmarks.mutation_check --against COMMIT --results FILE`. Faults of one line are drawn from what both commits have in
+common, and planted one at a time in a temporary copy of either. The test files that import the module are run on it, up to the first
+failure and without the tests that need Ray. A test that fails must pass without the fault; else the fault counts as unproved.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import pytest
+import typer
+
+from benchmarks.faults import Fault, faults_of
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("sweep", "trainables", "analysis")
+BY_TABLE = {
+    "trainables/strategies/": ("test_low_rank.py", "test_strategies.py"),
+    "analysis/metrics/": ("test_metrics.py",),
+}
+"""Contract suites that reach modules through a table, without importing them."""
+DRAWINGS = ("plots.py", "rank_map.py", "rank_history.py")
+"""Modules that decide how pictures look, which no test can tell to be wrong."""
+IMPORTS_RAY = re.compile(r"^import ray\b|^from ray import", re.MULTILINE)
+RAY = {"ray_address", "ray_cluster", "ray_alone", "small_ray", "local_ray"}
+"""Fixtures of the tests, now and before, that start Ray."""
+HEAVY = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "optuna",
+    "pandas",
+    "sklearn",
+    "matplotlib",
+    "mlflow",
+    "ray",
+    "torchvision",
+)
+CAUGHT, SURVIVED, UNPROVED = "caught", "survived", "unproved"
+
+
+class FirstFailure:
+    """A pytest plug-in that leaves out the tests that need Ray, and writes down what fails first.
+
+    Args:
+        to: the file for its name.
+    """
+
+    def __init__(self, to: Path) -> None:
+        self.to = to
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if not RAY & set(getattr(item, "fixturenames", ()))]
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._note(report)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._note(report)
+
+    def _note(self, report: pytest.CollectReport | pytest.TestReport) -> None:
+        if report.failed and not self.to.exists():
+            self.to.write_text(report.nodeid.partition("@")[0])
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A copy of a commit.
+
+    Attributes:
+        commit: which.
+        folder: where it lies.
+    """
+
+    commit: str
+    folder: Path
+
+    @classmethod
+    def at(cls, commit: str, folder: Path) -> Tree:
+        """Write a commit's files into a folder."""
+        archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
+        with tarfile.open(fileobj=BytesIO(archive)) as files:
+            files.extractall(folder, filter="data")
+        return cls(commit, folder)
+
+    def modules(self) -> list[str]:
+        """Paths of the modules that can be tested without Ray and without looking at pictures."""
+        paths = [path for package in PACKAGES for path in sorted((self.folder / package).rglob("*.py"))]
+        decides = [path for path in paths if path.name not in DRAWINGS and not IMPORTS_RAY.search(path.read_text())]
+        return [str(path.relative_to(self.folder)) for path in decides]
+
+    def tests_of(self, module: str) -> list[str]:
+        """Test files that import a module or a name of it, and then the contract suites that reach it through a table."""
+        defined = {getattr(node, "name", "") for node in ast.parse((self.folder / module).read_text()).body}
+        suites = {file for room, files in BY_TABLE.items() if module.startswith(room) for file in files}
+        files = [
+            file
+            for file in sorted((self.folder / "tests").rglob("test_*.py"))
+            if file.name in suites or imports(file.read_text(), module, defined)
+        ]
+        return [str(file.relative_to(self.folder)) for file in sorted(files, key=lambda file: file.name in suites)]
+
+
+def imports(source: str, module: str, defined: set[str]) -> bool:
+    """Whether a file imports a module, or from its package one of the names that the module defines."""
+    path = module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    package, _, name = path.rpartition(".")
+    found = imported(source)
+    return path in found or bool(found.get(package, set()) & {name, *defined})
+
+
+@cache
+def imported(source: str) -> dict[str, set[str]]:
+    """The names that a file imports, by the module that it takes them from."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            found[str(node.module)] |= {alias.name for alias in node.names}
+    return dict(found)
+
+
+def main(
+    *,
+    against: Annotated[str, typer.Option(help="The commit whose tests are compared with those of HEAD.")],
+    num_faults: Annotated[int, typer.Option(help="How many faults.")] = 30,
+    seed: Annotated[int, typer.Option(help="Which ones.")] = 0,
+    first: Annotated[int, typer.Option(help="The first fault to try, from 0 on: a check can be done in pieces.")] = 0,
+    last: Annotated[int | None, typer.Option(help="The first fault not to try.")] = None,
+    results: Annotated[Path, typer.Option(help="A JSON file for what was found; pieces of one check share it.")],
+) -> None:
+    """Plant faults in both commits and print which tests caught which.
+
+    Example: python -m benchmarks.mutation_check --against HEAD~20 --results faults.json --first 0 --last 10
+    """
+    with TemporaryDirectory() as folder:
+        trees = [
+            Tree.at(commit, Path(folder) / str(number) / "tree") for number, commit in enumerate((against, "HEAD"))
+        ]
+        drawn = draw(shared_faults(*trees), num_faults, Random(seed))
+        for number, pair in list(enumerate(drawn))[first:last]:
+            found = {name: tried(tree, fault) for name, tree, fault in zip(("old", "new"), trees, pair, strict=True)}
+            keep(results, number, {**asdict(pair[1]), **found})
+            typer.echo(f"{number:3d}  old {found['old']:9} new {found['new']:9} {shown(pair[1])}")
+    typer.echo(summary(json.loads(results.read_text())))
+
+
+def shared_faults(old: Tree, new: Tree) -> list[tuple[Fault, Fault]]:
+    """Faults that can be planted in both, with a line that is the only one of its kind in its function."""
+    moved = renamed(old.commit, new.commit)
+    before = {path: _by_change(old, path) for path in old.modules() if old.tests_of(path)}
+    pairs = []
+    for path in new.modules():
+        known = before.get(moved.get(path, path), {})
+        now = _by_change(new, path) if known and new.tests_of(path) else {}
+        pairs += [(known[change], fault) for change, fault in now.items() if change in known]
+    return pairs
+
+
+def _by_change(tree: Tree, path: str) -> dict[tuple[str, str, str], Fault]:
+    found: dict[tuple[str, str, str], list[Fault]] = defaultdict(list)
+    for fault in faults_of(path, (tree.folder / path).read_text()):
+        found[fault.change].append(fault)
+    return {change: faults[0] for change, faults in found.items() if len(faults) == 1}
+
+
+def renamed(old: str, new: str) -> dict[str, str]:
+    """The earlier path of each file that moved between two commits, as git sees it."""
+    command = ["git", "diff", "--find-renames=40%", "--diff-filter=R", "--name-status", old, new]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {after: before for _, before, after in (line.split("\t") for line in lines)}
+
+
+def draw(pairs: list[tuple[Fault, Fault]], number: int, random: Random) -> list[tuple[Fault, Fault]]:
+    """Faults spread over the packages, and within each over its modules."""
+    by_module: dict[str, list[tuple[Fault, Fault]]] = defaultdict(list)
+    for pair in pairs:
+        by_module[pair[1].module].append(pair)
+    chosen = [_one_a_module(package, by_module, random) for package in PACKAGES]
+    drawn = [next(rest) for _ in range(number) for rest in chosen]
+    return drawn[:number]
+
+
+def _one_a_module(
+    package: str, by_module: dict[str, list[tuple[Fault, Fault]]], random: Random
+) -> Iterator[tuple[Fault, Fault]]:
+    modules = sorted(module for module in by_module if module.startswith(f"{package}/"))
+    random.shuffle(modules)
+    orders = [random.sample(by_module[module], len(by_module[module])) for module in modules]
+    for turn in range(max(map(len, orders))):
+        yield from (order[turn] for order in orders if turn < len(order))
+
+
+def tried(tree: Tree, fault: Fault) -> str:
+    """Whether a test fails that passes without the fault."""
+    file = tree.folder / fault.module
+    sound = file.read_text()
+    file.write_text(fault.planted(sound))
+    try:
+        failed = first_failure(tree, tree.tests_of(fault.module))
+    finally:
+        file.write_text(sound)
+    if failed is None:
+        return SURVIVED
+    return CAUGHT if failed and first_failure(tree, [failed]) is None else UNPROVED
+
+
+def first_failure(tree: Tree, tests: list[str]) -> str | None:
+    """Run tests in a fork of this process, which has imported what takes long.
+
+    Returns:
+        The first test or file that fails, empty where none could be run, or None where all pass.
+    """
+    for name in HEAVY:
+        __import__(name)
+    note = tree.folder.parent / "failed"
+    note.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        os._exit(_run_tests(tree, tests, note))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == pytest.ExitCode.OK:
+        return None
+    return note.read_text() if note.exists() else ""
+
+
+def _run_tests(tree: Tree, tests: list[str], note: Path) -> int:
+    os.chdir(tree.folder)
+    os.environ |= {"PYTHONPATH": str(tree.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.path[:] = [str(tree.folder), *(path for path in sys.path if path not in ("", str(ROOT)))]
+    sys.dont_write_bytecode = True  # two faults of a line in the same second would pass for one
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    if any(not Path(str(find_spec(name).origin)).is_relative_to(tree.folder) for name in PACKAGES):  # type: ignore[union-attr]
+        return int(pytest.ExitCode.USAGE_ERROR)
+    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], plugins=[FirstFailure(note)]))
+
+
+def keep(results: Path, number: int, found: dict[str, Any]) -> None:
+    """Add a fault's outcome to the file."""
+    held = json.loads(results.read_text()) if results.is_file() else {}
+    results.write_text(json.dumps({**held, str(number): found}, indent=1))
+
+
+def shown(fault: Fault) -> str:
+    """A fault in a line."""
+    return f"{fault.module}:{fault.line_number}  {fault.line.strip()}  ->  {fault.faulty.strip()}"
+
+
+def summary(found: dict[str, dict[str, Any]]) -> str:
+    """How many of the faults each commit's tests caught."""
+    old, new = (sum(one[name] == CAUGHT for one in found.values()) for name in ("old", "new"))
+    return f"Of {len(found)} faults the old tests catch {old}, the new {new}."
+
+
+if __name__ == "__main__":
+    typer.run(main)

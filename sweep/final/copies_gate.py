@@ -1,0 +1,46 @@
+"""No adapter leaves a run with more copies of training films than allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from analysis.final_scores import EVALUATION, SCORES_FILE, read_scores, values_of
+from analysis.run_folder import RunFolder
+
+
+def require_few_copies(run: RunFolder, trial_id: str, limit: float | None) -> None:
+    """Let a trial pass whose final evaluation found few enough copies of training films; without a limit any passes.
+
+    Args:
+        run: The finished run.
+        trial_id: One of its trials.
+        limit: Allowed share of copies among the generated films, in [0, 1].
+
+    Raises:
+        MemorisationError: the trial has not been evaluated, the study failed, or the share is above the limit.
+        ValueError: the limit is not in [0, 1], or the scores are damaged.
+    """
+    if limit is None:
+        return
+    from analysis.studies.memorisation import MemorisationError, gate_share  # torch takes seconds to import
+
+    scores = read_scores(run.folder / EVALUATION / trial_id / SCORES_FILE)
+    found = values_of(scores) if scores is not None else {}
+    if scores is None or "memorisation_share" not in found or not _of_these_weights(scores, run.adapter(trial_id)):
+        raise MemorisationError(
+            f"`--max-copies` must have the trial's copies counted before, but got no count for {trial_id!r} as it is. "
+            f"Count them with `python -m sweep.evaluate --run {run.folder} --pick trial:{trial_id}`."
+        )
+    gate_share(
+        found["memorisation_share"], limit,
+        num_copies=int(found["memorisation_num_copies"]), num_films=int(found["memorisation_num_generated"]),
+    )  # fmt: skip
+
+
+def _of_these_weights(scores: Mapping[str, Any], adapter: Path) -> bool:
+    from sweep.scoring.identity import weights_digest
+    from trainables.strategies.card import read_card
+
+    return bool(scores["weights"] == weights_digest(read_card(adapter)["base"]["weights_hash"], adapter))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +12,11 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 
+from search_spaces.ranges import RANGES
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels, resolve_base
+from trainables.strategies import STRATEGIES, make_strategy
+from trainables.strategies.base import trained_parameters
 
 WORDS = ("blue ring", "edema")
 """What new tokens stand for; other prompts have none of these."""
@@ -209,6 +213,25 @@ EXAMPLES: dict[str, Example] = {
         names=together("lora", "textual_inversion"),
     ),
 }
+
+
+def attached(name: str) -> Callable[[DiffusionModels], set[str]]:
+    """What a strategy trains when it is attached, for those that have no list above."""
+
+    def names(base: DiffusionModels) -> set[str]:
+        models = base.fresh()
+        make_strategy(name, {}).attach(models)
+        return {path for path, _ in trained_parameters(models)}
+
+    return names
+
+
+EXAMPLES |= {
+    name: Example(hyperparameters={}, lr=RANGES[name].lr["mini"][1], names=attached(name))
+    for name in STRATEGIES.keys() - {example.strategy or name for name, example in EXAMPLES.items()}
+}
+if "TOYS_ONLY" in os.environ:  # test_extending.py needs no other, but one to compare with
+    EXAMPLES = {name: example for name, example in EXAMPLES.items() if name in ("toy", "bitfit")}
 
 
 def without_attention_gammas(base: DiffusionModels) -> set[str]:

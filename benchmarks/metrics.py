@@ -156,10 +156,16 @@ def _report_study(dim: int, counts: dict[str, int], repeats: int) -> bool:
 def _store(cache: FeatureCache, *sets: NDArray[np.float32]) -> list[FeatureKey]:
     """Write feature sets; their keys."""
     keys = [
-        FeatureKey(data=f"set {number}", extractor="none", weights_hash="w", preprocessing="none", dtype="float32",
-                   count=len(one))
+        FeatureKey(
+            data=f"set {number}",
+            extractor="none",
+            weights_hash="w",
+            preprocessing="none",
+            dtype="float32",
+            count=len(one),
+        )
         for number, one in enumerate(sets)
-    ]  # fmt: skip
+    ]
     for key, one in zip(keys, sets, strict=True):
         cache.get_or_compute(key, lambda one=one: one)  # type: ignore[misc]
     return keys
@@ -179,8 +185,10 @@ def _second_study(
     middle = time.perf_counter()
     scores = {f"vendi_xrv{key}": _by_kernel(generated[one].astype(np.float64)) for key, one in rows.items()}
     typer.echo(f"  scipy sqrtm, {len(distances)} distances {middle - start:36.3f} s")
-    typer.echo(f"  n x n kernels, {len(scores)} conditions, n <= {max(counts.values()):,}"
-               f"{time.perf_counter() - middle:21.3f} s")  # fmt: skip
+    typer.echo(
+        f"  n x n kernels, {len(scores)} conditions, n <= {max(counts.values()):,}"
+        f"{time.perf_counter() - middle:21.3f} s"
+    )
     differences = {key: abs(values[key] / value - 1) for key, value in {**distances, **scores}.items()}
     typer.echo(
         f"  largest relative difference {max(differences.values()):.1e}, of {max(differences, key=differences.get)}"
@@ -194,7 +202,7 @@ def _report_cache(features: NDArray[np.float32], repeats: int) -> None:
         folder = Path(name)
         key = FeatureKey(
             data="d", extractor="none", weights_hash="w", preprocessing="none", dtype="float32", count=len(features)
-        )  # fmt: skip
+        )
         cache = FeatureCache(folder / "cache")
         cache.get_or_compute(key, lambda: features)
         np.save(folder / "plain.npy", features)

@@ -36,9 +36,13 @@ from trainables.settings import TrainingConfig
 from trainables.trial import TrialSpec, fine_tune
 
 COLUMNS = {
-    "alignment": "alignment", "alignment_exact": "exact", "utility_auc/synthetic": "AUC, synthetic",
-    "utility_f1/synthetic": "F1, synthetic", "utility_auc/real": "AUC, real", "utility_f1/real": "F1, real",
-}  # fmt: skip
+    "alignment": "alignment",
+    "alignment_exact": "exact",
+    "utility_auc/synthetic": "AUC, synthetic",
+    "utility_f1/synthetic": "F1, synthetic",
+    "utility_auc/real": "AUC, real",
+    "utility_f1/real": "F1, real",
+}
 EPOCHS = (0, 8, 24, 48)
 CONDITIONS = ("Cardiomegaly", "No Finding", "Pleural Effusion")
 
@@ -99,9 +103,16 @@ def train(bench: Workbench, epochs: Sequence[int], lr: float, batch_size: int, p
         return
     config = bench.config
     spec = TrialSpec(
-        base=config.base, dataset=bench.dataset.folder, folder=work / "training", cache_folder=work / "cache",
-        seed=config.seed, training=config.training, strategy={"name": "unet"}, lr=lr, batch_size=batch_size,
-    )  # fmt: skip
+        base=config.base,
+        dataset=bench.dataset.folder,
+        folder=work / "training",
+        cache_folder=work / "cache",
+        seed=config.seed,
+        training=config.training,
+        strategy={"name": "unet"},
+        lr=lr,
+        batch_size=batch_size,
+    )
     bar = progress.add_task("training", total=max(wanted))
     fine_tune(spec, Keeping(work, wanted), lambda report: progress.update(bar, advance=1))
 
@@ -112,9 +123,13 @@ def score(bench: Workbench, epoch: int) -> dict[str, float]:
     file = folder / "scores.json"
     if not file.is_file():
         finalist = Finalist(
-            trial_id=folder.name, strategy="unet", adapter=adapter_of(bench.run.folder, epoch) if epoch else None,
-            seed=bench.config.seed, trains=("unet",), folder=folder,
-        )  # fmt: skip
+            trial_id=folder.name,
+            strategy="unet",
+            adapter=adapter_of(bench.run.folder, epoch) if epoch else None,
+            seed=bench.config.seed,
+            trains=("unet",),
+            folder=folder,
+        )
         folder.mkdir(exist_ok=True)
         save_samples(bench, finalist)
         values: dict[str, Any] = {**alignment(bench, finalist).values, **utility(bench, finalist).values}
@@ -147,12 +162,15 @@ def main(
     """Print alignment and utility by the epochs of training."""
     epochs, console = sorted(epoch or EPOCHS), Console()
     config = SweepConfig(
-        seed=seed, data=DataConfig(num_patients=num_patients, seed=seed),
+        seed=seed,
+        data=DataConfig(num_patients=num_patients, seed=seed),
         training=TrainingConfig(
             num_epochs=max(epochs), evaluate_every_epochs=math.gcd(*epochs), min_snr_gamma=min_snr_gamma
         ),
-        evaluation=EvaluationConfig(num_steps=steps, guidance_scale=guidance, images_per_condition=images_per_condition),
-    )  # fmt: skip
+        evaluation=EvaluationConfig(
+            num_steps=steps, guidance_scale=guidance, images_per_condition=images_per_condition
+        ),
+    )
     bench = open_bench(work, config, FinalSettings(images_per_condition=images_per_condition))
     table = Table("epochs", *COLUMNS.values())
     with Progress(

@@ -208,9 +208,15 @@ def main(
         if prepared is None:
             raise typer.BadParameter("must name prepared films; or make the table of what is there with --merge")
         recording = recording_of(
-            prepared, folder, rungs=rung or RUNGS, strategies=strategy or STRATEGIES, settings=set_ or (),
-            num_configs=num, num_repeated=repeated, low_images=low_images,
-        )  # fmt: skip
+            prepared,
+            folder,
+            rungs=rung or RUNGS,
+            strategies=strategy or STRATEGIES,
+            settings=set_ or (),
+            num_configs=num,
+            num_repeated=repeated,
+            low_images=low_images,
+        )
         failed = make(recording, workers, console)
         if failed:
             raise SystemExit(f"{failed} of {workers} workers failed; see above. The same command goes on.")

@@ -118,9 +118,14 @@ class Setting:
         strategy.attach(models)
         plan = BatchPlan(num_images=self.batch_size * self.steps, batch_size=self.batch_size)
         return FineTuning(
-            models, strategy, feeder=RandomBatches(models, strategy.trains), plan=plan, lr=1e-6,  # type: ignore[arg-type]
-            config=TrainingConfig(num_epochs=self.rounds + 1), accelerator=accelerator,
-        )  # fmt: skip
+            models,
+            strategy,
+            feeder=RandomBatches(models, strategy.trains),
+            plan=plan,
+            lr=1e-6,  # type: ignore[arg-type]
+            config=TrainingConfig(num_epochs=self.rounds + 1),
+            accelerator=accelerator,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +161,13 @@ def measure(setting: Setting, base: DiffusionModels, name: str) -> Row:
     epoch_s, _, ratio = in_turns(tuning, reference, setting.rounds)
     del tuning, reference
     return Row(
-        name=name, parameters=parameters, step_ms=1000 * epoch_s / setting.steps, ratio=ratio,
-        images_per_s=setting.batch_size * setting.steps / epoch_s, peak_gib=peak_memory_gib(setting, name),
-    )  # fmt: skip
+        name=name,
+        parameters=parameters,
+        step_ms=1000 * epoch_s / setting.steps,
+        ratio=ratio,
+        images_per_s=setting.batch_size * setting.steps / epoch_s,
+        peak_gib=peak_memory_gib(setting, name),
+    )
 
 
 def peak_memory_gib(setting: Setting, name: str) -> float:

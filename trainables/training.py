@@ -153,9 +153,11 @@ class FineTuning:
             lambda step: lr_factor(step, num_steps=self.num_steps, warmup_steps=warmup_steps, shape=config.lr_schedule),
         )
         loss = DenoisingLoss(
-            models, min_snr_gamma=config.min_snr_gamma, reconstruction_weight=strategy.reconstruction_weight,
+            models,
+            min_snr_gamma=config.min_snr_gamma,
+            reconstruction_weight=strategy.reconstruction_weight,
             penalty=lambda: strategy.penalty(models),
-        )  # fmt: skip
+        )
         self._loss = accelerator.prepare(loss)
         self._optimizer = accelerator.prepare(optimizer)
         self._ema = EMAModel(self._parameters, decay=config.ema_decay) if config.ema_decay is not None else None
@@ -204,9 +206,14 @@ class FineTuning:
         mean_loss = self._check(losses, epoch, lr)
         epoch_s = time.perf_counter() - started_s
         return EpochReport(
-            epoch=epoch, loss=mean_loss, lr=lr, epoch_s=epoch_s, images_per_s=self.plan.num_images / epoch_s,
-            peak_memory_gib=memory.peak_gib(), trainable_parameters=self.strategy.num_parameters(self.models),
-        )  # fmt: skip
+            epoch=epoch,
+            loss=mean_loss,
+            lr=lr,
+            epoch_s=epoch_s,
+            images_per_s=self.plan.num_images / epoch_s,
+            peak_memory_gib=memory.peak_gib(),
+            trainable_parameters=self.strategy.num_parameters(self.models),
+        )
 
     def _train_step(self, share: Share, generator: torch.Generator) -> Tensor:
         parts = micro_batches(share, self.config.gradient_accumulation)

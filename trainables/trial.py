@@ -136,23 +136,16 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     forget_earlier_trials()
     accelerator = new_accelerator(spec.training.mixed_precision)
     dataset = PreparedDataset.open(spec.dataset)
-    data = dataset.split("train")
     strategy = strategy_of(spec).for_conditions(dataset.conditions)
     fresh = warm_base(spec.base, components_in_training(spec, strategy)).fresh()
     models = attached(spec, strategy, fresh).to(accelerator.device)
-
-    def encoder(part: str) -> DiffusionModels:  # only until the cache is filled
-        return attached(spec, strategy, load_base(spec.base, (part,))).to(accelerator.device)
-
-    cache_folder = spec.cache_folder if spec.training.cache_latents else None
-    feeder = BatchFeeder(
-        models=models, data=data, data_key=f"{dataset.fingerprint}-train", trained=strategy.trains,
-        cache_folder=cache_folder, caption_dropout=spec.training.caption_dropout,
-        load=lambda part: models if models.is_loaded(part) else encoder(part),
-    )  # fmt: skip
+    feeder = _feeder(spec, strategy, models, dataset)
     strategy.expect_captions(models, feeder.token_ids, dataset.conditions)
     plan = BatchPlan(
-        num_images=len(data), batch_size=spec.batch_size, num_workers=accelerator.num_processes, seed=spec.seed
+        num_images=dataset.num_samples["train"],
+        batch_size=spec.batch_size,
+        num_workers=accelerator.num_processes,
+        seed=spec.seed,
     )
     tuning = FineTuning(
         models, strategy, feeder=feeder, plan=plan, lr=spec.lr, config=spec.training, accelerator=accelerator
@@ -172,6 +165,23 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         report(metrics | scores | {"final": is_final})
 
     tuning.run(on_epoch_end)
+
+
+def _feeder(spec: TrialSpec, strategy: Strategy, models: DiffusionModels, dataset: PreparedDataset) -> BatchFeeder:
+    """Batches of the training films, with what frozen encoders make of them out of the cache."""
+
+    def encoder(part: str) -> DiffusionModels:  # only until the cache is filled
+        return attached(spec, strategy, load_base(spec.base, (part,))).to(models.unet.device)
+
+    return BatchFeeder(
+        models=models,
+        data=dataset.split("train"),
+        data_key=f"{dataset.fingerprint}-train",
+        trained=strategy.trains,
+        cache_folder=spec.cache_folder if spec.training.cache_latents else None,
+        caption_dropout=spec.training.caption_dropout,
+        load=lambda part: models if models.is_loaded(part) else encoder(part),
+    )
 
 
 def evaluates_after(epoch: int, training: TrainingConfig) -> bool:

@@ -19,9 +19,17 @@ from analysis.features.weights import hash_state
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 STEPS = (
-    "do_resize", "size", "resample", "do_center_crop", "crop_size",
-    "do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std",
-)  # fmt: skip
+    "do_resize",
+    "size",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
 """What a processor does to a picture that is RGB already."""
 
 

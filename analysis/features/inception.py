@@ -45,13 +45,20 @@ def _largest(x: Tensor) -> Tensor:
 def fid_inception() -> nn.Module:
     """torchvision's Inception-v3 as TensorFlow's was: other poolings, 1008 classes, fresh weights."""
     network: Any = blocks.Inception3(
-        num_classes=NUM_CLASSES, aux_logits=False, transform_input=False, init_weights=False,
+        num_classes=NUM_CLASSES,
+        aux_logits=False,
+        transform_input=False,
+        init_weights=False,
         inception_blocks=[
-            blocks.BasicConv2d, _with_pooling(blocks.InceptionA, _average), blocks.InceptionB,
-            _with_pooling(blocks.InceptionC, _average), blocks.InceptionD,
-            _with_pooling(blocks.InceptionE, _average), blocks.InceptionAux,
+            blocks.BasicConv2d,
+            _with_pooling(blocks.InceptionA, _average),
+            blocks.InceptionB,
+            _with_pooling(blocks.InceptionC, _average),
+            blocks.InceptionD,
+            _with_pooling(blocks.InceptionE, _average),
+            blocks.InceptionAux,
         ],
-    )  # fmt: skip
+    )
     network.Mixed_7c = _with_pooling(blocks.InceptionE, _largest)(2048)
     return network  # type: ignore[no-any-return]
 

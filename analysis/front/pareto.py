@@ -169,7 +169,7 @@ def _point(row: Mapping[Hashable, Any], names: Sequence[str], knee: bool) -> Fro
     values = {name: float(row[name]) for name in names}
     return FrontPoint(
         trial_id=str(row["trial_id"]), strategy=str(row["strategy"]), values=values, params=held, knee=knee
-    )  # fmt: skip
+    )
 
 
 def _is_param(column: Hashable, value: Any) -> bool:

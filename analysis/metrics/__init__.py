@@ -39,25 +39,49 @@ _TABLE = (
     Metric(name="fid", label="FID", direction="min", function=frechet_distance, bounds=(0, math.inf)),
     Metric(name="kid", label="KID", direction="min", function=kernel_distance, unbiased=True),
     Metric(
-        name="vendi", label="Vendi score", direction="max", function=_vendi, bounds=(1, math.inf), sees_reference=False,
+        name="vendi",
+        label="Vendi score",
+        direction="max",
+        function=_vendi,
+        bounds=(1, math.inf),
+        sees_reference=False,
         spread="relative",
     ),
     Metric(
-        name="precision", label="precision", direction="max", function=precision, min_images=PRECISION_NEIGHBOURS + 1,
+        name="precision",
+        label="precision",
+        direction="max",
+        function=precision,
+        min_images=PRECISION_NEIGHBOURS + 1,
         bounds=SHARE,
     ),
     Metric(
-        name="recall", label="recall", direction="max", function=recall, min_images=PRECISION_NEIGHBOURS + 1, bounds=SHARE
+        name="recall",
+        label="recall",
+        direction="max",
+        function=recall,
+        min_images=PRECISION_NEIGHBOURS + 1,
+        bounds=SHARE,
     ),
     Metric(
-        name="density", label="density", direction="max", function=density, min_images=DENSITY_NEIGHBOURS + 1,
-        bounds=(0, math.inf), spread=None,
+        name="density",
+        label="density",
+        direction="max",
+        function=density,
+        min_images=DENSITY_NEIGHBOURS + 1,
+        bounds=(0, math.inf),
+        spread=None,
     ),
     Metric(
-        name="coverage", label="coverage", direction="max", function=coverage, min_images=DENSITY_NEIGHBOURS + 1,
-        bounds=SHARE, spread=None,
+        name="coverage",
+        label="coverage",
+        direction="max",
+        function=coverage,
+        min_images=DENSITY_NEIGHBOURS + 1,
+        bounds=SHARE,
+        spread=None,
     ),
-)  # fmt: skip
+)
 METRICS = {metric.name: metric for metric in _TABLE}
 
 

@@ -85,8 +85,12 @@ def measurements(results: Mapping[str, float], *, extractor: str, weights_hash: 
             counts = {count: int(results[f"{count}{slash}{condition}"]) for count in COUNTS}
             found.append(
                 Measurement(
-                    metric=name.removesuffix(f"_{extractor}"), value=value, **counts,
-                    extractor=extractor, weights_hash=weights_hash, condition=condition or None,
+                    metric=name.removesuffix(f"_{extractor}"),
+                    value=value,
+                    **counts,
+                    extractor=extractor,
+                    weights_hash=weights_hash,
+                    condition=condition or None,
                 )
-            )  # fmt: skip
+            )
     return tuple(found)

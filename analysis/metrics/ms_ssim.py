@@ -105,9 +105,7 @@ def ms_ssim_diversity(
             for start in range(0, len(first), at_a_time)
         ]
     )
-    return Diversity(
-        value=float(values.mean()), num_pairs=len(values), num_scales=num_scales(min(stack.shape[1:3]))
-    )  # fmt: skip
+    return Diversity(value=float(values.mean()), num_pairs=len(values), num_scales=num_scales(min(stack.shape[1:3])))
 
 
 def _pairs(num_images: int, num_pairs: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

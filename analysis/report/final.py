@@ -86,8 +86,10 @@ def _fidelity(finalists: Sequence[FinalScores]) -> str:
     columns = {
         f"fid_infinite_{extractor}": "FID at infinitely many ↓",
         **{name: f"{metric.label} {ARROWS[metric.direction]}" for name, metric in further.items()},
-        "ms_ssim": "MS-SSIM within conditions ↓", "ms_ssim_real": "MS-SSIM of real films", "num_films": "films of each kind",
-    }  # fmt: skip
+        "ms_ssim": "MS-SSIM within conditions ↓",
+        "ms_ssim_real": "MS-SSIM of real films",
+        "num_films": "films of each kind",
+    }
     return _values_table(
         "Fidelity and diversity over all films, with 95 % intervals where they hold", columns, finalists
     )
@@ -117,11 +119,14 @@ def _utility(finalists: Sequence[FinalScores]) -> str:
 
 def _privacy(everyone: Sequence[FinalScores]) -> str:
     columns = {
-        "memorisation_share": "share of copies ↓", "memorisation_share_exchanged": "the same, sets exchanged",
+        "memorisation_share": "share of copies ↓",
+        "memorisation_share_exchanged": "the same, sets exchanged",
         "memorisation_max_false_alarms": "share allowed to be false alarms",
-        "memorisation_confidence": "confidence in that", "memorisation_ratio_pixels": "median distance ratio, pixels",
-        "memorisation_ratio_features": "median distance ratio, features", "membership_auc": "membership AUC, beside the base's",
-    }  # fmt: skip
+        "memorisation_confidence": "confidence in that",
+        "memorisation_ratio_pixels": "median distance ratio, pixels",
+        "memorisation_ratio_features": "median distance ratio, features",
+        "membership_auc": "membership AUC, beside the base's",
+    }
     title = "What the films and the loss give away of training films; ratios near 1 are harmless"
     shown = _values_table(title, columns, everyone)
     return f"{shown}<p class='quiet'>{escape(FALSE_ALARMS)}</p>" if shown else ""

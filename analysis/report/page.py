@@ -74,11 +74,12 @@ def _name(run: RunFolder) -> str:
 def _headline(run: RunFolder) -> str:
     knee = run.front.knee
     facts: list[tuple[float, str]] = [
-        (len(run.trials) - run.num_cuts, "trials"), (len(with_status(run.trials, FAILED)), "of them failed"),
+        (len(run.trials) - run.num_cuts, "trials"),
+        (len(with_status(run.trials, FAILED)), "of them failed"),
         *([(stopped, "of them stopped early")] if (stopped := len(with_status(run.trials, STOPPED))) else []),
         *([(run.num_cuts, "adapters cut from them")] if run.num_cuts else []),
         (len(run.front.points), "on the Pareto front"),
-    ]  # fmt: skip
+    ]
     if knee is not None:
         facts += [(value, f"{label(name)} at the knee") for name, value in knee.values.items()]
     items = "".join(f"<li><b>{escape(number(value))}</b><span>{escape(what)}</span></li>" for value, what in facts)

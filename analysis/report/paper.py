@@ -89,10 +89,15 @@ def _for_terminal(table: PaperTable) -> Table:
 def _alignment_table(finalists: Sequence[FinalScores], names: Sequence[str], extractor: str) -> PaperTable:
     fid, vendi = f"fid_{extractor}", f"vendi_{extractor}"
     rows = [
-        (one.trial_id, one.strategy, with_interval(one, fid), with_interval(one, vendi),
-         *_cells(one, "alignment_recall/{}", names, percent))
+        (
+            one.trial_id,
+            one.strategy,
+            with_interval(one, fid),
+            with_interval(one, vendi),
+            *_cells(one, "alignment_recall/{}", names, percent),
+        )
         for one in finalists
-    ]  # fmt: skip
+    ]
     first = finalists[0]
     return PaperTable(
         title="Table 1. Fidelity, diversity and alignment on test patients",
@@ -133,7 +138,7 @@ def _utility_table(finalists: Sequence[FinalScores], names: Sequence[str]) -> Pa
         head=("trial", "strategy", *names),
         rows=tuple(rows),
         references=(("real", "trained on as many", *_cells(first, "utility_accuracy/real/{}", names, percent)),),
-    )  # fmt: skip
+    )
 
 
 def _cells(one: FinalScores, pattern: str, names: Sequence[str], shown: Callable[[float | None], str]) -> Row:

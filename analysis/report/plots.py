@@ -151,10 +151,16 @@ def _mark_knee(axes: Any, found: Front, pair: tuple[Objective, Objective]) -> No
     axes.scatter(*position, s=190, facecolor="none", edgecolor=INK, linewidth=1.4, zorder=4)
     left = axes.transAxes.inverted().transform(axes.transData.transform(position))[0] > 0.6
     axes.annotate(
-        f"knee: {found.knee.strategy}", position, xytext=(-11 if left else 11, 9), textcoords="offset points",
-        ha="right" if left else "left", color=INK, fontweight="bold", zorder=5,
+        f"knee: {found.knee.strategy}",
+        position,
+        xytext=(-11 if left else 11, 9),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        color=INK,
+        fontweight="bold",
+        zorder=5,
         bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
-    )  # fmt: skip
+    )
 
 
 def _scale(axes: Any, shown: pd.DataFrame, pair: tuple[Objective, Objective]) -> None:

@@ -94,8 +94,10 @@ def panels(history: RankHistory) -> list[Panel]:
     places = [place_of(path) for path in history.layers]
     parts = sorted({place.part for place in places}, key=lambda part: (part not in TITLES, part != "unet", part))
     final = history.ranks[-1].tolist()
-    return [_panel(part, [(place, rank) for place, rank in zip(places, final, strict=True) if place.part == part])
-            for part in parts]  # fmt: skip
+    return [
+        _panel(part, [(place, rank) for place, rank in zip(places, final, strict=True) if place.part == part])
+        for part in parts
+    ]
 
 
 def _panel(part: str, held: Sequence[tuple[Place, int]]) -> Panel:
@@ -213,8 +215,16 @@ def _draw_curve(axes: Any, history: RankHistory) -> None:
     lines = (("mean", history.ranks.mean(axis=1), "#0072B2", 1.8), ("largest", history.ranks.max(axis=1), QUIET, 1.2))
     for name, values, colour, width in lines:
         axes.step(history.steps, values, where="post", color=colour, linewidth=width)
-        axes.annotate(name, (history.steps[-1], values[-1]), xytext=(5, 0), textcoords="offset points", va="center",
-                      fontsize=8, color=colour, annotation_clip=False)  # fmt: skip
+        axes.annotate(
+            name,
+            (history.steps[-1], values[-1]),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=colour,
+            annotation_clip=False,
+        )
     axes.set_title("Rank over the training", loc="left", fontsize=10, color=INK, pad=14)
     axes.set_xlabel("optimiser step")
     axes.set_ylim(0, 1.12 * np.max(history.ranks))

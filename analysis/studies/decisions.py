@@ -41,8 +41,12 @@ class Scored:
         came = f"{low:g} to {high:g}"
         expect(low >= 0 and high <= 1, "`probabilities` must be in [0, 1]", came, "Give no logits: apply a sigmoid.")
         labels = label_table(self.labels, (len(probabilities), len(conditions)))
-        expect(probabilities.shape == labels.shape, "`probabilities` must have a column a condition",
-               list(probabilities.shape), f"There are {len(conditions)} conditions.")  # fmt: skip
+        expect(
+            probabilities.shape == labels.shape,
+            "`probabilities` must have a column a condition",
+            list(probabilities.shape),
+            f"There are {len(conditions)} conditions.",
+        )
         for name, value in (("conditions", conditions), ("probabilities", probabilities), ("labels", labels)):
             object.__setattr__(self, name, value)
 

@@ -97,9 +97,11 @@ class _Films:
         condition: str | None, generated: LabelledFeatures, reference: LabelledFeatures, patients: Sequence[str]
     ) -> _Films:
         expect(
-            len(patients) == len(reference), f"`patients` must name one for each of {len(reference)} real films",
-            len(patients), "Give the patient of each.",
-        )  # fmt: skip
+            len(patients) == len(reference),
+            f"`patients` must name one for each of {len(reference)} real films",
+            len(patients),
+            "Give the patient of each.",
+        )
         chosen = [condition is None or condition in own for own in reference.labels]
         return _Films(
             generated=generated.of(condition),
@@ -120,9 +122,15 @@ def _with_interval(one: Measurement, films: _Films, num_resamples: int) -> Figur
     if not (has_one and films.enough(MIN_FILMS, MIN_PATIENTS) and metric.fits(*halves)):
         return Figure(measurement=one)
     found = bootstrap_interval(
-        metric.fn, films.generated, films.reference, groups=films.patients, confidence=CONFIDENCE,
-        num_resamples=num_resamples, bounds=metric.bounds, relative=metric.spread == "relative",
-    )  # fmt: skip
+        metric.fn,
+        films.generated,
+        films.reference,
+        groups=films.patients,
+        confidence=CONFIDENCE,
+        num_resamples=num_resamples,
+        bounds=metric.bounds,
+        relative=metric.spread == "relative",
+    )
     return Figure(measurement=one, low=found.low, high=found.high)
 
 

@@ -85,9 +85,14 @@ def loss_gap_membership(
     variance = _variance(by_member, own, "members") + _variance(by_other, foreign, "others")
     half = NormalDist().inv_cdf((1 + confidence) / 2) * variance**0.5
     return Membership(
-        auc=auc, low=max(auc - half, 0.0), high=min(auc + half, 1.0), num_members=len(inside), num_others=len(outside),
-        num_member_patients=len(np.unique(own)), num_other_patients=len(np.unique(foreign)),
-    )  # fmt: skip
+        auc=auc,
+        low=max(auc - half, 0.0),
+        high=min(auc + half, 1.0),
+        num_members=len(inside),
+        num_others=len(outside),
+        num_member_patients=len(np.unique(own)),
+        num_other_patients=len(np.unique(foreign)),
+    )
 
 
 def _variance(shares: NDArray[np.float64], codes: NDArray[np.int64], name: str) -> float:

@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 RANKS: Final = "ranks.json"
 ATTENTION: Final = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "out"}
 TEXT: Final = {
-    "self_attn.q_proj": "q", "self_attn.k_proj": "k", "self_attn.v_proj": "v", "self_attn.out_proj": "out",
-    "mlp.fc1": "in", "mlp.fc2": "out",
-}  # fmt: skip
+    "self_attn.q_proj": "q",
+    "self_attn.k_proj": "k",
+    "self_attn.v_proj": "v",
+    "self_attn.out_proj": "out",
+    "mlp.fc1": "in",
+    "mlp.fc2": "out",
+}
 GROUPS: Final = ("self-attention", "cross-attention", "feed-forward", "other")
 STAGES: Final = ("in", "down", "mid", "up", "out")
 LAST: Final = 10**6

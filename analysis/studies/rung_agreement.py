@@ -114,9 +114,13 @@ def _agreement(rung: pd.DataFrame, last: pd.DataFrame, compared: tuple[str, Obje
     pairs = both.to_numpy(np.float64)
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     return RungAgreement(
-        epoch=int(rung["epoch"].iloc[0]), metric=metric, objective=objective.name, num_trials=len(pairs),
-        num_generated=_num_generated(rung, metric), **_correlation(pairs, seed),
-    )  # fmt: skip
+        epoch=int(rung["epoch"].iloc[0]),
+        metric=metric,
+        objective=objective.name,
+        num_trials=len(pairs),
+        num_generated=_num_generated(rung, metric),
+        **_correlation(pairs, seed),
+    )
 
 
 def _correlation(pairs: NDArray[np.float64], seed: int) -> dict[str, float]:

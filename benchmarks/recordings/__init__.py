@@ -18,9 +18,19 @@ MARKDOWN: Final = "card.md"
 METRICS: Final = ("fid_mini", "kid_mini", "vendi_mini")
 """What every point has, with a standard error."""
 POINT_COLUMNS: Final = (
-    "epoch", "images_per_condition", "num_generated", "num_reference", "loss", "trainable_parameters", "training_s",
-    "training_cpu_s", "evaluation_s", "evaluation_cpu_s", "peak_memory_gib", "gauge_cpu_s",
-)  # fmt: skip
+    "epoch",
+    "images_per_condition",
+    "num_generated",
+    "num_reference",
+    "loss",
+    "trainable_parameters",
+    "training_s",
+    "training_cpu_s",
+    "evaluation_s",
+    "evaluation_cpu_s",
+    "peak_memory_gib",
+    "gauge_cpu_s",
+)
 """What it has besides: counts and costs."""
 Row = Mapping[str, Any]
 

@@ -95,10 +95,15 @@ def _agreement(curves: Sequence[Curve], metric: str, look: tuple[int, int], end:
     enough = len(pairs) >= FEWEST_TRIALS
     low, high = spearman_interval(pairs) if enough else (None, None)
     return Agreement(
-        metric=metric, epoch=look[0], images_per_condition=look[1], num_curves=len(pairs), low=low, high=high,
+        metric=metric,
+        epoch=look[0],
+        images_per_condition=look[1],
+        num_curves=len(pairs),
+        low=low,
+        high=high,
         correlation=float(spearmanr(*pairs.T).statistic) if enough else None,
         within_strategies=_within(found),
-    )  # fmt: skip
+    )
 
 
 def _within(found: Sequence[tuple[str, float, float]]) -> float | None:
@@ -136,10 +141,13 @@ def _cost(points: Sequence[Point], total: float) -> CostShare:
     training = sum(point.training_cpu_s for point in points)
     evaluation = sum(point.evaluation_cpu_s for point in points)
     return CostShare(
-        epoch=points[0].epoch, images_per_condition=points[0].images_per_condition, num_curves=len(points),
-        training_cpu_s=training / len(points), evaluation_cpu_s=evaluation / len(points),
+        epoch=points[0].epoch,
+        images_per_condition=points[0].images_per_condition,
+        num_curves=len(points),
+        training_cpu_s=training / len(points),
+        evaluation_cpu_s=evaluation / len(points),
         share=(training + evaluation) / total,
-    )  # fmt: skip
+    )
 
 
 def seed_spreads(curves: Sequence[Curve], epoch: int, count: int) -> list[SeedSpread]:
@@ -158,8 +166,9 @@ def _spread(metric: str, repeated: Sequence[Sequence[Point]]) -> SeedSpread:
     squares = sum(float(((own - own.mean()) ** 2).sum()) for own in values)
     errors = [point.scores[metric].se_generated for points in repeated for point in points]
     return SeedSpread(
-        metric=metric, num_configs=len(values),
+        metric=metric,
+        num_configs=len(values),
         between_seeds=float(np.sqrt(squares / sum(len(own) - 1 for own in values))),
         between_configs=float(np.std([own.mean() for own in values], ddof=1)),
         standard_error=float(np.sqrt(np.mean(np.square(errors)))),
-    )  # fmt: skip
+    )

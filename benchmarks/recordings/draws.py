@@ -17,9 +17,22 @@ from scipy.stats.qmc import Sobol
 from search_spaces import SearchSpace
 
 STRATEGIES: Final = (
-    "lora", "unet", "bitfit", "dora", "textual_inversion", "adalora", "unet+text_encoder", "norm", "dylora", "attention",
-    "lora+text_encoder", "selora", "difffit", "dora+textual_inversion", "lora+textual_inversion",
-)  # fmt: skip
+    "lora",
+    "unet",
+    "bitfit",
+    "dora",
+    "textual_inversion",
+    "adalora",
+    "unet+text_encoder",
+    "norm",
+    "dylora",
+    "attention",
+    "lora+text_encoder",
+    "selora",
+    "difffit",
+    "dora+textual_inversion",
+    "lora+textual_inversion",
+)
 """What is recorded: everything of the mini space but what trains the autoencoder or repeats the whole U-Net."""
 FURTHER_SEEDS: Final = (1, 2)
 MOST_PARAMETERS: Final = 16

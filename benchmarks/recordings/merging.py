@@ -32,11 +32,23 @@ COLUMNS: Final = {
     "params": ("the same by Optuna's names, as JSON", "", ""),
     "failure": ("why the training failed; none where it did not", "", ""),
     "losses": ("mean training loss of each epoch", "", "min"),
-    "epoch": ("epochs behind the row; none in the one row of a training that failed before its first rung", "epochs", ""),
-    "images_per_condition": ("films generated for a condition at most; the fewer are the first of the more", "films", ""),
+    "epoch": (
+        "epochs behind the row; none in the one row of a training that failed before its first rung",
+        "epochs",
+        "",
+    ),
+    "images_per_condition": (
+        "films generated for a condition at most; the fewer are the first of the more",
+        "films",
+        "",
+    ),
     "num_generated": ("films generated", "films", ""),
     "num_reference": ("held-out films compared with, each once", "films", ""),
-    "fid_mini": ("Fréchet distance of the mini extractor's features; compare at equal numbers of films only", "", "min"),
+    "fid_mini": (
+        "Fréchet distance of the mini extractor's features; compare at equal numbers of films only",
+        "",
+        "min",
+    ),
     "fid_mini_se": (f"its standard error over other generated films and held-out patients, {HALVES}", "", ""),
     "fid_mini_se_generated": ("its standard error over other generated films, held-out films kept; likewise", "", ""),
     "kid_mini": ("kernel distance, unbiased", "", "min"),
@@ -47,10 +59,18 @@ COLUMNS: Final = {
     "loss": ("mean training loss of the rung's epoch", "", "min"),
     "trainable_parameters": ("parameters that train at the rung", "", "min"),
     "training_s": ("wall clock of all epochs up to the rung; the machine was shared", "s", "min"),
-    "training_cpu_s": ("CPU time of the one thread up to the rung, with set-up and export, without evaluations", "s", "min"),
+    "training_cpu_s": (
+        "CPU time of the one thread up to the rung, with set-up and export, without evaluations",
+        "s",
+        "min",
+    ),
     "evaluation_s": ("wall clock of generating and scoring the row's films, without the standard errors", "s", "min"),
     "evaluation_cpu_s": ("CPU time of the same", "s", "min"),
-    "peak_memory_gib": ("largest resident memory of the process in training up to the rung; the process is reused", "GiB", "min"),
+    "peak_memory_gib": (
+        "largest resident memory of the process in training up to the rung; the process is reused",
+        "GiB",
+        "min",
+    ),
     "gauge_cpu_s": (
         "CPU time of a fixed piece of work (two passes of 16 images through the base's U-Net), mean over the epochs up to "
         "the rung: costs over it depend less on how busy the machine was",
@@ -59,7 +79,7 @@ COLUMNS: Final = {
     ),
     "code": ("commit of the code that made the row", "", ""),
     "ended": ("when the training ended", "UTC", ""),
-}  # fmt: skip
+}
 """By column: meaning, unit, and which way is better."""
 Part = Mapping[str, Any]
 
@@ -129,19 +149,25 @@ def _card(parts: Sequence[Part], rows: Sequence[Mapping[str, Any]], settings: Ma
     rungs, counts = settings["rungs"], [settings["low_images"], settings["evaluation"]["images_per_condition"]]
     curves = [curve for curve in checked_curves(rows, rungs, counts) if curve.cut is None]
     return {
-        "rungs": rungs, "image_counts": counts, "num_trainings": len(parts), "num_rows": len(rows),
+        "rungs": rungs,
+        "image_counts": counts,
+        "num_trainings": len(parts),
+        "num_rows": len(rows),
         "num_configs": len({part["config"] for part in parts}),
         "trainings_by_strategy": dict(Counter(part["strategy"] for part in parts)),
         "failures": {f"{part['config']}-seed{part['seed']}": part["failure"] for part in parts if part["failure"]},
         "early_failures": {
             f"{part['config']}-seed{part['seed']}": part["early_failures"] for part in parts if part["early_failures"]
         },
-        "settings": settings, "provenance": _provenance(parts),
-        "columns": {name: {"meaning": what, "unit": unit, "better": better} for name, (what, unit, better) in COLUMNS.items()},
+        "settings": settings,
+        "provenance": _provenance(parts),
+        "columns": {
+            name: {"meaning": what, "unit": unit, "better": better} for name, (what, unit, better) in COLUMNS.items()
+        },
         "agreements": [asdict(one) for one in agreements(curves, rungs, counts)],
         "cost_shares": [asdict(one) for one in cost_shares(curves, rungs, counts)],
         "seed_spreads": [asdict(one) for one in seed_spreads(curves, rungs[-1], counts[-1])],
-    }  # fmt: skip
+    }
 
 
 def _provenance(parts: Sequence[Part]) -> dict[str, Any]:

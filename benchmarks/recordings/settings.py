@@ -42,9 +42,12 @@ class Recording:
         """All trainings, in order."""
         assert self.config.strategies is not None
         return trainings(
-            SEARCH_SPACES[self.config.space], self.config.strategies, num_configs=self.num_configs,
-            num_repeated=self.num_repeated, seed=self.config.seed,
-        )  # fmt: skip
+            SEARCH_SPACES[self.config.space],
+            self.config.strategies,
+            num_configs=self.num_configs,
+            num_repeated=self.num_repeated,
+            seed=self.config.seed,
+        )
 
     def part(self, training: Training) -> Path:
         """Where what a training gave is kept."""

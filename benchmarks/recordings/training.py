@@ -134,9 +134,14 @@ class CurveScorer(AdapterScorer):
             for kind, error in standard_errors(METRICS[name], generated, reference, self.patients_of(count)).items()
         }
         return {
-            "images_per_condition": count, "num_generated": len(generated), "num_reference": len(reference), **values,
-            **errors, "evaluation_s": clock.wall_s, "evaluation_cpu_s": clock.cpu_s,
-        }  # fmt: skip
+            "images_per_condition": count,
+            "num_generated": len(generated),
+            "num_reference": len(reference),
+            **values,
+            **errors,
+            "evaluation_s": clock.wall_s,
+            "evaluation_cpu_s": clock.cpu_s,
+        }
 
     def patients_of(self, per_condition: int) -> list[str]:
         """The patient of each held-out film of a rung."""
@@ -157,9 +162,14 @@ def standard_errors(
 
     def spread(function: Any, groups: list[str] | None) -> float:
         interval = bootstrap_interval(
-            function, generated.features, reference.features, groups=groups, confidence=CONFIDENCE,
-            num_resamples=NUM_HALVES, relative=metric.spread == "relative",
-        )  # fmt: skip
+            function,
+            generated.features,
+            reference.features,
+            groups=groups,
+            confidence=CONFIDENCE,
+            num_resamples=NUM_HALVES,
+            relative=metric.spread == "relative",
+        )
         return (interval.high - interval.low) / (2 * NormalDist().inv_cdf((1 + CONFIDENCE) / 2))
 
     kept = reference.subset(None)
@@ -229,11 +239,13 @@ class CurveRecorder:
 
     def _costs(self, trainable_parameters: int) -> dict[str, Any]:
         return {
-            "loss": self.epochs[-1]["loss"], "trainable_parameters": trainable_parameters,
-            "training_s": sum(epoch["epoch_s"] for epoch in self.epochs), "training_cpu_s": self.training_clock.cpu_s,
+            "loss": self.epochs[-1]["loss"],
+            "trainable_parameters": trainable_parameters,
+            "training_s": sum(epoch["epoch_s"] for epoch in self.epochs),
+            "training_cpu_s": self.training_clock.cpu_s,
             "peak_memory_gib": max(epoch["peak_memory_gib"] for epoch in self.epochs),
             "gauge_cpu_s": sum(epoch["gauge_cpu_s"] for epoch in self.epochs) / len(self.epochs),
-        }  # fmt: skip
+        }
 
 
 def scorer_of(recording: Recording) -> CurveScorer:
@@ -242,10 +254,14 @@ def scorer_of(recording: Recording) -> CurveScorer:
     conditions = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
     return CurveScorer(
         EvaluationSpec(
-            base=config.base, dataset=dataset.folder, conditions=conditions, cache_folder=recording.work / "cache",
-            seed=config.seed, config=config.evaluation,
+            base=config.base,
+            dataset=dataset.folder,
+            conditions=conditions,
+            cache_folder=recording.work / "cache",
+            seed=config.seed,
+            config=config.evaluation,
         )
-    )  # fmt: skip
+    )
 
 
 def prepared(recording: Recording) -> PreparedDataset:
@@ -262,10 +278,14 @@ def base_hash(recording: Recording) -> str:
 def spec_of(recording: Recording, training: Training) -> TrialSpec:
     """The trial that the engine trains."""
     return TrialSpec(
-        base=recording.config.base, dataset=prepared(recording).folder, folder=recording.work / "trials" / training.name,
-        cache_folder=recording.work / "cache", seed=training.seed, training=recording.config.training,
+        base=recording.config.base,
+        dataset=prepared(recording).folder,
+        folder=recording.work / "trials" / training.name,
+        cache_folder=recording.work / "cache",
+        seed=training.seed,
+        training=recording.config.training,
         **training.choice,
-    )  # fmt: skip
+    )
 
 
 def record(recording: Recording, training: Training, scorer: CurveScorer, still_wanted: Any) -> dict[str, Any]:
@@ -290,11 +310,19 @@ def record(recording: Recording, training: Training, scorer: CurveScorer, still_
     except RECORDED as error:
         reason = f"{type(error).__name__}: {error}"
     part = {
-        "config": training.config, "strategy": training.strategy, "number": training.number, "seed": training.seed,
-        "choice": training.choice, "params": training.params, "failure": reason,
-        "early_failures": own.early_failures, "rows": own.rows, "epochs": own.epochs,
-        "seconds": time.monotonic() - started, "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
+        "config": training.config,
+        "strategy": training.strategy,
+        "number": training.number,
+        "seed": training.seed,
+        "choice": training.choice,
+        "params": training.params,
+        "failure": reason,
+        "early_failures": own.early_failures,
+        "rows": own.rows,
+        "epochs": own.epochs,
+        "seconds": time.monotonic() - started,
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     for folder in spec.folder.parent.glob(f"{training.name}*"):
         shutil.rmtree(folder)
     return part

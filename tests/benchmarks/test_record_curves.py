@@ -22,9 +22,14 @@ from trainables.datasets.store import write_dataset
 from trainables.trial import fine_tune
 
 PROVENANCE = {
-    "git_commit": "abc", "python": "3", "platform": "p", "cpu": "c", "data_fingerprint": "d", "packages": {"torch": "2"},
+    "git_commit": "abc",
+    "python": "3",
+    "platform": "p",
+    "cpu": "c",
+    "data_fingerprint": "d",
+    "packages": {"torch": "2"},
     "base": {"name": "mini"},
-}  # fmt: skip
+}
 LOW, FULL = 4, 8
 
 
@@ -51,13 +56,22 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recording_in(work: Path, films: Path) -> Recording:
     """Two short trainings, one of them with cuts."""
     settings = (
-        "training.num_epochs=2", "evaluation.num_steps=1", f"evaluation.images_per_condition={FULL}",
-        "data.conditions=[No Finding]", "hyperparameters={}",
-    )  # fmt: skip
+        "training.num_epochs=2",
+        "evaluation.num_steps=1",
+        f"evaluation.images_per_condition={FULL}",
+        "data.conditions=[No Finding]",
+        "hyperparameters={}",
+    )
     return recording_of(
-        films, work, rungs=(1, 2), strategies=("bitfit", "dylora"), settings=settings, num_configs=2, num_repeated=0,
+        films,
+        work,
+        rungs=(1, 2),
+        strategies=("bitfit", "dylora"),
+        settings=settings,
+        num_configs=2,
+        num_repeated=0,
         low_images=LOW,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")

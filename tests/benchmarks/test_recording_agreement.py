@@ -14,20 +14,36 @@ def curve(number: int, fid_by_look: dict[tuple[int, int], float], *, seed: int =
     """A curve with a Fréchet distance at each look; the other metrics are its double."""
     points = [
         Point(
-            epoch=epoch, images_per_condition=count, num_generated=count, num_reference=count, loss=float(number),
+            epoch=epoch,
+            images_per_condition=count,
+            num_generated=count,
+            num_reference=count,
+            loss=float(number),
             scores={
                 name: Score(value=fid * (1 + (name != "fid_mini")), se=0.5, se_generated=0.3 + 0.1 * (seed % 2))
                 for name in METRICS
             },
-            trainable_parameters=1, training_s=epoch, training_cpu_s=10.0 * epoch, evaluation_s=1,
-            evaluation_cpu_s=float(count), peak_memory_gib=1, gauge_cpu_s=0.1,
+            trainable_parameters=1,
+            training_s=epoch,
+            training_cpu_s=10.0 * epoch,
+            evaluation_s=1,
+            evaluation_cpu_s=float(count),
+            peak_memory_gib=1,
+            gauge_cpu_s=0.1,
         )
         for (epoch, count), fid in fid_by_look.items()
-    ]  # fmt: skip
+    ]
     return Curve(
-        config=f"lora-{number:02d}", strategy="lora", seed=seed, cut=None, choice={}, params={}, points=points,
-        losses=[], failure=None,
-    )  # fmt: skip
+        config=f"lora-{number:02d}",
+        strategy="lora",
+        seed=seed,
+        cut=None,
+        choice={},
+        params={},
+        points=points,
+        losses=[],
+        failure=None,
+    )
 
 
 def ordered(number: int, *, seed: int = 0, shift: float = 0.0) -> Curve:

@@ -99,8 +99,12 @@ def test_any_combination_of_what_a_space_knows_is_suggested(space: SearchSpace, 
 
 COMBINED = (
     *(name for name in strategies_of(SEARCH_SPACES["core"]) if name in COMBINATIONS),
-    "text_encoder+lora", "vae+unet", "lora+textual_inversion", "textual_inversion+lora", "adalora+vae+text_encoder",
-)  # fmt: skip
+    "text_encoder+lora",
+    "vae+unet",
+    "lora+textual_inversion",
+    "textual_inversion+lora",
+    "adalora+vae+text_encoder",
+)
 
 
 def effective_rates(space: SearchSpace, name: str, fixed: dict[str, float]) -> Iterator[dict[str, float]]:

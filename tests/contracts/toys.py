@@ -88,9 +88,13 @@ class ToySource(ImageTextSource):
             ramp = np.linspace(0, 60 * steepness + number, side).astype(np.uint8)
             name = f"{split}-{number}"
             yield ImageTextSample(
-                image=np.tile(ramp, (side, 1)), conditions=conditions, patient_id=name, image_id=name, view="PA",
+                image=np.tile(ramp, (side, 1)),
+                conditions=conditions,
+                patient_id=name,
+                image_id=name,
+                view="PA",
                 prompt=self.prompts.prompt(conditions, view="PA"),
-            )  # fmt: skip
+            )
 
     def num_samples(self, split: str) -> int:
         return (40, 10, 10)[SPLITS.index(require_split(split))]
@@ -126,12 +130,15 @@ class ToyFormat(ExportFormat):
 def toy() -> SweepConfig:
     """Two trials of everything that is a toy, on a prepared data set that the caller names."""
     return SweepConfig(
-        preset="toy", base="mini", objectives=("toy_shift", "trainable_parameters"),
+        preset="toy",
+        base="mini",
+        objectives=("toy_shift", "trainable_parameters"),
         search=SearchConfig(space="mini", strategies=("toy",), sampler="toy", num_trials=2),
-        data=DataConfig(source="prepared", path=Path("prepared/toy")), training=TrainingConfig(num_epochs=1),
+        data=DataConfig(source="prepared", path=Path("prepared/toy")),
+        training=TrainingConfig(num_epochs=1),
         evaluation=EvaluationConfig(extractor="toy", images_per_condition=4, num_steps=1, guidance_scale=1.0),
         compute=ComputeConfig(concurrent_trials=1),
-    )  # fmt: skip
+    )
 
 
 def register() -> None:

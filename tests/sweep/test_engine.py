@@ -36,8 +36,11 @@ from sweep.scoring.actors import ActorEvaluator
 from sweep.trials.ends import TrialEnd
 
 SETTINGS = (
-    "data.num_patients=60", "training.num_epochs=2", "evaluation.images_per_condition=4", "evaluation.num_steps=2",
-)  # fmt: skip
+    "data.num_patients=60",
+    "training.num_epochs=2",
+    "evaluation.images_per_condition=4",
+    "evaluation.num_steps=2",
+)
 OBJECTIVES = {"fid_mini": 1, "vendi_mini": -1, "trainable_parameters": 1, "epoch_s": 1}
 """Names, and the sign that makes less of it better."""
 
@@ -190,9 +193,20 @@ def test_the_knee_is_exported_and_generates(out: Path, tmp_path: Path) -> None:
     assert type(pipeline.unet).__name__ == "UNet2DConditionModel"
     adapter = out / "trials" / json.loads((out / "pareto.json").read_text())["knee"] / "adapter"
     made = invoke(
-        generate.main, "--adapter", str(adapter), "--prompt", "Chest X-ray of a subject with edema",
-        "--num-images", "2", "--seed", "1", "--steps", "2", "--to", str(tmp_path / "images"),
-    )  # fmt: skip
+        generate.main,
+        "--adapter",
+        str(adapter),
+        "--prompt",
+        "Chest X-ray of a subject with edema",
+        "--num-images",
+        "2",
+        "--seed",
+        "1",
+        "--steps",
+        "2",
+        "--to",
+        str(tmp_path / "images"),
+    )
     assert made.exit_code == 0, made.output
     films = [np.asarray(Image.open(tmp_path / "images" / name)) for name in ("0000.png", "0001.png")]
     assert not np.array_equal(*films)

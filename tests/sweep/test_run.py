@@ -75,7 +75,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
         (("--set", "evaluation.extractor=xrv", "--set", "evaluation.extractor_weights=/nowhere.pt"), "nowhere.pt"),
         (("--config", "/nowhere.yaml"), "`--config` must name a readable file"),
     ],
-)  # fmt: skip
+)
 def test_wrong_input_is_refused_and_leaves_nothing(tmp_path: Path, options: tuple[str, ...], answer: str) -> None:
     assert answer in refused(invoke("--out", str(tmp_path / "run"), *options))
     assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
@@ -158,9 +158,13 @@ def test_an_interrupted_sweep_keeps_what_finished(ray_cluster: None, ray_address
     environment = {**os.environ, "RAY_ADDRESS": ray_address}
     with subprocess.Popen(
         [*command, "--set", "training.num_epochs=1", "--set", "search.strategies=[bitfit]"],
-        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    ) as process:  # fmt: skip
+    ) as process:
         try:
             wait_for_completed(process, out / "trials.parquet", 2)
             process.send_signal(signal.SIGINT)

@@ -41,9 +41,11 @@ def test_a_film_has_the_trainings_loss_whatever_its_batch(base: DiffusionModels,
         noise = torch.randn(latents.shape[1:], generator=generator)
         for row, prompt in enumerate(PROMPTS):
             batch = {
-                "latents": latents[row : row + 1], "noise": noise[None], "timesteps": torch.tensor([timestep]),
+                "latents": latents[row : row + 1],
+                "noise": noise[None],
+                "timesteps": torch.tensor([timestep]),
                 "prompt_states": torch.from_numpy(encode_prompts(base, [prompt])),
-            }  # fmt: skip
+            }
             with torch.no_grad():
                 totals[row] += float(DenoisingLoss(base)(batch))
     assert found == pytest.approx(totals / 3, rel=1e-5)
@@ -59,10 +61,11 @@ def test_a_film_that_is_trained_on_alone_gets_a_lower_loss(base: DiffusionModels
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         batch = {
-            "latents": latents.expand(8, -1, -1, -1), "prompt_states": states.expand(8, -1, -1),
+            "latents": latents.expand(8, -1, -1, -1),
+            "prompt_states": states.expand(8, -1, -1),
             "noise": torch.randn((8, *latents.shape[1:]), generator=generator),
             "timesteps": torch.randint(0, 400, (8,), generator=generator),
-        }  # fmt: skip
+        }
         loss(batch).backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -52,14 +52,23 @@ def _tuning(
     method, models = make_strategy(strategy, hyperparameters or {}), base.fresh()
     method.attach(models)
     feeder = BatchFeeder(
-        models=models, data=dataset.split("train"), data_key="phantom-train", trained=method.trains, cache_folder=cache,
+        models=models,
+        data=dataset.split("train"),
+        data_key="phantom-train",
+        trained=method.trains,
+        cache_folder=cache,
         caption_dropout=config.caption_dropout,
-    )  # fmt: skip
+    )
     plan = BatchPlan(num_images=NUM_IMAGES, batch_size=8, seed=3)
     return FineTuning(
-        models, method, feeder=feeder, plan=plan, lr=lr, config=config,
+        models,
+        method,
+        feeder=feeder,
+        plan=plan,
+        lr=lr,
+        config=config,
         accelerator=accelerator or new_accelerator(precision),
-    )  # fmt: skip
+    )
 
 
 def _run(tuning: FineTuning) -> tuple[EpochReport, dict[str, Tensor]]:

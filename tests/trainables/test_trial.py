@@ -36,9 +36,16 @@ def _spec(
 ) -> TrialSpec:
     own = {"encoder": str(out / "encoder")} if strategy == "text_encoder_swap" else {}
     return TrialSpec(
-        base="mini", dataset=dataset, folder=out / "trial", cache_folder=out / "cache", strategy={"name": strategy, **own},
-        lr=1e-3, batch_size=32, seed=seed, training=TrainingConfig(num_epochs=1, mixed_precision="no", **training),
-    )  # fmt: skip
+        base="mini",
+        dataset=dataset,
+        folder=out / "trial",
+        cache_folder=out / "cache",
+        strategy={"name": strategy, **own},
+        lr=1e-3,
+        batch_size=32,
+        seed=seed,
+        training=TrainingConfig(num_epochs=1, mixed_precision="no", **training),
+    )
 
 
 def _start(seed: int) -> dict[str, torch.Tensor]:

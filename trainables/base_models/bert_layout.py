@@ -35,9 +35,14 @@ def write_bert_layout(
     continued = tuple(f"##{letter}" for letter in LETTERS)
     vocabulary = list(dict.fromkeys((*SPECIAL, *LETTERS, *continued, *words)))
     config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=hidden_size, intermediate_size=2 * hidden_size, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=num_positions, initializer_range=0.2,
-    )  # fmt: skip
+        vocab_size=len(vocabulary),
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=num_positions,
+        initializer_range=0.2,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         BertForMaskedLM(config).save_pretrained(folder)

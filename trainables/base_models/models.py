@@ -150,11 +150,14 @@ def load_base(base: str, components: Collection[str] = COMPONENTS) -> DiffusionM
         folder, dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False, **ours
     )
     models = DiffusionModels(
-        unet=pipeline.unet, vae=pipeline.vae, text_encoder=pipeline.text_encoder, tokenizer=pipeline.tokenizer,
+        unet=pipeline.unet,
+        vae=pipeline.vae,
+        text_encoder=pipeline.text_encoder,
+        tokenizer=pipeline.tokenizer,
         scheduler_config=dict(pipeline.scheduler.config),
         base=BaseIdentity(name=base, source=HUB_IDS.get(base, Path(base).name), weights_hash=weights_hash(folder)),
         placeholders=_placeholders(folder),
-    )  # fmt: skip
+    )
     _expect_width(models)
     for module in models.components().values():
         module.eval().requires_grad_(False)

@@ -11,15 +11,27 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (205, 40, 40), "green": (45, 155, 65), "blue": (45, 80, 200), "yellow": (235, 210, 50),
-    "orange": (235, 135, 35), "purple": (130, 60, 170), "pink": (240, 150, 185), "brown": (120, 75, 40),
-    "white": (240, 240, 240), "black": (20, 20, 20), "teal": (35, 150, 150), "gold": (205, 165, 60),
-}  # fmt: skip
+    "red": (205, 40, 40),
+    "green": (45, 155, 65),
+    "blue": (45, 80, 200),
+    "yellow": (235, 210, 50),
+    "orange": (235, 135, 35),
+    "purple": (130, 60, 170),
+    "pink": (240, 150, 185),
+    "brown": (120, 75, 40),
+    "white": (240, 240, 240),
+    "black": (20, 20, 20),
+    "teal": (35, 150, 150),
+    "gold": (205, 165, 60),
+}
 SIZES: dict[str, float] = {"small": 0.16, "medium-sized": 0.25, "large": 0.36}
 PLACES: dict[str, tuple[float, float]] = {
-    "on the left": (0.28, 0.5), "on the right": (0.72, 0.5), "at the top": (0.5, 0.28),
-    "at the bottom": (0.5, 0.72), "in the centre": (0.5, 0.5),
-}  # fmt: skip
+    "on the left": (0.28, 0.5),
+    "on the right": (0.72, 0.5),
+    "at the top": (0.5, 0.28),
+    "at the bottom": (0.5, 0.72),
+    "in the centre": (0.5, 0.5),
+}
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross", "bar", "oval", "crescent")
 BACKGROUNDS = ("plain", "striped", "checkered", "cloudy", "dotted", "shaded", "grainy", "wavy")
 _OPENINGS = ("a photo of", "a picture of", "an image of", "a painting of", "")
@@ -32,6 +44,10 @@ class CaptionedPicture:
 
     pixels: NDArray[np.uint8]
     caption: str
+
+
+ROUND = ("circle", "ring", "crescent", "oval")
+"""Shapes without corners."""
 
 
 def picture(seed: int, size_px: int = 64) -> CaptionedPicture:
@@ -133,40 +149,42 @@ def _shape_mask(
     mask = Image.new("L", (canvas, canvas), 0)
     draw = ImageDraw.Draw(mask)
     turn = rng.uniform(0, 2 * np.pi)
-
-    def polygon(radii: list[float], angles: NDArray[np.float64]) -> list[tuple[float, float]]:
-        return [
-            (centre[0] + r * np.cos(a + turn), centre[1] + r * np.sin(a + turn))
-            for r, a in zip(radii, angles, strict=True)
-        ]
-
-    def disc(x: float, y: float, rx: float, ry: float, fill: int) -> None:
-        draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=fill)
-
-    if shape in ("circle", "ring", "crescent"):
-        disc(centre[0], centre[1], radius, radius, 255)
-        if shape == "ring":
-            disc(centre[0], centre[1], radius * 0.6, radius * 0.6, 0)
-        if shape == "crescent":
-            disc(
-                centre[0] + 0.55 * radius * np.cos(turn),
-                centre[1] + 0.55 * radius * np.sin(turn),
-                radius * 0.8,
-                radius * 0.8,
-                0,
-            )
-    elif shape == "oval":
-        disc(centre[0], centre[1], radius * 1.2, radius * 0.65, 255)
-    elif shape in ("square", "triangle"):
-        corners = 4 if shape == "square" else 3
-        draw.polygon(polygon([radius] * corners, np.arange(corners) * 2 * np.pi / corners), fill=255)
-    elif shape == "star":
-        draw.polygon(polygon([radius, radius * 0.42] * 5, np.arange(10) * np.pi / 5), fill=255)
-    elif shape == "bar":
-        draw.polygon(polygon([radius * 1.3] * 4, np.asarray([-0.2, 0.2, np.pi - 0.2, np.pi + 0.2])), fill=255)
-    else:
-        for offset in (0.0, np.pi / 2):
-            draw.polygon(
-                polygon([radius] * 4, np.asarray([-0.28, 0.28, np.pi - 0.28, np.pi + 0.28]) + offset), fill=255
-            )
+    if shape in ROUND:
+        _draw_round(draw, shape, centre, radius, turn=turn)
+    for reach, angles in _corners(shape):
+        ends = zip(reach, angles, strict=True)
+        draw.polygon(
+            [(centre[0] + radius * r * np.cos(a + turn), centre[1] + radius * r * np.sin(a + turn)) for r, a in ends],
+            fill=255,
+        )
     return mask
+
+
+def _draw_round(
+    draw: ImageDraw.ImageDraw, shape: str, centre: NDArray[np.float64], radius: float, *, turn: float
+) -> None:
+    def disc(x: float, y: float, width: float, height: float, fill: int) -> None:
+        draw.ellipse((x - width, y - height, x + width, y + height), fill=fill)
+
+    wide, high = (1.2, 0.65) if shape == "oval" else (1, 1)
+    disc(centre[0], centre[1], radius * wide, radius * high, 255)
+    if shape == "ring":
+        disc(centre[0], centre[1], radius * 0.6, radius * 0.6, 0)
+    if shape == "crescent":
+        x, y = centre[0] + 0.55 * radius * np.cos(turn), centre[1] + 0.55 * radius * np.sin(turn)
+        disc(x, y, radius * 0.8, radius * 0.8, 0)
+
+
+def _corners(shape: str) -> list[tuple[list[float], NDArray[np.float64]]]:
+    """Of each polygon of a shape, how far its corners reach in radii, and their angles in radians."""
+    if shape in ROUND:
+        return []
+    if shape in ("square", "triangle"):
+        corners = 4 if shape == "square" else 3
+        return [([1.0] * corners, np.arange(corners) * 2 * np.pi / corners)]
+    if shape == "star":
+        return [([1.0, 0.42] * 5, np.arange(10) * np.pi / 5)]
+    if shape == "bar":
+        return [([1.3] * 4, np.asarray([-0.2, 0.2, np.pi - 0.2, np.pi + 0.2]))]
+    ends = np.asarray([-0.28, 0.28, np.pi - 0.28, np.pi + 0.28])
+    return [([1.0] * 4, ends + offset) for offset in (0.0, np.pi / 2)]

@@ -51,29 +51,49 @@ SAVE_EVERY_S = 60.0
 def new_autoencoder() -> AutoencoderKL:
     """Stable Diffusion's autoencoder class, 0.4 M parameters, 64 px to 4 x 16 x 16."""
     return AutoencoderKL(
-        in_channels=3, out_channels=3, latent_channels=4, sample_size=64, block_out_channels=(16, 32, 48),
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        layers_per_block=1, norm_num_groups=8,
-    )  # fmt: skip
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        sample_size=64,
+        block_out_channels=(16, 32, 48),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        norm_num_groups=8,
+    )
 
 
 def new_unet() -> UNet2DConditionModel:
     """Stable Diffusion's U-Net class at 16 x 16 latents, cross-attention on the two inner levels."""
     return UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, block_out_channels=(32, 64, 96), layers_per_block=1,
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 64, 96),
+        layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=64, attention_head_dim=4, norm_num_groups=8,
-    )  # fmt: skip
+        cross_attention_dim=64,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
 
 
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """CLIP's text encoder class with two layers of width 64."""
     config = CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=MAX_TOKENS, projection_dim=64, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, initializer_factor=4.0,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_TOKENS,
+        projection_dim=64,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        initializer_factor=4.0,
+    )
     return CLIPTextModel(config)
 
 
@@ -148,9 +168,12 @@ class Stage:
     def save(self) -> None:
         """Write the resumable state atomically."""
         state = {
-            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "lr_schedule": self.lr_schedule.state_dict(), "ema": self.ema, "step": self.step,
-        }  # fmt: skip
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "lr_schedule": self.lr_schedule.state_dict(),
+            "ema": self.ema,
+            "step": self.step,
+        }
         partial = self.file.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self.file)
@@ -297,9 +320,15 @@ def export(vae: AutoencoderKL, model: TextToImage, tokenizer: CLIPTokenizer, fol
     """Write a pipeline folder of Stable Diffusion 1.5's layout in float16."""
     noise_scheduler = PNDMScheduler(**NOISE_SCHEDULE, skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False)
     pipeline = StableDiffusionPipeline(
-        vae=vae, text_encoder=model.text_encoder, tokenizer=tokenizer, unet=model.unet, scheduler=noise_scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=vae,
+        text_encoder=model.text_encoder,
+        tokenizer=tokenizer,
+        unet=model.unet,
+        scheduler=noise_scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipeline.to(torch.float16).save_pretrained(folder)
 
 

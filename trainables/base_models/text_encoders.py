@@ -204,9 +204,13 @@ def _read_bert(folder: Path, config: Any) -> nn.Module:
     try:
         with _quiet():  # heads of pretraining tasks are in the file and not wanted; what is wanted is checked below
             module, report = BERT_TYPES[config.model_type].from_pretrained(
-                folder, config=config, add_pooling_layer=False, use_safetensors=True, dtype=torch.float32,
+                folder,
+                config=config,
+                add_pooling_layer=False,
+                use_safetensors=True,
+                dtype=torch.float32,
                 output_loading_info=True,
-            )  # fmt: skip
+            )
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(
             f"`encoder` must have whole weights that fit its config.json, but got {str(folder)!r}: {error}. "

@@ -92,9 +92,13 @@ def _box(row: Mapping[str, str | None], where: str) -> FindingBox:
             f"in {where}. Scale boxes of another size."
         )
     return FindingBox(
-        image_id=PurePath(name).stem, condition=BOX_WORDS.get(label, label),
-        left=left, top=top, width=width, height=height,
-    )  # fmt: skip
+        image_id=PurePath(name).stem,
+        condition=BOX_WORDS.get(label, label),
+        left=left,
+        top=top,
+        width=width,
+        height=height,
+    )
 
 
 def _number(text: str | None) -> float:

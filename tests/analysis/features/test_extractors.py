@@ -28,9 +28,15 @@ from analysis.report.words import label
 INPUT_PX = 224
 XRV_FILE = Path(txrv.models.model_urls["densenet121-res224-all"]["weights_url"]).name
 CONFIG = {
-    "growth_rate": 4, "block_config": [2, 2], "num_init_features": 8, "bn_size": 2, "input_px": 64,
-    "conditions": ["Edema", "No Finding"], "num_classes": 2, "auc": {"Edema": 0.9},
-}  # fmt: skip
+    "growth_rate": 4,
+    "block_config": [2, 2],
+    "num_init_features": 8,
+    "bn_size": 2,
+    "input_px": 64,
+    "conditions": ["Edema", "No Finding"],
+    "num_classes": 2,
+    "auc": {"Edema": 0.9},
+}
 MINI_DIM = (8 + 2 * 4) // 2 + 2 * 4
 
 

@@ -18,7 +18,7 @@ from analysis.features import CacheWriteError, FeatureCache, FeatureKey
 
 KEY = FeatureKey(
     data="d" * 16, extractor="mini", weights_hash="w" * 16, preprocessing="grey", dtype="float32", count=50
-)  # fmt: skip
+)
 
 
 def _features(seed: int = 0, count: int = 50) -> NDArray[np.float32]:

@@ -161,7 +161,7 @@ def test_negative_mass_is_clipped_only_where_it_is_round_off() -> None:
         (np.array([[0, 1.0], [np.nan, 1]]), np.zeros((5, 2)), "must be finite, .* first in row 1"),
         (np.zeros((5, 2)), np.array([[np.inf, 1.0], [0, 1]]), "`reference` must be finite"),
     ],
-)  # fmt: skip
+)
 def test_refusals(generated: NDArray[np.float64], reference: NDArray[np.float64], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         frechet_distance(generated, reference)

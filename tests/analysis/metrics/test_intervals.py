@@ -87,9 +87,14 @@ def _films(rng: np.random.Generator) -> Features:
 def _found(name: str, generated: Features, reference: Features, groups: NDArray[np.int64] | None) -> Interval:
     metric = METRICS[name]
     return bootstrap_interval(
-        metric.fn, generated, reference, groups=groups, num_resamples=30, bounds=metric.bounds,
+        metric.fn,
+        generated,
+        reference,
+        groups=groups,
+        num_resamples=30,
+        bounds=metric.bounds,
         relative=metric.spread == "relative",
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("name", sorted(name for name, metric in METRICS.items() if metric.spread))

@@ -9,9 +9,7 @@ import pytest
 
 from analysis.metrics import METRICS, LabelledFeatures, Measurement, evaluate, measurements
 
-ONE = Measurement(
-    metric="fid", value=3.0, num_generated=100, num_reference=90, extractor="xrv", weights_hash="ab12"
-)  # fmt: skip
+ONE = Measurement(metric="fid", value=3.0, num_generated=100, num_reference=90, extractor="xrv", weights_hash="ab12")
 
 
 def test_alike_compare() -> None:

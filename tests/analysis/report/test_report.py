@@ -45,13 +45,22 @@ def synthetic_trials(num_trials: int = 14) -> pd.DataFrame:
         size = int(sizes[strategy] * (2 ** rng.integers(0, 4) if strategy in ("lora", "dora") else 1))
         fid = 60 * size**-0.2 + rng.uniform(0, 3)
         row = {
-            "trial_id": f"{index:05d}", "number": index, "status": "completed", "reason": None, "strategy": strategy,
-            "param/strategy": strategy, "param/lr": 10 ** rng.uniform(-5, -3), "param/batch_size": 16,
-            f"param/{strategy}/rank": 8 if strategy in ("lora", "dora") else None, "fid_mini": fid,
-            "vendi_mini": 2 + rng.uniform(0, 3), "trainable_parameters": size,
+            "trial_id": f"{index:05d}",
+            "number": index,
+            "status": "completed",
+            "reason": None,
+            "strategy": strategy,
+            "param/strategy": strategy,
+            "param/lr": 10 ** rng.uniform(-5, -3),
+            "param/batch_size": 16,
+            f"param/{strategy}/rank": 8 if strategy in ("lora", "dora") else None,
+            "fid_mini": fid,
+            "vendi_mini": 2 + rng.uniform(0, 3),
+            "trainable_parameters": size,
             "epoch_s": 4 + size / 6e5 + rng.uniform(0, 1),
-            "num_generated": 192, "num_reference": 192,
-        }  # fmt: skip
+            "num_generated": 192,
+            "num_reference": 192,
+        }
         row |= {f"fid_mini/{name}": fid * rng.uniform(1, 3) for name in CONDITIONS}
         rows.append(row)
     for row in rows[-2:]:
@@ -63,12 +72,14 @@ def synthetic_trials(num_trials: int = 14) -> pd.DataFrame:
 def synthetic_results(trials: pd.DataFrame, num_epochs: int = 6) -> pd.DataFrame:
     rows = [
         {
-            "trial_id": trial.trial_id, "epoch": epoch, "loss": 0.2 + 0.5 * np.exp(-epoch / 2) + 0.01 * trial.number,
+            "trial_id": trial.trial_id,
+            "epoch": epoch,
+            "loss": 0.2 + 0.5 * np.exp(-epoch / 2) + 0.01 * trial.number,
             "fid_mini": 20 * np.exp(-epoch) + trial.number if epoch % 2 else np.nan,
         }
         for trial in trials.itertuples()
         for epoch in range(num_epochs)
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows)
 
 
@@ -277,9 +288,19 @@ def test_missing_files_are_named(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(12, "12"), (1594368.0, "1,594,368"), (3.14159, "3.142"), (1e-5, "1e-05"), (float("nan"), "–"), (None, "–"),
-     (float("inf"), "∞"), (123456.7, "123,457"), (True, "True"), ("cosine", "cosine")],
-)  # fmt: skip
+    [
+        (12, "12"),
+        (1594368.0, "1,594,368"),
+        (3.14159, "3.142"),
+        (1e-5, "1e-05"),
+        (float("nan"), "–"),
+        (None, "–"),
+        (float("inf"), "∞"),
+        (123456.7, "123,457"),
+        (True, "True"),
+        ("cosine", "cosine"),
+    ],
+)
 def test_numbers_for_people(value: object, text: str) -> None:
     assert number(value) == text
 

@@ -13,9 +13,15 @@ from trainables.datasets.films import FilmTable, FilmTableSource
 from trainables.datasets.labels import LabelColumns
 
 COLUMNS = LabelColumns(
-    file=("scan",), patient_id=("who",), age=("years", "age"), sex=("sex",), view=("projection",), findings=("seen",),
-    separator=";", words={"PTX": "Pneumothorax"},
-)  # fmt: skip
+    file=("scan",),
+    patient_id=("who",),
+    age=("years", "age"),
+    sex=("sex",),
+    view=("projection",),
+    findings=("seen",),
+    separator=";",
+    words={"PTX": "Pneumothorax"},
+)
 
 
 class WardSource(FilmTableSource):

@@ -31,9 +31,13 @@ def test_the_official_list_is_read(official: Path) -> None:
     counts = Counter(box.condition for box in boxes)
     assert (counts["Infiltration"], counts["Pleural Effusion"], counts["Nodule"], len(counts)) == (123, 153, 79, 8)
     assert boxes[0] == FindingBox(
-        image_id="00013118_008", condition="Atelectasis", left=225.084745762712, top=547.019216763771,
-        width=86.7796610169491, height=79.1864406779661,
-    )  # fmt: skip
+        image_id="00013118_008",
+        condition="Atelectasis",
+        left=225.084745762712,
+        top=547.019216763771,
+        width=86.7796610169491,
+        height=79.1864406779661,
+    )
 
 
 def test_the_official_boxes_are_of_the_released_images_not_of_the_originals(official: Path) -> None:

@@ -30,8 +30,10 @@ class NoiseByImage(BatchFeeder):
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
         """One row an image, each drawn from its own generator."""
-        rows = [super(NoiseByImage, self).batch(np.array([i]), torch.Generator().manual_seed(int(i)), device)
-                for i in indices]  # fmt: skip
+        rows = [
+            super(NoiseByImage, self).batch(np.array([i]), torch.Generator().manual_seed(int(i)), device)
+            for i in indices
+        ]
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -43,9 +45,13 @@ def main(dataset: Path, to: Path) -> None:
     strategy.attach(models)
     config = TrainingConfig(num_epochs=2, warmup_fraction=0.0, gradient_accumulation=2, ema_decay=0.5)
     feeder = NoiseByImage(
-        models=models, data=PreparedDataset.open(dataset).split("train"), data_key="phantom-train",
-        trained=strategy.trains, cache_folder=None, caption_dropout=0.0,
-    )  # fmt: skip
+        models=models,
+        data=PreparedDataset.open(dataset).split("train"),
+        data_key="phantom-train",
+        trained=strategy.trains,
+        cache_folder=None,
+        caption_dropout=0.0,
+    )
     plan = BatchPlan(num_images=24, batch_size=8, num_workers=accelerator.num_processes, seed=3)
     tuning = FineTuning(models, strategy, feeder=feeder, plan=plan, lr=1e-3, config=config, accelerator=accelerator)
     tuning.run(lambda report: None)

@@ -94,9 +94,15 @@ def test_output_and_gradients_equal_pefts(base: nn.Linear | nn.Conv2d, shape: tu
 def peft_twin(models: DiffusionModels, strategy: AdaLoRA, **schedule: int) -> Any:
     """PEFT's AdaLoRA on the same small network, at the same initial values."""
     config = AdaLoraConfig(
-        init_r=strategy.initial_rank, target_r=strategy.rank, lora_alpha=strategy.alpha, target_modules=["0", "2", "4"],
-        beta1=strategy.beta1, beta2=strategy.beta2, orth_reg_weight=strategy.orthogonality_weight, **schedule,
-    )  # fmt: skip
+        init_r=strategy.initial_rank,
+        target_r=strategy.rank,
+        lora_alpha=strategy.alpha,
+        target_modules=["0", "2", "4"],
+        beta1=strategy.beta1,
+        beta2=strategy.beta2,
+        orth_reg_weight=strategy.orthogonality_weight,
+        **schedule,
+    )
     twin = get_peft_model(tiny_net(), config).double()
     for name, layer in layers_of(models, strategy).items():
         layer.scale = strategy.alpha / (strategy.initial_rank + 1e-5)

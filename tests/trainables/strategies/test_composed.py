@@ -26,9 +26,15 @@ def test_parts_keep_their_hyperparameters_and_default_rates() -> None:
     again = make_strategy(strategy.name, strategy.hyperparameters())
     assert again == strategy
     assert strategy.hyperparameters() == {
-        "dora.rank": 3, "dora.alpha": 16.0, "dora.targets": "attention", "dora.components": "unet", "dora.lr_ratio": 1.0,
-        "vae.reconstruction_weight": 0.5, "vae.lr_ratio": 0.1, "text_encoder.lr_ratio": 0.1,
-    }  # fmt: skip
+        "dora.rank": 3,
+        "dora.alpha": 16.0,
+        "dora.targets": "attention",
+        "dora.components": "unet",
+        "dora.lr_ratio": 1.0,
+        "vae.reconstruction_weight": 0.5,
+        "vae.lr_ratio": 0.1,
+        "text_encoder.lr_ratio": 0.1,
+    }
     assert strategy.trains == ("unet", "vae", "text_encoder")
     assert strategy.reconstruction_weight == 0.5
 

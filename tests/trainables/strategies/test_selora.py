@@ -339,13 +339,22 @@ def tuned(base: DiffusionModels, dataset: PreparedDataset, **settings: Any) -> t
     strategy.attach(models)
     config = TrainingConfig(num_epochs=2, warmup_fraction=0.0, **settings)
     feeder = BatchFeeder(
-        models=models, data=dataset.split("train"), data_key="phantom-train", trained=strategy.trains, cache_folder=None,
+        models=models,
+        data=dataset.split("train"),
+        data_key="phantom-train",
+        trained=strategy.trains,
+        cache_folder=None,
         caption_dropout=0.0,
-    )  # fmt: skip
+    )
     tuning = FineTuning(
-        models, strategy, feeder=feeder, plan=BatchPlan(num_images=24, batch_size=8, seed=3), lr=1e-3, config=config,
+        models,
+        strategy,
+        feeder=feeder,
+        plan=BatchPlan(num_images=24, batch_size=8, seed=3),
+        lr=1e-3,
+        config=config,
         accelerator=new_accelerator("no"),
-    )  # fmt: skip
+    )
     reports: list[EpochReport] = []
     tuning.run(reports.append)
     return tuning, reports

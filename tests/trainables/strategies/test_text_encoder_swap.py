@@ -149,9 +149,14 @@ def test_a_frozen_encoder_is_not_loaded_where_its_outputs_are_cached(
         whole, _ = swapped(base, encoders[name])
         assert models.text_hash == whole.text_hash
         feeder = BatchFeeder(
-            models=models, data=data, data_key="data", trained=strategy.trains, cache_folder=cache,
-            caption_dropout=0.0, load=lambda part, whole=whole: whole,
-        )  # fmt: skip
+            models=models,
+            data=data,
+            data_key="data",
+            trained=strategy.trains,
+            cache_folder=cache,
+            caption_dropout=0.0,
+            load=lambda part, whole=whole: whole,
+        )
         batch = feeder.batch(np.array([0, 1]), torch.Generator().manual_seed(0), torch.device("cpu"))
         states[name] = batch["prompt_states"].numpy()
         np.testing.assert_allclose(states[name], encode_prompts(whole, data.prompts[:2]), atol=1e-5)
@@ -199,9 +204,13 @@ def test_roberta_works_as_well(base: DiffusionModels, tmp_path: Path) -> None:
         token: place for place, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *"abcdehnst", "Ġ"])
     }
     config = RobertaConfig(
-        vocab_size=len(vocabulary), hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        vocab_size=len(vocabulary),
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
         max_position_embeddings=79,
-    )  # fmt: skip
+    )
     torch.manual_seed(0)
     RobertaModel(config).save_pretrained(tmp_path / "encoder")
     RobertaTokenizer(vocab=vocabulary, merges=[]).save_pretrained(tmp_path / "encoder")

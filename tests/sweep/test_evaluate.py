@@ -295,7 +295,7 @@ def test_a_generator_of_training_films_is_caught_and_not_exported(folder: Path, 
 
 
 def test_films_for_other_captions_are_less_aligned(folder: Path, tmp_path: Path) -> None:
-    settings = FinalSettings(images_per_condition=20, alignment_epochs=15)
+    settings = FinalSettings(images_per_condition=20, alignment_epochs=40)
     found = {}
     for kind in (Knowing, Mistaken):
         place = tmp_path / kind.__name__

@@ -34,7 +34,7 @@ from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.runtime import ray_runtime
 from sweep.trials.tuner import TUNE_SETTINGS, SweepContext, run_trials
 from trainables.datasets.base import ImageTextSample, ImageTextSource, SourceOptions
-from trainables.datasets.store import write_dataset
+from trainables.datasets.writing import write_dataset
 from trainables.settings import TrainingConfig
 from trainables.trial import TrialSpec, fine_tune
 

@@ -19,6 +19,9 @@ ifneq ($(PIP_CERT),)
 export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 
+# Where Python may not keep compiled modules, every process of a sweep or test compiles torch and diffusers for 20 s.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-quick check lock clean
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.front.objectives import column_direction
 from analysis.front.pareto import Direction, Front
+from analysis.front.statuses import COMPLETED, with_status
 from analysis.studies.rank_history import RANKS, RankHistory, read_ranks
 
 
@@ -62,7 +63,7 @@ class RunFolder:
 
     def completed(self) -> pd.DataFrame:
         """The trials that ran to their end."""
-        return self.trials[self.trials["status"] == "completed"]
+        return with_status(self.trials, COMPLETED)
 
     def adapter(self, trial_id: str) -> Path:
         """The adapter folder that a trial exported."""

@@ -52,8 +52,8 @@ class Studio:
     @cached_property
     def extractor(self) -> FeatureExtractor:
         """The run's feature extractor."""
-        own = self.evaluation
-        return load_extractor(own.extractor, weights=own.extractor_weights, device=self.device)
+        config = self.evaluation
+        return load_extractor(config.extractor, weights=config.extractor_weights, device=self.device)
 
     def adapted(self, adapter: Path | None) -> DiffusionModels:
         """The base with an adapter on it, or a copy of the base as it is, on the device."""

@@ -122,6 +122,6 @@ class DenoisingLoss(nn.Module):
             return torch.ones_like(timesteps, dtype=torch.float32)
         kept = self.noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
         snr = kept / (1 - kept)
-        divisor = snr + 1 if self.noise_scheduler.config.prediction_type == "v_prediction" else snr
-        weights: Tensor = torch.clamp(snr, max=self.min_snr_gamma) / divisor
-        return weights
+        if self.noise_scheduler.config.prediction_type == "v_prediction":
+            return torch.clamp(snr, max=self.min_snr_gamma) / (snr + 1)
+        return torch.clamp(self.min_snr_gamma / snr, max=1.0)  # also at SNR 0, where the quotient is infinite

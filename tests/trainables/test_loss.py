@@ -55,6 +55,19 @@ def test_min_snr_weights_match_the_definition_from_diffusers_snr(base: Diffusion
     assert loss(batch).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize(("prediction_type", "limit"), [("epsilon", 1.0), ("v_prediction", 0.0)])
+def test_min_snr_weights_have_their_limit_where_nothing_of_the_image_is_left(
+    base: DiffusionModels, prediction_type: str, limit: float
+) -> None:
+    """At zero terminal SNR (Lin et al. 2023), min(SNR, gamma) / SNR tends to 1, and over SNR + 1 to 0."""
+    zero_terminal = replace(base, scheduler_config={**base.scheduler_config, "rescale_betas_zero_snr": True})
+    batch = {**_batch(base), "timesteps": torch.full((6,), 999)}
+    loss = DenoisingLoss(_predicting(zero_terminal, prediction_type), min_snr_gamma=5.0)
+    assert loss.noise_scheduler.alphas_cumprod[999] == 0
+    loss.unet = _Knows(batch["noise"] if prediction_type == "epsilon" else -batch["latents"], 0.5)
+    assert loss(batch).item() == pytest.approx(0.25 * limit, rel=1e-6)
+
+
 @pytest.mark.parametrize("gamma", [None, 5.0])
 def test_velocity_is_predicted_where_the_base_predicts_it(base: DiffusionModels, gamma: float | None) -> None:
     """v = sqrt(a) noise - sqrt(1 - a) latents; min-SNR divides by SNR + 1 there (Salimans and Ho 2022, Hang et al. 2023)."""

@@ -38,8 +38,9 @@ def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
     """Message that answers an unknown name with the nearest valid ones, or with all where none is near."""
     names = sorted(valid)
     near = did_you_mean(name, names)
-    remedy = f"{near} Valid:" if near else "Choose one of:"
-    return f"`{what}` must be a known name, but got {name!r}. {remedy} {', '.join(names) or 'none'}."
+    choice = f"{near} Valid:" if near else "Choose one of:"
+    remedy = f"{choice} {', '.join(names)}." if names else "There is none; leave it out."
+    return f"`{what}` must be a known name, but got {name!r}. {remedy}"
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

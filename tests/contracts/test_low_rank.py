@@ -260,7 +260,11 @@ def base() -> DiffusionModels:
     [
         ("lroa", {}, "`strategy` must be a known name, but got 'lroa'. Did you mean 'lora'"),
         ("lora", {"rnak": 8}, "`hyperparameter of lora` must be a known name, but got 'rnak'. Did you mean 'rank'"),
-        ("bitfit", {"rank": 8}, "`hyperparameter of bitfit` must be a known name, but got 'rank'. Valid: none"),
+        (
+            "bitfit",
+            {"rank": 8},
+            "`hyperparameter of bitfit` must be a known name, but got 'rank'. There is none; leave it out.",
+        ),
         ("lora", {"rank": 0}, "`rank` must be a whole number, at least 1, but got 0"),
         ("dora", {"rank": 2.5}, "`rank` must be a whole number, at least 1, but got 2.5"),
         ("lora", {"alpha": 0}, "`alpha` must be a positive number, but got 0"),

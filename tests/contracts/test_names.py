@@ -20,6 +20,7 @@ CASES = [
     ),
     ("edema", ("Edema",), "`strategy` must be a known name, but got 'edema'. Did you mean 'Edema'? Valid: Edema."),
     ("xyzzy", ("unet", "lora"), "`strategy` must be a known name, but got 'xyzzy'. Choose one of: lora, unet."),
+    ("rank", (), "`strategy` must be a known name, but got 'rank'. There is none; leave it out."),
 ]
 
 

@@ -28,8 +28,9 @@ def unknown_name(rule: str, came: object, valid: Iterable[str]) -> ValueError:
     names = sorted(valid)
     spelt = {name.lower(): name for name in names}
     near = [repr(spelt[one]) for one in difflib.get_close_matches(str(came).lower(), spelt, n=3, cutoff=0.5)]
-    remedy = f"Did you mean {' or '.join(near)}? Valid:" if near else "Choose one of:"
-    return ValueError(f"`{rule}` must be a known name, but got {came!r}. {remedy} {', '.join(names) or 'none'}.")
+    choice = f"Did you mean {' or '.join(near)}? Valid:" if near else "Choose one of:"
+    remedy = f"{choice} {', '.join(names)}." if names else "There is none; leave it out."
+    return ValueError(f"`{rule}` must be a known name, but got {came!r}. {remedy}")
 
 
 def expect(holds: bool, rule: str, came: str, remedy: str) -> None:

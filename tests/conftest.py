@@ -1,12 +1,16 @@
-"""What all tests share: one thread a process, and which test worker runs what."""
+"""What all tests share: one thread a process, no deadline for examples, and which test worker runs what."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; Ray's processes take it over
+
+settings.register_profile("any machine", deadline=None)  # a busy one takes longer over an example
+settings.load_profile("any machine")
 
 RAY, CLASSIFIER = "ray", "classifier"
 """Groups of tests that share what takes long to make; one test worker runs all of a group."""

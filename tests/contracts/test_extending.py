@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-SUITES = ("strategies", "metrics", "extractors", "sources", "samplers", "exports", "presets")
+SUITES = ("strategies", "metrics", "feature_extractors", "sources", "samplers", "exports", "presets")
 
 
 @pytest.mark.timeout(900)

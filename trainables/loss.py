@@ -120,7 +120,7 @@ class DenoisingLoss(nn.Module):
     def _weights(self, timesteps: Tensor) -> Tensor:
         if self.min_snr_gamma is None:
             return torch.ones_like(timesteps, dtype=torch.float32)
-        kept = self.noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+        kept: Tensor = self.noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
         snr = kept / (1 - kept)
         if self.noise_scheduler.config.prediction_type == "v_prediction":
             return torch.clamp(snr, max=self.min_snr_gamma) / (snr + 1)

@@ -76,6 +76,6 @@ STUDIES = {
         run=text_probe,
         title="what the text encoder knows",
         of=_trains("text_encoder"),
-        splits="captions of one to three findings, no films",
+        splits="captions of one to three findings, or of test films where captions are free text",
     ),
 }

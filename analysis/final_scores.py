@@ -11,13 +11,14 @@ from typing import Any
 EVALUATION = "evaluation"
 """Folder of a run directory that holds everything of its final evaluation."""
 SCORES_FILE = "scores.json"
-FORMAT = 2
+FORMAT = 3
 SERIES = "series"
 """Key of the number of the series that a finalist was evaluated in: a change of what numbers depend on begins the next."""
 MEASUREMENT = ("data", "conditions", "sampling", "extractor", "settings")
 """Keys of all that numbers depend on beside the model."""
 DONE = "completed"
-FAILED = "failed"
+STUDY_FAILED = "failed"
+"""How a study of a finalist ended; of trials that failed tell `analysis.front.statuses`."""
 BASE = "base"
 """Stands for the un-adapted base model where a trial's id does for others."""
 
@@ -36,9 +37,15 @@ def read_scores(path: Path) -> dict[str, Any] | None:
         raise ValueError(
             f"`{SCORES_FILE}` must be JSON, but got {error} in {str(path)!r}. Remove it and evaluate again."
         ) from error
-    if not isinstance(held, dict) or held.get("format") != FORMAT or not isinstance(held.get("studies"), dict):
+    if not isinstance(held, dict) or held.get("format") != FORMAT:
+        came = repr(held.get("format")) if isinstance(held, dict) else f"a {type(held).__name__}"
         raise ValueError(
-            f"`{SCORES_FILE}` must have format {FORMAT}, but got {str(path)!r}. Remove it and evaluate again."
+            f"`{SCORES_FILE}` must have format {FORMAT}, but got {came} in {str(path)!r}. Remove it and evaluate again."
+        )
+    if not isinstance(held.get("studies"), dict) or not isinstance(held.get(SERIES), int):
+        raise ValueError(
+            f"`{SCORES_FILE}` must hold `studies` and `{SERIES}`, but got {sorted(held)} in {str(path)!r}. "
+            "Remove it and evaluate again."
         )
     return held
 
@@ -80,8 +87,8 @@ class FinalScores:
 
     @property
     def series(self) -> int:
-        """The number of its series; 0 where none was kept."""
-        return int(self.record.get(SERIES, 0))
+        """The number of its series."""
+        return int(self.record[SERIES])
 
     @property
     def num_seeds(self) -> int:
@@ -105,7 +112,9 @@ class FinalScores:
 
     def failures(self) -> dict[str, str]:
         """Why studies failed, by study."""
-        return {name: study["error"] for name, study in self.record["studies"].items() if study["status"] == FAILED}
+        return {
+            name: study["error"] for name, study in self.record["studies"].items() if study["status"] == STUDY_FAILED
+        }
 
     def picture(self, name: str) -> Path | None:
         """A picture of the finalist, if it is there."""

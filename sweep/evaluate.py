@@ -11,17 +11,17 @@ import typer
 
 from analysis.run_folder import RunFolder
 from analysis.terminal import explained, new_console, relative
+from sweep.picks import FINALIST_PICKS, pick_finalists
 
 if TYPE_CHECKING:
     from sweep.final.settings import FinalSettings
-
-PICKS = "front|knee|best:METRIC|trial:ID"
 
 
 def main(
     run: Annotated[Path, typer.Option(help="The directory of a finished run.", metavar="DIR")],
     pick: Annotated[
-        list[str] | None, typer.Option(help="Which trials; may be repeated. Default: knee.", metavar=PICKS)
+        list[str] | None,
+        typer.Option(help="Which trials; may be repeated. Default: knee.", metavar="|".join(FINALIST_PICKS)),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each finalist, the trial's own among them.")] = 1,
     images_per_condition: Annotated[
@@ -49,33 +49,34 @@ def main(
     """
     with explained("Interrupted. What had finished is in the run directory; the same command goes on from there."):
         opened = RunFolder.open(run.expanduser().resolve())
+        trial_ids = pick_finalists(opened, pick or ["knee"])
         from sweep.final.settings import final_settings  # torch takes seconds to import; wrong input is answered before
 
         settings = final_settings(opened, images_per_condition, classifier, classifier_weights)
-        evaluate(opened, pick or ["knee"], settings, boxes=boxes, num_seeds=seeds)
+        evaluate(opened, trial_ids, settings, boxes=boxes, num_seeds=seeds)
 
 
 def evaluate(
-    run: RunFolder, picks: Sequence[str], settings: FinalSettings, *, boxes: Path | None, num_seeds: int
+    run: RunFolder, trial_ids: Sequence[str], settings: FinalSettings, *, boxes: Path | None, num_seeds: int
 ) -> None:
     """Evaluate the finalists and write the report anew, showing progress.
 
     Args:
         run: the finished run.
-        picks: which trials.
+        trial_ids: the finalists.
         settings: how.
         boxes: a list of where findings lie, if there is one.
         num_seeds: trainings of each finalist.
 
     Raises:
-        ValueError: a pick is unknown, or the data, the boxes or the extractor do not fit.
+        ValueError: the data, the boxes or the extractor do not fit.
         OSError: a file is missing.
     """
     from analysis.report import write_report
     from sweep.final.bench import Workbench
-    from sweep.final.runner import FinalEvaluation, pick_finalists
+    from sweep.final.runner import FinalEvaluation
 
-    console, trial_ids, bench = new_console(), pick_finalists(run, picks), Workbench(run, settings, boxes)
+    console, bench = new_console(), Workbench(run, settings, boxes)
     if bench.boxes is not None:
         console.print(bench.boxes.summary, soft_wrap=True)
     evaluation = FinalEvaluation(bench, console, num_seeds=num_seeds)

@@ -1,20 +1,43 @@
-"""Which trial of a run: the knee of its front, the best of a metric, or one by its id."""
+"""Which trials of a run: its front or the knee of it, the best of a metric, or one by its id."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from analysis.checks import unknown_name
 from analysis.front.statuses import FAILED, STOPPED
 from analysis.run_folder import RunFolder
 
+FRONT = "front"
 PICKS = ("knee", "best:METRIC", "trial:ID")
+"""Each names one trial."""
+FINALIST_PICKS = (FRONT, *PICKS)
+"""Those of several trials at once, among which the whole front is one."""
 
 
-def pick_trial(run: RunFolder, pick: str) -> str:
+def pick_finalists(run: RunFolder, picks: Sequence[str]) -> list[str]:
+    """The ids of the trials that `picks` name, each once, in their order.
+
+    Args:
+        run: The finished run.
+        picks: Each one of `FINALIST_PICKS`.
+
+    Raises:
+        ValueError: A pick, metric or trial is unknown, or no trial qualifies.
+    """
+    found: list[str] = []
+    for pick in picks:
+        found += _front(run) if pick == FRONT else [pick_trial(run, pick, among=FINALIST_PICKS)]
+    return list(dict.fromkeys(found))
+
+
+def pick_trial(run: RunFolder, pick: str, among: Sequence[str] = PICKS) -> str:
     """The id of the trial that `pick` names.
 
     Args:
         run: The finished run.
         pick: `knee`, `best:METRIC` or `trial:ID`.
+        among: What an unknown pick is answered with.
 
     Raises:
         ValueError: the pick, the metric or the trial is unknown, or no trial qualifies.
@@ -26,7 +49,13 @@ def pick_trial(run: RunFolder, pick: str) -> str:
         return _best(run, name)
     if kind == "trial" and name:
         return _trial(run, name)
-    raise ValueError(unknown_name("--pick", pick, PICKS))
+    raise ValueError(unknown_name("--pick", pick, among))
+
+
+def _front(run: RunFolder) -> list[str]:
+    if not run.front.points:
+        raise ValueError("`front` must have a point, but got an empty front. Complete a trial first.")
+    return [point.trial_id for point in run.front.points]
 
 
 def _knee(run: RunFolder) -> str:

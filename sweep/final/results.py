@@ -10,7 +10,16 @@ from typing import Any
 import pandas as pd
 
 from analysis.files import whole_file
-from analysis.final_scores import DONE, FAILED, FORMAT, SCORES_FILE, SERIES, read_finalists, read_scores, values_of
+from analysis.final_scores import (
+    DONE,
+    FORMAT,
+    SCORES_FILE,
+    SERIES,
+    STUDY_FAILED,
+    read_finalists,
+    read_scores,
+    values_of,
+)
 from analysis.run_folder import RunFolder
 
 SUMMARY = "summary.parquet"
@@ -84,7 +93,9 @@ def write_summary(run: RunFolder, path: Path) -> None:
 
 def _row(run: RunFolder, record: Mapping[str, Any]) -> dict[str, Any]:
     names = ("trial_id", "strategy", "seed")
-    failed = [f"{name}: {study['error']}" for name, study in record["studies"].items() if study["status"] == FAILED]
+    failed = [
+        f"{name}: {study['error']}" for name, study in record["studies"].items() if study["status"] == STUDY_FAILED
+    ]
     return {
         **{name: record[name] for name in names},
         "num_seeds": len(record.get("seeds", {}).get("seeds", [record["seed"]])),

@@ -13,40 +13,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from analysis.checks import unknown_name
-from analysis.final_scores import BASE, DONE, EVALUATION, FAILED, series_of
+from analysis.final_scores import BASE, DONE, EVALUATION, STUDY_FAILED, series_of
 from analysis.run_folder import RunFolder
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.results import SUMMARY, Scores, write_summary
 from sweep.final.seeds import further_seeds, over_seeds, retrain, seeded
 from sweep.final.studies import STUDIES
 from sweep.final.study import StudyResult
-from sweep.picks import PICKS, pick_trial
 from sweep.scoring.identity import sampling_digest
 from trainables.strategies import make_strategy
 from trainables.strategies.card import read_card
 
-FRONT = "front"
 ATTEMPTS = 2
 FAILURES = (ValueError, RuntimeError, OSError, ArithmeticError, LookupError, MemoryError)
 """What fails one study of one finalist; anything else is a fault of the program."""
-
-
-def pick_finalists(run: RunFolder, picks: Sequence[str]) -> list[str]:
-    """Trial ids that the picks name, each once, in their order.
-
-    Raises:
-        ValueError: a pick, metric or trial is unknown, or no trial qualifies.
-    """
-    found: list[str] = []
-    for pick in picks:
-        kind = pick.partition(":")[0]
-        if kind not in {FRONT, *(known.partition(":")[0] for known in PICKS)}:
-            raise ValueError(unknown_name("--pick", pick, (FRONT, *PICKS)))
-        found += [point.trial_id for point in run.front.points] if pick == FRONT else [pick_trial(run, pick)]
-    if not found:
-        raise ValueError("`front` must have a point, but got an empty front. Complete a trial first.")
-    return list(dict.fromkeys(found))
 
 
 def finalist_of(run: RunFolder, trial_id: str, seed: int) -> Finalist:
@@ -150,7 +130,7 @@ class FinalEvaluation:
             }
         self.num_failed += 1
         self.console.print(f"[red]failed[/red]  {escape(label)}: {escape(error)}", highlight=False, soft_wrap=True)
-        return {"status": FAILED, "error": error, "attempts": ATTEMPTS}
+        return {"status": STUDY_FAILED, "error": error, "attempts": ATTEMPTS}
 
     @contextmanager
     def _shown(self, label: str) -> Iterator[None]:

@@ -35,7 +35,7 @@ from sweep.final.encoders import _pixel_values
 from sweep.final.privacy import memorisation
 from sweep.final.quality import alignment
 from sweep.final.results import Scores
-from sweep.final.runner import FinalEvaluation, finalist_of, pick_finalists
+from sweep.final.runner import FinalEvaluation, finalist_of
 from sweep.final.seeds import retrain, seeded
 from sweep.final.settings import FinalSettings
 from sweep.final.studies import STUDIES
@@ -377,13 +377,6 @@ def test_a_cut_comes_out_of_another_training_of_its_whole_trial(folder: Path, tm
     assert again.adapter is not None and cut.adapter is not None
     assert read_card(again.adapter)["hyperparameters"] == read_card(cut.adapter)["hyperparameters"]
     assert bench.weights_of(again.adapter) != bench.weights_of(cut.adapter)
-
-
-def test_finalists_are_picked_once_each(folder: Path) -> None:
-    run = RunFolder.open(folder)
-    assert pick_finalists(run, ["front", "knee", "best:fid_mini", f"trial:{TRIAL}"]) == [TRIAL]
-    with pytest.raises(ValueError, match=r"`--pick` must be a known name, but got 'frnt'\. Did you mean 'front'"):
-        pick_finalists(run, ["frnt"])
 
 
 def test_wrong_input_is_answered(folder: Path, tmp_path: Path) -> None:

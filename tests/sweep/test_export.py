@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from typer.testing import CliRunner
 
 from analysis.front.pareto import Front, FrontPoint, Objective
 from analysis.run_folder import RunFolder
-from sweep import export
-from sweep.picks import pick_trial
+from sweep import evaluate, export
+from sweep.picks import pick_finalists, pick_trial
 from trainables.base_models.models import load_base
 from trainables.exports.low_rank_file import LORA_WEIGHTS
 from trainables.sampling import generate_batches
@@ -106,6 +107,7 @@ def test_a_pick_names_a_completed_trial(run_folder: Path, pick: str, trial: str)
     [
         ("kneee", "must be a known name, but got 'kneee'. Did you mean 'knee'"),
         ("best:", "must be a known name, but got 'best:'"),
+        ("front", "must be a known name, but got 'front'. Choose one of: best:METRIC, knee, trial:ID."),
         ("best:fid_mni", "but got 'fid_mni'. Did you mean 'fid_mini'"),
         ("best:param/lr", "but got 'param/lr'"),
         ("best:kid_mini", "`best:kid_mini` must have a completed trial with that metric, but got none"),
@@ -119,6 +121,24 @@ def test_a_wrong_pick_is_answered(run_folder: Path, tmp_path: Path, pick: str, m
     assert result.exit_code == 1
     assert message in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_finalists_are_picked_once_each_in_the_order_of_the_picks(run_folder: Path) -> None:
+    run = RunFolder.open(run_folder)
+    assert pick_finalists(run, ["knee", "front", "best:fid_mini", "trial:b2"]) == ["b2", "a1"]
+    assert pick_finalists(run, ["front"]) == ["a1", "b2"]
+    with pytest.raises(ValueError, match=r"`front` must have a point, but got an empty front"):
+        pick_finalists(replace(run, front=replace(run.front, points=())), ["front"])
+
+
+@pytest.mark.parametrize("pick", ["frnt", "best:", "front:x", "trial:", "knee:1"])
+def test_a_wrong_pick_of_finalists_is_answered_with_all_of_theirs(run_folder: Path, pick: str) -> None:
+    app = typer.Typer()
+    app.command()(evaluate.main)
+    result = CliRunner().invoke(app, ["--run", str(run_folder), "--pick", pick])
+    assert result.exit_code == 1
+    assert f"`--pick` must be a known name, but got '{pick}'." in result.stderr
+    assert "best:METRIC, front, knee, trial:ID." in result.stderr
 
 
 @pytest.mark.parametrize(("trial", "strategy"), [("a1", "lora"), ("b2", "bitfit")])

@@ -30,7 +30,8 @@ def record(trial_id: str, **more: Any) -> dict[str, Any]:
         "membership": {"status": "failed", "error": f"ValueError: {EVIL}", "attempts": 2},
     }
     return {
-        "format": 2,
+        "format": 3,
+        "series": 1,
         "trial_id": trial_id,
         "strategy": EVIL,
         "seed": 0,
@@ -142,8 +143,17 @@ def test_the_page_says_of_which_patients_and_what_is_uncertain(tmp_path: Path) -
     assert "cover the trainings of the generator" in page
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"format": 1, "studies": {}}'])
-def test_damaged_scores_are_refused(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("{", "be JSON, but got"),
+        ("[]", "have format 3, but got a list"),
+        ('{"format": 2, "studies": {}}', "have format 3, but got 2"),
+        ('{"format": 3, "series": 1}', "hold `studies` and `series`, but got"),
+        ('{"format": 3, "studies": {}}', "hold `studies` and `series`, but got"),
+    ],
+)
+def test_damaged_scores_and_those_of_another_format_are_refused(content: str, fault: str, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(content)
-    with pytest.raises(ValueError, match=r"`scores\.json` must .* Remove it and evaluate again"):
+    with pytest.raises(ValueError, match=rf"`scores\.json` must {fault} .* Remove it and evaluate again"):
         read_scores(tmp_path / "scores.json")

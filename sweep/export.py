@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from analysis.checks import unknown_name
+from analysis.checks import look_up
 from analysis.run_folder import RunFolder
 from analysis.terminal import explained, new_console
 from sweep.final.copies_gate import require_few_copies
@@ -45,13 +45,6 @@ def export(run: RunFolder, trial_id: str, *, format_: ExportFormat, to: Path, ba
         (folder / EXPORT_CARD).write_text(json.dumps(record, indent=2) + "\n")
 
 
-def parse_format(name: str) -> ExportFormat:
-    """The format of that name; an unknown name is answered with the nearest valid ones."""
-    if name not in EXPORTS:
-        raise ValueError(unknown_name("--format", name, EXPORTS))
-    return EXPORTS[name]
-
-
 def main(
     run: Annotated[Path, typer.Option(help="The directory of a finished run.", metavar="DIR")],
     to: Annotated[Path, typer.Option(help="A new or empty folder.", metavar="DIR")],
@@ -71,7 +64,7 @@ def main(
     """
     console = new_console()
     with explained():
-        chosen, finished = parse_format(format_), RunFolder.open(run.expanduser())
+        chosen, finished = look_up(EXPORTS, format_, "--format"), RunFolder.open(run.expanduser())
         trial_id = pick_trial(finished, pick)
         require_few_copies(finished, trial_id, max_copies)
         base = base or str(finished.config["base"])

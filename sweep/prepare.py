@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from analysis.checks import unknown_name
+from analysis.checks import look_up
 from analysis.terminal import explained, new_console
 from trainables.datasets import SOURCES
 from trainables.datasets.base import SPLITS, ImageTextSource, SourceOptions
@@ -66,9 +66,7 @@ def open_source(name: str, options: SourceOptions) -> ImageTextSource:
         ValueError: the name is unknown, or the source refuses an option.
         OSError: its files are missing.
     """
-    if name not in SOURCES:
-        raise ValueError(unknown_name("SOURCE", name, SOURCES))
-    return SOURCES[name].create(options)
+    return look_up(SOURCES, name, "SOURCE").create(options)
 
 
 def prepare(source: ImageTextSource, to: Path, console: Console) -> PreparedDataset:

@@ -13,7 +13,7 @@ Bounds = tuple[float, float]
 ENCODERS: Final = ("StanfordAIMI/RadBERT", "cambridgeltl/SapBERT-from-PubMedBERT-fulltext")
 TRAIN_THE_TEXT_ENCODER: Final = ("text_encoder", "textual_inversion")
 """Beside these in a combination, no other part can train the text encoder."""
-COMBINATIONS: Final = ("unet+text_encoder", "unet+vae", "vae+text_encoder", "all", "lora+text_encoder")
+SEARCHED_COMBINATIONS: Final = ("unet+text_encoder", "unet+vae", "vae+text_encoder", "all", "lora+text_encoder")
 """Combinations that are searched without being named; any other is had by naming it."""
 PARTS: Final = {"all": ("unet", "vae", "text_encoder")}
 """Parts of combinations whose names do not spell them."""

@@ -8,16 +8,19 @@ from typing import Any, Final
 from optuna import Trial
 
 from search_spaces.draw import Draw
-from search_spaces.ranges import COMBINATIONS, RANGES, Bounds, parts_of
+from search_spaces.ranges import RANGES, SEARCHED_COMBINATIONS, Bounds, parts_of
 
 Fixed = Mapping[str, Mapping[str, Any]]
 NOTHING: Final[Fixed] = {}
 
 
 def searched(space: str) -> tuple[str, ...]:
-    """The strategies that a space chooses from where none is named: all that it has, but those only on request."""
-    own = (name for name, ranges in RANGES.items() if space in ranges.lr and not ranges.on_request)
-    return (*own, *COMBINATIONS)
+    """The strategies that a space chooses from where none is named: all that it has, but those only on request.
+
+    Combinations are among them where the space has all their parts.
+    """
+    own = [name for name, ranges in RANGES.items() if space in ranges.lr and not ranges.on_request]
+    return (*own, *(name for name in SEARCHED_COMBINATIONS if set(parts_of(name)) <= set(own)))
 
 
 def suggest_choice(

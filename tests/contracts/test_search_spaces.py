@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 
 import optuna
 import pytest
 
 from search_spaces import SEARCH_SPACES, SearchSpace, is_known_to, known_to, strategies_of
 from search_spaces.ranges import RANGES
+from search_spaces.suggest import searched
 from trainables.base_models.text_encoders import HUB_ENCODERS
 from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
 
@@ -24,6 +26,18 @@ def space(request: pytest.FixtureRequest) -> SearchSpace:
 def sampled(seed: int, number: int = 200) -> list[optuna.Trial]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     return [study.ask() for _ in range(number)]
+
+
+def test_it_stands_in_the_table_by_its_functions_name(space: SearchSpace) -> None:
+    """By that name its ranges are found."""
+    assert SEARCH_SPACES[space.__name__] is space
+
+
+def test_combinations_are_searched_where_a_space_has_all_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("unet", "lora", "text_encoder"):
+        monkeypatch.setitem(RANGES, name, replace(RANGES[name], lr={"small": (1e-4, 1e-3)}))
+    monkeypatch.setitem(RANGES, "vae", replace(RANGES["vae"], lr={"small": (1e-4, 1e-3)}, on_request=True))
+    assert searched("small") == ("unet", "lora", "text_encoder", "unet+text_encoder", "lora+text_encoder")
 
 
 def test_plain_pickle_carries_it(space: SearchSpace) -> None:

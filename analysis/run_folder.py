@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -14,6 +14,20 @@ from analysis.front.objectives import column_direction
 from analysis.front.pareto import Direction, Front
 from analysis.front.statuses import COMPLETED, with_status
 from analysis.studies.rank_history import RANKS, RankHistory, read_ranks
+
+CONFIG: Final = "config.json"
+PROVENANCE: Final = "provenance.json"
+EVENTS: Final = "events.jsonl"
+TRIALS: Final = "trials.parquet"
+RESULTS: Final = "results.parquet"
+PARETO: Final = "pareto.json"
+BASELINE: Final = "baseline.json"
+REPORT: Final = "report.html"
+FRONT_PLOT: Final = "pareto.png"
+BASELINE_SHEET: Final = "baseline.png"
+REFERENCE_SHEET: Final = "reference.png"
+SAMPLES_SHEET: Final = "samples.png"
+"""Names of a run's files; samples lie in their trial's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +60,13 @@ class RunFolder:
         """
         if not folder.is_dir():
             raise FileNotFoundError(f"`--run` must be a run directory, but got {str(folder)!r}. Check the path.")
-        results, baseline = folder / "results.parquet", folder / "baseline.json"
+        results, baseline = folder / RESULTS, folder / BASELINE
         return cls(
             folder=folder,
-            trials=_read_table(_existing(folder / "trials.parquet")),
+            trials=_read_table(_existing(folder / TRIALS)),
             results=_read_table(results) if results.exists() else pd.DataFrame(),
-            front=Front.read(_existing(folder / "pareto.json")),
-            config=_read_json(_existing(folder / "config.json")),
+            front=Front.read(_existing(folder / PARETO)),
+            config=_read_json(_existing(folder / CONFIG)),
             baseline=_read_json(baseline) if baseline.exists() else {},
         )
 
@@ -85,7 +99,7 @@ class RunFolder:
 
     def samples(self, trial_id: str) -> Path | None:
         """The sample grid of a trial, if it is there."""
-        return self.picture(f"trials/{trial_id}/samples.png")
+        return self.picture(f"trials/{trial_id}/{SAMPLES_SHEET}")
 
     def ranks(self, trial_id: str) -> RankHistory | None:
         """How the ranks of a trial's layers changed, if they did.

@@ -14,10 +14,11 @@ from rich.markup import escape
 from analysis.front.pareto import Front
 from analysis.front.statuses import COMPLETED, Status, with_status
 from analysis.report import draw_front, write_report
+from analysis.run_folder import BASELINE, BASELINE_SHEET, FRONT_PLOT, REFERENCE_SHEET
 from search_spaces import SEARCH_SPACES
 from sweep.config import ConfigError, SweepConfig
 from sweep.preflight import Prepared, preflight
-from sweep.records.journal import BASELINE, Journal
+from sweep.records.journal import Journal
 from sweep.records.progress import ProgressView
 from sweep.records.provenance import collect_provenance
 from sweep.records.tracking import Tracker, TrackingError, TrackingListener
@@ -29,8 +30,6 @@ from sweep.trials.ends import TrialListener
 from sweep.trials.runtime import ray_runtime
 from sweep.trials.tuner import SweepContext, run_trials
 from trainables.trial import EvaluationError
-
-PLOT = "pareto.png"
 
 
 class SweepError(RuntimeError):
@@ -171,9 +170,9 @@ def _conclude(journal: Journal, tracker: Tracker, *, started_s: float) -> Outcom
         tracker.abort()
         reasons = "; ".join(sorted(set(trials["reason"].dropna()))) or "no trial was started"
         raise SweepError(f"`sweep` must complete at least one trial, but got {len(trials)} without result: {reasons}")
-    draw_front(rows, found.objectives, out / PLOT)
+    draw_front(rows, found.objectives, out / FRONT_PLOT)
     page = write_report(out)
-    files = [page, *(out / name for name in (PLOT, BASELINE, "baseline.png", "reference.png"))]
+    files = [page, *(out / name for name in (FRONT_PLOT, BASELINE, BASELINE_SHEET, REFERENCE_SHEET))]
     tracker.finish(found, [file for file in files if file.is_file()])
     return Outcome(
         front=found,
@@ -192,7 +191,7 @@ def require_shared(out: Path) -> None:
     Raises:
         ConfigError: `reference.png`, which they have written, is not there.
     """
-    if not (out / "reference.png").is_file():
+    if not (out / REFERENCE_SHEET).is_file():
         raise ConfigError(
             f"`--out` must be on storage that every machine of the cluster shares under the same path, but got "
             f"{str(out)!r}, where nothing of what the evaluation actors wrote arrived. Choose a shared folder for it."

@@ -24,11 +24,11 @@ from analysis.report.plots import learning_curves, trade_offs
 from analysis.report.rank_map import rank_map
 from analysis.report.tables import condition_table, front_table, trial_table
 from analysis.report.words import label, number, parameters
-from analysis.run_folder import RunFolder
+from analysis.run_folder import BASELINE_SHEET, CONFIG, REFERENCE_SHEET, REPORT, RunFolder
 from analysis.studies.rung_agreement import EARLY, rung_agreements
 
 MAX_PICTURE_PX = 1100
-PICTURES = {"reference.png": "Held-out films", "baseline.png": "The base model before any adaptation"}
+PICTURES = {REFERENCE_SHEET: "Held-out films", BASELINE_SHEET: "The base model before any adaptation"}
 
 
 def write_report(folder: Path) -> Path:
@@ -61,7 +61,7 @@ def write_report(folder: Path) -> Path:
         _settings,
     )
     body = "\n".join(section(run) for section in sections)
-    path = folder / "report.html"
+    path = folder / REPORT
     with whole_file(path) as file:
         file.write(page.substitute(title=escape(f"Sweep {_name(run)}"), body=body).encode())
     return path
@@ -229,7 +229,7 @@ def _export(run: RunFolder) -> str:
 
 def _settings(run: RunFolder) -> str:
     text = escape(json.dumps(run.config, indent=2, ensure_ascii=False))
-    return f"<h2>Settings</h2><details><summary>config.json</summary><pre>{text}</pre></details>"
+    return f"<h2>Settings</h2><details><summary>{CONFIG}</summary><pre>{text}</pre></details>"
 
 
 def _picture(path: Path) -> str:

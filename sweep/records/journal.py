@@ -7,24 +7,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 
 from analysis.files import whole_file
 from analysis.front.pareto import Front, Objective
+from analysis.run_folder import BASELINE, CONFIG, EVENTS, PARETO, PROVENANCE, RESULTS, TRIALS
 from sweep.config import ConfigError, SweepConfig
 from sweep.records.events import BaselineScored, Cut, Ended, Event, EventLog, Reported, Started
 from sweep.records.tables import Tables
 from sweep.trials.ends import UNFINISHED, TrialEnd, TrialListener
-
-CONFIG: Final = "config.json"
-PROVENANCE: Final = "provenance.json"
-EVENTS: Final = "events.jsonl"
-TRIALS: Final = "trials.parquet"
-RESULTS: Final = "results.parquet"
-PARETO: Final = "pareto.json"
-BASELINE: Final = "baseline.json"
 
 
 class Journal(TrialListener):

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from analysis.run_folder import BASELINE_SHEET, REFERENCE_SHEET, SAMPLES_SHEET
 from sweep.config import ComputeConfig
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
 from trainables.trial import EvaluationError
@@ -33,15 +34,15 @@ class ActorEvaluator:
             EvaluationError: it failed again.
         """
         actor = self.actors[zlib.crc32(str(adapter).encode()) % len(self.actors)]
-        return _scores(lambda: actor.score.remote(adapter, adapter.parent / "samples.png", share_done))
+        return _scores(lambda: actor.score.remote(adapter, adapter.parent / SAMPLES_SHEET, share_done))
 
     def prepare(self, out: Path) -> None:
         """Wait until the actors can work, and hear now of what they lack; leaves the held-out films' `reference.png`."""
-        ray.get([actor.prepare.remote(out / "reference.png") for actor in self.actors])
+        ray.get([actor.prepare.remote(out / REFERENCE_SHEET) for actor in self.actors])
 
     def score_base(self, out: Path) -> Any:
         """Have the un-adapted base model scored, beside the trials; leaves `baseline.png`, returns a Ray reference."""
-        return self.actors[0].score.remote(None, out / "baseline.png")
+        return self.actors[0].score.remote(None, out / BASELINE_SHEET)
 
     def base_scores(self, running: Any, out: Path) -> dict[str, float]:
         """Wait for what `score_base` began, and try once more where it failed.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from trainables.datasets.files import partial_folder, require_free
 
 
 @contextmanager
@@ -14,17 +15,8 @@ def new_folder(to: Path) -> Iterator[Path]:
 
     Raises:
         FileExistsError: `to` is a file, or a folder that is not empty.
+        OSError: Another has filled `to` in the meantime.
     """
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise FileExistsError(
-            f"`--to` must be a new or empty folder, but got {str(to)!r}, which holds something. Name another folder."
-        )
-    to = to.absolute()
-    partial = to.with_name(f".{to.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    require_free(to)
+    with partial_folder(to.absolute()) as partial:
         yield partial
-        partial.replace(to)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -179,7 +179,7 @@ def test_a_target_that_holds_something_is_left_alone(run_folder: Path, tmp_path:
     (tmp_path / "mine.txt").write_text("precious")
     result = invoke(run_folder, tmp_path)
     assert result.exit_code == 1
-    assert "`--to` must be a new or empty folder" in result.stderr
+    assert "`to` must be a new or empty folder" in result.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from analysis.checks import unknown_name
 from sweep.config import ConfigError, SweepConfig, require_known
 from sweep.presets import PRESETS
 
@@ -109,21 +109,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if cause is not None:
         return str(cause)
     if problem["type"] == "extra_forbidden":
-        return _explain_unknown_key(key)
+        return unknown_name("key of the configuration", key, _keys())
     rule = problem["msg"].replace("Input should", "must", 1)
     remedy = f"Change it with --set {key}=VALUE or in the configuration file."
     return f"`{key}` {rule}, but got {problem['input']!r}. {remedy}"
-
-
-def _explain_unknown_key(key: str) -> str:
-    """Nearest keys by their dotted names, and by their last parts: `num_epoch` is near `training.num_epochs`."""
-    keys = _keys()
-    near = difflib.get_close_matches(key, keys, n=2, cutoff=0.7)
-    leaves = difflib.get_close_matches(_leaf(key), {_leaf(full) for full in keys}, n=2, cutoff=0.7)
-    near += [full for full in keys if _leaf(full) in leaves and full not in near]
-    remedy = f"Did you mean {' or '.join(near[:3])}?" if near else f"Choose one of: {', '.join(keys)}."
-    return f"`{key}` must be a key of the configuration, but got an unknown one. {remedy}"
-
-
-def _leaf(key: str) -> str:
-    return key.rpartition(".")[2]

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.checks import unknown_name
 from sweep.scoring.identity import plan_digest
 from sweep.scoring.streaming import Chosen
 from trainables.datasets.captions import PromptTemplate
@@ -162,9 +163,9 @@ def require_known_conditions(wanted: Sequence[str], known: Sequence[str]) -> Non
     Raises:
         ValueError: there is one.
     """
-    unknown = [condition for condition in wanted if condition not in known]
-    if unknown:
-        raise ValueError(f"`data.conditions` must be among {', '.join(known)}, but got {unknown}. Check the spelling.")
+    for condition in wanted:
+        if condition not in known:
+            raise ValueError(unknown_name("data.conditions", condition, known))
 
 
 def require_two_films(condition: str, num_films: int) -> None:

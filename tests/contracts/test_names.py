@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from analysis.checks import look_up, unknown_name
-from trainables.strategies import naming
+from trainables import naming
 
 CASES = [
     (

@@ -60,7 +60,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     ("options", "answer"),
     [
         (("--preset", "dmeo"), "`preset` must be a known name, but got 'dmeo'. Did you mean 'demo'?"),
-        (("--set", "training.num_epoch=3"), "Did you mean training.num_epochs?"),
+        (("--set", "training.num_epoch=3"), "but got 'training.num_epoch'. Did you mean 'training.num_epochs'"),
         (("--set", "search.strategies=[lora,bitfti]"), "but got 'bitfti'. Did you mean 'bitfit'?"),
         (("--set", "objectives=[fid,vendy]"), "but got 'vendy'. Did you mean 'vendi'"),
         (("--set", "search.space=crore"), "but got 'crore'. Did you mean 'core'?"),
@@ -70,7 +70,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
         (("--set", "data.source=prepared", "--set", "data.path=/nowhere"), "`path` must be a prepared data set"),
         (("--set", "base=/nowhere/sd"), "`base` must be mini, sd15, a hub id (owner/name) or an existing folder"),
         (("--set", "data.resolution_px=128"), "`data` must have films of 64 px for base 'mini', but got 128 px"),
-        (("--set", "data.conditions=[Edema,Fracture]", *TINY), "`data.conditions` must be among"),
+        (
+            ("--set", "data.conditions=[Edema,Fracture]", *TINY),
+            "`data.conditions` must be a known name, but got 'Fracture'",
+        ),
         (("--set", "evaluation.extractor_weights=/nowhere"), "`mini` must have a config.json beside"),
         (("--set", "evaluation.extractor=xrv", "--set", "evaluation.extractor_weights=/nowhere.pt"), "nowhere.pt"),
         (("--config", "/nowhere.yaml"), "`--config` must name a readable file"),

@@ -27,7 +27,7 @@ class Diffusers(ExportFormat):
     def expect_fits(self, models: DiffusionModels, strategy: Strategy) -> None:
         """It holds low-rank layers and new tokens and nothing else."""
         from trainables.exports.low_rank_file import low_rank_paths
-        from trainables.strategies.naming import expect
+        from trainables.naming import expect
         from trainables.strategies.textual_inversion import extended_embeddings
 
         extended = [f"text_encoder.{path}." for path, _ in extended_embeddings(models.text_encoder)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.base_models.models import DiffusionModels
+from trainables.naming import unknown_name
 from trainables.strategies.adalora import AdaLoRA
 from trainables.strategies.attention import Attention
 from trainables.strategies.base import Strategy
@@ -20,7 +21,6 @@ from trainables.strategies.dora import DoRA
 from trainables.strategies.dylora import DyLoRA
 from trainables.strategies.full import FullAutoencoder, FullTextEncoder, FullUNet
 from trainables.strategies.lora import LoRA
-from trainables.strategies.naming import unknown_name
 from trainables.strategies.norm import Norm
 from trainables.strategies.selora import SeLoRA
 from trainables.strategies.text_encoder_swap import TextEncoderSwap

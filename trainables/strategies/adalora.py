@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
+from trainables.naming import expect
 from trainables.strategies.base import Change, TrainingStep
 from trainables.strategies.low_rank import LowRankLayer, LowRankStrategy, Weighted, is_finite
-from trainables.strategies.naming import expect
 
 INITIAL_STD = 0.02
 NUM_ALLOCATIONS = 100

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainables.base_models.models import DiffusionModels
+from trainables.naming import expect_known
 from trainables.strategies.base import Strategy
-from trainables.strategies.naming import expect_known
 
 LAYERS = {"cross": ("attn2",), "all": ("attn1", "attn2")}
 """In diffusers' transformer blocks attn1 is self-attention, attn2 attends to the prompt."""

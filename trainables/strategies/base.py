@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
+from trainables.naming import expect
 from trainables.strategies.card import ADAPTER_CARD, ADAPTER_FORMAT, ADAPTER_WEIGHTS, read_card, read_weights
-from trainables.strategies.naming import expect
 
 
 @dataclass(frozen=True, kw_only=True)

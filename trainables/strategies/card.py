@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trainables.strategies.naming import expect
+from trainables.naming import expect
 
 ADAPTER_WEIGHTS = "adapter.safetensors"
 ADAPTER_CARD = "adapter.json"

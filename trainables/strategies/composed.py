@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from trainables.base_models.models import DiffusionModels
+from trainables.naming import expect
 from trainables.strategies.base import Change, Strategy, TrainingStep
 from trainables.strategies.low_rank import expect_positive
-from trainables.strategies.naming import expect
 
 LR_RATIO = "lr_ratio"
 LR_RATIOS = {"text_encoder": 0.1, "vae": 0.1, "textual_inversion": 10.0}

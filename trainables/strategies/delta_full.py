@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables.base_models.models import DiffusionModels
+from trainables.naming import expect
 from trainables.strategies.base import Strategy
-from trainables.strategies.naming import expect
 
 Weighted = nn.Linear | nn.Conv2d
 

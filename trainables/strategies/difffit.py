@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
+from trainables.naming import expect
 from trainables.strategies.base import Strategy
 from trainables.strategies.low_rank import ATTENTION
-from trainables.strategies.naming import expect
 from trainables.strategies.norm import NORM_LAYERS
 
 BLOCK_OUTPUTS = (".attn1.to_out.0", ".attn2.to_out.0", ".ff.net.2")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from trainables.base_models.models import DiffusionModels
+from trainables.naming import expect
 from trainables.strategies.base import Change, Strategy, TrainingStep
 from trainables.strategies.low_rank import LowRankLayer, LowRankStrategy, Weighted
-from trainables.strategies.naming import expect
 
 
 class DyLoRALayer(LowRankLayer):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.base_models.models import DiffusionModels
+from trainables.naming import expect
 from trainables.strategies.low_rank import LowRankStrategy, expect_positive
-from trainables.strategies.naming import expect
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables.base_models.models import DiffusionModels
+from trainables.naming import expect, expect_known
 from trainables.strategies.base import Strategy
 from trainables.strategies.low_rank_linear import low_rank_linear
-from trainables.strategies.naming import expect, expect_known
 
 Weighted = nn.Linear | nn.Conv2d
 ATTENTION = (

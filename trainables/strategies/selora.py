@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
+from trainables.naming import expect
 from trainables.strategies.base import Change, Growth, TrainingStep
 from trainables.strategies.low_rank import LowRankLayer, TargetedStrategy, expect_positive, expect_rank
-from trainables.strategies.naming import expect
 
 
 @dataclass(frozen=True)

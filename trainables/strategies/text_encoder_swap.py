@@ -10,9 +10,9 @@ from torch import nn
 
 from trainables.base_models.models import COMPONENTS, DiffusionModels, states_width
 from trainables.base_models.text_encoders import HUB_ENCODERS, TextEncoder, bert_to_count, load_bert
+from trainables.naming import expect
 from trainables.strategies.base import Strategy
 from trainables.strategies.low_rank import expect_positive
-from trainables.strategies.naming import expect
 
 
 @dataclass(frozen=True, kw_only=True)

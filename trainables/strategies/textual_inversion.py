@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from trainables.base_models.models import DiffusionModels
 from trainables.datasets.base import CONDITIONS
+from trainables.naming import expect
 from trainables.strategies.base import Strategy
 from trainables.strategies.low_rank import expect_rank
-from trainables.strategies.naming import expect
 
 
 class ExtendedEmbedding(nn.Module):

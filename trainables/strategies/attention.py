@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from trainables.base_models.models import DiffusionModels
 from trainables.naming import expect_known
-from trainables.strategies.base import Strategy
+from trainables.strategies.base import Sizes, Strategy
 
 LAYERS = {"cross": ("attn2",), "all": ("attn1", "attn2")}
 """In diffusers' transformer blocks attn1 is self-attention, attn2 attends to the prompt."""
@@ -24,6 +25,7 @@ class Attention(Strategy):
     """
 
     name = "attention"
+    sized: ClassVar[Sizes] = {"layers": tuple(LAYERS)}
 
     layers: str = "cross"
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from trainables.base_models.models import DiffusionModels
 from trainables.naming import expect
 from trainables.strategies.card import ADAPTER_CARD, ADAPTER_FORMAT, ADAPTER_WEIGHTS, read_card, read_weights
+
+Sizes = Mapping[str, tuple[Any, ...]]
+"""Values by hyperparameter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,32 @@ class Strategy(ABC):
 
     `attach` freezes the base and makes trainable what the strategy trains; from then on `requires_grad` is the truth,
     and export, restore, optimiser groups and parameter counts follow from it.
+
+    When each hook is called in the life of a trial, and where:
+
+    1. Before training, in every worker (`trainables.trial.fine_tune`): `for_conditions`, which fills in what was left to
+       the data; `attach`, which calls `inject` and `expect_trained`, on a fresh base and with torch's random numbers
+       seeded by the trial, so that all workers begin alike; `expect_captions`; then `ranks`, `param_groups` and
+       `reconstruction_weight`. Frozen encoders whose outputs are cached are on the meta device there. A worker that
+       finds a cache empty attaches once more, to models of which that encoder alone has its weights.
+    2. At each step, in every worker (`trainables.training.FineTuning`): `on_step_start`; `penalty` once for each of the
+       batches that are accumulated; `on_gradients` when they are complete, before they are clipped; after the
+       optimiser's step `on_step_end`, also where fp16's gradients overflowed and the step was skipped. Then gradients
+       are cleared, what has grown is adopted, and the moving average of the weights follows.
+    3. After each epoch, in every worker: `num_parameters`, and `ranks` with the weights that are evaluated. Where an
+       evaluation is due, in the first worker only: `export`, by `tensors` and `card`; after the last epoch also `cuts`,
+       and of each cut `num_parameters`, `ranks` and `export`, on the models that the whole strategy trained.
+    4. Where an exported adapter is used (`load_adapter`: in the actors that score, and by `sweep.export`,
+       `sweep.generate` and `sweep.evaluate`): `restore`, which calls `attach` on a fresh base, then `fit_to`. Formats
+       that write plain weights call `merged`, on a copy.
+    5. Without any weights, on the meta device: `attach` in `sweep.preflight`, and in `sweep.describe` besides it
+       `tensors`, `num_kept`, `trains`, `summary` and `size_after_training`. These must do without the values of weights.
+
+    What is drawn in a step is drawn by its `TrainingStep`, as workers must change alike.
     """
+
+    sized: ClassVar[Sizes] = {}
+    """Hyperparameters beside the rank that decide how much trains, with the values at which `sweep.describe` shows it."""
 
     @property
     @abstractmethod

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
 from trainables.naming import expect
-from trainables.strategies.base import Strategy
+from trainables.strategies.base import Sizes, Strategy
 from trainables.strategies.low_rank import ATTENTION
 from trainables.strategies.norm import NORM_LAYERS
 
@@ -73,6 +73,7 @@ class DiffFit(Strategy):
     """
 
     name = "difffit"
+    sized: ClassVar[Sizes] = {"attention_gammas": (True, False)}
 
     attention_gammas: bool = True
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from trainables.base_models.models import DiffusionModels
 from trainables.naming import expect, expect_known
-from trainables.strategies.base import Strategy
+from trainables.strategies.base import Sizes, Strategy
 from trainables.strategies.low_rank_linear import low_rank_linear
 
 Weighted = nn.Linear | nn.Conv2d
@@ -144,6 +144,7 @@ class TargetedStrategy(Strategy):
     """Wraps the targeted layers of U-Net, text encoder or both in low-rank layers; everything else stays frozen."""
 
     layer: ClassVar[type[LowRankLayer]] = LowRankLayer
+    sized: ClassVar[Sizes] = {"targets": tuple(TARGETS), "components": ("unet+text_encoder",)}
 
     alpha: float = 16.0
     targets: str = "attention"

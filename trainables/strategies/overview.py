@@ -8,9 +8,7 @@ from typing import Any
 
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies import COMBINATIONS, STRATEGIES, hyperparameters_of, make_strategy
-from trainables.strategies.attention import LAYERS
 from trainables.strategies.footprint import Footprint, footprint
-from trainables.strategies.low_rank import TARGETS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +33,10 @@ def choices(rank: int) -> Iterator[tuple[str, dict[str, Any]]]:
     Args:
         rank: of those strategies that have one.
     """
-    sized: dict[str, tuple[Any, ...]] = {
-        "targets": tuple(TARGETS),
-        "components": ("unet+text_encoder",),
-        "layers": tuple(LAYERS),
-        "attention_gammas": (True, False),
-        "train_encoder": (False, True),
-    }
     for name in (*STRATEGIES, *COMBINATIONS):
-        own = hyperparameters_of(name)
-        fixed = {key: rank for key in own if key.rpartition(".")[2] == "rank"}
-        varied = [{**fixed, key: value} for key, values in sized.items() if key in own for value in values]
+        fixed = {key: rank for key in hyperparameters_of(name) if key.rpartition(".")[2] == "rank"}
+        sized = STRATEGIES[name].sized if name in STRATEGIES else {}
+        varied = [{**fixed, key: value} for key, values in sized.items() for value in values]
         for chosen in varied or [fixed]:
             yield name, chosen
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
 from trainables.base_models.models import COMPONENTS, DiffusionModels, states_width
 from trainables.base_models.text_encoders import HUB_ENCODERS, TextEncoder, bert_to_count, load_bert
 from trainables.naming import expect
-from trainables.strategies.base import Strategy
+from trainables.strategies.base import Sizes, Strategy
 from trainables.strategies.low_rank import expect_positive
 
 
@@ -34,6 +34,7 @@ class TextEncoderSwap(Strategy):
     """
 
     name = "text_encoder_swap"
+    sized: ClassVar[Sizes] = {"train_encoder": (False, True)}
 
     encoder: str = HUB_ENCODERS[0]
     train_encoder: bool = False

@@ -38,7 +38,7 @@ class AdapterScorer(Studio):
 
     def __init__(self, spec: EvaluationSpec) -> None:
         super().__init__(base=spec.base, dataset=spec.dataset, cache_folder=spec.cache_folder, evaluation=spec.config)
-        self.spec = spec
+        self.conditions = spec.conditions
         self.held_out = self.dataset.split(spec.config.split)
         self.plan = plan_by_condition(
             self.held_out,
@@ -52,7 +52,7 @@ class AdapterScorer(Studio):
     @cached_property
     def held_out_features(self) -> NDArray[np.float32]:
         """Features of all held-out films."""
-        return self.real_features(self.spec.config.split)
+        return self.real_features(self.evaluation.split)
 
     def prepare(self, reference_sheet: Path) -> None:
         """Load what scoring needs, so that lacks show before trials are trained; leaves held-out films for the eye."""
@@ -67,21 +67,21 @@ class AdapterScorer(Studio):
             samples: where to write a sheet of generated films (PNG).
             share_done: share of the training that is behind it; before its end, see `sweep.scoring.rungs`.
         """
-        config = at_rung(self.spec.config, share_done)
+        config = at_rung(self.evaluation, share_done)
         plan = self._plan_of(config.images_per_condition)
         features, shown = self._features_at(adapter, config)
         self.save_sheet(shown, plan.only(plan.places < SHEET_COLUMNS).labels, samples)
         generated, reference = LabelledFeatures(features, plan.labels), self._reference_of(config.images_per_condition)
-        if config != self.spec.config:
+        if config != self.evaluation:
             return early_scores(generated, reference, extractor=self.extractor.name, num_steps=config.num_steps)
         return evaluate(
-            METRICS.values(), generated, reference, extractor=self.extractor.name, conditions=self.spec.conditions
+            METRICS.values(), generated, reference, extractor=self.extractor.name, conditions=self.conditions
         )
 
     def save_sheet(self, films: Films, labels: Sequence[Sequence[str]], to: Path) -> None:
         """A row of films for each condition, as PNG."""
-        shown = label_rows(labels, self.spec.conditions).T
-        labelled_sheet({name: films[own] for name, own in zip(self.spec.conditions, shown, strict=True)}).save(to)
+        shown = label_rows(labels, self.conditions).T
+        labelled_sheet({name: films[own] for name, own in zip(self.conditions, shown, strict=True)}).save(to)
 
     def save_reference_sheet(self, to: Path) -> None:
         """The first held-out films, for the eye to compare with."""
@@ -127,7 +127,7 @@ class AdapterScorer(Studio):
     ) -> tuple[Chosen, NDArray[np.float32]]:
         """Which of a rung's images an earlier rung of the same weights and steps has extracted, and their features."""
         places = self._plan_of(config.images_per_condition).places
-        for count in earlier_image_counts(self.spec.config, config.images_per_condition):
+        for count in earlier_image_counts(self.evaluation, config.images_per_condition):
             held = self.features.get(self.generated_key(adapter, self._plan_of(count), config))
             if held is not None:
                 return places < count, held

@@ -22,7 +22,7 @@ from sweep.final.study import StudyResult
 from sweep.scoring.plans import label_rows, two_sided
 from trainables.autoencoding import reconstruct
 from trainables.datasets.phantom.patients import NO_FINDING
-from trainables.datasets.store import PreparedDataset
+from trainables.datasets.store import PreparedDataset, PreparedSplit
 from trainables.feeding import encode_prompts
 from trainables.sampling import evaluating
 
@@ -104,7 +104,8 @@ def text_probe(bench: Workbench, finalist: Finalist) -> StudyResult:
 
     "No Finding" goes with no other and cannot be probed: there is one caption of it.
     """
-    prompts, named = zip(*probe_captions(bench.dataset).items(), strict=True)
+    captions = probe_captions(bench.dataset)
+    prompts, named = list(captions), list(captions.values())
     findings = _probed_findings(bench.dataset, named)
     models = bench.models(finalist)
     with evaluating(models):
@@ -124,12 +125,24 @@ def probe_captions(data: PreparedDataset) -> dict[str, tuple[str, ...]]:
         says it; the captions of test films where captions are free text.
     """
     if data.prompts.template is None:
-        test = data.split("test")
-        return dict(zip(test.prompts, test.conditions, strict=True))
+        return _free_captions(data.split("test"))
     findings = [name for name in data.conditions if name != NO_FINDING]
     named = [own for count in range(1, MOST_FINDINGS + 1) for own in combinations(findings, count)]
     [(view, _)] = Counter(data.split("train").views).most_common(1)
     return {data.prompts.prompt(own, view=view): own for own in named}
+
+
+def _free_captions(films: PreparedSplit) -> dict[str, tuple[str, ...]]:
+    """The captions of films, without those that films of different findings share.
+
+    Such words do not say which findings are there; whichever label they got, a probe would be judged wrongly by it.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    shown: dict[str, set[frozenset[str]]] = {}
+    for caption, conditions in zip(films.prompts, films.conditions, strict=True):
+        found[caption] = tuple(conditions)
+        shown.setdefault(caption, set()).add(frozenset(conditions))
+    return {caption: conditions for caption, conditions in found.items() if len(shown[caption]) == 1}
 
 
 def _probed_findings(data: PreparedDataset, named: Sequence[Sequence[str]]) -> list[str]:

@@ -131,7 +131,9 @@ def _noise(seed: int | tuple[int, int], count: int) -> tuple[int, ...]:
 
 def label_rows(labels: Sequence[Sequence[str]], conditions: Sequence[str]) -> NDArray[np.bool_]:
     """Names as a table, bool[n, c]."""
-    return np.array([[name in own for name in conditions] for own in labels], bool).reshape(len(labels), -1)
+    return np.array([[name in own for name in conditions] for own in labels], bool).reshape(
+        len(labels), len(conditions)
+    )
 
 
 def two_sided(tables: Sequence[NDArray[np.bool_]], conditions: Sequence[str]) -> tuple[str, ...]:

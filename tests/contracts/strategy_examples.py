@@ -34,13 +34,15 @@ ATTENTION_LAYERS = [
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A strategy as the suite trains it, and the explicit list of what it may train on the mini base."""
+    """A strategy as the suite trains it, and what it may train on the mini base."""
 
     strategy: str = ""
     """Its name where it is not the example's."""
     hyperparameters: dict[str, Any]
     lr: float
     names: Callable[[DiffusionModels], set[str]]
+    is_listed: bool = True
+    """Whether `names` were listed by hand, and not taken from the strategy itself."""
 
 
 def every_parameter(*components: str) -> Callable[[DiffusionModels], set[str]]:
@@ -215,6 +217,11 @@ EXAMPLES: dict[str, Example] = {
 }
 
 
+def highest_lr(name: str) -> float:
+    """The largest learning rate of a strategy in any search space, which is what the small base bears."""
+    return max(high for _, high in RANGES[name].lr.values())
+
+
 def attached(name: str) -> Callable[[DiffusionModels], set[str]]:
     """What a strategy trains when it is attached, for those that have no list above."""
 
@@ -227,7 +234,7 @@ def attached(name: str) -> Callable[[DiffusionModels], set[str]]:
 
 
 EXAMPLES |= {
-    name: Example(hyperparameters={}, lr=RANGES[name].lr["mini"][1], names=attached(name))
+    name: Example(hyperparameters={}, lr=highest_lr(name), names=attached(name), is_listed=False)
     for name in STRATEGIES.keys() - {example.strategy or name for name, example in EXAMPLES.items()}
 }
 if "TOYS_ONLY" in os.environ:  # test_extending.py needs no other, but one to compare with

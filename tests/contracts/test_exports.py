@@ -1,4 +1,4 @@
-"""Every export format: what it cannot hold is refused before anything is written, and the model stays as it is."""
+"""Every export format: it holds some adapters, refuses others before anything is written, and leaves the model alone."""
 
 from __future__ import annotations
 
@@ -8,25 +8,39 @@ from pathlib import Path
 
 import pytest
 import torch
+from strategy_examples import EXAMPLES
 
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.exports import EXPORTS, ExportFormat
 from trainables.strategies import Strategy, make_strategy
 from trainables.strategies.base import trained_parameters
 
-ADAPTERS = {"lora": {"rank": 2}, "bitfit": {}, "textual_inversion": {}, "lora+textual_inversion": {}}
+Adapted = tuple[DiffusionModels, Strategy]
+KINDS = ("lora", "bitfit", "textual_inversion", "lora and new tokens")
 """One of low-rank layers, one of neither kind, one of new tokens, one of both."""
+ADAPTERS = [name for name, example in EXAMPLES.items() if name in KINDS or not example.is_listed]
+"""Besides them, whatever strategy has been added."""
 
 
-@pytest.fixture(scope="module", params=ADAPTERS)
-def adapted(request: pytest.FixtureRequest) -> tuple[DiffusionModels, Strategy]:
-    models, strategy = load_base("mini"), make_strategy(request.param, ADAPTERS[request.param])
+def adapted_by(name: str) -> Adapted:
+    example = EXAMPLES[name]
+    models, strategy = load_base("mini"), make_strategy(example.strategy or name, example.hyperparameters)
     torch.manual_seed(0)
     strategy.attach(models)
     with torch.no_grad():
         for _, parameter in trained_parameters(models):
             parameter.add_(0.2 * torch.randn_like(parameter))
     return models, strategy
+
+
+@pytest.fixture(scope="module")
+def adapters() -> dict[str, Adapted]:
+    return {name: adapted_by(name) for name in ADAPTERS}
+
+
+@pytest.fixture(params=ADAPTERS)
+def adapted(request: pytest.FixtureRequest, adapters: dict[str, Adapted]) -> Adapted:
+    return adapters[request.param]
 
 
 @pytest.fixture(params=EXPORTS)
@@ -44,7 +58,7 @@ def fits(format_: ExportFormat, models: DiffusionModels, strategy: Strategy) -> 
 
 
 def test_a_format_writes_what_it_can_hold_and_nothing_else(
-    adapted: tuple[DiffusionModels, Strategy], format_: ExportFormat, tmp_path: Path
+    adapted: Adapted, format_: ExportFormat, tmp_path: Path
 ) -> None:
     models, strategy = adapted
     before = {name: part.state_dict() for name, part in models.components().items()}
@@ -61,6 +75,10 @@ def test_a_format_writes_what_it_can_hold_and_nothing_else(
     for name, part in models.components().items():
         assert part.state_dict().keys() == kept[name].keys()
         assert all(torch.equal(tensor, kept[name][key]) for key, tensor in part.state_dict().items())
+
+
+def test_a_format_holds_at_least_one_of_the_adapters(format_: ExportFormat, adapters: dict[str, Adapted]) -> None:
+    assert any(fits(format_, models, strategy) for models, strategy in adapters.values())
 
 
 def test_every_format_stands_in_the_table_by_its_name() -> None:

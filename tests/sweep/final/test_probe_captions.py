@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from free_text_phantom import FreeTextPhantom
 
-from sweep.final.encoders import probe_captions
+from sweep.final.encoders import _probed_findings, probe_captions
 from trainables.datasets.base import ImageTextSample
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
@@ -54,3 +54,18 @@ def test_free_text_that_films_of_different_findings_share_is_left_out(tmp_path: 
     assert len(captions) == num_films - 3, "two films with one caption, and two without"
     first = next(film for film in SharingCaptions().samples("test") if film.prompt == "said of films alike")
     assert captions[first.prompt] == first.conditions
+
+
+class OneCaption(FreeTextPhantom):
+    """Every film is said the same of."""
+
+    def samples(self, split: str) -> Iterator[ImageTextSample]:
+        return (replace(film, prompt="see the lungs") for film in super().samples(split))
+
+
+def test_free_text_that_tells_no_films_apart_is_refused(tmp_path: Path) -> None:
+    data = write_dataset(OneCaption(), tmp_path / "data")
+    captions = probe_captions(data)
+    assert captions == {}
+    with pytest.raises(ValueError, match="`conditions` must have one that 2 captions name and 2 do not"):
+        _probed_findings(data, list(captions.values()))

@@ -23,13 +23,14 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick check lock clean
+.PHONY: help demo test test-quick check format lock clean
 
 help:
 	@echo "make demo    run the demo sweep on this machine: no network, no GPU, no data"
 	@echo "make test    run the tests, on all cores"
 	@echo "make test-quick    run those that need neither Ray nor long"
-	@echo "make check   lint, types and import rules"
+	@echo "make check   lint, layout, types and import rules"
+	@echo "make format  lay the code out and sort its imports"
 	@echo "make lock    resolve requirements.lock anew from pyproject.toml; UPGRADE=1 takes newer versions"
 	@echo "make clean   remove .venv"
 
@@ -47,8 +48,13 @@ test-quick: $(VENV)/installed
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 $(VENV)/installed: requirements.lock pyproject.toml | $(UV)
 	$(UV) pip install --python $(BIN)/python --require-hashes -r requirements.lock

@@ -104,7 +104,7 @@ def _decisions(body: list[ast.stmt]) -> Iterator[ast.expr]:
     waiting: list[ast.AST] = list(body)
     while waiting:
         node = waiting.pop()
-        if isinstance(node, SILENT) or _is_text(node):
+        if isinstance(node, SILENT) or _is_text(node) or _is_look(node):
             continue
         if isinstance(node, ast.expr):
             yield node
@@ -118,6 +118,11 @@ def _is_text(node: ast.AST) -> bool:
 def _is_place(node: ast.AST, child: ast.AST) -> bool:
     """Whether a child is what stands in brackets: another number there is mostly out of range, which any test sees."""
     return isinstance(node, ast.Subscript) and child is node.slice
+
+
+def _is_look(node: ast.AST) -> bool:
+    """Whether a node says how a file is laid out, which no reader of it can tell to be wrong."""
+    return isinstance(node, ast.keyword) and node.arg == "indent"
 
 
 def _joins(node: ast.BinOp) -> bool:

@@ -39,7 +39,9 @@ BY_TABLE = {
 """Contract suites that reach modules through a table, without importing them."""
 DRAWINGS = ("plots.py", "rank_map.py", "rank_history.py")
 """Modules that decide how pictures look, which no test can tell to be wrong."""
-IMPORTS_RAY = re.compile(r"^import ray\b|^from ray import", re.MULTILINE)
+STARTS_RAY = re.compile(
+    r"^import ray\b|^from ray import|^from sweep[\w.]* import .*\b(ray_runtime|run_sweep)\b", re.MULTILINE
+)
 RAY = {"ray_address", "ray_cluster", "ray_alone", "small_ray", "local_ray"}
 """Fixtures of the tests, now and before, that start Ray."""
 HEAVY = (
@@ -104,7 +106,7 @@ class Tree:
     def modules(self) -> list[str]:
         """Paths of the modules that can be tested without Ray and without looking at pictures."""
         paths = [path for package in PACKAGES for path in sorted((self.folder / package).rglob("*.py"))]
-        decides = [path for path in paths if path.name not in DRAWINGS and not IMPORTS_RAY.search(path.read_text())]
+        decides = [path for path in paths if path.name not in DRAWINGS and not STARTS_RAY.search(path.read_text())]
         return [str(path.relative_to(self.folder)) for path in decides]
 
     def tests_of(self, module: str) -> list[str]:

@@ -12,18 +12,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; Ray's
 settings.register_profile("any machine", deadline=None)  # a busy one takes longer over an example
 settings.load_profile("any machine")
 
-RAY, CLASSIFIER = "ray", "classifier"
+RAY, PHANTOM = "ray", "phantom"
 """Groups of tests that share what takes long to make; one test worker runs all of a group."""
+FIRST = (RAY, "tests/contracts/test_strategies.py", "tests/test_layout.py")
+"""The two groups that take longest, and a short one: with two workers the third waits behind Ray's for the first."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a module together, and those of all modules that share Ray or the trained classifier."""
+    """Keep the tests of a module together, and those of all modules that share Ray or the phantom's films."""
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group_of(item)))
         if group_of(item) == RAY:
             item.add_marker(pytest.mark.ray)
-    items.sort(key=lambda item: group_of(item) != RAY)  # it takes longest; all others keep their order
+        if group_of(item) == PHANTOM:
+            item.add_marker(pytest.mark.slow)  # its films and the classifier trained on them take half a minute
+    items.sort(key=lambda item: FIRST.index(group_of(item)) if group_of(item) in FIRST else len(FIRST))
 
 
 def group_of(item: pytest.Item) -> str:
@@ -31,4 +35,4 @@ def group_of(item: pytest.Item) -> str:
     fixtures = getattr(item, "fixturenames", ())
     if "ray_address" in fixtures:
         return RAY
-    return CLASSIFIER if "classifier" in fixtures else item.nodeid.partition("::")[0]
+    return PHANTOM if "phantom" in fixtures else item.nodeid.partition("::")[0]

@@ -37,6 +37,6 @@ def main(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    if "TOYS_ONLY" in os.environ:  # set by test_extending.py, whose toys are in no table of this process yet
+    if "WITH_TOYS" in os.environ:  # set by test_extending.py, whose toys are in no table of this process yet
         importlib.import_module("toys").register()
     main(Path(sys.argv[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -237,8 +236,6 @@ EXAMPLES |= {
     name: Example(hyperparameters={}, lr=highest_lr(name), names=attached(name), is_listed=False)
     for name in STRATEGIES.keys() - {example.strategy or name for name, example in EXAMPLES.items()}
 }
-if "TOYS_ONLY" in os.environ:  # test_extending.py needs no other, but one to compare with
-    EXAMPLES = {name: example for name, example in EXAMPLES.items() if name in ("toy", "bitfit")}
 
 
 def without_attention_gammas(base: DiffusionModels) -> set[str]:

@@ -14,6 +14,7 @@ HERE = Path(__file__).resolve().parent
 SUITES = ("strategies", "metrics", "feature_extractors", "sources", "samplers", "exports", "presets")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_toys_pass_the_suites_of_their_kinds_and_a_sweep_together() -> None:
     """In a process of its own, so that the toys are in no other test's tables."""
@@ -33,7 +34,7 @@ def test_toys_pass_the_suites_of_their_kinds_and_a_sweep_together() -> None:
     ]
     command += [str(HERE / name) for name in (*files, "test_search_spaces.py", "sweep_of_toys.py")]
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "TOYS_ONLY": "1", "PYTEST_ADDOPTS": ""}
+    environment = {**os.environ, "PYTHONPATH": path, "WITH_TOYS": "1", "PYTEST_ADDOPTS": ""}
     result = subprocess.run(
         command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True, timeout=800, check=False
     )

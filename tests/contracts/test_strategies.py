@@ -42,8 +42,8 @@ from trainables.strategies.textual_inversion import TextualInversion
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 NUM_STEPS = 40
-pytestmark = pytest.mark.timeout(1800)
-"""The first test waits for the training of all strategies, minutes where nothing else runs."""
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+"""The first test that looks at what another process gives waits for the training of all strategies."""
 SAMPLING: dict[str, Any] = {
     "prompts": ["a blue ring", "a chest film with edema"],
     "seeds": [3, 4],
@@ -162,30 +162,48 @@ def base() -> DiffusionModels:
     return load_base("mini")
 
 
-@pytest.fixture(scope="session")
-def every(base: DiffusionModels, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
-    """All strategies, trained once for the whole suite."""
-    folder = tmp_path_factory.mktemp("strategies")
-    return {name: trained(base, name, folder / name) for name in EXAMPLES}
+class TrainedOnce(dict[str, Trained]):
+    """Examples by name, each trained when it is first asked for."""
+
+    def __init__(self, base: DiffusionModels, folder: Path) -> None:
+        super().__init__()
+        self.base, self.folder = base, folder
+
+    def __missing__(self, name: str) -> Trained:
+        self[name] = trained(self.base, name, self.folder / name)
+        return self[name]
 
 
 @pytest.fixture(scope="session")
-def elsewhere(every: dict[str, Trained], tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
-    """Pixels by (strategy, kind) from two other processes: one restores adapters, one has plain diffusers only."""
+def every(base: DiffusionModels, tmp_path_factory: pytest.TempPathFactory) -> TrainedOnce:
+    """The strategies, trained once for the whole suite."""
+    return TrainedOnce(base, tmp_path_factory.mktemp("strategies"))
+
+
+@pytest.fixture(scope="session")
+def elsewhere(
+    every: TrainedOnce, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, str], Path]:
+    """Pixels by (strategy, kind) from another process, first with plain diffusers only, then with restored adapters."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    kinds = {"adapter": "restore_adapters.py", "diffusers": "plain_diffusers.py", "pipeline": "plain_diffusers.py"}
     pixels: dict[tuple[str, str], Path] = {}
-    jobs: dict[str, list[dict[str, Any]]] = {script: [] for script in kinds.values()}
-    for name, result in every.items():
-        for kind, script in kinds.items():
-            if (result.folder / kind).is_dir():
+    jobs: dict[str, list[dict[str, Any]]] = {"plain_diffusers.py": [], "restore_adapters.py": []}
+    for name in tested(request.session.items):
+        for kind in ("diffusers", "pipeline", "adapter"):
+            if (every[name].folder / kind).is_dir():
                 pixels[name, kind] = folder / f"{name}-{kind}.npy"
-                job = {"kind": kind, "folder": str(result.folder / kind), "to": str(pixels[name, kind])}
-                jobs[script].append({**job, "prompts": as_a_user_writes(result.models, kind)})
-    for process in [start(script, tasks, folder) for script, tasks in jobs.items()]:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors[-3000:]
+                job = {"kind": kind, "folder": str(every[name].folder / kind), "to": str(pixels[name, kind])}
+                script = "restore_adapters.py" if kind == "adapter" else "plain_diffusers.py"
+                jobs[script].append({**job, "prompts": as_a_user_writes(every[name].models, kind)})
+    run_elsewhere(jobs, folder)
     return pixels
+
+
+def tested(items: Sequence[pytest.Item]) -> list[str]:
+    """The examples that the selected tests are about."""
+    calls = [item.callspec.params for item in items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
+    asked = {params.get("result") for params in calls}
+    return [name for name in EXAMPLES if name in asked]
 
 
 def as_a_user_writes(models: DiffusionModels, kind: str) -> list[str]:
@@ -194,27 +212,21 @@ def as_a_user_writes(models: DiffusionModels, kind: str) -> list[str]:
     return prompts if kind == "adapter" else [models.spelled(prompt) for prompt in prompts]
 
 
-def start(script: str, jobs: list[dict[str, Any]], folder: Path) -> subprocess.Popen[str]:
-    task = folder / f"{script}.json"
-    task.write_text(json.dumps({"base": str(resolve_base("mini")), "jobs": jobs, **SAMPLING}))
-    # -P keeps the working directory off the path; only the engine's own script is given the project
-    code = (
-        f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); "
-        if script == "restore_adapters.py"
-        else "import runpy; "
-    )
-    code += f"runpy.run_path({str(HERE / script)!r}, run_name='__main__')"
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", code, str(task)],
-        cwd=folder,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
+def run_elsewhere(jobs: dict[str, list[dict[str, Any]]], folder: Path) -> None:
+    """Run the scripts one after the other in one new process; the first must not import this project, and says so if it does."""
+    code = "import runpy, sys\n"
+    for script, own in jobs.items():
+        task = folder / f"{script}.json"
+        task.write_text(json.dumps({"base": str(resolve_base("mini")), "jobs": own, **SAMPLING}))
+        code += f"sys.argv = [{script!r}, {str(task)!r}]\nrunpy.run_path({str(HERE / script)!r}, run_name='__main__')\n"
+        code += f"sys.path.insert(0, {str(ROOT)!r})\n"
+    command = [sys.executable, "-P", "-c", code]  # -P keeps the working directory off the path
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(params=sorted(EXAMPLES))
-def result(request: pytest.FixtureRequest, every: dict[str, Trained]) -> Trained:
+def result(request: pytest.FixtureRequest, every: TrainedOnce) -> Trained:
     return every[request.param]
 
 
@@ -276,7 +288,7 @@ def test_what_is_not_trained_keeps_its_bits(result: Trained, base: DiffusionMode
                 assert torch.equal(now[key], value), f"{component}.{key}"
 
 
-def test_the_base_it_was_copied_from_keeps_its_bits(every: dict[str, Trained], base: DiffusionModels) -> None:
+def test_the_base_it_was_copied_from_keeps_its_bits(every: TrainedOnce, base: DiffusionModels) -> None:
     again = load_base("mini")
     for component, module in base.components().items():
         loaded = again.component(component).state_dict()
@@ -360,10 +372,8 @@ def test_an_adapter_of_another_base_is_refused(result: Trained, base: DiffusionM
     assert not list(trained_parameters(models))
 
 
-def test_an_adapter_of_another_strategy_is_refused(
-    result: Trained, every: dict[str, Trained], base: DiffusionModels
-) -> None:
-    other = next(name for name, found in every.items() if found.strategy.name != result.strategy.name)
+def test_an_adapter_of_another_strategy_is_refused(result: Trained, every: TrainedOnce, base: DiffusionModels) -> None:
+    other = "norm" if result.strategy.name == "bitfit" else "bitfit"
     message = f"`strategy` must be '{result.strategy.name}', but got '{other}'"
     with pytest.raises(ValueError, match=re.escape(message)):
         result.strategy.restore(base.fresh(), every[other].folder / "adapter")
@@ -379,6 +389,6 @@ def test_what_diffusers_loaders_cannot_read_is_not_written(result: Trained, tmp_
 
 
 @pytest.mark.parametrize("example", ["adalora", "selora", "selora everywhere"])
-def test_exports_are_seen_at_ranks_that_differ_by_layer(example: str, every: dict[str, Trained]) -> None:
+def test_exports_are_seen_at_ranks_that_differ_by_layer(example: str, every: TrainedOnce) -> None:
     ranks = every[example].strategy.ranks(every[example].models)
     assert len(set(ranks.values())) > 1

@@ -50,6 +50,7 @@ COINS_MMD = sum(math.comb(3, power) * (0.5 - 2**power / 2) ** 2 for power in ran
 KINDS_VENDI = float(np.exp(-sum(p * np.log(p) for p in (0.6, 0.3, 0.1))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "draw", "truth", "paired"),
     [
@@ -66,7 +67,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(
     """Nominally 90 %; of 120 samples 108 are expected, and 99 to 116 lie within three standard deviations."""
     rng = np.random.default_rng(0)
     intervals = [
-        bootstrap_interval(metric, *draw(rng), confidence=0.9, num_resamples=100, paired=paired, seed=seed)
+        bootstrap_interval(metric, *draw(rng), confidence=0.9, num_resamples=60, paired=paired, seed=seed)
         for seed in range(NUM_SAMPLES)
     ]
     assert 98 <= sum(one.low <= truth <= one.high for one in intervals) <= 118
@@ -97,6 +98,7 @@ def _found(name: str, generated: Features, reference: Features, groups: NDArray[
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(name for name, metric in METRICS.items() if metric.spread))
 def test_intervals_of_films_that_come_several_to_a_patient_hold_the_expectation(name: str) -> None:
     """Nominally 95 %: of 100 intervals, 87 or fewer come once in 500 times. Of single films KID falls short."""
@@ -210,6 +212,7 @@ def test_the_bias_of_two_samples_of_one_distribution_goes() -> None:
     assert found.fractions == pytest.approx((1, 1 / 2, 1 / 3, 1 / 4))
 
 
+@pytest.mark.slow
 def test_extrapolations_scatter_about_the_truth_as_they_say() -> None:
     rng = np.random.default_rng(5)
     found = [

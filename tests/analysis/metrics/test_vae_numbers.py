@@ -36,7 +36,9 @@ def blurred(films: NDArray[np.uint8], sigma_px: float) -> NDArray[np.uint8]:
     return np.stack([ndimage.gaussian_filter(film.astype(np.float64), sigma_px) for film in films]).astype(np.uint8)
 
 
-def marks_of(phantom: PhantomFilms) -> list[Mark]:
+@pytest.fixture(scope="module")
+def marks(phantom: PhantomFilms) -> list[Mark]:
+    """Where the findings of the test films lie."""
     truth = phantom.source.finding_masks("test")
     return [Mark(row, name, mask) for row, masks in enumerate(truth) for name, mask in masks.items()]
 
@@ -70,17 +72,18 @@ def test_a_brighter_and_a_stretched_film_keep_their_visibility() -> None:
         assert found.contrast_kept == pytest.approx(contrast_kept, rel=0.06)
 
 
-def test_films_that_are_not_changed_keep_everything(phantom: PhantomFilms) -> None:
+def test_films_that_are_not_changed_keep_everything(phantom: PhantomFilms, marks: list[Mark]) -> None:
     films = phantom.test.images
-    found = region_visibility(films, films, marks_of(phantom))
+    found = region_visibility(films, films, marks)
     assert set(found) == FINDINGS
     assert all(one.cnr_kept == one.contrast_kept == 1 for one in found.values())
 
 
-def test_blurring_costs_contrast(phantom: PhantomFilms) -> None:
-    films, marks = phantom.test.images, marks_of(phantom)
+def test_blurring_costs_contrast(phantom: PhantomFilms, marks: list[Mark]) -> None:
+    films = phantom.test.images
+    found = [region_visibility(films, blurred(films, sigma), marks) for sigma in (1, 3, 6)]
     for condition in ("Pneumothorax", "Pleural Effusion", "Lung Opacity"):
-        kept = [region_visibility(films, blurred(films, sigma), marks)[condition].contrast_kept for sigma in (1, 3, 6)]
+        kept = [visibility[condition].contrast_kept for visibility in found]
         assert 1 > kept[0] > kept[1] > kept[2], (condition, kept)
 
 
@@ -114,9 +117,9 @@ def test_a_classifier_agrees_less_the_more_films_are_blurred(
     assert shares[0] == 1 > shares[1] > shares[2]
 
 
-def test_reported_numbers_are_finite_and_named(phantom: PhantomFilms) -> None:
+def test_reported_numbers_are_finite_and_named(phantom: PhantomFilms, marks: list[Mark]) -> None:
     films = phantom.test.images
-    values = as_values(region_visibility(films, blurred(films, 1), marks_of(phantom)))
+    values = as_values(region_visibility(films, blurred(films, 1), marks))
     assert values["vae_cnr_kept"] == pytest.approx(np.mean([values[f"vae_cnr_kept/{name}"] for name in FINDINGS]))
     assert "vae_num_marks" not in values
     assert all(type(value) is float and np.isfinite(value) for value in values.values())

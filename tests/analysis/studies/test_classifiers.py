@@ -121,6 +121,7 @@ def test_changed_and_damaged_files_are_refused(classifier: ImageClassifier, tmp_
         load_classifier(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "num_parameters"), [("efficientnet_b0", 4_015_234), ("densenet121", 6_960_006)])
 def test_torchvisions_networks_train_and_start_from_given_weights(
     name: str, num_parameters: int, few: tuple[LabelledImages, LabelledImages], tmp_path: Path
@@ -133,10 +134,10 @@ def test_torchvisions_networks_train_and_start_from_given_weights(
     taken = [key for key in network.state_dict() if not key.startswith(ARCHITECTURES[name].head)]
     assert all(torch.equal(network.state_dict()[key], pretrained.state_dict()[key]) for key in taken)
     conditions = ("Edema", "No Finding")
-    films = LabelledImages(few[0].images[:4], np.array([[1, 0], [0, 1]] * 2), conditions)
+    films = LabelledImages(few[0].images[:2], np.array([[1, 0], [0, 1]]), conditions)
     settings = TrainingSettings(architecture=name, max_epochs=1, batch_size=2)
     probabilities = train_classifier(films, films, settings).predict(films.images)
-    assert probabilities.shape == (4, 2)
+    assert probabilities.shape == (2, 2)
     assert ((probabilities > 0) & (probabilities < 1)).all()
 
 

@@ -70,12 +70,19 @@ class Choices(Searcher, TrialListener):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class ProcessEvaluator:
-    """Takes a known time, and tells of the process that it runs in."""
+    """Takes a known time, and tells of the process that it runs in and how many numbers an adapter holds."""
+
+    takes_s: float = EVALUATION_S
 
     def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
-        time.sleep(EVALUATION_S)
-        assert (adapter / "adapter.safetensors").is_file()
-        return {"score": 1.0, "process": os.getpid(), "base": id(trial_module._warm["mini", "unet"])}
+        time.sleep(self.takes_s)
+        tensors = load_file(adapter / "adapter.safetensors").values()
+        return {
+            "score": 1.0,
+            "process": os.getpid(),
+            "base": id(trial_module._warm["mini", "unet"]),
+            "size": float(sum(tensor.numel() for tensor in tensors)),
+        }
 
 
 @dataclass(frozen=True)
@@ -243,61 +250,86 @@ def test_reports_of_the_first_worker_reach_tune(recorded: dict[int, Recorded], n
     assert len(list(run.folder.glob("evaluation-*"))) == 1
 
 
+class FullDisk(Events):
+    """A listener that cannot write of a fifth end."""
+
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        super().on_end(trial_id, end)
+        if len(self.ends) == 5:
+            raise OSError(28, "No space left on device")
+
+
+@dataclass(frozen=True)
+class Several:
+    """What was heard of trials that ran one after the other, where they left their adapters, and how it all ended."""
+
+    events: Events
+    out: Path
+    error: RuntimeError
+
+
 @pytest.fixture(scope="module")
-def several(ray_cluster: None, dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Events:
-    """Four trials of one worker each, evaluated after every epoch; the second is lost in its first."""
-    events = Events()
-    settings = context(dataset, tmp_path_factory.mktemp("several"), evaluate_every_epochs=1)
-    choices = Choices(BITFIT, DIVERGING, LORA, BITFIT)
-    run_trials(settings, ProcessEvaluator(), choices, num_trials=4, listeners=(events,))
-    return events
+def several(ray_cluster: None, dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> Several:
+    """Five trials of one worker each, evaluated after every epoch; the second is lost, and the listener at the last's end."""
+    events, out = FullDisk(), tmp_path_factory.mktemp("several")
+    settings = context(dataset, out, evaluate_every_epochs=1)
+    choices = Choices(BITFIT, DIVERGING, LORA, BITFIT, DYLORA)
+    with pytest.raises(RuntimeError) as ended:
+        run_trials(settings, ProcessEvaluator(), choices, num_trials=5, listeners=(events,))
+    return Several(events, out, ended.value)
 
 
-def test_trials_of_one_worker_share_a_process_and_its_base_model(several: Events) -> None:
+def test_a_listener_that_fails_ends_the_sweep_with_its_message(several: Several) -> None:
+    assert str(several.error) == "OSError: [Errno 28] No space left on device"
+    assert len(several.events.ends) == 5
+
+
+def test_trials_of_one_worker_share_a_process_and_its_base_model(several: Several) -> None:
     """A trial that diverges does not end it either: a new process would import torch and load the base again."""
-    ends = list(several.ends.values())
+    ends, reports = list(several.events.ends.values()), [metrics for _, metrics in several.events.reports]
     lost = ends.pop(1)
     assert lost.kind == "failed" and str(lost.reason).startswith("DivergedError: `loss` must stay finite")
-    assert ends == [TrialEnd.completed()] * 3
-    processes = {metrics["process"] for _, metrics in several.reports}
+    assert ends == [TrialEnd.completed()] * 4
+    processes = {metrics["process"] for metrics in reports}
     assert len(processes) == 1 and os.getpid() not in processes
-    assert len({metrics["base"] for _, metrics in several.reports}) == 1
+    assert len({metrics["base"] for metrics in reports}) == 1
 
 
-def test_a_reused_process_gives_the_same_trial_the_same_loss(several: Events) -> None:
+def test_a_reused_process_gives_the_same_trial_the_same_loss(several: Several) -> None:
     losses: dict[str, list[float]] = {}
-    for trial_id, metrics in several.reports:
+    for trial_id, metrics in several.events.reports:
         losses.setdefault(trial_id, []).append(metrics["loss"])
-    first, second, third = losses.values()
+    first, second, third, _ = losses.values()
     assert first == third and first != second
 
 
-def test_evaluation_is_not_charged_to_the_epoch(several: Events) -> None:
-    arrived = list(zip(several.reports, several.reported_at_s, strict=True))
+def test_evaluation_is_not_charged_to_the_epoch(several: Several) -> None:
+    arrived = list(zip(several.events.reports, several.events.reported_at_s, strict=True))
     pairs = [(first, second) for first, second in pairwise(arrived) if second[0][1]["epoch"] == 1]
-    assert len(pairs) == 3
+    assert len(pairs) == 4
     for (_, first_s), ((_, metrics), second_s) in pairs:
         assert second_s - first_s >= metrics["epoch_s"] + EVALUATION_S
 
 
-@dataclass(frozen=True)
-class SizeEvaluator:
-    """Scores an adapter by how many numbers it holds."""
-
-    def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
-        return {"size": float(sum(tensor.numel() for tensor in load_file(adapter / "adapter.safetensors").values()))}
+def test_each_rank_of_one_training_in_a_process_of_many_is_exported_and_scored(several: Several) -> None:
+    assert_ranks_are_exported(several.events, several.out)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_each_rank_of_one_training_is_exported_and_scored(
-    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path, workers: int
+def test_each_rank_of_one_training_by_two_workers_is_exported_and_scored(
+    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
-    events, settings = Events(), context(dataset, tmp_path, workers=workers, evaluate_every_epochs=1)
-    run_trials(settings, SizeEvaluator(), Choices(DYLORA), num_trials=1, listeners=(events,))
-    assert list(events.ends.values()) == [TrialEnd.completed()]
-    (trial_id,) = events.ends
-    final = events.reports[-1][1]
-    assert [metrics["epoch"] for _, metrics in events.reports] == [0, 1]
+    events, settings = Events(), context(dataset, tmp_path, workers=2, evaluate_every_epochs=1)
+    run_trials(settings, ProcessEvaluator(takes_s=0), Choices(DYLORA), num_trials=1, listeners=(events,))
+    assert_ranks_are_exported(events, tmp_path)
+
+
+def assert_ranks_are_exported(events: Events, out: Path) -> None:
+    """Of the last trial, whose strategy is DYLORA."""
+    *_, trial_id = events.ends
+    reports = [metrics for name, metrics in events.reports if name == trial_id]
+    final = reports[-1]
+    assert events.ends[trial_id] == TrialEnd.completed()
+    assert [metrics["epoch"] for metrics in reports] == [0, 1]
     assert [cut[:2] for cut in events.cuts] == [(f"{trial_id}-rank{rank}", trial_id) for rank in (1, 3)]
     for rank, (cut_id, _, choice, metrics) in zip((1, 3), events.cuts, strict=True):
         assert choice == {**DYLORA, "strategy": {"name": "dylora", "rank": rank, "alpha": 8}}
@@ -306,7 +338,7 @@ def test_each_rank_of_one_training_is_exported_and_scored(
             final[name] for name in ("epoch", "loss", "epoch_s")
         ]
         models = load_base("mini")
-        strategy = load_adapter(models, tmp_path / "trials" / cut_id / "adapter")
+        strategy = load_adapter(models, out / "trials" / cut_id / "adapter")
         assert strategy.hyperparameters()["rank"] == rank
 
 
@@ -370,18 +402,3 @@ def test_a_stopped_trial_is_stopped_everywhere_and_its_process_trains_the_next(e
     assert ended.state("norm") == TrialState.PRUNED
     processes = {metrics["process"] for _, metrics in ended.events.reports}
     assert len(processes) == 1 and len({trial_id for trial_id, _ in ended.events.reports}) == 2
-
-
-class FullDisk(Events):
-    """A listener that cannot write."""
-
-    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        raise OSError(28, "No space left on device")
-
-
-def test_a_listener_that_fails_ends_the_sweep_with_its_message(
-    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
-) -> None:
-    settings = context(dataset, tmp_path)
-    with pytest.raises(RuntimeError, match=r"^OSError: \[Errno 28\] No space left on device$"):
-        run_trials(settings, ProcessEvaluator(), Choices(BITFIT), num_trials=1, listeners=(FullDisk(),))

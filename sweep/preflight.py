@@ -102,11 +102,11 @@ def check_base(config: SweepConfig) -> str:
     """The hash of the base model's weights.
 
     Raises:
-        ConfigError: the base model cannot be had.
+        ConfigError: the base model cannot be had, or cannot work.
     """
     try:
         return weights_hash(resolve_base(config.base))
-    except FileNotFoundError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
 
 

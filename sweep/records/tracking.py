@@ -7,6 +7,7 @@ in the order of the calls: trials never wait. What fails there is raised by `fin
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -133,7 +134,7 @@ class Tracker:
 
     def ui_command(self) -> str:
         """Command that shows the store in a browser."""
-        return f"mlflow ui --backend-store-uri {_uri(self._out)}"
+        return f"mlflow ui --backend-store-uri {shlex.quote(_uri(self._out))}"
 
     def _open(self, config: SweepConfig) -> None:
         for name, value in QUIET.items():

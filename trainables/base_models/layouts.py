@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from trainables.base_models.checking import PARTS, PIPELINE_CARD, STEMS, shapes_
 SINGLE_FILE: Final = ".safetensors"
 PICKLES: Final = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "pytorch_model"}
 """Stems of a part's *.bin files."""
+SHARD: Final = re.compile(r"-\d+-of-\d+\.")
+"""In the name of a file that holds a part of the weights; an index names them all."""
 SINGLE_FILE_PARTS: Final = {
     "unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model.",
 }  # fmt: skip
@@ -93,7 +96,8 @@ def _made_once(base: Path, make: Callable[[Path], None]) -> Path:
 def _substitute(base: Path, part: str) -> Path | None:
     """The file to read a part's weights or their index from, where no plain safetensors are there."""
     folder, stem = base / part, STEMS[part]
-    variants = [*sorted(folder.glob(f"{stem}.*.safetensors")), *sorted(folder.glob(f"{stem}.safetensors.index.*.json"))]
+    whole = [file for file in sorted(folder.glob(f"{stem}.*.safetensors")) if not SHARD.search(file.name)]
+    variants = [*whole, *sorted(folder.glob(f"{stem}.safetensors.index.*.json"))]
     pickled = [folder / f"{PICKLES[part]}.bin", *sorted(folder.glob(f"{PICKLES[part]}.*.bin"))]
     return next((file for file in [*variants, *pickled] if file.is_file()), None)
 

@@ -251,7 +251,7 @@ def _found(base: str) -> Path:
     hub_id = HUB_IDS.get(base, base)
     if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")) or path.suffix == ".safetensors":
         raise FileNotFoundError(
-            f"`base` must be mini, sd15, a hub id (owner/name), or an existing folder or file, but got {base!r}. Check the spelling."
+            f"`base` must be mini, sd15, a hub id (owner/name) or an existing folder or file, but got {base!r}. Check the spelling."
         )
     return _download(hub_id)
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +15,9 @@ from search_spaces import SEARCH_SPACES, SHARED, is_known_to
 from sweep.config import ENCODER_FIELDS, ConfigError, SweepConfig, require_known
 from sweep.notation import read_value, read_words
 from sweep.presets import PRESETS
+
+LONGEST_VALUE: Final = 200
+"""Characters of a value that a message repeats."""
 
 
 def load_config(preset: str, file: Path | None = None, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -93,7 +96,7 @@ def _parse_override(override: str) -> dict[str, Any]:
         value = _reader(path)(text)
     except yaml.YAMLError as error:
         raise ConfigError(
-            f"`--set` must have a value in YAML for {key.strip()}, but got {override!r}. Close its brackets and quotes."
+            f"`--set` must have a YAML value, but got {override!r}. Close its brackets and quotes."
         ) from error
     for part in reversed(path):
         value = {part: value}
@@ -106,12 +109,9 @@ def _reader(path: Sequence[str]) -> Callable[[str], Any]:
         return str
     types = set(_types(path))
     is_optional = NoneType in types
-    if tuple in types:
-        read = read_words
-    elif types and types <= {str, Path, NoneType}:
-        read = str
-    else:
+    if tuple not in types and not (types and types <= {str, Path, NoneType}):
         return read_value
+    read: Callable[[str], Any] = read_words if tuple in types else str
     return lambda text: None if is_optional and text in ("", "null") else read(text)
 
 
@@ -161,8 +161,10 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         return _explain_unknown_key(key)
     rule = problem["msg"].replace("Input should", "must", 1)
-    remedy = f"Change it with --set {key}=VALUE or in the configuration file."
-    return f"`{key}` {rule}, but got {problem['input']!r}. {remedy}"
+    rule = rule if rule.startswith("must") else f"must be of its kind ({rule})"
+    came = repr(problem["input"])
+    came = came if len(came) <= LONGEST_VALUE else f"{came[:LONGEST_VALUE]} ..."
+    return f"`{key}` {rule}, but got {came}. Change it with --set {key}=VALUE or in the configuration file."
 
 
 def _explain_unknown_key(key: str) -> str:

@@ -123,6 +123,7 @@ def check_strategies(config: SweepConfig) -> None:
     folder = str(resolve_base(config.base))
     for name in config.search.candidates():
         fixed = config.search.hyperparameters.get(name, {})
+        drawn: list[str] = []
         try:
             _expect_fixed(name, fixed)
             drawn = [key for key in ENCODER_FIELDS if key in hyperparameters_of(name) and key not in fixed]

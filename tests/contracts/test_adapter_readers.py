@@ -26,11 +26,11 @@ from trainables.strategies.low_rank import low_rank_layers
 FILE = "pytorch_lora_weights.safetensors"
 EVERYWHERE = {"targets": "linear+conv", "components": "unet+text_encoder"}
 ADAPTERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "lora of alpha 16": ("lora", {"rank": 4, "alpha": 16.0}),
-    "lora everywhere": ("lora", {"rank": 3, "alpha": 2.0, **EVERYWHERE}),
-    "rslora": ("lora", {"rank": 8, "alpha": 6.0, "rslora": True, "components": "unet+text_encoder"}),
-    "dora everywhere": ("dora", {"rank": 4, "alpha": 10.0, **EVERYWHERE}),
-    "ranks by layer": ("adalora", {"rank": 4, "alpha": 10.0, **EVERYWHERE}),
+    "lora": ("lora", {"rank": 4, "alpha": 16.0, "components": "unet+text_encoder"}),
+    "rslora": ("lora", {"rank": 8, "alpha": 6.0, "rslora": True}),
+    "ranks by layer, convolutions": ("adalora", {"rank": 2, "alpha": 40.0, **EVERYWHERE}),
+    "dora": ("dora", {"rank": 4, "alpha": 10.0}),
+    "dora, convolutions": ("dora", {"rank": 4, "alpha": 10.0, **EVERYWHERE}),
 }
 
 

@@ -7,113 +7,46 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ray._raylet import AuthenticationTokenLoader
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 from sweep.config import ComputeConfig, ConfigError
+from sweep.trials import runtime
 from sweep.trials.relay import root_message
-from sweep.trials.runtime import find_cluster, require_gpus
+from sweep.trials.runtime import OF_OTHERS, OWN_SETTINGS, find_cluster, require_gpus
 
 ROOT = Path(__file__).resolve().parents[3]
-TOKEN = "0123456789abcdef" * 4
 UNWRITABLE = "/sys"
 """A folder in which nobody, root included, can make another."""
 OF_RAY = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "TMPDIR")
 OWN_RAY = """
-import json, os, sys
-import ray
+import json, os, time
+import psutil, ray
 from sweep.config import ComputeConfig
 from sweep.trials.runtime import ray_runtime
-
-def nice():
-    return os.nice(0)
 
 before = dict(os.environ)
 with ray_runtime(ComputeConfig(concurrent_trials=7)):
-    address = ray.get_runtime_context().gcs_address
-    cpus, nice = ray.cluster_resources()["CPU"], ray.get(ray.remote(nice).remote())
-changed = sorted(name for name in before.keys() | os.environ.keys() if before.get(name) != os.environ.get(name))
-print(json.dumps({"address": address, "cpus": cpus, "nice": nice, "changed": changed}))
-"""
-"""A sweep's Ray without its sweep: where it is, what it promises, how nice its workers are, which variables stay changed."""
-USE_CLUSTER = """
-import sys, ray
-from sweep.config import ComputeConfig
-from sweep.trials.runtime import ray_runtime
-
-with ray_runtime(ComputeConfig(address=sys.argv[1])):
-    print(ray.get_runtime_context().gcs_address)
+    found = {"address": ray.get_runtime_context().gcs_address, "cpus": ray.cluster_resources()["CPU"]}
+    workers = []
+    while not workers:  # they are started ahead of their work
+        time.sleep(0.1)
+        processes = psutil.Process().children(recursive=True)
+        workers = [process.nice() for process in processes if "default_worker.py" in " ".join(process.cmdline())]
     try:
-        ray.get(ray.remote(max_retries=0)(lambda: __import__("time").sleep(60)).remote())
+        ray.get(ray.remote(max_retries=0)(time.sleep).remote(60))
     except ray.exceptions.RayError as error:
-        print(error)
+        found["failure"] = str(error)
+changed = [name for name in before.keys() | os.environ.keys() if before.get(name) != os.environ.get(name)]
+print(json.dumps({**found, "nice": max(workers), "changed": changed}))
 """
-
-
-def environment(**values: str) -> dict[str, str]:
-    """This process's variables, without what concerns Ray, and with these."""
-    return (
-        {name: value for name, value in os.environ.items() if name not in OF_RAY} | {"PYTHONPATH": str(ROOT)} | values
-    )
-
-
-def run_python(code: str, *arguments: str, **values: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, env=environment(**values), capture_output=True, text=True, timeout=300, check=False)
-
-
-@dataclass(frozen=True)
-class Foreign:
-    """Somebody else's Ray: it wants a token, and ends its workers as on a machine that has no memory left."""
-
-    address: str
-    folder: Path
-    token: Path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def short_folder() -> Iterator[Path]:
-    """Short enough for Ray's sockets, which a folder of pytest's is not."""
-    with tempfile.TemporaryDirectory(prefix="rs-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
-@pytest.fixture(scope="module")
-def foreign(short_folder: Path) -> Iterator[Foreign]:
-    """Alive for all tests of this file; others' Ray is neither used nor stopped."""
-    port, token = free_port(), short_folder / "token"
-    token.write_text(TOKEN)
-    command = [
-        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1",
-        f"--temp-dir={short_folder / 'ray'}", "--num-cpus=1", "--include-dashboard=false", "--dashboard-agent-listen-port=0",
-    ]  # fmt: skip
-    settings = {
-        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_worker_niceness": "0",
-        "RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100",
-    }  # fmt: skip
-    with (short_folder / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment(**settings), stdout=log, stderr=log, start_new_session=True)
-    try:
-        while not (short_folder / "ray" / "ray_current_cluster").is_file():
-            assert process.poll() is None, (short_folder / "log").read_text()
-            time.sleep(0.2)
-        yield Foreign(address=f"127.0.0.1:{port}", folder=short_folder, token=token)
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
+"""A sweep's Ray without its sweep: where it is, what it promises, how nice its workers are, what it says when memory ran out,
+and which variables stay changed."""
 
 
 @pytest.fixture(scope="module")
@@ -133,34 +66,55 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     AuthenticationTokenLoader.instance().reset_cache()
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def test_a_sweep_has_a_ray_of_its_own_whatever_else_runs_and_whatever_the_machine_lacks(
-    foreign: Foreign, long_folder: Path
+    ray_address: str, long_folder: Path
 ) -> None:
-    """Beside a live cluster, with a stale address file, a long TMPDIR, a home that cannot be written and a dead Redis."""
+    """Beside another's live cluster, with a stale address file, a long TMPDIR, a home that cannot be written, a dead Redis,
+    and no memory to speak of."""
     (long_folder / "ray").mkdir()
     (long_folder / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{free_port()}")
-    values = {"TMPDIR": str(long_folder), "HOME": UNWRITABLE, "RAY_REDIS_ADDRESS": f"127.0.0.1:{free_port()}"}
-    came = run_python(OWN_RAY, **values)
+    values = {
+        "TMPDIR": str(long_folder), "HOME": UNWRITABLE, "RAY_REDIS_ADDRESS": f"127.0.0.1:{free_port()}",
+        "RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    plain = {name: value for name, value in os.environ.items() if name not in OF_RAY}
+    came = subprocess.run(
+        [sys.executable, "-c", OWN_RAY], env=plain | values, capture_output=True, text=True, timeout=300, check=False
+    )
     assert came.returncode == 0, came.stderr
     found = json.loads(came.stdout)
-    assert found["address"] != foreign.address
+    assert found["address"] != ray_address
     assert found["cpus"] == max(os.cpu_count() or 1, 9)  # seven trials of one CPU and a bit, and the evaluation's
     assert found["nice"] == os.nice(0)
-    assert found["changed"] in ([], ["RAY_AUTH_MODE"])  # Ray's own, and harmless
+    assert not set(found["changed"]) & {*OF_OTHERS, *OWN_SETTINGS, "RAY_AUTH_TOKEN", "HOME", "TMPDIR"}
     assert came.stderr == ""
     assert list((long_folder / "ray").glob("session_2*/logs/raylet.out"))
+    said = root_message(found["failure"])
+    assert "`memory` of the machine must suffice for all that runs on it, but got" in said
+    assert "Lower compute.concurrent_trials" in said
 
 
-def test_the_token_of_a_cluster_is_found_where_it_lies(foreign: Foreign, tmp_path: Path) -> None:
-    """And what its machine lacks is said as what happened, not as where to read about it."""
+@pytest.fixture
+def token(ray_address: str) -> str:
+    """What the tests' Ray wants of those who join it."""
+    AuthenticationTokenLoader.instance().reset_cache()
+    return str(AuthenticationTokenLoader.instance().get_raw_token(ignore_auth_mode=True))
+
+
+def test_the_token_of_a_cluster_is_found_where_it_lies(
+    ray_address: str, token: str, homeless: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text(TOKEN)
-    came = run_python(USE_CLUSTER, foreign.address, HOME=str(tmp_path))
-    assert came.returncode == 0, came.stderr
-    address, _, failure = came.stdout.partition("\n")
-    assert address == foreign.address
-    assert "`memory` of the machine must suffice for all that runs on it, but got" in root_message(failure)
-    assert "Lower compute.concurrent_trials" in root_message(failure)
+    (tmp_path / ".ray" / "auth_token").write_text(token)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = find_cluster(ComputeConfig(address=ray_address))
+    assert found is not None and found.address == ray_address
 
 
 @pytest.mark.parametrize(
@@ -168,19 +122,20 @@ def test_the_token_of_a_cluster_is_found_where_it_lies(foreign: Foreign, tmp_pat
     [
         ({}, "a token where there is none"),
         ({"RAY_AUTH_TOKEN": "f" * 64}, "another token than the one here"),
-        ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": TOKEN}, "a token where RAY_AUTH_MODE is 'disabled'"),
+        ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "f" * 64}, "a token where RAY_AUTH_MODE is 'disabled'"),
     ],
 )
 def test_a_cluster_that_wants_another_token_says_so_at_once(
-    foreign: Foreign, values: dict[str, str], wanted: str
+    ray_address: str, homeless: None, monkeypatch: pytest.MonkeyPatch, values: dict[str, str], wanted: str
 ) -> None:
-    came = run_python(USE_CLUSTER, foreign.address, HOME=UNWRITABLE, **values)
-    last = came.stderr.strip().splitlines()[-1]
-    assert (
-        f"ConnectionError: `compute.address` must be a cluster that lets this sweep in, but got {foreign.address}"
-        in last
-    )
-    assert f"which wants {wanted}. Copy the token" in last
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    AuthenticationTokenLoader.instance().reset_cache()
+    with pytest.raises(
+        ConnectionError, match=f"must be a cluster that lets this sweep in, but got {ray_address}"
+    ) as said:
+        find_cluster(ComputeConfig(address=ray_address))
+    assert f"which wants {wanted}. Copy the token" in str(said.value)
 
 
 def silent_port() -> socket.socket:
@@ -196,6 +151,7 @@ def test_an_address_without_a_ray_is_named_within_seconds(
     homeless: None, monkeypatch: pytest.MonkeyPatch, variable: bool
 ) -> None:
     """Where nothing listens, where something listens that is no Ray, and where the name of the machine is unknown."""
+    monkeypatch.setattr(runtime, "PROBE_S", 1.0)
     with silent_port() as silent:
         for address in (
             f"127.0.0.1:{free_port()}",

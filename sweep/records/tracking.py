@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -230,7 +231,10 @@ def _is_number(value: object) -> bool:
 
 
 def _uri(out: Path) -> str:
-    return f"sqlite:///{(out / STORE).resolve()}"
+    """The store's address. By its plain scheme MLflow would make a folder of a name that is escaped, beside the real one."""
+    path = str((out / STORE).resolve())
+    escaped = quote(path)
+    return f"sqlite:///{path}" if escaped == path else f"sqlite+pysqlite:///{escaped}"
 
 
 def _now_ms() -> int:

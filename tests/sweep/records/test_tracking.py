@@ -122,7 +122,12 @@ def test_adapter_table_and_plot_are_artifacts(tracked: SimpleNamespace) -> None:
 def test_trials_do_not_wait_and_nothing_is_sent_home(tracked: SimpleNamespace) -> None:
     assert tracked.waited
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
-    assert tracked.command == f"mlflow ui --backend-store-uri sqlite:///{tracked.out / 'mlflow.db'}"
+
+
+def test_the_store_lies_in_the_runs_folder_whatever_its_name_and_nothing_beside_it(tracked: SimpleNamespace) -> None:
+    assert shlex.split(tracked.command)[:-1] == ["mlflow", "ui", "--backend-store-uri"]
+    assert (tracked.out / "mlflow.db").is_file()
+    assert list(tracked.out.parent.iterdir()) == [tracked.out]
 
 
 def test_a_sweep_that_breaks_off_leaves_no_run_open(tmp_path: Path) -> None:
@@ -131,6 +136,7 @@ def test_a_sweep_that_breaks_off_leaves_no_run_open(tmp_path: Path) -> None:
         tracker.trial(trial_id, "lora", {})
     tracker.end("done", COMPLETED)
     tracker.abort()
+    assert tracker.ui_command() == f"mlflow ui --backend-store-uri sqlite:///{tmp_path / 'mlflow.db'}"
     client = MlflowClient(shlex.split(tracker.ui_command())[-1])
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
     status = {run.data.tags.get("trial_id", "parent"): run.info.status for run in runs}

@@ -12,7 +12,7 @@ from typing import Any, Final
 from search_spaces.core import core
 from search_spaces.mini import mini
 from search_spaces.ranges import ENCODERS, RANGES
-from search_spaces.suggest import searched
+from search_spaces.suggest import SHARED, fields_in, searched, shared_of
 
 SearchSpace = Callable[..., dict[str, Any]]
 """Called with an Optuna trial, `strategies=` to narrow the choice, and `fixed=` values that it does not suggest, by strategy;
@@ -39,4 +39,6 @@ def is_known_to(name: str, strategy: str) -> bool:
     return strategy in known or ("+" in strategy and all(part in known for part in strategy.split("+")))
 
 
-__all__ = ["ENCODERS", "SEARCH_SPACES", "SearchSpace", "is_known_to", "known_to", "strategies_of"]
+__all__ = [
+    "ENCODERS", "SEARCH_SPACES", "SHARED", "SearchSpace", "fields_in", "is_known_to", "known_to", "shared_of", "strategies_of",
+]  # fmt: skip

@@ -32,8 +32,16 @@ class Draw:
         return self.trial.suggest_categorical(f"{self.prefix}/{field}", tuple(choices))
 
     def rate(self, bounds: tuple[float, float]) -> float:
-        """A learning rate, log-uniform from the lowest to the highest."""
+        """The fixed learning rate, or one that is log-uniform from the lowest to the highest."""
+        if "lr" in self.fixed:
+            return float(self.fixed["lr"])
         return self.trial.suggest_float(f"{self.prefix}/lr", *bounds, log=True)
+
+    def batch_size(self, choices: Sequence[int]) -> int:
+        """The fixed batch size, or one of those that all strategies are given to choose from."""
+        if "batch_size" in self.fixed:
+            return int(self.fixed["batch_size"])
+        return self.trial.suggest_categorical("batch_size", tuple(choices))
 
     def of_part(self, part: str, beside: Sequence[str]) -> Draw:
         """The same for a part of the combination, beside the others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from optuna import Trial
@@ -12,6 +13,8 @@ from search_spaces.ranges import RANGES, SEARCHED_COMBINATIONS, Bounds, parts_of
 
 Fixed = Mapping[str, Mapping[str, Any]]
 NOTHING: Final[Fixed] = {}
+SHARED: Final = ("lr", "batch_size")
+"""What every strategy has besides its own fields."""
 
 
 def searched(space: str) -> tuple[str, ...]:
@@ -31,7 +34,8 @@ def suggest_choice(
     Args:
         trial: Optuna's record of the trial.
         strategies: names to choose from; None: all that are searched.
-        fixed: by strategy, hyperparameters that are not suggested but have these values.
+        fixed: by strategy, hyperparameters that are not suggested but have these values; `lr` and `batch_size` likewise,
+            and in a combination `<part>.lr`.
         space: whose learning rates are taken.
         batch_sizes: images of one optimiser step over all workers, to choose from.
 
@@ -43,13 +47,31 @@ def suggest_choice(
     parts, draw = parts_of(name), Draw(trial, name, fixed.get(name, {}))
     fields = _suggest_fields(draw, parts)
     rates = {part: RANGES[part].lr[space] for part in parts}
-    lr = draw.rate(rates[parts[0]])
+    lr = _suggest_lr(draw, parts, rates[parts[0]])
     ratios = _suggest_ratios(draw, parts, lr, rates)
     return {
-        "strategy": {"name": name, **fields, **ratios, **draw.fixed},
+        "strategy": {"name": name, **fields, **ratios, **fields_in(name, draw.fixed)},
         "lr": lr,
-        "batch_size": trial.suggest_categorical("batch_size", tuple(batch_sizes)),
+        "batch_size": draw.batch_size(batch_sizes),
     }
+
+
+def fields_in(name: str, fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the fixed values that are fields of the strategy itself, and not the trial's learning rate or batch size."""
+    shared = shared_of(name)
+    return {key: value for key, value in fixed.items() if key not in shared}
+
+
+def shared_of(name: str) -> tuple[str, ...]:
+    """What can be fixed for a strategy besides its fields: the batch size, and learning rates, of a combination by part."""
+    parts = parts_of(name)
+    return SHARED if len(parts) == 1 else (*(f"{part}.lr" for part in parts), "batch_size")
+
+
+def _suggest_lr(draw: Draw, parts: Sequence[str], bounds: Bounds) -> float:
+    """The trial's learning rate: the first part's, recorded as the whole combination's."""
+    own = draw if len(parts) == 1 else replace(draw.of_part(parts[0], parts), prefix=draw.prefix)
+    return own.rate(bounds)
 
 
 def _suggest_fields(draw: Draw, parts: Sequence[str]) -> dict[str, Any]:

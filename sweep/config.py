@@ -182,7 +182,7 @@ class SearchConfig(Section):
     def located(self) -> Self:
         """The same with absolute folders of text encoders."""
         hyperparameters = {
-            name: {key: _absolute_folder(value) if key in ENCODER_FIELDS else value for key, value in own.items()}
+            name: {key: _located(value) if key in ENCODER_FIELDS else value for key, value in own.items()}
             for name, own in self.hyperparameters.items()
         }
         return self.model_copy(update={"hyperparameters": hyperparameters})
@@ -237,7 +237,7 @@ class SweepConfig(Section):
             update={
                 "data": data,
                 "evaluation": evaluation,
-                "base": _absolute_folder(self.base),
+                "base": _located(self.base),
                 "search": self.search.located(),
             }
         )
@@ -262,9 +262,9 @@ def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.expanduser().absolute()
 
 
-def _absolute_folder(named: Any) -> Any:
-    """The absolute path of a folder; what names none, as a hub id, is left as it is."""
+def _located(named: Any) -> Any:
+    """The absolute path of a folder or file; what names none, as a hub id, is left as it is."""
     if not isinstance(named, str):
         return named
-    folder = Path(named).expanduser()
-    return str(folder.absolute()) if folder.is_dir() else named
+    path = Path(named).expanduser()
+    return str(path.absolute()) if path.exists() else named

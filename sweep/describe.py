@@ -68,19 +68,21 @@ def size(num_bytes: int) -> str:
 
 
 def expect_base(base: str) -> None:
-    """Refuse what is neither a named base nor a folder, before anything slow is imported.
+    """Refuse what is neither a named base nor a folder or file, before anything slow is imported.
 
     Raises:
         ValueError: it is neither.
     """
-    if base not in NAMED_BASES and not Path(base).expanduser().is_dir():
+    if base not in NAMED_BASES and not Path(base).expanduser().exists():
         raise ValueError(
-            unknown_name("--base", base, NAMED_BASES) + " Or give a folder of Stable Diffusion 1.5's layout."
+            unknown_name("--base", base, NAMED_BASES) + " Or give a folder of Stable Diffusion 1.5's layout, or a file."
         )
 
 
 def main(
-    base: Annotated[str, typer.Option(help="mini, sd15, or a pipeline folder.", metavar="NAME|DIR")] = "sd15",
+    base: Annotated[
+        str, typer.Option(help="mini, sd15, or a pipeline's folder or file.", metavar="NAME|PATH")
+    ] = "sd15",
     rank: Annotated[int, typer.Option(min=1, help="Of the low-rank strategies.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:

@@ -72,7 +72,7 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
     started_s = time.monotonic()
     prepared = preflight(config, out, console)
     for note in prepared.notes:
-        console.print(f"[yellow]note[/yellow] {note}", soft_wrap=True, highlight=False)
+        console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True, highlight=False)
     with ray_runtime(prepared.config.compute):
         provenance = collect_provenance(prepared.config, prepared.dataset.fingerprint, prepared.weights_hash)
         journal = Journal.create(out, prepared.config, provenance)

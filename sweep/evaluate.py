@@ -84,10 +84,11 @@ def evaluate(
     page = write_report(run.folder)
     if evaluation.num_failed:
         console.print(f"[yellow]{evaluation.num_failed} studies failed;[/yellow] the report says why.")
+    table, report, folder = (shlex.quote(str(relative(path))) for path in (summary, page, run.folder))
     console.print(
-        f"\nTable    {relative(summary)}\nReport   {relative(page)}\n"
-        f"Paper    python -m analysis.report --run {shlex.quote(str(relative(run.folder)))} --tables",
+        f"\nTable    {table}\nReport   {report}\nPaper    python -m analysis.report --run {folder} --tables",
         soft_wrap=True,
+        markup=False,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 COLUMNS = 4
 BATCH_SIZE = 8
+NUM_SEEDS = 2**64
+"""As many as torch's generator takes."""
 
 
 def load_models(adapter: Path, base: str | None) -> tuple[DiffusionModels, dict[str, Any]]:
@@ -80,6 +83,20 @@ def write_images(models: DiffusionModels, to: Path, record: dict[str, Any], on_p
     (to / "generation.json").write_text(json.dumps({**record, "files": names}, indent=2) + "\n")
 
 
+def expect_numbers(seed: int, num_images: int, guidance: float) -> None:
+    """Refuse seeds that the generator does not take and a guidance that is no number, before anything slow is imported.
+
+    Raises:
+        ValueError: a seed is above 2**64 - 1, or the guidance is NaN or infinite.
+    """
+    if seed + num_images > NUM_SEEDS:
+        raise ValueError(
+            f"`--seed` and those of the next images must be below 2**64, but got {seed} for {num_images} images. Try 0."
+        )
+    if not math.isfinite(guidance):
+        raise ValueError(f"`--guidance` must be a finite number, but got {guidance}. Try 4.")
+
+
 def main(
     adapter: Annotated[Path, typer.Option(help="An adapter folder or an exported pipeline.", metavar="DIR")],
     prompt: Annotated[str, typer.Option(help="What the images show.")],
@@ -88,20 +105,22 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Of the first image; the next have the next numbers.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the solver.")] = 20,
     guidance: Annotated[float, typer.Option(help="Weight of the prompt; 1 or less: no guidance.")] = 4.0,
-    base: Annotated[str | None, typer.Option(help="The adapter's base, if it has moved.", metavar="NAME|DIR")] = None,
+    base: Annotated[str | None, typer.Option(help="The adapter's base, if it has moved.", metavar="NAME|PATH")] = None,
 ) -> None:
     """Generate images with an adapted model; the same seeds give the same images.
 
     Example: python -m sweep.generate --adapter exported --prompt "Chest X-ray of a subject with edema" --to images
     """
     console = new_console()
-    seeds = list(range(seed, seed + num_images))
-    record = {"prompt": prompt, "seeds": seeds, "num_steps": steps, "guidance_scale": guidance}
-    with explained(), new_folder(to.expanduser()) as folder, Progress(console=console) as progress:
-        task = progress.add_task("Loading", total=num_images)
-        models, origin = load_models(adapter.expanduser(), base)
-        progress.update(task, description="Generating")
-        write_images(models, folder, {**record, "adapter": origin}, lambda done: progress.advance(task, done))
+    with explained():
+        expect_numbers(seed, num_images, guidance)
+        seeds = list(range(seed, seed + num_images))
+        record = {"prompt": prompt, "seeds": seeds, "num_steps": steps, "guidance_scale": guidance}
+        with new_folder(to.expanduser()) as folder, Progress(console=console) as progress:
+            task = progress.add_task("Loading", total=num_images)
+            models, origin = load_models(adapter.expanduser(), base)
+            progress.update(task, description="Generating")
+            write_images(models, folder, {**record, "adapter": origin}, lambda done: progress.advance(task, done))
     console.print(f"Wrote {num_images} images, sheet.png and generation.json to {to}.", soft_wrap=True, markup=False)
 
 

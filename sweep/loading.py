@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from analysis.checks import unknown_name
-from sweep.config import ConfigError, SweepConfig, require_known
+from search_spaces import SEARCH_SPACES, SHARED, is_known_to
+from sweep.config import ENCODER_FIELDS, ConfigError, SweepConfig, require_known
+from sweep.notation import read_value, read_words
 from sweep.presets import PRESETS
+
+LONGEST_VALUE: Final = 200
+"""Characters of a value that a message repeats."""
 
 
 def load_config(preset: str, file: Path | None = None, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -20,7 +26,8 @@ def load_config(preset: str, file: Path | None = None, overrides: Sequence[str] 
     Args:
         preset: A name in the table of presets.
         file: YAML file with any of the keys, nested as the sections are.
-        overrides: `KEY=VALUE` each, with a dotted key such as `training.num_epochs` and a YAML value.
+        overrides: `KEY=VALUE` each, with a dotted key such as `training.num_epochs`. The value of a text or a path is all
+            that stands there; others are YAML's, with numbers as people write them.
 
     Raises:
         ConfigError: a preset, key or name is unknown, a value is out of its range, or file or overrides name another
@@ -63,7 +70,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text())
+        content = read_value(file.read_text())
     except OSError as error:
         raise ConfigError(
             f"`--config` must name a readable file, but got {str(file)!r} ({error.strerror}). Check the path."
@@ -84,13 +91,56 @@ def _parse_override(override: str) -> dict[str, Any]:
         raise ConfigError(
             f"`--set` must be KEY=VALUE, but got {override!r}. Write for example --set training.num_epochs=5."
         )
+    path = key.strip().split(".")
     try:
-        value = yaml.safe_load(text)
+        value = _reader(path)(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"`--set` must have a YAML value, but got {override!r}. Quote the value.") from error
-    for part in reversed(key.strip().split(".")):
+        raise ConfigError(
+            f"`--set` must have a YAML value, but got {override!r}. Close its brackets and quotes."
+        ) from error
+    for part in reversed(path):
         value = {part: value}
     return dict(value)
+
+
+def _reader(path: Sequence[str]) -> Callable[[str], Any]:
+    """What makes a value of the text that is given for a key."""
+    if _is_encoder(path):
+        return str
+    types = set(_types(path))
+    is_optional = NoneType in types
+    if tuple not in types and not (types and types <= {str, Path, NoneType}):
+        return read_value
+    read: Callable[[str], Any] = read_words if tuple in types else str
+    return lambda text: None if is_optional and text in ("", "null") else read(text)
+
+
+def _is_encoder(path: Sequence[str]) -> bool:
+    """Whether a key names a text encoder, which is a path; other hyperparameters have no types here."""
+    return path[:2] == ["search", "hyperparameters"] and ".".join(path[3:]) in ENCODER_FIELDS
+
+
+def _types(path: Sequence[str]) -> list[Any]:
+    """The types that a key's value may have; none for keys that are sections or unknown."""
+    section: type[BaseModel] = SweepConfig
+    for part in path[:-1]:
+        default = section.model_fields[part].default if part in section.model_fields else None
+        if not isinstance(default, BaseModel):
+            return []
+        section = type(default)
+    field = section.model_fields.get(path[-1])
+    return [] if field is None else _alternatives(field.annotation)
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return [type(value) for value in get_args(annotation)]
+    if origin is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if origin in (None, tuple, dict):
+        return [origin or annotation]
+    return [kind for argument in get_args(annotation) for kind in _alternatives(argument)]
 
 
 def _keys(section: type[BaseModel] = SweepConfig, prefix: str = "") -> list[str]:
@@ -109,7 +159,19 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if cause is not None:
         return str(cause)
     if problem["type"] == "extra_forbidden":
-        return unknown_name("key of the configuration", key, _keys())
+        return _explain_unknown_key(key)
     rule = problem["msg"].replace("Input should", "must", 1)
-    remedy = f"Change it with --set {key}=VALUE or in the configuration file."
-    return f"`{key}` {rule}, but got {problem['input']!r}. {remedy}"
+    rule = rule if rule.startswith("must") else f"must be of its kind ({rule})"
+    came = repr(problem["input"])
+    came = came if len(came) <= LONGEST_VALUE else f"{came[:LONGEST_VALUE]} ..."
+    return f"`{key}` {rule}, but got {came}. Change it with --set {key}=VALUE or in the configuration file."
+
+
+def _explain_unknown_key(key: str) -> str:
+    """The nearest keys; for what is a hyperparameter, where it stands."""
+    leaf = key.rpartition(".")[2]
+    places = [f"search.hyperparameters.{key}"] if any(is_known_to(space, key) for space in SEARCH_SPACES) else []
+    places += [f"search.hyperparameters.STRATEGY.{leaf}"] if leaf in SHARED else []
+    if not places:
+        return unknown_name("key of the configuration", key, _keys())
+    return f"`key of the configuration` must be a known name, but got {key!r}. Did you mean {' or '.join(places)}?"

@@ -14,8 +14,8 @@ from rich.progress import Progress
 
 from analysis.features import load_extractor
 from analysis.metrics import METRICS, Metric
-from search_spaces import ENCODERS
-from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig
+from search_spaces import ENCODERS, fields_in, shared_of
+from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig, require_known
 from sweep.records.journal import require_new_run
 from sweep.scoring.plans import conditions_to_score, require_known_conditions
 from trainables.base_models.models import DiffusionModels, base_resolution_px, resolve_base, weights_hash
@@ -26,6 +26,7 @@ from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import CARD, PreparedDataset
 from trainables.datasets.writing import write_dataset
 from trainables.strategies import hyperparameters_of, make_strategy
+from trainables.strategies.low_rank import expect_positive, expect_rank
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +103,11 @@ def check_base(config: SweepConfig) -> str:
     """The hash of the base model's weights.
 
     Raises:
-        ConfigError: the base model cannot be had.
+        ConfigError: the base model cannot be had, or cannot work.
     """
     try:
         return weights_hash(resolve_base(config.base))
-    except FileNotFoundError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
 
 
@@ -122,7 +123,9 @@ def check_strategies(config: SweepConfig) -> None:
     folder = str(resolve_base(config.base))
     for name in config.search.candidates():
         fixed = config.search.hyperparameters.get(name, {})
+        drawn: list[str] = []
         try:
+            _expect_fixed(name, fixed)
             drawn = [key for key in ENCODER_FIELDS if key in hyperparameters_of(name) and key not in fixed]
             for own in [{**fixed, key: encoder} for key in drawn for encoder in ENCODERS] or [fixed]:
                 _check_strategy(name, own, base_on_meta(folder))
@@ -134,8 +137,20 @@ def check_strategies(config: SweepConfig) -> None:
             raise ConfigError(f"`search.strategies` has {name}: {error}{''.join(remedies)}") from error
 
 
+def _expect_fixed(name: str, fixed: Mapping[str, Any]) -> None:
+    """What is fixed for a strategy must be known of it, with learning rates and a batch size that can be."""
+    require_known(f"hyperparameter of {name}", fixed, [*hyperparameters_of(name), *shared_of(name)])
+    for key in fixed.keys() & set(shared_of(name)):
+        if key == "batch_size":
+            expect_rank(fixed[key], key)
+        else:
+            expect_positive(fixed[key], key, "Try 1e-4.")
+        if f"{key}_ratio" in fixed:
+            raise ConfigError(f"`{key}` must stand without `{key}_ratio`, but got both. Leave one of them out.")
+
+
 def _check_strategy(name: str, hyperparameters: Mapping[str, Any], models: DiffusionModels) -> None:
-    strategy = make_strategy(name, hyperparameters)
+    strategy = make_strategy(name, fields_in(name, hyperparameters))
     for key, encoder in strategy.hyperparameters().items():
         if key in ENCODER_FIELDS:
             load_bert(encoder, num_tokens=models.tokenizer.model_max_length, device=torch.device("cpu"))

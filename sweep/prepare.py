@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -54,8 +55,10 @@ def main(
         prepared = prepare(open_source(source, options), to, console)
     console.print(summary_table(prepared))
     console.print(
-        f"\nLook at  {to / SHEET}\nSweep    python -m sweep.run --set data.source=prepared --set data.path={to}",
+        f"\nLook at  {shlex.quote(str(to / SHEET))}\n"
+        f"Sweep    python -m sweep.run --set data.source=prepared --set {shlex.quote(f'data.path={to}')}",
         soft_wrap=True,
+        markup=False,
     )
 
 

@@ -82,6 +82,7 @@ def run(config: SweepConfig, out: Path, console: Console) -> None:
         f"Compare  {outcome.ui_command}\n"
         f"Export   python -m sweep.export --run {shown} --pick knee --format pipeline --to exported",
         soft_wrap=True,
+        markup=False,
     )
 
 

@@ -10,9 +10,8 @@ from diffusers import DDPMScheduler
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
+from trainables.base_models.checking import PREDICTIONS
 from trainables.base_models.models import DiffusionModels, text_states
-
-PREDICTIONS = ("epsilon", "v_prediction")
 
 
 def sample_latents(moments: Tensor, noise: Tensor, scaling_factor: float) -> Tensor:

@@ -116,6 +116,7 @@ def generate_batches(
     """
     _check(prompts, seeds, num_steps=num_steps, batch_size=batch_size)
     pipeline = pipeline_of(models)
+    _expect_few_steps(num_steps, int(pipeline.scheduler.config.num_train_timesteps))
     options = {"num_inference_steps": num_steps, "guidance_scale": guidance_scale, "output_type": "np"}
     with evaluating(models):
         embeddings = _encode(pipeline, models, ["", *prompts] if guidance_scale > 1 else prompts, batch_size)
@@ -152,6 +153,13 @@ def _check(prompts: Sequence[str], seeds: Sequence[int], *, num_steps: int, batc
     for name, value in {"num_steps": num_steps, "batch_size": batch_size}.items():
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, but got {value}. Try 8.")
+
+
+def _expect_few_steps(num_steps: int, most: int) -> None:
+    if num_steps > most:
+        raise ValueError(
+            f"`num_steps` must be at most the {most} steps of the base's noise schedule, but got {num_steps}. Try 20."
+        )
 
 
 def _finite(images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def require_few_copies(run: RunFolder, trial_id: str, limit: float | None) -> No
     if scores is None or "memorisation_share" not in found or not _of_these_weights(scores, run.adapter(trial_id)):
         raise MemorisationError(
             f"`--max-copies` must have the trial's copies counted before, but got no count for {trial_id!r} as it is. "
-            f"Count them with `python -m sweep.evaluate --run {run.folder} --pick trial:{trial_id}`."
+            f"Count them with `python -m sweep.evaluate --run {shlex.quote(str(run.folder))} --pick trial:{trial_id}`."
         )
     counts = {"num_copies": found["memorisation_num_copies"], "num_films": found["memorisation_num_generated"]}
     gate_share(found["memorisation_share"], limit, **{name: int(count) for name, count in counts.items()})

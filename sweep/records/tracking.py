@@ -7,12 +7,14 @@ in the order of the calls: trials never wait. What fails there is raised by `fin
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -133,7 +135,7 @@ class Tracker:
 
     def ui_command(self) -> str:
         """Command that shows the store in a browser."""
-        return f"mlflow ui --backend-store-uri {_uri(self._out)}"
+        return f"mlflow ui --backend-store-uri {shlex.quote(_uri(self._out))}"
 
     def _open(self, config: SweepConfig) -> None:
         for name, value in QUIET.items():
@@ -229,7 +231,10 @@ def _is_number(value: object) -> bool:
 
 
 def _uri(out: Path) -> str:
-    return f"sqlite:///{(out / STORE).resolve()}"
+    """The store's address. By its plain scheme MLflow would make a folder of a name that is escaped, beside the real one."""
+    path = str((out / STORE).resolve())
+    escaped = quote(path)
+    return f"sqlite:///{path}" if escaped == path else f"sqlite+pysqlite:///{escaped}"
 
 
 def _now_ms() -> int:

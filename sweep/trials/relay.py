@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune.result import AUTO_RESULT_KEYS
 
 from sweep.trials.ends import FAILURE, TrialEnd, TrialListener, end_of
+from sweep.trials.runtime import out_of_memory
 from sweep.trials.scheduling import TrialScheduler
 from trainables.trial import CUTS, cut_name
 
@@ -94,6 +95,8 @@ def _recorded_error(trial: Any) -> str:
 
 def root_message(trace: str) -> str:
     """The message of the exception that a printed trace, Ray's included, ends with."""
+    if exhausted := out_of_memory(trace):
+        return exhausted
     raised = [
         line.strip() for line in trace.splitlines() if re.match(r"^\s*[\w.]*(Error|Exception|Interrupt)\b.*:", line)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -59,8 +60,14 @@ def sweep_of(out: Path, num_trials: int, *settings: str) -> Result:
 @pytest.fixture(scope="module")
 def finished(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """The directory of a sweep over the four strategies, evaluated after each epoch, and what it printed."""
-    out = tmp_path_factory.mktemp("sweep") / "run"
+    out = tmp_path_factory.mktemp("sweep") / "r1 100% [b]x? #3&it's;"
     return out, sweep_of(out, 4, "training.evaluate_every_epochs=1")
+
+
+def printed(result: Result, name: str) -> list[str]:
+    """A command that a sweep printed, as a shell takes it that it is pasted into."""
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith(f"{name} "))
+    return shlex.split(line)[1:]
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +84,9 @@ def test_a_sweep_ends_well_and_says_what_to_do_next(finished: tuple[Path, Result
     out, result = finished
     assert result.exit_code == 0, result.output
     assert "Pareto front:" in result.stdout and "(knee)" in result.stdout
-    assert f"{out}/report.html" in result.stdout
-    assert f"mlflow ui --backend-store-uri sqlite:///{out}/mlflow.db" in result.stdout
-    assert f"python -m sweep.export --run {out} --pick knee" in result.stdout
+    assert printed(result, "Report") == [str(out / "report.html")]
+    assert printed(result, "Compare")[:3] == ["mlflow", "ui", "--backend-store-uri"]
+    assert printed(result, "Export")[:6] == ["python", "-m", "sweep.export", "--run", str(out), "--pick"]
     waited = pd.read_parquet(out / "results.parquet")["evaluation_s"]
     assert (waited > 0).all() and f"Trials waited {waited.sum():.0f} s for evaluations: " in result.stdout
 
@@ -139,8 +146,10 @@ def test_features_of_the_reference_and_of_each_model_are_extracted_once(out: Pat
     assert [len(list((out / "cache" / name).glob("*.arrow"))) for name in ("moments", "states")] == [1, 1]
 
 
-def test_mlflow_has_a_parent_and_a_tagged_child_for_each_trial(out: Path, trials: pd.DataFrame) -> None:
-    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+def test_mlflow_has_a_parent_and_a_tagged_child_for_each_trial(
+    finished: tuple[Path, Result], trials: pd.DataFrame
+) -> None:
+    client = MlflowClient(printed(finished[1], "Compare")[-1])
     experiments = [one.experiment_id for one in client.search_experiments() if one.name == "demo"]
     runs = client.search_runs(experiments)
     parent = next(one for one in runs if "mlflow.parentRunId" not in one.data.tags)

@@ -100,3 +100,29 @@ def test_a_damaged_adapter_is_answered(folders: dict[str, Path], tmp_path: Path)
     result = invoke(tmp_path / "adapter", tmp_path / "out")
     assert result.exit_code == 1
     assert "`adapter.safetensors` must be a safetensors file" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--seed", "18446744073709551616"), "`--seed` and those of the next images must be below 2**64, but got 18446744073709551616"),
+        (("--seed", "18446744073709551614"), "but got 18446744073709551614 for 3 images"),
+        (("--seed", "1" + "0" * 40), "must be below 2**64, but got 1000000"),
+        (("--guidance", "nan"), "`--guidance` must be a finite number, but got nan"),
+        (("--guidance", "inf"), "`--guidance` must be a finite number, but got inf"),
+        (("--guidance", "-1e999"), "`--guidance` must be a finite number, but got -inf"),
+        (("--steps", "1001"), "`num_steps` must be at most the 1000 steps of the base's noise schedule, but got 1001"),
+        (("--steps", "100000"), "but got 100000"),
+    ],
+)  # fmt: skip
+def test_a_number_that_cannot_be_is_named(
+    folders: dict[str, Path], tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    result = invoke(folders["adapter"], tmp_path / "out", *options)
+    assert result.exit_code == 1
+    assert said in " ".join(result.stderr.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_seeds_are_taken(folders: dict[str, Path], tmp_path: Path) -> None:
+    assert invoke(folders["adapter"], tmp_path / "out", "--seed", str(2**64 - 3)).exit_code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from sweep.loading import load_config
 from sweep.prepare import main
 from trainables.datasets.store import PreparedDataset
 
@@ -22,12 +24,15 @@ def run(*arguments: str | Path) -> Result:
 
 
 def test_a_phantom_is_prepared(tmp_path: Path) -> None:
-    result = run("phantom", "--num-patients", "60", "--seed", "2", "--to", tmp_path / "prepared")
+    to = tmp_path / "my films [b] #2"
+    result = run("phantom", "--num-patients", "60", "--seed", "2", "--to", to)
     assert result.exit_code == 0, result.output
     assert "Pneumothorax" in result.output and "validation" in result.output
-    prepared = PreparedDataset.open(tmp_path / "prepared")
+    command = shlex.split(result.output.rpartition("\nSweep ")[2])
+    assert load_config("demo", None, command[command.index("--set") + 1 :: 2]).data.path == to
+    prepared = PreparedDataset.open(to)
     assert sum(counts["patients"] for counts in prepared.summary().values()) == 60
-    with Image.open(tmp_path / "prepared" / "sheet.png") as sheet:
+    with Image.open(to / "sheet.png") as sheet:
         assert sheet.height == 6 * 144
 
 

@@ -19,11 +19,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from trainables.base_models.checking import (
+    PARTS,
+    PIPELINE_CARD,
+    expect_architecture,
+    expect_configurations,
+    expect_files,
+    weight_files,
+)
+from trainables.base_models.layouts import plain_folder, state_of
 from trainables.base_models.text_encoders import pipeline_encoder_on_meta, read_pipeline_bert
 
 MINI_FOLDER = Path(__file__).parent / "mini"
 HUB_IDS = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
-COMPONENTS = ("unet", "vae", "text_encoder")
+COMPONENTS = PARTS
 PLACEHOLDERS = "placeholders.json"
 """In a pipeline folder whose tokenizer has new tokens: these by the words that they stand for."""
 
@@ -133,12 +142,13 @@ def load_base(base: str, components: Collection[str] = COMPONENTS) -> DiffusionM
     """Load a base model in float32, frozen and in evaluation mode.
 
     Args:
-        base: `mini` (bundled), `sd15` (its hub id), any hub id, or a folder of Stable Diffusion 1.5's layout.
+        base: `mini` (bundled), `sd15` (its hub id), any hub id, a folder of Stable Diffusion 1.5's layout, or a file that
+            holds such a model.
         components: The parts whose weights are read; the others have configuration and shapes only (meta device).
 
     Raises:
-        FileNotFoundError: `base` is neither known, nor a folder of that layout, nor a hub id that can be reached.
-        ValueError: its text encoder is neither CLIP's nor a BERT-type one, or has another width than the U-Net takes.
+        FileNotFoundError: `base` is neither known, nor such a folder or file, nor a hub id that can be reached.
+        ValueError: it cannot work; the message says why.
     """
     folder = resolve_base(base)
     diffusers_logging.disable_progress_bar()
@@ -147,8 +157,9 @@ def load_base(base: str, components: Collection[str] = COMPONENTS) -> DiffusionM
     if "text_encoder" not in ours and (bert := read_pipeline_bert(folder / "text_encoder")):
         ours["text_encoder"] = bert
     pipeline = StableDiffusionPipeline.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False, **ours
-    )
+        folder, dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False,
+        feature_extractor=None, image_encoder=None, **ours,
+    )  # fmt: skip
     models = DiffusionModels(
         unet=pipeline.unet,
         vae=pipeline.vae,
@@ -158,25 +169,34 @@ def load_base(base: str, components: Collection[str] = COMPONENTS) -> DiffusionM
         base=BaseIdentity(name=base, source=HUB_IDS.get(base, Path(base).name), weights_hash=weights_hash(folder)),
         placeholders=_placeholders(folder),
     )
-    _expect_width(models)
     for module in models.components().values():
         module.eval().requires_grad_(False)
     return models
-
-
-def _expect_width(models: DiffusionModels) -> None:
-    width, due = int(models.text_encoder.config.hidden_size), states_width(models.unet)
-    if width != due:
-        raise ValueError(
-            f"`text_encoder` must give states {due} wide, as the U-Net takes them, but got {width} in {models.base.name!r}. "
-            "Use a base whose parts belong together."
-        )
 
 
 def _placeholders(folder: Path) -> dict[str, str]:
     file = folder / PLACEHOLDERS
     placeholders: dict[str, str] = json.loads(file.read_text()) if file.is_file() else {}
     return placeholders
+
+
+def parts_on_meta(folder: Path) -> dict[str, nn.Module]:
+    """The parts of a pipeline folder on the meta device, from their configurations alone, which fit each other.
+
+    Raises:
+        FileNotFoundError: the folder lacks a part's config.json.
+        ValueError: a configuration is damaged or another model's, or the parts do not belong together.
+    """
+    expect_configurations(folder)
+    try:
+        parts = {name: component_on_meta(folder, name) for name in COMPONENTS}
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"`base` must hold the configurations of Stable Diffusion 1.5's classes, but got {str(folder)!r}: {error}. "
+            "Save the folder anew with `StableDiffusionPipeline.save_pretrained`."
+        ) from error
+    expect_architecture(parts, folder)
+    return parts
 
 
 def component_on_meta(folder: Path, name: str) -> nn.Module:
@@ -197,19 +217,41 @@ def base_resolution_px(base: str) -> int:
 
 
 def resolve_base(base: str) -> Path:
-    """The local folder of a base model, fetched from the hub where need be."""
-    folder = MINI_FOLDER if base == "mini" else Path(base).expanduser()
-    if folder.is_dir():
-        if not (folder / "model_index.json").exists():
-            raise FileNotFoundError(
-                f"`base` must be a folder of Stable Diffusion 1.5's layout with a model_index.json, but got {str(folder)!r}. "
-                "Save one with `StableDiffusionPipeline.save_pretrained`, or give mini or sd15."
-            )
-        return folder
-    hub_id = HUB_IDS.get(base, base)
-    if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")):
+    """The local folder of a base model that can work, fetched from the hub or made out of a file where need be.
+
+    Args:
+        base: As for `load_base`.
+
+    Raises:
+        FileNotFoundError: there is no such base, or a file of it is missing.
+        ValueError: it cannot work, as its configurations or the names and shapes of its tensors tell.
+        OSError: a file cannot be made into a folder.
+    """
+    folder = plain_folder(_found(base), HUB_IDS["sd15"])
+    _expect_whole(folder, state_of(folder))
+    return folder
+
+
+@lru_cache(maxsize=8)
+def _expect_whole(folder: Path, state: str) -> None:
+    """Refuse a base that cannot work; looked at once for each state of its files."""
+    expect_files(parts_on_meta(folder), folder)
+
+
+def _found(base: str) -> Path:
+    """The folder or file of a base."""
+    path = MINI_FOLDER if base == "mini" else Path(base).expanduser()
+    if path.is_dir() and not (path / PIPELINE_CARD).exists():
         raise FileNotFoundError(
-            f"`base` must be mini, sd15, a hub id (owner/name) or an existing folder, but got {base!r}. Check the spelling of the folder."
+            f"`base` must be a folder of Stable Diffusion 1.5's layout with a {PIPELINE_CARD}, but got {str(path)!r}. "
+            "Save one with `StableDiffusionPipeline.save_pretrained`, or give mini or sd15."
+        )
+    if path.exists():
+        return path
+    hub_id = HUB_IDS.get(base, base)
+    if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")) or path.suffix == ".safetensors":
+        raise FileNotFoundError(
+            f"`base` must be mini, sd15, a hub id (owner/name) or an existing folder or file, but got {base!r}. Check the spelling."
         )
     return _download(hub_id)
 
@@ -231,12 +273,7 @@ def weights_hash(folder: Path) -> str:
     Variants, such as `model.fp16.safetensors`, are left out: a full clone has them, a download has not, none is loaded.
     """
     digest = hashlib.sha256()
-    found = (file for name in COMPONENTS for file in (folder / name).glob("*.safetensors"))
-    files = sorted(file for file in found if "." not in file.stem)
-    if not files:
-        raise FileNotFoundError(
-            f"`base` must hold weights as *.safetensors, but got none in {str(folder)!r}. Convert its *.bin files first."
-        )
+    files = sorted(file for name in COMPONENTS for file in weight_files(folder, name))
     for file in files:
         digest.update(file.relative_to(folder).as_posix().encode())
         with file.open("rb") as stream:

@@ -1,4 +1,8 @@
-"""The file of low-rank layers that `StableDiffusionPipeline.load_lora_weights(folder)` reads."""
+"""The file of low-rank layers that `StableDiffusionPipeline.load_lora_weights(folder)` reads.
+
+Some ways of reading it leave out its metadata, and conversions lose what differs between layers. So its tensors are
+the whole adapter: the scale is in B, alpha is the rank, and all layers of a component have one rank.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -17,6 +22,8 @@ LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 LORA_METADATA_KEY = "lora_adapter_metadata"
 LORA_COMPONENTS = ("unet", "text_encoder")
 """What `load_lora_weights` adapts."""
+RANK_AXES = {"lora_A.weight": 0, "lora_B.weight": 1}
+"""Which axis of a tensor counts ranks."""
 
 
 def low_rank_paths(models: DiffusionModels) -> list[str]:
@@ -48,29 +55,36 @@ def _write(layers: Mapping[str, dict[str, LowRankLayer]], file: Path) -> None:
         active = {path: layer for path, layer in found.items() if len(layer.factors()[0])}
         if not active:  # an adaptive strategy may spend all its ranks on the other component
             continue
-        tensors |= dict(_tensors(name, active))
-        metadata |= {f"{name}.{key}": value for key, value in _peft_config(active).items()}
+        rank = max(len(layer.factors()[0]) for layer in active.values())
+        tensors |= dict(_tensors(name, active, rank))
+        metadata |= {f"{name}.{key}": value for key, value in _peft_config(active, rank).items()}
     save_file(tensors, file, metadata={"format": "pt", LORA_METADATA_KEY: json.dumps(metadata)})
 
 
-def _tensors(component: str, layers: dict[str, LowRankLayer]) -> Iterator[tuple[str, Tensor]]:
+def _tensors(component: str, layers: dict[str, LowRankLayer], rank: int) -> Iterator[tuple[str, Tensor]]:
+    """A component's tensors, which say all by themselves: readers take alpha for the rank, and the rank for one."""
     for path, layer in layers.items():
         for name, tensor in layer.peft_tensors().items():
             # transformers' reader puts the adapter's name behind the part, and looks for the magnitude's weight there
             ending = ".weight" if name == "lora_magnitude_vector" and component == "text_encoder" else ""
-            yield f"{component}.{path}.{name}{ending}", tensor.detach().cpu().contiguous()
+            scaled = tensor * layer.scale if name == "lora_B.weight" else tensor
+            yield f"{component}.{path}.{name}{ending}", _padded(scaled, name, rank).detach().cpu().contiguous()
 
 
-def _peft_config(layers: dict[str, LowRankLayer]) -> dict[str, Any]:
-    """What diffusers hands to PEFT's LoraConfig; ranks and alphas by layer, so that layers may differ."""
-    ranks = {path: len(layer.factors()[0]) for path, layer in layers.items()}
-    alphas = {path: layer.scale * ranks[path] for path, layer in layers.items()}
-    rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
+def _padded(tensor: Tensor, name: str, rank: int) -> Tensor:
+    """With zeros up to a rank, which change nothing."""
+    axis = RANK_AXES.get(name)
+    if axis is None:
+        return tensor
+    shape = [*tensor.shape[:axis], rank - tensor.shape[axis], *tensor.shape[axis + 1 :]]
+    return torch.cat([tensor, tensor.new_zeros(shape)], axis)
+
+
+def _peft_config(layers: dict[str, LowRankLayer], rank: int) -> dict[str, Any]:
+    """What diffusers hands to PEFT's LoraConfig: what the tensors say as well."""
     return {
         "r": rank,
-        "lora_alpha": alpha,
-        "rank_pattern": {f"^{path}": own for path, own in ranks.items() if own != rank},
-        "alpha_pattern": {f"^{path}": own for path, own in alphas.items() if own != alpha},
+        "lora_alpha": rank,
         "target_modules": sorted(layers),
         "use_dora": any("lora_magnitude_vector" in layer.peft_tensors() for layer in layers.values()),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,8 @@ from sweep.records.tracking import Tracker, TrackingError
 from sweep.trials.ends import TrialEnd
 
 COMPLETED = TrialEnd.completed()
+ODD = "r1 100% x #3? it's;&=+%20"
+"""Of all folders' names, one with what shells, addresses and SQLite take for something else."""
 FRONT = Front(
     objectives=(Objective("fid_mini", "min"), Objective("vendi_mini", "max")),
     points=(
@@ -59,9 +62,9 @@ def track_sweep(out: Path) -> tuple[str, bool]:
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    out = tmp_path_factory.mktemp("run")
+    out = tmp_path_factory.mktemp("run") / ODD
     command, waited = track_sweep(out)
-    client = MlflowClient(command.rpartition(" ")[2])
+    client = MlflowClient(shlex.split(command)[-1])
     experiment = client.get_experiment_by_name("demo")
     assert experiment is not None
     runs = {run.data.tags.get("trial_id", "parent"): run for run in client.search_runs([experiment.experiment_id])}
@@ -119,7 +122,12 @@ def test_adapter_table_and_plot_are_artifacts(tracked: SimpleNamespace) -> None:
 def test_trials_do_not_wait_and_nothing_is_sent_home(tracked: SimpleNamespace) -> None:
     assert tracked.waited
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
-    assert tracked.command == f"mlflow ui --backend-store-uri sqlite:///{tracked.out / 'mlflow.db'}"
+
+
+def test_the_store_lies_in_the_runs_folder_whatever_its_name_and_nothing_beside_it(tracked: SimpleNamespace) -> None:
+    assert shlex.split(tracked.command)[:-1] == ["mlflow", "ui", "--backend-store-uri"]
+    assert (tracked.out / "mlflow.db").is_file()
+    assert list(tracked.out.parent.iterdir()) == [tracked.out]
 
 
 def test_a_sweep_that_breaks_off_leaves_no_run_open(tmp_path: Path) -> None:
@@ -128,7 +136,8 @@ def test_a_sweep_that_breaks_off_leaves_no_run_open(tmp_path: Path) -> None:
         tracker.trial(trial_id, "lora", {})
     tracker.end("done", COMPLETED)
     tracker.abort()
-    client = MlflowClient(tracker.ui_command().rpartition(" ")[2])
+    assert tracker.ui_command() == f"mlflow ui --backend-store-uri sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(shlex.split(tracker.ui_command())[-1])
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
     status = {run.data.tags.get("trial_id", "parent"): run.info.status for run in runs}
     assert status == {"parent": "FAILED", "done": "FINISHED", "broken off": "KILLED"}

@@ -1,13 +1,194 @@
-"""Ray itself, and what its machine must have."""
+"""Ray itself: the cluster that is named, or one of the sweep's own beside those of others, on machines that are in its way."""
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 from sweep.config import ComputeConfig, ConfigError
-from sweep.trials.runtime import require_gpus
+from sweep.trials import runtime
+from sweep.trials.relay import root_message
+from sweep.trials.runtime import OF_OTHERS, OWN_SETTINGS, find_cluster, require_gpus
+
+ROOT = Path(__file__).resolve().parents[3]
+UNWRITABLE = "/sys"
+"""A folder in which nobody, root included, can make another."""
+OF_RAY = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "TMPDIR")
+OWN_RAY = """
+import json, os, time
+import psutil, ray
+from sweep.config import ComputeConfig
+from sweep.trials.runtime import ray_runtime
+
+before = dict(os.environ)
+with ray_runtime(ComputeConfig(concurrent_trials=7)):
+    found = {"address": ray.get_runtime_context().gcs_address, "cpus": ray.cluster_resources()["CPU"]}
+    workers = []
+    while not workers:  # they are started ahead of their work
+        time.sleep(0.1)
+        processes = psutil.Process().children(recursive=True)
+        workers = [process.nice() for process in processes if "default_worker.py" in " ".join(process.cmdline())]
+    try:
+        ray.get(ray.remote(max_retries=0)(time.sleep).remote(60))
+    except ray.exceptions.RayError as error:
+        found["failure"] = str(error)
+changed = [name for name in before.keys() | os.environ.keys() if before.get(name) != os.environ.get(name)]
+print(json.dumps({**found, "nice": max(workers), "changed": changed}))
+"""
+"""A sweep's Ray without its sweep: where it is, what it promises, how nice its workers are, what it says when memory ran out,
+and which variables stay changed."""
+
+
+@pytest.fixture(scope="module")
+def long_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("a_folder_whose_path_is_longer_than_any_socket_may_have" * 2)
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No variable of Ray's is set, and there is no token."""
+    for name in OF_RAY:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", UNWRITABLE)
+    AuthenticationTokenLoader.instance().reset_cache()
+    yield
+    monkeypatch.undo()
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_sweep_has_a_ray_of_its_own_whatever_else_runs_and_whatever_the_machine_lacks(
+    ray_address: str, long_folder: Path
+) -> None:
+    """Beside another's live cluster, with a stale address file, a long TMPDIR, a home that cannot be written, a dead Redis,
+    and no memory to speak of."""
+    (long_folder / "ray").mkdir()
+    (long_folder / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{free_port()}")
+    values = {
+        "TMPDIR": str(long_folder), "HOME": UNWRITABLE, "RAY_REDIS_ADDRESS": f"127.0.0.1:{free_port()}",
+        "RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    plain = {name: value for name, value in os.environ.items() if name not in OF_RAY}
+    came = subprocess.run(
+        [sys.executable, "-c", OWN_RAY], env=plain | values, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert came.returncode == 0, came.stderr
+    found = json.loads(came.stdout)
+    assert found["address"] != ray_address
+    assert found["cpus"] == max(os.cpu_count() or 1, 9)  # seven trials of one CPU and a bit, and the evaluation's
+    assert found["nice"] == os.nice(0)
+    assert not set(found["changed"]) & {*OF_OTHERS, *OWN_SETTINGS, "RAY_AUTH_TOKEN", "HOME", "TMPDIR"}
+    assert came.stderr == ""
+    assert list((long_folder / "ray").glob("session_2*/logs/raylet.out"))
+    said = root_message(found["failure"])
+    assert "`memory` of the machine must suffice for all that runs on it, but got" in said
+    assert "Lower compute.concurrent_trials" in said
+
+
+@pytest.fixture
+def token(ray_address: str) -> str:
+    """What the tests' Ray wants of those who join it."""
+    AuthenticationTokenLoader.instance().reset_cache()
+    return str(AuthenticationTokenLoader.instance().get_raw_token(ignore_auth_mode=True))
+
+
+def test_the_token_of_a_cluster_is_found_where_it_lies(
+    ray_address: str, token: str, homeless: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(token)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = find_cluster(ComputeConfig(address=ray_address))
+    assert found is not None and found.address == ray_address
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({}, "a token where there is none"),
+        ({"RAY_AUTH_TOKEN": "f" * 64}, "another token than the one here"),
+        ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "f" * 64}, "a token where RAY_AUTH_MODE is 'disabled'"),
+    ],
+)
+def test_a_cluster_that_wants_another_token_says_so_at_once(
+    ray_address: str, homeless: None, monkeypatch: pytest.MonkeyPatch, values: dict[str, str], wanted: str
+) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    AuthenticationTokenLoader.instance().reset_cache()
+    with pytest.raises(
+        ConnectionError, match=f"must be a cluster that lets this sweep in, but got {ray_address}"
+    ) as said:
+        find_cluster(ComputeConfig(address=ray_address))
+    assert f"which wants {wanted}. Copy the token" in str(said.value)
+
+
+def silent_port() -> socket.socket:
+    """A port at which something takes connections and never answers."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener
+
+
+@pytest.mark.parametrize("variable", [True, False])
+def test_an_address_without_a_ray_is_named_within_seconds(
+    homeless: None, monkeypatch: pytest.MonkeyPatch, variable: bool
+) -> None:
+    """Where nothing listens, where something listens that is no Ray, and where the name of the machine is unknown."""
+    monkeypatch.setattr(runtime, "PROBE_S", 1.0)
+    with silent_port() as silent:
+        for address in (
+            f"127.0.0.1:{free_port()}",
+            f"127.0.0.1:{silent.getsockname()[1]}",
+            "no.such.machine.invalid:6379",
+        ):
+            if variable:
+                monkeypatch.setenv("RAY_ADDRESS", address)
+            origin, started_s = ("RAY_ADDRESS" if variable else "compute.address"), time.monotonic()
+            with pytest.raises(ConnectionError, match=f"`{origin}` must be a running cluster, but got {address}"):
+                find_cluster(ComputeConfig(address=None if variable else address))
+            assert time.monotonic() - started_s < 10
+
+
+@pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "10.0.0.1", "http://head:8265", "head:port"])
+def test_what_is_no_address_is_refused(homeless: None, address: str) -> None:
+    with pytest.raises(ConfigError, match=r"`compute\.address` must be auto, local or HOST:PORT"):
+        find_cluster(ComputeConfig(address=address))
+
+
+def test_a_stale_address_file_is_named_where_the_ray_of_this_machine_is_asked_for(
+    homeless: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Another Ray that is alive comes first, as Ray has it; both are asked before anything waits for them."""
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with pytest.raises(ConnectionError, match=r"`compute\.address=auto on this machine` must be"):
+        find_cluster(ComputeConfig(address="auto"))
+
+
+@pytest.mark.parametrize("address", [None, "local"])
+def test_without_an_address_there_is_no_cluster_to_find(
+    homeless: None, monkeypatch: pytest.MonkeyPatch, address: str | None
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "" if address is None else f"127.0.0.1:{free_port()}")
+    assert find_cluster(ComputeConfig(address=address)) is None
 
 
 @pytest.mark.parametrize(("available", "enough"), [(0, False), (1, False), (2, True), (8, True)])

@@ -16,6 +16,7 @@ from torch import Tensor
 from trainables.base_models.models import DiffusionModels, text_states
 from trainables.datasets.store import PreparedSplit
 from trainables.datasets.tensors import TensorCache
+from trainables.draws import EpochDraws
 from trainables.loss import sample_latents
 
 CACHED = {"vae": "moments", "text_encoder": "states"}
@@ -158,31 +159,36 @@ class BatchFeeder:
     def _loaded(self, part: str) -> DiffusionModels:
         return self.models if self.load is None else self.load(part)
 
-    def batch(self, indices: NDArray[np.int64], generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
-        """The tensors of one batch; the generator draws latents, noise, timesteps and caption dropout in that order."""
-        batch = self._images(indices, generator)
-        noise_shape = batch["latent_noise"].shape
-        batch["noise"] = torch.randn(noise_shape, generator=generator)
-        batch["timesteps"] = torch.randint(0, self._num_timesteps(), (len(indices),), generator=generator)
-        batch |= self._captions(indices, torch.rand(len(indices), generator=generator).numpy())
+    def batch(self, rows: NDArray[np.int64], draws: EpochDraws, device: torch.device) -> dict[str, Tensor]:
+        """The tensors of one batch on the device.
+
+        Args:
+            rows: int64[n], of the split's images.
+            draws: of the epoch.
+            device: where the loss is computed.
+        """
+        noise, latent_noise = draws.noises(rows, self._latent_shape())
+        batch = self._images(rows, latent_noise)
+        batch["noise"], batch["timesteps"] = noise, draws.timesteps(rows, self._num_timesteps())
+        batch |= self._captions(rows, draws.chances(rows))
         return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
     def _num_timesteps(self) -> int:
         return int(self.models.scheduler_config["num_train_timesteps"])
 
-    def _images(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
-        config: Any = self.models.vae.config
-        if self._moments is None:
-            pixels = to_pixels(self.data.images(indices))
-            side = pixels.shape[-1] // self.models.latent_factor
-            noise = torch.randn((len(indices), config.latent_channels, side, side), generator=generator)
-            return {"pixels": pixels, "latent_noise": noise}
-        moments = torch.from_numpy(self._moments[indices])
-        noise = torch.randn((len(indices), config.latent_channels, *moments.shape[2:]), generator=generator)
-        return {"latents": sample_latents(moments, noise, config.scaling_factor), "latent_noise": noise}
+    def _latent_shape(self) -> tuple[int, int, int]:
+        _, channels, *sides = moments_shape(self.models, self.data)
+        return channels // 2, *sides
 
-    def _captions(self, indices: NDArray[np.int64], chances: NDArray[np.float32]) -> dict[str, Tensor]:
-        rows = np.where(chances < self.caption_dropout, self._empty_row, self._prompt_rows[indices])
+    def _images(self, rows: NDArray[np.int64], latent_noise: Tensor) -> dict[str, Tensor]:
+        """Drawn latents, or what the loss draws them from, where the encoder trains."""
+        if self._moments is None:
+            return {"pixels": to_pixels(self.data.images(rows)), "latent_noise": latent_noise}
+        config: Any = self.models.vae.config
+        return {"latents": sample_latents(torch.from_numpy(self._moments[rows]), latent_noise, config.scaling_factor)}
+
+    def _captions(self, rows: NDArray[np.int64], chances: NDArray[np.float64]) -> dict[str, Tensor]:
+        prompts = np.where(chances < self.caption_dropout, self._empty_row, self._prompt_rows[rows])
         if self._states is None:
-            return {"token_ids": self.token_ids[torch.from_numpy(rows)]}
-        return {"prompt_states": torch.from_numpy(self._states[rows])}
+            return {"token_ids": self.token_ids[torch.from_numpy(prompts)]}
+        return {"prompt_states": torch.from_numpy(self._states[prompts])}

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share, micro_batches
+from trainables.draws import EpochDraws
 from trainables.feeding import BatchFeeder
 from trainables.growth import adopt, adopt_average
 from trainables.loss import DenoisingLoss
@@ -91,11 +92,6 @@ def lr_factor(step: int, *, num_steps: int, warmup_steps: int, shape: str) -> fl
         return 1.0
     progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
     return 1.0 - progress if shape == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def epoch_generator(seed: int, epoch: int, worker: int) -> torch.Generator:
-    """The random numbers of one worker's epoch: the same for the same three, unrelated for others."""
-    return torch.Generator().manual_seed(drawn_seed(seed, epoch, worker))
 
 
 def drawn_seed(*parts: int) -> int:
@@ -196,10 +192,10 @@ class FineTuning:
         losses: list[Tensor] = []
         lr = 0.0
         started_s = time.perf_counter()
-        generator = epoch_generator(self.plan.seed, epoch, self.accelerator.process_index)
+        draws = EpochDraws(self.plan.seed, epoch, self.plan.num_images)
         for share in self.plan.epoch(epoch, self.accelerator.process_index):
             lr = float(self._lr_schedule.get_last_lr()[0])
-            losses.append(self._train_step(share, generator))
+            losses.append(self._train_step(share, draws))
             memory.sample()
             if len(losses) % CHECK_EVERY_STEPS == 0:
                 self._check(losses[-CHECK_EVERY_STEPS:], epoch, lr)
@@ -215,13 +211,13 @@ class FineTuning:
             trainable_parameters=self.strategy.num_parameters(self.models),
         )
 
-    def _train_step(self, share: Share, generator: torch.Generator) -> Tensor:
+    def _train_step(self, share: Share, draws: EpochDraws) -> Tensor:
         parts = micro_batches(share, self.config.gradient_accumulation)
         total = torch.zeros((), device=self.accelerator.device)
         step = TrainingStep(number=self.step, num_steps=self.num_steps, seed=self.plan.seed)
         self.strategy.on_step_start(self.models, step)
         for number, part in enumerate(parts):
-            batch = self.feeder.batch(part.indices, generator, self.accelerator.device)
+            batch = self.feeder.batch(part.indices, draws, self.accelerator.device)
             with self._sync_only_if(number == len(parts) - 1):
                 loss = part.weight * self._loss(batch)
                 self.accelerator.backward(loss)

@@ -8,6 +8,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -17,6 +18,7 @@ from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share
 from trainables.datasets.store import PreparedDataset
+from trainables.draws import EpochDraws
 from trainables.feeding import ENCODE_PIXELS, BatchFeeder, images_at_a_time
 from trainables.loss import DenoisingLoss
 from trainables.settings import TrainingConfig
@@ -26,7 +28,6 @@ from trainables.training import (
     DivergedError,
     EpochReport,
     FineTuning,
-    epoch_generator,
     forget_earlier_trials,
     lr_factor,
     new_accelerator,
@@ -82,10 +83,10 @@ def _run(tuning: FineTuning) -> tuple[EpochReport, dict[str, Tensor]]:
 
 
 def _parameters_after_each_step(tuning: FineTuning) -> list[dict[str, Tensor]]:
-    generator = epoch_generator(tuning.plan.seed, 0, 0)
+    draws = EpochDraws(tuning.plan.seed, 0, tuning.plan.num_images)
     steps = []
     for share in tuning.plan.epoch(0, 0):
-        tuning._train_step(share, generator)
+        tuning._train_step(share, draws)
         steps.append({name: p.detach().clone() for name, p in trained_parameters(tuning.models)})
     return steps
 
@@ -154,9 +155,6 @@ def test_masks_are_each_epochs_and_workers_own() -> None:
     masks = [mask(3, epoch, worker) for epoch in range(2) for worker in range(2)] + [mask(4, 0, 0)]
     assert torch.equal(mask(3, 1, 0), masks[2])
     assert not any(torch.equal(one, other) for place, one in enumerate(masks) for other in masks[:place])
-    drawn = torch.rand(8, generator=epoch_generator(3, 0, 0))
-    with seeded_dropout(torch.device("cpu"), 3, 0, 0):
-        assert not torch.equal(torch.rand(8), drawn)  # unrelated to noise and timesteps
 
 
 def test_the_first_step_is_adam_on_the_clipped_gradient(
@@ -166,7 +164,7 @@ def test_the_first_step_is_adam_on_the_clipped_gradient(
     tuning.plan = BatchPlan(num_images=8, batch_size=8, seed=3)
     before = {name: p.detach().clone() for name, p in trained_parameters(tuning.models)}
     indices = next(tuning.plan.epoch(0, 0)).indices
-    batch = tuning.feeder.batch(indices, epoch_generator(3, 0, 0), torch.device("cpu"))
+    batch = tuning.feeder.batch(indices, EpochDraws(3, 0, 8), torch.device("cpu"))
     gradients = torch.autograd.grad(
         DenoisingLoss(tuning.models)(batch), [p for _, p in trained_parameters(tuning.models)]
     )
@@ -268,9 +266,7 @@ def test_caption_dropout_replaces_by_the_empty_prompt(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path
 ) -> None:
     feeder = _tuning(base, dataset, cache, caption_dropout=1.0).feeder
-    states = feeder.batch(torch.arange(4).numpy(), torch.Generator().manual_seed(0), torch.device("cpu"))[
-        "prompt_states"
-    ]
+    states = feeder.batch(torch.arange(4).numpy(), EpochDraws(0, 0, 4), torch.device("cpu"))["prompt_states"]
     with torch.no_grad():
         ids = base.tokenizer(
             "", padding="max_length", max_length=base.tokenizer.model_max_length, return_tensors="pt"
@@ -290,17 +286,42 @@ def test_lr_schedules_at_known_steps(shape: str, at_start: float, at_middle: flo
 def test_accumulated_gradients_are_those_of_the_whole_batch(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path, parts: int
 ) -> None:
-    """With noise and timesteps fixed, the parts' weighted losses have the gradient of the whole batch."""
     tuning = _tuning(base, dataset, cache, gradient_accumulation=parts)
-    indices = torch.arange(8).numpy()
-    whole = tuning.feeder.batch(indices, torch.Generator().manual_seed(0), torch.device("cpu"))
-    tuning.feeder.batch = lambda rows, *_: {name: tensor[torch.from_numpy(rows)] for name, tensor in whole.items()}  # type: ignore[method-assign]
+    rows, draws = torch.arange(8).numpy(), EpochDraws(3, 0, 8)
+    whole = tuning.feeder.batch(rows, draws, torch.device("cpu"))
     gradients: dict[str, Tensor] = {}
     tuning._optimizer.step = lambda: gradients.update(
         {name: p.grad.clone() for name, p in trained_parameters(tuning.models) if p.grad is not None}
     )
     tuning.accelerator.clip_grad_norm_ = lambda *_: None
-    tuning._train_step(Share(indices, 1.0), torch.Generator())
+    tuning._train_step(Share(rows, 1.0), draws)
     tuning._loss(whole).backward()
     for name, parameter in trained_parameters(tuning.models):
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-7)
+
+
+def test_batches_are_the_rows_of_any_other_batch_with_them(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path
+) -> None:
+    """Whatever is cached, and however images are dealt out."""
+    for folder, strategy in ((cache, "bitfit"), (None, "bitfit"), (cache, "all")):
+        feeder = _tuning(base, dataset, folder, strategy=strategy, caption_dropout=0.5).feeder
+        rows, draws, device = np.array([5, 0, 9, 3]), EpochDraws(3, 1, 24), torch.device("cpu")
+        whole = feeder.batch(rows, draws, device)
+        for name in whole:
+            parts = [feeder.batch(part, EpochDraws(3, 1, 24), device)[name] for part in (rows[2:], rows[:2])]
+            assert torch.equal(torch.cat(parts[::-1]), whole[name]), name
+
+
+def test_what_is_cached_changes_neither_noise_nor_timesteps_nor_dropped_captions(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path
+) -> None:
+    rows, draws, device = np.arange(6), EpochDraws(3, 0, 24), torch.device("cpu")
+    batches = [
+        _tuning(base, dataset, folder, strategy=strategy, caption_dropout=0.5).feeder.batch(rows, draws, device)
+        for folder, strategy in ((cache, "bitfit"), (None, "bitfit"), (cache, "all"))
+    ]
+    for name in ("noise", "timesteps"):
+        assert all(torch.equal(batch[name], batches[0][name]) for batch in batches)
+    assert torch.equal(batches[1]["token_ids"], batches[2]["token_ids"])
+    assert "latent_noise" not in batches[0] and torch.equal(batches[1]["latent_noise"], batches[2]["latent_noise"])

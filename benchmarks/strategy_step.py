@@ -64,10 +64,16 @@ class RandomBatches:
     trains: Sequence[str]
     generator: torch.Generator = field(default_factory=torch.Generator)
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image's latents."""
+        config: Any = self.models.unet.config
+        return 4, config.sample_size, config.sample_size
+
     def batch(self, rows: NDArray[Any], draws: EpochDraws, device: torch.device) -> dict[str, Tensor]:
         """A batch in the form that the loss takes."""
         config: Any = self.models.unet.config
-        count, side, latents = len(rows), self.models.resolution_px, (4, config.sample_size, config.sample_size)
+        count, side, latents = len(rows), self.models.resolution_px, self.latent_shape
         noise, latent_noise = draws.noises(rows, latents)
         batch = {"noise": noise, "timesteps": draws.timesteps(rows, 1000)}
         if "vae" in self.trains:

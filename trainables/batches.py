@@ -44,7 +44,7 @@ class BatchPlan:
             yield Share(part if len(part) else batch[:1], self.num_workers * len(part) / len(batch))
 
 
-def micro_batches(share: Share, parts: int) -> list[Share]:
-    """Split a share for gradient accumulation; the weighted losses of the parts add up to the share's."""
-    pieces = [piece for piece in np.array_split(share.indices, parts) if len(piece)]
+def micro_batches(share: Share, size: int) -> list[Share]:
+    """Split a share into parts of `size` images, the last of what is left; their weighted mean losses add up to the share's."""
+    pieces = [share.indices[start : start + size] for start in range(0, len(share.indices), size)]
     return [Share(piece, share.weight * len(piece) / len(share.indices)) for piece in pieces]

@@ -167,7 +167,7 @@ class BatchFeeder:
             draws: of the epoch.
             device: where the loss is computed.
         """
-        noise, latent_noise = draws.noises(rows, self._latent_shape())
+        noise, latent_noise = draws.noises(rows, self.latent_shape)
         batch = self._images(rows, latent_noise)
         batch["noise"], batch["timesteps"] = noise, draws.timesteps(rows, self._num_timesteps())
         batch |= self._captions(rows, draws.chances(rows))
@@ -176,7 +176,9 @@ class BatchFeeder:
     def _num_timesteps(self) -> int:
         return int(self.models.scheduler_config["num_train_timesteps"])
 
-    def _latent_shape(self) -> tuple[int, int, int]:
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image's latents."""
         _, channels, *sides = moments_shape(self.models, self.data)
         return channels // 2, *sides
 

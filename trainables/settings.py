@@ -17,7 +17,8 @@ class TrainingConfig(BaseModel):
     Attributes:
         num_epochs: passes over the training images.
         mixed_precision: `auto` is bf16 on a GPU that has it, fp16 on one that has not, none on a CPU.
-        gradient_accumulation: parts in which each batch is computed; the batch size does not change.
+        micro_batch: images that a worker computes at a time, at most, without a change of the batch size or the losses;
+            `auto`: as many as fit into the device's memory, found by trying.
         max_grad_norm: longer gradients are scaled down to this norm.
         lr_schedule: what follows the warm-up.
         warmup_fraction: share of the steps over which lr rises to its value.
@@ -32,7 +33,7 @@ class TrainingConfig(BaseModel):
 
     num_epochs: Annotated[int, Field(ge=1)] = 3
     mixed_precision: Annotated[Literal["auto", "no", "fp16", "bf16"], BeforeValidator(_yaml_no)] = "auto"
-    gradient_accumulation: Annotated[int, Field(ge=1)] = 1
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     lr_schedule: Literal["constant", "cosine", "linear"] = "constant"

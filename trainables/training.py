@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from diffusers.training_utils import EMAModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables.base_models.models import DiffusionModels
@@ -25,6 +25,7 @@ from trainables.draws import EpochDraws
 from trainables.feeding import BatchFeeder
 from trainables.growth import adopt, adopt_average
 from trainables.loss import DenoisingLoss
+from trainables.micro_batches import NotEnoughMemoryError, micro_batch_for
 from trainables.settings import TrainingConfig
 from trainables.strategies.base import Change, Strategy, TrainingStep, trained_parameters
 
@@ -73,6 +74,14 @@ def forget_earlier_trials() -> None:
     if torch.cuda.is_available():
         gc.collect()
         torch.cuda.empty_cache()
+
+
+def give_back_memory(device: torch.device) -> None:
+    """Let what nothing refers to be had again in pieces of any size, and the peak be measured anew."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def choose_precision(setting: str) -> str:
@@ -157,13 +166,28 @@ class FineTuning:
         self._loss = accelerator.prepare(loss)
         self._optimizer = accelerator.prepare(optimizer)
         self._ema = EMAModel(self._parameters, decay=config.ema_decay) if config.ema_decay is not None else None
+        self._micro_batch = micro_batch_for(config.micro_batch, self._largest_share(), self._shape())
+
+    def _largest_share(self) -> int:
+        """The most images that a worker computes in a step."""
+        return -(-min(self.plan.batch_size, self.plan.num_images) // self.accelerator.num_processes)
+
+    def _shape(self) -> Hashable | None:
+        """What a step's memory depends on beside the number of images; workers must find out together, and anew."""
+        if self.accelerator.num_processes > 1:
+            return None
+        numbers = (self.strategy.num_parameters(self.models), self.config.ema_decay is None, self.feeder.latent_shape)
+        return self.models.base, self.strategy.name, self.accelerator.mixed_precision, numbers
 
     def run(self, on_epoch_end: Callable[[EpochReport], None]) -> None:
         """Train all epochs; `on_epoch_end` sees the evaluated weights (averaged, where EMA is on).
 
         Raises:
             DivergedError: the loss became NaN or infinite.
+            NotEnoughMemoryError: a step does not fit into memory.
         """
+        with seeded_dropout(self.accelerator.device, self.plan.seed, 0, self.accelerator.process_index):
+            self._settle_micro_batch()
         for epoch in range(self.config.num_epochs):
             with seeded_dropout(self.accelerator.device, self.plan.seed, epoch, self.accelerator.process_index):
                 report = self._epoch(epoch)
@@ -212,16 +236,8 @@ class FineTuning:
         )
 
     def _train_step(self, share: Share, draws: EpochDraws) -> Tensor:
-        parts = micro_batches(share, self.config.gradient_accumulation)
-        total = torch.zeros((), device=self.accelerator.device)
         step = TrainingStep(number=self.step, num_steps=self.num_steps, seed=self.plan.seed)
-        self.strategy.on_step_start(self.models, step)
-        for number, part in enumerate(parts):
-            batch = self.feeder.batch(part.indices, draws, self.accelerator.device)
-            with self._sync_only_if(number == len(parts) - 1):
-                loss = part.weight * self._loss(batch)
-                self.accelerator.backward(loss)
-            total += loss.detach()
+        total = self._computed(step, share, draws)
         self.strategy.on_gradients(self.models, lambda tensor: self.accelerator.reduce(tensor, reduction="mean"))
         self.accelerator.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         self._optimizer.step()
@@ -235,6 +251,62 @@ class FineTuning:
             self._ema.step(self._parameters)
         self.step += 1
         return total
+
+    def _computed(self, step: TrainingStep, share: Share, draws: EpochDraws) -> Tensor:
+        """A share's weighted loss, with its gradients; taken anew in smaller micro-batches where memory runs out."""
+        while (total := self._attempt(step, share, draws, loss=self._loss)) is None:
+            self._micro_batch.failed()
+            self._expect_alone()
+        self._micro_batch.fitted(len(share.indices))
+        return total
+
+    def _attempt(self, step: TrainingStep, share: Share, draws: EpochDraws, *, loss: nn.Module) -> Tensor | None:
+        """The same in the micro-batches of this attempt, or None and no gradients where memory ran out."""
+        self.strategy.on_step_start(self.models, step)
+        try:
+            return self._accumulated(loss, micro_batches(share, self._micro_batch.size), draws)
+        except torch.OutOfMemoryError:
+            pass  # Its trace holds tensors, and goes at the end of this block.
+        self._optimizer.zero_grad(set_to_none=True)
+        give_back_memory(self.accelerator.device)
+        return None
+
+    def _accumulated(self, loss: nn.Module, parts: Sequence[Share], draws: EpochDraws) -> Tensor:
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, part in enumerate(parts):
+            batch = self.feeder.batch(part.indices, draws, self.accelerator.device)
+            with self._sync_only_if(number == len(parts) - 1):
+                weighted = part.weight * loss(batch)
+                self.accelerator.backward(weighted)
+            total += weighted.detach()
+        return total
+
+    def _expect_alone(self) -> None:
+        """Where others wait for gradients, a step cannot be taken anew.
+
+        Raises:
+            NotEnoughMemoryError: there are other workers.
+        """
+        if self.accelerator.num_processes > 1:
+            raise NotEnoughMemoryError(
+                f"`training.micro_batch` must fit into each worker's memory at every step, but got too large a one at step "
+                f"{self.step}; the next smaller is {self._micro_batch.size}. Set it to that."
+            )
+
+    def _settle_micro_batch(self) -> None:
+        """Have workers of a group try, on the first images and without a step, until they agree on a micro-batch."""
+        draws, first = EpochDraws(self.plan.seed, 0, self.plan.num_images), np.arange(self._largest_share())
+        step = TrainingStep(number=0, num_steps=self.num_steps, seed=self.plan.seed)
+        while self.accelerator.num_processes > 1 and not self._micro_batch.is_settled:
+            size = self._micro_batch.size
+            # Not through the wrapper, in which each would wait for the others.
+            total = self._attempt(step, Share(first[:size], 1.0), draws, loss=self._loss.module)
+            self._optimizer.zero_grad(set_to_none=True)
+            has_failed = torch.tensor(float(total is None), device=self.accelerator.device)
+            if self.accelerator.reduce(has_failed, reduction="sum") > 0:
+                self._micro_batch.failed()
+            else:
+                self._micro_batch.fitted(size)
 
     def _take_up(self, change: Change) -> None:
         """Note an adapter's new ranks, and train on with the parameters that it has now."""

@@ -282,11 +282,11 @@ def test_lr_schedules_at_known_steps(shape: str, at_start: float, at_middle: flo
     assert factors == pytest.approx([1 / 11, at_start, at_middle, at_end])
 
 
-@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("micro_batch", [4, 3])
 def test_accumulated_gradients_are_those_of_the_whole_batch(
-    base: DiffusionModels, dataset: PreparedDataset, cache: Path, parts: int
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path, micro_batch: int
 ) -> None:
-    tuning = _tuning(base, dataset, cache, gradient_accumulation=parts)
+    tuning = _tuning(base, dataset, cache, micro_batch=micro_batch)
     rows, draws = torch.arange(8).numpy(), EpochDraws(3, 0, 8)
     whole = tuning.feeder.batch(rows, draws, torch.device("cpu"))
     gradients: dict[str, Tensor] = {}

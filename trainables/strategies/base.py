@@ -172,7 +172,10 @@ class Strategy(ABC):
         return [{"params": groups[False], "lr": lr}, {"params": groups[True], "lr": lr, "weight_decay": 0.0}]
 
     def on_step_start(self, models: DiffusionModels, step: TrainingStep) -> None:  # noqa: B027 - most need nothing here
-        """Called before each step's first forward pass, for strategies that draw ranks or try out new ones."""
+        """Called before each step's first forward pass, for strategies that draw ranks or try out new ones.
+
+        Where memory runs out in a step, its gradients are dropped and this is called for it again, to begin it anew.
+        """
 
     def penalty(self, models: DiffusionModels) -> Tensor | None:
         """What is added to the loss of every batch, or nothing."""

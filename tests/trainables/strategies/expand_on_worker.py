@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables.base_models.models import load_base
@@ -22,13 +23,19 @@ from trainables.strategies.base import trained_parameters
 from trainables.training import FineTuning, new_accelerator
 
 
+def small_memory(unet: torch.nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    """Run out of it as a device would that has room for two images."""
+    if len(arguments[0]) > 2:
+        raise torch.OutOfMemoryError("no room")
+
+
 def main(dataset: Path, to: Path) -> None:
     """Train and save."""
     accelerator = new_accelerator("no")
     models, strategy = load_base("mini").fresh(), make_strategy("selora", {"interval": 2, "threshold": 1.25})
     torch.manual_seed(0)
     strategy.attach(models)
-    config = TrainingConfig(num_epochs=2, warmup_fraction=0.0, gradient_accumulation=2, ema_decay=0.5)
+    config = TrainingConfig(num_epochs=2, warmup_fraction=0.0, micro_batch="auto", ema_decay=0.5)
     feeder = BatchFeeder(
         models=models,
         data=PreparedDataset.open(dataset).split("train"),
@@ -39,12 +46,15 @@ def main(dataset: Path, to: Path) -> None:
     )
     plan = BatchPlan(num_images=24, batch_size=8, num_workers=accelerator.num_processes, seed=3)
     tuning = FineTuning(models, strategy, feeder=feeder, plan=plan, lr=1e-3, config=config, accelerator=accelerator)
+    if accelerator.num_processes > 1 and accelerator.process_index == 1:
+        models.unet.register_forward_pre_hook(small_memory)
     losses: list[float] = []
     tuning.run(lambda report: losses.append(report.loss))
     found: dict[str, Any] = {
         "parameters": {name: parameter.detach() for name, parameter in trained_parameters(models)},
         "averages": tuning._ema.shadow_params if tuning._ema else [],
         "losses": losses,
+        "micro_batch": tuning._micro_batch.size,
         "history": tuning.rank_history,
         "is_wrapped": isinstance(tuning._loss, DistributedDataParallel),
     }

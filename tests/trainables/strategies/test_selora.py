@@ -361,7 +361,7 @@ def tuned(base: DiffusionModels, dataset: PreparedDataset, **settings: Any) -> t
 
 
 def test_the_trainer_follows_the_growth(base: DiffusionModels, dataset: PreparedDataset) -> None:
-    tuning, reports = tuned(base, dataset, gradient_accumulation=2, ema_decay=0.5)
+    tuning, reports = tuned(base, dataset, micro_batch=4, ema_decay=0.5)
     assert [entry["step"] for entry in tuning.rank_history] == [0, 3, 5]
     assert [set(entry["ranks"].values()) for entry in tuning.rank_history] == [{1}, {2}, {3}]
     once = reports[0].trainable_parameters

@@ -24,6 +24,7 @@ from trainables.batches import BatchPlan, Share, micro_batches
 from trainables.draws import EpochDraws
 from trainables.feeding import BatchFeeder
 from trainables.growth import adopt, adopt_average
+from trainables.half import halve_frozen
 from trainables.loss import DenoisingLoss
 from trainables.micro_batches import NotEnoughMemoryError, micro_batch_for
 from trainables.settings import TrainingConfig
@@ -124,7 +125,8 @@ class FineTuning:
     """One trial's training: models with an attached strategy, an optimiser and the data.
 
     Args:
-        models: attached by `strategy` already and on the accelerator's device.
+        models: attached by `strategy` already and on the accelerator's device; where training is in half precision, so are
+            their frozen weights afterwards.
         feeder: gives the batches.
         plan: which images each worker sees.
         lr: peak learning rate.
@@ -147,6 +149,7 @@ class FineTuning:
         self.step = 0
         self.rank_history: list[dict[str, Any]] = [{"step": 0, "ranks": strategy.ranks(models)}]
         """The low-rank layers' ranks at the start and whenever some have changed, by the number of steps taken."""
+        halve_frozen(models, accelerator.mixed_precision)
         self._parameters = [parameter for _, parameter in trained_parameters(models)]
         # Fused, it would take fp16's skipped steps as calls that do nothing, and `step_was_skipped` never be true.
         optimizer = torch.optim.AdamW(

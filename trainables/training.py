@@ -15,10 +15,10 @@ import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trainables.averages import MovingAverage
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share, micro_batches
 from trainables.draws import EpochDraws
@@ -168,7 +168,7 @@ class FineTuning:
         )
         self._loss = accelerator.prepare(loss)
         self._optimizer = accelerator.prepare(optimizer)
-        self._ema = EMAModel(self._parameters, decay=config.ema_decay) if config.ema_decay is not None else None
+        self._average = None if config.ema_decay is None else MovingAverage(self._parameters, config.ema_decay)
         self._micro_batch = micro_batch_for(config.micro_batch, self._largest_share(), self._shape())
 
     def _largest_share(self) -> int:
@@ -183,7 +183,7 @@ class FineTuning:
         return self.models.base, self.strategy.name, self.accelerator.mixed_precision, numbers
 
     def run(self, on_epoch_end: Callable[[EpochReport], None]) -> None:
-        """Train all epochs; `on_epoch_end` sees the evaluated weights (averaged, where EMA is on).
+        """Train all epochs; `on_epoch_end` may ask for `evaluated_weights`.
 
         Raises:
             DivergedError: the loss became NaN or infinite.
@@ -194,23 +194,15 @@ class FineTuning:
         for epoch in range(self.config.num_epochs):
             with seeded_dropout(self.accelerator.device, self.plan.seed, epoch, self.accelerator.process_index):
                 report = self._epoch(epoch)
-            with self.evaluated_weights():
-                on_epoch_end(report)
+            on_epoch_end(report)
 
     @contextmanager
     def evaluated_weights(self) -> Iterator[None]:
-        """The weights that are evaluated and exported, in evaluation mode."""
+        """The weights that are evaluated and exported (averaged, where EMA is on), in evaluation mode."""
         for module in self.models.components().values():
             module.eval()
-        if self._ema is None:
+        with self._average.in_place_of(self._parameters) if self._average else nullcontext():
             yield
-            return
-        self._ema.store(self._parameters)
-        self._ema.copy_to(self._parameters)
-        try:
-            yield
-        finally:
-            self._ema.restore(self._parameters)
 
     def _epoch(self, epoch: int) -> EpochReport:
         for name in self.strategy.trains:
@@ -250,8 +242,8 @@ class FineTuning:
         self._optimizer.zero_grad(set_to_none=True)
         if change is not None:
             self._take_up(change)
-        if self._ema is not None:
-            self._ema.step(self._parameters)
+        if self._average is not None:
+            self._average.step(self._parameters)
         self.step += 1
         return total
 
@@ -318,8 +310,8 @@ class FineTuning:
         if not change.grown:
             return
         adopt(change.grown, self._optimizer.optimizer)
-        if self._ema is not None:
-            adopt_average(change.grown, self._ema, self._parameters)
+        if self._average is not None:
+            adopt_average(change.grown, self._average, self._parameters)
         new = {id(growth.old): growth.new for growth in change.grown}
         self._parameters = [new.get(id(parameter), parameter) for parameter in self._parameters]
         if isinstance(self._loss, DistributedDataParallel):  # it averages the gradients of the old parameters

@@ -159,8 +159,9 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         if accelerator.is_main_process:
             _write_ranks(tuning, spec.folder)
         if accelerator.is_main_process and evaluates_after(epoch.epoch, spec.training):
-            scores |= _export_and_score(models, strategy, spec.folder, score)
-            cuts = _score_cuts(models, strategy, spec, score) if is_final else {}
+            with tuning.evaluated_weights():
+                scores |= _export_and_score(models, strategy, spec.folder, score)
+                cuts = _score_cuts(models, strategy, spec, score) if is_final else {}
             scores |= {CUTS: {label: metrics | cut for label, cut in cuts.items()}} if cuts else {}
         report(metrics | scores | {"final": is_final})
 

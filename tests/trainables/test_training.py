@@ -74,11 +74,12 @@ def _tuning(
 
 def _run(tuning: FineTuning) -> tuple[EpochReport, dict[str, Tensor]]:
     seen: list[tuple[EpochReport, dict[str, Tensor]]] = []
-    tuning.run(
-        lambda report: seen.append(
-            (report, {name: p.detach().clone() for name, p in trained_parameters(tuning.models)})
-        )
-    )
+
+    def see(report: EpochReport) -> None:
+        with tuning.evaluated_weights():
+            seen.append((report, {name: p.detach().clone() for name, p in trained_parameters(tuning.models)}))
+
+    tuning.run(see)
     return seen[-1]
 
 

@@ -52,7 +52,7 @@ def main(dataset: Path, to: Path) -> None:
     tuning.run(lambda report: losses.append(report.loss))
     found: dict[str, Any] = {
         "parameters": {name: parameter.detach() for name, parameter in trained_parameters(models)},
-        "averages": tuning._ema.shadow_params if tuning._ema else [],
+        "averages": tuning._average.values if tuning._average else [],
         "losses": losses,
         "micro_batch": tuning._micro_batch.size,
         "history": tuning.rank_history,

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,8 +25,9 @@ from torch import Tensor
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.base_models.sd15 import sd15_on
-from trainables.batches import BatchPlan
+from trainables.batches import BatchPlan, Share
 from trainables.draws import EpochDraws
+from trainables.feeding import HostBatch
 from trainables.settings import TrainingConfig
 from trainables.strategies import COMBINATIONS, STRATEGIES, Strategy, make_strategy
 from trainables.strategies.low_rank import ATTENTION
@@ -70,7 +71,17 @@ class RandomBatches:
         config: Any = self.models.unet.config
         return 4, config.sample_size, config.sample_size
 
-    def batch(self, rows: NDArray[Any], draws: EpochDraws, device: torch.device) -> dict[str, Tensor]:
+    def batches(
+        self, shares: Iterable[Share], draws: EpochDraws, device: torch.device
+    ) -> Iterator[tuple[Share, HostBatch]]:
+        """Each share with its batch."""
+        return ((share, self.host_batch(share.indices, draws)) for share in shares)
+
+    def device_batch(self, host: HostBatch, device: torch.device) -> dict[str, Tensor]:
+        """The batch where the loss is computed."""
+        return {name: tensor.to(device) for name, tensor in host.items()}
+
+    def host_batch(self, rows: NDArray[Any], draws: EpochDraws) -> HostBatch:
         """A batch in the form that the loss takes."""
         config: Any = self.models.unet.config
         count, side, latents = len(rows), self.models.resolution_px, self.latent_shape
@@ -85,7 +96,7 @@ class RandomBatches:
             batch["token_ids"] = torch.randint(3, 500, (count, 77), generator=self.generator)
         else:
             batch["prompt_states"] = torch.randn(count, 77, config.cross_attention_dim, generator=self.generator)
-        return {name: tensor.to(device) for name, tensor in batch.items()}
+        return batch
 
 
 def strategy_of(name: str, base: DiffusionModels) -> Strategy:

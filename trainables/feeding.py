@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.base_models.models import DiffusionModels, text_states
+from trainables.batches import Share
 from trainables.datasets.store import PreparedSplit
 from trainables.datasets.tensors import TensorCache
 from trainables.draws import EpochDraws
 from trainables.loss import sample_latents
+from trainables.prefetching import prefetched
 
 CACHED = {"vae": "moments", "text_encoder": "states"}
 """What is kept of a frozen part's outputs."""
@@ -26,9 +28,18 @@ ENCODE_PIXELS = 8 * 512**2
 """In one batch: SD 1.5's encoder holds about 2 KiB for each."""
 
 
+HostBatch = dict[str, Tensor]
+"""What a batch is made of, an entry for each image, in the host's memory."""
+
+
 def to_pixels(images: NDArray[np.uint8]) -> Tensor:
     """Grey `uint8[n, H, W]` to `float32[n, 3, H, W]` in -1 to 1."""
-    grey = torch.from_numpy(np.array(images)).float() / 127.5 - 1.0
+    return pixels_of(torch.from_numpy(np.array(images)))
+
+
+def pixels_of(films: Tensor) -> Tensor:
+    """The same of films that are a tensor, on their device."""
+    grey = films.float() / 127.5 - 1.0
     return grey[:, None].expand(-1, 3, -1, -1)
 
 
@@ -58,7 +69,7 @@ def encode_images(models: DiffusionModels, data: PreparedSplit, moments: NDArray
     step = images_at_a_time(data.resolution_px)
     for start in range(0, len(data), step):
         rows = np.arange(start, min(start + step, len(data)), dtype=np.int64)
-        pixels = to_pixels(data.images(rows)).to(device)
+        pixels = pixels_of(torch.from_numpy(data.images(rows)).to(device))
         moments[rows] = models.vae.encode(pixels).latent_dist.parameters.float().cpu().numpy()
 
 
@@ -159,22 +170,38 @@ class BatchFeeder:
     def _loaded(self, part: str) -> DiffusionModels:
         return self.models if self.load is None else self.load(part)
 
-    def batch(self, rows: NDArray[np.int64], draws: EpochDraws, device: torch.device) -> dict[str, Tensor]:
-        """The tensors of one batch on the device.
+    def batches(
+        self, shares: Iterable[Share], draws: EpochDraws, device: torch.device
+    ) -> Iterator[tuple[Share, HostBatch]]:
+        """Each share with what it takes from the host's memory; for an accelerator, a thread makes the next one meanwhile."""
+        if device.type == "cpu":
+            return ((share, self.host_batch(share.indices, draws)) for share in shares)
+        return prefetched(shares, lambda share: pinned(self.host_batch(share.indices, draws)))
 
-        Args:
-            rows: int64[n], of the split's images.
-            draws: of the epoch.
-            device: where the loss is computed.
-        """
+    def host_batch(self, rows: NDArray[np.int64], draws: EpochDraws) -> HostBatch:
+        """What a batch is made of: int64[n] rows of the split's images, and what chance decides for them."""
         noise, latent_noise = draws.noises(rows, self.latent_shape)
-        batch = self._images(rows, latent_noise)
-        batch["noise"], batch["timesteps"] = noise, draws.timesteps(rows, self._num_timesteps())
-        batch |= self._captions(rows, draws.chances(rows))
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        prompts = np.where(draws.chances(rows) < self.caption_dropout, self._empty_row, self._prompt_rows[rows])
+        return {
+            "noise": noise,
+            "latent_noise": latent_noise,
+            "timesteps": draws.timesteps(rows, self._num_timesteps()),
+            **self._host_images(rows),
+            **self._host_captions(torch.from_numpy(prompts)),
+        }
 
-    def _num_timesteps(self) -> int:
-        return int(self.models.scheduler_config["num_train_timesteps"])
+    def device_batch(self, host: HostBatch, device: torch.device) -> dict[str, Tensor]:
+        """The tensors that the loss takes, of a batch or any part of it."""
+        batch = {name: tensor.to(device, non_blocking=True) for name, tensor in host.items()}
+        if "films" in batch:
+            batch["pixels"] = pixels_of(batch.pop("films"))
+        else:
+            batch["latents"] = self._latents(batch.pop("moments"), batch.pop("latent_noise"))
+        return batch
+
+    def batch(self, rows: NDArray[np.int64], draws: EpochDraws, device: torch.device) -> dict[str, Tensor]:
+        """The tensors of one batch on a device, at once."""
+        return self.device_batch(self.host_batch(rows, draws), device)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -182,15 +209,25 @@ class BatchFeeder:
         _, channels, *sides = moments_shape(self.models, self.data)
         return channels // 2, *sides
 
-    def _images(self, rows: NDArray[np.int64], latent_noise: Tensor) -> dict[str, Tensor]:
-        """Drawn latents, or what the loss draws them from, where the encoder trains."""
-        if self._moments is None:
-            return {"pixels": to_pixels(self.data.images(rows)), "latent_noise": latent_noise}
-        config: Any = self.models.vae.config
-        return {"latents": sample_latents(torch.from_numpy(self._moments[rows]), latent_noise, config.scaling_factor)}
+    def _num_timesteps(self) -> int:
+        return int(self.models.scheduler_config["num_train_timesteps"])
 
-    def _captions(self, rows: NDArray[np.int64], chances: NDArray[np.float64]) -> dict[str, Tensor]:
-        prompts = np.where(chances < self.caption_dropout, self._empty_row, self._prompt_rows[rows])
+    def _host_images(self, rows: NDArray[np.int64]) -> HostBatch:
+        """Moments, or where the encoder is not out of the loop the films as grey bytes, a twelfth of their pixels."""
+        if self._moments is None:
+            return {"films": torch.from_numpy(self.data.images(rows))}
+        return {"moments": torch.from_numpy(self._moments[rows])}
+
+    def _host_captions(self, prompts: Tensor) -> HostBatch:
         if self._states is None:
-            return {"token_ids": self.token_ids[torch.from_numpy(prompts)]}
-        return {"prompt_states": torch.from_numpy(self._states[prompts])}
+            return {"token_ids": self.token_ids[prompts]}
+        return {"prompt_states": torch.from_numpy(self._states[prompts.numpy()])}
+
+    def _latents(self, moments: Tensor, latent_noise: Tensor) -> Tensor:
+        config: Any = self.models.vae.config
+        return sample_latents(moments, latent_noise, config.scaling_factor)
+
+
+def pinned(host: HostBatch) -> HostBatch:
+    """The same in memory from which a GPU copies while it computes."""
+    return {name: tensor.pin_memory() for name, tensor in host.items()}

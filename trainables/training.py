@@ -22,7 +22,7 @@ from trainables.averages import MovingAverage
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share, micro_batches
 from trainables.draws import EpochDraws
-from trainables.feeding import BatchFeeder
+from trainables.feeding import BatchFeeder, HostBatch
 from trainables.growth import adopt, adopt_average
 from trainables.half import halve_frozen
 from trainables.loss import DenoisingLoss
@@ -212,9 +212,10 @@ class FineTuning:
         lr = 0.0
         started_s = time.perf_counter()
         draws = EpochDraws(self.plan.seed, epoch, self.plan.num_images)
-        for share in self.plan.epoch(epoch, self.accelerator.process_index):
+        shares = self.plan.epoch(epoch, self.accelerator.process_index)
+        for share, host in self.feeder.batches(shares, draws, self.accelerator.device):
             lr = float(self._lr_schedule.get_last_lr()[0])
-            losses.append(self._train_step(share, draws))
+            losses.append(self._train_step(share, host))
             memory.sample()
             if len(losses) % CHECK_EVERY_STEPS == 0:
                 self._check(losses[-CHECK_EVERY_STEPS:], epoch, lr)
@@ -230,9 +231,9 @@ class FineTuning:
             trainable_parameters=self.strategy.num_parameters(self.models),
         )
 
-    def _train_step(self, share: Share, draws: EpochDraws) -> Tensor:
+    def _train_step(self, share: Share, host: HostBatch) -> Tensor:
         step = TrainingStep(number=self.step, num_steps=self.num_steps, seed=self.plan.seed)
-        total = self._computed(step, share, draws)
+        total = self._computed(step, share, host)
         self.strategy.on_gradients(self.models, lambda tensor: self.accelerator.reduce(tensor, reduction="mean"))
         self.accelerator.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         self._optimizer.step()
@@ -247,31 +248,33 @@ class FineTuning:
         self.step += 1
         return total
 
-    def _computed(self, step: TrainingStep, share: Share, draws: EpochDraws) -> Tensor:
+    def _computed(self, step: TrainingStep, share: Share, host: HostBatch) -> Tensor:
         """A share's weighted loss, with its gradients; taken anew in smaller micro-batches where memory runs out."""
-        while (total := self._attempt(step, share, draws, loss=self._loss)) is None:
+        while (total := self._attempt(step, share, host, loss=self._loss)) is None:
             self._micro_batch.failed()
             self._expect_alone()
         self._micro_batch.fitted(len(share.indices))
         return total
 
-    def _attempt(self, step: TrainingStep, share: Share, draws: EpochDraws, *, loss: nn.Module) -> Tensor | None:
+    def _attempt(self, step: TrainingStep, share: Share, host: HostBatch, *, loss: nn.Module) -> Tensor | None:
         """The same in the micro-batches of this attempt, or None and no gradients where memory ran out."""
         self.strategy.on_step_start(self.models, step)
         try:
-            return self._accumulated(loss, micro_batches(share, self._micro_batch.size), draws)
+            return self._accumulated(loss, micro_batches(share, self._micro_batch.size), host)
         except torch.OutOfMemoryError:
             pass  # Its trace holds tensors, and goes at the end of this block.
         self._optimizer.zero_grad(set_to_none=True)
         give_back_memory(self.accelerator.device)
         return None
 
-    def _accumulated(self, loss: nn.Module, parts: Sequence[Share], draws: EpochDraws) -> Tensor:
+    def _accumulated(self, loss: nn.Module, parts: Sequence[tuple[slice, float]], host: HostBatch) -> Tensor:
         total = torch.zeros((), device=self.accelerator.device)
-        for number, part in enumerate(parts):
-            batch = self.feeder.batch(part.indices, draws, self.accelerator.device)
-            with self._sync_only_if(number == len(parts) - 1):
-                weighted = part.weight * loss(batch)
+        for part, weight in parts:
+            batch = self.feeder.device_batch(
+                {name: tensor[part] for name, tensor in host.items()}, self.accelerator.device
+            )
+            with self._sync_only_if(part == parts[-1][0]):
+                weighted = weight * loss(batch)
                 self.accelerator.backward(weighted)
             total += weighted.detach()
         return total
@@ -294,8 +297,9 @@ class FineTuning:
         step = TrainingStep(number=0, num_steps=self.num_steps, seed=self.plan.seed)
         while self.accelerator.num_processes > 1 and not self._micro_batch.is_settled:
             size = self._micro_batch.size
+            share, host = Share(first[:size], 1.0), self.feeder.host_batch(first[:size], draws)
             # Not through the wrapper, in which each would wait for the others.
-            total = self._attempt(step, Share(first[:size], 1.0), draws, loss=self._loss.module)
+            total = self._attempt(step, share, host, loss=self._loss.module)
             self._optimizer.zero_grad(set_to_none=True)
             has_failed = torch.tensor(float(total is None), device=self.accelerator.device)
             if self.accelerator.reduce(has_failed, reduction="sum") > 0:

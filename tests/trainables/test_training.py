@@ -87,7 +87,7 @@ def _parameters_after_each_step(tuning: FineTuning) -> list[dict[str, Tensor]]:
     draws = EpochDraws(tuning.plan.seed, 0, tuning.plan.num_images)
     steps = []
     for share in tuning.plan.epoch(0, 0):
-        tuning._train_step(share, draws)
+        tuning._train_step(share, tuning.feeder.host_batch(share.indices, draws))
         steps.append({name: p.detach().clone() for name, p in trained_parameters(tuning.models)})
     return steps
 
@@ -295,7 +295,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
         {name: p.grad.clone() for name, p in trained_parameters(tuning.models) if p.grad is not None}
     )
     tuning.accelerator.clip_grad_norm_ = lambda *_: None
-    tuning._train_step(Share(rows, 1.0), draws)
+    tuning._train_step(Share(rows, 1.0), tuning.feeder.host_batch(rows, draws))
     tuning._loss(whole).backward()
     for name, parameter in trained_parameters(tuning.models):
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-7)

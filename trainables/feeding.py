@@ -18,6 +18,7 @@ from trainables.batches import Share
 from trainables.datasets.store import PreparedSplit
 from trainables.datasets.tensors import TensorCache
 from trainables.draws import EpochDraws
+from trainables.half import HALF
 from trainables.loss import sample_latents
 from trainables.prefetching import prefetched
 
@@ -112,6 +113,7 @@ class BatchFeeder:
         cache_folder: where moments and prompt states are kept, shared by all trials; None computes them at every step.
         trained: components that the strategy trains; their outputs are never cached.
         caption_dropout: share of captions replaced by the empty one.
+        mixed_precision: in `bf16` or `fp16`, states come in it, as autocast would cast them, and moments in fp16.
     """
 
     models: DiffusionModels
@@ -120,6 +122,7 @@ class BatchFeeder:
     trained: Sequence[str]
     cache_folder: Path | None
     caption_dropout: float
+    mixed_precision: str = "no"
     load: Callable[[str], DiffusionModels] | None = None
 
     def __post_init__(self) -> None:
@@ -131,6 +134,7 @@ class BatchFeeder:
         """Of every distinct caption and the empty one, int64[n, t]."""
         self._moments = self._cached_moments()
         self._states = self._cached_states(distinct)
+        self._resident: dict[str, Tensor] = {}
 
     @property
     def caches_latents(self) -> bool:
@@ -187,12 +191,14 @@ class BatchFeeder:
             "latent_noise": latent_noise,
             "timesteps": draws.timesteps(rows, self._num_timesteps()),
             **self._host_images(rows),
-            **self._host_captions(torch.from_numpy(prompts)),
+            **self._host_captions(prompts),
         }
 
     def device_batch(self, host: HostBatch, device: torch.device) -> dict[str, Tensor]:
         """The tensors that the loss takes, of a batch or any part of it."""
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in host.items()}
+        for name, values in self._resident.items():
+            batch[name] = values[batch.pop(f"{name}_rows")]
         if "films" in batch:
             batch["pixels"] = pixels_of(batch.pop("films"))
         else:
@@ -216,16 +222,48 @@ class BatchFeeder:
         """Moments, or where the encoder is not out of the loop the films as grey bytes, a twelfth of their pixels."""
         if self._moments is None:
             return {"films": torch.from_numpy(self.data.images(rows))}
-        return {"moments": torch.from_numpy(self._moments[rows])}
+        return self._kept_or_sent("moments", self._moments, rows)
 
-    def _host_captions(self, prompts: Tensor) -> HostBatch:
+    def _host_captions(self, prompts: NDArray[np.int64]) -> HostBatch:
         if self._states is None:
-            return {"token_ids": self.token_ids[prompts]}
-        return {"prompt_states": torch.from_numpy(self._states[prompts.numpy()])}
+            return {"token_ids": self.token_ids[torch.from_numpy(prompts)]}
+        return self._kept_or_sent("prompt_states", self._states, prompts)
+
+    def _kept_or_sent(self, name: str, values: NDArray[np.float32], rows: NDArray[np.int64]) -> HostBatch:
+        """The rows' values, or where these are on the device already no more than the rows."""
+        if name in self._resident:
+            return {f"{name}_rows": torch.from_numpy(rows)}
+        return {name: torch.from_numpy(values[rows]).to(self._dtype(name))}
+
+    def _dtype(self, name: str) -> torch.dtype:
+        if self.mixed_precision not in HALF:
+            return torch.float32
+        return HALF[self.mixed_precision] if name == "prompt_states" else torch.float16
+
+    def keep_on(self, device: torch.device, room_bytes: int) -> None:
+        """Keep prompt states, then moments on the device, each where it fits, so that batches need not be sent there.
+
+        Args:
+            device: where the loss is computed.
+            room_bytes: that they may take there.
+        """
+        for name, values in (("prompt_states", self._states), ("moments", self._moments)):
+            num_bytes = 0 if values is None else values.size * self._dtype(name).itemsize
+            if values is not None and num_bytes <= room_bytes:
+                self._resident[name] = on_device(values, self._dtype(name), device)
+                room_bytes -= num_bytes
 
     def _latents(self, moments: Tensor, latent_noise: Tensor) -> Tensor:
         config: Any = self.models.vae.config
-        return sample_latents(moments, latent_noise, config.scaling_factor)
+        return sample_latents(moments.float(), latent_noise, config.scaling_factor)
+
+
+def on_device(values: NDArray[np.float32], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A copy of an array that may be larger than the host's memory, made part by part."""
+    copy = torch.empty(values.shape, dtype=dtype, device=device)
+    for start in range(0, len(values), ENCODE_BATCH):
+        copy[start : start + ENCODE_BATCH] = torch.from_numpy(np.array(values[start : start + ENCODE_BATCH]))
+    return copy
 
 
 def pinned(host: HostBatch) -> HostBatch:

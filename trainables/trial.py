@@ -139,7 +139,8 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     strategy = strategy_of(spec).for_conditions(dataset.conditions)
     fresh = warm_base(spec.base, components_in_training(spec, strategy)).fresh()
     models = attached(spec, strategy, fresh).to(accelerator.device)
-    feeder = _feeder(spec, strategy, models, dataset)
+    feeder = _feeder(spec, strategy, models, dataset, precision=accelerator.mixed_precision)
+    feeder.keep_on(accelerator.device, room_bytes(accelerator.device))
     strategy.expect_captions(models, feeder.token_ids, dataset.conditions)
     plan = BatchPlan(
         num_images=dataset.num_samples["train"],
@@ -168,7 +169,14 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     tuning.run(on_epoch_end)
 
 
-def _feeder(spec: TrialSpec, strategy: Strategy, models: DiffusionModels, dataset: PreparedDataset) -> BatchFeeder:
+def room_bytes(device: torch.device) -> int:
+    """How much of a device's own memory the data may take for good: a quarter of what is free there."""
+    return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
+
+
+def _feeder(
+    spec: TrialSpec, strategy: Strategy, models: DiffusionModels, dataset: PreparedDataset, *, precision: str
+) -> BatchFeeder:
     """Batches of the training films, with what frozen encoders make of them out of the cache."""
 
     def encoder(part: str) -> DiffusionModels:  # only until the cache is filled
@@ -181,6 +189,7 @@ def _feeder(spec: TrialSpec, strategy: Strategy, models: DiffusionModels, datase
         trained=strategy.trains,
         cache_folder=spec.cache_folder if spec.training.cache_latents else None,
         caption_dropout=spec.training.caption_dropout,
+        mixed_precision=precision,
         load=lambda part: models if models.is_loaded(part) else encoder(part),
     )
 

@@ -59,6 +59,7 @@ def _tuning(
         trained=method.trains,
         cache_folder=cache,
         caption_dropout=config.caption_dropout,
+        mixed_precision=precision,
     )
     plan = BatchPlan(num_images=NUM_IMAGES, batch_size=8, seed=3)
     return FineTuning(
@@ -326,3 +327,32 @@ def test_what_is_cached_changes_neither_noise_nor_timesteps_nor_dropped_captions
         assert all(torch.equal(batch[name], batches[0][name]) for batch in batches)
     assert torch.equal(batches[1]["token_ids"], batches[2]["token_ids"])
     assert "latent_noise" not in batches[0] and torch.equal(batches[1]["latent_noise"], batches[2]["latent_noise"])
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_what_is_kept_on_the_device_gives_the_same_batches(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path, precision: str
+) -> None:
+    feeder = _tuning(base, dataset, cache, precision=precision, caption_dropout=0.5).feeder
+    rows, draws, device = np.array([5, 0, 9, 3]), EpochDraws(3, 1, 24), torch.device("cpu")
+    sent, host = feeder.batch(rows, draws, device), feeder.host_batch(rows, draws)
+    num_bytes = {name: host[name].nbytes // 4 for name in ("moments", "prompt_states")}
+    rooms = {"prompt_states": num_bytes["prompt_states"] * len(feeder.token_ids), "moments": 0}
+    rooms["moments"] = rooms["prompt_states"] + num_bytes["moments"] * len(feeder.data)
+    for last, names in (("prompt_states", {"prompt_states"}), ("moments", {"prompt_states", "moments"})):
+        feeder.keep_on(device, rooms[last])
+        assert {name for name in num_bytes if name not in feeder.host_batch(rows, draws)} == names
+        kept = feeder.batch(rows, draws, device)
+        assert kept.keys() == sent.keys() and all(torch.equal(kept[name], sent[name]) for name in sent)
+
+
+def test_states_in_half_precision_are_what_training_in_it_computes_with_anyway(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path
+) -> None:
+    tuning = _tuning(base, dataset, cache, strategy="lora", precision="bf16")
+    batch = tuning.feeder.batch(np.arange(4), EpochDraws(3, 0, 24), torch.device("cpu"))
+    assert batch["prompt_states"].dtype == torch.bfloat16 and batch["latents"].dtype == torch.float32
+    in_full = torch.from_numpy(tuning.feeder._states[tuning.feeder._prompt_rows[:4]])  # type: ignore[index]
+    tuning.feeder.caption_dropout = 0.0
+    batch = tuning.feeder.batch(np.arange(4), EpochDraws(3, 0, 24), torch.device("cpu"))
+    assert torch.equal(tuning._loss(batch), tuning._loss({**batch, "prompt_states": in_full}))

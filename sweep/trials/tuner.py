@@ -21,7 +21,6 @@ from sweep.config import ComputeConfig
 from sweep.trials.ends import FAILURE, TrialListener
 from sweep.trials.relay import Relay, root_message
 from sweep.trials.scheduling import TrialScheduler
-from trainables.micro_batches import NotEnoughMemoryError
 from trainables.settings import TrainingConfig
 from trainables.training import DivergedError
 from trainables.trial import EvaluationError, Evaluator, TrialSpec, fine_tune
@@ -79,7 +78,7 @@ def run_trial(choice: dict[str, Any], *, context: SweepContext, evaluator: Evalu
         trainer = worker_group(spec, evaluator, context)
     try:
         trainer.fit()
-    except (DivergedError, EvaluationError, NotEnoughMemoryError) as error:
+    except (DivergedError, EvaluationError) as error:
         # An exception would end this process too, and the next trial would wait for torch and the base model again.
         tune.report({FAILURE: f"{type(error).__name__}: {error}"})
 

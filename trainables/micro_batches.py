@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Literal
 
 AUTO: Literal["auto"] = "auto"
@@ -35,6 +35,15 @@ class MicroBatch:
     def is_settled(self) -> bool:
         """Whether the next larger size is known not to fit."""
         return self._fitting - self._too_large == 1 and self._fitting < len(self._sizes)
+
+    @property
+    def found(self) -> tuple[int, int]:
+        """What is known so far, for `go_on`."""
+        return self._too_large, self._fitting
+
+    def go_on(self, found: Sequence[int]) -> None:
+        """Take up what another search of the same sizes has found."""
+        self._too_large, self._fitting = found
 
     @property
     def _place(self) -> int:

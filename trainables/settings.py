@@ -27,6 +27,8 @@ class TrainingConfig(BaseModel):
         caption_dropout: share of captions replaced by the empty one, for guidance.
         min_snr_gamma: min-SNR loss weighting (Hang et al. 2023); 5 is usual.
         cache_latents: encode images and captions once per sweep where the strategy leaves their encoder frozen.
+        checkpoint_every_s: at the end of an epoch, what the trial could go on from is written to the disk if the last time
+            was at least so long ago; of a full U-Net it is 10 GB. 0: after every epoch.
         evaluate_every_epochs: also evaluate during training; None: at the end only.
     """
 
@@ -43,4 +45,5 @@ class TrainingConfig(BaseModel):
     caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
     cache_latents: bool = True
+    checkpoint_every_s: Annotated[float, Field(ge=0)] = 300.0
     evaluate_every_epochs: Annotated[int, Field(ge=1)] | None = None

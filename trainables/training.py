@@ -21,12 +21,14 @@ from torch.nn.parallel import DistributedDataParallel
 from trainables.averages import MovingAverage
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share, micro_batches
+from trainables.checkpoints import Checkpoint, under_prefix
 from trainables.draws import EpochDraws
 from trainables.feeding import BatchFeeder, HostBatch
 from trainables.growth import adopt, adopt_average
 from trainables.half import halve_frozen
 from trainables.loss import DenoisingLoss
 from trainables.micro_batches import NotEnoughMemoryError, micro_batch_for
+from trainables.resuming import optimizer_tensors, restore_optimizer, weights_and_strategy
 from trainables.settings import TrainingConfig
 from trainables.strategies.base import Change, Strategy, TrainingStep, trained_parameters
 
@@ -146,7 +148,7 @@ class FineTuning:
         self.models, self.strategy, self.feeder, self.plan = models, strategy, feeder, plan
         self.config, self.accelerator = config, accelerator
         self.num_steps = plan.steps_per_epoch * config.num_epochs
-        self.step = 0
+        self.step = self.first_epoch = 0
         self.rank_history: list[dict[str, Any]] = [{"step": 0, "ranks": strategy.ranks(models)}]
         """The low-rank layers' ranks at the start and whenever some have changed, by the number of steps taken."""
         halve_frozen(models, accelerator.mixed_precision)
@@ -183,7 +185,7 @@ class FineTuning:
         return self.models.base, self.strategy.name, self.accelerator.mixed_precision, numbers
 
     def run(self, on_epoch_end: Callable[[EpochReport], None]) -> None:
-        """Train all epochs; `on_epoch_end` may ask for `evaluated_weights`.
+        """Train all epochs that are left; `on_epoch_end` may ask for `evaluated_weights`.
 
         Raises:
             DivergedError: the loss became NaN or infinite.
@@ -191,10 +193,45 @@ class FineTuning:
         """
         with seeded_dropout(self.accelerator.device, self.plan.seed, 0, self.accelerator.process_index):
             self._settle_micro_batch()
-        for epoch in range(self.config.num_epochs):
+        for epoch in range(self.first_epoch, self.config.num_epochs):
             with seeded_dropout(self.accelerator.device, self.plan.seed, epoch, self.accelerator.process_index):
                 report = self._epoch(epoch)
             on_epoch_end(report)
+
+    def checkpoint(self) -> Checkpoint:
+        """All that training goes on from, at the end of an epoch; the same in every worker."""
+        parameters = dict(trained_parameters(self.models))
+        parts = weights_and_strategy(self.models, self.strategy)
+        parts["optimizer"] = optimizer_tensors(self._optimizer.optimizer, parameters)
+        if self._average is not None:
+            parts["average"] = dict(zip(parameters, self._average.values, strict=True))
+        scaler = self.accelerator.scaler
+        facts = {
+            "next_epoch": self.step // self.plan.steps_per_epoch,
+            "step": self.step,
+            "rank_history": self.rank_history,
+            "lr_schedule": self._lr_schedule.state_dict(),
+            "average_steps": self._average.num_steps if self._average else 0,
+            "scaler": scaler.state_dict() if scaler else {},
+            "micro_batch": self._micro_batch.found,
+        }
+        tensors = {name: t for prefix, part in parts.items() for name, t in under_prefix(prefix, part).items()}
+        return Checkpoint(tensors=tensors, facts=facts)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint; the models have its weights already, by `restore_weights`."""
+        facts, parameters = checkpoint.facts, dict(trained_parameters(self.models))
+        self.step, self.first_epoch, self.rank_history = facts["step"], facts["next_epoch"], facts["rank_history"]
+        self._lr_schedule.load_state_dict(facts["lr_schedule"])
+        lrs, tensors = self._lr_schedule.get_last_lr(), checkpoint.under("optimizer")
+        restore_optimizer(self._optimizer.optimizer, parameters, tensors=tensors, lrs=lrs)
+        self._micro_batch.go_on(facts["micro_batch"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(facts["scaler"])
+        if self._average is not None:
+            averages = checkpoint.under("average")
+            values = [averages[path].to(parameter.device) for path, parameter in parameters.items()]
+            self._average.values, self._average.num_steps = values, facts["average_steps"]
 
     @contextmanager
     def evaluated_weights(self) -> Iterator[None]:

@@ -193,6 +193,13 @@ class Strategy(ABC):
         """Called after each optimiser step, before gradients are cleared, for strategies that change while training."""
         return None
 
+    def training_state(self, models: DiffusionModels) -> dict[str, Tensor]:
+        """What it keeps of its own from one step to the next, beside the trained parameters, by name."""
+        return {}
+
+    def resume(self, models: DiffusionModels, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - most keep nothing
+        """Take up the `training_state` of other models, whose parameters these have already."""
+
     def ranks(self, models: DiffusionModels) -> dict[str, int]:
         """The rank of every low-rank layer by its path; empty for strategies without such layers."""
         return {}

@@ -212,8 +212,8 @@ class BatchFeeder:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image's latents."""
-        _, channels, *sides = moments_shape(self.models, self.data)
-        return channels // 2, *sides
+        _, channels, height, width = moments_shape(self.models, self.data)
+        return channels // 2, height, width
 
     def _num_timesteps(self) -> int:
         return int(self.models.scheduler_config["num_train_timesteps"])

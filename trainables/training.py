@@ -175,7 +175,7 @@ class FineTuning:
 
     def _largest_share(self) -> int:
         """The most images that a worker computes in a step."""
-        return -(-min(self.plan.batch_size, self.plan.num_images) // self.accelerator.num_processes)
+        return -(-min(self.plan.batch_size, self.plan.num_images) // self.plan.num_workers)
 
     def _shape(self) -> Hashable | None:
         """What a step's memory depends on beside the number of images; workers must find out together, and anew."""

@@ -33,6 +33,7 @@ from trainables.training import FineTuning, new_accelerator
 OWN: dict[str, dict[str, Any]] = {
     "selora": {"interval": 1, "threshold": 1.0},
     "adalora": {"initial_share": 0.0, "final_share": 0.0},
+    "adalora+text_encoder": {"adalora.initial_share": 0.0, "adalora.final_share": 0.0},
     "textual_inversion": {"words": ["chest x-ray"]},
 }
 """Hyperparameters with which a strategy has something to keep after two steps of four."""
@@ -103,7 +104,7 @@ def _values(tuning: FineTuning) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in tuning.checkpoint().tensors.items()}
 
 
-@pytest.mark.parametrize("strategy", [*STRATEGIES, *COMBINATIONS])
+@pytest.mark.parametrize("strategy", [*STRATEGIES, *COMBINATIONS, "adalora+text_encoder"])
 def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path, tmp_path: Path, strategy: str
 ) -> None:

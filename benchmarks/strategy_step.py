@@ -7,8 +7,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +25,9 @@ from torch import Tensor
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.base_models.sd15 import sd15_on
-from trainables.batches import BatchPlan
+from trainables.batches import BatchPlan, Share
+from trainables.draws import EpochDraws
+from trainables.feeding import HostBatch
 from trainables.settings import TrainingConfig
 from trainables.strategies import COMBINATIONS, STRATEGIES, Strategy, make_strategy
 from trainables.strategies.low_rank import ATTENTION
@@ -61,25 +63,40 @@ class RandomBatches:
 
     models: DiffusionModels
     trains: Sequence[str]
+    generator: torch.Generator = field(default_factory=torch.Generator)
 
-    def batch(self, indices: NDArray[Any], generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image's latents."""
+        config: Any = self.models.unet.config
+        return 4, config.sample_size, config.sample_size
+
+    def batches(
+        self, shares: Iterable[Share], draws: EpochDraws, device: torch.device
+    ) -> Iterator[tuple[Share, HostBatch]]:
+        """Each share with its batch."""
+        return ((share, self.host_batch(share.indices, draws)) for share in shares)
+
+    def device_batch(self, host: HostBatch, device: torch.device) -> dict[str, Tensor]:
+        """The batch where the loss is computed."""
+        return {name: tensor.to(device) for name, tensor in host.items()}
+
+    def host_batch(self, rows: NDArray[Any], draws: EpochDraws) -> HostBatch:
         """A batch in the form that the loss takes."""
         config: Any = self.models.unet.config
-        count, side, latents = len(indices), self.models.resolution_px, (4, config.sample_size, config.sample_size)
-        batch = {
-            "noise": torch.randn(count, *latents, generator=generator),
-            "timesteps": torch.randint(0, 1000, (count,), generator=generator),
-        }
+        count, side, latents = len(rows), self.models.resolution_px, self.latent_shape
+        noise, latent_noise = draws.noises(rows, latents)
+        batch = {"noise": noise, "timesteps": draws.timesteps(rows, 1000)}
         if "vae" in self.trains:
-            batch["pixels"] = torch.rand(count, 3, side, side, generator=generator) * 2 - 1
-            batch["latent_noise"] = torch.randn(count, *latents, generator=generator)
+            batch["pixels"] = torch.rand(count, 3, side, side, generator=self.generator) * 2 - 1
+            batch["latent_noise"] = latent_noise
         else:
-            batch["latents"] = torch.randn(count, *latents, generator=generator)
+            batch["latents"] = torch.randn(count, *latents, generator=self.generator)
         if "text_encoder" in self.trains:
-            batch["token_ids"] = torch.randint(3, 500, (count, 77), generator=generator)
+            batch["token_ids"] = torch.randint(3, 500, (count, 77), generator=self.generator)
         else:
-            batch["prompt_states"] = torch.randn(count, 77, config.cross_attention_dim, generator=generator)
-        return {name: tensor.to(device) for name, tensor in batch.items()}
+            batch["prompt_states"] = torch.randn(count, 77, config.cross_attention_dim, generator=self.generator)
+        return batch
 
 
 def strategy_of(name: str, base: DiffusionModels) -> Strategy:

@@ -44,7 +44,11 @@ class BatchPlan:
             yield Share(part if len(part) else batch[:1], self.num_workers * len(part) / len(batch))
 
 
-def micro_batches(share: Share, parts: int) -> list[Share]:
-    """Split a share for gradient accumulation; the weighted losses of the parts add up to the share's."""
-    pieces = [piece for piece in np.array_split(share.indices, parts) if len(piece)]
-    return [Share(piece, share.weight * len(piece) / len(share.indices)) for piece in pieces]
+def micro_batches(share: Share, size: int) -> list[tuple[slice, float]]:
+    """The parts of `size` images of a share, the last of what is left: which of its images, and the part's weight.
+
+    The weighted mean losses of the parts add up to the share's.
+    """
+    count = len(share.indices)
+    bounds = [(start, min(start + size, count)) for start in range(0, count, size)]
+    return [(slice(start, end), share.weight * (end - start) / count) for start, end in bounds]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.base_models.models import DiffusionModels, text_states
+from trainables.batches import Share
 from trainables.datasets.store import PreparedSplit
 from trainables.datasets.tensors import TensorCache
+from trainables.draws import EpochDraws
+from trainables.half import HALF
 from trainables.loss import sample_latents
+from trainables.prefetching import prefetched
 
 CACHED = {"vae": "moments", "text_encoder": "states"}
 """What is kept of a frozen part's outputs."""
@@ -25,9 +29,18 @@ ENCODE_PIXELS = 8 * 512**2
 """In one batch: SD 1.5's encoder holds about 2 KiB for each."""
 
 
+HostBatch = dict[str, Tensor]
+"""What a batch is made of, an entry for each image, in the host's memory."""
+
+
 def to_pixels(images: NDArray[np.uint8]) -> Tensor:
     """Grey `uint8[n, H, W]` to `float32[n, 3, H, W]` in -1 to 1."""
-    grey = torch.from_numpy(np.array(images)).float() / 127.5 - 1.0
+    return pixels_of(torch.from_numpy(np.array(images)))
+
+
+def pixels_of(films: Tensor) -> Tensor:
+    """The same of films that are a tensor, on their device."""
+    grey = films.float() / 127.5 - 1.0
     return grey[:, None].expand(-1, 3, -1, -1)
 
 
@@ -57,7 +70,7 @@ def encode_images(models: DiffusionModels, data: PreparedSplit, moments: NDArray
     step = images_at_a_time(data.resolution_px)
     for start in range(0, len(data), step):
         rows = np.arange(start, min(start + step, len(data)), dtype=np.int64)
-        pixels = to_pixels(data.images(rows)).to(device)
+        pixels = pixels_of(torch.from_numpy(data.images(rows)).to(device))
         moments[rows] = models.vae.encode(pixels).latent_dist.parameters.float().cpu().numpy()
 
 
@@ -100,6 +113,7 @@ class BatchFeeder:
         cache_folder: where moments and prompt states are kept, shared by all trials; None computes them at every step.
         trained: components that the strategy trains; their outputs are never cached.
         caption_dropout: share of captions replaced by the empty one.
+        mixed_precision: in `bf16` or `fp16`, states come in it, as autocast would cast them, and moments in fp16.
     """
 
     models: DiffusionModels
@@ -108,6 +122,7 @@ class BatchFeeder:
     trained: Sequence[str]
     cache_folder: Path | None
     caption_dropout: float
+    mixed_precision: str = "no"
     load: Callable[[str], DiffusionModels] | None = None
 
     def __post_init__(self) -> None:
@@ -119,6 +134,7 @@ class BatchFeeder:
         """Of every distinct caption and the empty one, int64[n, t]."""
         self._moments = self._cached_moments()
         self._states = self._cached_states(distinct)
+        self._resident: dict[str, Tensor] = {}
 
     @property
     def caches_latents(self) -> bool:
@@ -158,31 +174,98 @@ class BatchFeeder:
     def _loaded(self, part: str) -> DiffusionModels:
         return self.models if self.load is None else self.load(part)
 
-    def batch(self, indices: NDArray[np.int64], generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
-        """The tensors of one batch; the generator draws latents, noise, timesteps and caption dropout in that order."""
-        batch = self._images(indices, generator)
-        noise_shape = batch["latent_noise"].shape
-        batch["noise"] = torch.randn(noise_shape, generator=generator)
-        batch["timesteps"] = torch.randint(0, self._num_timesteps(), (len(indices),), generator=generator)
-        batch |= self._captions(indices, torch.rand(len(indices), generator=generator).numpy())
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    def batches(
+        self, shares: Iterable[Share], draws: EpochDraws, device: torch.device
+    ) -> Iterator[tuple[Share, HostBatch]]:
+        """Each share with what it takes from the host's memory; for an accelerator, a thread makes the next one meanwhile."""
+        if device.type == "cpu":
+            return ((share, self.host_batch(share.indices, draws)) for share in shares)
+        return prefetched(shares, lambda share: pinned(self.host_batch(share.indices, draws)))
+
+    def host_batch(self, rows: NDArray[np.int64], draws: EpochDraws) -> HostBatch:
+        """What a batch is made of: int64[n] rows of the split's images, and what chance decides for them."""
+        noise, latent_noise = draws.noises(rows, self.latent_shape)
+        prompts = np.where(draws.chances(rows) < self.caption_dropout, self._empty_row, self._prompt_rows[rows])
+        return {
+            "noise": noise,
+            "latent_noise": latent_noise,
+            "timesteps": draws.timesteps(rows, self._num_timesteps()),
+            **self._host_images(rows),
+            **self._host_captions(prompts),
+        }
+
+    def device_batch(self, host: HostBatch, device: torch.device) -> dict[str, Tensor]:
+        """The tensors that the loss takes, of a batch or any part of it."""
+        batch = {name: tensor.to(device, non_blocking=True) for name, tensor in host.items()}
+        for name, values in self._resident.items():
+            batch[name] = values[batch.pop(f"{name}_rows")]
+        if "films" in batch:
+            batch["pixels"] = pixels_of(batch.pop("films"))
+        else:
+            batch["latents"] = self._latents(batch.pop("moments"), batch.pop("latent_noise"))
+        return batch
+
+    def batch(self, rows: NDArray[np.int64], draws: EpochDraws, device: torch.device) -> dict[str, Tensor]:
+        """The tensors of one batch on a device, at once."""
+        return self.device_batch(self.host_batch(rows, draws), device)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image's latents."""
+        _, channels, height, width = moments_shape(self.models, self.data)
+        return channels // 2, height, width
 
     def _num_timesteps(self) -> int:
         return int(self.models.scheduler_config["num_train_timesteps"])
 
-    def _images(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
-        config: Any = self.models.vae.config
+    def _host_images(self, rows: NDArray[np.int64]) -> HostBatch:
+        """Moments, or where the encoder is not out of the loop the films as grey bytes, a twelfth of their pixels."""
         if self._moments is None:
-            pixels = to_pixels(self.data.images(indices))
-            side = pixels.shape[-1] // self.models.latent_factor
-            noise = torch.randn((len(indices), config.latent_channels, side, side), generator=generator)
-            return {"pixels": pixels, "latent_noise": noise}
-        moments = torch.from_numpy(self._moments[indices])
-        noise = torch.randn((len(indices), config.latent_channels, *moments.shape[2:]), generator=generator)
-        return {"latents": sample_latents(moments, noise, config.scaling_factor), "latent_noise": noise}
+            return {"films": torch.from_numpy(self.data.images(rows))}
+        return self._kept_or_sent("moments", self._moments, rows)
 
-    def _captions(self, indices: NDArray[np.int64], chances: NDArray[np.float32]) -> dict[str, Tensor]:
-        rows = np.where(chances < self.caption_dropout, self._empty_row, self._prompt_rows[indices])
+    def _host_captions(self, prompts: NDArray[np.int64]) -> HostBatch:
         if self._states is None:
-            return {"token_ids": self.token_ids[torch.from_numpy(rows)]}
-        return {"prompt_states": torch.from_numpy(self._states[rows])}
+            return {"token_ids": self.token_ids[torch.from_numpy(prompts)]}
+        return self._kept_or_sent("prompt_states", self._states, prompts)
+
+    def _kept_or_sent(self, name: str, values: NDArray[np.float32], rows: NDArray[np.int64]) -> HostBatch:
+        """The rows' values, or where these are on the device already no more than the rows."""
+        if name in self._resident:
+            return {f"{name}_rows": torch.from_numpy(rows)}
+        return {name: torch.from_numpy(values[rows]).to(self._dtype(name))}
+
+    def _dtype(self, name: str) -> torch.dtype:
+        if self.mixed_precision not in HALF:
+            return torch.float32
+        return HALF[self.mixed_precision] if name == "prompt_states" else torch.float16
+
+    def keep_on(self, device: torch.device, room_bytes: int) -> None:
+        """Keep prompt states, then moments on the device, each where it fits, so that batches need not be sent there.
+
+        Args:
+            device: where the loss is computed.
+            room_bytes: that they may take there.
+        """
+        for name, values in (("prompt_states", self._states), ("moments", self._moments)):
+            num_bytes = 0 if values is None else values.size * self._dtype(name).itemsize
+            if values is not None and num_bytes <= room_bytes:
+                self._resident[name] = on_device(values, self._dtype(name), device)
+                room_bytes -= num_bytes
+
+    def _latents(self, moments: Tensor, latent_noise: Tensor) -> Tensor:
+        config: Any = self.models.vae.config
+        return sample_latents(moments.float(), latent_noise, config.scaling_factor)
+
+
+def on_device(values: NDArray[np.float32], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A copy of an array that may be larger than the host's memory, made part by part."""
+    copy = torch.empty(values.shape, dtype=dtype, device=device)
+    for start in range(0, len(values), ENCODE_BATCH):
+        copy[start : start + ENCODE_BATCH] = torch.from_numpy(np.array(values[start : start + ENCODE_BATCH]))
+    return copy
+
+
+def pinned(host: HostBatch) -> HostBatch:
+    """The same in memory from which a GPU copies while it computes."""
+    return {name: tensor.pin_memory() for name, tensor in host.items()}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from trainables.averages import MovingAverage
 from trainables.strategies.base import Growth
 
 SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq")
@@ -37,7 +37,7 @@ def new_moment(name: str, old: Tensor, new: nn.Parameter) -> Tensor:
     return value.expand(new.shape).clone()
 
 
-def adopt_average(grown: Iterable[Growth], average: EMAModel, parameters: list[nn.Parameter]) -> None:
+def adopt_average(grown: Iterable[Growth], average: MovingAverage, parameters: list[nn.Parameter]) -> None:
     """Let averaged weights follow: what is new starts at its first value.
 
     Args:
@@ -48,7 +48,7 @@ def adopt_average(grown: Iterable[Growth], average: EMAModel, parameters: list[n
     places = {id(parameter): place for place, parameter in enumerate(parameters)}
     for growth in grown:
         place = places[id(growth.old)]
-        average.shadow_params[place] = padded(average.shadow_params[place], growth.new.detach().clone())
+        average.values[place] = padded(average.values[place], growth.new.detach().clone())
 
 
 def padded(values: Tensor, filling: Tensor) -> Tensor:

@@ -16,8 +16,10 @@ class TrainingConfig(BaseModel):
 
     Attributes:
         num_epochs: passes over the training images.
-        mixed_precision: `auto` is bf16 on a GPU that has it, fp16 on one that has not, none on a CPU.
-        gradient_accumulation: parts in which each batch is computed; the batch size does not change.
+        mixed_precision: `auto` is bf16 on a GPU that has it, fp16 on one that has not, none on a CPU. In both, weights that
+            stay frozen are kept in half precision too.
+        micro_batch: images that a worker computes at a time, at most, without a change of the batch size or the losses;
+            `auto`: as many as fit into the device's memory, found by trying.
         max_grad_norm: longer gradients are scaled down to this norm.
         lr_schedule: what follows the warm-up.
         warmup_fraction: share of the steps over which lr rises to its value.
@@ -25,6 +27,8 @@ class TrainingConfig(BaseModel):
         caption_dropout: share of captions replaced by the empty one, for guidance.
         min_snr_gamma: min-SNR loss weighting (Hang et al. 2023); 5 is usual.
         cache_latents: encode images and captions once per sweep where the strategy leaves their encoder frozen.
+        checkpoint_every_s: at the end of an epoch, what the trial could go on from is written to the disk if the last time
+            was at least so long ago; of a full U-Net it is 10 GB. 0: after every epoch.
         evaluate_every_epochs: also evaluate during training; None: at the end only.
     """
 
@@ -32,7 +36,7 @@ class TrainingConfig(BaseModel):
 
     num_epochs: Annotated[int, Field(ge=1)] = 3
     mixed_precision: Annotated[Literal["auto", "no", "fp16", "bf16"], BeforeValidator(_yaml_no)] = "auto"
-    gradient_accumulation: Annotated[int, Field(ge=1)] = 1
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
@@ -41,4 +45,5 @@ class TrainingConfig(BaseModel):
     caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
     cache_latents: bool = True
+    checkpoint_every_s: Annotated[float, Field(ge=0)] = 300.0
     evaluate_every_epochs: Annotated[int, Field(ge=1)] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,15 +15,20 @@ import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from diffusers.training_utils import EMAModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from trainables.averages import MovingAverage
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share, micro_batches
-from trainables.feeding import BatchFeeder
+from trainables.checkpoints import Checkpoint, under_prefix
+from trainables.draws import EpochDraws
+from trainables.feeding import BatchFeeder, HostBatch
 from trainables.growth import adopt, adopt_average
+from trainables.half import halve_frozen
 from trainables.loss import DenoisingLoss
+from trainables.micro_batches import NotEnoughMemoryError, micro_batch_for
+from trainables.resuming import optimizer_tensors, restore_optimizer, weights_and_strategy
 from trainables.settings import TrainingConfig
 from trainables.strategies.base import Change, Strategy, TrainingStep, trained_parameters
 
@@ -74,6 +79,14 @@ def forget_earlier_trials() -> None:
         torch.cuda.empty_cache()
 
 
+def give_back_memory(device: torch.device) -> None:
+    """Let what nothing refers to be had again in pieces of any size, and the peak be measured anew."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def choose_precision(setting: str) -> str:
     """What `auto` means on this device."""
     if setting != "auto":
@@ -91,11 +104,6 @@ def lr_factor(step: int, *, num_steps: int, warmup_steps: int, shape: str) -> fl
         return 1.0
     progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
     return 1.0 - progress if shape == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def epoch_generator(seed: int, epoch: int, worker: int) -> torch.Generator:
-    """The random numbers of one worker's epoch: the same for the same three, unrelated for others."""
-    return torch.Generator().manual_seed(drawn_seed(seed, epoch, worker))
 
 
 def drawn_seed(*parts: int) -> int:
@@ -119,7 +127,8 @@ class FineTuning:
     """One trial's training: models with an attached strategy, an optimiser and the data.
 
     Args:
-        models: attached by `strategy` already and on the accelerator's device.
+        models: attached by `strategy` already and on the accelerator's device; where training is in half precision, so are
+            their frozen weights afterwards.
         feeder: gives the batches.
         plan: which images each worker sees.
         lr: peak learning rate.
@@ -139,9 +148,10 @@ class FineTuning:
         self.models, self.strategy, self.feeder, self.plan = models, strategy, feeder, plan
         self.config, self.accelerator = config, accelerator
         self.num_steps = plan.steps_per_epoch * config.num_epochs
-        self.step = 0
+        self.step = self.first_epoch = 0
         self.rank_history: list[dict[str, Any]] = [{"step": 0, "ranks": strategy.ranks(models)}]
         """The low-rank layers' ranks at the start and whenever some have changed, by the number of steps taken."""
+        halve_frozen(models, accelerator.mixed_precision)
         self._parameters = [parameter for _, parameter in trained_parameters(models)]
         # Fused, it would take fp16's skipped steps as calls that do nothing, and `step_was_skipped` never be true.
         optimizer = torch.optim.AdamW(
@@ -160,34 +170,76 @@ class FineTuning:
         )
         self._loss = accelerator.prepare(loss)
         self._optimizer = accelerator.prepare(optimizer)
-        self._ema = EMAModel(self._parameters, decay=config.ema_decay) if config.ema_decay is not None else None
+        self._average = None if config.ema_decay is None else MovingAverage(self._parameters, config.ema_decay)
+        self._micro_batch = micro_batch_for(config.micro_batch, self._largest_share(), self._shape())
+
+    def _largest_share(self) -> int:
+        """The most images that a worker computes in a step."""
+        return -(-min(self.plan.batch_size, self.plan.num_images) // self.plan.num_workers)
+
+    def _shape(self) -> Hashable | None:
+        """What a step's memory depends on beside the number of images; workers must find out together, and anew."""
+        if self.accelerator.num_processes > 1:
+            return None
+        numbers = (self.strategy.num_parameters(self.models), self.config.ema_decay is None, self.feeder.latent_shape)
+        return self.models.base, self.strategy.name, self.accelerator.mixed_precision, numbers
 
     def run(self, on_epoch_end: Callable[[EpochReport], None]) -> None:
-        """Train all epochs; `on_epoch_end` sees the evaluated weights (averaged, where EMA is on).
+        """Train all epochs that are left; `on_epoch_end` may ask for `evaluated_weights`.
 
         Raises:
             DivergedError: the loss became NaN or infinite.
+            NotEnoughMemoryError: a step does not fit into memory.
         """
-        for epoch in range(self.config.num_epochs):
+        with seeded_dropout(self.accelerator.device, self.plan.seed, 0, self.accelerator.process_index):
+            self._settle_micro_batch()
+        for epoch in range(self.first_epoch, self.config.num_epochs):
             with seeded_dropout(self.accelerator.device, self.plan.seed, epoch, self.accelerator.process_index):
                 report = self._epoch(epoch)
-            with self.evaluated_weights():
-                on_epoch_end(report)
+            on_epoch_end(report)
+
+    def checkpoint(self) -> Checkpoint:
+        """All that training goes on from, at the end of an epoch; the same in every worker."""
+        parameters = dict(trained_parameters(self.models))
+        parts = weights_and_strategy(self.models, self.strategy)
+        parts["optimizer"] = optimizer_tensors(self._optimizer.optimizer, parameters)
+        if self._average is not None:
+            parts["average"] = dict(zip(parameters, self._average.values, strict=True))
+        scaler = self.accelerator.scaler
+        facts = {
+            "next_epoch": self.step // self.plan.steps_per_epoch,
+            "step": self.step,
+            "rank_history": self.rank_history,
+            "lr_schedule": self._lr_schedule.state_dict(),
+            "average_steps": self._average.num_steps if self._average else 0,
+            "scaler": scaler.state_dict() if scaler else {},
+            "micro_batch": self._micro_batch.found,
+        }
+        tensors = {name: t for prefix, part in parts.items() for name, t in under_prefix(prefix, part).items()}
+        return Checkpoint(tensors=tensors, facts=facts)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint; the models have its weights already, by `restore_weights`."""
+        facts, parameters = checkpoint.facts, dict(trained_parameters(self.models))
+        self.step, self.first_epoch, self.rank_history = facts["step"], facts["next_epoch"], facts["rank_history"]
+        self._lr_schedule.load_state_dict(facts["lr_schedule"])
+        lrs, tensors = self._lr_schedule.get_last_lr(), checkpoint.under("optimizer")
+        restore_optimizer(self._optimizer.optimizer, parameters, tensors=tensors, lrs=lrs)
+        self._micro_batch.go_on(facts["micro_batch"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(facts["scaler"])
+        if self._average is not None:
+            averages = checkpoint.under("average")
+            values = [averages[path].to(parameter.device) for path, parameter in parameters.items()]
+            self._average.values, self._average.num_steps = values, facts["average_steps"]
 
     @contextmanager
     def evaluated_weights(self) -> Iterator[None]:
-        """The weights that are evaluated and exported, in evaluation mode."""
+        """The weights that are evaluated and exported (averaged, where EMA is on), in evaluation mode."""
         for module in self.models.components().values():
             module.eval()
-        if self._ema is None:
+        with self._average.in_place_of(self._parameters) if self._average else nullcontext():
             yield
-            return
-        self._ema.store(self._parameters)
-        self._ema.copy_to(self._parameters)
-        try:
-            yield
-        finally:
-            self._ema.restore(self._parameters)
 
     def _epoch(self, epoch: int) -> EpochReport:
         for name in self.strategy.trains:
@@ -196,10 +248,11 @@ class FineTuning:
         losses: list[Tensor] = []
         lr = 0.0
         started_s = time.perf_counter()
-        generator = epoch_generator(self.plan.seed, epoch, self.accelerator.process_index)
-        for share in self.plan.epoch(epoch, self.accelerator.process_index):
+        draws = EpochDraws(self.plan.seed, epoch, self.plan.num_images)
+        shares = self.plan.epoch(epoch, self.accelerator.process_index)
+        for share, host in self.feeder.batches(shares, draws, self.accelerator.device):
             lr = float(self._lr_schedule.get_last_lr()[0])
-            losses.append(self._train_step(share, generator))
+            losses.append(self._train_step(share, host))
             memory.sample()
             if len(losses) % CHECK_EVERY_STEPS == 0:
                 self._check(losses[-CHECK_EVERY_STEPS:], epoch, lr)
@@ -215,17 +268,9 @@ class FineTuning:
             trainable_parameters=self.strategy.num_parameters(self.models),
         )
 
-    def _train_step(self, share: Share, generator: torch.Generator) -> Tensor:
-        parts = micro_batches(share, self.config.gradient_accumulation)
-        total = torch.zeros((), device=self.accelerator.device)
+    def _train_step(self, share: Share, host: HostBatch) -> Tensor:
         step = TrainingStep(number=self.step, num_steps=self.num_steps, seed=self.plan.seed)
-        self.strategy.on_step_start(self.models, step)
-        for number, part in enumerate(parts):
-            batch = self.feeder.batch(part.indices, generator, self.accelerator.device)
-            with self._sync_only_if(number == len(parts) - 1):
-                loss = part.weight * self._loss(batch)
-                self.accelerator.backward(loss)
-            total += loss.detach()
+        total = self._computed(step, share, host)
         self.strategy.on_gradients(self.models, lambda tensor: self.accelerator.reduce(tensor, reduction="mean"))
         self.accelerator.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         self._optimizer.step()
@@ -235,10 +280,69 @@ class FineTuning:
         self._optimizer.zero_grad(set_to_none=True)
         if change is not None:
             self._take_up(change)
-        if self._ema is not None:
-            self._ema.step(self._parameters)
+        if self._average is not None:
+            self._average.step(self._parameters)
         self.step += 1
         return total
+
+    def _computed(self, step: TrainingStep, share: Share, host: HostBatch) -> Tensor:
+        """A share's weighted loss, with its gradients; taken anew in smaller micro-batches where memory runs out."""
+        while (total := self._attempt(step, share, host, loss=self._loss)) is None:
+            self._micro_batch.failed()
+            self._expect_alone()
+        self._micro_batch.fitted(len(share.indices))
+        return total
+
+    def _attempt(self, step: TrainingStep, share: Share, host: HostBatch, *, loss: nn.Module) -> Tensor | None:
+        """The same in the micro-batches of this attempt, or None and no gradients where memory ran out."""
+        self.strategy.on_step_start(self.models, step)
+        try:
+            return self._accumulated(loss, micro_batches(share, self._micro_batch.size), host)
+        except torch.OutOfMemoryError:
+            pass  # Its trace holds tensors, and goes at the end of this block.
+        self._optimizer.zero_grad(set_to_none=True)
+        give_back_memory(self.accelerator.device)
+        return None
+
+    def _accumulated(self, loss: nn.Module, parts: Sequence[tuple[slice, float]], host: HostBatch) -> Tensor:
+        total = torch.zeros((), device=self.accelerator.device)
+        for part, weight in parts:
+            batch = self.feeder.device_batch(
+                {name: tensor[part] for name, tensor in host.items()}, self.accelerator.device
+            )
+            with self._sync_only_if(part == parts[-1][0]):
+                weighted = weight * loss(batch)
+                self.accelerator.backward(weighted)
+            total += weighted.detach()
+        return total
+
+    def _expect_alone(self) -> None:
+        """Where others wait for gradients, a step cannot be taken anew.
+
+        Raises:
+            NotEnoughMemoryError: there are other workers.
+        """
+        if self.accelerator.num_processes > 1:
+            raise NotEnoughMemoryError(
+                f"`training.micro_batch` must fit into each worker's memory at every step, but got too large a one at step "
+                f"{self.step}; the next smaller is {self._micro_batch.size}. Set it to that."
+            )
+
+    def _settle_micro_batch(self) -> None:
+        """Have workers of a group try, on the first images and without a step, until they agree on a micro-batch."""
+        draws, first = EpochDraws(self.plan.seed, 0, self.plan.num_images), np.arange(self._largest_share())
+        step = TrainingStep(number=0, num_steps=self.num_steps, seed=self.plan.seed)
+        while self.accelerator.num_processes > 1 and not self._micro_batch.is_settled:
+            size = self._micro_batch.size
+            share, host = Share(first[:size], 1.0), self.feeder.host_batch(first[:size], draws)
+            # Not through the wrapper, in which each would wait for the others.
+            total = self._attempt(step, share, host, loss=self._loss.module)
+            self._optimizer.zero_grad(set_to_none=True)
+            has_failed = torch.tensor(float(total is None), device=self.accelerator.device)
+            if self.accelerator.reduce(has_failed, reduction="sum") > 0:
+                self._micro_batch.failed()
+            else:
+                self._micro_batch.fitted(size)
 
     def _take_up(self, change: Change) -> None:
         """Note an adapter's new ranks, and train on with the parameters that it has now."""
@@ -247,8 +351,8 @@ class FineTuning:
         if not change.grown:
             return
         adopt(change.grown, self._optimizer.optimizer)
-        if self._ema is not None:
-            adopt_average(change.grown, self._ema, self._parameters)
+        if self._average is not None:
+            adopt_average(change.grown, self._average, self._parameters)
         new = {id(growth.old): growth.new for growth in change.grown}
         self._parameters = [new.get(id(parameter), parameter) for parameter in self._parameters]
         if isinstance(self._loss, DistributedDataParallel):  # it averages the gradients of the old parameters

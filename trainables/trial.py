@@ -14,24 +14,33 @@ from pydantic import BaseModel, ConfigDict
 
 from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
 from trainables.batches import BatchPlan
+from trainables.checkpoints import Checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
 from trainables.datasets.store import PreparedDataset
 from trainables.feeding import BatchFeeder
 from trainables.layer_ranks import RANKS, rank_metrics, write_ranks
+from trainables.micro_batches import NotEnoughMemoryError
+from trainables.resuming import restore_weights
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy
-from trainables.training import EpochReport, FineTuning, forget_earlier_trials, new_accelerator
+from trainables.training import DivergedError, EpochReport, FineTuning, forget_earlier_trials, new_accelerator
 
 EVALUATION_ERROR = "evaluation_error"
 """What stands in a report in place of the metrics that could not be had."""
 Report = Callable[[dict[str, Any]], None]
 Score = Callable[[Path], dict[str, float]]
+TRAINS = "trains"
+"""Key of a checkpoint's facts under which stands of what training it is."""
 CUTS = "cuts"
 """Key of the final report under which each cut has, by its label, its `strategy` and its metrics."""
 
 
 class EvaluationError(RuntimeError):
     """An adapter could not be scored, after a second attempt too."""
+
+
+TRIALS_OWN_ENDS = (DivergedError, EvaluationError, NotEnoughMemoryError)
+"""What would end the trial again if it went on from where it was."""
 
 
 class Evaluator(Protocol):
@@ -122,6 +131,8 @@ def components_in_training(spec: TrialSpec, strategy: Strategy) -> tuple[str, ..
 def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     """Train, evaluate and report one trial; called once in every worker.
 
+    A trial that was begun in the same folder goes on from its checkpoint, and reports the epochs after it.
+
     Args:
         spec: what to train.
         evaluator: scores the adapter, called by the first worker only.
@@ -132,6 +143,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         DivergedError: the loss became NaN or infinite.
         ValueError: the captions have not what the strategy trains by.
         EvaluationError: the last evaluation failed; an earlier one costs its report the metrics only.
+        NotEnoughMemoryError: a step does not fit into memory.
     """
     forget_earlier_trials()
     accelerator = new_accelerator(spec.training.mixed_precision)
@@ -139,7 +151,8 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     strategy = strategy_of(spec).for_conditions(dataset.conditions)
     fresh = warm_base(spec.base, components_in_training(spec, strategy)).fresh()
     models = attached(spec, strategy, fresh).to(accelerator.device)
-    feeder = _feeder(spec, strategy, models, dataset)
+    feeder = _feeder(spec, strategy, models, dataset, precision=accelerator.mixed_precision)
+    feeder.keep_on(accelerator.device, room_bytes(accelerator.device))
     strategy.expect_captions(models, feeder.token_ids, dataset.conditions)
     plan = BatchPlan(
         num_images=dataset.num_samples["train"],
@@ -147,27 +160,89 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         num_workers=accelerator.num_processes,
         seed=spec.seed,
     )
+    checkpoint = _checkpoint_of(spec)
+    if checkpoint is not None:
+        restore_weights(models, strategy, checkpoint)
     tuning = FineTuning(
         models, strategy, feeder=feeder, plan=plan, lr=spec.lr, config=spec.training, accelerator=accelerator
     )
+    if checkpoint is not None:
+        tuning.resume(checkpoint)
+    try:
+        tuning.run(_EpochEnd(spec, tuning, evaluator, report))
+    except TRIALS_OWN_ENDS:
+        remove_checkpoints(spec.folder)
+        raise
+    remove_checkpoints(spec.folder)
 
-    def on_epoch_end(epoch: EpochReport) -> None:
+
+class _EpochEnd:
+    """What a trial does after each epoch: evaluate, report, keep what it could go on from."""
+
+    def __init__(self, spec: TrialSpec, tuning: FineTuning, evaluator: Evaluator, report: Report) -> None:
+        self.spec, self.tuning, self.evaluator, self.report = spec, tuning, evaluator, report
+        self._kept_s = time.monotonic()
+
+    def __call__(self, epoch: EpochReport) -> None:
+        """Take an epoch's measurements."""
+        is_final = epoch.epoch == self.spec.training.num_epochs - 1
+        strategy, models = self.tuning.strategy, self.tuning.models
         metrics = epoch.as_dict() | rank_metrics(strategy.ranks(models))
-        is_final = epoch.epoch == spec.training.num_epochs - 1
-        score = _timed(evaluator if is_final else Forgiving(evaluator), (epoch.epoch + 1) / spec.training.num_epochs)
-        scores: dict[str, Any] = {}
-        if accelerator.is_main_process:
-            _write_ranks(tuning, spec.folder)
-        if accelerator.is_main_process and evaluates_after(epoch.epoch, spec.training):
-            scores |= _export_and_score(models, strategy, spec.folder, score)
-            cuts = _score_cuts(models, strategy, spec, score) if is_final else {}
-            scores |= {CUTS: {label: metrics | cut for label, cut in cuts.items()}} if cuts else {}
-        report(metrics | scores | {"final": is_final})
+        scores = self._scores(epoch, metrics, is_final) if self.tuning.accelerator.is_main_process else {}
+        self.report(metrics | scores | {"final": is_final})
+        if self.tuning.accelerator.is_main_process and not is_final:
+            self._keep(epoch.epoch)
 
-    tuning.run(on_epoch_end)
+    def _scores(self, epoch: EpochReport, metrics: dict[str, Any], is_final: bool) -> dict[str, Any]:
+        spec, tuning = self.spec, self.tuning
+        _write_ranks(tuning, spec.folder)
+        if not evaluates_after(epoch.epoch, spec.training):
+            return {}
+        evaluator = self.evaluator if is_final else Forgiving(self.evaluator)
+        score = _timed(evaluator, (epoch.epoch + 1) / spec.training.num_epochs)
+        with tuning.evaluated_weights():
+            scores: dict[str, Any] = _export_and_score(tuning.models, tuning.strategy, spec.folder, score)
+            cuts = _score_cuts(tuning.models, tuning.strategy, spec, score) if is_final else {}
+        return scores | ({CUTS: {label: metrics | cut for label, cut in cuts.items()}} if cuts else {})
+
+    def _keep(self, epoch: int) -> None:
+        if time.monotonic() - self._kept_s < self.spec.training.checkpoint_every_s:
+            return
+        checkpoint = self.tuning.checkpoint()
+        facts = {**checkpoint.facts, TRAINS: _what_trains(self.spec)}
+        write_checkpoint(self.spec.folder, epoch, replace(checkpoint, facts=facts))
+        self._kept_s = time.monotonic()
 
 
-def _feeder(spec: TrialSpec, strategy: Strategy, models: DiffusionModels, dataset: PreparedDataset) -> BatchFeeder:
+def _what_trains(spec: TrialSpec) -> dict[str, Any]:
+    """What the numbers of a training depend on, apart from what folders hold."""
+    training = spec.training.model_dump(mode="json", exclude={"micro_batch", "checkpoint_every_s"})
+    return {**spec.model_dump(mode="json", include={"strategy", "lr", "batch_size", "seed"}), "training": training}
+
+
+def _checkpoint_of(spec: TrialSpec) -> Checkpoint | None:
+    """What the trial goes on from, if it was begun before.
+
+    Raises:
+        ValueError: its folder has another trial's.
+    """
+    checkpoint, due = read_checkpoint(spec.folder), _what_trains(spec)
+    if checkpoint is not None and checkpoint.facts[TRAINS] != due:
+        raise ValueError(
+            f"`checkpoint` of a trial must be of the same training, {due}, but got {checkpoint.facts[TRAINS]}. Give the "
+            f"trial another folder than {spec.folder}, or remove what that holds."
+        )
+    return checkpoint
+
+
+def room_bytes(device: torch.device) -> int:
+    """How much of a device's own memory the data may take for good: a quarter of what is free there."""
+    return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
+
+
+def _feeder(
+    spec: TrialSpec, strategy: Strategy, models: DiffusionModels, dataset: PreparedDataset, *, precision: str
+) -> BatchFeeder:
     """Batches of the training films, with what frozen encoders make of them out of the cache."""
 
     def encoder(part: str) -> DiffusionModels:  # only until the cache is filled
@@ -180,6 +255,7 @@ def _feeder(spec: TrialSpec, strategy: Strategy, models: DiffusionModels, datase
         trained=strategy.trains,
         cache_folder=spec.cache_folder if spec.training.cache_latents else None,
         caption_dropout=spec.training.caption_dropout,
+        mixed_precision=precision,
         load=lambda part: models if models.is_loaded(part) else encoder(part),
     )
 

@@ -52,9 +52,12 @@ def test_epochs_are_shuffled_differently_and_repeatably() -> None:
     np.testing.assert_array_equal(first, next(plan.epoch(0, 0)).indices)
 
 
-@given(st.integers(1, 30), st.integers(1, 8))
-def test_micro_batches_keep_images_and_weight(size: int, parts: int) -> None:
-    share = Share(np.arange(size), 0.7)
-    pieces = micro_batches(share, parts)
-    np.testing.assert_array_equal(np.concatenate([piece.indices for piece in pieces]), share.indices)
-    np.testing.assert_allclose(sum(piece.weight for piece in pieces), share.weight)
+@given(st.integers(1, 30), st.integers(1, 40))
+def test_micro_batches_are_of_the_size_and_their_weighted_means_add_up_to_the_shares(count: int, size: int) -> None:
+    share, losses = Share(np.random.default_rng(0).permutation(count), 0.7), np.random.default_rng(1).random(count)
+    parts = micro_batches(share, size)
+    pieces = [share.indices[part] for part, _ in parts]
+    np.testing.assert_array_equal(np.concatenate(pieces), share.indices)
+    assert [len(piece) for piece in pieces[:-1]] == [size] * (len(pieces) - 1)
+    total = sum(weight * losses[piece].mean() for piece, (_, weight) in zip(pieces, parts, strict=True))
+    np.testing.assert_allclose(total, 0.7 * losses.mean())

@@ -8,6 +8,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -17,6 +18,7 @@ from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share
 from trainables.datasets.store import PreparedDataset
+from trainables.draws import EpochDraws
 from trainables.feeding import ENCODE_PIXELS, BatchFeeder, images_at_a_time
 from trainables.loss import DenoisingLoss
 from trainables.settings import TrainingConfig
@@ -26,7 +28,6 @@ from trainables.training import (
     DivergedError,
     EpochReport,
     FineTuning,
-    epoch_generator,
     forget_earlier_trials,
     lr_factor,
     new_accelerator,
@@ -58,6 +59,7 @@ def _tuning(
         trained=method.trains,
         cache_folder=cache,
         caption_dropout=config.caption_dropout,
+        mixed_precision=precision,
     )
     plan = BatchPlan(num_images=NUM_IMAGES, batch_size=8, seed=3)
     return FineTuning(
@@ -73,19 +75,20 @@ def _tuning(
 
 def _run(tuning: FineTuning) -> tuple[EpochReport, dict[str, Tensor]]:
     seen: list[tuple[EpochReport, dict[str, Tensor]]] = []
-    tuning.run(
-        lambda report: seen.append(
-            (report, {name: p.detach().clone() for name, p in trained_parameters(tuning.models)})
-        )
-    )
+
+    def see(report: EpochReport) -> None:
+        with tuning.evaluated_weights():
+            seen.append((report, {name: p.detach().clone() for name, p in trained_parameters(tuning.models)}))
+
+    tuning.run(see)
     return seen[-1]
 
 
 def _parameters_after_each_step(tuning: FineTuning) -> list[dict[str, Tensor]]:
-    generator = epoch_generator(tuning.plan.seed, 0, 0)
+    draws = EpochDraws(tuning.plan.seed, 0, tuning.plan.num_images)
     steps = []
     for share in tuning.plan.epoch(0, 0):
-        tuning._train_step(share, generator)
+        tuning._train_step(share, tuning.feeder.host_batch(share.indices, draws))
         steps.append({name: p.detach().clone() for name, p in trained_parameters(tuning.models)})
     return steps
 
@@ -154,9 +157,6 @@ def test_masks_are_each_epochs_and_workers_own() -> None:
     masks = [mask(3, epoch, worker) for epoch in range(2) for worker in range(2)] + [mask(4, 0, 0)]
     assert torch.equal(mask(3, 1, 0), masks[2])
     assert not any(torch.equal(one, other) for place, one in enumerate(masks) for other in masks[:place])
-    drawn = torch.rand(8, generator=epoch_generator(3, 0, 0))
-    with seeded_dropout(torch.device("cpu"), 3, 0, 0):
-        assert not torch.equal(torch.rand(8), drawn)  # unrelated to noise and timesteps
 
 
 def test_the_first_step_is_adam_on_the_clipped_gradient(
@@ -166,7 +166,7 @@ def test_the_first_step_is_adam_on_the_clipped_gradient(
     tuning.plan = BatchPlan(num_images=8, batch_size=8, seed=3)
     before = {name: p.detach().clone() for name, p in trained_parameters(tuning.models)}
     indices = next(tuning.plan.epoch(0, 0)).indices
-    batch = tuning.feeder.batch(indices, epoch_generator(3, 0, 0), torch.device("cpu"))
+    batch = tuning.feeder.batch(indices, EpochDraws(3, 0, 8), torch.device("cpu"))
     gradients = torch.autograd.grad(
         DenoisingLoss(tuning.models)(batch), [p for _, p in trained_parameters(tuning.models)]
     )
@@ -268,9 +268,7 @@ def test_caption_dropout_replaces_by_the_empty_prompt(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path
 ) -> None:
     feeder = _tuning(base, dataset, cache, caption_dropout=1.0).feeder
-    states = feeder.batch(torch.arange(4).numpy(), torch.Generator().manual_seed(0), torch.device("cpu"))[
-        "prompt_states"
-    ]
+    states = feeder.batch(torch.arange(4).numpy(), EpochDraws(0, 0, 4), torch.device("cpu"))["prompt_states"]
     with torch.no_grad():
         ids = base.tokenizer(
             "", padding="max_length", max_length=base.tokenizer.model_max_length, return_tensors="pt"
@@ -286,21 +284,75 @@ def test_lr_schedules_at_known_steps(shape: str, at_start: float, at_middle: flo
     assert factors == pytest.approx([1 / 11, at_start, at_middle, at_end])
 
 
-@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("micro_batch", [4, 3])
 def test_accumulated_gradients_are_those_of_the_whole_batch(
-    base: DiffusionModels, dataset: PreparedDataset, cache: Path, parts: int
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path, micro_batch: int
 ) -> None:
-    """With noise and timesteps fixed, the parts' weighted losses have the gradient of the whole batch."""
-    tuning = _tuning(base, dataset, cache, gradient_accumulation=parts)
-    indices = torch.arange(8).numpy()
-    whole = tuning.feeder.batch(indices, torch.Generator().manual_seed(0), torch.device("cpu"))
-    tuning.feeder.batch = lambda rows, *_: {name: tensor[torch.from_numpy(rows)] for name, tensor in whole.items()}  # type: ignore[method-assign]
+    tuning = _tuning(base, dataset, cache, micro_batch=micro_batch)
+    rows, draws = torch.arange(8).numpy(), EpochDraws(3, 0, 8)
+    whole = tuning.feeder.batch(rows, draws, torch.device("cpu"))
     gradients: dict[str, Tensor] = {}
     tuning._optimizer.step = lambda: gradients.update(
         {name: p.grad.clone() for name, p in trained_parameters(tuning.models) if p.grad is not None}
     )
     tuning.accelerator.clip_grad_norm_ = lambda *_: None
-    tuning._train_step(Share(indices, 1.0), torch.Generator())
+    tuning._train_step(Share(rows, 1.0), tuning.feeder.host_batch(rows, draws))
     tuning._loss(whole).backward()
     for name, parameter in trained_parameters(tuning.models):
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-7)
+
+
+def test_batches_are_the_rows_of_any_other_batch_with_them(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path
+) -> None:
+    """Whatever is cached, and however images are dealt out."""
+    for folder, strategy in ((cache, "bitfit"), (None, "bitfit"), (cache, "all")):
+        feeder = _tuning(base, dataset, folder, strategy=strategy, caption_dropout=0.5).feeder
+        rows, draws, device = np.array([5, 0, 9, 3]), EpochDraws(3, 1, 24), torch.device("cpu")
+        whole = feeder.batch(rows, draws, device)
+        for name in whole:
+            parts = [feeder.batch(part, EpochDraws(3, 1, 24), device)[name] for part in (rows[2:], rows[:2])]
+            assert torch.equal(torch.cat(parts[::-1]), whole[name]), name
+
+
+def test_what_is_cached_changes_neither_noise_nor_timesteps_nor_dropped_captions(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path
+) -> None:
+    rows, draws, device = np.arange(6), EpochDraws(3, 0, 24), torch.device("cpu")
+    batches = [
+        _tuning(base, dataset, folder, strategy=strategy, caption_dropout=0.5).feeder.batch(rows, draws, device)
+        for folder, strategy in ((cache, "bitfit"), (None, "bitfit"), (cache, "all"))
+    ]
+    for name in ("noise", "timesteps"):
+        assert all(torch.equal(batch[name], batches[0][name]) for batch in batches)
+    assert torch.equal(batches[1]["token_ids"], batches[2]["token_ids"])
+    assert "latent_noise" not in batches[0] and torch.equal(batches[1]["latent_noise"], batches[2]["latent_noise"])
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_what_is_kept_on_the_device_gives_the_same_batches(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path, precision: str
+) -> None:
+    feeder = _tuning(base, dataset, cache, precision=precision, caption_dropout=0.5).feeder
+    rows, draws, device = np.array([5, 0, 9, 3]), EpochDraws(3, 1, 24), torch.device("cpu")
+    sent, host = feeder.batch(rows, draws, device), feeder.host_batch(rows, draws)
+    num_bytes = {name: host[name].nbytes // 4 for name in ("moments", "prompt_states")}
+    rooms = {"prompt_states": num_bytes["prompt_states"] * len(feeder.token_ids), "moments": 0}
+    rooms["moments"] = rooms["prompt_states"] + num_bytes["moments"] * len(feeder.data)
+    for last, names in (("prompt_states", {"prompt_states"}), ("moments", {"prompt_states", "moments"})):
+        feeder.keep_on(device, rooms[last])
+        assert {name for name in num_bytes if name not in feeder.host_batch(rows, draws)} == names
+        kept = feeder.batch(rows, draws, device)
+        assert kept.keys() == sent.keys() and all(torch.equal(kept[name], sent[name]) for name in sent)
+
+
+def test_states_in_half_precision_are_what_training_in_it_computes_with_anyway(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path
+) -> None:
+    tuning = _tuning(base, dataset, cache, strategy="lora", precision="bf16")
+    batch = tuning.feeder.batch(np.arange(4), EpochDraws(3, 0, 24), torch.device("cpu"))
+    assert batch["prompt_states"].dtype == torch.bfloat16 and batch["latents"].dtype == torch.float32
+    in_full = torch.from_numpy(tuning.feeder._states[tuning.feeder._prompt_rows[:4]])  # type: ignore[index]
+    tuning.feeder.caption_dropout = 0.0
+    batch = tuning.feeder.batch(np.arange(4), EpochDraws(3, 0, 24), torch.device("cpu"))
+    assert torch.equal(tuning._loss(batch), tuning._loss({**batch, "prompt_states": in_full}))

@@ -235,3 +235,38 @@ def test_a_cut_was_chosen_as_its_trial_but_for_what_is_its_own(
     fields = {name: value for name, value in chosen.items() if name != "name"}
     strategy = make_strategy(str(chosen["name"]), fields)
     assert cut_choice(chosen, strategy, strategy.cuts()["rank2"]) == expected
+
+
+class _KilledError(BaseException):
+    """The process's end."""
+
+
+def test_a_trial_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    def spec(out: Path, **changes: Any) -> TrialSpec:
+        own = _spec(3, strategy="selora", dataset=dataset.folder, out=out, checkpoint_every_s=0, ema_decay=0.9)
+        training = own.training.model_copy(update={"num_epochs": 3})
+        return own.model_copy(update={"training": training, "cache_folder": tmp_path / "cache"} | changes)
+
+    whole: list[dict[str, Any]] = []
+    fine_tune(spec(tmp_path / "whole"), _Scores(), whole.append)
+    killed: list[dict[str, Any]] = []
+
+    def kill_at_second(report: dict[str, Any]) -> None:
+        if len(killed) == 1:
+            raise _KilledError
+        killed.append(report)
+
+    with pytest.raises(_KilledError):
+        fine_tune(spec(tmp_path / "killed"), _Scores(), kill_at_second)
+    with pytest.raises(ValueError, match="`checkpoint` of a trial must be of the same training"):
+        fine_tune(spec(tmp_path / "killed", lr=2e-3), _Scores(), killed.append)
+    fine_tune(spec(tmp_path / "killed"), _Scores(), killed.append)
+    kept = ("epoch", "loss", "lr", "trainable_parameters", "mean_rank", "final")
+    assert [{name: report[name] for name in kept} for report in killed] == [
+        {name: report[name] for name in kept} for report in whole
+    ]
+    for file in ("adapter/adapter.safetensors", "adapter/adapter.json"):
+        assert (tmp_path / "killed" / "trial" / file).read_bytes() == (tmp_path / "whole" / "trial" / file).read_bytes()
+    assert not list(tmp_path.rglob("checkpoints"))

@@ -70,10 +70,14 @@ class AdaLoRALayer(LowRankLayer):
 
     def keep(self, triplets: list[int]) -> None:
         """Drop all other triplets."""
+        self.mark(triplets)
+        self.silence()
+
+    def mark(self, triplets: list[int]) -> None:
+        """Note which triplets the budget pays for; the others may have values, until they are silenced."""
         self.kept = triplets
         self._dropped = torch.ones_like(self.lora_E, dtype=torch.bool)
         self._dropped[triplets] = False
-        self.silence()
 
     @torch.no_grad()
     def silence(self) -> None:
@@ -114,6 +118,11 @@ class Importance:
             sensitivity = (parameter * parameter.grad).abs()
             smoothed.lerp_(sensitivity, 1 - beta1)
             self.deviation[name].lerp_((sensitivity - smoothed).abs(), 1 - beta2)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Both by name, such as `smoothed.lora_A`."""
+        kinds = {"smoothed": self.smoothed, "deviation": self.deviation}
+        return {f"{kind}.{name}": tensor for kind, tensors in kinds.items() for name, tensor in tensors.items()}
 
     def scores(self) -> Tensor:
         """Each triplet's score, [rank], higher is more important: that of its singular value plus its vectors' means."""
@@ -272,6 +281,26 @@ class AdaLoRA(LowRankStrategy):
         for layer in layers:
             layer.importance = layer.importance or Importance(layer)
             layer.importance.update(layer, self.beta1, self.beta2)
+
+    def training_state(self, models: DiffusionModels) -> dict[str, Tensor]:
+        """Which triplets are kept, and what is known of their importance."""
+        state: dict[str, Tensor] = {}
+        for path, layer in self.adaptive_layers(models).items():
+            if layer.kept is not None:
+                state[f"{path}.kept"] = torch.tensor(layer.kept, dtype=torch.int64)
+            if layer.importance is not None:
+                state |= {f"{path}.{name}": tensor for name, tensor in layer.importance.tensors().items()}
+        return state
+
+    def resume(self, models: DiffusionModels, state: Mapping[str, Tensor]) -> None:
+        """Take up both."""
+        for path, layer in self.adaptive_layers(models).items():
+            if f"{path}.kept" in state:
+                layer.mark(state[f"{path}.kept"].tolist())
+            if f"{path}.smoothed.lora_A" in state:
+                layer.importance = Importance(layer)
+                for name, tensor in layer.importance.tensors().items():
+                    tensor.copy_(state[f"{path}.{name}"])
 
     def tensors(self, models: DiffusionModels) -> dict[str, Tensor]:
         """The kept triplets."""

@@ -200,7 +200,10 @@ class Strategy(ABC):
         return [{"params": groups[False], "lr": lr}, {"params": groups[True], "lr": lr, "weight_decay": 0.0}]
 
     def on_step_start(self, models: DiffusionModels, step: TrainingStep) -> None:  # noqa: B027 - most need nothing here
-        """Called before each step's first forward pass, for strategies that draw ranks or try out new ones."""
+        """Called before each step's first forward pass, for strategies that draw ranks or try out new ones.
+
+        Where memory runs out in a step, its gradients are dropped and this is called for it again, to begin it anew.
+        """
 
     def penalty(self, models: DiffusionModels) -> Tensor | None:
         """What is added to the loss of every batch, or nothing."""
@@ -217,6 +220,13 @@ class Strategy(ABC):
     def on_step_end(self, models: DiffusionModels, step: TrainingStep) -> Change | None:
         """Called after each optimiser step, before gradients are cleared, for strategies that change while training."""
         return None
+
+    def training_state(self, models: DiffusionModels) -> dict[str, Tensor]:
+        """What it keeps of its own from one step to the next, beside the trained parameters, by name."""
+        return {}
+
+    def resume(self, models: DiffusionModels, state: Mapping[str, Tensor]) -> None:  # noqa: B027 - most keep nothing
+        """Take up the `training_state` of other models, whose parameters these have already."""
 
     def ranks(self, models: DiffusionModels) -> dict[str, int]:
         """The rank of every low-rank layer by its path; empty for strategies without such layers."""

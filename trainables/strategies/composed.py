@@ -134,6 +134,16 @@ class Composed(Strategy):
         changes = [change for part in self.parts if (change := part.on_step_end(models, step)) is not None]
         return joined(changes) if changes else None
 
+    def training_state(self, models: DiffusionModels) -> dict[str, Tensor]:
+        """The parts' states together; each names its tensors by paths in its own components."""
+        return {name: tensor for part in self.parts for name, tensor in part.training_state(models).items()}
+
+    def resume(self, models: DiffusionModels, state: Mapping[str, Tensor]) -> None:
+        """Let every part take up its own."""
+        for part in self.parts:
+            own = {name: tensor for name, tensor in state.items() if name.partition(".")[0] in part.trains}
+            part.resume(models, own)
+
     def ranks(self, models: DiffusionModels) -> dict[str, int]:
         """The parts' ranks together."""
         return {path: rank for part in self.parts for path, rank in part.ranks(models).items()}

@@ -23,6 +23,8 @@ class DeltaLayer(nn.Module):
         base: The layer that is adapted.
     """
 
+    reads_base_in_full = True
+
     def __init__(self, base: Weighted) -> None:
         super().__init__()
         self.base = base

@@ -23,6 +23,7 @@ class DoRALayer(LowRankLayer):
     """
 
     base_square_norm: Tensor
+    reads_base_in_full = True
 
     def __init__(self, base: Weighted, rank: int, scale: float) -> None:
         super().__init__(base, rank, scale)

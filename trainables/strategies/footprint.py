@@ -13,7 +13,8 @@ from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Strategy, num_trainable_parameters
 
 BYTES = 4
-"""Weights, gradients and moments are float32 in training, whatever precision the forward pass has."""
+"""What trains, its gradients and moments are float32 whatever precision training has; frozen weights are counted so too,
+of which half precision takes half."""
 LENGTH_FIELD = ALIGNMENT = 8
 
 

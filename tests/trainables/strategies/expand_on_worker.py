@@ -9,9 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -25,16 +23,10 @@ from trainables.strategies.base import trained_parameters
 from trainables.training import FineTuning, new_accelerator
 
 
-class NoiseByImage(BatchFeeder):
-    """Noise that depends on the image alone, so that the loss does not tell how images are split over workers."""
-
-    def batch(self, indices: NDArray[np.int64], generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
-        """One row an image, each drawn from its own generator."""
-        rows = [
-            super(NoiseByImage, self).batch(np.array([i]), torch.Generator().manual_seed(int(i)), device)
-            for i in indices
-        ]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+def small_memory(unet: torch.nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    """Run out of it as a device would that has room for two images."""
+    if len(arguments[0]) > 2:
+        raise torch.OutOfMemoryError("no room")
 
 
 def main(dataset: Path, to: Path) -> None:
@@ -43,21 +35,26 @@ def main(dataset: Path, to: Path) -> None:
     models, strategy = load_base("mini").fresh(), make_strategy("selora", {"interval": 2, "threshold": 1.25})
     torch.manual_seed(0)
     strategy.attach(models)
-    config = TrainingConfig(num_epochs=2, warmup_fraction=0.0, gradient_accumulation=2, ema_decay=0.5)
-    feeder = NoiseByImage(
+    config = TrainingConfig(num_epochs=2, warmup_fraction=0.0, micro_batch="auto", ema_decay=0.5)
+    feeder = BatchFeeder(
         models=models,
         data=PreparedDataset.open(dataset).split("train"),
         data_key="phantom-train",
         trained=strategy.trains,
         cache_folder=None,
-        caption_dropout=0.0,
+        caption_dropout=0.3,
     )
     plan = BatchPlan(num_images=24, batch_size=8, num_workers=accelerator.num_processes, seed=3)
     tuning = FineTuning(models, strategy, feeder=feeder, plan=plan, lr=1e-3, config=config, accelerator=accelerator)
-    tuning.run(lambda report: None)
+    if accelerator.num_processes > 1 and accelerator.process_index == 1:
+        models.unet.register_forward_pre_hook(small_memory)
+    losses: list[float] = []
+    tuning.run(lambda report: losses.append(report.loss))
     found: dict[str, Any] = {
         "parameters": {name: parameter.detach() for name, parameter in trained_parameters(models)},
-        "averages": tuning._ema.shadow_params if tuning._ema else [],
+        "averages": tuning._average.values if tuning._average else [],
+        "losses": losses,
+        "micro_batch": tuning._micro_batch.size,
         "history": tuning.rank_history,
         "is_wrapped": isinstance(tuning._loss, DistributedDataParallel),
     }

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
+from trainables.averages import MovingAverage
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan
 from trainables.datasets.store import PreparedDataset
@@ -191,9 +191,9 @@ def test_moments_and_averages_of_what_was_there_survive(base: DiffusionModels) -
     small = Small(base, threshold=1.0, interval=1)
     small.step(0, lambda: small.loss(0))
     parameters = [parameter for group in small.optimizer.param_groups for parameter in group["params"]]
-    average = EMAModel(parameters, decay=0.5)
+    average = MovingAverage(parameters, decay=0.5)
     average.step(parameters)
-    shadows = [shadow.clone() for shadow in average.shadow_params]
+    shadows = [shadow.clone() for shadow in average.values]
     step = TrainingStep(number=1, num_steps=9, seed=3)
     small.strategy.on_step_start(small.models, step)
     small.loss(1).backward()
@@ -205,7 +205,7 @@ def test_moments_and_averages_of_what_was_there_survive(base: DiffusionModels) -
     adopt_average(change.grown, average, parameters)
     after = [parameter for group in small.optimizer.param_groups for parameter in group["params"]]
     assert [id(p) for p in after] == [id(p) for path in small.layers.values() for p in (path.lora_A, path.lora_B)]
-    for new, known, shadow, averaged in zip(after, before, shadows, average.shadow_params, strict=True):
+    for new, known, shadow, averaged in zip(after, before, shadows, average.values, strict=True):
         rows, columns = shadow.shape
         state = small.optimizer.state[new]
         assert state["step"] == known["step"]
@@ -361,7 +361,7 @@ def tuned(base: DiffusionModels, dataset: PreparedDataset, **settings: Any) -> t
 
 
 def test_the_trainer_follows_the_growth(base: DiffusionModels, dataset: PreparedDataset) -> None:
-    tuning, reports = tuned(base, dataset, gradient_accumulation=2, ema_decay=0.5)
+    tuning, reports = tuned(base, dataset, micro_batch=4, ema_decay=0.5)
     assert [entry["step"] for entry in tuning.rank_history] == [0, 3, 5]
     assert [set(entry["ranks"].values()) for entry in tuning.rank_history] == [{1}, {2}, {3}]
     once = reports[0].trainable_parameters

@@ -11,6 +11,7 @@ from typing import Any
 
 import expand_on_worker
 import numpy as np
+import pytest
 import torch
 
 from trainables.datasets.store import PreparedDataset
@@ -54,6 +55,8 @@ def test_two_workers_grow_the_same_layers_as_one_does_and_stay_alike(dataset: Pr
     assert [worker["is_wrapped"] for worker in (single, first, second)] == [False, True, True]
     assert first["history"] == second["history"] == single["history"]
     assert 1 < np.mean(list(first["history"][-1]["ranks"].values())) < len(first["history"])
+    assert [worker["micro_batch"] for worker in (single, first, second)] == [8, 2, 2]  # as the second has no more room
+    assert first["losses"] == second["losses"] == pytest.approx(single["losses"], rel=1e-5)
     for name, parameter in first["parameters"].items():
         assert torch.equal(parameter, second["parameters"][name])
         torch.testing.assert_close(parameter, single["parameters"][name], rtol=1e-2, atol=1e-4)

@@ -20,6 +20,7 @@ from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.base_models.sd15 import sd15_on_meta
 from trainables.datasets.store import PreparedDataset
+from trainables.draws import EpochDraws
 from trainables.exports import EXPORTS
 from trainables.feeding import BatchFeeder, encode_prompts
 from trainables.sampling import generate_batches
@@ -157,7 +158,7 @@ def test_a_frozen_encoder_is_not_loaded_where_its_outputs_are_cached(
             caption_dropout=0.0,
             load=lambda part, whole=whole: whole,
         )
-        batch = feeder.batch(np.array([0, 1]), torch.Generator().manual_seed(0), torch.device("cpu"))
+        batch = feeder.batch(np.array([0, 1]), EpochDraws(0, 0, 2), torch.device("cpu"))
         states[name] = batch["prompt_states"].numpy()
         np.testing.assert_allclose(states[name], encode_prompts(whole, data.prompts[:2]), atol=1e-5)
     assert np.abs(states["like"] - states["other"]).max() > 1e-2

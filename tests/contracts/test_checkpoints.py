@@ -1,0 +1,198 @@
+"""What every strategy's training goes on from: a resumed one gives what an uninterrupted one does, to the bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainables.base_models.bert_layout import write_bert_layout
+from trainables.base_models.models import DiffusionModels, load_base
+from trainables.batches import BatchPlan
+from trainables.checkpoints import (
+    FACTS,
+    FOLDER,
+    Checkpoint,
+    read_checkpoint,
+    remove_checkpoints,
+    write_checkpoint,
+)
+from trainables.datasets.phantom import PhantomSource
+from trainables.datasets.store import PreparedDataset
+from trainables.datasets.writing import write_dataset
+from trainables.feeding import BatchFeeder
+from trainables.resuming import restore_weights
+from trainables.settings import TrainingConfig
+from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
+from trainables.training import FineTuning, new_accelerator
+
+OWN: dict[str, dict[str, Any]] = {
+    "selora": {"interval": 1, "threshold": 1.0},
+    "adalora": {"initial_share": 0.0, "final_share": 0.0},
+    "adalora+text_encoder": {"adalora.initial_share": 0.0, "adalora.final_share": 0.0},
+    "textual_inversion": {"words": ["chest x-ray"]},
+}
+"""Hyperparameters with which a strategy has something to keep after two steps of four."""
+
+
+@pytest.fixture(scope="module")
+def base() -> DiffusionModels:
+    return load_base("mini")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    source = PhantomSource(num_patients=20, resolution_px=64, seed=5)
+    return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom", on_progress=None)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def _tuning(
+    base: DiffusionModels,
+    dataset: PreparedDataset,
+    cache: Path,
+    *,
+    strategy: str,
+    seed: int = 0,
+    going_on_from: Checkpoint | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+) -> FineTuning:
+    own = OWN.get(strategy, {})
+    if strategy == "text_encoder_swap":
+        write_bert_layout(cache / "encoder", hidden_size=48)
+        own = {"encoder": str(cache / "encoder"), "train_encoder": True}
+    method, models = make_strategy(strategy, own), base.fresh()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        method.attach(models)
+    if going_on_from is not None:
+        restore_weights(models, method, going_on_from)
+    feeder = BatchFeeder(
+        models=models,
+        data=dataset.split("train"),
+        data_key="phantom",
+        trained=method.trains,
+        cache_folder=cache,
+        caption_dropout=0.2,
+    )
+    accelerator = new_accelerator("no")
+    accelerator.scaler = scaler
+    tuning = FineTuning(
+        models,
+        method,
+        feeder=feeder,
+        plan=BatchPlan(num_images=7, batch_size=4, seed=3),
+        lr=1e-3,
+        config=TrainingConfig(num_epochs=2, warmup_fraction=0.3, lr_schedule="cosine", ema_decay=0.4),
+        accelerator=accelerator,
+    )
+    if going_on_from is not None:
+        tuning.resume(going_on_from)
+    return tuning
+
+
+def _values(tuning: FineTuning) -> dict[str, Tensor]:
+    """All that a checkpoint would hold."""
+    return {name: tensor.clone() for name, tensor in tuning.checkpoint().tensors.items()}
+
+
+@pytest.mark.parametrize("strategy", [*STRATEGIES, *COMBINATIONS, "adalora+text_encoder"])
+def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path, tmp_path: Path, strategy: str
+) -> None:
+    """In models that started elsewhere, so that everything comes from the checkpoint."""
+    whole, reports = _tuning(base, dataset, cache, strategy=strategy), []
+
+    def keep_first(report: Any) -> None:
+        reports.append(report)
+        if report.epoch == 0:
+            write_checkpoint(tmp_path, 0, whole.checkpoint())
+
+    whole.run(keep_first)
+    checkpoint = read_checkpoint(tmp_path)
+    assert checkpoint is not None
+    resumed, later = _tuning(base, dataset, cache, strategy=strategy, seed=1, going_on_from=checkpoint), []
+    resumed.run(later.append)
+    assert [report.epoch for report in later] == [1]
+    assert (later[0].loss, later[0].lr) == (reports[1].loss, reports[1].lr)
+    assert resumed.rank_history == whole.rank_history and resumed.step == whole.step
+    expected, found = _values(whole), _values(resumed)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert whole.checkpoint().facts == resumed.checkpoint().facts
+
+
+def test_strategies_that_change_while_training_had_something_to_keep(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path
+) -> None:
+    """Otherwise the test above would say nothing of it."""
+    for strategy in ("selora", "adalora"):
+        tuning = _tuning(base, dataset, cache, strategy=strategy)
+        found: list[Checkpoint] = []
+        tuning.run(lambda report, tuning=tuning, found=found: found.append(tuning.checkpoint()))
+        assert len(found[0].facts["rank_history"]) > 1
+        assert bool(found[0].under("strategy")) == (strategy == "adalora")
+
+
+def test_the_scale_of_half_precision_goes_on(base: DiffusionModels, dataset: PreparedDataset, cache: Path) -> None:
+    scalers = [torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=2) for scale in (8.0, 1024.0)]
+    tuning = _tuning(base, dataset, cache, strategy="bitfit", scaler=scalers[0])
+    tuning.run(lambda report: None)
+    assert scalers[0].get_scale() > 8.0
+    _tuning(
+        base, dataset, cache, strategy="bitfit", scaler=scalers[1], going_on_from=_written(tuning.checkpoint(), cache)
+    )
+    assert scalers[1].state_dict() == scalers[0].state_dict()
+
+
+def _written(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    write_checkpoint(folder / "scaled", 0, checkpoint)
+    read = read_checkpoint(folder / "scaled")
+    assert read is not None
+    return read
+
+
+def _small(value: float) -> Checkpoint:
+    return Checkpoint(tensors={"weights/a": torch.full((3,), value)}, facts={"step": 1, "rate": 0.1 + 0.2})
+
+
+def test_the_newest_whole_one_alone_is_kept(tmp_path: Path) -> None:
+    assert read_checkpoint(tmp_path) is None
+    for number in (0, 9, 10):
+        write_checkpoint(tmp_path, number, _small(float(number)))
+        assert [found.name for found in (tmp_path / FOLDER).iterdir()] == [str(number)]
+    (tmp_path / FOLDER / ".11.abc.partial").mkdir()  # as a killed process leaves it
+    (tmp_path / FOLDER / "9").mkdir()  # older, and not yet removed when its process was killed
+    found = read_checkpoint(tmp_path)
+    assert found is not None and found.facts["rate"] == 0.1 + 0.2
+    assert found.under("weights")["a"].tolist() == [10.0] * 3
+    write_checkpoint(tmp_path, 12, _small(12.0))
+    assert [found.name for found in (tmp_path / FOLDER).iterdir()] == ["12"]
+    remove_checkpoints(tmp_path)
+    assert read_checkpoint(tmp_path) is None and not list(tmp_path.iterdir())
+
+
+def test_one_that_cannot_be_written_leaves_the_last_one(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 0, _small(0.0))
+    facts = {"step": object()}  # cannot be written, after the tensors were
+    with pytest.raises(TypeError):
+        write_checkpoint(tmp_path, 1, Checkpoint(tensors={"weights/a": torch.ones(3)}, facts=facts))
+    found = read_checkpoint(tmp_path)
+    assert found is not None and found.under("weights")["a"].tolist() == [0.0] * 3
+    assert [folder.name for folder in (tmp_path / FOLDER).iterdir()] == ["0"]
+
+
+def test_one_of_another_format_is_answered(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 0, _small(0.0))
+    file = tmp_path / FOLDER / "0" / FACTS
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
+    with pytest.raises(ValueError, match="`format` of a checkpoint must be 1, but got 99"):
+        read_checkpoint(tmp_path)

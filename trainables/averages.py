@@ -1,0 +1,52 @@
+"""The moving average of what trains, kept beside it on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+class MovingAverage:
+    """An exponential moving average of parameters; its decay grows to the one that is asked for, as diffusers' does.
+
+    Args:
+        parameters: what is averaged; it starts at their values.
+        decay: share of the average that a step leaves, at most; above 0, below 1.
+
+    Attributes:
+        values: one tensor for each parameter, in their order.
+        num_steps: that were taken up.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
+        self.values = [parameter.detach().clone() for parameter in parameters]
+        self.decay, self.num_steps = decay, 0
+
+    @property
+    def next_decay(self) -> float:
+        """Of the step to come: none at the first, then (1 + s) / (10 + s) after s steps, at most `decay`."""
+        return min((1 + self.num_steps) / (10 + self.num_steps), self.decay) if self.num_steps else 0.0
+
+    @torch.no_grad()
+    def step(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Take up the parameters' values after an optimiser step, all of them in three operations."""
+        differences = torch._foreach_sub(self.values, list(parameters))
+        torch._foreach_mul_(differences, 1 - self.next_decay)
+        torch._foreach_sub_(self.values, differences)
+        self.num_steps += 1
+
+    @contextmanager
+    def in_place_of(self, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+        """Let the parameters have the averages as their values; nothing is copied, and afterwards they have their own again."""
+        self._exchange(parameters)
+        try:
+            yield
+        finally:
+            self._exchange(parameters)
+
+    def _exchange(self, parameters: Sequence[nn.Parameter]) -> None:
+        for place, parameter in enumerate(parameters):
+            self.values[place], parameter.data = parameter.data, self.values[place]

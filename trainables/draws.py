@@ -1,0 +1,63 @@
+"""What chance decides for each image of an epoch: noise, timestep, and whether its caption is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+STREAM = 2
+"""Keeps these numbers apart from others that are drawn by seed and epoch, such as the order of the images."""
+TORCH_SEEDS = 2**32
+"""As many as torch's generator on the CPU tells apart."""
+
+
+class EpochDraws:
+    """The draws of one epoch; those of an image depend on seed, epoch and its row alone.
+
+    A loss therefore does not depend on how images are dealt out to micro-batches and workers, on the order in which they
+    come, or on where a training was resumed. All is drawn on the CPU: a GPU's generator gives other numbers for the same
+    seed, and the number of its threads decides which of them an image gets.
+
+    Args:
+        seed: of the training, at least 0.
+        epoch: from 0.
+        num_images: rows are below it.
+    """
+
+    def __init__(self, seed: int, epoch: int, num_images: int) -> None:
+        generator = np.random.default_rng((seed, epoch, STREAM))
+        # A row's numbers come one after another, so that they are the same however many rows follow.
+        shares = generator.random((num_images, 3))
+        self._timestep_shares, self._chances = shares[:, 0], shares[:, 1]
+        self._seeds = (shares[:, 2] * TORCH_SEEDS).astype(np.int64)
+
+    def timesteps(self, rows: NDArray[np.int64], num_timesteps: int) -> Tensor:
+        """A timestep for each image, int64[n] from 0 to below `num_timesteps`, each as likely."""
+        return torch.from_numpy((self._timestep_shares[rows] * num_timesteps).astype(np.int64))
+
+    def chances(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """A number for each image, float64[n] evenly in 0 to 1: a caption is dropped where it is below the share dropped."""
+        chances: NDArray[np.float64] = self._chances[rows]
+        return chances
+
+    def noises(self, rows: NDArray[np.int64], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Standard normal noise for each image.
+
+        Args:
+            rows: int64[n].
+            shape: of one image's latents, for example (4, h, w).
+
+        Returns:
+            Two of float32[n, *shape]: what is added to the latents, and what draws the latents from their posterior.
+        """
+        noise, latent_noise = (torch.empty(len(rows), *shape) for _ in range(2))
+        generator = torch.Generator()
+        for place, seed in enumerate(self._seeds[rows].tolist()):
+            generator.manual_seed(seed)
+            noise[place].normal_(generator=generator)
+            latent_noise[place].normal_(generator=generator)
+        return noise, latent_noise

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from sweep.config import ConfigError, SweepConfig, require_known
 from sweep.presets import PRESETS
+
+CONFIG: Final = "config.json"
+"""The resolved configuration in a run directory."""
 
 
 def load_config(preset: str, file: Path | None = None, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -39,6 +43,28 @@ def load_config(preset: str, file: Path | None = None, overrides: Sequence[str] 
             f"Choose a preset with --preset {config.preset}."
         )
     return config
+
+
+def load_run_config(run: Path, overrides: Sequence[str] = ()) -> SweepConfig:
+    """The configuration of a run directory with overrides.
+
+    Args:
+        run: Run directory.
+        overrides: As in `load_config`.
+
+    Raises:
+        ConfigError: the folder holds no run, or as `load_config`.
+    """
+    file = run / CONFIG
+    if not file.is_file():
+        raise ConfigError(
+            f"`--resume` must be a run directory, but got {str(run)!r}, which has no {CONFIG}. Check the path, or start "
+            "a sweep with --out."
+        )
+    values: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    for override in overrides:
+        values = _merged(values, _parse_override(override))
+    return parse_config(values)
 
 
 def parse_config(values: Mapping[str, Any]) -> SweepConfig:

@@ -33,23 +33,37 @@ def owned(out: Path) -> Iterator[None]:
     if out.exists() and not out.is_dir():
         raise ConfigError(f"`--out` must be a folder, but got the file {str(out)!r}. Choose another --out.")
     out.mkdir(parents=True, exist_ok=True, mode=OWNERS_ONLY)
-    handle = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    handle = _claim(out)
+    ended = threading.Event()
+    beats = threading.Thread(target=_beat, args=(handle, ended), name="owner", daemon=True)
+    beats.start()
     try:
-        _claim(handle, out)
-        ended = threading.Event()
-        beats = threading.Thread(target=_beat, args=(handle, ended), name="owner", daemon=True)
-        beats.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            beats.join()
-            os.ftruncate(handle, 0)
+        yield
     finally:
+        ended.set()
+        beats.join()
+        (out / LOCK).unlink(missing_ok=True)
         os.close(handle)
+        if not any(out.iterdir()):  # what was asked for was refused
+            out.rmdir()
 
 
-def _claim(handle: int, out: Path) -> None:
+def _claim(out: Path) -> int:
+    """An open file with the lock."""
+    while True:
+        handle = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _lock(handle, out)
+        except BaseException:
+            os.close(handle)
+            raise
+        if _is_still(handle, out / LOCK):
+            _write(handle)
+            return handle
+        os.close(handle)  # its last owner has just removed it
+
+
+def _lock(handle: int, out: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -57,7 +71,10 @@ def _claim(handle: int, out: Path) -> None:
     owner = _read(handle)
     if owner.get("host") != socket.gethostname() and time.time() - owner.get("beat", 0.0) < DEAD_AFTER_S:
         raise _refusal(out, owner)
-    _write(handle)
+
+
+def _is_still(handle: int, path: Path) -> bool:
+    return path.exists() and os.path.samestat(os.fstat(handle), path.stat())
 
 
 def _refusal(out: Path, owner: Mapping[str, Any]) -> ConfigError:

@@ -100,8 +100,8 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
 def root_cause(error: BaseException) -> BaseException:
     """What a worker of a trial raised, out of what Ray Train made of it."""
     if isinstance(error, WorkerGroupError) and error.worker_failures:
-        failure = next(iter(error.worker_failures.values()))
-        return getattr(failure, "_base_exc", failure)
+        failure: BaseException = next(iter(error.worker_failures.values()))
+        return getattr(failure, "_base_exc", None) or failure
     return error
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import ray
-import typer
 from click.testing import Result
 from diffusers import StableDiffusionPipeline
 from mlflow import MlflowClient
@@ -25,11 +23,11 @@ from optuna import Trial
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
-from typer.testing import CliRunner
+from small_sweep import invoke, sweep_of
 
 from analysis.report import __main__ as report
 from search_spaces import SEARCH_SPACES
-from sweep import export, generate, run
+from sweep import export, generate
 from sweep.config import ConfigError, SearchConfig, SweepConfig
 from sweep.engine import require_shared, run_sweep
 from sweep.records.tracking import Tracker, TrackingListener
@@ -37,42 +35,8 @@ from sweep.scoring.actors import ActorEvaluator
 from sweep.trials.ends import TrialEnd
 from sweep.trials.suggestions import Suggestion
 
-SETTINGS = (
-    "data.num_patients=60",
-    "training.num_epochs=2",
-    "evaluation.images_per_condition=4",
-    "evaluation.num_steps=2",
-)
 OBJECTIVES = {"fid_mini": 1, "vendi_mini": -1, "trainable_parameters": 1, "epoch_s": 1}
 """Names, and the sign that makes less of it better."""
-
-
-def invoke(command: Callable[..., Any], *options: str) -> Result:
-    app = typer.Typer()
-    app.command()(command)
-    return CliRunner().invoke(app, list(options))
-
-
-def sweep_of(out: Path, num_trials: int, *settings: str) -> Result:
-    options = [text for setting in (*SETTINGS, *settings) for text in ("--set", setting)]
-    return invoke(run.main, "--out", str(out), "--num-trials", str(num_trials), *options)
-
-
-@pytest.fixture(scope="module")
-def finished(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """The directory of a sweep over the four strategies, evaluated after each epoch, and what it printed."""
-    out = tmp_path_factory.mktemp("sweep") / "run"
-    return out, sweep_of(out, 4, "training.evaluate_every_epochs=1")
-
-
-@pytest.fixture(scope="module")
-def out(finished: tuple[Path, Result]) -> Path:
-    return finished[0]
-
-
-@pytest.fixture(scope="module")
-def trials(out: Path) -> pd.DataFrame:
-    return pd.read_parquet(out / "trials.parquet")
 
 
 def test_a_sweep_ends_well_and_says_what_to_do_next(finished: tuple[Path, Result]) -> None:
@@ -212,62 +176,6 @@ def test_the_knee_is_exported_and_generates(out: Path, tmp_path: Path) -> None:
     assert made.exit_code == 0, made.output
     films = [np.asarray(Image.open(tmp_path / "images" / name)) for name in ("0000.png", "0001.png")]
     assert not np.array_equal(*films)
-
-
-def test_the_same_command_a_second_time_does_nothing_over_and_tells_the_result(out: Path) -> None:
-    before = (out / "trials.parquet").read_bytes()
-    again = sweep_of(out, 4, "training.evaluate_every_epochs=1")
-    assert again.exit_code == 0 and "trials have ended" in again.stdout and "Pareto front" in again.stdout
-    assert (out / "trials.parquet").read_bytes() == before
-
-
-def test_another_configuration_is_refused_in_the_same_out(out: Path) -> None:
-    before = (out / "trials.parquet").read_bytes()
-    again = sweep_of(out, 4, "training.evaluate_every_epochs=1", "training.ema_decay=0.5")
-    assert again.exit_code == 1 and "`--out` must hold no run, or one of the same sweep" in again.stderr
-    assert "training.ema_decay was None and is 0.5" in again.stderr
-    assert (out / "trials.parquet").read_bytes() == before
-
-
-def died(out: Path, to: Path, after: int) -> pd.DataFrame:
-    """A copy of a run as a sweep leaves it that was killed while trials ran: records up to some trials' ends, and a torn one.
-
-    Returns:
-        The rows of the trials that had ended.
-    """
-    shutil.copytree(out, to)
-    lines = (to / "events.log").read_bytes().splitlines(keepends=True)
-    ends = [place for place, line in enumerate(lines) if b'"event": "end"' in line]
-    kept = ends[after - 1] + 3
-    (to / "events.log").write_bytes(b"".join(lines[:kept]) + lines[kept][:-5])
-    for lost in ("trials.parquet", "results.parquet", "pareto.json", "report.html", "baseline.json"):
-        (to / lost).unlink()
-    ended = pd.read_parquet(out / "trials.parquet")
-    return ended[ended["trial_id"].isin([json.loads(lines[place][18:])["trial_id"] for place in ends[:after]])]
-
-
-def test_a_sweep_that_died_goes_on_to_the_same_trials(
-    ray_cluster: None, out: Path, trials: pd.DataFrame, tmp_path: Path
-) -> None:
-    ended = died(out, tmp_path / "run", after=2)
-    again = invoke(run.main, "--resume", str(tmp_path / "run"), "--num-trials", "5")
-    assert again.exit_code == 0, again.output
-    assert "2 trials have ended" in again.stdout
-    rows = pd.read_parquet(tmp_path / "run" / "trials.parquet").set_index("trial_id")
-    assert list(rows.index[:4]) == trials["trial_id"].tolist() and len(rows) == 5
-    assert set(rows["status"]) == {"completed"}
-    places = ["pareto", "knee"]  # they depend on the others' seconds
-    whole = trials.set_index("trial_id")
-    pd.testing.assert_frame_equal(
-        rows.loc[ended["trial_id"]].drop(columns=places), whole.loc[ended["trial_id"]].drop(columns=places)
-    )
-    same = ["loss", "fid_mini", "vendi_mini", "trainable_parameters", "param/lr"]
-    pd.testing.assert_frame_equal(rows.loc[whole.index, same], whole[same])
-    client = MlflowClient(f"sqlite:///{tmp_path / 'run' / 'mlflow.db'}")
-    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
-    assert sorted(run.data.tags.get("trial_id", "") for run in runs) == sorted(["", *rows.index])
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    mlflow.set_tracking_uri(None)
 
 
 @pytest.mark.parametrize(

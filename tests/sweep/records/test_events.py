@@ -90,7 +90,7 @@ def test_a_line_is_json_that_any_program_reads_with_its_time(log: Path) -> None:
 
 def test_an_event_is_on_disk_before_the_next(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path, SweepConfig(), {})
-    for number, event in enumerate(EVENTS, start=1):
+    for number, event in enumerate(EVENTS[:-1], start=1):  # that a sweep goes on is not told by a listener
         event.tell(journal)
         assert list(read_events(tmp_path / "events.log")) == EVENTS[:number]
 

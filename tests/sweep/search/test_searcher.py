@@ -112,9 +112,12 @@ def test_same_seed_gives_the_same_suggestions() -> None:
 
 
 def test_search_leans_to_the_better_strategy() -> None:
-    configs = run_alone(make_searcher(num_trials=40, seed=1))
-    names = Counter(config["strategy"]["name"] for config in configs[15:])
-    assert names["lora"] > 25 / 2, names
+    """Of 75 trials by three seeds, a sampler that learns nothing gives it 19 with a standard deviation of 4."""
+    names: Counter[str] = Counter()
+    for seed in range(3):
+        choices = run_alone(make_searcher(num_trials=40, seed=seed))
+        names.update(choice["strategy"]["name"] for choice in choices[15:])
+    assert names["lora"] > 30, names
 
 
 def test_a_search_can_be_narrowed_to_some_strategies() -> None:

@@ -17,7 +17,7 @@ from analysis.studies.rank_history import RANKS, RankHistory, read_ranks
 
 CONFIG: Final = "config.json"
 PROVENANCE: Final = "provenance.json"
-EVENTS: Final = "events.jsonl"
+EVENTS: Final = "events.log"
 TRIALS: Final = "trials.parquet"
 RESULTS: Final = "results.parquet"
 PARETO: Final = "pareto.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,16 @@ from rich.console import Console
 from rich.markup import escape
 
 PLAIN_WIDTH = 150
-INTERRUPTED = 130
-"""Exit code of a command that was interrupted, as shells have it."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal told the process to end."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        """Remember the signal's number."""
+        super().__init__(number)
+        self.exit_code = 128 + number
+        """As shells have it: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP."""
 
 
 def new_console(*, stderr: bool = False) -> Console:
@@ -41,8 +50,8 @@ def explained(interrupted: str = "Interrupted.") -> Iterator[None]:
         raise
     except (ValueError, OSError, RuntimeError) as error:
         fail(str(error))
-    except KeyboardInterrupt:
-        fail(interrupted, INTERRUPTED)
+    except KeyboardInterrupt as error:
+        fail(interrupted, error.exit_code if isinstance(error, Interrupted) else Interrupted().exit_code)
 
 
 def relative(path: Path) -> Path:

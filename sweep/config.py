@@ -147,7 +147,11 @@ class EvaluationConfig(Section):
 
 
 class ComputeConfig(Section):
-    """What the sweep may use. CPUs are also the threads that a process computes with."""
+    """What the sweep may use. CPUs are also the threads that a process computes with.
+
+    Attributes:
+        max_retries: how often a trial is tried again that lost its process or its machine.
+    """
 
     workers_per_trial: Count = 1
     concurrent_trials: Count = 1
@@ -156,6 +160,7 @@ class ComputeConfig(Section):
     evaluation_actors: Count = 1
     evaluation_cpus: Positive = 1.0
     evaluation_gpus: NonNegative = 0.0
+    max_retries: Annotated[int, Field(ge=0)] = 3
     address: str | None = None
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Console
@@ -15,8 +16,10 @@ from analysis.front.pareto import Front
 from analysis.front.statuses import COMPLETED, Status, with_status
 from analysis.report import draw_front, write_report
 from analysis.run_folder import BASELINE, BASELINE_SHEET, FRONT_PLOT, REFERENCE_SHEET
+from analysis.terminal import relative
 from search_spaces import SEARCH_SPACES
 from sweep.config import ConfigError, SweepConfig
+from sweep.interrupts import interruptible
 from sweep.preflight import Prepared, preflight
 from sweep.records.journal import Journal
 from sweep.records.progress import ProgressView
@@ -56,16 +59,16 @@ class Outcome:
 
 
 def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
-    """Run a sweep into an empty folder, which then holds everything about it.
+    """Run a sweep into an empty folder, which then holds everything about it, or go on with the one that it holds.
 
     Args:
         config: what to do.
-        out: the run directory, seen by every machine that takes part.
+        out: the run directory, owned by this process and seen by every machine that takes part.
         console: where progress is shown.
 
     Raises:
-        ConfigError: `out` already holds a run or is not shared, data and base model do not fit, a hyperparameter is
-            unknown, an objective needs more images, or GPUs are lacking.
+        ConfigError: `out` holds a run of another configuration, data or base model, or is not shared, data and base
+            model do not fit, a hyperparameter is unknown, an objective needs more images, or GPUs are lacking.
         FileNotFoundError: the data or the extractor's weights are not there.
         SweepError: no trial completed.
     """
@@ -73,17 +76,36 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
     prepared = preflight(config, out, console)
     for note in prepared.notes:
         console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True, highlight=False)
-    with ray_runtime(prepared.config.compute):
-        provenance = collect_provenance(prepared.config, prepared.dataset.fingerprint, prepared.weights_hash)
-        journal = Journal.create(out, prepared.config, provenance)
-        tracker = Tracker.start(prepared.config, out)
-        try:
-            baseline = _search(prepared, listeners=(journal, TrackingListener(tracker, out)), console=console)
-        except BaseException as error:
-            _give_up(error, journal, tracker)
-            raise
-    journal.on_baseline(baseline)
-    return _conclude(journal, tracker, started_s=started_s)
+    provenance = collect_provenance(prepared.config, prepared.dataset.fingerprint, prepared.weights_hash)
+    journal = Journal.open(out, prepared.config, provenance)
+    _say_what_is_there(journal, provenance, console)
+    tracker = Tracker.start(prepared.config, out)
+    try:
+        tracking = TrackingListener(tracker, out)
+        for event in journal.past:
+            event.tell(tracking)
+        tracker.replayed()
+        if journal.unfinished(prepared.config.search.num_trials):
+            with ray_runtime(prepared.config.compute), interruptible():
+                _search(prepared, journal, tracking, console=console)
+        return _conclude(journal, tracker, started_s=started_s)
+    except BaseException as error:
+        _give_up(error, journal, tracker)
+        raise
+
+
+def _say_what_is_there(journal: Journal, provenance: Mapping[str, Any], console: Console) -> None:
+    """Tell of a sweep that goes on how far it had come, and whether other code began it."""
+    if not journal.past:
+        return
+    ended = journal.tables.num_ended()
+    console.print(f"Going on in {str(relative(journal.out))!r}: {ended} trials have ended.", soft_wrap=True)
+    if journal.commit() != provenance["git_commit"]:
+        console.print(
+            f"[yellow]note[/yellow] other code began this sweep: commit {journal.commit()}, and now "
+            f"{provenance['git_commit']}; both are recorded.",
+            soft_wrap=True,
+        )
 
 
 def _give_up(error: BaseException, journal: Journal, tracker: Tracker) -> None:
@@ -95,23 +117,30 @@ def _give_up(error: BaseException, journal: Journal, tracker: Tracker) -> None:
             error.add_note(str(another))
 
 
-def _search(prepared: Prepared, *, listeners: Sequence[TrialListener], console: Console) -> dict[str, float]:
-    """Run the trials beside the evaluation actors; returns the un-adapted base model's scores, none where that failed."""
+def _search(prepared: Prepared, journal: Journal, tracking: TrialListener, *, console: Console) -> None:
+    """Run the trials beside the evaluation actors, which score the un-adapted base model too, unless that is done."""
     out, evaluator = prepared.out, start_evaluators(_evaluation_spec(prepared), prepared.config.compute)
     try:
         with console.status("starting the evaluation actors"):
             evaluator.prepare(out)
         require_shared(out)
-        baseline = evaluator.score_base(out)
-        _run_trials(prepared, evaluator, listeners=listeners, console=console)
-        return evaluator.base_scores(baseline, out)
-    except EvaluationError as error:  # of the base model; a trial's is the trial's own
+        baseline = None if journal.tables.baseline is not None else evaluator.score_base(out)
+        _run_trials(prepared, evaluator, journal=journal, tracking=tracking, console=console)
+        if baseline is not None:
+            journal.on_baseline(_base_scores(evaluator, baseline, out, console))
+    finally:
+        evaluator.stop()
+
+
+def _base_scores(evaluator: ActorEvaluator, running: Any, out: Path, console: Console) -> dict[str, float]:
+    """The un-adapted base model's scores, none where they cannot be had."""
+    try:
+        return evaluator.base_scores(running, out)
+    except EvaluationError as error:
         console.print(
             f"[yellow]note[/yellow] the un-adapted base model has no scores: {escape(str(error))}", soft_wrap=True
         )
         return {}
-    finally:
-        evaluator.stop()
 
 
 def _evaluation_spec(prepared: Prepared) -> EvaluationSpec:
@@ -127,14 +156,29 @@ def _evaluation_spec(prepared: Prepared) -> EvaluationSpec:
 
 
 def _run_trials(
-    prepared: Prepared, evaluator: ActorEvaluator, *, listeners: Sequence[TrialListener], console: Console
+    prepared: Prepared,
+    evaluator: ActorEvaluator,
+    *,
+    journal: Journal,
+    tracking: TrialListener,
+    console: Console,
 ) -> None:
     config, searcher = prepared.config, _searcher(prepared.config)
     shown = [objective.name for objective in config.reported_objectives()]
     num_trials, num_epochs = config.search.num_trials, config.training.num_epochs
-    with ProgressView(console, num_trials=num_trials, num_epochs=num_epochs, shown=shown) as view:
-        run_trials(_trial_context(prepared), evaluator, searcher, num_trials=num_trials, listeners=(*listeners, view))
-    searcher.finish()
+    view = ProgressView(console, num_trials=num_trials, num_epochs=num_epochs, shown=shown)
+    for event in journal.past:
+        event.tell(searcher)
+        event.tell(view)
+    searcher.resume()
+    with view:
+        run_trials(
+            _trial_context(prepared),
+            evaluator,
+            searcher,
+            listeners=(journal, tracking, view),
+            losses=journal.losses(),
+        )
 
 
 def _trial_context(prepared: Prepared) -> SweepContext:
@@ -177,7 +221,7 @@ def _conclude(journal: Journal, tracker: Tracker, *, started_s: float) -> Outcom
     return Outcome(
         front=found,
         trials=trials,
-        baseline=journal.tables.baseline,
+        baseline=journal.tables.baseline or {},
         num_cuts=len(rows) - len(trials),
         wall_s=time.monotonic() - started_s,
         evaluation_s=journal.tables.evaluation_s(),

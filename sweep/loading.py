@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
@@ -11,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from analysis.checks import unknown_name
+from analysis.run_folder import CONFIG
 from search_spaces import SEARCH_SPACES, SHARED, is_known_to
 from sweep.config import ENCODER_FIELDS, ConfigError, SweepConfig, require_known
 from sweep.notation import read_value, read_words
@@ -46,6 +48,28 @@ def load_config(preset: str, file: Path | None = None, overrides: Sequence[str] 
             f"Choose a preset with --preset {config.preset}."
         )
     return config
+
+
+def load_run_config(run: Path, overrides: Sequence[str] = ()) -> SweepConfig:
+    """The configuration of a run directory with overrides.
+
+    Args:
+        run: Run directory.
+        overrides: As in `load_config`.
+
+    Raises:
+        ConfigError: the folder holds no run, or as `load_config`.
+    """
+    file = run / CONFIG
+    if not file.is_file():
+        raise ConfigError(
+            f"`--resume` must be a run directory, but got {str(run)!r}, which has no {CONFIG}. Check the path, or start "
+            "a sweep with --out."
+        )
+    values: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    for override in overrides:
+        values = _merged(values, _parse_override(override))
+    return parse_config(values)
 
 
 def parse_config(values: Mapping[str, Any]) -> SweepConfig:

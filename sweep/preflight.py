@@ -16,7 +16,7 @@ from analysis.features import load_extractor
 from analysis.metrics import METRICS, Metric
 from search_spaces import ENCODERS, fields_in, shared_of
 from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig, require_known
-from sweep.records.journal import require_new_run
+from sweep.records.journal import holds_run
 from sweep.scoring.plans import conditions_to_score, require_known_conditions
 from trainables.base_models.models import DiffusionModels, base_resolution_px, resolve_base, weights_hash
 from trainables.base_models.shapes import base_on_meta
@@ -35,7 +35,7 @@ class Prepared:
 
     Attributes:
         config: with absolute folders.
-        out: the run directory; it holds no run yet.
+        out: the run directory.
         weights_hash: of the base model.
         dataset: what trials train on and are compared with.
         conditions: those that are scored.
@@ -55,21 +55,20 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
 
     Args:
         config: what to do.
-        out: the run directory to be.
+        out: the run directory, which the caller owns.
         console: where the drawing shows its progress.
 
     Raises:
-        ConfigError: `out` already holds a run, data and base model do not fit, a strategy or hyperparameter does not
-            work, or an objective needs more images.
+        ConfigError: data and base model do not fit, a strategy or hyperparameter does not work, or an objective needs
+            more images.
         FileNotFoundError: the data or the extractor's weights are not there.
         ValueError: the data do not show a condition that is to be scored.
     """
-    require_new_run(out)
     config = config.located()
     weights = check_base(config)
     check_strategies(config)
     load_extractor(config.evaluation.extractor, weights=config.evaluation.extractor_weights)
-    dataset = _checked_data(config, out / "cache" / "dataset", console)
+    dataset = _checked_data(config, out, console)
     conditions = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
     notes = check_objectives(config, images_of_conditions(dataset, conditions, config))
     return Prepared(
@@ -77,10 +76,12 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     )
 
 
-def _checked_data(config: SweepConfig, folder: Path, console: Console) -> PreparedDataset:
+def _checked_data(config: SweepConfig, out: Path, console: Console) -> PreparedDataset:
     if config.data.source == "phantom":
         check_resolution(config.data.resolution_px, config)  # before it is drawn
-    dataset = open_data(config.data, folder, console)
+    drawn = out / "cache" / "dataset"
+    going_on = holds_run(out) and (drawn / CARD).is_file()
+    dataset = PreparedDataset.open(drawn) if going_on else open_data(config.data, drawn, console)
     check_resolution(dataset.resolution_px, config)
     return dataset
 

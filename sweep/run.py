@@ -11,25 +11,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from ray.exceptions import RayError, RayTaskError
 from rich.console import Console
 
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED
 from analysis.terminal import explained, new_console, relative
-from sweep.config import SweepConfig
-from sweep.loading import load_config
+from sweep.config import ConfigError, SweepConfig
+from sweep.interrupts import interruptible
+from sweep.loading import load_config, load_run_config
+from sweep.records.owner import owned
 
 if TYPE_CHECKING:
     from sweep.engine import Outcome
 
 
 def main(
-    preset: Annotated[str, typer.Option(help="A named study; demo needs no data, no GPU and no network.")] = "demo",
+    preset: Annotated[
+        str | None, typer.Option(help="A named study; demo, the default, needs no data, no GPU and no network.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file over the preset.", metavar="FILE.yaml")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="One value over both; may be repeated.", metavar="KEY=VALUE")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run directory; default runs/PRESET-DATE-TIME.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run directory; default runs/PRESET-DATE-TIME. One that holds this sweep goes on."),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="A run directory whose sweep goes on, or grows by --num-trials.", metavar="DIR"),
+    ] = None,
     num_trials: Annotated[int | None, typer.Option(min=1, help="How many configurations to try.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the configuration, then stop.")] = False,
 ) -> None:
@@ -39,12 +49,37 @@ def main(
     """
     console = new_console()
     overrides = [*(set_ or []), *([f"search.num_trials={num_trials}"] if num_trials is not None else [])]
-    with explained("Interrupted. What had finished is in the run directory."), ray_unwrapped():
-        resolved = load_config(preset, config, overrides)
+    folder = (resume or out or default_out(preset or "demo")).expanduser().resolve()
+    with explained(f"Interrupted. {go_on_hint(folder)}"), interruptible(), ray_unwrapped():
+        if resume is not None:
+            require_alone(preset=preset, config=config, out=out)
+            resolved = load_run_config(folder, overrides)
+        else:
+            resolved = load_config(preset or "demo", config, overrides)
         if dry_run:
             console.print_json(json.dumps(resolved.model_dump(mode="json")))
         else:
-            run(resolved, (out or default_out(preset)).expanduser().resolve(), console)
+            with owned(folder):
+                run(resolved, folder, console)
+
+
+def go_on_hint(out: Path) -> str:
+    """How a sweep that broke off is gone on with."""
+    return f"What had finished is kept. Go on with: python -m sweep.run --resume {shlex.quote(str(relative(out)))}"
+
+
+def require_alone(**others: object) -> None:
+    """Refuse other options beside `--resume`, as the run directory holds what they would say.
+
+    Raises:
+        ConfigError: one was given.
+    """
+    given = [f"--{name}" for name, value in others.items() if value is not None]
+    if given:
+        raise ConfigError(
+            f"`--resume` must stand without {' and '.join(given)}, but got both. The run directory holds its "
+            "configuration; --num-trials and --set change what may change."
+        )
 
 
 @contextmanager
@@ -52,12 +87,16 @@ def ray_unwrapped() -> Iterator[None]:
     """Raise what failed in another process as it was there, without Ray's account of where."""
     try:
         yield
-    except RayTaskError as error:
-        raise RuntimeError(str(error.cause)) from error
-    except RayError as error:
-        from sweep.trials.relay import root_message
+    except Exception as error:
+        from ray.exceptions import RayError, RayTaskError  # a folder in use is refused before this is imported
 
-        raise RuntimeError(root_message(str(error))) from error
+        if isinstance(error, RayTaskError):
+            raise RuntimeError(str(error.cause)) from error
+        if isinstance(error, RayError):
+            from sweep.trials.relay import root_message
+
+            raise RuntimeError(root_message(str(error))) from error
+        raise
 
 
 def default_out(preset: str) -> Path:

@@ -1,39 +1,31 @@
-"""The event log of a run: append-only, one typed record a line, from which everything else in the run can be rebuilt.
-
-The file is JSON Lines. Its first line names the format; each further line holds one event and when it was written.
-"""
+"""The events of a sweep, from whose log everything else in the run directory can be rebuilt."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from analysis.front.statuses import EndKind
+from sweep.records.log import EVENT, TIME, RecordLog, read_log
 from sweep.trials.ends import TrialEnd, TrialListener
-
-FORMAT: Final = 1
-HEAD: Final = "log"
-"""Name of the first line's record."""
-NOT_FINITE: Final = "$float"
-"""JSON has no NaN and no infinity: such a number stands as a mapping with this one key."""
+from sweep.trials.suggestions import Suggestion
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
-    """A trial began with what the search sampler chose."""
+    """A trial began with what the search sampler chose; the fields are those of its `Suggestion`."""
 
     name: ClassVar[str] = "start"
     trial_id: str
     choice: Mapping[str, Any]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    distributions: Mapping[str, str] = field(default_factory=dict)
 
     def tell(self, listener: TrialListener) -> None:
         """Let a listener hear of it, now or from the log."""
-        listener.on_start(self.trial_id, self.choice)
+        listener.on_start(Suggestion(**asdict(self)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,85 +83,66 @@ class BaselineScored:
         listener.on_baseline(self.scores)
 
 
-Event = Started | Reported | Cut | Ended | BaselineScored
-EVENTS: Final[Mapping[str, type[Event]]] = {kind.name: kind for kind in (Started, Reported, Cut, Ended, BaselineScored)}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retried:
+    """A trial lost its process or machine, and is tried again; `reason` says what was lost."""
+
+    name: ClassVar[str] = "retry"
+    trial_id: str
+    reason: str
+
+    def tell(self, listener: TrialListener) -> None:
+        """Let a listener hear of it, now or from the log."""
+        listener.on_retry(self.trial_id, self.reason)
 
 
-class EventLog:
-    """Appends to the event log of a run; each event is handed to the operating system before `append` returns."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resumed:
+    """The sweep went on after a break; `provenance` is what `collect_provenance` gave then."""
 
-    def __init__(self, file: IO[str]) -> None:
-        """See `EventLog.create`."""
-        self._file = file
+    name: ClassVar[str] = "resume"
+    provenance: Mapping[str, Any]
 
-    @classmethod
-    def create(cls, path: Path) -> EventLog:
-        """Begin a log.
+    def tell(self, listener: TrialListener) -> None:
+        """No trial is touched by it."""
 
-        Raises:
-            FileExistsError: there is one already.
-        """
-        log = cls(path.open("x", encoding="utf-8"))
-        log._write(HEAD, {"format": FORMAT})
-        return log
 
-    def append(self, event: Event) -> None:
-        """Add an event at the end.
+Event = Started | Reported | Cut | Ended | BaselineScored | Retried | Resumed
+_KINDS: Final = (Started, Reported, Cut, Ended, BaselineScored, Retried, Resumed)
+EVENTS: Final[Mapping[str, type[Event]]] = {kind.name: kind for kind in _KINDS}
 
-        Raises:
-            OSError: it could not be written, for example because the disk is full.
-        """
-        self._write(event.name, asdict(event))
 
-    def close(self) -> None:
-        """Nothing more will come."""
-        self._file.close()
+def record(log: RecordLog, event: Event) -> None:
+    """Add an event to a log; it is on the disk when this returns.
 
-    def _write(self, name: str, values: Mapping[str, Any]) -> None:
-        record = {"event": name, "time": datetime.now(UTC).isoformat(), **_as_json(values)}
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+    Raises:
+        OSError: it could not be written, for example because the disk is full.
+    """
+    log.append(event.name, asdict(event))
+
+
+def parse_events(records: Iterable[Mapping[str, Any]]) -> Iterator[Event]:
+    """The events that a log's records stand for, in their order.
+
+    Raises:
+        ValueError: a record is of no known kind, or its fields are not that kind's.
+    """
+    for number, held in enumerate(records, start=1):
+        fields = {name: value for name, value in held.items() if name not in (EVENT, TIME)}
+        try:
+            yield EVENTS[held[EVENT]](**fields)
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"`event log` must hold events that this version knows, but got {str(held)[:80]!r} as event {number}. "
+                "Read the run with the version that wrote it."
+            ) from error
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """The events of a log, in their order.
+    """The events of a log of any format, as far as its records are whole.
 
     Raises:
         FileNotFoundError: there is no log.
-        ValueError: the log is of another format, or a line is damaged.
+        ValueError: a later version wrote it.
     """
-    with path.open(encoding="utf-8") as lines:
-        _require_format(next(lines, ""))
-        for number, line in enumerate(lines, start=2):
-            yield _parse(line, number)
-
-
-def _require_format(line: str) -> None:
-    held = line and json.loads(line, object_hook=_from_json).get("format")
-    if held != FORMAT:
-        raise ValueError(
-            f"`format` of the event log must be {FORMAT}, but got {held!r}. Read the run with the version that wrote it."
-        )
-
-
-def _parse(line: str, number: int) -> Event:
-    try:
-        record = json.loads(line, object_hook=_from_json)
-        del record["time"]
-        return EVENTS[record.pop("event")](**record)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"`event log` must hold one event a line, but got {line[:80]!r} in line {number}. Restore the file."
-        ) from error
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _as_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_as_json(item) for item in value]
-    return {NOT_FINITE: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _from_json(held: dict[str, Any]) -> Any:
-    return float(held[NOT_FINITE]) if held.keys() == {NOT_FINITE} else held
+    return parse_events(read_log(path).records)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,27 +16,46 @@ from analysis.files import whole_file
 from analysis.front.pareto import Front, Objective
 from analysis.run_folder import BASELINE, CONFIG, EVENTS, PARETO, PROVENANCE, RESULTS, TRIALS
 from sweep.config import ConfigError, SweepConfig
-from sweep.records.events import BaselineScored, Cut, Ended, Event, EventLog, Reported, Started
+from sweep.records.events import (
+    BaselineScored,
+    Cut,
+    Ended,
+    Event,
+    Reported,
+    Resumed,
+    Retried,
+    Started,
+    read_events,
+    record,
+)
+from sweep.records.log import RecordLog
 from sweep.records.tables import Tables
-from sweep.trials.ends import UNFINISHED, TrialEnd, TrialListener
+from sweep.trials.ends import TrialEnd, TrialListener
+from sweep.trials.suggestions import Suggestion
+
+MAY_CHANGE: Final = ("search.num_trials", "compute.")
+"""Keys of the configuration that may have other values when a sweep goes on."""
 
 
 class Journal(TrialListener):
     """Writes a run directory; a listener to the sweep's trials.
 
-    Every event goes to `events.jsonl` at once. The tables follow from the events alone; they are written anew, whole or
-    not at all, when a trial ends.
+    Every event is on the disk, in `events.log`, before anybody else hears of it. The tables follow from the events
+    alone; they are written anew, whole or not at all, when a trial ends. The caller owns the folder.
     """
 
-    def __init__(self, out: Path, objectives: Sequence[Objective], log: EventLog) -> None:
-        """See `Journal.create`."""
-        self.out = out
+    def __init__(self, out: Path, objectives: Sequence[Objective], log: RecordLog, past: Sequence[Event] = ()) -> None:
+        """See `Journal.open`."""
+        self.out, self.past = out, tuple(past)
+        """What had happened before this process."""
         self.tables = Tables(objectives)
         self._log = log
+        for event in past:
+            event.tell(self.tables)
 
     @classmethod
-    def create(cls, out: Path, config: SweepConfig, provenance: Mapping[str, Any]) -> Journal:
-        """Begin a run directory.
+    def open(cls, out: Path, config: SweepConfig, provenance: Mapping[str, Any]) -> Journal:
+        """Begin a run, or go on with the one that `out` holds.
 
         Args:
             out: Folder, made where it is missing.
@@ -43,17 +63,24 @@ class Journal(TrialListener):
             provenance: What `collect_provenance` gives, kept as `provenance.json`.
 
         Raises:
-            ConfigError: `out` holds a run already, or is not a folder.
+            ConfigError: `out` holds a run of another configuration, data or base model.
+            ValueError: the event log is of another version.
         """
-        require_new_run(out)
         out.mkdir(parents=True, exist_ok=True)
-        _write_json(out / PROVENANCE, provenance)
+        if not (out / EVENTS).exists():
+            _write_json(out / PROVENANCE, provenance)
+            _write_json(out / CONFIG, config.model_dump(mode="json"))
+            return cls(out, config.reported_objectives(), RecordLog.create(out / EVENTS))
+        require_continued(out, config, provenance)
+        log = RecordLog.reopen(out / EVENTS)
+        journal = cls(out, config.reported_objectives(), log, tuple(read_events(out / EVENTS)))
+        journal._record(Resumed(provenance=provenance))
         _write_json(out / CONFIG, config.model_dump(mode="json"))
-        return cls(out, config.reported_objectives(), EventLog.create(out / EVENTS))
+        return journal
 
-    def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
+    def on_start(self, suggestion: Suggestion) -> None:
         """Note that a trial began, and with what."""
-        self._record(Started(trial_id=trial_id, choice=choice))
+        self._record(Started(**suggestion.as_config()))
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         """Note a trial's report."""
@@ -62,6 +89,10 @@ class Journal(TrialListener):
     def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
         """Note a smaller adapter of a trial's training."""
         self._record(Cut(cut_id=cut_id, trial_id=trial_id, choice=choice, metrics=metrics))
+
+    def on_retry(self, trial_id: str, reason: str) -> None:
+        """Note that a trial is tried again, and why."""
+        self._record(Retried(trial_id=trial_id, reason=reason))
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Note how a trial ended, and write the tables."""
@@ -73,16 +104,28 @@ class Journal(TrialListener):
         self._record(BaselineScored(scores=scores))
         _write_json(self.out / BASELINE, scores)
 
+    def unfinished(self, num_trials: int) -> bool:
+        """Whether something is left to do: trials that have not ended or not begun, or the base model's scores."""
+        return self.tables.num_ended() < num_trials or bool(self.tables.running()) or self.tables.baseline is None
+
+    def commit(self) -> str | None:
+        """The commit of the code that last worked on the run before this process."""
+        resumed = [event.provenance for event in self.past if isinstance(event, Resumed)]
+        return (resumed or [_read_json(self.out / PROVENANCE)])[-1].get("git_commit")
+
+    def losses(self) -> dict[str, int]:
+        """How often each trial that the past leaves open lost its process or machine."""
+        lost = Counter(event.trial_id for event in self.past if isinstance(event, Retried))
+        return {trial_id: lost[trial_id] for trial_id in self.tables.running()}
+
     def finish(self) -> Front:
-        """Fail trials that never ended, write the front and the final tables, and close."""
-        for trial_id in self.tables.running():
-            self.on_end(trial_id, UNFINISHED)
+        """Write the front and the final tables, and close; trials that have not ended can go on another time."""
         found = self._write_tables()
         self._log.close()
         return found
 
     def _record(self, event: Event) -> None:
-        self._log.append(event)
+        record(self._log, event)
         event.tell(self.tables)
 
     def _write_tables(self) -> Front:
@@ -93,16 +136,46 @@ class Journal(TrialListener):
         return found
 
 
-def require_new_run(out: Path) -> None:
-    """Refuse a folder that a run cannot be written to.
+def holds_run(out: Path) -> bool:
+    """Whether a folder holds a run that can go on."""
+    return (out / EVENTS).is_file()
+
+
+def require_continued(out: Path, config: SweepConfig, provenance: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run by another configuration, or with other data or weights than it began with.
 
     Raises:
-        ConfigError: `out` holds a run already, or is not a folder.
+        ConfigError: they differ; the message names the keys.
     """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"`--out` must be a folder, but got the file {str(out)!r}. Choose another --out.")
-    if (out / CONFIG).exists():
-        raise ConfigError(f"`--out` must not hold a run, but got {str(out)!r}, which does. Choose another --out.")
+    before, now = _flat(_read_json(out / CONFIG)), _flat(config.model_dump(mode="json"))
+    differing = [
+        f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
+    ]
+    began = _read_json(out / PROVENANCE)
+    differing += [
+        f"{what} has changed since"
+        for key, what in (("data_fingerprint", "the data set"), ("base", "the base model"))
+        if began[key] != provenance[key]
+    ]
+    if differing:
+        raise ConfigError(
+            f"`--out` must hold no run, or one of the same sweep, but got {str(out)!r}, where {'; '.join(differing)}. "
+            f"Go on with `--resume` and the values of then, of which {', '.join(MAY_CHANGE)} may change; "
+            "or choose another --out."
+        )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _write_parquet(path: Path, table: pd.DataFrame) -> None:

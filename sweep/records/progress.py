@@ -21,6 +21,7 @@ from rich.progress import (
 
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
 from sweep.trials.ends import TrialEnd, TrialListener
+from sweep.trials.suggestions import Suggestion
 
 COLOURS: Final[Mapping[EndKind, str]] = {STOPPED: "yellow", FAILED: "red"}
 
@@ -37,7 +38,7 @@ def describe_choice(choice: Mapping[str, Any]) -> str:
 
 
 class ProgressView(TrialListener):
-    """Draws the trials; use it as a context manager.
+    """Draws the trials; use it as a context manager. What it hears before that is of the past, and is not printed.
 
     Args:
         num_trials: trials of the sweep.
@@ -63,10 +64,12 @@ class ProgressView(TrialListener):
             disable=not console.is_terminal,
             refresh_per_second=4,
         )
+        self._all = self._progress.add_task("trials", total=num_trials, note="")
+        self._is_live = False
 
     def __enter__(self) -> Self:
+        self._is_live = True
         self._progress.start()
-        self._all = self._progress.add_task("trials", total=self._num_trials, note="")
         return self
 
     def __exit__(
@@ -74,12 +77,13 @@ class ProgressView(TrialListener):
     ) -> None:
         self._progress.stop()
 
-    def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
+    def on_start(self, suggestion: Suggestion) -> None:
         """Open a bar for the trial."""
-        self._choices[trial_id] = describe_choice(choice)
-        self._bars[trial_id] = self._progress.add_task(f"  {self._choices[trial_id]}", total=self._num_epochs, note="")
+        trial_id, chosen = suggestion.trial_id, describe_choice(suggestion.choice)
+        self._choices[trial_id] = chosen
+        self._bars[trial_id] = self._progress.add_task(f"  {chosen}", total=self._num_epochs, note="")
         if not self._console.is_terminal:
-            self._print(f"start  {trial_id}  {self._choices[trial_id]}")
+            self._print(f"start  {trial_id}  {chosen}")
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         """Move the trial's bar by an epoch."""
@@ -94,8 +98,14 @@ class ProgressView(TrialListener):
     def _figures(self, metrics: Mapping[str, Any]) -> str:
         return ", ".join(f"{name} {metrics[name]:.4g}" for name in self._shown if name in metrics)
 
+    def on_retry(self, trial_id: str, reason: str) -> None:
+        """Print what was lost."""
+        self._print(f"again  {trial_id}  {self._choices[trial_id]}: {escape(reason)}")
+
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
-        """Print the trial's line and take its bar away."""
+        """Print the trial's line and take its bar away; a cut has had its line."""
+        if trial_id not in self._bars:
+            return
         self._num_ended += 1
         self._progress.remove_task(self._bars.pop(trial_id))
         self._progress.update(self._all, completed=self._num_ended)
@@ -110,6 +120,8 @@ class ProgressView(TrialListener):
         return f"[{COLOURS[end.kind]}]{end.kind}[/{COLOURS[end.kind]}] {escape(end.reason or '')}"
 
     def _print(self, text: str) -> None:
+        if not self._is_live:
+            return
         elapsed_s = int(time.monotonic() - self._started_s)
         self._console.print(
             f"[dim]{elapsed_s // 60:3d}:{elapsed_s % 60:02d}[/dim]  {text}", soft_wrap=True, highlight=False

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.front.pareto import PARAMETER_PREFIX, Front, Objective, front
-from analysis.front.statuses import COMPLETED, RUNNING
+from analysis.front.statuses import RUNNING
 from sweep.trials.ends import TrialEnd, TrialListener
+from sweep.trials.suggestions import Suggestion
 
 COLUMNS = ("trial_id", "number", "status", "reason", "rung", "cut_of", "strategy")
 
@@ -23,21 +24,39 @@ class Tables(TrialListener):
         self._objectives = tuple(objectives)
         self._trials: dict[str, dict[str, Any]] = {}
         self._results: list[dict[str, Any]] = []
-        self.baseline: Mapping[str, float] = {}
+        self.baseline: Mapping[str, float] | None = None
+        """What the un-adapted base model scores: empty where it could not be scored, None where it was not yet."""
 
-    def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
+    def on_start(self, suggestion: Suggestion) -> None:
         """Add the trial's row."""
         number = sum(row["cut_of"] is None for row in self._trials.values())
-        self._trials[trial_id] = _row(trial_id, number, RUNNING) | _chosen(choice)
+        row = _row(suggestion.trial_id, number, RUNNING) | _chosen(suggestion.choice)
+        self._trials[suggestion.trial_id] = row
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """Add the report's row; its numbers are the trial's until the next report."""
+        """Add the report's row; its numbers are the trial's until the next report.
+
+        A trial that went on from a checkpoint reports some epochs anew: what stood of them and of later ones goes.
+        """
+        if metrics["epoch"] <= self._trials[trial_id].get("epoch", -1):
+            self._roll_back(trial_id, metrics["epoch"])
         self._results.append({"trial_id": trial_id, **metrics})
         self._trials[trial_id].update(metrics)
 
+    def _roll_back(self, trial_id: str, epoch: int) -> None:
+        """Forget an epoch of a trial and all after it."""
+        self._results = [row for row in self._results if row["trial_id"] != trial_id or row["epoch"] < epoch]
+        row = self._trials[trial_id]
+        self._trials[trial_id] = {
+            name: value for name, value in row.items() if name in COLUMNS or name.startswith(PARAMETER_PREFIX)
+        }
+        for earlier in self._results:
+            if earlier["trial_id"] == trial_id:
+                self._trials[trial_id].update(earlier)
+
     def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        """Add a completed row of its own under the trial's number."""
-        row = _row(cut_id, self._trials[trial_id]["number"], COMPLETED)
+        """Add a row of its own under the trial's number."""
+        row = _row(cut_id, self._trials[trial_id]["number"], RUNNING)
         self._trials[cut_id] = {**row, "cut_of": trial_id, **_chosen(choice), **metrics}
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
@@ -49,8 +68,12 @@ class Tables(TrialListener):
         self.baseline = scores
 
     def running(self) -> list[str]:
-        """Trials that have not ended."""
+        """Trials and cuts that have not ended."""
         return [trial_id for trial_id, row in self._trials.items() if row["status"] == RUNNING]
+
+    def num_ended(self) -> int:
+        """How many trials have ended, cuts apart."""
+        return sum(row["cut_of"] is None and row["status"] != RUNNING for row in self._trials.values())
 
     def evaluation_s(self) -> float:
         """Seconds that trials have waited for evaluations, cuts' and early ones included."""

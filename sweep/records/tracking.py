@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from analysis.studies.rank_history import RANKS, read_ranks
 from sweep.config import SweepConfig
 from sweep.records.tables import flat_choice
 from sweep.trials.ends import TrialEnd, TrialListener
+from sweep.trials.suggestions import Suggestion
 
 STORE: Final = "mlflow.db"
 ARTIFACTS: Final = "mlflow-artifacts"
@@ -33,6 +34,10 @@ QUIET: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLF
 """Environment that MLflow reads when it is imported: no telemetry over the network, no notes about its tables."""
 RUN_STATUS: Final[Mapping[EndKind, str]] = {COMPLETED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
 """What MLflow calls the end of a trial's run; the tag `end` says it in our words."""
+END: Final = "end"
+"""Tag of how a trial ended."""
+SWEEP: Final = "sweep"
+"""Tag of the parent run."""
 LONGEST_TAG: Final = 5000
 CAPTION: Final = "Pareto front; its runs are tagged `pareto = true`, its knee `knee = true`."
 NOTE: Final = "mlflow.note.content"
@@ -53,6 +58,8 @@ class _Store:
     children: dict[str, str] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     """Trials whose runs are closed."""
+    steps: dict[str, int] = field(default_factory=dict)
+    """While the past is told again: the last epoch that a trial's run holds already."""
 
     def end(self, trial_id: str, status: str) -> None:
         """Close a trial's run."""
@@ -72,7 +79,9 @@ class Tracker:
 
     @classmethod
     def start(cls, config: SweepConfig, out: Path) -> Tracker:
-        """Open a store and the sweep's parent run; returns at once.
+        """Open a store and the sweep's parent run, a new one or the one that is there; returns at once.
+
+        Where the store holds the past already, telling it again up to `replayed` adds only what is missing.
 
         Args:
             config: Recorded as the parent's parameters.
@@ -82,11 +91,17 @@ class Tracker:
         tracker._pending.append(tracker._thread.submit(tracker._open, config))
         return tracker
 
+    def replayed(self) -> None:
+        """The past has been told: from now on everything is new."""
+        self._submit(lambda store: store.steps.clear())
+
     def trial(self, trial_id: str, strategy: str, params: Mapping[str, Any], *, cut_of: str | None = None) -> None:
         """Open a child run for a trial, or for a smaller adapter of the trial `cut_of`."""
         started_ms = _now_ms()
 
         def write(store: _Store) -> None:
+            if trial_id in store.children:
+                return
             tags = {"mlflow.parentRunId": store.parent, "strategy": strategy, "trial_id": trial_id}
             tags |= {} if cut_of is None else {"cut_of": cut_of}
             name = f"{strategy}-{trial_id}"
@@ -99,12 +114,19 @@ class Tracker:
     def report(self, trial_id: str, epoch: int, metrics: Mapping[str, Any]) -> None:
         """Record a trial's numbers at an epoch, in one batch; what is not a number is left out."""
         at = (_now_ms(), epoch)
-        self._submit(lambda store: _log_metrics(store, trial_id, metrics, at))
+
+        def write(store: _Store) -> None:
+            if epoch > store.steps.get(trial_id, -1):
+                _log_metrics(store, trial_id, metrics, at)
+
+        self._submit(write)
 
     def end(self, trial_id: str, end: TrialEnd, artifacts: Sequence[Path] = ()) -> None:
         """Close a trial's run, tagged with how it ended and why, with copies of files and folders as its artifacts."""
 
         def write(store: _Store) -> None:
+            if trial_id in store.ended:
+                return
             _log_artifacts(store, store.children[trial_id], artifacts)
             for tag, value in _end_tags(end).items():
                 store.client.set_tag(store.children[trial_id], tag, value)
@@ -145,10 +167,18 @@ class Tracker:
         self._out.mkdir(parents=True, exist_ok=True)
         client = MlflowClient(_uri(self._out))
         folder = (self._out / ARTIFACTS).resolve().as_uri()
-        experiment_id = client.create_experiment(config.preset, artifact_location=folder)
-        parent = client.create_run(experiment_id, run_name=f"sweep {config.preset}").info.run_id
-        client.log_batch(parent, params=_params(config.model_dump(mode="json")))
-        self._store = _Store(client, experiment_id, parent)
+        experiment = client.get_experiment_by_name(config.preset)
+        if experiment is not None and (reopened := _reopened(client, experiment.experiment_id)) is not None:
+            self._store = reopened
+            return
+        experiment_id = (
+            experiment.experiment_id
+            if experiment is not None
+            else client.create_experiment(config.preset, artifact_location=folder)
+        )
+        parent = client.create_run(experiment_id, run_name=f"sweep {config.preset}", tags={SWEEP: "true"})
+        client.log_batch(parent.info.run_id, params=_params(config.model_dump(mode="json")))
+        self._store = _Store(client, experiment_id, parent.info.run_id)
 
     def _submit(self, write: Callable[[_Store], None]) -> None:
         def run() -> None:
@@ -174,8 +204,39 @@ class Tracker:
             ) from errors[0]
 
 
+def _reopened(client: Any, experiment_id: str) -> _Store | None:
+    """The store of a sweep that goes on: its parent run is open again, and so are those of trials without an end."""
+    runs = list(_runs_of(client, experiment_id))
+    parent = next((run.info.run_id for run in runs if SWEEP in run.data.tags), None)
+    if parent is None:
+        return None
+    store = _Store(client, experiment_id, parent)
+    client.update_run(parent, status="RUNNING")
+    for run in runs:
+        trial_id = run.data.tags.get("trial_id")
+        if trial_id is None:
+            continue
+        store.children[trial_id] = run.info.run_id
+        if END in run.data.tags and run.info.status in RUN_STATUS.values():
+            store.ended.add(trial_id)
+        else:
+            client.update_run(run.info.run_id, status="RUNNING")
+        history = client.get_metric_history(run.info.run_id, "loss") if "loss" in run.data.metrics else ()
+        store.steps[trial_id] = max((point.step for point in history), default=-1)
+    return store
+
+
+def _runs_of(client: Any, experiment_id: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=1000, page_token=token)
+        yield from page
+        if not (token := page.token):
+            return
+
+
 def _end_tags(end: TrialEnd) -> dict[str, str]:
-    tags = {"end": end.kind, "reason": end.reason, "rung": end.rung}
+    tags = {END: end.kind, "reason": end.reason, "rung": end.rung}
     return {name: str(value)[:LONGEST_TAG] for name, value in tags.items() if value is not None}
 
 
@@ -248,10 +309,10 @@ class TrackingListener(TrialListener):
     tracker: Tracker
     out: Path
 
-    def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
+    def on_start(self, suggestion: Suggestion) -> None:
         """Open the trial's run."""
-        flat = flat_choice(choice)
-        self.tracker.trial(trial_id, flat["strategy"], flat)
+        flat = flat_choice(suggestion.choice)
+        self.tracker.trial(suggestion.trial_id, flat["strategy"], flat)
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         """Record an epoch."""
@@ -262,7 +323,6 @@ class TrackingListener(TrialListener):
         flat = flat_choice(choice)
         self.tracker.trial(cut_id, flat["strategy"], flat, cut_of=trial_id)
         self.tracker.report(cut_id, metrics["epoch"], metrics)
-        self.tracker.end(cut_id, TrialEnd.completed(), self._left(cut_id))
 
     def _left(self, trial_id: str) -> list[Path]:
         folder = self.out / "trials" / trial_id

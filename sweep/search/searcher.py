@@ -7,22 +7,26 @@ pruned where it was stopped early, or failed, the last two with the reason.
 
 from __future__ import annotations
 
-import pickle
+import hashlib
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import optuna
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from ray.tune.search import Searcher
 
 from analysis.front.pareto import Objective
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
 from search_spaces import SearchSpace, strategies_of
 from sweep.search.samplers import SearchPlan, SearchSampler
-from sweep.trials.ends import UNFINISHED, TrialEnd, TrialListener
+from sweep.trials.ends import TrialEnd, TrialListener
+from sweep.trials.suggestions import Suggestion
 
 REASON: Final = "reason"
 """Attribute of a failed or pruned Optuna trial that says why it was."""
@@ -37,7 +41,10 @@ DIRECTIONS: Final = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIM
 class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ships no types
     """Suggests configurations by a search sampler, and tells Optuna how each trial ended.
 
-    The first trials try every strategy once; the sampler takes over from there. At most `num_trials` are suggested.
+    The first trials try every strategy once; the sampler takes over from there. At most `num_trials` are suggested, and
+    each again where its process or machine was lost. A searcher that hears the events of a broken sweep from its log,
+    and then `resume`, goes on where that one was: what it suggests depends on the seed, the number of the trial and the
+    results before it alone.
     """
 
     def __init__(
@@ -66,27 +73,77 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         super().__init__()  # told of metrics here, Tune would refuse the reports of epochs without evaluation
         self.strategies = tuple(strategies or strategies_of(space))
         self.num_trials = num_trials
-        plan = SearchPlan(num_strategies=len(self.strategies), num_trials=num_trials, seed=seed)
-        self.study = _create_study(self.objectives, sampler(plan))
+        self._seed, self._sampler = seed, sampler
+        self.study = _create_study(self.objectives)
         self._space = partial(
             space, strategies=self.strategies, **({"fixed": hyperparameters} if hyperparameters else {})
         )
-        self._open: dict[str, Trial] = {}
+        self._open: dict[str, Suggestion] = {}
+        self._waiting: deque[Suggestion] = deque()
         self._numbers: dict[str, int] = {}
         self._reports: dict[str, Mapping[str, Any]] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next trial's configuration, or Ray's FINISHED once `num_trials` have been suggested."""
-        number = len(self.study.get_trials(deepcopy=False))
-        if number >= self.num_trials:
-            return str(Searcher.FINISHED)
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial: one that is to be tried again, or a new one.
+
+        Args:
+            trial_id: Tune's own name, which is another for each attempt; ours is part of what is returned.
+
+        Returns:
+            A `Suggestion` as a configuration; Ray's FINISHED once `num_trials` have ended; None while none is to be
+            started, but one that runs may have to be tried again.
+        """
+        if self._waiting:
+            return self._waiting.popleft().as_config()
+        if len(self._numbers) < self.num_trials:
+            return self._suggest_new().as_config()
+        return None if self._open else str(Searcher.FINISHED)
+
+    def _suggest_new(self) -> Suggestion:
+        number = len(self._numbers)
         if number < len(self.strategies):
             self.study.enqueue_trial({"strategy": self.strategies[number]})
+        self.study.sampler = self._sampler_of(number)
         trial = self.study.ask()
-        trial.set_user_attr("trial_id", trial_id)
-        self._open[trial_id] = trial
-        self._numbers[trial_id] = trial.number
-        return self._space(trial)
+        choice = self._space(trial)
+        suggestion = Suggestion(
+            trial_id=trial_id_of(self._seed, number),
+            choice=choice,
+            params=trial.params,
+            distributions={name: distribution_to_json(one) for name, one in trial.distributions.items()},
+        )
+        trial.set_user_attr("trial_id", suggestion.trial_id)
+        self._open[suggestion.trial_id] = suggestion
+        self._numbers[suggestion.trial_id] = trial.number
+        return suggestion
+
+    def _sampler_of(self, number: int) -> BaseSampler:
+        """A sampler whose random numbers are those of the trial of that number, whatever was drawn before."""
+        seed = int(np.random.SeedSequence((self._seed, number)).generate_state(1)[0])
+        return self._sampler(SearchPlan(num_strategies=len(self.strategies), num_trials=self.num_trials, seed=seed))
+
+    def on_start(self, suggestion: Suggestion) -> None:
+        """Take over a trial of the log that this searcher has not suggested itself."""
+        if suggestion.trial_id in self._numbers:
+            return
+        self._numbers[suggestion.trial_id] = len(self._numbers)
+        self._open[suggestion.trial_id] = suggestion
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.RUNNING,
+                params=dict(suggestion.params),
+                distributions={name: json_to_distribution(one) for name, one in suggestion.distributions.items()},
+                user_attrs={"trial_id": suggestion.trial_id},
+            )
+        )
+
+    def on_retry(self, trial_id: str, reason: str) -> None:
+        """Suggest a trial once more whose process or machine was lost."""
+        self._waiting.append(self._open[trial_id])
+
+    def resume(self) -> None:
+        """Suggest the trials first that the log's events leave open, as if nobody worked on them."""
+        self._waiting = deque(self._open.values())
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tune's word does not say how a trial ended; `on_end` does."""
@@ -97,19 +154,21 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Tell Optuna how a trial ended; a trial that has ended already keeps its end."""
-        trial, report = self._open.pop(trial_id, None), self._reports.pop(trial_id, {})
-        if trial is not None and end.kind == COMPLETED:
-            self.study.tell(trial, [float(report[one.name]) for one in self.objectives])
-        elif trial is not None:
-            trial.set_user_attr(REASON, end.reason)
-            if end.rung is not None:
-                trial.set_user_attr(RUNG, end.rung)
-            self.study.tell(trial, state=STATES[end.kind])
+        suggestion, report = self._open.pop(trial_id, None), self._reports.pop(trial_id, {})
+        if suggestion is None:
+            return
+        number = self._numbers[trial_id]
+        if end.kind == COMPLETED:
+            self.study.tell(number, [float(report[one.name]) for one in self.objectives])
+            return
+        self._set_attributes(number, {REASON: end.reason, RUNG: end.rung})
+        self.study.tell(number, state=STATES[end.kind])
 
-    def finish(self) -> None:
-        """End the study: trials that never reported their end have failed."""
-        for trial_id in list(self._open):
-            self.on_end(trial_id, UNFINISHED)
+    def _set_attributes(self, number: int, values: Mapping[str, Any]) -> None:
+        trial = Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
+        for name, value in values.items():
+            if value is not None:
+                trial.set_user_attr(name, value)
 
     def record(self, trial_id: str) -> FrozenTrial:
         """Optuna's record of a trial: number, parameters by name ("lora/rank"), state, values, reason of an early end.
@@ -120,15 +179,17 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         return self.study.get_trials(deepcopy=False)[self._numbers[trial_id]]
 
     def save(self, checkpoint_path: str) -> None:
-        """Write the study and the open trials; Ray calls this when it takes a snapshot of the sweep."""
-        Path(checkpoint_path).write_bytes(pickle.dumps((self.study, self._open, self._numbers, self._reports)))
+        """Nothing: the event log is the sweep's memory, not Tune's snapshots."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Go on from what `save` wrote."""
-        kept = pickle.loads(Path(checkpoint_path).read_bytes())
-        self.study, self._open, self._numbers, self._reports = kept
+        """Nothing, likewise."""
 
 
-def _create_study(objectives: Sequence[Objective], sampler: optuna.samplers.BaseSampler) -> optuna.Study:
+def trial_id_of(seed: int, number: int) -> str:
+    """Eight hexadecimal digits that name a trial of a sweep, the same in each sweep of that seed."""
+    return hashlib.sha256(f"{seed}/{number}".encode()).hexdigest()[:8]
+
+
+def _create_study(objectives: Sequence[Objective]) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(directions=[DIRECTIONS[one.direction] for one in objectives], sampler=sampler)
+    return optuna.create_study(directions=[DIRECTIONS[one.direction] for one in objectives])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
+from sweep.trials.suggestions import Suggestion
 
 FINAL: Final = "final"
 """Key of a trial's last report: true once training and evaluation are both done."""
@@ -54,16 +55,17 @@ class TrialEnd:
         return cls(kind=FAILED, reason=reason)
 
 
-UNFINISHED: Final = TrialEnd.failed("the sweep ended before the trial did")
-EARLY: Final = TrialEnd.failed("the trial ended before its final report")
+ENDED_EARLY: Final = TrialEnd.failed("the trial ended before its final report")
 
 
-def end_of(last_report: Mapping[str, Any], objectives: Iterable[str]) -> TrialEnd:
-    """How a trial ended that no one stopped and whose process did not fail, by its last report.
+def end_of(last_report: Mapping[str, Any], objectives: Iterable[str], *, stopped: TrialEnd | None = None) -> TrialEnd:
+    """How a trial ended whose process was not lost, by its last report.
 
     Args:
         last_report: Empty where the trial never reported.
         objectives: Names of what a completed trial must have, finite.
+        stopped: How the trial scheduler stopped it, if it did. A trial that had failed, or had reached its own end, was
+            beyond being stopped.
 
     Returns:
         Completed only by a final report that holds all objectives.
@@ -71,7 +73,7 @@ def end_of(last_report: Mapping[str, Any], objectives: Iterable[str]) -> TrialEn
     if FAILURE in last_report:
         return TrialEnd.failed(str(last_report[FAILURE]))
     if not last_report.get(FINAL):
-        return EARLY
+        return stopped or ENDED_EARLY
     lacks = next((lack for name in objectives if (lack := _lacks(last_report, name))), None)
     return TrialEnd.failed(lacks) if lacks else TrialEnd.completed()
 
@@ -85,21 +87,28 @@ def _lacks(report: Mapping[str, Any], name: str) -> str | None:
 class TrialListener:
     """Hears of every trial, in the process that started the sweep; by itself it does nothing.
 
-    A trial is started once and ended once; reports and cuts come in between. The same calls in the same order, read
-    from the event log, bring a listener to the same state.
+    A trial is started once and ended once; reports, cuts and retries come in between. A trial that is tried again may
+    report an epoch anew: then the new report, and what follows it, takes the place of the old. The same calls in the
+    same order, read from the event log, bring a listener to the same state.
     """
 
-    def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
+    def on_start(self, suggestion: Suggestion) -> None:
         """A trial begins with what the search sampler chose."""
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         """A trial finished an epoch; `metrics` are plain numbers, strings and booleans."""
 
     def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        """A trial's training yielded a smaller adapter too; `choice` and `metrics` are as of a trial of its own."""
+        """A trial's training yielded a smaller adapter too; `choice` and `metrics` are as of a trial of its own.
+
+        It ends as a trial does: by `on_end`.
+        """
+
+    def on_retry(self, trial_id: str, reason: str) -> None:
+        """A trial lost its process or machine, and is tried again from its last checkpoint, or else from its start."""
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
-        """A trial is over."""
+        """A trial, or a smaller adapter of its training, is over."""
 
     def on_baseline(self, scores: Mapping[str, float]) -> None:
         """The un-adapted base model was scored; empty where that failed."""

@@ -11,9 +11,10 @@ import numpy as np
 from ray import tune
 from ray.tune.result import AUTO_RESULT_KEYS
 
-from sweep.trials.ends import FAILURE, TrialEnd, TrialListener, end_of
+from sweep.trials.ends import FAILURE, FINAL, TrialEnd, TrialListener, end_of
 from sweep.trials.runtime import out_of_memory
 from sweep.trials.scheduling import TrialScheduler
+from sweep.trials.suggestions import Suggestion
 from trainables.trial import CUTS, cut_name
 
 TUNES_OWN: Final = frozenset(AUTO_RESULT_KEYS) | {
@@ -29,52 +30,75 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
     """Turns Tune's callbacks into the sweep's events; the one place that decides how a trial ended."""
 
     def __init__(
-        self, listeners: Sequence[TrialListener], objectives: Sequence[str], scheduler: TrialScheduler
+        self,
+        listeners: Sequence[TrialListener],
+        objectives: Sequence[str],
+        trial_scheduler: TrialScheduler,
+        *,
+        max_retries: int = 0,
+        losses: Mapping[str, int] | None = None,
     ) -> None:
         """Tell `listeners`, in their order.
 
         Args:
-            listeners: Heard of nothing yet.
+            listeners: Know no more than the event log.
             objectives: Names of what a completed trial must have.
-            scheduler: Knows which trials it has stopped.
+            trial_scheduler: Knows which trials it has stopped.
+            max_retries: How often a trial that loses its process or machine is tried again.
+            losses: How often each trial of the event log that has not ended lost its process or machine before.
         """
-        self._listeners, self._objectives, self._scheduler = tuple(listeners), tuple(objectives), scheduler
-        self._started: set[str] = set()
+        self._listeners, self._objectives, self._trial_scheduler = tuple(listeners), tuple(objectives), trial_scheduler
+        self._max_retries, self._losses = max_retries, dict(losses or {})
+        self._started: set[str] = set(self._losses)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its callbacks for its own restore; the listeners stay in this process."""
         return Relay, ((), self._objectives, TrialScheduler())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ensure_started(trial)
+        self._ensure_started(Suggestion.of_config(trial.config))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        suggestion = Suggestion.of_config(trial.config)
+        trial_id = suggestion.trial_id
         for listener in self._listeners if FAILURE not in result else ():
-            listener.on_report(trial.trial_id, own_values(result))
+            listener.on_report(trial_id, own_values(result))
             for label, cut in result.get(CUTS, {}).items():
-                choice = {**trial.config, "strategy": cut["strategy"]}
-                listener.on_cut(cut_name(trial.trial_id, label), trial.trial_id, choice, own_values(cut))
+                choice, metrics = {**suggestion.choice, "strategy": cut["strategy"]}, own_values(cut)
+                listener.on_cut(cut_name(trial_id, label), trial_id, choice, metrics)
+                listener.on_end(cut_name(trial_id, label), end_of({**metrics, FINAL: True}, self._objectives))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        stopped = self._scheduler.stopped(trial.trial_id)
-        self._end(trial, stopped or end_of(trial.last_result, self._objectives))
+        suggestion = Suggestion.of_config(trial.config)
+        stopped = self._trial_scheduler.stopped(suggestion.trial_id)
+        self._end(suggestion, end_of(trial.last_result, self._objectives, stopped=stopped))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial, TrialEnd.failed(root_message(_recorded_error(trial))))
-
-    def _ensure_started(self, trial: Any) -> None:
-        """Tune does not tell the start of a trial whose process died before it."""
-        if trial.trial_id not in self._started:
-            self._started.add(trial.trial_id)
+        """Tune's trial lost its process or machine: what is the trial's own fault, it reports."""
+        suggestion, reason = Suggestion.of_config(trial.config), root_message(_recorded_error(trial))
+        losses = self._losses.get(suggestion.trial_id, 0) + 1
+        self._losses[suggestion.trial_id] = losses
+        if losses <= self._max_retries:
+            self._ensure_started(suggestion)
             for listener in self._listeners:
-                listener.on_start(trial.trial_id, trial.config)
+                listener.on_retry(suggestion.trial_id, reason)
+        else:
+            again = f" (and {losses - 1} times before)" if losses > 1 else ""
+            self._end(suggestion, TrialEnd.failed(f"{reason}{again}"))
 
-    def _end(self, trial: Any, end: TrialEnd) -> None:
-        self._ensure_started(trial)
+    def _ensure_started(self, suggestion: Suggestion) -> None:
+        """Tune does not tell the start of a trial whose process died before it; a trial that is tried again has started."""
+        if suggestion.trial_id not in self._started:
+            self._started.add(suggestion.trial_id)
+            for listener in self._listeners:
+                listener.on_start(suggestion)
+
+    def _end(self, suggestion: Suggestion, end: TrialEnd) -> None:
+        self._ensure_started(suggestion)
         for listener in self._listeners:
-            listener.on_end(trial.trial_id, end)
+            listener.on_end(suggestion.trial_id, end)
 
 
 def own_values(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class TrialScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
         """Decide that a trial ends here.
 
         Args:
-            trial_id: Of the trial whose report Tune is telling of.
+            trial_id: The sweep's name of the trial whose report Tune is telling of: `trial.config["trial_id"]`.
             reason: Why, for the records.
             rung: 0-based number of the rung that the trial has reached.
 

@@ -7,11 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import ray
 import ray.train
 from ray import tune
+from ray.exceptions import RayError
+from ray.train import ControllerError, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from ray.tune.error import TuneError
 from ray.tune.integration.ray_train import TuneReportCallback
@@ -20,10 +22,11 @@ from ray.tune.search import Searcher
 from sweep.config import ComputeConfig
 from sweep.trials.ends import FAILURE, TrialListener
 from sweep.trials.relay import Relay, root_message
+from sweep.trials.runtime import out_of_memory
 from sweep.trials.scheduling import TrialScheduler
+from sweep.trials.suggestions import Suggestion
 from trainables.settings import TrainingConfig
-from trainables.training import DivergedError
-from trainables.trial import EvaluationError, Evaluator, TrialSpec, fine_tune
+from trainables.trial import Evaluator, TrialSpec, fine_tune
 
 TUNE_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -31,6 +34,8 @@ TUNE_SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 """The sweep draws its own progress and writes its own journal; Ctrl+C ends it instead of passing for its end."""
+MACHINES_FAULT: Final = (OSError, RayError, ControllerError)
+"""What ends an attempt at a trial without being the fault of its configuration; the trial is tried again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +71,17 @@ class SweepContext:
         )
 
 
-def run_trial(choice: dict[str, Any], *, context: SweepContext, evaluator: Evaluator) -> None:
-    """One Tune trial: Ray Train in this very process for one worker, a group of worker processes for several."""
-    spec = context.spec(tune.get_context().get_trial_id(), choice)
+def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evaluator) -> None:
+    """One attempt at a trial: Ray Train in this very process for one worker, a group of worker processes for several.
+
+    What is the fault of the trial's configuration is reported, since an exception would end this process too, and the
+    next trial would wait for torch and the base model again. What is the machine's fault is raised.
+
+    Raises:
+        OSError, RayError: a disk, a process or a machine was lost.
+    """
+    suggestion = Suggestion.of_config(config)
+    spec = context.spec(suggestion.trial_id, suggestion.choice)
     spec.folder.mkdir(parents=True, exist_ok=True)
     if context.compute.workers_per_trial == 1:
         trainer = TorchTrainer(
@@ -78,9 +91,20 @@ def run_trial(choice: dict[str, Any], *, context: SweepContext, evaluator: Evalu
         trainer = worker_group(spec, evaluator, context)
     try:
         trainer.fit()
-    except (DivergedError, EvaluationError) as error:
-        # An exception would end this process too, and the next trial would wait for torch and the base model again.
-        tune.report({FAILURE: f"{type(error).__name__}: {error}"})
+    except Exception as error:
+        cause = root_cause(error)
+        if isinstance(cause, MACHINES_FAULT):
+            raise
+        said = f"{type(cause).__name__}: {cause}"
+        tune.report({FAILURE: out_of_memory(said) or said})
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """What a worker of a trial raised, out of what Ray Train made of it."""
+    if isinstance(error, WorkerGroupError) and error.worker_failures:
+        failure: BaseException = next(iter(error.worker_failures.values()))
+        return getattr(failure, "_base_exc", None) or failure
+    return error
 
 
 def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> TorchTrainer:
@@ -114,19 +138,20 @@ def run_trials(
     evaluator: Evaluator,
     searcher: Searcher,
     *,
-    num_trials: int,
     listeners: Sequence[TrialListener],
-    scheduler: TrialScheduler | None = None,
+    trial_scheduler: TrialScheduler | None = None,
+    losses: Mapping[str, int] | None = None,
 ) -> None:
     """Run the sweep's trials to their end; a failed trial is heard of by the listeners and the others go on.
 
     Args:
         context: what trials share.
         evaluator: given to every trial.
-        searcher: chooses configurations; a TrialListener too, which hears of each event after all others.
-        num_trials: how many.
+        searcher: chooses configurations as `Suggestion`s until it is finished; a TrialListener too, which hears of each
+            event after all others.
         listeners: called in this process, in the order given.
-        scheduler: stops trials early; without one, all run to their end.
+        trial_scheduler: stops trials early; without one, all run to their end.
+        losses: of a sweep that goes on, how often each trial that has not ended lost its process or machine.
 
     Raises:
         OSError, RuntimeError: a listener failed, for example because the disk is full.
@@ -134,15 +159,21 @@ def run_trials(
     for name, value in TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # listeners tell of failures, in a line each
-    scheduler = scheduler or TrialScheduler()
-    relay = Relay((*listeners, searcher), context.objectives, scheduler)
+    trial_scheduler = trial_scheduler or TrialScheduler()
+    relay = Relay(
+        (*listeners, searcher),
+        context.objectives,
+        trial_scheduler,
+        max_retries=context.compute.max_retries,
+        losses=losses,
+    )
     trainable = tune.with_parameters(run_trial, context=context, evaluator=evaluator)
     tuner = tune.Tuner(
         tune.with_resources(trainable, _trial_resources(context.compute)),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=scheduler,
-            num_samples=num_trials,
+            scheduler=trial_scheduler,
+            num_samples=-1,  # the searcher says when it is finished
             reuse_actors=True,
             max_concurrent_trials=context.compute.concurrent_trials,
             trial_dirname_creator=lambda trial: trial.trial_id,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import pandas as pd
 import pytest
+from click.testing import Result
 
 RELEASE_S = 120.0
 
@@ -37,3 +40,22 @@ def held_cpus() -> float:
     import ray
 
     return float(ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0.0))
+
+
+@pytest.fixture(scope="session")
+def finished(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The directory of a sweep over the four strategies, evaluated after each epoch, and what it printed."""
+    from small_sweep import sweep_of  # not above: tests without Ray do not wait for its imports
+
+    out = tmp_path_factory.mktemp("sweep") / "r1 100% [b]x? #3&it's;"
+    return out, sweep_of(out, 4, "training.evaluate_every_epochs=1")
+
+
+@pytest.fixture(scope="session")
+def out(finished: tuple[Path, Result]) -> Path:
+    return finished[0]
+
+
+@pytest.fixture(scope="session")
+def trials(out: Path) -> pd.DataFrame:
+    return pd.read_parquet(out / "trials.parquet")

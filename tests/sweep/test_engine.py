@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import ray
-import typer
 from click.testing import Result
 from diffusers import StableDiffusionPipeline
 from mlflow import MlflowClient
@@ -25,59 +24,26 @@ from optuna import Trial
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
-from typer.testing import CliRunner
+from small_sweep import invoke, sweep_of
 
 from analysis.report import __main__ as report
 from search_spaces import SEARCH_SPACES
-from sweep import export, generate, run
+from sweep import export, generate
 from sweep.config import ConfigError, SearchConfig, SweepConfig
 from sweep.engine import require_shared, run_sweep
 from sweep.records.tracking import Tracker, TrackingListener
 from sweep.scoring.actors import ActorEvaluator
 from sweep.trials.ends import TrialEnd
+from sweep.trials.suggestions import Suggestion
 
-SETTINGS = (
-    "data.num_patients=60",
-    "training.num_epochs=2",
-    "evaluation.images_per_condition=4",
-    "evaluation.num_steps=2",
-)
 OBJECTIVES = {"fid_mini": 1, "vendi_mini": -1, "trainable_parameters": 1, "epoch_s": 1}
 """Names, and the sign that makes less of it better."""
-
-
-def invoke(command: Callable[..., Any], *options: str) -> Result:
-    app = typer.Typer()
-    app.command()(command)
-    return CliRunner().invoke(app, list(options))
-
-
-def sweep_of(out: Path, num_trials: int, *settings: str) -> Result:
-    options = [text for setting in (*SETTINGS, *settings) for text in ("--set", setting)]
-    return invoke(run.main, "--out", str(out), "--num-trials", str(num_trials), *options)
-
-
-@pytest.fixture(scope="module")
-def finished(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """The directory of a sweep over the four strategies, evaluated after each epoch, and what it printed."""
-    out = tmp_path_factory.mktemp("sweep") / "r1 100% [b]x? #3&it's;"
-    return out, sweep_of(out, 4, "training.evaluate_every_epochs=1")
 
 
 def printed(result: Result, name: str) -> list[str]:
     """A command that a sweep printed, as a shell takes it that it is pasted into."""
     (line,) = (line for line in result.stdout.splitlines() if line.startswith(f"{name} "))
     return shlex.split(line)[1:]
-
-
-@pytest.fixture(scope="module")
-def out(finished: tuple[Path, Result]) -> Path:
-    return finished[0]
-
-
-@pytest.fixture(scope="module")
-def trials(out: Path) -> pd.DataFrame:
-    return pd.read_parquet(out / "trials.parquet")
 
 
 def test_a_sweep_ends_well_and_says_what_to_do_next(finished: tuple[Path, Result]) -> None:
@@ -180,7 +146,7 @@ def test_a_trials_ranks_are_drawn_and_logged(tmp_path: Path) -> None:
     (folder / "ranks.json").write_text(json.dumps(ranks))
     tracker = Tracker.start(SweepConfig(), tmp_path)
     listener = TrackingListener(tracker, tmp_path)
-    listener.on_start("a", {"strategy": {"name": "selora"}, "lr": 1e-3, "batch_size": 4})
+    listener.on_start(Suggestion(trial_id="a", choice={"strategy": {"name": "selora"}, "lr": 1e-3, "batch_size": 4}))
     listener.on_report("a", {"epoch": 0, "mean_rank": 1.5})
     listener.on_end("a", TrialEnd.completed())
     tracker.abort()
@@ -219,13 +185,6 @@ def test_the_knee_is_exported_and_generates(out: Path, tmp_path: Path) -> None:
     assert made.exit_code == 0, made.output
     films = [np.asarray(Image.open(tmp_path / "images" / name)) for name in ("0000.png", "0001.png")]
     assert not np.array_equal(*films)
-
-
-def test_the_same_out_is_refused_the_second_time(out: Path) -> None:
-    before = (out / "trials.parquet").read_bytes()
-    again = sweep_of(out, 1)
-    assert again.exit_code == 1 and "`--out` must not hold a run" in again.stderr
-    assert (out / "trials.parquet").read_bytes() == before
 
 
 @pytest.mark.parametrize(

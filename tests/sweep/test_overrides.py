@@ -167,11 +167,14 @@ def test_a_rate_or_batch_that_cannot_be_is_answered(name: str, fixed: dict[str, 
 @pytest.mark.parametrize("key", ["lr", "batch_size", "training.lr", "training.batch_size", "search.lr"])
 def test_a_key_that_strategies_have_is_answered_with_it(key: str) -> None:
     with pytest.raises(
-        ConfigError, match=rf"must be a known name, .* Did you mean search\.hyperparameters\.STRATEGY\.{key.split('.')[-1]}\b"
+        ConfigError,
+        match=rf"must be a known name, .* Did you mean search\.hyperparameters\.STRATEGY\.{key.split('.')[-1]}\b",
     ):
         load_config("demo", None, [f"{key}=1"])
 
 
 def test_a_strategy_without_its_section_is_answered_with_it() -> None:
-    with pytest.raises(ConfigError, match=r"`lora` must be a known name, .* Did you mean search\.hyperparameters\.lora\?$"):
+    with pytest.raises(
+        ConfigError, match=r"`lora` must be a known name, .* Did you mean search\.hyperparameters\.lora\?$"
+    ):
         load_config("demo", None, ["lora.lr=1e-3"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sweep.records.journal import Journal
 from sweep.records.provenance import collect_provenance
 from sweep.records.tables import flat_choice
 from sweep.trials.ends import TrialEnd
+from sweep.trials.suggestions import Suggestion
 
 LORA = {"strategy": {"name": "lora", "rank": 4, "alpha": 8}, "lr": 1e-3, "batch_size": 16}
 DYLORA = {**LORA, "strategy": {"name": "dylora", "rank": 4, "alpha": 8}}
@@ -29,11 +31,11 @@ def scores(fid: float, vendi: float, size: int, epoch_s: float) -> dict[str, Any
 
 
 def begin(out: Path) -> Journal:
-    return Journal.create(out, demo(), collect_provenance(demo(), "data-hash", "weights-hash"))
+    return Journal.open(out, demo(), collect_provenance(demo(), "data-hash", "weights-hash"))
 
 
 def run_trial(journal: Journal, trial_id: str, choice: dict[str, Any], final: dict[str, Any]) -> None:
-    journal.on_start(trial_id, choice)
+    journal.on_start(Suggestion(trial_id=trial_id, choice=choice))
     journal.on_report(trial_id, {"epoch": 0, "loss": 0.5})
     journal.on_report(trial_id, {"epoch": 1, "loss": 0.25, "final": True, **final})
     journal.on_end(trial_id, TrialEnd.completed())
@@ -45,7 +47,7 @@ def journal(tmp_path: Path) -> Journal:
     journal = begin(tmp_path / "run")
     run_trial(journal, "a", LORA, scores(1.0, 3.0, 100, 1.0))
     run_trial(journal, "b", UNET, scores(2.0, 2.0, 900, 2.0))
-    journal.on_start("c", UNET)
+    journal.on_start(Suggestion(trial_id="c", choice=UNET))
     journal.on_report("c", {"epoch": 0, "loss": math.nan})
     journal.on_end("c", TrialEnd.failed("`loss` must be finite, but got nan"))
     return journal
@@ -93,27 +95,28 @@ def test_front_is_written_after_every_trial_and_returned_at_the_end(journal: Jou
     assert found.knee.params == {"rank": 4, "alpha": 8, "lr": 1e-3, "batch_size": 16}
 
 
-def test_trials_that_never_ended_have_failed(journal: Journal) -> None:
-    journal.on_start("d", LORA)
+def test_trials_that_have_not_ended_are_left_open(journal: Journal) -> None:
+    journal.on_start(Suggestion(trial_id="d", choice=LORA))
     journal.finish()
     last = pd.read_parquet(journal.out / "trials.parquet").iloc[-1]
-    assert (last["status"], last["reason"]) == ("failed", "the sweep ended before the trial did")
+    assert last["status"] == "running" and pd.isna(last["reason"])
 
 
 def test_a_sweep_without_a_completed_trial_has_an_empty_front(tmp_path: Path) -> None:
     journal = begin(tmp_path)
-    journal.on_start("a", LORA)
+    journal.on_start(Suggestion(trial_id="a", choice=LORA))
     journal.on_end("a", TrialEnd.failed("out of memory"))
     assert journal.finish().points == ()
     assert begin(tmp_path / "none").finish().points == ()
 
 
 def test_a_cut_is_a_completed_row_and_a_point_of_its_own(journal: Journal) -> None:
-    journal.on_start("d", DYLORA)
+    journal.on_start(Suggestion(trial_id="d", choice=DYLORA))
     final = scores(0.9, 3.1, 80, 1.5)
     journal.on_report("d", {"epoch": 1, "loss": 0.2, **final})
     cut = {**DYLORA, "strategy": {"name": "dylora", "rank": 1, "alpha": 8}}
     journal.on_cut("d-rank1", "d", cut, {"epoch": 1, **final, "trainable_parameters": 20})
+    journal.on_end("d-rank1", TrialEnd.completed())
     journal.on_end("d", TrialEnd.completed())
     run_trial(journal, "e", UNET, scores(3.0, 1.0, 900, 9.0))
     journal.finish()
@@ -134,13 +137,73 @@ def test_several_values_of_a_hyperparameter_are_one_cell(journal: Journal) -> No
     assert pd.read_parquet(journal.out / "trials.parquet")["param/evaluated_ranks"].iloc[-1] == "2, 4"
 
 
-def test_a_folder_that_holds_a_run_is_refused_and_left_alone(journal: Journal) -> None:
-    before = (journal.out / "config.json").read_bytes()
-    with pytest.raises(ConfigError, match=r"`--out` must not hold a run, but got .* Choose another --out"):
-        begin(journal.out)
-    assert (journal.out / "config.json").read_bytes() == before
-    with pytest.raises(ConfigError, match="`--out` must be a folder, but got the file"):
-        begin(journal.out / "config.json")
+def demo_with(key: str, value: Any) -> SweepConfig:
+    values: dict[str, Any] = demo().model_dump()
+    *sections, name = key.split(".")
+    reduce(lambda held, section: held[section], sections, values)[name] = value
+    return SweepConfig.model_validate(values)
+
+
+def provenance_with(**changes: Any) -> dict[str, Any]:
+    return {**collect_provenance(demo(), "data-hash", "weights-hash"), **changes}
+
+
+@pytest.mark.parametrize(
+    ("config", "provenance", "said"),
+    [
+        (
+            demo_with("training.num_epochs", 3),
+            provenance_with(),
+            f"training.num_epochs was {demo().training.num_epochs} and is 3",
+        ),
+        (demo_with("seed", 9), provenance_with(), "seed was 0 and is 9"),
+        (demo_with("search.strategies", ["lora"]), provenance_with(), "search.strategies was "),
+        (demo(), provenance_with(data_fingerprint="other"), "the data set has changed since"),
+        (demo(), provenance_with(base={"name": "mini", "weights_hash": "other"}), "the base model has changed since"),
+    ],
+)
+def test_a_run_of_another_sweep_is_refused_and_left_alone(
+    journal: Journal, config: SweepConfig, provenance: dict[str, Any], said: str
+) -> None:
+    before = {file: file.read_bytes() for file in journal.out.iterdir()}
+    with pytest.raises(ConfigError, match=r"`--out` must hold no run, or one of the same sweep, but got") as refused:
+        Journal.open(journal.out, config, provenance)
+    assert said in str(refused.value)
+    assert {file: file.read_bytes() for file in journal.out.iterdir()} == before
+
+
+@pytest.mark.parametrize("grown", [("search.num_trials", 40), ("compute.concurrent_trials", 2)])
+def test_a_run_goes_on_where_it_was_and_may_grow(journal: Journal, grown: tuple[str, Any]) -> None:
+    journal.on_start(Suggestion(trial_id="d", choice=LORA))
+    journal.on_report("d", {"epoch": 0, "loss": 0.4})
+    journal.on_retry("d", "its node died")
+    before = journal.tables
+    config = demo_with(*grown)
+    again = Journal.open(journal.out, config, provenance_with(git_commit="another"))
+    pd.testing.assert_frame_equal(again.tables.trials(), before.trials())
+    pd.testing.assert_frame_equal(again.tables.results(), before.results())
+    assert again.tables.running() == ["d"] and again.tables.num_ended() == 3 and again.losses() == {"d": 1}
+    assert SweepConfig.model_validate_json((journal.out / "config.json").read_text()) == config
+    assert Journal.open(journal.out, config, provenance_with()).commit() == "another"
+
+
+def test_an_epoch_that_is_reported_anew_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    """A trial that goes on from its checkpoint after epoch 0 has the numbers of a trial that was never lost."""
+    straight, broken = begin(tmp_path / "straight"), begin(tmp_path / "broken")
+    reports = [{"epoch": 0, "loss": 0.5}, {"epoch": 1, "loss": 0.4}, {"epoch": 2, "loss": 0.3, **scores(1, 2, 3, 4)}]
+    for journal in (straight, broken):
+        journal.on_start(Suggestion(trial_id="a", choice=LORA))
+        journal.on_report("a", reports[0])
+    broken.on_report("a", {"epoch": 1, "loss": 9.9, "early_fid": 1.0})
+    broken.on_report("a", {"epoch": 2, "loss": 9.9, "other": 1.0})
+    for journal in (straight, broken):
+        for report in reports[1:]:
+            journal.on_report("a", report)
+        journal.on_end("a", TrialEnd.completed())
+        journal.finish()
+    for name in ("trials.parquet", "results.parquet"):
+        tables = [pd.read_parquet(journal.out / name) for journal in (straight, broken)]
+        pd.testing.assert_frame_equal(*tables)
 
 
 def test_a_choice_made_flat() -> None:
@@ -148,7 +211,7 @@ def test_a_choice_made_flat() -> None:
 
 
 def test_a_stopped_trial_is_a_row_with_its_rung_and_never_a_point(journal: Journal) -> None:
-    journal.on_start("d", LORA)
+    journal.on_start(Suggestion(trial_id="d", choice=LORA))
     journal.on_report("d", {"epoch": 0, "loss": 0.1, "final": False, **scores(0.1, 9.0, 1, 0.1)})
     journal.on_end("d", TrialEnd.stopped("it gains too little", rung=1))
     assert [point.trial_id for point in journal.finish().points] == ["a"]
@@ -159,8 +222,8 @@ def test_a_stopped_trial_is_a_row_with_its_rung_and_never_a_point(journal: Journ
 
 
 def test_waiting_for_evaluations_is_added_up_over_trials_rungs_and_cuts(tmp_path: Path) -> None:
-    journal = Journal.create(tmp_path / "run", SweepConfig(), {})
-    journal.on_start("a", LORA)
+    journal = Journal.open(tmp_path / "run", SweepConfig(), {})
+    journal.on_start(Suggestion(trial_id="a", choice=LORA))
     journal.on_report("a", {"epoch": 0, "evaluation_s": 1.0})
     journal.on_report("a", {"epoch": 1})
     journal.on_report("a", {"epoch": 2, "evaluation_s": 4.0})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from sweep.search.searcher import REASON, RUNG, OptunaSearcher
 from sweep.trials.ends import FINAL, TrialEnd
 from sweep.trials.relay import Relay
 from sweep.trials.scheduling import TrialScheduler
+from sweep.trials.suggestions import Suggestion
 
 OBJECTIVES = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
 FOUR = ("unet", "lora", "dora", "bitfit")
@@ -48,18 +50,24 @@ def good_result(config: dict[str, Any]) -> dict[str, Any]:
     return {"fid_mini": strangeness + distance, "vendi_mini": 5.0 - distance, FINAL: True}
 
 
-def complete(searcher: OptunaSearcher, trial_id: str, config: dict[str, Any]) -> None:
-    searcher.on_report(trial_id, good_result(config))
-    searcher.on_end(trial_id, TrialEnd.completed())
+def suggested(searcher: OptunaSearcher) -> Suggestion:
+    config = searcher.suggest("what Tune calls it")
+    assert isinstance(config, dict)
+    return Suggestion.of_config(config)
+
+
+def complete(searcher: OptunaSearcher, suggestion: Suggestion) -> None:
+    searcher.on_report(suggestion.trial_id, good_result(dict(suggestion.choice)))
+    searcher.on_end(suggestion.trial_id, TrialEnd.completed())
 
 
 def run_alone(searcher: OptunaSearcher) -> list[dict[str, Any]]:
-    configs: list[dict[str, Any]] = []
-    while (config := searcher.suggest(f"t{len(configs)}")) != Searcher.FINISHED:
+    choices: list[dict[str, Any]] = []
+    while (config := searcher.suggest("what Tune calls it")) != Searcher.FINISHED:
         assert isinstance(config, dict)
-        complete(searcher, f"t{len(configs)}", config)
-        configs.append(config)
-    return configs
+        complete(searcher, Suggestion.of_config(config))
+        choices.append(config["choice"])
+    return choices
 
 
 def test_first_trials_try_every_strategy_once_and_the_number_is_kept() -> None:
@@ -104,9 +112,12 @@ def test_same_seed_gives_the_same_suggestions() -> None:
 
 
 def test_search_leans_to_the_better_strategy() -> None:
-    configs = run_alone(make_searcher(num_trials=40, seed=1))
-    names = Counter(config["strategy"]["name"] for config in configs[15:])
-    assert names["lora"] > 25 / 2, names
+    """Of 75 trials by three seeds, a sampler that learns nothing gives it 19 with a standard deviation of 4."""
+    names: Counter[str] = Counter()
+    for seed in range(3):
+        choices = run_alone(make_searcher(num_trials=40, seed=seed))
+        names.update(choice["strategy"]["name"] for choice in choices[15:])
+    assert names["lora"] > 30, names
 
 
 def test_a_search_can_be_narrowed_to_some_strategies() -> None:
@@ -125,42 +136,54 @@ def test_a_trial_that_gave_no_result_has_its_reason_and_no_values(
     end: TrialEnd, state: TrialState, attributes: dict[str, Any]
 ) -> None:
     searcher = make_searcher()
-    config = searcher.suggest("a")
-    assert isinstance(config, dict)
-    searcher.on_report("a", good_result(config))
-    searcher.on_end("a", end)
-    assert searcher.record("a").state == state and searcher.record("a").values is None
-    assert searcher.record("a").user_attrs == {"trial_id": "a", **attributes}
+    suggestion = suggested(searcher)
+    trial_id = suggestion.trial_id
+    searcher.on_report(trial_id, good_result(dict(suggestion.choice)))
+    searcher.on_end(trial_id, end)
+    assert searcher.record(trial_id).state == state and searcher.record(trial_id).values is None
+    assert searcher.record(trial_id).user_attrs == {"trial_id": trial_id, **attributes}
     assert isinstance(searcher.suggest("next"), dict)
 
 
-def test_finish_fails_open_trials_and_leaves_ended_ones_alone() -> None:
-    searcher = make_searcher()
-    done = searcher.suggest("done")
-    searcher.suggest("open")
-    assert isinstance(done, dict)
-    complete(searcher, "done", done)
-    searcher.finish()
-    complete(searcher, "open", done)
-    assert searcher.record("done").state == TrialState.COMPLETE
-    assert searcher.record("open").state == TrialState.FAIL
-    assert searcher.record("open").user_attrs[REASON] == "the sweep ended before the trial did"
+def test_a_trial_that_was_lost_is_suggested_again_as_it_was() -> None:
+    searcher = make_searcher(num_trials=4)
+    first, second = suggested(searcher), suggested(searcher)
+    searcher.on_retry(first.trial_id, "its node died")
+    assert suggested(searcher) == first
+    for suggestion in (first, second, suggested(searcher), suggested(searcher)):
+        assert searcher.suggest("next") is None or len(searcher.study.trials) < 4
+        complete(searcher, suggestion)
+    assert searcher.suggest("next") == Searcher.FINISHED
+    assert len(searcher.study.trials) == 4
+    complete(searcher, first)  # an end that is told twice
+    assert searcher.record(first.trial_id).state == TrialState.COMPLETE
 
 
-def test_save_and_restore_go_on_with_the_same_study(tmp_path: Path) -> None:
+def through_json(suggestion: Suggestion) -> Suggestion:
+    """As it comes back from the event log."""
+    return Suggestion.of_config(json.loads(json.dumps(suggestion.as_config())))
+
+
+@pytest.mark.parametrize("broken_after", [1, 5, 9])
+def test_a_search_that_hears_its_past_goes_on_as_if_never_broken(broken_after: int) -> None:
+    """Two trials are under way when it breaks: they come first, as they were, and then what would have come."""
     first, second = make_searcher(), make_searcher()
-    for number in range(5):
-        config = first.suggest(f"t{number}")
-        assert isinstance(config, dict)
-        complete(first, f"t{number}", config)
-    open_config = first.suggest("open")
-    assert isinstance(open_config, dict)
-    first.save(str(tmp_path / "state.pkl"))
-    second.restore(str(tmp_path / "state.pkl"))
-    complete(second, "open", open_config)
-    assert second.record("open").values == list(good_result(open_config).values())[:2]
-    assert isinstance(second.suggest("next"), dict)
-    assert second.record("next").number == 6
+    for _ in range(broken_after):
+        suggestion = suggested(first)
+        complete(first, suggestion)
+        second.on_start(through_json(suggestion))
+        complete(second, suggestion)
+    under_way = [suggested(first), suggested(first)]
+    for suggestion in under_way:
+        second.on_start(through_json(suggestion))
+    second.resume()
+    assert [suggested(second), suggested(second)] == list(map(through_json, under_way))
+    for searcher in (first, second):
+        for suggestion in under_way:
+            complete(searcher, suggestion)
+    assert run_alone(first) == run_alone(second)
+    assert [trial.values for trial in first.study.trials] == [trial.values for trial in second.study.trials]
+    assert [trial.params for trial in first.study.trials] == [trial.params for trial in second.study.trials]
 
 
 def make_misbehaving() -> Callable[[dict[str, Any]], None]:
@@ -170,7 +193,7 @@ def make_misbehaving() -> Callable[[dict[str, Any]], None]:
     """
 
     def misbehave(config: dict[str, Any]) -> None:
-        name = config["strategy"]["name"]
+        name = config["choice"]["strategy"]["name"]
         tune.report({"fid_mini": 9.0, "vendi_mini": 1.0})
         if name == "lora":
             raise RuntimeError("loss must be finite")
@@ -186,7 +209,7 @@ def test_trials_run_by_ray_all_end_in_definite_states(ray_cluster: None, tmp_pat
     tuner = tune.Tuner(
         tune.with_resources(make_misbehaving(), {"cpu": 1}),
         tune_config=tune.TuneConfig(
-            search_alg=searcher, scheduler=scheduler, num_samples=6, max_concurrent_trials=1, reuse_actors=True
+            search_alg=searcher, scheduler=scheduler, num_samples=-1, max_concurrent_trials=1, reuse_actors=True
         ),
         run_config=tune.RunConfig(storage_path=str(tmp_path), callbacks=[relay], verbose=0),
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from optuna.trial import FrozenTrial
 
 from sweep.config import SweepConfig
 from sweep.records.journal import Journal
@@ -63,12 +64,12 @@ class Sweep:
 
     def __init__(self, out: Path) -> None:
         objectives = SweepConfig().reported_objectives()
-        self.journal = Journal.create(out, SweepConfig(), {})
+        self.journal = Journal.open(out, SweepConfig(), {})
         self.searcher = OptunaSearcher(space, objectives, sampler=SEARCH_SAMPLERS["random"], num_trials=3, seed=0)
         self.scheduler = TrialScheduler()
         names = [objective.name for objective in objectives]
         self.relay = Relay((self.journal, self.searcher), names, self.scheduler)
-        self.trial = SimpleNamespace(trial_id="a", config=self.searcher.suggest("a"), last_result={})
+        self.trial = SimpleNamespace(config=self.searcher.suggest("what Tune calls it"), last_result={})
         self.relay.on_trial_start(1, [self.trial], self.trial)
 
     def report(self, **metrics: Any) -> None:
@@ -80,7 +81,11 @@ class Sweep:
         self.relay.on_trial_complete(1, [self.trial], self.trial)
         points = self.journal.finish().points
         rows = pd.read_parquet(self.journal.out / "trials.parquet")
-        return rows["status"].tolist(), self.searcher.record("a").state.name, len(points)
+        return rows["status"].tolist(), self.record().state.name, len(points)
+
+    def record(self) -> FrozenTrial:
+        """Optuna's record of the trial."""
+        return self.searcher.record(self.trial.config["trial_id"])
 
 
 SCORES = {"fid_mini": 1.0, "vendi_mini": 2.0, "trainable_parameters": 3, "epoch_s": 0.5}
@@ -106,7 +111,30 @@ def test_a_final_report_without_a_finite_objective_has_failed_for_the_journal_an
 
 def test_a_stopped_trial_is_stopped_for_the_journal_and_pruned_for_the_study(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
-    assert sweep.scheduler.stop("a", "it gains too little", rung=0) == "STOP"
+    assert sweep.scheduler.stop(sweep.trial.config["trial_id"], "it gains too little", rung=0) == "STOP"
     sweep.report(epoch=0, final=False, **SCORES)
     assert sweep.complete() == (["stopped"], "PRUNED", 0)
-    assert sweep.searcher.record("a").user_attrs["reason"] == "it gains too little"
+    assert sweep.record().user_attrs["reason"] == "it gains too little"
+
+
+@pytest.mark.parametrize(
+    ("report", "end"),
+    [({**GOOD}, TrialEnd.completed()), ({FAILURE: "DivergedError: nan"}, TrialEnd.failed("DivergedError: nan"))],
+)
+def test_a_trial_that_was_over_is_beyond_being_stopped(report: dict[str, Any], end: TrialEnd) -> None:
+    """A scheduler may stop a trial at its last report, or at the one that says that it diverged."""
+    stopped = TrialEnd.stopped("beaten", rung=1)
+    assert end_of(report, OBJECTIVES, stopped=stopped) == end
+    assert end_of({**GOOD, FINAL: False}, OBJECTIVES, stopped=stopped) == stopped
+
+
+def test_a_cut_without_a_finite_objective_has_failed(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    strategy = {"name": "dylora", "rank": 2}
+    lacking = {"epoch": 0, "strategy": strategy, **SCORES, "fid_mini": math.nan}
+    sweep.report(
+        epoch=0, final=True, **SCORES, cuts={"rank2": lacking, "rank4": {**SCORES, **lacking, "fid_mini": 0.5}}
+    )
+    assert sweep.complete() == (["completed", "failed", "completed"], "COMPLETE", 1)
+    reasons = sweep.journal.tables.trials()["reason"].dropna().tolist()
+    assert reasons == ["`fid_mini` must be finite, but got nan"]

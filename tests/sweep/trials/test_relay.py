@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from sweep.config import SweepConfig
-from sweep.records.events import Ended, Started, read_events
+from sweep.records.events import Ended, Retried, Started, read_events
 from sweep.records.journal import Journal
 from sweep.trials.relay import Relay, own_values, root_message
 from sweep.trials.scheduling import TrialScheduler
+from sweep.trials.suggestions import Suggestion
 
 BITFIT = {"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 9}
 
@@ -25,15 +26,33 @@ def test_own_values_are_plain_and_not_rays() -> None:
 
 def test_a_trial_whose_process_never_started_is_a_failure_like_others(tmp_path: Path) -> None:
     """Tune tells of such a trial's error alone, without its start: a node that goes while the process comes up."""
-    journal = Journal.create(tmp_path, SweepConfig(), {})
-    trial = SimpleNamespace(trial_id="a", config=BITFIT, error_file=None)
+    journal = Journal.open(tmp_path, SweepConfig(), {})
+    trial = SimpleNamespace(config=Suggestion(trial_id="a", choice=BITFIT).as_config(), error_file=None)
     relay = Relay((journal,), (), TrialScheduler())
     relay.on_trial_error(1, [trial], trial)
     journal.finish()
-    start, end = read_events(tmp_path / "events.jsonl")
+    start, end = read_events(tmp_path / "events.log")
     assert start == Started(trial_id="a", choice=BITFIT)
     assert end == Ended(trial_id="a", kind="failed", reason="the trial's process died without a message", rung=None)
     assert pd.read_parquet(tmp_path / "trials.parquet")["status"].tolist() == ["failed"]
+
+
+def test_a_lost_trial_is_tried_again_as_often_as_may_be(tmp_path: Path) -> None:
+    """Losses of a sweep's past count too; a trial that the past has started is not started again."""
+    journal = Journal.open(tmp_path, SweepConfig(), {})
+    suggestion = Suggestion(trial_id="a", choice=BITFIT)
+    journal.on_start(suggestion)
+    journal.on_retry("a", "a node died")
+    trial = SimpleNamespace(config=suggestion.as_config(), error_file=None)
+    relay = Relay((journal,), (), TrialScheduler(), max_retries=2, losses={"a": 1})
+    for _ in range(2):
+        relay.on_trial_start(1, [trial], trial)
+        relay.on_trial_error(1, [trial], trial)
+    died = "the trial's process died without a message"
+    assert list(read_events(tmp_path / "events.log"))[2:] == [
+        Retried(trial_id="a", reason=died),
+        Ended(trial_id="a", kind="failed", reason=f"{died} (and 2 times before)", rung=None),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import REASON, OptunaSearcher
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.scheduling import TrialScheduler
+from sweep.trials.suggestions import Suggestion
 from sweep.trials.tuner import SweepContext, run_trials
 from trainables import trial as trial_module
 from trainables.base_models.models import load_base
@@ -62,7 +63,9 @@ class Choices(Searcher, TrialListener):  # type: ignore[misc]
         self._choices = list(choices)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        return self._choices.pop(0) if self._choices else str(Searcher.FINISHED)
+        if not self._choices:
+            return str(Searcher.FINISHED)
+        return Suggestion(trial_id=f"trial{len(self._choices)}", choice=self._choices.pop(0)).as_config()
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Nothing is learnt."""
@@ -143,9 +146,10 @@ class Events(TrialListener):
     reported_at_s: list[float] = field(default_factory=list)
     cuts: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=list)
     ends: dict[str, TrialEnd] = field(default_factory=dict)
+    cut_ends: dict[str, TrialEnd] = field(default_factory=dict)
 
-    def on_start(self, trial_id: str, choice: Mapping[str, Any]) -> None:
-        self.starts[trial_id] = choice
+    def on_start(self, suggestion: Suggestion) -> None:
+        self.starts[suggestion.trial_id] = suggestion.choice
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         self.reports.append((trial_id, dict(metrics)))
@@ -156,7 +160,7 @@ class Events(TrialListener):
         self.cuts.append((cut_id, trial_id, choice, metrics))
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
-        self.ends[trial_id] = end
+        (self.ends if trial_id in self.starts else self.cut_ends)[trial_id] = end
 
 
 @pytest.fixture(scope="module")
@@ -199,9 +203,7 @@ def recorded(
     for workers in (1, 2):
         out, events = tmp_path_factory.mktemp(f"workers{workers}"), Events()
         evaluator = RecordingEvaluator(out / "recorded")
-        run_trials(
-            context(dataset, out, workers=workers), evaluator, Choices(BITFIT), num_trials=1, listeners=(events,)
-        )
+        run_trials(context(dataset, out, workers=workers), evaluator, Choices(BITFIT), listeners=(events,))
         assert set(events.ends.values()) == {TrialEnd.completed()}, events.ends
         runs[workers] = Recorded(events=events, folder=evaluator.folder)
     return runs
@@ -275,7 +277,7 @@ def several(ray_cluster: None, dataset: PreparedDataset, tmp_path_factory: pytes
     settings = context(dataset, out, evaluate_every_epochs=1)
     choices = Choices(BITFIT, DIVERGING, LORA, BITFIT, DYLORA)
     with pytest.raises(RuntimeError) as ended:
-        run_trials(settings, ProcessEvaluator(), choices, num_trials=5, listeners=(events,))
+        run_trials(settings, ProcessEvaluator(), choices, listeners=(events,))
     return Several(events, out, ended.value)
 
 
@@ -319,7 +321,7 @@ def test_each_rank_of_one_training_by_two_workers_is_exported_and_scored(
     ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     events, settings = Events(), context(dataset, tmp_path, workers=2, evaluate_every_epochs=1)
-    run_trials(settings, ProcessEvaluator(takes_s=0), Choices(DYLORA), num_trials=1, listeners=(events,))
+    run_trials(settings, ProcessEvaluator(takes_s=0), Choices(DYLORA), listeners=(events,))
     assert_ranks_are_exported(events, tmp_path)
 
 
@@ -329,6 +331,7 @@ def assert_ranks_are_exported(events: Events, out: Path) -> None:
     reports = [metrics for name, metrics in events.reports if name == trial_id]
     final = reports[-1]
     assert events.ends[trial_id] == TrialEnd.completed()
+    assert events.cut_ends == {f"{trial_id}-rank{rank}": TrialEnd.completed() for rank in (1, 3)}
     assert [metrics["epoch"] for metrics in reports] == [0, 1]
     assert [cut[:2] for cut in events.cuts] == [(f"{trial_id}-rank{rank}", trial_id) for rank in (1, 3)]
     for rank, (cut_id, _, choice, metrics) in zip((1, 3), events.cuts, strict=True):
@@ -346,8 +349,8 @@ class StopsNorm(TrialScheduler):
     """Stops every trial of the norms at its first report."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if trial.config["strategy"]["name"] == "norm":
-            return self.stop(trial.trial_id, f"norm after epoch {result['epoch']}", rung=0)
+        if trial.config["choice"]["strategy"]["name"] == "norm":
+            return self.stop(trial.config["trial_id"], f"norm after epoch {result['epoch']}", rung=0)
         return str(super().on_trial_result(tune_controller, trial, result))
 
 
@@ -379,9 +382,9 @@ def ended(ray_cluster: None, dataset: PreparedDataset, tmp_path_factory: pytest.
     out, space, events = tmp_path_factory.mktemp("ended"), risky, Events()
     config = SweepConfig(objectives=("epoch_s",))
     searcher = OptunaSearcher(space, config.reported_objectives(), sampler=SEARCH_SAMPLERS["tpe"], num_trials=3, seed=0)
-    journal = Journal.create(out, config, {})
+    journal = Journal.open(out, config, {})
     settings = replace(context(dataset, out, evaluate_every_epochs=1), objectives=("epoch_s",))
-    run_trials(settings, ProcessEvaluator(), searcher, num_trials=3, listeners=(journal, events), scheduler=StopsNorm())
+    run_trials(settings, ProcessEvaluator(), searcher, listeners=(journal, events), trial_scheduler=StopsNorm())
     front = journal.finish()
     trials = pd.read_parquet(out / "trials.parquet").set_index("strategy")
     return Ended(trials=trials, front=front, searcher=searcher, events=events)

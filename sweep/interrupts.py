@@ -1,0 +1,33 @@
+"""Signals that end a sweep: all of them take the way of Ctrl+C, so that records close and say how to go on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final, NoReturn
+
+from analysis.terminal import Interrupted
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise `Interrupted` in the block when the process is told to end; a second signal ends it at once.
+
+    Entered anew wherever a library has put handlers of its own in place, as Ray does when it starts.
+    """
+    before = {one: signal.signal(one, _interrupt) for one in SIGNALS}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    for one in SIGNALS:
+        signal.signal(one, signal.SIG_DFL)
+    raise Interrupted(number)

@@ -223,7 +223,7 @@ class FineTuning:
         facts, parameters = checkpoint.facts, dict(trained_parameters(self.models))
         self.step, self.first_epoch, self.rank_history = facts["step"], facts["next_epoch"], facts["rank_history"]
         self._lr_schedule.load_state_dict(facts["lr_schedule"])
-        lrs, tensors = self._lr_schedule.get_last_lr(), checkpoint.under("optimizer")
+        lrs, tensors = [float(lr) for lr in self._lr_schedule.get_last_lr()], checkpoint.under("optimizer")
         restore_optimizer(self._optimizer.optimizer, parameters, tensors=tensors, lrs=lrs)
         self._micro_batch.go_on(facts["micro_batch"])
         if self.accelerator.scaler is not None:

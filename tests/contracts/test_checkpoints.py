@@ -46,7 +46,7 @@ def base() -> DiffusionModels:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    source = PhantomSource(num_patients=20, resolution_px=64, seed=5)
+    source = PhantomSource(num_patients=60, resolution_px=64, seed=5)
     return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom", on_progress=None)
 
 

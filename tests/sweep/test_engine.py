@@ -7,8 +7,10 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from diffusers import StableDiffusionPipeline
 from mlflow import MlflowClient
 from optuna import Trial
 from PIL import Image
+from ray import cloudpickle
 from rich.console import Console
 from safetensors.torch import load_file
 from small_sweep import invoke, sweep_of
@@ -30,12 +33,14 @@ from analysis.report import __main__ as report
 from search_spaces import SEARCH_SPACES
 from sweep import export, generate
 from sweep.config import ConfigError, SearchConfig, SweepConfig
-from sweep.engine import require_shared, run_sweep
+from sweep.engine import run_sweep
 from sweep.records.tracking import Tracker, TrackingListener
+from sweep.scoring import actors
 from sweep.scoring.actors import ActorEvaluator
 from sweep.trials.ends import TrialEnd
 from sweep.trials.suggestions import Suggestion
 
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
 OBJECTIVES = {"fid_mini": 1, "vendi_mini": -1, "trainable_parameters": 1, "epoch_s": 1}
 """Names, and the sign that makes less of it better."""
 
@@ -211,13 +216,6 @@ def test_a_wrong_fixed_hyperparameter_is_refused_before_anything_starts(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_directory_that_the_actors_files_do_not_reach_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="`--out` must be on storage that every machine of the cluster shares"):
-        require_shared(tmp_path)
-    (tmp_path / "reference.png").touch()
-    require_shared(tmp_path)
-
-
 def cuttable(trial: Trial, strategies: tuple[str, ...] = ("dylora",)) -> dict[str, Any]:
     """One training that yields ranks 1, 2 and 4."""
     lr = trial.suggest_float("lr", 1e-3, 1e-3)
@@ -285,6 +283,25 @@ def test_a_cut_is_exported_like_a_trial(cut: tuple[Path, Result], tmp_path: Path
     assert sum(tensor.numel() for tensor in tensors.values()) == trials.loc[2, "trainable_parameters"]
 
 
+@dataclass
+class QuickScorer:
+    """Stands in for the evaluation actor of sweeps in which no adapter is scored: its process has nothing to load."""
+
+    spec: object
+
+    def prepare(self, reference_sheet: Path) -> None:
+        reference_sheet.touch()
+
+    def score(self, adapter: Path | None, samples: Path, share_done: float = 1.0) -> dict[str, float]:
+        assert adapter is None, "only the base is scored"
+        return {}
+
+
+class DistantScorer(QuickScorer):
+    def prepare(self, reference_sheet: Path) -> None:
+        """Its files do not arrive."""
+
+
 def doomed(trial: Trial, strategies: tuple[str, ...] = ("bitfit",)) -> dict[str, Any]:
     """A learning rate that no loss survives."""
     return {"strategy": {"name": "bitfit"}, "lr": trial.suggest_float("lr", 1e30, 1e30), "batch_size": 16}
@@ -294,9 +311,8 @@ def test_a_sweep_of_failures_ends_with_their_reason(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SEARCH_SPACES, "doomed", doomed)
-    result = sweep_of(
-        tmp_path / "run", 1, "search.space=doomed", "search.strategies=[bitfit]", "evaluation.images_per_condition=2"
-    )
+    monkeypatch.setattr(actors, "AdapterScorer", QuickScorer)
+    result = sweep_of(tmp_path / "run", 1, "search.space=doomed", "search.strategies=[bitfit]")
     assert result.exit_code == 1
     assert "`sweep` must complete at least one trial, but got 1 without result: DivergedError: `loss`" in result.stderr
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
@@ -308,13 +324,9 @@ def test_a_sweep_that_broke_off_holds_nothing_of_the_cluster(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even while its exception, whose frames know the evaluation actors, is kept."""
-
-    def refuse(out: Path) -> None:
-        raise ConfigError("`--out` must be shared")
-
-    monkeypatch.setattr("sweep.engine.require_shared", refuse)
+    monkeypatch.setattr(actors, "AdapterScorer", DistantScorer)
     config = SweepConfig.model_validate({"data": {"num_patients": 60}, "evaluation": {"images_per_condition": 2}})
-    with pytest.raises(ConfigError) as kept:
+    with pytest.raises(ConfigError, match="`--out` must be on storage that every machine") as kept:
         run_sweep(config, tmp_path / "run", Console(quiet=True))
     deadline = time.monotonic() + 60
     while ray.available_resources()["CPU"] < ray.cluster_resources()["CPU"] and time.monotonic() < deadline:

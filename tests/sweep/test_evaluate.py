@@ -48,6 +48,7 @@ from trainables.settings import TrainingConfig
 from trainables.strategies.card import read_card
 from trainables.trial import TrialSpec, fine_tune
 
+pytestmark = pytest.mark.slow
 TRIAL = "a1"
 STRATEGY = {"name": "bitfit+text_encoder"}
 DATA = DataConfig(source="phantom", num_patients=60, resolution_px=64, seed=2)

@@ -1,4 +1,4 @@
-"""Objectives that cannot be measured are answered before the sweep."""
+"""What cannot be measured, or whose files do not arrive, is answered before the sweep."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from sweep.config import ConfigError, SweepConfig
-from sweep.engine import run_sweep
+from sweep.engine import require_shared, run_sweep
 from sweep.loading import load_config
 from sweep.preflight import check_objectives, images_of_conditions
 from trainables.datasets.phantom import PhantomSource
@@ -45,3 +45,10 @@ def test_a_sweep_that_could_not_be_scored_does_not_start(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=re.escape("`objectives` must be measurable, but got 'density'")):
         run_sweep(config, tmp_path / "run", Console(quiet=True))
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_run_directory_that_the_actors_files_do_not_reach_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="`--out` must be on storage that every machine of the cluster shares"):
+        require_shared(tmp_path)
+    (tmp_path / "reference.png").touch()
+    require_shared(tmp_path)

@@ -184,8 +184,9 @@ def test_an_interrupted_sweep_keeps_what_finished(
     out = tmp_path / "run"
     command = [sys.executable, "-m", "sweep.run", "--out", str(out), "--num-trials", "500", *TINY]
     environment = {**os.environ, "RAY_ADDRESS": ray_address}
+    settings = ("training.num_epochs=1", "search.strategies=[bitfit]", "compute.concurrent_trials=1")
     with subprocess.Popen(
-        [*command, "--set", "training.num_epochs=1", "--set", "search.strategies=[bitfit]"],
+        [*command, *(text for setting in settings for text in ("--set", setting))],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

@@ -92,6 +92,7 @@ def test_xrv_equals_torchxrayvisions_own_features(densenet121: Any, tmp_path: Pa
     np.testing.assert_allclose(features, _their_features(densenet121, images), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_resnet_equals_torchxrayvisions_own_features(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = torchvision.models.resnet50(weights=None, num_classes=18)

@@ -101,6 +101,7 @@ def test_the_picture_names_all_and_its_cells_say_their_ranks() -> None:
     assert {str(rank) for rank in range(1, 257)} <= set(said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layers",
     [sd15_layers(), sd15_layers()[2:22], sd15_layers()[184:], ["unet.conv_in"]],

@@ -33,6 +33,7 @@ from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.phantom.masks import bounding_box
 from trainables.datasets.store import PreparedDataset
 
+pytestmark = pytest.mark.slow
 PHANTOM = PhantomSource(num_patients=60, resolution_px=128, seed=4)
 ENTRY = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
 LIST = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]", "", "", "")

@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -20,6 +19,7 @@ from optuna import Trial
 from optuna.trial import FrozenTrial, TrialState
 from ray import cloudpickle
 from ray.tune.search import Searcher
+from recording import RecordingEvaluator, recorded_here
 from safetensors.torch import load_file
 
 from analysis.front.pareto import Front
@@ -36,11 +36,8 @@ from trainables.base_models.models import load_base
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset
 from trainables.datasets.writing import write_dataset
-from trainables.feeding import BatchFeeder
 from trainables.settings import TrainingConfig
 from trainables.strategies import load_adapter
-from trainables.strategies.base import trained_parameters
-from trainables.training import FineTuning
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
 
@@ -86,55 +83,6 @@ class ProcessEvaluator:
             "base": id(trial_module._warm["mini", "unet"]),
             "size": float(sum(tensor.numel() for tensor in tensors)),
         }
-
-
-@dataclass(frozen=True)
-class RecordingEvaluator:
-    """Wherever it arrives, every process notes the images that it trains on and the parameters that it ends with.
-
-    The noise of an image is made to depend on the image alone, so that the loss does not depend on how images are split.
-    """
-
-    folder: Path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (self.folder,)
-
-    def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
-        _note(self.folder, f"evaluation-{time.time_ns()}.json", {"process": os.getpid()})
-        return {"score": 1.0}
-
-
-def _arrive(folder: Path) -> RecordingEvaluator:
-    _record(folder)
-    return RecordingEvaluator(folder)
-
-
-def _note(folder: Path, name: str, values: Any) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(values))
-
-
-def _record(folder: Path) -> None:
-    seen: list[list[int]] = []
-    batch = getattr(BatchFeeder.batch, "original", BatchFeeder.batch)
-    run = getattr(FineTuning.run, "original", FineTuning.run)
-
-    def recorded_batch(self: BatchFeeder, indices: Any, generator: Any, device: Any) -> dict[str, torch.Tensor]:
-        seen.append([int(index) for index in indices])
-        rows = [batch(self, np.array([i]), torch.Generator().manual_seed(int(i)), device) for i in indices]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-
-    def recorded_run(self: FineTuning, on_epoch_end: Any) -> None:
-        run(self, on_epoch_end)
-        rank = self.accelerator.process_index
-        trained = {name: parameter.detach().clone() for name, parameter in trained_parameters(self.models)}
-        world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-        _note(folder, f"worker-{rank}.json", {"seen": seen, "world": world, "process": os.getpid()})
-        torch.save(trained, folder / f"worker-{rank}.pt")
-
-    recorded_batch.original, recorded_run.original = batch, run  # type: ignore[attr-defined]
-    BatchFeeder.batch, FineTuning.run = recorded_batch, recorded_run  # type: ignore[method-assign]
 
 
 @dataclass
@@ -198,14 +146,14 @@ class Recorded:
 def recorded(
     ray_cluster: None, dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, Recorded]:
-    """The same trial with one worker in local mode and with a group of two, by number of workers."""
-    runs = {}
-    for workers in (1, 2):
-        out, events = tmp_path_factory.mktemp(f"workers{workers}"), Events()
-        evaluator = RecordingEvaluator(out / "recorded")
-        run_trials(context(dataset, out, workers=workers), evaluator, Choices(BITFIT), listeners=(events,))
-        assert set(events.ends.values()) == {TrialEnd.completed()}, events.ends
-        runs[workers] = Recorded(events=events, folder=evaluator.folder)
+    """The same trial with one worker, as a trial's process calls it, and with a group of two, by number of workers."""
+    outs = {workers: tmp_path_factory.mktemp(f"workers{workers}") for workers in (1, 2)}
+    runs = {workers: Recorded(events=Events(), folder=out / "recorded") for workers, out in outs.items()}
+    spec, report = context(dataset, outs[1]).spec("one", BITFIT), runs[1].events.on_report
+    recorded_here(spec, runs[1].folder, lambda metrics: report("one", metrics))
+    settings, events = context(dataset, outs[2], workers=2), runs[2].events
+    run_trials(settings, RecordingEvaluator(runs[2].folder), Choices(BITFIT), listeners=(events,))
+    assert list(events.ends.values()) == [TrialEnd.completed()]
     return runs
 
 
@@ -243,7 +191,9 @@ def test_two_workers_train_as_one_does(recorded: dict[int, Recorded]) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_reports_of_the_first_worker_reach_tune(recorded: dict[int, Recorded], num_workers: int) -> None:
+def test_the_first_worker_reports_each_epoch_and_its_evaluation(
+    recorded: dict[int, Recorded], num_workers: int
+) -> None:
     run = recorded[num_workers]
     reports = [metrics for _, metrics in run.events.reports]
     assert [report["epoch"] for report in reports] == [0, 1]
@@ -295,6 +245,7 @@ def test_trials_of_one_worker_share_a_process_and_its_base_model(several: Severa
     processes = {metrics["process"] for metrics in reports}
     assert len(processes) == 1 and os.getpid() not in processes
     assert len({metrics["base"] for metrics in reports}) == 1
+    assert [(one["epoch"], one["final"]) for one in reports] == [(0, False), (1, True)] * 4
 
 
 def test_a_reused_process_gives_the_same_trial_the_same_loss(several: Several) -> None:

@@ -64,6 +64,7 @@ def test_augmented_films_stay_films() -> None:
     assert not torch.equal(varied[0], varied[1])
 
 
+@pytest.mark.slow
 def test_the_shipped_weights_know_every_finding_of_unseen_patients() -> None:
     network = build_network()
     network.load_state_dict(load_file(WEIGHTS))

@@ -316,6 +316,7 @@ def learn(base: DiffusionModels, *, off: float, noise: float, **hyperparameters:
     return small.ranks(), (query.weight() - teacher.to_q.weight).norm().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hyperparameters", [{"alpha": 1.0}, {"alpha": 8.0}, {"alpha": 1.0, "threshold": 1.1}])
 def test_ranks_grow_to_the_true_rank_where_it_is_and_not_elsewhere(
     base: DiffusionModels, hyperparameters: dict[str, Any]
@@ -326,6 +327,7 @@ def test_ranks_grow_to_the_true_rank_where_it_is_and_not_elsewhere(
     assert error < 0.05
 
 
+@pytest.mark.slow
 def test_noise_makes_layers_grow_that_have_nothing_to_learn(base: DiffusionModels) -> None:
     """What the published rule does, and its docstring says: a ratio does not know how small both gradients are."""
     ranks, _ = learn(base, off=0.0, noise=0.3, alpha=1.0)

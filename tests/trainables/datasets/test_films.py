@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from trainables.datasets.base import SPLITS, SourceOptions
-from trainables.datasets.films import FilmTable, FilmTableSource
+from trainables.datasets.collection import FilmTable
+from trainables.datasets.films import FilmTableSource
 from trainables.datasets.labels import LabelColumns
 
 COLUMNS = LabelColumns(
@@ -70,11 +71,11 @@ def test_films_are_read_as_their_layout_says(full: Path) -> None:
 def test_label_files_that_are_none_are_answered(tmp_path: Path, change: dict[str, str], message: str) -> None:
     header = change.get("header", "scan,who,age,sex,projection,seen")
     with pytest.raises(ValueError, match=message):
-        WardSource(root=ward(tmp_path, change.get("row", "1.png,p1,3,F,PA,PTX"), header=header))
+        WardSource(SourceOptions(root=ward(tmp_path, change.get("row", "1.png,p1,3,F,PA,PTX"), header=header)))
 
 
 def test_messages_name_the_data_set_and_its_label_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`root` must be the folder of the ward's films, but got none"):
         WardSource.create(SourceOptions())
     with pytest.raises(FileNotFoundError, match=r"`root` must hold ward\.csv, but got .* with none"):
-        WardSource(root=tmp_path)
+        WardSource(SourceOptions(root=tmp_path))

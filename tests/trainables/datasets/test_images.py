@@ -6,11 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from trainables.datasets.images import read_grey
+from trainables.datasets.containers import EIGHT_BITS, FULL, GreyRange, Kind
+from trainables.datasets.images import FilmError, open_film
+from trainables.datasets.images import read_grey as read_ranged
 
 RAMP = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
+RANGES = {EIGHT_BITS: FULL, Kind(name="16-bit PNG", bits=16): GreyRange(0, 65535)}
+
+
+def read_grey(path: Path, resolution_px: int) -> NDArray[np.uint8]:
+    return read_ranged(path, resolution_px, RANGES)
 
 
 def test_sixteen_bits_are_scaled_not_cut_off(tmp_path: Path) -> None:

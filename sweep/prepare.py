@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -34,28 +35,34 @@ from trainables.datasets.store import PreparedDataset
 from trainables.datasets.writing import write_dataset
 
 SHEET = "sheet.png"
+Conditions = Annotated[
+    list[str] | None, typer.Option(help="Finding to evaluate by; may be repeated. Default: all with enough films.")
+]
+LabelMap = Annotated[
+    Path | None, typer.Option(help="CSV with the columns label, finding: what your own labels mean.", metavar="FILE")
+]
+Bits = Annotated[
+    int | None, typer.Option(min=1, max=31, help="Bits that deep pictures store, where their levels do not tell.")
+]
+GreyLevels = Annotated[
+    tuple[float, float] | None, typer.Option("--range", help="Levels of black and white.", metavar="LOW HIGH")
+]
 
 
 def main(
     source: Annotated[str, typer.Argument(help=f"One of {', '.join(SOURCES)}.")],
     to: Annotated[Path | None, typer.Option(help="The folder to make.", metavar="PREPARED")] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the raw data; none for the phantom.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="List all problems of the raw data, and make nothing.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="List all problems of the raw data, and make nothing.")
+    ] = False,
     resolution: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
     num_patients: Annotated[int | None, typer.Option(help="Patients to generate; phantom only.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split, or of the phantom.")] = 0,
-    condition: Annotated[
-        list[str] | None, typer.Option(help="Finding to evaluate by; may be repeated. Default: all with enough films.")
-    ] = None,
-    label_map: Annotated[
-        Path | None, typer.Option(help="CSV with the columns label, finding: what your own labels mean.", metavar="FILE")
-    ] = None,
-    bits: Annotated[
-        int | None, typer.Option(min=1, max=31, help="Bits that deep pictures store, where their levels do not tell.")
-    ] = None,
-    grey_range: Annotated[
-        tuple[float, float] | None, typer.Option("--range", help="Levels of black and white.", metavar="LOW HIGH")
-    ] = None,
+    condition: Conditions = None,
+    label_map: LabelMap = None,
+    bits: Bits = None,
+    grey_range: GreyLevels = None,
     view_in_prompt: Annotated[bool, typer.Option("--view-in-prompt", help="Name the view in the prompts.")] = False,
     base: Annotated[str, typer.Option(help="Base model by whose tokenizer captions are measured.")] = "mini",
 ) -> None:
@@ -68,7 +75,7 @@ def main(
     Without data: python -m sweep.prepare phantom --num-patients 600 --to prepared/phantom
     """
     console = new_console()
-    with explained(), _looking(console) as on_film:
+    with explained():
         if bits is not None and grey_range is not None:
             raise ValueError("`--bits` and `--range` must be given one at a time, but got both. Leave one out.")
         options = SourceOptions(
@@ -81,16 +88,16 @@ def main(
             bits=bits,
             grey_range=require_range(*grey_range) if grey_range else None,
             label_map=label_map,
-            on_film=on_film,
         )
         if check:
             _check(source, options, base, console)
         else:
-            _prepare_into(_required(to), open_source(source, options), base, console)
+            _prepare_into(_required(to), source, options, base=base, console=console)
 
 
 def _check(name: str, options: SourceOptions, base: str, console: Console) -> None:
-    checked = source_class(name).check(options)
+    with _looking(console) as on_film:
+        checked = source_class(name).check(replace(options, on_film=on_film))
     _say(checked.said, checked.captions, base, console)
     messages = described(checked.problems)
     for message in messages:
@@ -107,7 +114,9 @@ def _required(to: Path | None) -> Path:
     return to
 
 
-def _prepare_into(to: Path, source: ImageTextSource, base: str, console: Console) -> None:
+def _prepare_into(to: Path, name: str, options: SourceOptions, *, base: str, console: Console) -> None:
+    with _looking(console) as on_film:
+        source = open_source(name, replace(options, on_film=on_film))
     prepared = prepare(source, to, console)
     captions = [prompt for split in SPLITS for prompt in prepared.split(split).prompts]
     _say(prepared.said, captions, base, console)
@@ -134,9 +143,7 @@ def _looking(console: Console) -> Iterator[Callable[[int, int], None]]:
     """A bar for the first look at all films, shown once there is one to look at."""
     with Progress(*_columns(), console=console, transient=True) as progress:
         task = progress.add_task("looking at all films", total=None, visible=False)
-        yield lambda done, total: progress.update(
-            task, completed=done, total=total, visible=done < total
-        )
+        yield lambda done, total: progress.update(task, completed=done, total=total, visible=done < total)
 
 
 def _columns() -> tuple[ProgressColumn, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -254,13 +253,15 @@ def counts(data: PreparedDataset) -> dict[str, int]:
     ],
 )
 def test_known_findings_are_folded_and_that_is_said(root: Path, written: str, read: str) -> None:
-    changed(root, {n: {"labels": written} for n in range(0, 30)})
+    changed(root, {n: {"labels": written} for n in range(30)})
     data, said = prepared(root)
     assert set(counts(data)) == {"No Finding", "Pleural Effusion", "Edema"}
     assert f"'{written}'" in said and f"{read}" in said and "30" in said
 
 
-@pytest.mark.parametrize("written", ["Edema, Effusion", "Edema;Effusion", "Edema ; pleural_effusion", "Effusion\tEdema"])
+@pytest.mark.parametrize(
+    "written", ["Edema, Effusion", "Edema;Effusion", "Edema ; pleural_effusion", "Effusion\tEdema"]
+)
 def test_other_separators_are_read_and_that_is_said(root: Path, written: str) -> None:
     changed(root, {n: {"labels": written} for n in range(2, NUM_FILMS, 3)})
     data, said = prepared(root)
@@ -296,7 +297,7 @@ def test_a_label_given_twice_counts_once(root: Path) -> None:
 
 
 def test_unknown_labels_are_listed_with_counts_and_the_nearest_known(root: Path) -> None:
-    changed(root, {n: {"labels": ("Calcified nodule", "calcified nodule")[n % 2]} for n in range(0, 9)})
+    changed(root, {n: {"labels": ("Calcified nodule", "calcified nodule")[n % 2]} for n in range(9)})
     data, said = prepared(root)
     assert counts(data)["Calcified nodule"] == 9
     assert "'Calcified nodule' (9; nearest known: Nodule)" in said
@@ -314,7 +315,7 @@ def test_all_labels_are_printed_those_below_the_limit_too(root: Path) -> None:
 
 
 def test_a_label_map_names_ones_own_labels(root: Path) -> None:
-    changed(root, {n: {"labels": "wet lung; heart"} for n in range(0, 9)} | {20: {"labels": "CHF"}})
+    changed(root, {n: {"labels": "wet lung; heart"} for n in range(9)} | {20: {"labels": "CHF"}})
     (root.parent / "map.csv").write_text("label,finding\nWet_Lung,edema\nheart,Cardiomegaly\nCHF,Edema|Cardiomegaly\n")
     data, _ = prepared(root, "--label-map", str(root.parent / "map.csv"))
     found = all_of(data, "conditions")
@@ -453,13 +454,13 @@ def test_checking_lists_all_problems_in_one_pass(root: Path) -> None:
     replace_film(root, 20, Image.new("L", (64, 64)))
     (root / "images" / "21.png").unlink()
     (root / "images" / "21.png").write_bytes(b"broken")
-    before = sorted(os.listdir(root.parent))
+    before = sorted(root.parent.iterdir())
     result = CliRunner().invoke(app, ["nih_cxr14", "--root", str(root), "--check"])
     flat = " ".join(result.output.split())
     assert result.exit_code == 1 and "5 problems" in flat
     for place in ("line 5", "line 7", "line 11", "images/20.png", "images/21.png"):
         assert place in flat
-    assert sorted(os.listdir(root.parent)) == before
+    assert sorted(root.parent.iterdir()) == before
 
 
 def test_a_collection_without_problems_passes_the_check(root: Path) -> None:
@@ -500,7 +501,7 @@ def test_the_shared_tables(tmp_path: Path, case: str, message: str | None) -> No
 @pytest.mark.parametrize("option", ["--to", "--check"])
 def test_captions_that_are_cut_are_said(root: Path, option: str) -> None:
     long = "|".join(f"a very long name of a finding number {n} that goes on and on" for n in range(8))
-    changed(root, {n: {"labels": f"{long}|a last one {n}"} for n in range(0, 14)})
+    changed(root, {n: {"labels": f"{long}|a last one {n}"} for n in range(14)})
     result = prepare(root, *([option] if option == "--check" else []))
     output = " ".join(result.output.split())
     assert result.exit_code == 0 and "14 captions of 120 are longer than the 77 tokens" in output

@@ -178,9 +178,7 @@ class CollectionReader:
         dropped = copies_to_drop([scan.pixels for scan in scans], splits)
         self._say_dropped(dropped, films, splits)
         kept = [
-            position
-            for position, scan in enumerate(scans)
-            if position not in dropped and scan.levels.kind in ranges
+            position for position, scan in enumerate(scans) if position not in dropped and scan.levels.kind in ranges
         ]
         left = [films[position] for position in kept]
 

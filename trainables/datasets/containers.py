@@ -114,9 +114,7 @@ def require_range(low: float, high: float) -> GreyRange:
     return GreyRange(low, high)
 
 
-def _asked(
-    kinds: Mapping[Kind, Sequence[Levels]], bits: int | None, given: GreyRange | None
-) -> dict[Kind, GreyRange]:
+def _asked(kinds: Mapping[Kind, Sequence[Levels]], bits: int | None, given: GreyRange | None) -> dict[Kind, GreyRange]:
     scaled = [kind for kind in kinds if not kind.own_range]
     acted_on = [kind for kind in scaled if kind != EIGHT_BITS] or scaled
     if given is not None:

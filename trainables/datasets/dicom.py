@@ -65,6 +65,8 @@ def _ends(film: Dataset) -> tuple[float, float]:
     if film.get("ModalityLUTSequence"):
         return 0.0, 2.0 ** film.ModalityLUTSequence[0].LUTDescriptor[2] - 1
     signed = film.PixelRepresentation == 1
-    low, high = (-(2 ** (film.BitsStored - 1)), 2 ** (film.BitsStored - 1) - 1) if signed else (0, 2**film.BitsStored - 1)
+    low, high = (
+        (-(2 ** (film.BitsStored - 1)), 2 ** (film.BitsStored - 1) - 1) if signed else (0, 2**film.BitsStored - 1)
+    )
     slope, intercept = float(film.get("RescaleSlope", 1)), float(film.get("RescaleIntercept", 0))
     return low * slope + intercept, high * slope + intercept

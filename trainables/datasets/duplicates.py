@@ -37,9 +37,7 @@ def copies_to_drop(pixels: Sequence[bytes], splits: Sequence[str]) -> dict[int, 
         if SPLITS.index(splits[position]) > SPLITS.index(splits[kept]):
             last[picture] = position
     return {
-        position: last[picture]
-        for position, picture in enumerate(pixels)
-        if splits[last[picture]] != splits[position]
+        position: last[picture] for position, picture in enumerate(pixels) if splits[last[picture]] != splits[position]
     }
 
 

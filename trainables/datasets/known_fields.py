@@ -14,10 +14,10 @@ T = TypeVar("T")
 MAX_AGE = 120
 SEX_WORDS = {"f": "F", "female": "F", "woman": "F", "m": "M", "male": "M", "man": "M"}
 VIEW_WORDS = {"pa": "PA", "posteroanterior": "PA", "ap": "AP", "anteroposterior": "AP"}
-VIEW_FILLERS = frozenset(
-    "frontal view chest projection film xray x ray cxr portable mobile bedside erect upright supine semi semierect standing "
-    "sitting horizontal position".split()
-)
+VIEW_FILLERS = {
+    *("frontal", "view", "chest", "projection", "position", "film", "xray", "x", "ray", "cxr", "portable", "mobile"),
+    *("bedside", "erect", "upright", "supine", "semi", "semierect", "standing", "sitting", "horizontal"),
+}
 AGE = re.compile(r"(\d+)(?:\.\d+)?\s*(y|yr|yrs|years?|m|mo|months?|w|wk|weeks?|d|days?)?(?:\s*old)?\.?", re.IGNORECASE)
 
 

@@ -32,7 +32,9 @@ def read_label_map(file: Path, ledger: Ledger) -> dict[str, tuple[str, ...]]:
     folded: dict[str, tuple[str, ...]] = {}
     for row in read_rows(file, (("label",), ("finding",)), ledger):
         label = row.values["label"]
-        findings = tuple(KNOWN.get(fold(one), one.strip()) for one in row.values["finding"].split(SEPARATOR) if one.strip())
+        findings = tuple(
+            KNOWN.get(fold(one), one.strip()) for one in row.values["finding"].split(SEPARATOR) if one.strip()
+        )
         if not label or not findings:
             rule = "`--label-map` must name a label and its finding in every row"
             ledger.refuse(rule, repr(tuple(row.values.values())), "Complete it.", file=file.name, line=row.line)

@@ -78,9 +78,7 @@ class LabelColumns:
         known.report(ledger)
         return list(_named_once(films, self.file[0], labels.name, ledger))
 
-    def _film(
-        self, row: TableRow, vocabulary: Vocabulary, known: KnownFields, ledger: Ledger, file: str
-    ) -> FilmLabels:
+    def _film(self, row: TableRow, vocabulary: Vocabulary, known: KnownFields, ledger: Ledger, file: str) -> FilmLabels:
         def refuse(came: str, remedy: str) -> None:
             rule = f"`{self.findings[0]}` must name the findings of a film, or 'No Finding'"
             ledger.refuse(rule, came, remedy, file=file, line=row.line)

@@ -34,7 +34,9 @@ def known_patients(films: Sequence[FilmLabels], ledger: Ledger, file: str) -> li
     merged = [sorted(forms) for forms in spellings.values() if len(forms) > 1]
     if merged:
         examples = listed(" = ".join(map(repr, forms)) for forms in merged)
-        ledger.say(f"Ids of {count_of(len(merged), 'patient')} come in several spellings and are read as one: {examples}.")
+        ledger.say(
+            f"Ids of {count_of(len(merged), 'patient')} come in several spellings and are read as one: {examples}."
+        )
     return [replace(film, patient_id=chosen[patient_key(film.patient_id)]) for film in named]
 
 

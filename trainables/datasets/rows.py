@@ -65,8 +65,9 @@ def _rows(table: Path, header: list[str], lines: Iterator[list[str]], ledger: Le
         elif values and (len(values) > 1 or values[0].strip()):
             rows.append(TableRow(begun, dict(zip(header, (value.strip() for value in values), strict=True))))
         begun = lines.line_num + 1  # type: ignore[attr-defined]
+    if not rows and not ledger.problems:
+        ledger.refuse(f"`{table.name}` must have at least one row", "none", "Use the whole file.", file=table.name)
     if not rows:
-        ledger.refuse(f"`{table.name}` must have at least one row", "none that can be read", "Use the whole file.")
         ledger.stop()
     return rows
 

@@ -38,9 +38,7 @@ class Scan:
     look: bytes
 
 
-def scan_films(
-    films: Sequence[tuple[str, Path]], on_progress: Progress | None = None
-) -> Iterator[Scan | FilmError]:
+def scan_films(films: Sequence[tuple[str, Path]], on_progress: Progress | None = None) -> Iterator[Scan | FilmError]:
     """Look at films on all cores, one result each in their order; an error for one that cannot be read.
 
     Args:
@@ -84,7 +82,7 @@ def _scan_or_error(file: str, path: Path) -> Scan | FilmError:
 
 def _pixel_hash(levels: NDArray[np.generic], low: float, high: float) -> bytes:
     whole = np.issubdtype(levels.dtype, np.integer) or bool((levels == np.round(levels)).all())
-    smallest = np.min_scalar_type(int(high)) if whole and 0 <= low and high < 2**32 else np.dtype(np.float64)
+    smallest = np.min_scalar_type(int(high)) if whole and low >= 0 and high < 2**32 else np.dtype(np.float64)
     digest = hashlib.sha256(repr((levels.shape, smallest.str)).encode())
     digest.update(np.ascontiguousarray(levels.astype(smallest)).tobytes())
     return digest.digest()

@@ -38,6 +38,8 @@ SPELLINGS: Mapping[str, tuple[str, ...]] = {
 }
 """The findings of ChestX-ray14 and CheXpert in the project's words, with other words for them."""
 SEPARATORS = ",;|\t\n"
+BRACKETS = "[({"
+QUOTES = BRACKETS + "'\""
 JOINED = re.compile(r"\s*[/&+]\s*|\s+(?:and|with)\s+", re.IGNORECASE)
 MISSPELT = 0.9
 """Labels at least so similar to a known finding are taken for misspellings of it."""
@@ -154,7 +156,7 @@ class Vocabulary:
         if is_missing(cell) or not labels:
             refuse(repr(cell), "Remove the row, or write 'No Finding' where that is meant.")
             return ()
-        if cell[0] in "[({":
+        if cell[0] in BRACKETS:
             refuse(repr(cell), f"Write labels without brackets and quotes, separated by {self.separator!r}.")
             return ()
         return self._of_all(cell, labels, refuse)
@@ -193,7 +195,7 @@ class Vocabulary:
         several = f"Separate labels by {self.separator!r}, or say with --label-map FILE what the whole is called."
         if is_missing(label) or not any(sign.isalpha() for sign in label):
             refuse(f"{cell!r}, in which {label!r} names nothing", "Write the finding's name.")
-        elif label[0] in "[({'\"" or label[-1] in "'\"])}" and label[0] == label[-1]:
+        elif label[0] in QUOTES:
             refuse(repr(cell), f"Write labels without brackets and quotes, separated by {self.separator!r}.")
         elif set(label) & set(SEPARATORS) or self._joins_known(label):
             refuse(f"{cell!r}, which may be several findings", several)

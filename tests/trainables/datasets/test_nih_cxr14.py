@@ -12,6 +12,7 @@ from PIL import Image
 
 from trainables.datasets.base import SPLITS, SourceOptions, split_of_patient
 from trainables.datasets.nih_cxr14 import NihCxr14Source
+from trainables.datasets.problems import CollectionError
 
 REAL = Path(__file__).resolve().parents[3] / "../shared/data/nih_cxr14_1000_64"
 FINDINGS = ("Effusion", "No Finding", "Cardiomegaly|Effusion", "Infiltration", "Pleural_Thickening")
@@ -73,8 +74,9 @@ def test_the_official_release_is_read(release: Path) -> None:
 
 
 def test_the_release_with_another_spelling_of_sex_is_read(tmp_path: Path) -> None:
-    root = official_release(tmp_path / "release", num_patients=4, sex_column="Patient Sex")
-    assert [film.labels.sex for film in NihCxr14Source.read_films(root)] == ["M", "M", "F", "F", "M", "M", "F", "F"]
+    source = nih(root=official_release(tmp_path / "release", sex_column="Patient Sex"))
+    films = [film.labels for split in SPLITS for film in source.films[split]]
+    assert len(films) == 120 and all(film.sex == "FM"[int(film.patient_id) % 2] for film in films)
 
 
 def test_the_view_is_named_when_asked(release: Path) -> None:
@@ -102,7 +104,8 @@ def test_missing_images_are_counted_and_named(tmp_path: Path) -> None:
     root = official_release(tmp_path / "release", num_patients=20)
     for path in sorted((root / "images_002" / "images").iterdir())[:5]:
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"got 5 of 40 without a file: 00000001_001\.png, .* and 2 more"):
+    named = r"must name only images that are there, but got '00000001_001\.png', .* and 2 more in 5 rows"
+    with pytest.raises(CollectionError, match=named):
         nih(root=root)
 
 

@@ -21,6 +21,7 @@ from sweep.scoring.plans import conditions_to_score, require_known_conditions
 from trainables.base_models.models import DiffusionModels, base_resolution_px, resolve_base, weights_hash
 from trainables.base_models.shapes import base_on_meta
 from trainables.base_models.text_encoders import load_bert
+from trainables.caption_lengths import caption_note
 from trainables.datasets.base import SPLITS
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import CARD, PreparedDataset
@@ -39,7 +40,7 @@ class Prepared:
         weights_hash: of the base model.
         dataset: what trials train on and are compared with.
         conditions: those that are scored.
-        notes: objectives that will be missing for some of the conditions, a sentence each.
+        notes: objectives that will be missing for some of the conditions, and captions that are too long.
     """
 
     config: SweepConfig
@@ -71,6 +72,8 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     dataset = _checked_data(config, out, console)
     conditions = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
     notes = check_objectives(config, images_of_conditions(dataset, conditions, config))
+    if cut := caption_note(config.base, dataset.split("train").prompts):
+        notes.append(f"Of the training films {cut}")
     return Prepared(
         config=config, out=out, weights_hash=weights, dataset=dataset, conditions=conditions, notes=tuple(notes)
     )

@@ -3,56 +3,124 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from analysis.checks import look_up
-from analysis.terminal import explained, new_console
+from analysis.terminal import explained, fail, new_console
 from trainables.datasets import SOURCES
 from trainables.datasets.base import SPLITS, ImageTextSource, SourceOptions
+from trainables.datasets.captions import may_be_cut
 from trainables.datasets.contact_sheet import contact_sheet
+from trainables.datasets.containers import require_range
 from trainables.datasets.files import require_free
+from trainables.datasets.problems import count_of, described
 from trainables.datasets.store import PreparedDataset
 from trainables.datasets.writing import write_dataset
 
 SHEET = "sheet.png"
+Conditions = Annotated[
+    list[str] | None, typer.Option(help="Finding to evaluate by; may be repeated. Default: all with enough films.")
+]
+LabelMap = Annotated[
+    Path | None, typer.Option(help="CSV with the columns label, finding: what your own labels mean.", metavar="FILE")
+]
+Bits = Annotated[
+    int | None, typer.Option(min=1, max=31, help="Bits that deep pictures store, where their levels do not tell.")
+]
+GreyLevels = Annotated[
+    tuple[float, float] | None, typer.Option("--range", help="Levels of black and white.", metavar="LOW HIGH")
+]
 
 
 def main(
     source: Annotated[str, typer.Argument(help=f"One of {', '.join(SOURCES)}.")],
-    to: Annotated[Path, typer.Option(help="The folder to make.", metavar="PREPARED")],
+    to: Annotated[Path | None, typer.Option(help="The folder to make.", metavar="PREPARED")] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the raw data; none for the phantom.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="List all problems of the raw data, and make nothing.")
+    ] = False,
     resolution: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
     num_patients: Annotated[int | None, typer.Option(help="Patients to generate; phantom only.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split, or of the phantom.")] = 0,
-    condition: Annotated[
-        list[str] | None, typer.Option(help="Finding to evaluate by; may be repeated. Default: all with enough films.")
-    ] = None,
+    condition: Conditions = None,
+    label_map: LabelMap = None,
+    bits: Bits = None,
+    grey_range: GreyLevels = None,
     view_in_prompt: Annotated[bool, typer.Option("--view-in-prompt", help="Name the view in the prompts.")] = False,
+    base: Annotated[str, typer.Option(help="Base model by whose tokenizer captions are measured.")] = "mini",
 ) -> None:
     """Read and check radiographs with their labels, split them by patient, and write one data set.
 
     Example: python -m sweep.prepare nih_cxr14 --root data/ChestX-ray14 --to prepared/nih
 
+    All that is wrong: python -m sweep.prepare nih_cxr14 --root data/ChestX-ray14 --check
+
     Without data: python -m sweep.prepare phantom --num-patients 600 --to prepared/phantom
     """
-    options = SourceOptions(
-        root=root,
-        resolution_px=resolution,
-        seed=seed,
-        num_patients=num_patients,
-        conditions=tuple(condition) if condition else None,
-        with_view=view_in_prompt,
-    )
     console = new_console()
     with explained():
-        require_free(to)
-        prepared = prepare(open_source(source, options), to, console)
+        if bits is not None and grey_range is not None:
+            raise ValueError("`--bits` and `--range` must be given one at a time, but got both. Leave one out.")
+        options = SourceOptions(
+            root=root,
+            resolution_px=resolution,
+            seed=seed,
+            num_patients=num_patients,
+            conditions=tuple(condition) if condition else None,
+            with_view=view_in_prompt,
+            bits=bits,
+            grey_range=require_range(*grey_range) if grey_range else None,
+            label_map=label_map,
+        )
+        if check:
+            _check(source, options, base, console)
+        else:
+            _prepare_into(_required(to), source, options, base=base, console=console)
+
+
+def _check(name: str, options: SourceOptions, base: str, console: Console) -> None:
+    with _looking(console) as on_film:
+        checked = look_up(SOURCES, name, "SOURCE").check(replace(options, on_film=on_film))
+    _say(checked.said, checked.captions, base, console)
+    messages = described(checked.problems)
+    for message in messages:
+        console.print(f"[red]problem[/red] {escape(message)}", soft_wrap=True)
+    if messages:
+        fail(f"{count_of(len(messages), 'problem')} to mend before these films can be prepared.")
+    console.print("There is no problem: these films can be prepared.")
+
+
+def _required(to: Path | None) -> Path:
+    if to is None:
+        raise ValueError("`--to` must be the folder to make, but got none. Give --to PREPARED, or only --check.")
+    require_free(to)
+    return to
+
+
+def _prepare_into(to: Path, name: str, options: SourceOptions, *, base: str, console: Console) -> None:
+    with _looking(console) as on_film:
+        source = open_source(name, replace(options, on_film=on_film))
+    prepared = prepare(source, to, console)
+    captions = [prompt for split in SPLITS for prompt in prepared.split(split).prompts]
+    _say(prepared.said, captions, base, console)
     console.print(summary_table(prepared))
     console.print(
         f"\nLook at  {shlex.quote(str(to / SHEET))}\n"
@@ -60,6 +128,30 @@ def main(
         soft_wrap=True,
         markup=False,
     )
+
+
+def _say(said: Sequence[str], captions: Sequence[str], base: str, console: Console) -> None:
+    """Print what was made of the data; the tokenizer is only loaded where a caption may be too long for it."""
+    note = ""
+    if may_be_cut(captions):
+        from trainables.caption_lengths import caption_note  # torch takes seconds
+
+        note = caption_note(base, captions)
+    for sentence in (*said, *([f"By the tokenizer of base {base!r}: {note}"] if note else [])):
+        console.print(f"[yellow]note[/yellow] {escape(sentence)}", soft_wrap=True)
+
+
+@contextmanager
+def _looking(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar for the first look at all films, shown once there is one to look at."""
+    with Progress(*_columns(), console=console, transient=True) as progress:
+        task = progress.add_task("looking at all films", total=None, visible=False)
+        yield lambda done, total: progress.update(task, completed=done, total=total, visible=done < total)
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    bar = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    return (*bar, TimeElapsedColumn(), TimeRemainingColumn())
 
 
 def open_source(name: str, options: SourceOptions) -> ImageTextSource:
@@ -75,8 +167,7 @@ def open_source(name: str, options: SourceOptions) -> ImageTextSource:
 def prepare(source: ImageTextSource, to: Path, console: Console) -> PreparedDataset:
     """Write the data set and its contact sheet, showing progress."""
     total = sum(source.num_samples(split) for split in SPLITS)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
+    with Progress(*_columns(), console=console) as progress:
         task = progress.add_task(f"preparing {source.name}", total=total)
         prepared = write_dataset(source, to, on_progress=lambda done: progress.update(task, completed=done))
     contact_sheet(prepared).save(to / SHEET)
@@ -90,9 +181,14 @@ def summary_table(prepared: PreparedDataset) -> Table:
     table.add_column("")
     for split in SPLITS:
         table.add_column(split, justify="right")
-    summary = prepared.summary()
+    summary, labels = prepared.summary(), prepared.labels()
     for row in ("patients", "images", *prepared.conditions):
         table.add_row(row, *(f"{summary[split][row]:,}" for split in SPLITS), end_section=row == "images")
+    rare = sorted(set().union(*labels.values()) - set(prepared.conditions))
+    for row in rare:
+        table.add_row(f"({row})", *(f"{labels[split][row]:,}" for split in SPLITS))
+    if rare:
+        table.caption = "In brackets: labels not evaluated by; --condition chooses."
     return table
 
 

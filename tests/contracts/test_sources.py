@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from film_folders import save_film
 
 from trainables.datasets import SOURCES, ImageTextSource, SourceOptions
 from trainables.datasets.base import SPLITS
@@ -27,7 +27,7 @@ def nih_cxr14(root: Path, with_view: bool) -> SourceOptions:
         rows = csv.writer(file)
         rows.writerow(("file", "patient_id", "age", "sex", "view", "labels"))
         for number in range(150):
-            Image.fromarray(np.full((64, 64), number, np.uint8)).save(root / f"{number}.png")
+            save_film(root / f"{number}.png", number)
             view = ("PA", "AP", "unknown")[number % 3]
             rows.writerow((f"{number}.png", number, 30, "F", view, FINDINGS[number % 7 % 3]))
     return SourceOptions(root=root, with_view=with_view)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from film_folders import save_film
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -62,6 +63,10 @@ def test_the_real_films_are_prepared(tmp_path: Path) -> None:
         ),
         (["phantom", "--num-patients", "3"], "`num_patients` must be at least 10, but got 3"),
         (["phantom", "--root", "x"], "`root` must be left out for the phantom"),
+        (["phantom", "--bits", "12"], "`bits` must be left out for the phantom"),
+        (["phantom", "--label-map", "x.csv"], "`label_map` must be left out for the phantom"),
+        (["nih_cxr14", "--root", "x", "--range", "9", "9"], "`--range` must be two numbers, the level of black before"),
+        (["nih_cxr14", "--bits", "12", "--range", "0", "9"], "`--bits` and `--range` must be given one at a time"),
         (["phantom", "--resolution", "50"], "`resolution_px` must be a multiple of 8 and at least 64, but got 50"),
     ],
 )
@@ -86,7 +91,7 @@ def test_an_unreadable_image_is_named_and_nothing_is_left(tmp_path: Path) -> Non
     rows = [f"images/{n}.png,{n},50,F,PA,{'Effusion' if n % 2 else 'No Finding'}" for n in range(80)]
     (root / "metadata.csv").write_text("file,patient_id,age,sex,view,labels\n" + "\n".join(rows))
     for n in range(80):
-        Image.new("L", (64, 64), n).save(root / "images" / f"{n}.png")
+        save_film(root / "images" / f"{n}.png", n)
     (root / "images" / "17.png").write_bytes(b"broken")
     result = run("nih_cxr14", "--root", root, "--to", tmp_path / "prepared")
     assert result.exit_code == 1

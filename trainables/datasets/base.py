@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.datasets.captions import PromptTemplate
+from trainables.datasets.containers import GreyRange
+from trainables.datasets.problems import Problem
 
 CONDITIONS = ("Cardiomegaly", "Lung Opacity", "Edema", "No Finding", "Pneumothorax", "Pleural Effusion")
 SPLITS = ("train", "validation", "test")
@@ -69,6 +71,10 @@ class SourceOptions:
         num_patients: how many patients to generate.
         conditions: findings to evaluate by; None leaves the choice to the source.
         with_view: name the view in the prompts.
+        bits: that pictures of more than 8 bits store; None leaves it to the films.
+        grey_range: the levels that are black and white; None leaves it to the films.
+        label_map: a CSV file that says which findings labels stand for.
+        on_film: told how many films have been looked at, of how many, before any is prepared.
     """
 
     root: Path | None = None
@@ -77,6 +83,25 @@ class SourceOptions:
     num_patients: int | None = None
     conditions: tuple[str, ...] | None = None
     with_view: bool = False
+    bits: int | None = None
+    grey_range: GreyRange | None = None
+    label_map: Path | None = None
+    on_film: Callable[[int, int], None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """What a look at raw data found.
+
+    Args:
+        problems: all that keeps them from being prepared.
+        said: what was understood, merged and left out.
+        captions: of all films that could be read so far.
+    """
+
+    problems: tuple[Problem, ...] = ()
+    said: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
 
 
 class ImageTextSource(ABC):
@@ -91,6 +116,8 @@ class ImageTextSource(ABC):
     prompts: PromptTemplate
     """How the captions of its samples are made."""
     resolution_px: int
+    said: tuple[str, ...] = ()
+    """What was understood, merged and left out, a sentence each."""
 
     @classmethod
     @abstractmethod
@@ -100,6 +127,15 @@ class ImageTextSource(ABC):
         Raises:
             ValueError: an option is missing, or makes no sense for this source.
         """
+
+    @classmethod
+    def check(cls, options: SourceOptions) -> Checked:
+        """Look for all that is wrong with the raw data, in one pass and without preparing them.
+
+        Raises:
+            ValueError, FileNotFoundError: as `create`, for options; problems of the data are returned.
+        """
+        return Checked(said=cls.create(options).said)
 
     @abstractmethod
     def samples(self, split: str) -> Iterator[ImageTextSample]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 TEMPLATE = "Chest X-ray of a subject with {findings}"
+NUM_TOKENS = 77
+"""What CLIP's text encoder takes, the marks at both ends included."""
 VIEW_WORDS = {"PA": "posteroanterior view", "AP": "anteroposterior view"}
 
 
@@ -71,3 +73,32 @@ def _enumeration(words: Sequence[str]) -> str:
     if len(words) == 1:
         return words[0]
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def may_be_cut(captions: Iterable[str], num_tokens: int = NUM_TOKENS) -> bool:
+    """Whether any caption could be longer than an encoder takes, seen without its tokenizer."""
+    # A token stands for at least one byte that is no space, and both ends are marked.
+    return any(len("".join(caption.split()).encode()) > num_tokens - 2 for caption in captions)
+
+
+def cut_captions(captions: Sequence[str], tokens: Callable[[str], Sequence[int]], num_tokens: int) -> str:
+    """What is said of captions whose end a text encoder never sees.
+
+    Args:
+        captions: of all films.
+        tokens: of a caption, with the marks at its ends.
+        num_tokens: that the encoder takes.
+
+    Returns:
+        A sentence with their number, how many texts are left of them, and an example; empty where none is too long.
+    """
+    ids = {one: tuple(tokens(one)) for one in dict.fromkeys(captions) if may_be_cut([one], num_tokens)}
+    cut = {one: its[: num_tokens - 1] for one, its in ids.items() if len(its) > num_tokens}
+    if not cut:
+        return ""
+    left = len(set(cut.values()))
+    return (
+        f"{sum(caption in cut for caption in captions):,} captions of {len(captions):,} are longer than the {num_tokens} "
+        f"tokens that the text encoder takes. Their ends are cut off: of {len(cut):,} different ones {left:,} "
+        f"text{'s are' if left > 1 else ' is'} left, for example of {next(iter(cut))!r}."
+    )

@@ -8,40 +8,99 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from trainables.datasets.containers import DICOM, EIGHT_BITS, FULL, GreyRange, Kind
+from trainables.datasets.dicom import is_dicom, read_dicom
+
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
+WHITE_IS_ZERO = 0
+PHOTOMETRIC = 262
+"""The tag of TIFF that says which end of the levels is white; Pillow heeds it for 8 bits only."""
 
 
-def read_grey(path: Path, resolution_px: int) -> NDArray[np.uint8]:
-    """Read an image, turn it grey and resize it to a square by Lanczos, whatever its shape was.
+READABLE = "`image` must be readable"
+RESTORE = "Restore the file, or remove its row."
 
-    An image deeper than 8 bits is scaled by its type's range: Pillow's own conversion would cut it off at 255.
+
+class FilmError(ValueError):
+    """A file is no readable picture.
 
     Args:
-        path: PNG, JPEG or anything else that Pillow reads.
+        came: what is wrong with it.
+        path: where it is.
+    """
+
+    def __init__(self, came: str, path: Path) -> None:
+        super().__init__(f"{READABLE}, but got {came} in {path}. {RESTORE}")
+        self.came = came
+
+
+def read_grey(path: Path, resolution_px: int, ranges: dict[Kind, GreyRange]) -> NDArray[np.uint8]:
+    """Read an image, turn it grey and resize it to a square by Lanczos, whatever its shape was.
+
+    Args:
+        path: PNG, JPEG, TIFF, DICOM or anything else that Pillow reads.
         resolution_px: side of the result.
+        ranges: black and white of each kind of container; see `grey_ranges`.
 
     Returns:
-        Grey levels, uint8[resolution_px, resolution_px].
+        Grey levels, uint8[resolution_px, resolution_px], air dark.
 
     Raises:
-        ValueError: the file is no readable image.
+        FilmError: the file is no readable image of one grey picture.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            grey = _grey(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"`image` must be readable, but got {error} from {path}. Restore the file, or remove its row."
-        ) from error
+    kind, image = open_film(path)
+    grey = to_grey(image, ranges[kind], inverted=is_white_zero(image))
     if grey.size != (resolution_px, resolution_px):
         grey = grey.resize((resolution_px, resolution_px), Image.Resampling.LANCZOS)
     return np.array(grey, np.uint8)
 
 
-def _grey(image: Image.Image) -> Image.Image:
+def open_film(path: Path) -> tuple[Kind, Image.Image]:
+    """A film as it is stored: 8 bits in grey, deeper levels as they are; and the kind of its container.
+
+    Raises:
+        FilmError: the file is no readable image of one grey picture.
+    """
+    try:
+        if is_dicom(path):
+            return DICOM, read_dicom(path)
+        with Image.open(path) as image:
+            _require_one_picture(image)
+            image.load()
+            return _kind(image), image if image.mode in DEEP_MODES else image.convert("L")
+    except UnidentifiedImageError as error:
+        raise FilmError("a file that is no picture", path) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise FilmError(str(error), path) from error
+
+
+def to_grey(image: Image.Image, grey: GreyRange, *, inverted: bool = False) -> Image.Image:
+    """An opened film in 8 bits, black and white where the range has them."""
+    if grey != FULL or image.mode != "L":
+        levels = (np.asarray(image).astype(np.float64) - grey.low) / (grey.high - grey.low)
+        image = Image.fromarray((np.clip(levels, 0, 1) * 255 + 0.5).astype(np.uint8))
+    return Image.fromarray(255 - np.asarray(image)) if inverted else image
+
+
+def is_white_zero(image: Image.Image) -> bool:
+    """Whether the least level of a deep picture is its white."""
+    tags = getattr(image, "tag_v2", {})
+    return image.mode in DEEP_MODES and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
+
+
+def _require_one_picture(image: Image.Image) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        raise ValueError(f"{frames} pictures in one file (export the one that is meant)")
+    if image.mode not in DEEP_MODES and "16" in str(image.tile[0].args if image.tile else ""):
+        raise ValueError("colours of 16 bits, which would be cut to 8 (save it as a 16-bit grey PNG)")
+
+
+def _kind(image: Image.Image) -> Kind:
     if image.mode not in DEEP_MODES:
-        return image.convert("L")
-    levels = np.asarray(image).astype(np.float64)
-    brightest = 1.0 if image.mode == "F" and levels.max() <= 1 else 65535.0
-    return Image.fromarray((np.clip(levels / brightest, 0, 1) * 255 + 0.5).astype(np.uint8))
+        return EIGHT_BITS
+    if image.mode == "F":
+        return Kind(name=f"float {image.format}", bits=None)
+    if image.mode == "I" and image.format != "PNG":
+        return Kind(name=f"32-bit integer {image.format}", bits=31)
+    return Kind(name=f"16-bit {image.format}", bits=16)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainables.datasets.base import SEXES, VIEWS
-
-Row = Mapping[str, str | None]
+from trainables.datasets.known_fields import KnownFields
+from trainables.datasets.problems import Ledger
+from trainables.datasets.rows import TableRow, read_rows
+from trainables.datasets.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,14 +18,16 @@ class FilmLabels:
 
     Args:
         file: name of the image file, as it stands there.
+        line: of the label file.
         patient_id: equal for all films of a patient.
-        findings: in the project's words, at least one.
+        findings: in the project's words; none where the row was refused.
         age: years, where known.
         sex: "F" or "M", where known.
         view: "PA" or "AP", where known.
     """
 
     file: str
+    line: int
     patient_id: str
     findings: tuple[str, ...]
     age: int | None
@@ -52,61 +54,60 @@ class LabelColumns:
     separator: str = "|"
     words: Mapping[str, str] = field(default_factory=dict)
 
-    def read(self, labels: Path) -> list[FilmLabels]:
-        """All rows of a label file (CSV with a header, UTF-8), in its order.
+    def vocabulary(self, own: Mapping[str, tuple[str, ...]]) -> Vocabulary:
+        """What labels of this file mean, with a user's own names for some."""
+        return Vocabulary(separator=self.separator, words=self.words, own=own)
+
+    def read(self, labels: Path, vocabulary: Vocabulary, ledger: Ledger) -> list[FilmLabels]:
+        """All rows of a label file that can be read, in its order.
+
+        Args:
+            labels: CSV with a header.
+            vocabulary: reads the findings.
+            ledger: takes the rows that cannot be read, and what is said of the others.
 
         Raises:
-            ValueError: a column or all rows are missing, or a row names no finding.
+            CollectionError: columns or all rows are missing, or the file is no CSV file.
         """
-        return [self._labels(row) for row in self._rows(labels)]
+        spellings = (self.file, self.patient_id, self.age, self.sex, self.view, self.findings)
+        rows = read_rows(labels, spellings, ledger)
+        vocabulary.learn(_value(row, self.findings) for row in rows)
+        known = KnownFields()
+        films = [self._film(row, vocabulary, known, ledger, labels.name) for row in rows]
+        vocabulary.report(ledger)
+        known.report(ledger)
+        return list(_named_once(films, self.file[0], labels.name, ledger))
 
-    def _rows(self, labels: Path) -> list[dict[str, str | None]]:
-        with labels.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            self._require_columns(labels, set(reader.fieldnames or ()))
-            rows = list(reader)
-        if not rows:
-            raise ValueError(
-                f"`{labels.name}` must have at least one row, but got none in {labels}. Use the whole file."
-            )
-        return rows
+    def _film(self, row: TableRow, vocabulary: Vocabulary, known: KnownFields, ledger: Ledger, file: str) -> FilmLabels:
+        def refuse(came: str, remedy: str) -> None:
+            rule = f"`{self.findings[0]}` must name the findings of a film, or 'No Finding'"
+            ledger.refuse(rule, came, remedy, file=file, line=row.line)
 
-    def _require_columns(self, labels: Path, header: set[str]) -> None:
-        spelled = (self.file, self.patient_id, self.age, self.sex, self.view, self.findings)
-        missing = [names[0] for names in spelled if not header & set(names)]
-        if missing:
-            raise ValueError(
-                f"`{labels.name}` must have the columns {', '.join(names[0] for names in spelled)}, "
-                f"but got no {', '.join(missing)}. Use the label file as it was released."
-            )
-
-    def _labels(self, row: Row) -> FilmLabels:
-        file, sex, view = _value(row, self.file), _value(row, self.sex), _value(row, self.view)
         return FilmLabels(
-            file=file,
-            patient_id=_value(row, self.patient_id).strip(),
-            findings=self._findings(_value(row, self.findings), file),
-            age=_age(_value(row, self.age)),
-            sex=sex if sex in SEXES else None,
-            view=view if view in VIEWS else None,
+            file=_value(row, self.file),
+            line=row.line,
+            patient_id=_value(row, self.patient_id),
+            findings=vocabulary.findings(_value(row, self.findings), refuse),
+            age=known.age(_value(row, self.age)),
+            sex=known.sex(_value(row, self.sex)),
+            view=known.view(_value(row, self.view)),
         )
 
-    def _findings(self, text: str, file: str) -> tuple[str, ...]:
-        found = [label.strip() for label in text.split(self.separator) if label.strip()]
-        if not found:
-            raise ValueError(
-                f"`{self.findings[0]}` must name a finding or 'No Finding', but got none for {file}. Remove the row."
-            )
-        return tuple(self.words.get(label, label) for label in found)
+
+def _named_once(films: Iterable[FilmLabels], column: str, file: str, ledger: Ledger) -> Iterable[FilmLabels]:
+    first: dict[str, int] = {}
+    for film in films:
+        line = first.setdefault(film.file, film.line)
+        if not film.file:
+            remedy = "Fill it in, or remove the row."
+            ledger.refuse(f"`{column}` must name the film of every row", "''", remedy, file=file, line=film.line)
+        elif line != film.line:
+            came = f"{film.file!r} again, which is on line {line}"
+            remedy = "Remove one of the rows, or join their labels in one."
+            ledger.refuse(f"`{column}` must name each film once", came, remedy, file=file, line=film.line)
+        else:
+            yield film
 
 
-def _value(row: Row, spellings: tuple[str, ...]) -> str:
-    return next((value for name in spellings if (value := row.get(name))), "")
-
-
-def _age(text: str) -> int | None:
-    """Years; some write 058Y, and months and days for infants."""
-    digits, unit = text.strip().rstrip("YMD"), text.strip()[-1:]
-    if not digits.isdigit():
-        return None
-    return 0 if unit in ("M", "D") else int(digits)
+def _value(row: TableRow, spellings: tuple[str, ...]) -> str:
+    return next(row.values[name] for name in spellings if name in row.values)

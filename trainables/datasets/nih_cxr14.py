@@ -9,7 +9,8 @@ Source: Wang et al., ChestX-ray8, CVPR 2017; nihcc.app.box.com/v/ChestXray-NIHCC
 
 from __future__ import annotations
 
-from trainables.datasets.films import FilmTable, FilmTableSource
+from trainables.datasets.collection import FilmTable
+from trainables.datasets.films import FilmTableSource
 from trainables.datasets.labels import LabelColumns
 
 WORDS = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening"}

@@ -35,6 +35,8 @@ class PreparedDataset:
     """How its captions are made, and all prompts that are to be like them."""
     resolution_px: int
     num_samples: Mapping[str, int]
+    said: tuple[str, ...] = ()
+    """What was understood, merged and left out when it was prepared, a sentence each."""
 
     @staticmethod
     def open(folder: Path) -> PreparedDataset:
@@ -57,7 +59,11 @@ class PreparedDataset:
                 "Prepare it again."
             )
         del content["format"]
-        read = {"conditions": tuple(content["conditions"]), "prompts": PromptTemplate(**content["prompts"])}
+        read = {
+            "conditions": tuple(content["conditions"]),
+            "prompts": PromptTemplate(**content["prompts"]),
+            "said": tuple(content.get("said", ())),
+        }
         return PreparedDataset(folder=folder, **{**content, **read})
 
     def split(self, name: str) -> PreparedSplit:
@@ -68,8 +74,12 @@ class PreparedDataset:
         """Counts of images, patients and each condition, by split."""
         return {name: self._summary_of(self.split(name)) for name in SPLITS}
 
+    def labels(self) -> dict[str, Counter[str]]:
+        """How many films of each split show each finding, those too rare to evaluate by included."""
+        return {name: self.split(name).num_with() for name in SPLITS}
+
     def _summary_of(self, split: PreparedSplit) -> dict[str, int]:
-        counts = Counter(condition for findings in split.conditions for condition in findings)
+        counts = split.num_with()
         return {
             "images": len(split),
             "patients": len(set(split.patient_ids)),
@@ -149,6 +159,10 @@ class PreparedSplit:
     def views(self) -> list[str | None]:
         """ "PA", "AP" or None for every image."""
         return self._films.column("view")
+
+    def num_with(self) -> Counter[str]:
+        """How many images show each finding."""
+        return Counter(finding for findings in self.conditions for finding in findings)
 
     def indices_with(self, condition: str) -> NDArray[np.int64]:
         """Positions of the images with this finding, ascending."""

@@ -67,6 +67,7 @@ class _DatasetWriter:
             "prompts": asdict(self._source.prompts),
             "resolution_px": self._source.resolution_px,
             "num_samples": self._checker.num_samples,
+            "said": list(self._source.said),
         }
         with synced_file(self._folder / CARD) as sink:
             sink.write(json.dumps(content, indent=2).encode())

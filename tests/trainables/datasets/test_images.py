@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from trainables.datasets.images import read_grey
+from trainables.datasets.containers import EIGHT_BITS, FULL, GreyRange, Kind
+from trainables.datasets.images import FilmError, open_film
+from trainables.datasets.images import read_grey as read_ranged
 
 RAMP = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
+RANGES = {EIGHT_BITS: FULL, Kind(name="16-bit PNG", bits=16): GreyRange(0, 65535)}
+
+
+def read_grey(path: Path, resolution_px: int) -> NDArray[np.uint8]:
+    return read_ranged(path, resolution_px, RANGES)
 
 
 def test_sixteen_bits_are_scaled_not_cut_off(tmp_path: Path) -> None:
@@ -47,3 +57,50 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:120])
     with pytest.raises(ValueError, match=r"`image` must be readable.*cut\.png"):
         read_grey(tmp_path / "cut.png", 64)
+
+
+def save_png16(path: Path, levels: NDArray[np.uint16], colour: int) -> None:
+    """A PNG of 16 bits a channel in colour (2) or grey with transparency (4), which Pillow cannot write."""
+    height, width = levels.shape
+    channels = np.repeat(levels[..., None], {2: 3, 4: 2}[colour], axis=2).astype(">u2")
+    lines = b"".join(b"\0" + channels[line].tobytes() for line in range(height))
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))]
+    parts += [(b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    chunks = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+@pytest.mark.parametrize("colour", [2, 4])
+def test_colours_of_sixteen_bits_are_refused_since_they_would_be_cut(tmp_path: Path, colour: int) -> None:
+    save_png16(tmp_path / "a.png", RAMP // 16, colour)
+    assert np.asarray(Image.open(tmp_path / "a.png")).max() <= 255  # Pillow keeps the upper 8 of 16 bits
+    with pytest.raises(FilmError, match=r"colours of 16 bits.*16-bit grey PNG.*a\.png"):
+        open_film(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gif"])
+def test_several_pictures_in_one_file_are_refused(tmp_path: Path, name: str) -> None:
+    frames = [Image.fromarray(np.roll((RAMP // 257).astype(np.uint8), n, axis=1)) for n in range(3)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    with pytest.raises(FilmError, match="3 pictures in one file"):
+        open_film(tmp_path / name)
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_tiffs_whose_zero_is_white_are_turned(tmp_path: Path, deep: bool) -> None:
+    """Pillow writes levels as they are, and turns them while reading 8 bits only."""
+    levels = RAMP if deep else (RAMP // 257).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    kind, _ = open_film(tmp_path / "a.tif")
+    read = read_ranged(tmp_path / "a.tif", 64, {kind: GreyRange(0, 65535) if deep else FULL})
+    expected = 255 - RAMP // 257 if deep else np.asarray(Image.open(tmp_path / "a.tif"))
+    np.testing.assert_allclose(read.astype(int), expected, atol=1)
+
+
+def test_a_range_cuts_and_spreads(tmp_path: Path) -> None:
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    kind, _ = open_film(tmp_path / "a.png")
+    read = read_ranged(tmp_path / "a.png", 64, {kind: GreyRange(10000, 30000)})
+    np.testing.assert_allclose(read, np.clip((RAMP - 10000.0) / 20000, 0, 1) * 255, atol=1)

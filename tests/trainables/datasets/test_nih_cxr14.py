@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.datasets.base import SPLITS, split_of_patient
+from trainables.datasets.base import SPLITS, SourceOptions, split_of_patient
 from trainables.datasets.nih_cxr14 import NihCxr14Source
+from trainables.datasets.problems import CollectionError
 
 REAL = Path(__file__).resolve().parents[3] / "../shared/data/nih_cxr14_1000_64"
 FINDINGS = ("Effusion", "No Finding", "Cardiomegaly|Effusion", "Infiltration", "Pleural_Thickening")
@@ -23,6 +25,10 @@ COLUMNS = (
     "Patient Gender",
     "View Position",
 )
+
+
+def nih(**options: Any) -> NihCxr14Source:
+    return NihCxr14Source(SourceOptions(**options))
 
 
 def official_release(root: Path, num_patients: int = 60, sex_column: str = "Patient Gender") -> Path:
@@ -56,7 +62,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_official_release_is_read(release: Path) -> None:
-    source = NihCxr14Source(root=release)
+    source = nih(root=release)
     samples = {sample.image_id: sample for split in SPLITS for sample in source.samples(split)}
     assert len(samples) == 120
     third = samples["00000002_000"]
@@ -68,66 +74,68 @@ def test_the_official_release_is_read(release: Path) -> None:
 
 
 def test_the_release_with_another_spelling_of_sex_is_read(tmp_path: Path) -> None:
-    root = official_release(tmp_path / "release", num_patients=4, sex_column="Patient Sex")
-    assert [film.labels.sex for film in NihCxr14Source.read_films(root)] == ["M", "M", "F", "F", "M", "M", "F", "F"]
+    source = nih(root=official_release(tmp_path / "release", sex_column="Patient Sex"))
+    films = [film.labels for split in SPLITS for film in source.films[split]]
+    assert len(films) == 120 and all(film.sex == "FM"[int(film.patient_id) % 2] for film in films)
 
 
 def test_the_view_is_named_when_asked(release: Path) -> None:
-    sample = next(NihCxr14Source(root=release, with_view=True).samples("train"))
+    sample = next(nih(root=release, with_view=True).samples("train"))
     assert sample.prompt.endswith(", posteroanterior view")
 
 
 def test_no_patient_is_in_two_splits(release: Path) -> None:
-    source = NihCxr14Source(root=release, seed=3, conditions=["Pleural Effusion"])
+    source = nih(root=release, seed=3, conditions=("Pleural Effusion",))
     for split in SPLITS:
         assert {split_of_patient(sample.patient_id, 3) for sample in source.samples(split)} == {split}
 
 
 def test_the_fingerprint_follows_pixels_labels_and_split(tmp_path: Path) -> None:
     root = official_release(tmp_path / "release")
-    before = NihCxr14Source(root=root).fingerprint()
-    assert NihCxr14Source(root=root).fingerprint() == before
-    assert NihCxr14Source(root=root, seed=1).fingerprint() != before
-    assert NihCxr14Source(root=root, resolution_px=72).fingerprint() != before
+    before = nih(root=root).fingerprint()
+    assert nih(root=root).fingerprint() == before
+    assert nih(root=root, seed=1).fingerprint() != before
+    assert nih(root=root, resolution_px=72).fingerprint() != before
     _save(root / "images_001" / "images" / "00000001_000.png", 999)
-    assert NihCxr14Source(root=root).fingerprint() != before
+    assert nih(root=root).fingerprint() != before
 
 
 def test_missing_images_are_counted_and_named(tmp_path: Path) -> None:
     root = official_release(tmp_path / "release", num_patients=20)
     for path in sorted((root / "images_002" / "images").iterdir())[:5]:
         path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"got 5 of 40 without a file: 00000001_001\.png, .* and 2 more"):
-        NihCxr14Source(root=root)
+    named = r"must name only images that are there, but got '00000001_001\.png', .* and 2 more in 5 rows"
+    with pytest.raises(CollectionError, match=named):
+        nih(root=root)
 
 
 def test_a_missing_folder_and_a_missing_label_file_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="`root` must be a folder"):
-        NihCxr14Source(root=tmp_path / "nowhere")
+        nih(root=tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"`root` must hold metadata\.csv or Data_Entry_2017\*\.csv"):
-        NihCxr14Source(root=tmp_path)
+        nih(root=tmp_path)
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("file,patient_id,age,sex,view\na.png,1,30,F,PA\n")
     with pytest.raises(ValueError, match="but got no labels"):
-        NihCxr14Source(root=tmp_path)
+        nih(root=tmp_path)
 
 
 def test_a_label_file_without_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("file,patient_id,age,sex,view,labels\n")
     with pytest.raises(ValueError, match="must have at least one row"):
-        NihCxr14Source(root=tmp_path)
+        nih(root=tmp_path)
 
 
 def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must each hold a patient, but got none in"):
-        NihCxr14Source(root=official_release(tmp_path / "release", num_patients=2))
+        nih(root=official_release(tmp_path / "release", num_patients=2))
 
 
 def test_conditions_are_answered_with_the_nearest(release: Path) -> None:
     with pytest.raises(ValueError, match=r"got 'Efusion'\. Nearest: Pleural Effusion"):
-        NihCxr14Source(root=release, conditions=("Efusion",))
+        nih(root=release, conditions=("Efusion",))
 
 
 def test_a_condition_that_a_split_lacks_is_refused(tmp_path: Path) -> None:
@@ -135,13 +143,13 @@ def test_a_condition_that_a_split_lacks_is_refused(tmp_path: Path) -> None:
     labels = (root / "Data_Entry_2017_v2020.csv").read_text()
     (root / "Data_Entry_2017_v2020.csv").write_text(labels.replace("Effusion", "Hernia", 1))
     with pytest.raises(ValueError, match="`conditions` must occur in every split, but got 'Hernia'"):
-        NihCxr14Source(root=root, conditions=("Hernia",))
-    assert "Hernia" not in NihCxr14Source(root=root).conditions
+        nih(root=root, conditions=("Hernia",))
+    assert "Hernia" not in nih(root=root).conditions
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real films are not beside the repository")
 def test_the_real_films_are_read() -> None:
-    source = NihCxr14Source(root=REAL)
+    source = nih(root=REAL)
     assert sum(source.num_samples(split) for split in SPLITS) == 1000
     assert set(source.conditions) == {
         "Atelectasis",
@@ -159,5 +167,5 @@ def test_the_real_films_are_read() -> None:
     not REAL.with_name("nih_cxr14_1000_512").is_dir(), reason="the real films are not beside the repository"
 )
 def test_large_real_films_are_made_small() -> None:
-    source = NihCxr14Source(root=REAL.with_name("nih_cxr14_1000_512"))
+    source = nih(root=REAL.with_name("nih_cxr14_1000_512"))
     assert next(source.samples("validation")).image.shape == (64, 64)

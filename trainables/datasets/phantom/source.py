@@ -60,7 +60,8 @@ class PhantomSource(ImageTextSource):
     @classmethod
     def create(cls, options: SourceOptions) -> Self:
         """Generate `num_patients`, 600 if it is not given; a phantom has no root and always its six conditions."""
-        for name, value in (("root", options.root), ("conditions", options.conditions)):
+        unknown = ("root", "conditions", "bits", "grey_range", "label_map")
+        for name, value in ((name, getattr(options, name)) for name in unknown):
             if value is not None:
                 raise ValueError(f"`{name}` must be left out for the phantom, but got {value}. Remove it.")
         return cls(

@@ -1,0 +1,90 @@
+"""One picture in two splits: which copy goes, and which pairs are only reported."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from film_folders import film
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from trainables.datasets.base import SPLITS
+from trainables.datasets.duplicates import copies_to_drop, near_copies
+from trainables.datasets.scan import scan_film
+
+REAL = Path(__file__).resolve().parents[3] / "../shared/data/nih_cxr14_1000_512"
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(SPLITS)), max_size=12))
+def test_no_picture_stays_in_two_splits_and_none_is_lost(films: list[tuple[int, str]]) -> None:
+    pixels, splits = [bytes([picture]) for picture, _ in films], [split for _, split in films]
+    dropped = copies_to_drop(pixels, splits)
+    left = [(pixels[n], splits[n]) for n in range(len(films)) if n not in dropped]
+    assert {picture for picture, _ in left} == set(pixels)
+    assert len(set(left)) == len({picture for picture, _ in left})
+    assert all("test" not in (splits[gone],) and pixels[gone] == pixels[kept] for gone, kept in dropped.items())
+    assert not any(
+        splits[gone] == "validation" and "test" not in {s for p, s in films if bytes([p]) == pixels[gone]}
+        for gone in dropped
+    )
+
+
+def saved(folder: Path, number: int, picture: Image.Image, suffix: str = "png") -> Path:
+    picture.save(path := folder / f"{number}.{suffix}")
+    return path
+
+
+@pytest.mark.parametrize("how", ["as it is", "colour", "16 bits", "float"])
+def test_equal_levels_are_equal_pixels_whatever_holds_them(tmp_path: Path, how: str) -> None:
+    grey = film(1).astype(np.uint8)
+    other = {
+        "as it is": Image.fromarray(grey),
+        "colour": Image.fromarray(grey).convert("RGB"),
+        "16 bits": Image.fromarray(grey.astype(np.uint16)),
+        "float": Image.fromarray(grey.astype(np.float32)),
+    }[how]
+    first = scan_film("1", saved(tmp_path, 1, Image.fromarray(grey)))
+    second = scan_film("2", saved(tmp_path, 2, other, "tif"))
+    turned = scan_film("3", saved(tmp_path, 3, Image.fromarray(grey.T.copy())))
+    assert first.pixels == second.pixels != turned.pixels
+
+
+def changed(picture: Image.Image, how: str) -> Image.Image:
+    if how == "jpeg":
+        picture.save(content := io.BytesIO(), "JPEG", quality=60)
+        return Image.open(content).convert("L")
+    if how == "half":
+        return picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS)
+    return picture.point(lambda level: int(255 * (level / 255) ** 1.1 + 0.5))
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real films are not beside the repository")
+def test_changed_copies_of_real_films_are_found_and_no_other_pair(tmp_path: Path) -> None:
+    paths = sorted((REAL / "images").iterdir())[:90]
+    ways = ("jpeg", "half", "gamma")
+    for number, path in enumerate(paths[::3]):
+        paths.append(saved(tmp_path, number, changed(Image.open(path).convert("L"), ways[number % 3])))
+    looks = [scan_film(path.name, path).look for path in paths]
+    splits = ["train"] * 90 + ["test"] * 30
+
+    def small(position: int) -> NDArray[np.uint8]:
+        return np.asarray(Image.open(paths[position]).convert("L").resize((128, 128)))
+
+    pairs = near_copies(looks, splits, small)
+    assert [(one, other) for one, other, _ in pairs] == [(3 * n, 90 + n) for n in range(30)]
+    assert all(0.99 <= alike <= 1 for *_, alike in pairs)
+    assert near_copies(looks, ["train"] * 120, small) == []
+
+
+def test_many_films_that_look_alike_cost_no_more_than_their_number() -> None:
+    """Five thousand films of one look are twelve million pairs under each of sixteen keys."""
+    looks, splits = [bytes(32)] * 5_000, ["train"] * 5_000
+    begun = time.process_time()
+    assert near_copies(looks, splits, lambda position: pytest.fail("none is in another split")) == []
+    assert time.process_time() - begun < 20

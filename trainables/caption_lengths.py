@@ -1,0 +1,24 @@
+"""How long captions are for the text encoder of a base model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import AutoTokenizer
+
+from trainables.base_models.models import resolve_base
+from trainables.datasets.captions import cut_captions
+
+
+def caption_note(base: str, captions: Sequence[str]) -> str:
+    """A sentence on the captions that the base model's text encoder does not see to their end; empty without any.
+
+    Args:
+        base: `sd15`, `mini`, a hub id or a local folder.
+        captions: of all films.
+
+    Raises:
+        FileNotFoundError: the base model cannot be had.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(resolve_base(base) / "tokenizer")
+    return cut_captions(captions, lambda text: tokenizer(text, verbose=False).input_ids, tokenizer.model_max_length)

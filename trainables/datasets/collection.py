@@ -1,0 +1,269 @@
+"""A folder of films with a table, read, checked and split: what can be prepared, what is said of it, what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.datasets.base import SPLITS, SourceOptions, split_of_patient
+from trainables.datasets.containers import GreyRange, Kind, grey_ranges
+from trainables.datasets.duplicates import SAME_PICTURE, copies_to_drop, near_copies
+from trainables.datasets.images import READABLE, RESTORE, read_grey
+from trainables.datasets.label_map import read_label_map
+from trainables.datasets.labels import FilmLabels, LabelColumns
+from trainables.datasets.patients import known_patients
+from trainables.datasets.problems import Ledger, count_of, listed, shown
+from trainables.datasets.scan import Scan, scan_films
+from trainables.datasets.vocabulary import Vocabulary
+
+MIN_FILMS = 5
+"""Of a condition in each split, unless the user names the conditions: below that no statistic means anything."""
+COMPARED_PX = 128
+"""Side at which films that look alike are compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmTable:
+    """One way in which a data set is laid out.
+
+    Args:
+        pattern: name of the label file, or a pattern of names, of which the last by name is read.
+        columns: of the label file.
+        image_folders: patterns of the folders in which the images lie; none where the label file gives their paths.
+    """
+
+    pattern: str
+    columns: LabelColumns
+    image_folders: tuple[str, ...] = ()
+
+    def label_file(self, root: Path) -> Path | None:
+        """The label file, if the folder has one."""
+        return max(root.glob(self.pattern), default=None)
+
+    def paths(self, root: Path) -> dict[str, list[Path]]:
+        """Where the files of each name lie in the folders of images."""
+        found: dict[str, list[Path]] = {}
+        for path in sorted({path for folder in self.image_folders for path in root.glob(f"{folder}/*")}):
+            found.setdefault(path.name, []).append(path)
+        return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Film:
+    """A file with what is known of it."""
+
+    path: Path
+    labels: FilmLabels
+    image_id: str
+    """Name of its file without the ending; its path in the collection where several films would have that name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """What was read of a folder.
+
+    Args:
+        films: of each split, in the order of the label file.
+        ranges: black and white of each kind of container.
+        conditions: findings to evaluate by.
+    """
+
+    films: Mapping[str, Sequence[Film]]
+    ranges: dict[Kind, GreyRange]
+    conditions: tuple[str, ...]
+
+
+@dataclass
+class CollectionReader:
+    """Reads one folder, step by step; a step ends with the first problem unless the ledger is patient.
+
+    Args:
+        root: the folder.
+        table: its layout.
+        labels: its label file.
+        options: what the user said.
+        ledger: takes problems and what is said.
+    """
+
+    root: Path
+    table: FilmTable
+    labels: Path
+    options: SourceOptions
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def read(self) -> Collection:
+        """The collection, if it has no problems or the ledger is patient.
+
+        Raises:
+            CollectionError: it has problems.
+        """
+        own = read_label_map(self.options.label_map, self.ledger) if self.options.label_map else {}
+        vocabulary = self.table.columns.vocabulary(own)
+        rows = known_patients(
+            self.table.columns.read(self.labels, vocabulary, self.ledger), self.ledger, self.labels.name
+        )
+        self._require_used_map(vocabulary)
+        films = self._with_files([row for row in rows if row.findings])
+        self.ledger.settle()
+        films, ranges = self._looked_at(films)
+        split_films = self._by_split(films)
+        counts = count_findings(split_films)
+        conditions = tuple(dict.fromkeys(vocabulary.name(name) for name in self.options.conditions or ()))
+        chosen = self._occurring(conditions, counts) if conditions else self._evaluable(counts)
+        self._require_views(films)
+        self.ledger.settle()
+        return Collection(films=split_films, ranges=ranges, conditions=chosen)
+
+    def _require_used_map(self, vocabulary: Vocabulary) -> None:
+        unused = vocabulary.unused()
+        if unused and len(unused) == len(vocabulary.own):
+            came = listed(map(repr, unused))
+            self.ledger.refuse("`--label-map` must name a label of the data", came, "Mend it or leave it out.")
+        elif unused:
+            self.ledger.say(f"Labels of the map that no film has: {listed(map(repr, unused))}.")
+
+    def _with_files(self, rows: Sequence[FilmLabels]) -> list[Film]:
+        known = self.table.paths(self.root)
+        films = [film for row in rows if (film := self._with_file(row, known))]
+        stems = Counter(film.image_id for film in films)
+        return [
+            replace(film, image_id=shown(film.path, self.root)) if stems[film.image_id] > 1 else film for film in films
+        ]
+
+    def _with_file(self, row: FilmLabels, known: Mapping[str, list[Path]]) -> Film | None:
+        places = known.get(row.file) or [self.root / row.file, self.root / row.file.replace("\\", "/")]
+        there = [path for path in dict.fromkeys(places) if path.is_file()]
+        if len(there) == 1:
+            return Film(path=there[0], labels=row, image_id=there[0].stem)
+        if there:
+            rule, came = "lie in one folder only", " and ".join(shown(path, self.root) for path in there)
+            remedy = "Remove or rename the others."
+        else:
+            rule, came, remedy = "be there", repr(row.file), f"Complete the folder {self.root}, or remove the rows."
+        self.ledger.refuse(
+            f"`{self.labels.name}` must name only images that {rule}".replace("that be", "that are"),
+            came,
+            remedy,
+            file=self.labels.name,
+            line=row.line,
+        )
+        return None
+
+    def _looked_at(self, films: Sequence[Film]) -> tuple[list[Film], dict[Kind, GreyRange]]:
+        """The films whose pixels are as they should be and not in another split as well; and the ranges of all."""
+        scans: list[Scan] = []
+        readable = []
+        names = [(shown(film.path, self.root), film.path) for film in films]
+        for film, name, scan in zip(films, names, scan_films(names, self.options.on_film), strict=True):
+            if isinstance(scan, Scan):
+                scans.append(scan)
+                readable.append(film)
+            else:
+                self.ledger.refuse(READABLE, scan.came, RESTORE, file=name[0])
+        asked = {"bits": self.options.bits, "given": self.options.grey_range}
+        ranges = grey_ranges([scan.levels for scan in scans], self.ledger, **asked)
+        self.ledger.settle()
+        return self._without_copies(readable, scans, ranges), ranges
+
+    def _without_copies(
+        self, films: Sequence[Film], scans: Sequence[Scan], ranges: dict[Kind, GreyRange]
+    ) -> list[Film]:
+        splits = [self._split_of(film) for film in films]
+        dropped = copies_to_drop([scan.pixels for scan in scans], splits)
+        self._say_dropped(dropped, films, splits)
+        kept = [
+            position for position, scan in enumerate(scans) if position not in dropped and scan.levels.kind in ranges
+        ]
+        left = [films[position] for position in kept]
+
+        def small(position: int) -> NDArray[np.uint8]:
+            return read_grey(left[position].path, COMPARED_PX, ranges)
+
+        near = near_copies([scans[p].look for p in kept], [splits[p] for p in kept], small)
+        self._say_near(near, left)
+        return left
+
+    def _split_of(self, film: Film) -> str:
+        return split_of_patient(film.labels.patient_id, self.options.seed)
+
+    def _say_dropped(self, dropped: Mapping[int, int], films: Sequence[Film], splits: Sequence[str]) -> None:
+        if dropped:
+            pairs = [
+                f"{self._named(films[gone])} ({splits[gone]}) is {self._named(films[kept])} ({splits[kept]})"
+                for gone, kept in dropped.items()
+            ]
+            films_are = f"{count_of(len(dropped), 'film')} {'is' if len(dropped) == 1 else 'are'}"
+            self.ledger.say(f"{films_are} left out, since the same picture is in another split: {listed(pairs)}.")
+
+    def _say_near(self, pairs: Sequence[tuple[int, int, float]], films: Sequence[Film]) -> None:
+        if pairs:
+            named = [f"{self._named(films[a])} and {self._named(films[b])} ({alike:.3f})" for a, b, alike in pairs]
+            self.ledger.say(
+                f"{count_of(len(pairs), 'pair')} of films in two splits look nearly the same (correlation of pixels at "
+                f"least {SAME_PICTURE}) and are kept; look at them: {listed(named)}."
+            )
+
+    def _named(self, film: Film) -> str:
+        return shown(film.path, self.root)
+
+    def _by_split(self, films: Sequence[Film]) -> dict[str, list[Film]]:
+        split_films: dict[str, list[Film]] = {split: [] for split in SPLITS}
+        for film in films:
+            split_films[self._split_of(film)].append(film)
+        empty = [split for split, members in split_films.items() if not members]
+        if empty:
+            num_patients = len({film.labels.patient_id for film in films})
+            came = f"none in {', '.join(empty)} from {count_of(num_patients, 'patient')}"
+            rule = "`train`, `validation` and `test` must each hold a patient"
+            self.ledger.refuse(rule, came, "Give more patients, or another seed.")
+            self.ledger.settle()
+        return split_films
+
+    def _evaluable(self, counts: Mapping[str, Counter[str]]) -> tuple[str, ...]:
+        frequent = [name for name in _known(counts) if min(counts[split][name] for split in SPLITS) >= MIN_FILMS]
+        if not frequent:
+            rule = f"`root` must hold a finding with {MIN_FILMS} films in every split"
+            remedy = "Give more patients, or name the conditions to evaluate by."
+            self.ledger.refuse(rule, f"none in {self.root}", remedy)
+        return tuple(frequent)
+
+    def _occurring(self, conditions: Sequence[str], counts: Mapping[str, Counter[str]]) -> tuple[str, ...]:
+        known = _known(counts)
+        for condition in conditions:
+            empty = [split for split in SPLITS if not counts[split][condition]]
+            if condition not in known:
+                nearest = difflib.get_close_matches(condition, known, n=3, cutoff=0.3) or known
+                remedy = f"Nearest: {', '.join(nearest)}."
+                self.ledger.refuse("`conditions` must occur in the data", repr(condition), remedy)
+            elif empty:
+                came = f"{condition!r}, which has no film in {', '.join(empty)}"
+                remedy = "Give more patients or leave it out."
+                self.ledger.refuse("`conditions` must occur in every split", came, remedy)
+        return tuple(conditions)
+
+    def _require_views(self, films: Sequence[Film]) -> None:
+        without = sum(film.labels.view is None for film in films)
+        if not self.options.with_view or not without:
+            return
+        if without == len(films):
+            rule, came = "`--view-in-prompt` must have views to name", f"none in {count_of(without, 'film')}"
+            self.ledger.refuse(rule, came, "Write PA or AP in the column of the view, or leave the option out.")
+        self.ledger.say(f"{without:,} of {len(films):,} captions name no view, since it is not known.")
+
+
+def count_findings(films: Mapping[str, Sequence[Film]]) -> dict[str, Counter[str]]:
+    """How many films of each split show each finding."""
+    return {
+        split: Counter(finding for film in members for finding in film.labels.findings)
+        for split, members in films.items()
+    }
+
+
+def _known(counts: Mapping[str, Counter[str]]) -> list[str]:
+    return sorted(set().union(*counts.values()))

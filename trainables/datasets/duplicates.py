@@ -1,0 +1,94 @@
+"""One picture in two splits: the same pixels, or nearly the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.datasets.base import SPLITS
+
+NUM_TABLES, NUM_KEY_BITS = 16, 48
+"""Near copies differ in few of the 256 bits: the same 48 of them, drawn 16 times, agree at least once in 98 % of pairs
+with 8 bits of difference, and once in 50,000 of pairs with 90, as different films have."""
+MAX_BITS_APART = 15
+NEIGHBOURS = 32
+"""Films of one key that each film is compared with, so that many that look alike cost no more than their number."""
+SAME_PICTURE = 0.99
+Confirm = Callable[[int], NDArray[np.uint8]]
+"""The small grey picture of a film by its position."""
+
+
+def copies_to_drop(pixels: Sequence[bytes], splits: Sequence[str]) -> dict[int, int]:
+    """Films whose picture is in a later split as well, with the first such film.
+
+    Args:
+        pixels: hash of each film's pixels.
+        splits: of each film.
+
+    Returns:
+        Position of each film to drop, training before validation before test, to that of the film that stays.
+    """
+    last: dict[bytes, int] = {}
+    for position, picture in enumerate(pixels):
+        kept = last.setdefault(picture, position)
+        if SPLITS.index(splits[position]) > SPLITS.index(splits[kept]):
+            last[picture] = position
+    return {
+        position: last[picture] for position, picture in enumerate(pixels) if splits[last[picture]] != splits[position]
+    }
+
+
+def near_copies(looks: Sequence[bytes], splits: Sequence[str], small: Confirm) -> list[tuple[int, int, float]]:
+    """Pairs of films in two splits that are nearly the same picture.
+
+    Args:
+        looks: what each film roughly looks like, 32 bytes.
+        splits: of each film.
+        small: gives a film's picture, all of one size.
+
+    Returns:
+        Two positions and the correlation of their pixels, at least `SAME_PICTURE`, for each pair.
+    """
+    read = lru_cache(maxsize=256)(small)
+    pairs = []
+    for one, other in sorted(_proposed(looks, splits)):
+        alike = _correlation(read(one), read(other))
+        if alike >= SAME_PICTURE:
+            pairs.append((one, other, alike))
+    return pairs
+
+
+def _proposed(looks: Sequence[bytes], splits: Sequence[str]) -> set[tuple[int, int]]:
+    if not looks:
+        return set()
+    bits = np.unpackbits(np.frombuffer(b"".join(looks), np.uint8).reshape(len(looks), -1), axis=1)
+    pairs = set()
+    for key_bits in _key_bits(bits.shape[1]):
+        for one, other in _of_one_key(bits[:, key_bits]):
+            if splits[one] != splits[other] and int((bits[one] != bits[other]).sum()) <= MAX_BITS_APART:
+                pairs.add((one, other))
+    return pairs
+
+
+def _key_bits(num_bits: int) -> Iterator[NDArray[np.int64]]:
+    """The same choices in every run."""
+    random = np.random.default_rng(0)
+    for _ in range(NUM_TABLES):
+        yield random.choice(num_bits, NUM_KEY_BITS, replace=False)
+
+
+def _of_one_key(keys: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
+    buckets: dict[bytes, list[int]] = {}
+    for position, key in enumerate(np.packbits(keys, axis=1)):
+        buckets.setdefault(key.tobytes(), []).append(position)
+    for members in buckets.values():
+        for start, one in enumerate(members):
+            for other in members[start + 1 : start + 1 + NEIGHBOURS]:
+                yield one, other
+
+
+def _correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    return float(np.corrcoef(one.reshape(-1), other.reshape(-1))[0, 1])

@@ -1,0 +1,84 @@
+"""Age, sex and view of a film, in the many ways in which tables write them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import TypeVar
+
+from trainables.datasets.problems import Ledger, count_of
+from trainables.datasets.rows import is_missing
+
+T = TypeVar("T")
+MAX_AGE = 120
+SEX_WORDS = {"f": "F", "female": "F", "woman": "F", "m": "M", "male": "M", "man": "M"}
+VIEW_WORDS = {"pa": "PA", "posteroanterior": "PA", "ap": "AP", "anteroposterior": "AP"}
+VIEW_FILLERS = {
+    *("frontal", "view", "chest", "projection", "position", "film", "xray", "x", "ray", "cxr", "portable", "mobile"),
+    *("bedside", "erect", "upright", "supine", "semi", "semierect", "standing", "sitting", "horizontal"),
+}
+AGE = re.compile(r"(\d+)(?:\.\d+)?\s*(y|yr|yrs|years?|m|mo|months?|w|wk|weeks?|d|days?)?(?:\s*old)?\.?", re.IGNORECASE)
+
+
+class KnownFields:
+    """Reads the optional fields of one collection, and counts what is not understood."""
+
+    def __init__(self) -> None:
+        self._strange: dict[str, Counter[str]] = {"age": Counter(), "sex": Counter(), "view": Counter()}
+        self._num_too_old = 0
+
+    def age(self, text: str) -> int | None:
+        """Years; nothing where that is not known, or above 120."""
+        age = self._read("age", text, age_in_years)
+        if age is None or age <= MAX_AGE:
+            return age
+        self._num_too_old += 1
+        return None
+
+    def sex(self, text: str) -> str | None:
+        """ "F", "M" or nothing."""
+        return self._read("sex", text, lambda sex: SEX_WORDS.get(sex.casefold().strip(" .")))
+
+    def view(self, text: str) -> str | None:
+        """ "PA", "AP" or nothing."""
+        return self._read("view", text, frontal_view)
+
+    def report(self, ledger: Ledger) -> None:
+        """Say how many films have values that mean nothing here."""
+        for column, strange in self._strange.items():
+            if strange:
+                values = ", ".join(f"{value!r} ({count})" for value, count in strange.most_common(5))
+                films = count_of(strange.total(), "film")
+                ledger.say(f"`{column}` of {films} was not understood and is left out: {values}{_rest(len(strange))}.")
+        if self._num_too_old:
+            ledger.say(f"Ages of {count_of(self._num_too_old, 'film')} are above {MAX_AGE} and are left out.")
+
+    def _read(self, column: str, text: str, understood: Callable[[str], T | None]) -> T | None:
+        if is_missing(text):
+            return None
+        value = understood(text)
+        if value is None:
+            self._strange[column][text] += 1
+        return value
+
+
+def age_in_years(text: str) -> int | None:
+    """Whole years of "54", "54.0", "054Y", "54 years", and 0 of "6M", "3W" or "20D"; None for what is no age."""
+    match = AGE.fullmatch(text.strip())
+    if match is None:
+        return None
+    number, unit = int(match[1]), (match[2] or "y")[0].lower()
+    return number // {"y": 1, "m": 12, "w": 52, "d": 365}[unit]
+
+
+def frontal_view(text: str) -> str | None:
+    """ "PA" or "AP" where a text names one of them and nothing else that matters; None otherwise."""
+    joined = re.sub(r"(?<=\b[A-Za-z])\.(?=[A-Za-z])|(?<=o)[\s-](?=[ap])|(?<=o)-", "", text.casefold())
+    words = {word for word in re.split(r"[^a-z]+", joined) if word} - VIEW_FILLERS
+    views = {VIEW_WORDS.get(word) for word in words}
+    return views.pop() if len(views) == 1 else None
+
+
+def _rest(num_values: int) -> str:
+    return f" and {num_values - 5} other values" if num_values > 5 else ""

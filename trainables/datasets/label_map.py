@@ -1,0 +1,47 @@
+"""A user's own names for findings: a CSV file with the columns label and finding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trainables.datasets.problems import Ledger
+from trainables.datasets.rows import read_rows
+from trainables.datasets.vocabulary import KNOWN, fold
+
+SEPARATOR = "|"
+
+
+def read_label_map(file: Path, ledger: Ledger) -> dict[str, tuple[str, ...]]:
+    """What each label of a file stands for.
+
+    Args:
+        file: with a row for each label; several findings of one label are separated by `|`. Known findings may be in
+            any spelling, others are taken as they are written.
+        ledger: takes rows that name nothing, and labels that have two meanings.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CollectionError: it is no CSV file with these columns.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"`--label-map` must be a CSV file with the columns label and finding, but got {str(file)!r}, which is "
+            "none. Check the path."
+        )
+    meanings: dict[str, tuple[str, ...]] = {}
+    folded: dict[str, tuple[str, ...]] = {}
+    for row in read_rows(file, (("label",), ("finding",)), ledger):
+        label = row.values["label"]
+        findings = tuple(
+            KNOWN.get(fold(one), one.strip()) for one in row.values["finding"].split(SEPARATOR) if one.strip()
+        )
+        if not label or not findings:
+            rule = "`--label-map` must name a label and its finding in every row"
+            ledger.refuse(rule, repr(tuple(row.values.values())), "Complete it.", file=file.name, line=row.line)
+        elif folded.setdefault(fold(label), findings) != findings:
+            rule = "`--label-map` must give each label one meaning"
+            ledger.refuse(rule, f"another for {label!r}", "Remove one.", file=file.name, line=row.line)
+        else:
+            meanings[label] = findings
+    ledger.settle()
+    return meanings

@@ -1,0 +1,106 @@
+"""Label files as rows of text: CSV with a header, in UTF-8 or in UTF-16 with its mark."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainables.datasets.problems import Ledger, listed
+
+ENCODING_REMEDY = "Save it as UTF-8."
+MISSING = frozenset(
+    ("", "nan", "none", "null", "na", "n/a", "n.a.", "#n/a", "<na>", "nat", "-", "--", "?", "unknown", "missing")
+)
+"""How tables say that they do not know, in small letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One row: the line that it begins on, and its values by the names of their columns, without white space around."""
+
+    line: int
+    values: Mapping[str, str]
+
+
+def is_missing(text: str) -> bool:
+    """Whether a table says by this text that it does not know."""
+    return text.strip().casefold() in MISSING
+
+
+def read_rows(table: Path, columns: Sequence[Sequence[str]], ledger: Ledger) -> list[TableRow]:
+    """All rows of a table that are as long as its header.
+
+    Args:
+        table: a CSV file.
+        columns: those it must have, each with its spellings.
+        ledger: takes rows of another length.
+
+    Raises:
+        CollectionError: it is not text in a known encoding, no proper CSV, lacks a column or has no rows.
+    """
+    lines = csv.reader(io.StringIO(_text(table, ledger), newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(lines, [])]
+        _require_columns(table, header, columns, ledger)
+        return _rows(table, header, lines, ledger)
+    except csv.Error as error:
+        rule, remedy = f"`{table.name}` must be a CSV file", "Close the quotes there or before, or save it anew."
+        ledger.refuse(rule, str(error), remedy, file=table.name, line=lines.line_num)
+        ledger.stop()
+        raise  # not reached: there is a problem
+
+
+def _rows(table: Path, header: list[str], lines: Iterator[list[str]], ledger: Ledger) -> list[TableRow]:
+    rows, begun = [], 2
+    rule = f"`{table.name}` must have {len(header)} values in every row, as in its header"
+    for values in lines:
+        if any(value.strip() for value in values) and len(values) != len(header):
+            remedy = "Complete the row, or put values that hold a comma in double quotes."
+            ledger.refuse(rule, str(len(values)), remedy, file=table.name, line=begun)
+        elif values and (len(values) > 1 or values[0].strip()):
+            rows.append(TableRow(begun, dict(zip(header, (value.strip() for value in values), strict=True))))
+        begun = lines.line_num + 1  # type: ignore[attr-defined]
+    if not rows and not ledger.problems:
+        ledger.refuse(f"`{table.name}` must have at least one row", "none", "Use the whole file.", file=table.name)
+    if not rows:
+        ledger.stop()
+    return rows
+
+
+def _text(table: Path, ledger: Ledger) -> str:
+    content = table.read_bytes()
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    rule = f"`{table.name}` must be text in UTF-8"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        came = f"the byte {content[error.start]:#04x}"
+        ledger.refuse(rule, came, ENCODING_REMEDY, file=table.name, line=line)
+        ledger.stop()
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        ledger.refuse(rule, "a zero byte, as in UTF-16 without its mark", ENCODING_REMEDY, file=table.name, line=line)
+        ledger.stop()
+    return text
+
+
+def _require_columns(table: Path, header: list[str], columns: Sequence[Sequence[str]], ledger: Ledger) -> None:
+    names = [spellings[0] for spellings in columns]
+    missing = [spellings[0] for spellings in columns if not set(header) & set(spellings)]
+    if missing:
+        rule = f"`{table.name}` must have the columns {', '.join(names)}, separated by commas"
+        came = f"no {', '.join(missing)} among {listed(map(repr, header)) or 'none'}"
+        ledger.refuse(rule, came, "Use the label file as it was released.")
+    given: Counter[str] = Counter(header)
+    for spellings in columns:
+        double = [name for name in spellings for _ in range(given[name])]
+        if len(double) > 1:
+            rule = f"`{table.name}` must have the column {spellings[0]} once"
+            ledger.refuse(rule, " and ".join(double), "Remove or rename one.")
+    ledger.stop()

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from benchmarks.recordings.draws import STRATEGIES, Training
 from benchmarks.recordings.merging import merge as merge_parts
-from benchmarks.recordings.settings import Recording
+from benchmarks.recordings.settings import BASELINE, Recording
 from sweep.loading import load_config
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def work_on(recording: Recording) -> None:
     scorer, provenance = scorer_of(recording), provenance_of(recording)
     recording.keep_settings({name: provenance[name] for name in ("data_fingerprint", "base")})
     rehearse(recording, scorer, still_wanted)
+    score_baseline(recording, scorer, provenance)
     make_missing(recording, scorer, provenance, still_wanted)
 
 
@@ -117,6 +118,19 @@ def make_missing(
                     keep(record(recording, training, scorer, still_wanted), provenance, recording.part(training))
         except Timeout:
             continue
+
+
+def score_baseline(recording: Recording, scorer: CurveScorer, provenance: Mapping[str, Any]) -> None:
+    """Score the un-adapted base, unless it has been or another process is at it."""
+    from benchmarks.recordings.training import keep
+
+    try:
+        with FileLock(recording.work / "locks" / "baseline.lock").acquire(timeout=0):
+            if not recording.has_baseline():
+                rows = scorer.curve_point(None, recording.low_images)[0]
+                keep({"rows": rows}, provenance, recording.work / BASELINE)
+    except Timeout:
+        return
 
 
 def rehearse(recording: Recording, scorer: CurveScorer, still_wanted: Callable[[], None]) -> None:

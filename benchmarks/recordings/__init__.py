@@ -124,12 +124,14 @@ class RecordedCurves:
         curves: those of trainings first, in the order of configurations and seeds, each followed by its cuts.
         rungs: epochs after which a training was scored, the last at its end.
         image_counts: films per condition of the smaller and of the full score.
+        baseline: scores of the un-adapted base, by films per condition; empty where it was not scored.
         card: what else is known of the recording.
     """
 
     curves: Sequence[Curve]
     rungs: Sequence[int]
     image_counts: Sequence[int]
+    baseline: Mapping[int, Mapping[str, Score]]
     card: Mapping[str, Any]
 
     def trained(self, *, seed: int | None = None) -> list[Curve]:
@@ -146,7 +148,8 @@ def read_recording(folder: Path) -> RecordedCurves:
     rows, card = read_table(folder)
     rungs, counts = card["rungs"], card["image_counts"]
     curves = checked_curves(rows, rungs, counts)
-    return RecordedCurves(curves=curves, rungs=rungs, image_counts=counts, card=card)
+    baseline = {row["images_per_condition"]: _scores(row) for row in card["baseline"] or ()}
+    return RecordedCurves(curves=curves, rungs=rungs, image_counts=counts, baseline=baseline, card=card)
 
 
 def read_table(folder: Path) -> tuple[list[Row], Mapping[str, Any]]:
@@ -203,8 +206,11 @@ def _curve(rows: Sequence[Row]) -> Curve:
 
 
 def _point(row: Row) -> Point:
-    scores = {name: _score(name, row) for name in METRICS}
-    return Point(scores=scores, **{name: row[name] for name in POINT_COLUMNS})
+    return Point(scores=_scores(row), **{name: row[name] for name in POINT_COLUMNS})
+
+
+def _scores(row: Row) -> dict[str, Score]:
+    return {name: _score(name, row) for name in METRICS}
 
 
 def _score(name: str, row: Row) -> Score:

@@ -18,7 +18,7 @@ import pyarrow.parquet as parquet
 from analysis.files import whole_file
 from benchmarks.recordings import CARD, MARKDOWN, TABLE, Row, checked_curves, read_table, training_name, trainings_in
 from benchmarks.recordings.agreement import agreements, cost_shares, seed_spreads
-from benchmarks.recordings.settings import kept_settings, require_same
+from benchmarks.recordings.settings import kept_baseline, kept_settings, require_same
 
 MOST_BYTES: Final = 3 * 2**20
 HALVES: Final = "by 100 random halves without replacement, a patient's films together (delete-half jackknife)"
@@ -148,7 +148,7 @@ def merge(work: Path, to: Path) -> dict[str, Any]:
         raise ValueError(
             f"`{TABLE}` must have at most {MOST_BYTES} bytes, but got {len(content)}. Record fewer trainings."
         )
-    card = _card(rows, shared_settings(work, to))
+    card = _card(rows, shared_settings(work, to)) | {"baseline": kept_baseline(work, to)}
     card = {"name": to.name, "merged": datetime.now(UTC).isoformat(timespec="seconds"), **card}
     card |= {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     for name, data in {TABLE: content, CARD: _as_json(card), MARKDOWN: markdown(card).encode()}.items():
@@ -219,6 +219,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         *(
             _table(title, list(entries[0]), [list(entry.values()) for entry in entries])
             for title, entries in {
+                "The un-adapted base": card["baseline"],
                 "Rank correlation with the end": card["agreements"],
                 "What a rung costs": card["cost_shares"],
                 "Spread of seeds at the end": card["seed_spreads"],

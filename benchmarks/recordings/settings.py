@@ -16,6 +16,7 @@ from search_spaces import SEARCH_SPACES
 from sweep.config import SweepConfig
 
 SETTINGS: Final = "recording.json"
+BASELINE: Final = "baseline.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,10 @@ class Recording:
         """Whether a training has ended: there is its part, or its rows in the table."""
         return training.name in self.in_table or self.part(training).is_file()
 
+    def has_baseline(self) -> bool:
+        """Whether the un-adapted base has been scored."""
+        return kept_baseline(self.work, self.to) is not None
+
     def done(self) -> Iterator[Training]:
         """The trainings that have ended."""
         return filter(self.is_done, self.trainings)
@@ -99,6 +104,15 @@ def kept_settings(work: Path, to: Path) -> dict[Path, Mapping[str, Any]]:
     if card.exists():
         found[card] = json.loads(card.read_text())["settings"]
     return found
+
+
+def kept_baseline(work: Path, to: Path) -> list[dict[str, Any]] | None:
+    """The scores of the un-adapted base by number of films: the table's card's, else those of `work`; None without either."""
+    card, file = to / CARD, work / BASELINE
+    held: list[dict[str, Any]] | None = json.loads(card.read_text())["baseline"] if card.exists() else None
+    if held is None and file.exists():
+        held = json.loads(file.read_text())["rows"]
+    return held
 
 
 def require_same(before: Mapping[str, Any], now: Mapping[str, Any], source: Path) -> None:

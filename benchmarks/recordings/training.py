@@ -104,8 +104,12 @@ class CurveScorer(AdapterScorer):
         super().__init__(spec)
         self.gauge = Gauge(self.base.unet)
 
-    def curve_point(self, adapter: Path, low_images: int) -> tuple[list[dict[str, Any]], NDArray[np.float32]]:
+    def curve_point(self, adapter: Path | None, low_images: int) -> tuple[list[dict[str, Any]], NDArray[np.float32]]:
         """Scores with the first films of each condition and with all of them, which are generated once.
+
+        Args:
+            adapter: its folder; None scores the un-adapted base.
+            low_images: films of each condition in the first row.
 
         Returns:
             Two rows, and float32[n, dim] features of all films, those of the first row in the order of the plan.

@@ -150,7 +150,7 @@ class CurveScorer(AdapterScorer):
 
     def patients_of(self, per_condition: int) -> list[str]:
         """The patient of each held-out film of a rung."""
-        rows = np.unique(self._plan_of(per_condition).reference_rows)
+        rows = np.unique(self._plan_of(per_condition).rows)
         patients = self.held_out.patient_ids
         return [patients[row] for row in rows]
 

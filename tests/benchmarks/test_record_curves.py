@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 import pytest
 
-from benchmarks.record_curves import make_missing, recording_of
+from benchmarks.record_curves import make_missing, recording_of, score_baseline
 from benchmarks.recordings import CARD, TABLE, read_recording
 from benchmarks.recordings.merging import COLUMNS, merge
 from benchmarks.recordings.plot import draw
-from benchmarks.recordings.settings import Recording
+from benchmarks.recordings.settings import BASELINE, SETTINGS, Recording
 from benchmarks.recordings.training import CurveScorer, prepared, record, scorer_of, spec_of
 from sweep.scoring.scorer import AdapterScorer
 from trainables.datasets.phantom import PhantomSource
@@ -90,6 +90,7 @@ def made(films: Path, scorer: CurveScorer, tmp_path_factory: pytest.TempPathFact
     """A recording made in one go."""
     recording = recording_in(tmp_path_factory.mktemp("made"), films)
     recording.keep_settings({"data_fingerprint": prepared(recording).fingerprint})
+    score_baseline(recording, scorer, PROVENANCE)
     make_missing(recording, scorer, PROVENANCE, go_on)
     return recording
 
@@ -109,7 +110,8 @@ def table(made: Recording, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scores(recording: Recording) -> dict[str, list[tuple[float, ...]]]:
     """What does not depend on the clock, by training."""
     names = ("epoch", "images_per_condition", "fid_mini", "fid_mini_se", "kid_mini", "vendi_mini", "loss")
-    parts = {one.name: json.loads(recording.part(one).read_text()) for one in recording.done()}
+    files = {one.name: recording.part(one) for one in recording.trainings}
+    parts = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     return {name: [tuple(row[key] for key in names) for row in part["rows"]] for name, part in parts.items()}
 
 
@@ -131,6 +133,59 @@ def test_what_is_interrupted_is_made_again_and_what_is_done_is_not_touched(
     assert recording.part(first).stat() == before
     assert scores(recording) == scores(made) and scores(made)[second.name]
     assert not list((tmp_path / "trials").iterdir())
+
+
+@pytest.fixture
+def half(made: Recording, tmp_path: Path) -> Recording:
+    """What another machine has of an unfinished recording: the table with the first training, and no parts."""
+    work, to = tmp_path / "elsewhere", tmp_path / "table"
+    for file in (made.part(made.trainings[0]), made.work / SETTINGS, made.work / BASELINE):
+        copy = work / file.relative_to(made.work)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, copy)
+    merge(work, to)
+    return replace(made, work=tmp_path / "here", to=to)
+
+
+def test_the_table_alone_is_gone_on_from_and_what_it_holds_is_not_made_again(
+    half: Recording, made: Recording, scorer: CurveScorer
+) -> None:
+    first, second = made.trainings
+    before, base = parquet.read_table(half.to / TABLE).to_pylist(), read_recording(half.to).baseline
+    half.keep_settings({})
+    score_baseline(half, scorer, PROVENANCE)
+    make_missing(half, scorer, PROVENANCE, go_on)
+    assert [file.name for file in (half.work / "parts").iterdir()] == [f"{second.name}.json"]
+    assert not (half.work / BASELINE).exists()
+    merge(half.work, half.to)
+    after = parquet.read_table(half.to / TABLE).to_pylist()
+    assert after[: len(before)] == before and {row["config"] for row in after} == {first.config, second.config}
+    assert scores(half)[second.name] == scores(made)[second.name]
+    assert read_recording(half.to).baseline == base
+
+
+def test_merging_again_changes_no_row(half: Recording) -> None:
+    before = (half.to / TABLE).read_bytes()
+    merge(half.work, half.to)
+    assert (half.to / TABLE).read_bytes() == before
+
+
+def test_a_table_of_other_settings_is_neither_gone_on_from_nor_merged_with(half: Recording, made: Recording) -> None:
+    other = replace(half, low_images=3)
+    with pytest.raises(ValueError, match=r"card\.json` must be of the same settings, but got other low_images"):
+        other.keep_settings({})
+    replace(other, to=half.work).keep_settings({})
+    with pytest.raises(ValueError, match="but got other low_images"):
+        merge(other.work, half.to)
+    assert not list(other.work.glob("parts/*"))
+
+
+def test_the_un_adapted_base_is_scored_with_few_and_with_all_films(made: Recording, table: Path) -> None:
+    rows = json.loads((made.work / BASELINE).read_text())["rows"]
+    read = read_recording(table).baseline
+    assert [row["num_generated"] for row in rows] == list(read) == [LOW, FULL]
+    assert [read[count]["fid_mini"].value for count in read] == [row["fid_mini"] for row in rows]
+    assert all(0 < score.se_generated <= score.se for scores in read.values() for score in scores.values())
 
 
 def test_scores_are_the_engines_own_with_few_and_with_all_films(

@@ -58,7 +58,7 @@ def test_a_rung_in_the_order_of_the_end_has_correlation_1_and_one_in_the_opposit
     assert by_look[1, 2].correlation == by_look[3, 2].correlation == pytest.approx(1)
     assert by_look[1, 8].correlation == by_look[1, 8].within_strategies == pytest.approx(-1)
     assert by_look[1, 2].num_curves == 7 and (3, 8) not in by_look
-    assert by_look[1, 2].low == by_look[1, 2].high == pytest.approx(1)
+    assert (by_look[1, 2].low, by_look[1, 2].high) == pytest.approx((1, 1))
     assert {one.epoch for one in found if one.metric == "loss"} == {1}
 
 

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from benchmarks.recordings.training import CurveScorer
 
 DEFAULTS = (
-    "training.num_epochs=18",
+    "training.num_epochs=9",
     "evaluation.num_steps=12",
     "evaluation.early_images_share=1.0",
     "evaluation.early_steps_share=1.0",
 )
-RUNGS = (2, 6, 18)
+RUNGS = (1, 3, 9)
 PARTS = Path("runs/recordings")
 POLL_S = 1.0
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -30,7 +30,7 @@ PROVENANCE = {
     "packages": {"torch": "2"},
     "base": {"name": "mini"},
 }
-LOW, FULL = 4, 8
+LOW, FULL = 8, 12
 
 
 class Unscored:
@@ -49,7 +49,7 @@ class Interrupted(BaseException):
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Phantom films of a few patients."""
     folder = tmp_path_factory.mktemp("films") / "phantom"
-    write_dataset(PhantomSource(num_patients=120, resolution_px=64, seed=5), folder)
+    write_dataset(PhantomSource(num_patients=200, resolution_px=64, seed=5), folder)
     return folder
 
 

@@ -166,8 +166,8 @@ class CollectionReader:
                 readable.append(film)
             else:
                 self.ledger.refuse(READABLE, scan.came, RESTORE, file=name[0])
-        asked = {"bits": self.options.bits, "given": self.options.grey_range}
-        ranges = grey_ranges([scan.levels for scan in scans], self.ledger, **asked)
+        bits, given = self.options.bits, self.options.grey_range
+        ranges = grey_ranges([scan.levels for scan in scans], self.ledger, bits=bits, given=given)
         self.ledger.settle()
         return self._without_copies(readable, scans, ranges), ranges
 

@@ -92,7 +92,8 @@ def _require_one_picture(image: Image.Image) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise ValueError(f"{frames} pictures in one file (export the one that is meant)")
-    if image.mode not in DEEP_MODES and "16" in str(image.tile[0].args if image.tile else ""):
+    tiles = getattr(image, "tile", ())  # how the file's pixels are coded
+    if image.mode not in DEEP_MODES and "16" in str(tiles[0].args if tiles else ""):
         raise ValueError("colours of 16 bits, which would be cut to 8 (save it as a 16-bit grey PNG)")
 
 

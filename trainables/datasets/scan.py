@@ -81,7 +81,7 @@ def _scan_or_error(file: str, path: Path) -> Scan | FilmError:
 
 
 def _pixel_hash(levels: NDArray[np.generic], low: float, high: float) -> bytes:
-    whole = np.issubdtype(levels.dtype, np.integer) or bool(np.equal(levels, np.round(levels)).all())
+    whole = np.issubdtype(levels.dtype, np.integer) or bool(np.array_equal(levels, np.rint(levels.astype(np.float64))))
     smallest = np.min_scalar_type(int(high)) if whole and low >= 0 and high < 2**32 else np.dtype(np.float64)
     digest = hashlib.sha256(repr((levels.shape, smallest.str)).encode())
     digest.update(np.ascontiguousarray(levels.astype(smallest)).tobytes())

@@ -15,7 +15,7 @@ from diffusers import StableDiffusionPipeline
 from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from trainables.base_models.models import DiffusionModels, load_base
@@ -99,10 +99,6 @@ def by_file(pipeline: StableDiffusionPipeline, exported: Exported) -> None:
     pipeline.load_lora_weights(str(exported.folder), weight_name=FILE)
 
 
-def by_path_of_file(pipeline: StableDiffusionPipeline, exported: Exported) -> None:
-    pipeline.load_lora_weights(str(exported.file))
-
-
 def by_state_dict(pipeline: StableDiffusionPipeline, exported: Exported) -> None:
     pipeline.load_lora_weights(load_file(exported.file))
 
@@ -150,16 +146,6 @@ def by_kohya(pipeline: StableDiffusionPipeline, exported: Exported) -> None:
     pipeline.load_lora_weights(convert_state_dict_to_kohya(load_file(exported.file)))
 
 
-def by_kohyas_file(pipeline: StableDiffusionPipeline, exported: Exported) -> None:
-    file = exported.folder / "kohya" / "adapter.safetensors"
-    file.parent.mkdir(exist_ok=True)
-    save_file(
-        {key: tensor.contiguous() for key, tensor in convert_state_dict_to_kohya(load_file(exported.file)).items()},
-        file,
-    )
-    pipeline.load_lora_weights(str(file.parent), weight_name=file.name)
-
-
 def by_peft(pipeline: StableDiffusionPipeline, exported: Exported) -> None:
     """PEFT's own functions, with nothing told but which layers and how many ranks, as the tensors' shapes say."""
     tensors = load_file(exported.file)
@@ -179,18 +165,17 @@ def by_peft(pipeline: StableDiffusionPipeline, exported: Exported) -> None:
 READERS: dict[str, Callable[[StableDiffusionPipeline, Exported], None]] = {
     reader.__name__: reader
     for reader in (
-        by_folder, by_file, by_path_of_file, by_state_dict, by_component, by_adapter_weights, in_two_halves, fused,
-        saved_anew, by_kohya, by_kohyas_file, by_peft,
+        by_folder, by_file, by_state_dict, by_component, by_adapter_weights, in_two_halves, fused, saved_anew, by_kohya,
+        by_peft,
     )
 }  # fmt: skip
-LACKING_METADATA = ("by_folder", "by_state_dict", "fused", "by_kohya", "by_peft")
 CASES = [
     *(("lora", reader) for reader in READERS),
     *(("rslora", reader) for reader in ("by_state_dict", "by_kohya")),
-    *(("ranks by layer, convolutions", reader) for reader in LACKING_METADATA),
-    *(("dora, convolutions", reader) for reader in LACKING_METADATA if reader != "by_kohya"),
+    *(("ranks by layer, convolutions", reader) for reader in ("by_folder", "by_state_dict", "by_kohya")),
+    *(("dora, convolutions", reader) for reader in ("by_state_dict", "by_peft")),
 ]
-"""All ways for one adapter; for the others those that lead through code of their own."""
+"""All ways for one adapter; for the others those that lead through code of their own. README has the whole table."""
 
 
 @pytest.mark.parametrize(("adapter", "reader"), CASES)

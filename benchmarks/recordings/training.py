@@ -117,10 +117,10 @@ class CurveScorer(AdapterScorer):
         places, rows = self.plan.places, []
         features, clock = np.empty((len(places), self.extractor.dim), np.float32), Clock()
         known = np.zeros(len(places), bool)
-        for count in (low_images, self.spec.config.images_per_condition):
+        for count in (low_images, self.evaluation.images_per_condition):
             wanted = (places < count) & ~known
             with clock.running():
-                features[wanted] = self._draw(adapter, self.spec.config, wanted=wanted, shown=np.zeros_like(wanted))[0]
+                features[wanted] = self._draw(adapter, self.evaluation, wanted=wanted, shown=np.zeros_like(wanted))[0]
             known |= wanted
             rows.append(self._row(features[known], count, clock))
         return rows, features

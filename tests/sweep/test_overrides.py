@@ -175,6 +175,6 @@ def test_a_key_that_strategies_have_is_answered_with_it(key: str) -> None:
 
 def test_a_strategy_without_its_section_is_answered_with_it() -> None:
     with pytest.raises(
-        ConfigError, match=r"`lora` must be a known name, .* Did you mean search\.hyperparameters\.lora\?$"
+        ConfigError, match=r"must be a known name, but got 'lora'\. Did you mean search\.hyperparameters\.lora\?$"
     ):
         load_config("demo", None, ["lora.lr=1e-3"])

@@ -63,7 +63,10 @@ def test_films_are_read_as_their_layout_says(full: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"header": "scan,who,sex,projection,seen"}, r"`ward\.csv` must have the columns .*, but got no years among 'scan', .*\. Use"),
+        (
+            {"header": "scan,who,sex,projection,seen"},
+            r"`ward\.csv` must have the columns .*, but got no years among 'scan', .*\. Use",
+        ),
         (
             {"row": "1.png,p1,3,F,PA, ;"},
             r"`seen` must name the findings of a film, .* but got ';' in line 2 of ward\.csv",

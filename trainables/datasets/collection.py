@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trainables.datasets.base import SPLITS, SourceOptions, split_of_patient
 from trainables.datasets.containers import GreyRange, Kind, grey_ranges
 from trainables.datasets.duplicates import SAME_PICTURE, copies_to_drop, near_copies
-from trainables.datasets.images import READABLE, RESTORE, read_grey
+from trainables.datasets.images import READABLE, read_grey
 from trainables.datasets.label_map import read_label_map
 from trainables.datasets.labels import FilmLabels, LabelColumns
 from trainables.datasets.patients import known_patients
@@ -165,7 +165,7 @@ class CollectionReader:
                 scans.append(scan)
                 readable.append(film)
             else:
-                self.ledger.refuse(READABLE, scan.came, RESTORE, file=name[0])
+                self.ledger.refuse(READABLE, scan.came, scan.remedy, file=name[0])
         bits, given = self.options.bits, self.options.grey_range
         ranges = grey_ranges([scan.levels for scan in scans], self.ledger, bits=bits, given=given)
         self.ledger.settle()

@@ -8,12 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 MAGIC = b"DICM"
 MAGIC_AT = 128
 POLARITIES = ("MONOCHROME1", "MONOCHROME2")
+READ_ERRORS = (
+    *(InvalidDicomError, BytesLengthException, ArithmeticError, AttributeError, LookupError, RuntimeError),
+    *(TypeError, ValueError),
+)
+"""What pydicom raises on files that are damaged, incomplete or compressed in a way that it cannot undo."""
+
+
+class DicomError(ValueError):
+    """A DICOM file is no grey picture that can be read."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -29,27 +38,24 @@ def read_dicom(path: Path) -> Image.Image:
     value that its bits can store, and inverted where the least value is white.
 
     Raises:
-        ValueError: it has no pixels, several frames, colours, or a compression that cannot be read.
+        DicomError: it has no pixels, several frames, colours, or a compression that cannot be read.
     """
     try:
         film = dcmread(path)
         _require_one_grey_picture(film)
-        stored = film.pixel_array
-    except (InvalidDicomError, AttributeError, RuntimeError, NotImplementedError) as error:
-        raise ValueError(
-            f"{error} Decompress it (gdcmconv --raw, dcmdjpeg), or export it as a 16-bit grey PNG"
-        ) from error
-    grey = _grey(film, stored)
-    return Image.fromarray(255 - grey if film.PhotometricInterpretation == "MONOCHROME1" else grey)
+        grey = _grey(film, film.pixel_array)
+        return Image.fromarray(255 - grey if film.PhotometricInterpretation == "MONOCHROME1" else grey)
+    except READ_ERRORS as error:
+        raise DicomError(" ".join(str(error).split())) from error
 
 
 def _require_one_grey_picture(film: Dataset) -> None:
     if "PixelData" not in film:
-        raise AttributeError("a DICOM file without pixels.")
+        raise DicomError("a DICOM file without pixels")
     if int(film.get("NumberOfFrames", None) or 1) != 1:
-        raise AttributeError(f"a DICOM file of {film.NumberOfFrames} frames.")
+        raise DicomError(f"a DICOM file of {film.NumberOfFrames} frames")
     if film.PhotometricInterpretation not in POLARITIES:
-        raise AttributeError(f"a DICOM file of {film.PhotometricInterpretation} instead of {' or '.join(POLARITIES)}.")
+        raise DicomError(f"a DICOM file of {film.PhotometricInterpretation} instead of {' or '.join(POLARITIES)}")
 
 
 def _grey(film: Dataset, stored: NDArray[np.generic]) -> NDArray[np.uint8]:

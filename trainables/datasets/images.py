@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from trainables.datasets.containers import DICOM, EIGHT_BITS, FULL, GreyRange, Kind
-from trainables.datasets.dicom import is_dicom, read_dicom
+from trainables.datasets.dicom import DicomError, is_dicom, read_dicom
 
+READ_ERRORS = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises on files that are damaged, or so large that they must be."""
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 WHITE_IS_ZERO = 0
 PHOTOMETRIC = 262
@@ -19,6 +21,7 @@ PHOTOMETRIC = 262
 
 READABLE = "`image` must be readable"
 RESTORE = "Restore the file, or remove its row."
+EXPORT = "Decompress it (for example gdcmconv --raw), export it as a 16-bit grey PNG, or remove its row."
 
 
 class FilmError(ValueError):
@@ -27,11 +30,12 @@ class FilmError(ValueError):
     Args:
         came: what is wrong with it.
         path: where it is.
+        remedy: what to do about it.
     """
 
-    def __init__(self, came: str, path: Path) -> None:
-        super().__init__(f"{READABLE}, but got {came} in {path}. {RESTORE}")
-        self.came = came
+    def __init__(self, came: str, path: Path, remedy: str = RESTORE) -> None:
+        super().__init__(f"{READABLE}, but got {came} in {path}. {remedy}")
+        self.came, self.remedy = came, remedy
 
 
 def read_grey(path: Path, resolution_px: int, ranges: dict[Kind, GreyRange]) -> NDArray[np.uint8]:
@@ -62,16 +66,22 @@ def open_film(path: Path) -> tuple[Kind, Image.Image]:
         FilmError: the file is no readable image of one grey picture.
     """
     try:
-        if is_dicom(path):
-            return DICOM, read_dicom(path)
-        with Image.open(path) as image:
-            _require_one_picture(image)
-            image.load()
-            return _kind(image), image if image.mode in DEEP_MODES else image.convert("L")
+        return (DICOM, read_dicom(path)) if is_dicom(path) else _open_picture(path)
+    except DicomError as error:
+        raise FilmError(str(error), path, EXPORT) from error
     except UnidentifiedImageError as error:
         raise FilmError("a file that is no picture", path) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except FilmError:
+        raise
+    except READ_ERRORS as error:
         raise FilmError(str(error), path) from error
+
+
+def _open_picture(path: Path) -> tuple[Kind, Image.Image]:
+    with Image.open(path) as image:
+        _require_one_picture(image, path)
+        image.load()
+        return _kind(image), image if image.mode in DEEP_MODES else image.convert("L")
 
 
 def to_grey(image: Image.Image, grey: GreyRange, *, inverted: bool = False) -> Image.Image:
@@ -88,13 +98,13 @@ def is_white_zero(image: Image.Image) -> bool:
     return image.mode in DEEP_MODES and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
-def _require_one_picture(image: Image.Image) -> None:
+def _require_one_picture(image: Image.Image, path: Path) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
-        raise ValueError(f"{frames} pictures in one file (export the one that is meant)")
+        raise FilmError(f"{frames} pictures in one file", path, "Export the one that is meant, or remove the row.")
     tiles = getattr(image, "tile", ())  # how the file's pixels are coded
     if image.mode not in DEEP_MODES and "16" in str(tiles[0].args if tiles else ""):
-        raise ValueError("colours of 16 bits, which would be cut to 8 (save it as a 16-bit grey PNG)")
+        raise FilmError("colours of 16 bits, which would be cut to 8", path, "Save the film as a 16-bit grey PNG.")
 
 
 def _kind(image: Image.Image) -> Kind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +77,7 @@ class LabelColumns:
         films = [self._film(row, vocabulary, known, ledger, labels.name) for row in rows]
         vocabulary.report(ledger)
         known.report(ledger)
-        return list(_named_once(films, self.file[0], labels.name, ledger))
+        return list(_named_once(films, self.file[0], labels, ledger))
 
     def _film(self, row: TableRow, vocabulary: Vocabulary, known: KnownFields, ledger: Ledger, file: str) -> FilmLabels:
         def refuse(came: str, remedy: str) -> None:
@@ -94,10 +95,12 @@ class LabelColumns:
         )
 
 
-def _named_once(films: Iterable[FilmLabels], column: str, file: str, ledger: Ledger) -> Iterable[FilmLabels]:
+def _named_once(films: Iterable[FilmLabels], column: str, labels: Path, ledger: Ledger) -> Iterable[FilmLabels]:
     first: dict[str, int] = {}
+    file = labels.name
     for film in films:
-        line = first.setdefault(film.file, film.line)
+        path = os.path.normpath(labels.parent / film.file.replace("\\", "/"))  # ./a.png and a.png are one file
+        line = first.setdefault(path, film.line)
         if not film.file:
             remedy = "Fill it in, or remove the row."
             ledger.refuse(f"`{column}` must name the film of every row", "''", remedy, file=file, line=film.line)

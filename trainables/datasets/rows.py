@@ -59,10 +59,11 @@ def _rows(table: Path, header: list[str], lines: Iterator[list[str]], ledger: Le
     rows, begun = [], 2
     rule = f"`{table.name}` must have {len(header)} values in every row, as in its header"
     for values in lines:
-        if any(value.strip() for value in values) and len(values) != len(header):
+        filled = any(value.strip() for value in values)  # spreadsheets leave rows of nothing but commas behind
+        if filled and len(values) != len(header):
             remedy = "Complete the row, or put values that hold a comma in double quotes."
             ledger.refuse(rule, str(len(values)), remedy, file=table.name, line=begun)
-        elif values and (len(values) > 1 or values[0].strip()):
+        elif filled:
             rows.append(TableRow(begun, dict(zip(header, (value.strip() for value in values), strict=True))))
         begun = lines.line_num + 1  # type: ignore[attr-defined]
     if not rows and not ledger.problems:

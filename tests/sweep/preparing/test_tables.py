@@ -214,9 +214,18 @@ def test_films_of_one_name_in_two_folders_are_told_apart(root: Path) -> None:
     assert {"images/9.png", "more/9.png", "8"} <= ids and "9" not in ids
 
 
-def test_a_film_with_two_rows_is_refused(root: Path) -> None:
-    message = refused(write_table(root, [*film_rows(), film_rows()[3]]))
-    assert "`file` must name each film once" in message and "images/3.png" in message and "line 122" in message
+@pytest.mark.parametrize(
+    "again", ["images/3.png", "./images/3.png", "images//3.png", "images\\3.png", "{root}/images/3.png"]
+)
+def test_a_film_with_two_rows_is_refused(root: Path, again: str) -> None:
+    row = [again.format(root=root), *film_rows()[3][1:]]
+    message = refused(write_table(root, [*film_rows(), row]))
+    assert "`file` must name each film once" in message and "3.png" in message and "line 122" in message
+
+
+def test_rows_of_nothing_are_no_rows(root: Path) -> None:
+    data, _ = prepared(write_table(root, [*film_rows(), [""] * 6, [" "], []]))
+    assert sum(data.num_samples.values()) == NUM_FILMS
 
 
 def test_an_open_quote_does_not_swallow_rows(root: Path) -> None:

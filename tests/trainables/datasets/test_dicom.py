@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from film_folders import film
+from film_folders import film, film_rows, write_films, write_table
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
 
+from trainables.datasets.base import SPLITS, SourceOptions
 from trainables.datasets.containers import DICOM
 from trainables.datasets.images import FilmError, open_film
+from trainables.datasets.nih_cxr14 import NihCxr14Source
 
 GREY = film(3)
 
@@ -81,6 +83,17 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path, tags: dict[str, Any
     with pytest.raises(FilmError, match=message) as raised:
         open_film(tmp_path / "a.dcm")
     assert "a.dcm" in str(raised.value) and "export it as a 16-bit grey PNG" in str(raised.value)
+
+
+def test_dicom_films_among_pictures_go_by_their_own_tags(tmp_path: Path) -> None:
+    rows = film_rows()
+    rows[3][0] = "images/3.dcm"
+    write_films(write_table(tmp_path, rows))
+    write_dicom(tmp_path / "images" / "3.dcm", np.round(film(3) / 255 * 4095))
+    source = NihCxr14Source(SourceOptions(root=tmp_path))
+    assert "DICOM: 1 film, each scaled by its own tags." in source.said
+    (third,) = [one for split in SPLITS for one in source.samples(split) if one.image_id == "3"]
+    np.testing.assert_allclose(third.image, film(3), atol=1)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

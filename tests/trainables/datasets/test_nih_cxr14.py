@@ -109,6 +109,14 @@ def test_missing_images_are_counted_and_named(tmp_path: Path) -> None:
         nih(root=root)
 
 
+def test_a_name_in_two_folders_is_refused(tmp_path: Path) -> None:
+    root = official_release(tmp_path / "release", num_patients=20)
+    _save(root / "images_002" / "images" / "00000003_000.png", 999)
+    both = r"images_001/images/00000003_000\.png and images_002/images/00000003_000\.png in line 6"
+    with pytest.raises(CollectionError, match=f"must name only images that lie in one folder only, but got {both}"):
+        nih(root=root)
+
+
 def test_a_missing_folder_and_a_missing_label_file_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="`root` must be a folder"):
         nih(root=tmp_path / "nowhere")

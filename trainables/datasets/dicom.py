@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ MAGIC_AT = 128
 POLARITIES = ("MONOCHROME1", "MONOCHROME2")
 READ_ERRORS = (
     *(InvalidDicomError, BytesLengthException, ArithmeticError, AttributeError, LookupError, RuntimeError),
-    *(TypeError, ValueError),
+    *(TypeError, ValueError, EOFError, struct.error),
 )
 """What pydicom raises on files that are damaged, incomplete or compressed in a way that it cannot undo."""
 

@@ -1,4 +1,4 @@
-"""Ray for the tests that need it: one for the whole run."""
+"""What tests share: one Ray for the whole run, and the films of small collections."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import Result
+from film_folders import write_films
 
 RELEASE_S = 120.0
 
@@ -59,3 +60,19 @@ def out(finished: tuple[Path, Result]) -> Path:
 @pytest.fixture(scope="session")
 def trials(out: Path) -> pd.DataFrame:
     return pd.read_parquet(out / "trials.parquet")
+
+
+@pytest.fixture(scope="session")
+def raw_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    write_films(folder)
+    return folder / "images"
+
+
+@pytest.fixture
+def root(tmp_path: Path, raw_films: Path) -> Path:
+    """A collection without a table whose films are links: replacing one leaves the others as they are."""
+    (tmp_path / "raw" / "images").mkdir(parents=True)
+    for path in raw_films.iterdir():
+        (tmp_path / "raw" / "images" / path.name).symlink_to(path)
+    return tmp_path / "raw"

@@ -1,16 +1,31 @@
-"""Patients, copies and pixels with which users of such programs had trouble: prepared rightly and said, or refused with the remedy."""
+"""Collections with what users of such programs have reported: prepared rightly and said, or refused with the remedy."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
-from film_folders import NUM_FILMS, film, film_rows, write_table
+from film_folders import HEADER, NUM_FILMS, film, film_rows, save_film, write_table
 from PIL import Image
-from prepare_command import CASES, all_of, changed, prepared, refused, replace_film
+from prepare_runs import all_of, app, changed, prepare, prepared, refused
+from typer.testing import CliRunner
 
 from trainables.datasets.base import SPLITS, split_of_patient
+from trainables.datasets.nih_cxr14 import FOLDER
+from trainables.datasets.problems import Ledger
+
+SHARED = Path(__file__).resolve().parents[2] / "../shared"
+CASES, REAL = SHARED / "cases", SHARED / "data" / "nih_cxr14_1000_64"
+
+
+def replace_film(root: Path, number: int, picture: Image.Image) -> None:
+    path = root / "images" / f"{number}.png"
+    path.unlink()
+    picture.save(path)
+
 
 # 1. Fields that decide the split
 
@@ -160,4 +175,124 @@ def test_the_shared_pictures(root: Path, case: str) -> None:
     assert image.mean() > 60 and len(np.unique(image)) > 150
 
 
-# 3. Labels
+# 5. Rows
+
+
+@pytest.mark.parametrize("row", ["images/4.png,3,24", "images/4.png,3,24,F,PA,Edema,more", "images/4.png"])
+def test_rows_of_another_length_are_refused(root: Path, row: str) -> None:
+    write_table(root, film_rows())
+    lines = (root / "metadata.csv").read_text().splitlines()
+    lines[5] = row
+    (root / "metadata.csv").write_text("\n".join(lines))
+    message = refused(root)
+    assert "must have 6 values in every row" in message and "line 6 of metadata.csv" in message
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_marked_encodings_are_read(root: Path, encoding: str) -> None:
+    write_table(root, film_rows())
+    (root / "metadata.csv").write_text((root / "metadata.csv").read_text(), encoding=encoding)
+    assert sum(prepared(root)[0].num_samples.values()) == NUM_FILMS
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16-le", "cp1252"])
+def test_other_encodings_are_refused_with_file_and_line(root: Path, encoding: str) -> None:
+    changed(root, {6: {"patient_id": "Müller"}})
+    (root / "metadata.csv").write_text((root / "metadata.csv").read_text(), encoding=encoding)
+    message = refused(root)
+    assert "metadata.csv" in message and "UTF-8" in message and "line" in message
+
+
+def test_films_of_one_name_in_two_folders_are_told_apart(root: Path) -> None:
+    (root / "more").mkdir()
+    save_film(root / "more" / "9.png", 999)
+    data, _ = prepared(write_table(root, [*film_rows(), ["more/9.png", "5", "40", "F", "PA", "Edema"]]))
+    ids = set(all_of(data, "ages"))
+    assert {"images/9.png", "more/9.png", "8"} <= ids and "9" not in ids
+
+
+@pytest.mark.parametrize(
+    "again", ["images/3.png", "./images/3.png", "images//3.png", "images\\3.png", "{root}/images/3.png"]
+)
+def test_a_film_with_two_rows_is_refused(root: Path, again: str) -> None:
+    row = [again.format(root=root), *film_rows()[3][1:]]
+    message = refused(write_table(root, [*film_rows(), row]))
+    assert "`file` must name each film once" in message and "3.png" in message and "line 122" in message
+
+
+def test_rows_of_nothing_are_no_rows(root: Path) -> None:
+    data, _ = prepared(write_table(root, [*film_rows(), [""] * 6, [" "], []]))
+    assert sum(data.num_samples.values()) == NUM_FILMS
+
+
+def test_an_open_quote_does_not_swallow_rows(root: Path) -> None:
+    write_table(root, film_rows())
+    text = (root / "metadata.csv").read_text()
+    (root / "metadata.csv").write_text(text.replace("images/7.png,", 'images/7.png,"', 1))
+    assert "metadata.csv" in refused(root)
+
+
+def test_a_column_named_twice_is_refused(root: Path) -> None:
+    write_table(root, [[*row, "Edema"] for row in film_rows()], [*HEADER, "labels"])
+    assert "labels" in (message := refused(root)) and "once" in message
+
+
+def test_checking_lists_all_problems_in_one_pass(root: Path) -> None:
+    changed(root, {3: {"patient_id": ""}, 5: {"labels": "nan"}, 9: {"file": "images/none.png"}})
+    replace_film(root, 20, Image.new("L", (64, 64)))
+    (root / "images" / "21.png").unlink()
+    (root / "images" / "21.png").write_bytes(b"broken")
+    before = sorted(root.parent.iterdir())
+    result = CliRunner().invoke(app, ["nih_cxr14", "--root", str(root), "--check"])
+    flat = " ".join(result.output.split())
+    assert result.exit_code == 1 and "5 problems" in flat
+    for place in ("line 5", "line 7", "line 11", "images/20.png", "images/21.png"):
+        assert place in flat
+    assert sorted(root.parent.iterdir()) == before
+
+
+def test_a_collection_without_problems_passes_the_check(root: Path) -> None:
+    write_table(root, film_rows())
+    result = CliRunner().invoke(app, ["nih_cxr14", "--root", str(root), "--check"])
+    assert result.exit_code == 0 and "no problem" in result.output
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not beside the repository")
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("blank_patient_id", "`patient_id` must name the patient of every film"),
+        ("short_row", "must have 6 values in every row"),
+    ],
+)
+def test_the_shared_tables_that_cannot_be_read(tmp_path: Path, case: str, message: str) -> None:
+    root = tmp_path / "raw"
+    root.mkdir()
+    (root / "images").symlink_to(REAL / "images")
+    (root / "metadata.csv").write_bytes((CASES / f"{case}.csv").read_bytes())
+    assert message in refused(root)
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not beside the repository")
+@pytest.mark.parametrize("case", ["case_labels", "comma_labels"])
+def test_the_shared_tables_of_other_spellings_and_separators(case: str) -> None:
+    """They have too few films for three splits."""
+    ledger = Ledger()
+    films = FOLDER.columns.read(CASES / f"{case}.csv", FOLDER.columns.vocabulary({}), ledger)
+    labels = pandas.read_csv(CASES / f"{case}.csv")["labels"].str.lower().str.split(r"[|,] *", regex=True).explode()
+    expected = labels.replace("effusion", "pleural effusion").value_counts().to_dict()
+    assert Counter(name.lower() for film in films for name in film.findings) == expected
+    assert ledger.problems == [] and len(ledger.said) == 1
+
+
+# 10. Captions beyond the tokenizer's length
+
+
+@pytest.mark.parametrize("option", ["--to", "--check"])
+def test_captions_that_are_cut_are_said(root: Path, option: str) -> None:
+    long = "|".join(f"a very long name of a finding number {n} that goes on and on" for n in range(8))
+    changed(root, {n: {"labels": f"{long}|a last one {n}"} for n in range(14)})
+    result = prepare(root, *([option] if option == "--check" else []))
+    output = " ".join(result.output.split())
+    assert result.exit_code == 0 and "14 captions of 120 are longer than the 77 tokens" in output
+    assert "of 14 different ones 1 text is left" in output

@@ -1,4 +1,4 @@
-"""The command that prepares films, and what it left or said."""
+"""`python -m sweep.prepare` run on small collections, from the outside."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from pathlib import Path
 
 import typer
 from film_folders import HEADER, film_rows, write_table
-from PIL import Image
 from typer.testing import CliRunner, Result
 
 from sweep.prepare import main
 from trainables.datasets.base import SPLITS
 from trainables.datasets.store import PreparedDataset
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared"
-CASES, REAL = SHARED / "cases", SHARED / "data" / "nih_cxr14_1000_64"
 app = typer.Typer()
 app.command()(main)
 
@@ -56,7 +53,10 @@ def all_of(data: PreparedDataset, column: str) -> dict[str, object]:
     return {i: value for split in splits for i, value in zip(split.image_ids, getattr(split, column), strict=True)}
 
 
-def replace_film(root: Path, number: int, picture: Image.Image) -> None:
-    path = root / "images" / f"{number}.png"
-    path.unlink()
-    picture.save(path)
+def counts(data: PreparedDataset) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for findings in all_of(data, "conditions").values():
+        assert isinstance(findings, tuple)
+        for finding in findings:
+            found[finding] = found.get(finding, 0) + 1
+    return found

@@ -22,6 +22,7 @@ from analysis.front.pareto import Front
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
 from analysis.report import draw_rank_map
 from analysis.report.front_table import markdown_table
+from analysis.run_folder import SAMPLES_SHEET
 from analysis.studies.rank_history import RANKS, read_ranks
 from sweep.config import SweepConfig
 from sweep.records.tables import flat_choice
@@ -326,7 +327,7 @@ class TrackingListener(TrialListener):
 
     def _left(self, trial_id: str) -> list[Path]:
         folder = self.out / "trials" / trial_id
-        return [folder / "samples.png", folder / "adapter"]
+        return [folder / SAMPLES_SHEET, folder / "adapter"]
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Close the trial's run, with its adapter and samples where it completed."""

@@ -188,7 +188,7 @@ def elsewhere(
     folder = tmp_path_factory.mktemp("elsewhere")
     pixels: dict[tuple[str, str], Path] = {}
     jobs: dict[str, list[dict[str, Any]]] = {"plain_diffusers.py": [], "restore_adapters.py": []}
-    for name in tested(request.session.items):
+    for name in examples_of(request.session.items):
         for kind in ("diffusers", "pipeline", "adapter"):
             if (every[name].folder / kind).is_dir():
                 pixels[name, kind] = folder / f"{name}-{kind}.npy"
@@ -199,7 +199,7 @@ def elsewhere(
     return pixels
 
 
-def tested(items: Sequence[pytest.Item]) -> list[str]:
+def examples_of(items: Sequence[pytest.Item]) -> list[str]:
     """The examples that the selected tests are about."""
     calls = [item.callspec.params for item in items if isinstance(item, pytest.Function) and hasattr(item, "callspec")]
     asked = {params.get("result") for params in calls}

@@ -80,14 +80,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         PhantomSource(num_patients=DATA.num_patients, resolution_px=64, seed=DATA.seed), folder / "cache" / "dataset"
     )
     config = SweepConfig(
-        data=DATA, training=TrainingConfig(num_epochs=1),
+        data=DATA,
+        training=TrainingConfig(num_epochs=1),
         evaluation=EvaluationConfig(images_per_condition=5, num_steps=2, guidance_scale=1.0),
-    )  # fmt: skip
+    )
     (folder / "config.json").write_text(json.dumps(config.model_dump(mode="json")))
     spec = TrialSpec(
-        base="mini", dataset=dataset.folder, folder=folder / "trials" / TRIAL, cache_folder=folder / "cache", seed=0,
-        training=config.training, strategy=STRATEGY, lr=1e-3, batch_size=16,
-    )  # fmt: skip
+        base="mini",
+        dataset=dataset.folder,
+        folder=folder / "trials" / TRIAL,
+        cache_folder=folder / "cache",
+        seed=0,
+        training=config.training,
+        strategy=STRATEGY,
+        lr=1e-3,
+        batch_size=16,
+    )
     spec.folder.mkdir(parents=True)
     fine_tune(spec, Unscored(), lambda report: None)
     row = {"trial_id": TRIAL, "number": 0, "status": "completed", "reason": None, "strategy": STRATEGY["name"]}

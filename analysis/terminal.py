@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -38,11 +38,11 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 
 @contextmanager
-def explained(interrupted: str = "Interrupted.") -> Iterator[None]:
+def explained(how_to_go_on: Callable[[], str] = str) -> Iterator[None]:
     """End the command by the message of what goes wrong in the block, without a traceback.
 
     Args:
-        interrupted: what to say where the user interrupts it.
+        how_to_go_on: what to say where it is interrupted; asked then.
     """
     try:
         yield
@@ -51,7 +51,8 @@ def explained(interrupted: str = "Interrupted.") -> Iterator[None]:
     except (ValueError, OSError, RuntimeError) as error:
         fail(str(error))
     except KeyboardInterrupt as error:
-        fail(interrupted, error.exit_code if isinstance(error, Interrupted) else Interrupted().exit_code)
+        code = error.exit_code if isinstance(error, Interrupted) else Interrupted().exit_code
+        fail(f"Interrupted. {how_to_go_on()}".strip(), code)
 
 
 def relative(path: Path) -> Path:

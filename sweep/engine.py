@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +48,10 @@ class Outcome:
     baseline: Mapping[str, float]
     num_cuts: int
     """Adapters that trainings yielded besides their own."""
-    wall_s: float
-    evaluation_s: float
-    """What trials have waited for evaluations; of several at once, each counts."""
     ui_command: str
+    evaluation_s: float
+    """What trials have waited for evaluations in this process; of several at once, each counts."""
+    wall_s: float = 0.0
 
     def num(self, status: Status) -> int:
         """How many trials ended so; smaller adapters cut from them are not counted."""
@@ -80,18 +80,29 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
     journal = Journal.open(out, prepared.config, provenance)
     _say_what_is_there(journal, provenance, console)
     tracker = Tracker.start(prepared.config, out)
+    waited_s = journal.tables.evaluation_s()
     try:
-        tracking = TrackingListener(tracker, out)
-        for event in journal.past:
-            event.tell(tracking)
-        tracker.replayed()
-        if journal.unfinished(prepared.config.search.num_trials):
-            with ray_runtime(prepared.config.compute), interruptible():
-                _search(prepared, journal, tracking, console=console)
-        return _conclude(journal, tracker, started_s=started_s)
+        _work(prepared, journal, tracker, console=console)
+        with interruptible():
+            outcome = _conclude(journal, tracker)
     except BaseException as error:
         _give_up(error, journal, tracker)
         raise
+    return replace(outcome, wall_s=time.monotonic() - started_s, evaluation_s=outcome.evaluation_s - waited_s)
+
+
+def _work(prepared: Prepared, journal: Journal, tracker: Tracker, *, console: Console) -> None:
+    """Do what is left to do, after all have heard what was done."""
+    tracking, num_trials = TrackingListener(tracker, prepared.out), prepared.config.search.num_trials
+    for event in journal.past:
+        event.tell(tracking)
+    tracker.replayed()
+    if not journal.unfinished(num_trials):
+        return
+    with ray_runtime(prepared.config.compute), interruptible():
+        _search(prepared, journal, tracking, console=console)
+    if journal.unfinished(num_trials):
+        raise SweepError(f"`sweep` must end all of its {num_trials} trials, but Ray Tune ended before it had.")
 
 
 def _say_what_is_there(journal: Journal, provenance: Mapping[str, Any], console: Console) -> None:
@@ -99,6 +110,8 @@ def _say_what_is_there(journal: Journal, provenance: Mapping[str, Any], console:
     if not journal.past:
         return
     ended = journal.tables.num_ended()
+    if journal.torn_bytes:
+        console.print(f"[yellow]note[/yellow] a record of {journal.torn_bytes} bytes was broken off; it was set aside.")
     console.print(f"Going on in {str(relative(journal.out))!r}: {ended} trials have ended.", soft_wrap=True)
     if journal.commit() != provenance["git_commit"]:
         console.print(
@@ -207,7 +220,7 @@ def _searcher(config: SweepConfig) -> OptunaSearcher:
     )
 
 
-def _conclude(journal: Journal, tracker: Tracker, *, started_s: float) -> Outcome:
+def _conclude(journal: Journal, tracker: Tracker) -> Outcome:
     found, out, rows = journal.finish(), journal.out, journal.tables.trials()
     trials = rows[rows["cut_of"].isna()]
     if with_status(trials, COMPLETED).empty:
@@ -223,7 +236,6 @@ def _conclude(journal: Journal, tracker: Tracker, *, started_s: float) -> Outcom
         trials=trials,
         baseline=journal.tables.baseline or {},
         num_cuts=len(rows) - len(trials),
-        wall_s=time.monotonic() - started_s,
         evaluation_s=journal.tables.evaluation_s(),
         ui_command=tracker.ui_command(),
     )

@@ -12,6 +12,7 @@ import typer
 from analysis.run_folder import RunFolder
 from analysis.terminal import explained, new_console, relative
 from sweep.picks import FINALIST_PICKS, pick_finalists
+from sweep.records.owner import owned
 
 if TYPE_CHECKING:
     from sweep.final.settings import FinalSettings
@@ -47,13 +48,14 @@ def main(
 
     Example: python -m sweep.evaluate --run runs/demo --pick knee --pick best:fid_mini --seeds 3
     """
-    with explained("Interrupted. What had finished is in the run directory; the same command goes on from there."):
+    with explained(lambda: "What had finished is in the run directory; the same command goes on from there."):
         opened = RunFolder.open(run.expanduser().resolve())
         trial_ids = pick_finalists(opened, pick or ["knee"])
         from sweep.final.settings import final_settings  # torch takes seconds to import; wrong input is answered before
 
         settings = final_settings(opened, images_per_condition, classifier, classifier_weights)
-        evaluate(opened, trial_ids, settings, boxes=boxes, num_seeds=seeds)
+        with owned(opened.folder):
+            evaluate(opened, trial_ids, settings, boxes=boxes, num_seeds=seeds)
 
 
 def evaluate(

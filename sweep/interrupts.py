@@ -17,14 +17,20 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def interruptible() -> Iterator[None]:
     """Raise `Interrupted` in the block when the process is told to end; a second signal ends it at once.
 
-    Entered anew wherever a library has put handlers of its own in place, as Ray does when it starts.
+    Entered anew wherever a library has put handlers of its own in place, as Ray does when it starts. What the process was
+    told to ignore, as by `nohup`, it goes on ignoring.
     """
-    before = {one: signal.signal(one, _interrupt) for one in SIGNALS}
+    before = {one: signal.signal(one, _interrupt) for one in SIGNALS if _is_heeded(one)}
     try:
         yield
     finally:
         for one, handler in before.items():
-            signal.signal(one, handler)
+            if signal.getsignal(one) is _interrupt:  # none has come
+                signal.signal(one, handler)
+
+
+def _is_heeded(number: signal.Signals) -> bool:
+    return signal.getsignal(number) not in (signal.SIG_IGN, None)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -100,7 +100,7 @@ def open_data(config: DataConfig, folder: Path, console: Console) -> PreparedDat
     total = sum(source.num_samples(split) for split in SPLITS)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("drawing phantom films", total=total)
-        return write_dataset(source, folder, on_progress=lambda count: progress.advance(bar, count))
+        return write_dataset(source, folder, on_progress=lambda count: progress.update(bar, completed=count))
 
 
 def check_base(config: SweepConfig) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,6 +15,7 @@ import typer
 from rich.console import Console
 
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED
+from analysis.run_folder import EVENTS
 from analysis.terminal import explained, new_console, relative
 from sweep.config import ConfigError, SweepConfig
 from sweep.interrupts import interruptible
@@ -50,7 +52,7 @@ def main(
     console = new_console()
     overrides = [*(set_ or []), *([f"search.num_trials={num_trials}"] if num_trials is not None else [])]
     folder = (resume or out or default_out(preset or "demo")).expanduser().resolve()
-    with explained(f"Interrupted. {go_on_hint(folder)}"), interruptible(), ray_unwrapped():
+    with explained(lambda: how_to_go_on(folder)), interruptible(), ray_unwrapped():
         if resume is not None:
             require_alone(preset=preset, config=config, out=out)
             resolved = load_run_config(folder, overrides)
@@ -63,8 +65,10 @@ def main(
                 run(resolved, folder, console)
 
 
-def go_on_hint(out: Path) -> str:
-    """How a sweep that broke off is gone on with."""
+def how_to_go_on(out: Path) -> str:
+    """How a sweep that broke off is gone on with; nothing where it had not begun."""
+    if not (out / EVENTS).is_file():
+        return ""
     return f"What had finished is kept. Go on with: python -m sweep.run --resume {shlex.quote(str(relative(out)))}"
 
 
@@ -88,7 +92,9 @@ def ray_unwrapped() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        from ray.exceptions import RayError, RayTaskError  # a folder in use is refused before this is imported
+        if "ray" not in sys.modules:  # what is refused before Ray is imported does not wait for it
+            raise
+        from ray.exceptions import RayError, RayTaskError
 
         if isinstance(error, RayTaskError):
             raise RuntimeError(str(error.cause)) from error
@@ -114,7 +120,8 @@ def run(config: SweepConfig, out: Path, console: Console) -> None:
     if lost := {status: outcome.num(status) for status in (STOPPED, FAILED) if outcome.num(status)}:
         counts = " and ".join(f"{count} {status}" for status, count in lost.items())
         console.print(f"[yellow]Of {len(outcome.trials)} trials {counts};[/yellow] report.html says why.")
-    console.print(evaluation_share(outcome, config.compute.concurrent_trials))
+    if outcome.evaluation_s:
+        console.print(evaluation_share(outcome, config.compute.concurrent_trials))
     shown = shlex.quote(str(relative(out)))
     console.print(
         f"\nReport   {shown}/report.html\n"

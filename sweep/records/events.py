@@ -19,6 +19,7 @@ class Started:
 
     name: ClassVar[str] = "start"
     trial_id: str
+    number: int
     choice: Mapping[str, Any]
     params: Mapping[str, Any] = field(default_factory=dict)
     distributions: Mapping[str, str] = field(default_factory=dict)

@@ -28,7 +28,7 @@ from sweep.records.events import (
     read_events,
     record,
 )
-from sweep.records.log import RecordLog
+from sweep.records.log import RecordLog, read_log
 from sweep.records.tables import Tables
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
@@ -44,10 +44,19 @@ class Journal(TrialListener):
     alone; they are written anew, whole or not at all, when a trial ends. The caller owns the folder.
     """
 
-    def __init__(self, out: Path, objectives: Sequence[Objective], log: RecordLog, past: Sequence[Event] = ()) -> None:
+    def __init__(
+        self,
+        out: Path,
+        objectives: Sequence[Objective],
+        log: RecordLog,
+        past: Sequence[Event] = (),
+        torn_bytes: int = 0,
+    ) -> None:
         """See `Journal.open`."""
         self.out, self.past = out, tuple(past)
         """What had happened before this process."""
+        self.torn_bytes = torn_bytes
+        """Length of the record that a death broke off."""
         self.tables = Tables(objectives)
         self._log = log
         for event in past:
@@ -67,13 +76,14 @@ class Journal(TrialListener):
             ValueError: the event log is of another version.
         """
         out.mkdir(parents=True, exist_ok=True)
-        if not (out / EVENTS).exists():
+        if not holds_run(out):
             _write_json(out / PROVENANCE, provenance)
             _write_json(out / CONFIG, config.model_dump(mode="json"))
             return cls(out, config.reported_objectives(), RecordLog.create(out / EVENTS))
         require_continued(out, config, provenance)
+        torn_bytes = read_log(out / EVENTS).torn_bytes
         log = RecordLog.reopen(out / EVENTS)
-        journal = cls(out, config.reported_objectives(), log, tuple(read_events(out / EVENTS)))
+        journal = cls(out, config.reported_objectives(), log, tuple(read_events(out / EVENTS)), torn_bytes)
         journal._record(Resumed(provenance=provenance))
         _write_json(out / CONFIG, config.model_dump(mode="json"))
         return journal
@@ -102,7 +112,7 @@ class Journal(TrialListener):
     def on_baseline(self, scores: Mapping[str, float]) -> None:
         """Keep what the un-adapted base model scores."""
         self._record(BaselineScored(scores=scores))
-        _write_json(self.out / BASELINE, scores)
+        self._write_tables()
 
     def unfinished(self, num_trials: int) -> bool:
         """Whether something is left to do: trials that have not ended or not begun, or the base model's scores."""
@@ -133,11 +143,22 @@ class Journal(TrialListener):
         _write_parquet(self.out / TRIALS, self.tables.trials())
         _write_parquet(self.out / RESULTS, self.tables.results())
         found.write(self.out / PARETO)
+        if self.tables.baseline is not None:
+            _write_json(self.out / BASELINE, self.tables.baseline)
         return found
 
 
 def holds_run(out: Path) -> bool:
-    """Whether a folder holds a run that can go on."""
+    """Whether a folder holds a run that can go on.
+
+    Raises:
+        ConfigError: it holds the tables of a run without its events.
+    """
+    if (out / TRIALS).is_file() and not (out / EVENTS).is_file():
+        raise ConfigError(
+            f"`run directory` must hold its {EVENTS} to go on, but got {str(out)!r}, which has {TRIALS} alone: an older "
+            "version wrote it, or it was copied in part. Choose another --out, or copy the whole directory."
+        )
     return (out / EVENTS).is_file()
 
 
@@ -161,9 +182,9 @@ def require_continued(out: Path, config: SweepConfig, provenance: Mapping[str, A
     ]
     if differing:
         raise ConfigError(
-            f"`--out` must hold no run, or one of the same sweep, but got {str(out)!r}, where {'; '.join(differing)}. "
-            f"Go on with `--resume` and the values of then, of which {', '.join(MAY_CHANGE)} may change; "
-            "or choose another --out."
+            f"`run directory` must hold no run, or one of the same sweep, but got {str(out)!r}, where "
+            f"{'; '.join(differing)}. Go on with --resume and the values of then, of which {', '.join(MAY_CHANGE)} may "
+            "change; or start another sweep with another --out."
         )
 
 

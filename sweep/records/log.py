@@ -1,11 +1,15 @@
 """An append-only file of records that survives any death: each is whole and on the disk, or it is not there.
 
+What a death leaves of its last record is cut off. Damage before whole records, as by a failing disk or an editor, would
+take these along: such a log is refused.
+
 A line is the length of its JSON in bytes and a CRC-32 of it, both as eight hexadecimal digits, then the JSON, as in
 `0000002f 1c291ca3 {"event": "log", "format": 1}`. The first line names the format.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -36,12 +40,12 @@ class LogContents:
     Attributes:
         records: the whole ones, in their order, without the first, which names the format.
         sound_bytes: length of the part that is whole.
-        damaged_bytes: length of what follows it.
+        torn_bytes: length of what follows it, the beginning of a record.
     """
 
     records: list[dict[str, Any]]
     sound_bytes: int
-    damaged_bytes: int
+    torn_bytes: int
 
 
 class RecordLog:
@@ -65,16 +69,16 @@ class RecordLog:
 
     @classmethod
     def reopen(cls, path: Path) -> RecordLog:
-        """Go on with a log, whose damaged end, if it has one, is kept beside it as `NAME.damaged` and cut off.
+        """Go on with a log, whose torn end, if it has one, is kept beside it as `NAME.torn-1` and cut off.
 
         The caller must own the log: nobody else may write to it meanwhile.
 
         Raises:
             FileNotFoundError: there is no log.
-            ValueError: a version that this one does not know wrote it.
+            ValueError: it is damaged elsewhere than at its end, or a version that this one does not know wrote it.
         """
         held = read_log(path)
-        if held.damaged_bytes:
+        if held.torn_bytes:
             _cut(path, held.sound_bytes)
         if not held.sound_bytes:  # the sweep died before its first record
             path.unlink()
@@ -109,7 +113,7 @@ def read_log(path: Path) -> LogContents:
 
     Raises:
         FileNotFoundError: there is no log.
-        ValueError: a version that this one does not know wrote it.
+        ValueError: it is damaged elsewhere than at its end, or a version that this one does not know wrote it.
     """
     data = path.read_bytes()
     records, sound = [], 0
@@ -117,7 +121,12 @@ def read_log(path: Path) -> LogContents:
         records.append(record)
         sound = end
     _require_known_format(records)
-    return LogContents(records=records[1:], sound_bytes=sound, damaged_bytes=len(data) - sound)
+    if _holds_records(data[sound:]) or (not records and b"\n" in data):
+        raise ValueError(
+            f"`{path}` must hold whole records up to its last, but got a damaged one as line {len(records) + 1}. "
+            "Restore the file from a copy, or start the sweep anew with another --out."
+        )
+    return LogContents(records=records[1:], sound_bytes=sound, torn_bytes=len(data) - sound)
 
 
 def _framed(payload: bytes) -> bytes:
@@ -136,6 +145,12 @@ def _whole_records(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
         start = end
 
 
+def _holds_records(damaged: bytes) -> bool:
+    """Whether whole records stand somewhere behind a damaged one."""
+    frames = FRAME.finditer(damaged)
+    return any(next(_whole_records(damaged[frame.start() :]), None) is not None for frame in frames)
+
+
 def _require_known_format(records: Sequence[Mapping[str, Any]]) -> None:
     """Runs outlive versions: a later format comes with a reader of this one."""
     if records and records[0].get("format") != FORMAT:
@@ -147,10 +162,8 @@ def _require_known_format(records: Sequence[Mapping[str, Any]]) -> None:
 
 def _cut(path: Path, length: int) -> None:
     """Move what follows the first `length` bytes into files beside, and make sure of both on the disk."""
-    damaged = next(
-        name for number in range(1, 1_000_000) if not (name := path.with_name(f"{path.name}.damaged-{number}")).exists()
-    )
-    with damaged.open("xb") as kept:
+    names = (path.with_name(f"{path.name}.torn-{number}") for number in itertools.count(1))
+    with next(name for name in names if not name.exists()).open("xb") as kept:
         kept.write(path.read_bytes()[length:])
         kept.flush()
         os.fsync(kept.fileno())

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import secrets
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
+
+import psutil
 
 from sweep.config import ConfigError
 
@@ -23,6 +28,10 @@ DEAD_AFTER_S: Final = 90.0
 OWNERS_ONLY: Final = 0o700
 
 
+UNLOCKABLE: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What file systems answer that have no locks: there, only the owner's sign of life counts."""
+
+
 @contextmanager
 def owned(out: Path) -> Iterator[None]:
     """Own a run directory, which is made where it is missing, for the length of a block.
@@ -30,12 +39,13 @@ def owned(out: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process owns it, or it is not a folder.
     """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"`--out` must be a folder, but got the file {str(out)!r}. Choose another --out.")
+    is_new = not out.exists()
+    if not is_new and not out.is_dir():
+        raise ConfigError(f"`run directory` must be a folder, but got the file {str(out)!r}. Choose another.")
     out.mkdir(parents=True, exist_ok=True, mode=OWNERS_ONLY)
-    handle = _claim(out)
-    ended = threading.Event()
-    beats = threading.Thread(target=_beat, args=(handle, ended), name="owner", daemon=True)
+    handle, ended, owner = _claim(out), threading.Event(), _this_process()
+    _write(handle, owner)
+    beats = threading.Thread(target=_beat, args=(handle, owner, ended), name="owner", daemon=True)
     beats.start()
     try:
         yield
@@ -44,8 +54,9 @@ def owned(out: Path) -> Iterator[None]:
         beats.join()
         (out / LOCK).unlink(missing_ok=True)
         os.close(handle)
-        if not any(out.iterdir()):  # what was asked for was refused
-            out.rmdir()
+        if is_new:
+            with suppress(OSError):  # it holds something, unless what was asked for was refused
+                out.rmdir()
 
 
 def _claim(out: Path) -> int:
@@ -58,7 +69,6 @@ def _claim(out: Path) -> int:
             os.close(handle)
             raise
         if _is_still(handle, out / LOCK):
-            _write(handle)
             return handle
         os.close(handle)  # its last owner has just removed it
 
@@ -66,10 +76,16 @@ def _claim(out: Path) -> int:
 def _lock(handle: int, out: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_locked = True
     except BlockingIOError:
         raise _refusal(out, _read(handle)) from None
+    except OSError as error:
+        if error.errno not in UNLOCKABLE:
+            raise
+        is_locked = False
     owner = _read(handle)
-    if owner.get("host") != socket.gethostname() and time.time() - owner.get("beat", 0.0) < DEAD_AFTER_S:
+    has_died = owner.get("host") == socket.gethostname() and (is_locked or not psutil.pid_exists(owner["pid"]))
+    if not has_died and time.time() - owner.get("beat", 0.0) < DEAD_AFTER_S:
         raise _refusal(out, owner)
 
 
@@ -80,19 +96,27 @@ def _is_still(handle: int, path: Path) -> bool:
 def _refusal(out: Path, owner: Mapping[str, Any]) -> ConfigError:
     who = f"process {owner['pid']} on {owner['host']}" if owner else "another process"
     return ConfigError(
-        f"`--out` must not be in use, but got {str(out)!r}, which {who} writes to. "
-        f"Choose another --out, or end that process first; {DEAD_AFTER_S:.0f} s after its machine died, the folder is free."
+        f"`run directory` must not be in use, but got {str(out)!r}, which {who} writes to. "
+        f"Choose another, or end that process first; {DEAD_AFTER_S:.0f} s after its machine died, the folder is free."
     )
 
 
-def _beat(handle: int, ended: threading.Event) -> None:
+def _this_process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "token": secrets.token_hex(8)}
+
+
+def _beat(handle: int, owner: Mapping[str, Any], ended: threading.Event) -> None:
+    """Say from time to time that the owner lives; end it where another has taken over while it was suspended."""
     while not ended.wait(BEAT_S):
-        _write(handle)
+        with suppress(OSError):  # the disk may be back at the next beat
+            if _read(handle).get("token", owner["token"]) != owner["token"]:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            _write(handle, owner)
 
 
-def _write(handle: int) -> None:
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "beat": time.time()}
-    os.pwrite(handle, json.dumps(owner).ljust(256).encode(), 0)
+def _write(handle: int, owner: Mapping[str, Any]) -> None:
+    os.pwrite(handle, json.dumps({**owner, "beat": time.time()}).ljust(256).encode(), 0)
 
 
 def _read(handle: int) -> dict[str, Any]:

@@ -81,9 +81,9 @@ class ProgressView(TrialListener):
         """Open a bar for the trial."""
         trial_id, chosen = suggestion.trial_id, describe_choice(suggestion.choice)
         self._choices[trial_id] = chosen
-        self._bars[trial_id] = self._progress.add_task(f"  {chosen}", total=self._num_epochs, note="")
+        self._bars[trial_id] = self._progress.add_task(f"  {escape(chosen)}", total=self._num_epochs, note="")
         if not self._console.is_terminal:
-            self._print(f"start  {trial_id}  {chosen}")
+            self._print(f"start  {trial_id}  {escape(chosen)}")
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         """Move the trial's bar by an epoch."""
@@ -100,7 +100,7 @@ class ProgressView(TrialListener):
 
     def on_retry(self, trial_id: str, reason: str) -> None:
         """Print what was lost."""
-        self._print(f"again  {trial_id}  {self._choices[trial_id]}: {escape(reason)}")
+        self._print(f"again  {trial_id}  {escape(self._choices[trial_id])}: {escape(reason)}")
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Print the trial's line and take its bar away; a cut has had its line."""

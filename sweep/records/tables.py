@@ -29,8 +29,7 @@ class Tables(TrialListener):
 
     def on_start(self, suggestion: Suggestion) -> None:
         """Add the trial's row."""
-        number = sum(row["cut_of"] is None for row in self._trials.values())
-        row = _row(suggestion.trial_id, number, RUNNING) | _chosen(suggestion.choice)
+        row = _row(suggestion.trial_id, suggestion.number, RUNNING) | _chosen(suggestion.choice)
         self._trials[suggestion.trial_id] = row
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
@@ -85,7 +84,10 @@ class Tables(TrialListener):
         return front(self._rows(), self._objectives)
 
     def trials(self) -> pd.DataFrame:
-        """One row a trial or cut, with a column for every objective and whether it is on the front and its knee."""
+        """One row a trial or cut, in the order of their suggestions.
+
+        There is a column for every objective, and for whether it is on the front and its knee.
+        """
         rows, found = self._rows(), self.front()
         members = {point.trial_id for point in found.points}
         knee = {found.knee.trial_id} if found.knee else set()
@@ -100,7 +102,7 @@ class Tables(TrialListener):
         for objective in self._objectives:
             if objective.name not in table:
                 table[objective.name] = np.nan
-        return table.astype({"rung": "Int64"})
+        return table.astype({"rung": "Int64"}).sort_values("number", kind="stable", ignore_index=True)
 
 
 def flat_choice(choice: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,14 @@ in the order of the calls: trials never wait. What fails there is raised by `fin
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +46,8 @@ LONGEST_TAG: Final = 5000
 CAPTION: Final = "Pareto front; its runs are tagged `pareto = true`, its knee `knee = true`."
 NOTE: Final = "mlflow.note.content"
 """Shown as the run's description in the MLflow UI, as Markdown."""
+SHOWN_TABLES: Final = "mlflow.loggedArtifacts"
+"""Artifacts that the MLflow UI shows as tables; its own `log_table` adds rows to those that are there."""
 
 
 class TrackingError(RuntimeError):
@@ -77,6 +82,7 @@ class Tracker:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking")
         self._pending: list[Future[None]] = []
         self._store: _Store | None = None
+        self._has_ended = False
 
     @classmethod
     def start(cls, config: SweepConfig, out: Path) -> Tracker:
@@ -169,6 +175,8 @@ class Tracker:
         client = MlflowClient(_uri(self._out))
         folder = (self._out / ARTIFACTS).resolve().as_uri()
         experiment = client.get_experiment_by_name(config.preset)
+        if experiment is not None and experiment.artifact_location != folder:
+            _move_artifacts(self._out / STORE, experiment.artifact_location, folder)
         if experiment is not None and (reopened := _reopened(client, experiment.experiment_id)) is not None:
             self._store = reopened
             return
@@ -189,6 +197,11 @@ class Tracker:
         self._pending.append(self._thread.submit(run))
 
     def _end(self, status: str, artifacts: Sequence[Path]) -> None:
+        """Close what is open; a tracker that has ended keeps its end."""
+        if self._has_ended:
+            return
+        self._has_ended = True
+
         def write(store: _Store) -> None:
             for trial_id in store.children.keys() - store.ended:
                 store.end(trial_id, "KILLED")
@@ -203,6 +216,16 @@ class Tracker:
                 f"`{STORE}` must take every record, but got {len(errors)} errors, the first {errors[0]!r}. "
                 f"The results themselves are safe in {str(self._out)!r}; free the disk or choose another --out."
             ) from errors[0]
+
+
+def _move_artifacts(store: Path, before: str, now: str) -> None:
+    """Let a store that was moved or copied with its run directory name the artifacts beside it; MLflow has no way to."""
+    with closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?", (now, before))
+        connection.execute(
+            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) WHERE substr(artifact_uri, 1, ?) = ?",
+            (now, len(before) + 1, len(before) + 1, f"{before}/"),
+        )
 
 
 def _reopened(client: Any, experiment_id: str) -> _Store | None:
@@ -259,13 +282,17 @@ def _log_metrics(store: _Store, trial_id: str, metrics: Mapping[str, Any], at: t
 
 
 def _write_front(store: _Store, front: Front) -> None:
+    for run in list(_runs_of(store.client, store.experiment_id)):
+        for tag in {"pareto", "knee"} & run.data.tags.keys():  # of the front before the sweep went on
+            store.client.delete_tag(run.info.run_id, tag)
     for point in front.points:
         store.client.set_tag(store.children[point.trial_id], "pareto", "true")
         if point.knee:
             store.client.set_tag(store.children[point.trial_id], "knee", "true")
     table = _front_frame(front)
     store.client.set_tag(store.parent, NOTE, f"{CAPTION}\n\n{markdown_table(front)}"[:LONGEST_TAG])
-    store.client.log_table(store.parent, table.astype(object).where(table.notna(), None), "pareto_table.json")
+    store.client.log_text(store.parent, table.to_json(orient="split", index=False), "pareto_table.json")
+    store.client.set_tag(store.parent, SHOWN_TABLES, json.dumps([{"path": "pareto_table.json", "type": "table"}]))
     store.client.log_text(store.parent, table.to_csv(index=False), "pareto_table.csv")
 
 

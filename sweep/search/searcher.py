@@ -8,6 +8,7 @@ pruned where it was stopped early, or failed, the last two with the reason.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -35,6 +36,9 @@ RUNG: Final = "rung"
 STATES: Final[Mapping[EndKind, TrialState]] = {STOPPED: TrialState.PRUNED, FAILED: TrialState.FAIL}
 """What Optuna calls the end of a trial without values."""
 
+ODD_STEP: Final = 0x9E3779B1
+"""Steps of an odd width visit each of 2^32 places once; this one, the golden ratio's, leaves no order for the eye."""
+
 DIRECTIONS: Final = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 
 
@@ -43,8 +47,8 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
 
     The first trials try every strategy once; the sampler takes over from there. At most `num_trials` are suggested, and
     each again where its process or machine was lost. A searcher that hears the events of a broken sweep from its log,
-    and then `resume`, goes on where that one was: what it suggests depends on the seed, the number of the trial and the
-    results before it alone.
+    and then `resume`, goes on where that one was: what it suggests depends on the seed, the number of the trial, how many
+    there will be, and the results before it alone.
     """
 
     def __init__(
@@ -80,7 +84,10 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         )
         self._open: dict[str, Suggestion] = {}
         self._waiting: deque[Suggestion] = deque()
-        self._numbers: dict[str, int] = {}
+        self._taken: set[int] = set()
+        """Numbers of the suggestions that were made; those of a broken sweep may have gaps."""
+        self._optunas: dict[str, int] = {}
+        """Optuna's own number of each trial, which counts in the order of the log."""
         self._reports: dict[str, Mapping[str, Any]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -95,12 +102,13 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         """
         if self._waiting:
             return self._waiting.popleft().as_config()
-        if len(self._numbers) < self.num_trials:
-            return self._suggest_new().as_config()
+        if len(self._taken) < self.num_trials:
+            return self._suggest_new(
+                next(number for number in itertools.count() if number not in self._taken)
+            ).as_config()
         return None if self._open else str(Searcher.FINISHED)
 
-    def _suggest_new(self) -> Suggestion:
-        number = len(self._numbers)
+    def _suggest_new(self, number: int) -> Suggestion:
         if number < len(self.strategies):
             self.study.enqueue_trial({"strategy": self.strategies[number]})
         self.study.sampler = self._sampler_of(number)
@@ -108,14 +116,19 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         choice = self._space(trial)
         suggestion = Suggestion(
             trial_id=trial_id_of(self._seed, number),
+            number=number,
             choice=choice,
             params=trial.params,
             distributions={name: distribution_to_json(one) for name, one in trial.distributions.items()},
         )
         trial.set_user_attr("trial_id", suggestion.trial_id)
-        self._open[suggestion.trial_id] = suggestion
-        self._numbers[suggestion.trial_id] = trial.number
+        self._take(suggestion, trial.number)
         return suggestion
+
+    def _take(self, suggestion: Suggestion, optunas: int) -> None:
+        self._open[suggestion.trial_id] = suggestion
+        self._taken.add(suggestion.number)
+        self._optunas[suggestion.trial_id] = optunas
 
     def _sampler_of(self, number: int) -> BaseSampler:
         """A sampler whose random numbers are those of the trial of that number, whatever was drawn before."""
@@ -124,10 +137,9 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
 
     def on_start(self, suggestion: Suggestion) -> None:
         """Take over a trial of the log that this searcher has not suggested itself."""
-        if suggestion.trial_id in self._numbers:
+        if suggestion.number in self._taken:
             return
-        self._numbers[suggestion.trial_id] = len(self._numbers)
-        self._open[suggestion.trial_id] = suggestion
+        self._take(suggestion, len(self.study.get_trials(deepcopy=False)))
         self.study.add_trial(
             create_trial(
                 state=TrialState.RUNNING,
@@ -138,8 +150,9 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         )
 
     def on_retry(self, trial_id: str, reason: str) -> None:
-        """Suggest a trial once more whose process or machine was lost."""
-        self._waiting.append(self._open[trial_id])
+        """Suggest a trial once more whose process or machine was lost; one that has ended is not tried again."""
+        if trial_id in self._open:
+            self._waiting.append(self._open[trial_id])
 
     def resume(self) -> None:
         """Suggest the trials first that the log's events leave open, as if nobody worked on them."""
@@ -157,7 +170,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         suggestion, report = self._open.pop(trial_id, None), self._reports.pop(trial_id, {})
         if suggestion is None:
             return
-        number = self._numbers[trial_id]
+        number = self._optunas[trial_id]
         if end.kind == COMPLETED:
             self.study.tell(number, [float(report[one.name]) for one in self.objectives])
             return
@@ -176,7 +189,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         Raises:
             KeyError: no trial of that id was suggested.
         """
-        return self.study.get_trials(deepcopy=False)[self._numbers[trial_id]]
+        return self.study.get_trials(deepcopy=False)[self._optunas[trial_id]]
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the event log is the sweep's memory, not Tune's snapshots."""
@@ -186,8 +199,9 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
 
 
 def trial_id_of(seed: int, number: int) -> str:
-    """Eight hexadecimal digits that name a trial of a sweep, the same in each sweep of that seed."""
-    return hashlib.sha256(f"{seed}/{number}".encode()).hexdigest()[:8]
+    """Eight hexadecimal digits that name a trial of a sweep: the same in each sweep of that seed, another for each number."""
+    first = int(hashlib.sha256(str(seed).encode()).hexdigest()[:8], 16)
+    return f"{(first + number * ODD_STEP) % 2**32:08x}"
 
 
 def _create_study(objectives: Sequence[Objective]) -> optuna.Study:

@@ -49,6 +49,8 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         """
         self._listeners, self._objectives, self._trial_scheduler = tuple(listeners), tuple(objectives), trial_scheduler
         self._max_retries, self._losses = max_retries, dict(losses or {})
+        self.broken: Exception | None = None
+        """What a listener raised. Tune takes some of it for a loss of the trial's machine; here it ends the sweep."""
         self._started: set[str] = set(self._losses)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -63,12 +65,13 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
     ) -> None:
         suggestion = Suggestion.of_config(trial.config)
         trial_id = suggestion.trial_id
-        for listener in self._listeners if FAILURE not in result else ():
-            listener.on_report(trial_id, own_values(result))
-            for label, cut in result.get(CUTS, {}).items():
-                choice, metrics = {**suggestion.choice, "strategy": cut["strategy"]}, own_values(cut)
-                listener.on_cut(cut_name(trial_id, label), trial_id, choice, metrics)
-                listener.on_end(cut_name(trial_id, label), end_of({**metrics, FINAL: True}, self._objectives))
+        if FAILURE in result:
+            return
+        self._tell("on_report", trial_id, own_values(result))
+        for label, cut in result.get(CUTS, {}).items():
+            choice, metrics = {**suggestion.choice, "strategy": cut["strategy"]}, own_values(cut)
+            self._tell("on_cut", cut_name(trial_id, label), trial_id, choice, metrics)
+            self._tell("on_end", cut_name(trial_id, label), end_of({**metrics, FINAL: True}, self._objectives))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         suggestion = Suggestion.of_config(trial.config)
@@ -82,8 +85,7 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self._losses[suggestion.trial_id] = losses
         if losses <= self._max_retries:
             self._ensure_started(suggestion)
-            for listener in self._listeners:
-                listener.on_retry(suggestion.trial_id, reason)
+            self._tell("on_retry", suggestion.trial_id, reason)
         else:
             again = f" (and {losses - 1} times before)" if losses > 1 else ""
             self._end(suggestion, TrialEnd.failed(f"{reason}{again}"))
@@ -92,13 +94,22 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         """Tune does not tell the start of a trial whose process died before it; a trial that is tried again has started."""
         if suggestion.trial_id not in self._started:
             self._started.add(suggestion.trial_id)
-            for listener in self._listeners:
-                listener.on_start(suggestion)
+            self._tell("on_start", suggestion)
 
     def _end(self, suggestion: Suggestion, end: TrialEnd) -> None:
         self._ensure_started(suggestion)
+        self._tell("on_end", suggestion.trial_id, end)
+
+    def _tell(self, event: str, *values: Any) -> None:
+        """Tell every listener, unless one of them has failed."""
+        if self.broken is not None:
+            raise self.broken
         for listener in self._listeners:
-            listener.on_end(suggestion.trial_id, end)
+            try:
+                getattr(listener, event)(*values)
+            except Exception as error:
+                self.broken = error
+                raise
 
 
 def own_values(result: Mapping[str, Any]) -> dict[str, Any]:

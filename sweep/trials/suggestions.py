@@ -13,12 +13,14 @@ class Suggestion:
 
     Attributes:
         trial_id: the sweep's own name of the trial; it stays the same when the trial is tried again or the sweep goes on.
+        number: 0-based, of the sweep's suggestions; trials may start in another order.
         choice: what the search space made of it: `strategy` with its fields, `lr`, `batch_size`.
         params: the search sampler's own values by Optuna's names, such as `lora/rank`.
         distributions: what each of them was drawn from, in Optuna's JSON.
     """
 
     trial_id: str
+    number: int
     choice: Mapping[str, Any]
     params: Mapping[str, Any] = field(default_factory=dict)
     distributions: Mapping[str, str] = field(default_factory=dict)

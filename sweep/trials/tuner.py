@@ -13,9 +13,9 @@ import ray
 import ray.train
 from ray import tune
 from ray.exceptions import RayError
-from ray.train import ControllerError, WorkerGroupError
+from ray.train import WorkerGroupError
 from ray.train.torch import TorchTrainer
-from ray.tune.error import TuneError
+from ray.train.v2._internal.exceptions import RayTrainError  # all that lost and hanging workers have in common
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
@@ -34,7 +34,7 @@ TUNE_SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 """The sweep draws its own progress and writes its own journal; Ctrl+C ends it instead of passing for its end."""
-MACHINES_FAULT: Final = (OSError, RayError, ControllerError)
+MACHINES_FAULT: Final = (OSError, RayError, RayTrainError)
 """What ends an attempt at a trial without being the fault of its configuration; the trial is tried again."""
 
 
@@ -78,7 +78,7 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
     next trial would wait for torch and the base model again. What is the machine's fault is raised.
 
     Raises:
-        OSError, RayError: a disk, a process or a machine was lost.
+        OSError, RayError, RayTrainError: a disk, a process or a machine was lost.
     """
     suggestion = Suggestion.of_config(config)
     spec = context.spec(suggestion.trial_id, suggestion.choice)
@@ -100,11 +100,14 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """What a worker of a trial raised, out of what Ray Train made of it."""
-    if isinstance(error, WorkerGroupError) and error.worker_failures:
-        failure: BaseException = next(iter(error.worker_failures.values()))
-        return getattr(failure, "_base_exc", None) or failure
-    return error
+    """What a worker of a trial raised, out of what Ray Train made of it.
+
+    Where one worker is lost, the others fail too, as they wait for it in vain: the loss is the cause.
+    """
+    if not isinstance(error, WorkerGroupError) or not error.worker_failures:
+        return error
+    failures = list(error.worker_failures.values())
+    return next((failure for failure in failures if isinstance(failure, MACHINES_FAULT)), failures[0])
 
 
 def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> TorchTrainer:
@@ -154,7 +157,8 @@ def run_trials(
         losses: of a sweep that goes on, how often each trial that has not ended lost its process or machine.
 
     Raises:
-        OSError, RuntimeError: a listener failed, for example because the disk is full.
+        Exception: a listener failed, for example because the disk is full.
+        RuntimeError: Tune itself failed.
     """
     for name, value in TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -182,5 +186,8 @@ def run_trials(
     )
     try:
         tuner.fit()
-    except TuneError as error:  # holds the trace of what a listener raised
-        raise RuntimeError(root_message(str(error))) from error
+    except Exception as error:
+        if relay.broken is None:
+            raise RuntimeError(root_message(str(error))) from error
+    if relay.broken is not None:
+        raise relay.broken

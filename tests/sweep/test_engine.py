@@ -151,7 +151,8 @@ def test_a_trials_ranks_are_drawn_and_logged(tmp_path: Path) -> None:
     (folder / "ranks.json").write_text(json.dumps(ranks))
     tracker = Tracker.start(SweepConfig(), tmp_path)
     listener = TrackingListener(tracker, tmp_path)
-    listener.on_start(Suggestion(trial_id="a", choice={"strategy": {"name": "selora"}, "lr": 1e-3, "batch_size": 4}))
+    choice = {"strategy": {"name": "selora"}, "lr": 1e-3, "batch_size": 4}
+    listener.on_start(Suggestion(trial_id="a", number=0, choice=choice))
     listener.on_report("a", {"epoch": 0, "mean_rank": 1.5})
     listener.on_end("a", TrialEnd.completed())
     tracker.abort()

@@ -24,7 +24,7 @@ def test_the_same_command_a_second_time_does_nothing_over_and_tells_the_result(o
 def test_another_configuration_is_refused_in_the_same_out(out: Path) -> None:
     before = (out / "trials.parquet").read_bytes()
     again = sweep_of(out, 4, "training.evaluate_every_epochs=1", "training.ema_decay=0.5")
-    assert again.exit_code == 1 and "`--out` must hold no run, or one of the same sweep" in again.stderr
+    assert again.exit_code == 1 and "`run directory` must hold no run, or one of the same sweep" in again.stderr
     assert "training.ema_decay was None and is 0.5" in again.stderr
     assert (out / "trials.parquet").read_bytes() == before
 

@@ -37,13 +37,13 @@ DYLORA = {
 }
 SCORES = {"fid_mini": 1 / 3, "vendi_mini": 2.0, "trainable_parameters": 80, "epoch_s": 0.1}
 EVENTS: list[Event] = [
-    Started(trial_id="a", choice=DYLORA),
+    Started(trial_id="a", number=0, choice=DYLORA),
     Reported(trial_id="a", metrics={"epoch": 0, "loss": math.inf, "final": False, "note": "nan"}),
     Reported(trial_id="a", metrics={"epoch": 1, "loss": 0.1 + 0.2, "final": True, **SCORES}),
     Cut(cut_id="a-rank2", trial_id="a", choice=DYLORA, metrics={"epoch": 1, **SCORES, "trainable_parameters": 40}),
     Ended(trial_id="a-rank2", kind="completed", reason=None, rung=None),
     Ended(trial_id="a", kind="completed", reason=None, rung=None),
-    Started(trial_id="b", choice=DYLORA, params={"strategy": "dylora"}, distributions={"strategy": "{}"}),
+    Started(trial_id="b", number=1, choice=DYLORA, params={"strategy": "dylora"}, distributions={"strategy": "{}"}),
     Ended(trial_id="b", kind="stopped", reason="`fid` is beaten", rung=2),
     BaselineScored(scores={"fid_mini": 9.0}),
     Retried(trial_id="b", reason="its node died"),
@@ -99,7 +99,7 @@ def test_the_tables_follow_from_the_log_alone(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path, SweepConfig(), {})
     for event in EVENTS:
         event.tell(journal)
-    journal.on_start(Suggestion(trial_id="c", choice=DYLORA))
+    journal.on_start(Suggestion(trial_id="c", number=2, choice=DYLORA))
     found = journal.finish()
     again = Tables(SweepConfig().reported_objectives())
     for event in read_events(tmp_path / "events.log"):
@@ -125,6 +125,6 @@ def test_a_record_that_is_no_event_is_named(held: dict[str, str]) -> None:
 def test_a_table_has_every_objective_also_before_the_first_report() -> None:
     tables = Tables((Objective("fid_mini", "min"),))
     assert tables.trials().empty and "fid_mini" in tables.trials() and tables.front().points == ()
-    tables.on_start(Suggestion(trial_id="a", choice=DYLORA))
+    tables.on_start(Suggestion(trial_id="a", number=0, choice=DYLORA))
     tables.on_end("a", TrialEnd.failed("out of memory"))
     assert tables.trials()["fid_mini"].isna().all()

@@ -34,8 +34,13 @@ def begin(out: Path) -> Journal:
     return Journal.open(out, demo(), collect_provenance(demo(), "data-hash", "weights-hash"))
 
 
+def suggestion(trial_id: str, choice: dict[str, Any]) -> Suggestion:
+    """The first is called a, the second b."""
+    return Suggestion(trial_id=trial_id, number=ord(trial_id) - ord("a"), choice=choice)
+
+
 def run_trial(journal: Journal, trial_id: str, choice: dict[str, Any], final: dict[str, Any]) -> None:
-    journal.on_start(Suggestion(trial_id=trial_id, choice=choice))
+    journal.on_start(suggestion(trial_id, choice))
     journal.on_report(trial_id, {"epoch": 0, "loss": 0.5})
     journal.on_report(trial_id, {"epoch": 1, "loss": 0.25, "final": True, **final})
     journal.on_end(trial_id, TrialEnd.completed())
@@ -47,7 +52,7 @@ def journal(tmp_path: Path) -> Journal:
     journal = begin(tmp_path / "run")
     run_trial(journal, "a", LORA, scores(1.0, 3.0, 100, 1.0))
     run_trial(journal, "b", UNET, scores(2.0, 2.0, 900, 2.0))
-    journal.on_start(Suggestion(trial_id="c", choice=UNET))
+    journal.on_start(suggestion("c", UNET))
     journal.on_report("c", {"epoch": 0, "loss": math.nan})
     journal.on_end("c", TrialEnd.failed("`loss` must be finite, but got nan"))
     return journal
@@ -96,7 +101,7 @@ def test_front_is_written_after_every_trial_and_returned_at_the_end(journal: Jou
 
 
 def test_trials_that_have_not_ended_are_left_open(journal: Journal) -> None:
-    journal.on_start(Suggestion(trial_id="d", choice=LORA))
+    journal.on_start(suggestion("d", LORA))
     journal.finish()
     last = pd.read_parquet(journal.out / "trials.parquet").iloc[-1]
     assert last["status"] == "running" and pd.isna(last["reason"])
@@ -104,14 +109,14 @@ def test_trials_that_have_not_ended_are_left_open(journal: Journal) -> None:
 
 def test_a_sweep_without_a_completed_trial_has_an_empty_front(tmp_path: Path) -> None:
     journal = begin(tmp_path)
-    journal.on_start(Suggestion(trial_id="a", choice=LORA))
+    journal.on_start(suggestion("a", LORA))
     journal.on_end("a", TrialEnd.failed("out of memory"))
     assert journal.finish().points == ()
     assert begin(tmp_path / "none").finish().points == ()
 
 
 def test_a_cut_is_a_completed_row_and_a_point_of_its_own(journal: Journal) -> None:
-    journal.on_start(Suggestion(trial_id="d", choice=DYLORA))
+    journal.on_start(suggestion("d", DYLORA))
     final = scores(0.9, 3.1, 80, 1.5)
     journal.on_report("d", {"epoch": 1, "loss": 0.2, **final})
     cut = {**DYLORA, "strategy": {"name": "dylora", "rank": 1, "alpha": 8}}
@@ -166,7 +171,7 @@ def test_a_run_of_another_sweep_is_refused_and_left_alone(
     journal: Journal, config: SweepConfig, provenance: dict[str, Any], said: str
 ) -> None:
     before = {file: file.read_bytes() for file in journal.out.iterdir()}
-    with pytest.raises(ConfigError, match=r"`--out` must hold no run, or one of the same sweep, but got") as refused:
+    with pytest.raises(ConfigError, match=r"`run directory` must hold no run, or one of the same sweep") as refused:
         Journal.open(journal.out, config, provenance)
     assert said in str(refused.value)
     assert {file: file.read_bytes() for file in journal.out.iterdir()} == before
@@ -174,7 +179,7 @@ def test_a_run_of_another_sweep_is_refused_and_left_alone(
 
 @pytest.mark.parametrize("grown", [("search.num_trials", 40), ("compute.concurrent_trials", 2)])
 def test_a_run_goes_on_where_it_was_and_may_grow(journal: Journal, grown: tuple[str, Any]) -> None:
-    journal.on_start(Suggestion(trial_id="d", choice=LORA))
+    journal.on_start(suggestion("d", LORA))
     journal.on_report("d", {"epoch": 0, "loss": 0.4})
     journal.on_retry("d", "its node died")
     before = journal.tables
@@ -192,7 +197,7 @@ def test_an_epoch_that_is_reported_anew_takes_the_place_of_the_old(tmp_path: Pat
     straight, broken = begin(tmp_path / "straight"), begin(tmp_path / "broken")
     reports = [{"epoch": 0, "loss": 0.5}, {"epoch": 1, "loss": 0.4}, {"epoch": 2, "loss": 0.3, **scores(1, 2, 3, 4)}]
     for journal in (straight, broken):
-        journal.on_start(Suggestion(trial_id="a", choice=LORA))
+        journal.on_start(suggestion("a", LORA))
         journal.on_report("a", reports[0])
     broken.on_report("a", {"epoch": 1, "loss": 9.9, "early_fid": 1.0})
     broken.on_report("a", {"epoch": 2, "loss": 9.9, "other": 1.0})
@@ -211,7 +216,7 @@ def test_a_choice_made_flat() -> None:
 
 
 def test_a_stopped_trial_is_a_row_with_its_rung_and_never_a_point(journal: Journal) -> None:
-    journal.on_start(Suggestion(trial_id="d", choice=LORA))
+    journal.on_start(suggestion("d", LORA))
     journal.on_report("d", {"epoch": 0, "loss": 0.1, "final": False, **scores(0.1, 9.0, 1, 0.1)})
     journal.on_end("d", TrialEnd.stopped("it gains too little", rung=1))
     assert [point.trial_id for point in journal.finish().points] == ["a"]
@@ -223,9 +228,32 @@ def test_a_stopped_trial_is_a_row_with_its_rung_and_never_a_point(journal: Journ
 
 def test_waiting_for_evaluations_is_added_up_over_trials_rungs_and_cuts(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path / "run", SweepConfig(), {})
-    journal.on_start(Suggestion(trial_id="a", choice=LORA))
+    journal.on_start(suggestion("a", LORA))
     journal.on_report("a", {"epoch": 0, "evaluation_s": 1.0})
     journal.on_report("a", {"epoch": 1})
     journal.on_report("a", {"epoch": 2, "evaluation_s": 4.0})
     journal.on_cut("a-rank1", "a", LORA, {"epoch": 2, "evaluation_s": 16.0})
     assert journal.tables.evaluation_s() == 21.0
+
+
+def test_trials_stand_in_the_order_of_their_suggestions_whichever_started_first(tmp_path: Path) -> None:
+    journal = begin(tmp_path)
+    for trial_id in "bca":
+        journal.on_start(suggestion(trial_id, LORA))
+    journal.finish()
+    assert pd.read_parquet(tmp_path / "trials.parquet")["trial_id"].tolist() == ["a", "b", "c"]
+
+
+def test_a_run_without_its_events_is_not_begun_anew_over_itself(journal: Journal) -> None:
+    (journal.out / "events.log").unlink()
+    before = {file: file.read_bytes() for file in journal.out.iterdir()}
+    with pytest.raises(ConfigError, match=r"`run directory` must hold its events\.log to go on, but got"):
+        begin(journal.out)
+    assert {file: file.read_bytes() for file in journal.out.iterdir()} == before
+
+
+def test_scores_of_the_base_model_are_written_again_where_they_are_missing(journal: Journal) -> None:
+    journal.on_baseline({"fid_mini": 9.0})
+    (journal.out / "baseline.json").unlink()
+    begin(journal.out).finish()
+    assert json.loads((journal.out / "baseline.json").read_text()) == {"fid_mini": 9.0}

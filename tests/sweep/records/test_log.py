@@ -39,7 +39,7 @@ def ends_of_lines(data: bytes) -> list[int]:
 def test_records_are_read_as_they_were_written(path: Path) -> None:
     assert values_in(path) == VALUES
     held = read_log(path)
-    assert (held.sound_bytes, held.damaged_bytes) == (path.stat().st_size, 0)
+    assert (held.sound_bytes, held.torn_bytes) == (path.stat().st_size, 0)
 
 
 def test_cut_at_any_byte_all_records_before_survive_and_the_log_goes_on(path: Path) -> None:
@@ -63,14 +63,32 @@ def test_changed_at_any_byte_of_the_last_record_all_before_survive(path: Path) -
         assert values_in(path) == VALUES[:-1]
 
 
-def test_what_was_damaged_is_kept_beside_and_told(path: Path) -> None:
+def test_changed_at_any_byte_before_whole_records_it_is_refused_and_left_alone(path: Path) -> None:
+    """Cutting there would take whole records along."""
+    data = path.read_bytes()
+    for place in range(ends_of_lines(data)[-2]):
+        changed = data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :]
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match="must hold whole records up to its last, but got a damaged one as line"):
+            RecordLog.reopen(path)
+        assert path.read_bytes() == changed
+
+
+def test_a_file_that_is_no_log_is_refused_and_left_alone(path: Path) -> None:
+    path.write_text('{"event": "log", "format": 2}\n')
+    with pytest.raises(ValueError, match="damaged one as line 1"):
+        RecordLog.reopen(path)
+    assert path.read_text() == '{"event": "log", "format": 2}\n'
+
+
+def test_what_was_torn_is_kept_beside_and_told(path: Path) -> None:
     whole = path.read_bytes()
     with path.open("ab") as file:
         file.write(b"0000")
-    assert read_log(path).damaged_bytes == 4
+    assert read_log(path).torn_bytes == 4
     RecordLog.reopen(path).close()
     assert path.read_bytes() == whole
-    assert path.with_name("events.log.damaged-1").read_bytes() == b"0000"
+    assert path.with_name("events.log.torn-1").read_bytes() == b"0000"
 
 
 def test_a_log_is_never_written_over(path: Path) -> None:
@@ -96,7 +114,7 @@ def test_a_record_that_does_not_fit_the_disk_leaves_nothing_of_itself(path: Path
             log.append("thing", {"number": 3})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert values_in(path) == VALUES and read_log(path).damaged_bytes == 0
+    assert values_in(path) == VALUES and read_log(path).torn_bytes == 0
     log.append("thing", {"number": 4})
     log.close()
     assert values_in(path) == [*VALUES, {"number": 4}]

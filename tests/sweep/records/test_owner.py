@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sweep.config import ConfigError
+from sweep.records import owner as owner_module
 from sweep.records.owner import DEAD_AFTER_S, LOCK, owned
 
 OWNING = """
@@ -37,22 +40,27 @@ def test_a_folder_is_made_for_its_owner_alone_and_free_again_afterwards(tmp_path
     assert [file.name for file in out.iterdir()] == ["config.json"]
 
 
-def test_a_folder_in_which_nothing_was_left_is_taken_away_again(tmp_path: Path) -> None:
-    with owned(tmp_path / "run"):
-        pass
-    assert not (tmp_path / "run").exists()
+def test_a_folder_that_it_made_and_in_which_nothing_was_left_is_taken_away_again(tmp_path: Path) -> None:
+    (tmp_path / "users").mkdir()
+    for name in ("run", "users"):
+        with owned(tmp_path / name):
+            pass
+    assert [folder.name for folder in tmp_path.iterdir()] == ["users"]
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
-    with pytest.raises(ConfigError, match="`--out` must be a folder, but got the file"), owned(tmp_path / "run"):
+    with (
+        pytest.raises(ConfigError, match="`run directory` must be a folder, but got the file"),
+        owned(tmp_path / "run"),
+    ):
         pass
 
 
 def test_a_living_owner_is_named_and_a_killed_one_is_not_in_the_way(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", OWNING, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "owned\n"
-        said = rf"process {process.pid} on {socket.gethostname()} writes to. Choose another --out"
+        said = rf"process {process.pid} on {socket.gethostname()} writes to. Choose another, or end"
         with pytest.raises(ConfigError, match=said), owned(tmp_path):
             pass
         assert (tmp_path / "mine").exists()
@@ -73,3 +81,43 @@ def test_an_owner_elsewhere_whose_lock_does_not_show_here_is_known_by_its_beat(
     else:
         with owned(tmp_path):
             pass
+
+
+def without_locks(handle: int, operation: int) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+@pytest.mark.parametrize(("lives", "silent_for_s"), [(True, 1.0), (True, DEAD_AFTER_S + 1), (False, 1.0)])
+def test_where_a_file_system_has_no_locks_the_owners_sign_of_life_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: bool, silent_for_s: float
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    owner = {
+        "host": socket.gethostname(),
+        "pid": os.getpid() if lives else ended.pid,
+        "beat": time.time() - silent_for_s,
+    }
+    (tmp_path / LOCK).write_text(json.dumps(owner))
+    if lives and silent_for_s < DEAD_AFTER_S:
+        with pytest.raises(ConfigError, match="must not be in use"), owned(tmp_path):
+            pass
+    else:
+        with owned(tmp_path):
+            pass
+
+
+def test_an_owner_whose_folder_another_has_taken_ends_and_leaves_its_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was suspended for longer than an owner may be silent."""
+    monkeypatch.setattr(owner_module, "BEAT_S", 0.01)
+    told: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: told.append(number))
+    with owned(tmp_path):
+        (tmp_path / LOCK).write_text(json.dumps({"host": "another", "pid": 7, "token": "its", "beat": 0.0}))
+        deadline = time.monotonic() + 10
+        while not told and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert told == [signal.SIGTERM] and json.loads((tmp_path / LOCK).read_text())["token"] == "its"

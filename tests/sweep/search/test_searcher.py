@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from analysis.front.pareto import Objective
 from search_spaces import SEARCH_SPACES, strategies_of
 from sweep.search.samplers import SEARCH_SAMPLERS
-from sweep.search.searcher import REASON, RUNG, OptunaSearcher
+from sweep.search.searcher import REASON, RUNG, OptunaSearcher, trial_id_of
 from sweep.trials.ends import FINAL, TrialEnd
 from sweep.trials.relay import Relay
 from sweep.trials.scheduling import TrialScheduler
@@ -155,6 +155,8 @@ def test_a_trial_that_was_lost_is_suggested_again_as_it_was() -> None:
         complete(searcher, suggestion)
     assert searcher.suggest("next") == Searcher.FINISHED
     assert len(searcher.study.trials) == 4
+    searcher.on_retry(first.trial_id, "a loss that is told after its end")
+    assert searcher.suggest("next") == Searcher.FINISHED
     complete(searcher, first)  # an end that is told twice
     assert searcher.record(first.trial_id).state == TrialState.COMPLETE
 
@@ -162,6 +164,27 @@ def test_a_trial_that_was_lost_is_suggested_again_as_it_was() -> None:
 def through_json(suggestion: Suggestion) -> Suggestion:
     """As it comes back from the event log."""
     return Suggestion.of_config(json.loads(json.dumps(suggestion.as_config())))
+
+
+def test_trials_that_started_before_earlier_ones_leave_no_gap_and_no_name_twice() -> None:
+    """Tune starts suggestions in any order: a sweep that dies may have begun the second and not the first."""
+    first, second = make_searcher(num_trials=6), make_searcher(num_trials=6)
+    suggestions = [suggested(first) for _ in range(6)]
+    second.on_start(suggestions[2])
+    second.on_start(suggestions[0])
+    second.resume()
+    again = [suggested(second) for _ in range(6)]
+    assert [one.number for one in again] == [2, 0, 1, 3, 4, 5]
+    assert again[:2] == [suggestions[2], suggestions[0]] and second.suggest("next") is None
+    for suggestion in again:
+        complete(second, suggestion)
+    assert second.suggest("next") == Searcher.FINISHED
+    assert [second.record(one.trial_id).user_attrs["trial_id"] for one in again] == [one.trial_id for one in again]
+
+
+def test_no_two_trials_of_a_sweep_have_one_name() -> None:
+    names = {trial_id_of(seed, number) for seed in range(2) for number in range(100_000)}
+    assert len(names) == 200_000 and all(len(name) == 8 for name in names)
 
 
 @pytest.mark.parametrize("broken_after", [1, 5, 9])

@@ -12,6 +12,7 @@ import pytest
 from sweep.config import SweepConfig
 from sweep.records.events import Ended, Retried, Started, read_events
 from sweep.records.journal import Journal
+from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.relay import Relay, own_values, root_message
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
@@ -27,12 +28,12 @@ def test_own_values_are_plain_and_not_rays() -> None:
 def test_a_trial_whose_process_never_started_is_a_failure_like_others(tmp_path: Path) -> None:
     """Tune tells of such a trial's error alone, without its start: a node that goes while the process comes up."""
     journal = Journal.open(tmp_path, SweepConfig(), {})
-    trial = SimpleNamespace(config=Suggestion(trial_id="a", choice=BITFIT).as_config(), error_file=None)
+    trial = SimpleNamespace(config=Suggestion(trial_id="a", number=0, choice=BITFIT).as_config(), error_file=None)
     relay = Relay((journal,), (), TrialScheduler())
     relay.on_trial_error(1, [trial], trial)
     journal.finish()
     start, end = read_events(tmp_path / "events.log")
-    assert start == Started(trial_id="a", choice=BITFIT)
+    assert start == Started(trial_id="a", number=0, choice=BITFIT)
     assert end == Ended(trial_id="a", kind="failed", reason="the trial's process died without a message", rung=None)
     assert pd.read_parquet(tmp_path / "trials.parquet")["status"].tolist() == ["failed"]
 
@@ -40,7 +41,7 @@ def test_a_trial_whose_process_never_started_is_a_failure_like_others(tmp_path: 
 def test_a_lost_trial_is_tried_again_as_often_as_may_be(tmp_path: Path) -> None:
     """Losses of a sweep's past count too; a trial that the past has started is not started again."""
     journal = Journal.open(tmp_path, SweepConfig(), {})
-    suggestion = Suggestion(trial_id="a", choice=BITFIT)
+    suggestion = Suggestion(trial_id="a", number=0, choice=BITFIT)
     journal.on_start(suggestion)
     journal.on_retry("a", "a node died")
     trial = SimpleNamespace(config=suggestion.as_config(), error_file=None)
@@ -53,6 +54,45 @@ def test_a_lost_trial_is_tried_again_as_often_as_may_be(tmp_path: Path) -> None:
         Retried(trial_id="a", reason=died),
         Ended(trial_id="a", kind="failed", reason=f"{died} (and 2 times before)", rung=None),
     ]
+
+
+class FullDisk(TrialListener):
+    """A listener that cannot write of an end."""
+
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_listener_that_fails_is_no_loss_of_the_trials_machine() -> None:
+    """Tune catches what is raised at a trial's end and tells of an error of the trial, which would be tried again."""
+    heard = Recorder()
+    relay = Relay((heard, FullDisk()), ("fid",), TrialScheduler(), max_retries=3)
+    trial = SimpleNamespace(
+        config=Suggestion(trial_id="a", number=0, choice=BITFIT).as_config(),
+        error_file=None,
+        last_result={"fid": 1.0, "final": True},
+    )
+    with pytest.raises(OSError, match="No space left on device"):
+        relay.on_trial_complete(1, [trial], trial)
+    with pytest.raises(OSError, match="No space left on device"):
+        relay.on_trial_error(1, [trial], trial)
+    assert heard.events == ["start", "end"] and isinstance(relay.broken, OSError)
+
+
+class Recorder(TrialListener):
+    """Remembers what kinds of events it heard."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def on_start(self, suggestion: Suggestion) -> None:
+        self.events.append("start")
+
+    def on_retry(self, trial_id: str, reason: str) -> None:
+        self.events.append("retry")
+
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        self.events.append("end")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ import torch
 from optuna import Trial
 from optuna.trial import FrozenTrial, TrialState
 from ray import cloudpickle
+from ray.train import WorkerGroupError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 from ray.tune.search import Searcher
 from recording import RecordingEvaluator, recorded_here
 from safetensors.torch import load_file
@@ -30,7 +32,7 @@ from sweep.search.searcher import REASON, OptunaSearcher
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
-from sweep.trials.tuner import SweepContext, run_trials
+from sweep.trials.tuner import MACHINES_FAULT, SweepContext, root_cause, run_trials
 from trainables import trial as trial_module
 from trainables.base_models.models import load_base
 from trainables.datasets.phantom import PhantomSource
@@ -58,11 +60,13 @@ class Choices(Searcher, TrialListener):  # type: ignore[misc]
     def __init__(self, *choices: dict[str, Any]) -> None:
         super().__init__()
         self._choices = list(choices)
+        self._num_given = 0
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         if not self._choices:
             return str(Searcher.FINISHED)
-        return Suggestion(trial_id=f"trial{len(self._choices)}", choice=self._choices.pop(0)).as_config()
+        number, self._num_given = self._num_given, self._num_given + 1
+        return Suggestion(trial_id=f"trial{number}", number=number, choice=self._choices.pop(0)).as_config()
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Nothing is learnt."""
@@ -217,7 +221,7 @@ class Several:
 
     events: Events
     out: Path
-    error: RuntimeError
+    error: OSError
 
 
 @pytest.fixture(scope="module")
@@ -226,13 +230,13 @@ def several(ray_cluster: None, dataset: PreparedDataset, tmp_path_factory: pytes
     events, out = FullDisk(), tmp_path_factory.mktemp("several")
     settings = context(dataset, out, evaluate_every_epochs=1)
     choices = Choices(BITFIT, DIVERGING, LORA, BITFIT, DYLORA)
-    with pytest.raises(RuntimeError) as ended:
+    with pytest.raises(OSError) as ended:
         run_trials(settings, ProcessEvaluator(), choices, listeners=(events,))
     return Several(events, out, ended.value)
 
 
 def test_a_listener_that_fails_ends_the_sweep_with_its_message(several: Several) -> None:
-    assert str(several.error) == "OSError: [Errno 28] No space left on device"
+    assert str(several.error) == "[Errno 28] No space left on device"
     assert len(several.events.ends) == 5
 
 
@@ -274,6 +278,16 @@ def test_each_rank_of_one_training_by_two_workers_is_exported_and_scored(
     events, settings = Events(), context(dataset, tmp_path, workers=2, evaluate_every_epochs=1)
     run_trials(settings, ProcessEvaluator(takes_s=0), Choices(DYLORA), listeners=(events,))
     assert_ranks_are_exported(events, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "lost", [WorkerHealthCheckFailedError("a worker died", OSError()), WorkerHealthCheckTimeoutError("a worker hangs")]
+)
+def test_where_a_worker_is_lost_that_is_the_cause_and_not_what_the_others_then_raise(lost: Exception) -> None:
+    waited = RuntimeError("Connection closed by peer")
+    cause = root_cause(WorkerGroupError("two failed", {0: waited, 1: lost}))
+    assert cause is lost and isinstance(cause, MACHINES_FAULT)
+    assert root_cause(WorkerGroupError("one failed", {0: waited})) is waited and not isinstance(waited, MACHINES_FAULT)
 
 
 def assert_ranks_are_exported(events: Events, out: Path) -> None:

@@ -1,0 +1,45 @@
+"""Signals that end a sweep."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from analysis.terminal import Interrupted
+from sweep.interrupts import SIGNALS, interruptible
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    before = {one: signal.getsignal(one) for one in SIGNALS}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_is_raised_with_its_exit_code_and_a_second_one_would_end_it(
+    number: signal.Signals, exit_code: int
+) -> None:
+    with pytest.raises(Interrupted) as raised, interruptible(), interruptible():
+        os.kill(os.getpid(), number)
+    assert raised.value.exit_code == exit_code
+    assert {signal.getsignal(one) for one in SIGNALS} == {signal.SIG_DFL}
+
+
+def test_what_stood_before_is_back_afterwards() -> None:
+    before = {one: signal.getsignal(one) for one in SIGNALS}
+    with interruptible():
+        assert all(signal.getsignal(one) != handler for one, handler in before.items())
+    assert {one: signal.getsignal(one) for one in SIGNALS} == before
+
+
+def test_what_a_process_was_told_to_ignore_it_goes_on_ignoring() -> None:
+    """`nohup` does so for SIGHUP, and shells do so for SIGINT in the background."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with interruptible():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN

@@ -36,6 +36,7 @@ DEFAULTS = (
     "evaluation.num_steps=12",
     "evaluation.early_images_share=1.0",
     "evaluation.early_steps_share=1.0",
+    "training.checkpoint_every_s=86400",  # a training that was broken off is made again from its start, to know its costs
 )
 RUNGS = (1, 3, 9)
 PARTS = Path("runs/recordings")

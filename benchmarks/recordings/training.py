@@ -115,20 +115,21 @@ class CurveScorer(AdapterScorer):
             Two rows, and float32[n, dim] features of all films, those of the first row in the order of the plan.
         """
         places, rows = self.plan.places, []
-        features, clock = np.empty((len(places), self.extractor.dim), np.float32), Clock()
+        features, drawing = np.empty((len(places), self.extractor.dim), np.float32), Clock()
         known = np.zeros(len(places), bool)
         for count in (low_images, self.evaluation.images_per_condition):
             wanted = (places < count) & ~known
-            with clock.running():
+            with drawing.running():
                 features[wanted] = self._draw(adapter, self.evaluation, wanted=wanted, shown=np.zeros_like(wanted))[0]
             known |= wanted
-            rows.append(self._row(features[known], count, clock))
+            rows.append(self._row(features[known], count, drawing))
         return rows, features
 
-    def _row(self, features: NDArray[np.float32], count: int, clock: Clock) -> dict[str, Any]:
+    def _row(self, features: NDArray[np.float32], count: int, drawing: Clock) -> dict[str, Any]:
         generated = LabelledFeatures(features, self.plan.only(self.plan.places < count).labels)
         reference, extractor = self._reference_of(count), self.extractor.name
-        with clock.running():
+        scoring = Clock()
+        with scoring.running():
             values = {
                 METRICS[name].reported_name(extractor): METRICS[name].fn(generated.features, reference.subset(None))
                 for name in SCORED
@@ -144,8 +145,8 @@ class CurveScorer(AdapterScorer):
             "num_reference": len(reference),
             **values,
             **errors,
-            "evaluation_s": clock.wall_s,
-            "evaluation_cpu_s": clock.cpu_s,
+            "evaluation_s": drawing.wall_s + scoring.wall_s,
+            "evaluation_cpu_s": drawing.cpu_s + scoring.cpu_s,
         }
 
     def patients_of(self, per_condition: int) -> list[str]:
@@ -304,6 +305,7 @@ def record(recording: Recording, training: Training, scorer: CurveScorer, still_
     """
     started, own = time.monotonic(), CurveRecorder(scorer, recording, training)
     spec, reason = spec_of(recording, training), None
+    _remove_folders(spec)  # of a process that was killed
 
     def report(metrics: dict[str, Any]) -> None:
         own.report(metrics)
@@ -328,9 +330,14 @@ def record(recording: Recording, training: Training, scorer: CurveScorer, still_
         "seconds": time.monotonic() - started,
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    for folder in spec.folder.parent.glob(f"{training.name}*"):
-        shutil.rmtree(folder)
+    _remove_folders(spec)
     return part
+
+
+def _remove_folders(spec: TrialSpec) -> None:
+    """Of the training and its cuts."""
+    for folder in spec.folder.parent.glob(f"{spec.folder.name}*"):
+        shutil.rmtree(folder)
 
 
 def keep(part: Mapping[str, Any], provenance: Mapping[str, Any], file: Path) -> None:

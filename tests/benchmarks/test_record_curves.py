@@ -124,8 +124,10 @@ def test_what_is_interrupted_is_made_again_and_what_is_done_is_not_touched(
         if next(epochs) == 2:  # after the first epoch of the second training
             raise Interrupted
 
+    every_epoch = recording.config.training.model_copy(update={"checkpoint_every_s": 0})
+    keeping = replace(recording, config=recording.config.model_copy(update={"training": every_epoch}))
     with pytest.raises(Interrupted):
-        make_missing(recording, scorer, PROVENANCE, interrupt)
+        make_missing(keeping, scorer, PROVENANCE, interrupt)
     first, second = recording.trainings
     assert [one.name for one in recording.done()] == [first.name]
     before = recording.part(first).stat()
@@ -239,6 +241,19 @@ def test_a_training_that_diverges_is_recorded_with_its_reason_and_without_figure
 def test_every_column_is_explained(table: Path) -> None:
     columns = parquet.read_table(table / TABLE).column_names
     assert columns == list(COLUMNS) == list(json.loads((table / CARD).read_text())["columns"])
+
+
+def test_an_early_rung_that_could_not_be_scored_is_missing_with_its_reason(made: Recording, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(made.work, work)
+    file = work / made.part(made.trainings[0]).relative_to(made.work)
+    part = json.loads(file.read_text())
+    part["rows"] = [row for row in part["rows"] if row["epoch"] == 2]
+    file.write_text(json.dumps({**part, "early_failures": {"1": "`films` must be finite"}}))
+    merge(work, tmp_path / "table")
+    curve = read_recording(tmp_path / "table").trained()[0]
+    assert curve.early_failures == {1: "`films` must be finite"} and curve.at(1, LOW) is None
+    assert curve.at(2, FULL) is not None
 
 
 def test_a_table_that_was_changed_is_refused(table: Path, tmp_path: Path) -> None:

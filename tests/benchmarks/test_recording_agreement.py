@@ -43,6 +43,7 @@ def curve(number: int, fid_by_look: dict[tuple[int, int], float], *, seed: int =
         points=points,
         losses=[],
         failure=None,
+        early_failures={},
     )
 
 

@@ -205,10 +205,6 @@ class BatchFeeder:
             batch["latents"] = self._latents(batch.pop("moments"), batch.pop("latent_noise"))
         return batch
 
-    def batch(self, rows: NDArray[np.int64], draws: EpochDraws, device: torch.device) -> dict[str, Tensor]:
-        """The tensors of one batch on a device, at once."""
-        return self.device_batch(self.host_batch(rows, draws), device)
-
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image's latents."""

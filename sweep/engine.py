@@ -30,6 +30,7 @@ from sweep.scoring.scorer import EvaluationSpec
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
 from sweep.trials.ends import TrialListener
+from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.runtime import ray_runtime
 from sweep.trials.tuner import SweepContext, run_trials
 from trainables.trial import EvaluationError
@@ -81,9 +82,10 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
     _say_what_is_there(journal, provenance, console)
     tracker = Tracker.start(prepared.config, out)
     try:
-        tracking = TrackingListener(tracker, out)
+        tracking, ended = TrackingListener(tracker, out), EndedCheckpoints(_trial_context(prepared).trial_folder)
         for event in journal.past:
             event.tell(tracking)
+            event.tell(ended)
         tracker.replayed()
         if journal.unfinished(prepared.config.search.num_trials):
             with ray_runtime(prepared.config.compute), interruptible():

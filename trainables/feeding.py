@@ -113,7 +113,7 @@ class BatchFeeder:
         cache_folder: where moments and prompt states are kept, shared by all trials; None computes them at every step.
         trained: components that the strategy trains; their outputs are never cached.
         caption_dropout: share of captions replaced by the empty one.
-        mixed_precision: in `bf16` or `fp16`, states come in it, as autocast would cast them, and moments in fp16.
+        mixed_precision: in `bf16` or `fp16`, states come in it, as autocast would cast them, and moments rounded to fp16.
     """
 
     models: DiffusionModels

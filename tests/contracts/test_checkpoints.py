@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainables import micro_batches
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.batches import BatchPlan
@@ -55,6 +56,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _forget_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other trainings of this process found to fit."""
+    monkeypatch.setattr(micro_batches, "_searches", {})
 
 
 def _tuning(
@@ -172,15 +179,15 @@ def _scaler() -> torch.amp.GradScaler:
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "same_loss"),
+    ("before", "now", "size", "same_loss"),
     [
-        ({"room": 1}, {"num_workers": 2}, False),  # this process computes a half of each batch
-        ({"room": 1}, {"num_workers": 2, "room": 1}, False),
-        ({"num_workers": 2}, {}, False),
-        ({"room": 2}, {"micro_batch": 3}, True),
-        ({"micro_batch": 2}, {"room": 1}, True),
-        ({}, {"scaler": _scaler}, True),
-        ({"scaler": _scaler}, {}, True),
+        ({"room": 1}, {"num_workers": 2}, 2, False),  # this process computes a half of each batch
+        ({"room": 1}, {"num_workers": 2, "room": 1}, 1, False),
+        ({"num_workers": 2}, {}, 4, False),
+        ({"room": 2}, {"micro_batch": 3}, 3, True),
+        ({"micro_batch": 2}, {"room": 1}, 1, True),
+        ({}, {"scaler": _scaler}, 4, True),
+        ({"scaler": _scaler}, {}, 4, True),
     ],
 )
 def test_a_training_goes_on_where_the_device_is_another(
@@ -190,6 +197,7 @@ def test_a_training_goes_on_where_the_device_is_another(
     tmp_path: Path,
     before: dict[str, Any],
     now: dict[str, Any],
+    size: int,
     same_loss: bool,
 ) -> None:
     """With another number of workers, another room, another micro-batch, or fp16's scaler where there was none."""
@@ -206,6 +214,7 @@ def test_a_training_goes_on_where_the_device_is_another(
     resumed, reports = _tuning(base, dataset, cache, strategy="bitfit", going_on_from=kept[0], **later), []
     resumed.run(reports.append)
     assert [report.epoch for report in reports] == [1] and resumed.step == whole.step
+    assert resumed._micro_batch.is_settled and resumed._micro_batch.size == size
     assert not same_loss or reports[0].loss == pytest.approx(losses[1], rel=1e-4)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainables import micro_batches
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan
@@ -91,7 +92,7 @@ def test_a_search_that_has_found_something_keeps_to_it() -> None:
     assert search.is_settled and search.size == 8
     first, second = (micro_batch_for("auto", 8, "a shape") for _ in range(2))
     second.go_on(other.found)
-    assert first.size == 8 and second.size == 2
+    assert first is not second and first.size == 8 and second.size == 2
 
 
 @given(st.integers(1, 300))
@@ -170,15 +171,9 @@ def _loss(tuning: FineTuning, has_room: Callable[[int, int], bool] = lambda call
 
 
 @pytest.fixture(autouse=True)
-def _forget_sizes() -> Iterator[None]:
+def _forget_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """What other trainings found, and what these do."""
-    from trainables import micro_batches
-
-    kept = dict(micro_batches._searches)
-    micro_batches._searches.clear()
-    yield
-    micro_batches._searches.clear()
-    micro_batches._searches.update(kept)
+    monkeypatch.setattr(micro_batches, "_searches", {})
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ from sweep.scoring.scorer import EvaluationSpec
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
 from sweep.trials.ends import TrialListener
+from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.runtime import ray_runtime
 from sweep.trials.tuner import SweepContext, run_trials
 from trainables.trial import EvaluationError
@@ -94,8 +95,10 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
 def _work(prepared: Prepared, journal: Journal, tracker: Tracker, *, console: Console) -> None:
     """Do what is left to do, after all have heard what was done."""
     tracking, num_trials = TrackingListener(tracker, prepared.out), prepared.config.search.num_trials
+    ended = EndedCheckpoints(_trial_context(prepared).trial_folder)
     for event in journal.past:
         event.tell(tracking)
+        event.tell(ended)
     tracker.replayed()
     if not journal.unfinished(num_trials):
         return

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+AT_A_TIME = 2**24
+"""Numbers whose differences are held together, 64 MiB: those of all that trains would need as much memory as it does."""
+
 
 class MovingAverage:
     """An exponential moving average of parameters; its decay grows to the one that is asked for, as diffusers' does.
@@ -32,10 +35,11 @@ class MovingAverage:
 
     @torch.no_grad()
     def step(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Take up the parameters' values after an optimiser step, all of them in three operations."""
-        differences = torch._foreach_sub(self.values, list(parameters))
-        torch._foreach_mul_(differences, 1 - self.next_decay)
-        torch._foreach_sub_(self.values, differences)
+        """Take up the parameters' values after an optimiser step, many of them in each of three operations."""
+        for part in stretches([value.numel() for value in self.values], AT_A_TIME):
+            differences = torch._foreach_sub(self.values[part], list(parameters[part]))
+            torch._foreach_mul_(differences, 1 - self.next_decay)
+            torch._foreach_sub_(self.values[part], differences)
         self.num_steps += 1
 
     @contextmanager
@@ -50,3 +54,13 @@ class MovingAverage:
     def _exchange(self, parameters: Sequence[nn.Parameter]) -> None:
         for place, parameter in enumerate(parameters):
             self.values[place], parameter.data = parameter.data, self.values[place]
+
+
+def stretches(sizes: Sequence[int], most: int) -> list[slice]:
+    """Which neighbours go together so that none of the sums is above `most`, but of what is above it alone."""
+    starts, held = [0], 0
+    for place, size in enumerate(sizes):
+        if held and held + size > most:
+            starts, held = [*starts, place], 0
+        held += size
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(sizes)], strict=True)]

@@ -1,8 +1,9 @@
-"""What chance decides for each image of an epoch: noise, timestep, and whether its caption is dropped."""
+"""What chance decides: for each image of an epoch noise, timestep, and whether its caption is dropped; dropout."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -61,3 +62,20 @@ class EpochDraws:
             noise[place].normal_(generator=generator)
             latent_noise[place].normal_(generator=generator)
         return noise, latent_noise
+
+
+def drawn_seed(*parts: int) -> int:
+    """A seed for torch: the same for the same parts, unrelated for others."""
+    state = np.random.SeedSequence(parts).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+@contextmanager
+def seeded_dropout(device: torch.device, seed: int, step: int, worker: int) -> Iterator[None]:
+    """Let what draws from torch's global generators, as the dropout of BERT's layers does, draw by these three alone.
+
+    Afterwards the generators go on as if nothing had been drawn. Workers draw different masks.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(drawn_seed(seed, step, worker, 1))
+        yield

@@ -113,7 +113,7 @@ class BatchFeeder:
         cache_folder: where moments and prompt states are kept, shared by all trials; None computes them at every step.
         trained: components that the strategy trains; their outputs are never cached.
         caption_dropout: share of captions replaced by the empty one.
-        mixed_precision: in `bf16` or `fp16`, states come in it, as autocast would cast them, and moments in fp16.
+        mixed_precision: in `bf16` or `fp16`, states come in it, as autocast would cast them, and moments rounded to fp16.
     """
 
     models: DiffusionModels
@@ -204,10 +204,6 @@ class BatchFeeder:
         else:
             batch["latents"] = self._latents(batch.pop("moments"), batch.pop("latent_noise"))
         return batch
-
-    def batch(self, rows: NDArray[np.int64], draws: EpochDraws, device: torch.device) -> dict[str, Tensor]:
-        """The tensors of one batch on a device, at once."""
-        return self.device_batch(self.host_batch(rows, draws), device)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Literal
+from collections.abc import Hashable, Mapping
+from typing import Any, Literal
 
 AUTO: Literal["auto"] = "auto"
 
@@ -37,13 +37,19 @@ class MicroBatch:
         return self._fitting - self._too_large == 1 and self._fitting < len(self._sizes)
 
     @property
-    def found(self) -> tuple[int, int]:
-        """What is known so far, for `go_on`."""
-        return self._too_large, self._fitting
+    def found(self) -> dict[str, Any]:
+        """What is known so far, for `go_on` and for JSON: the place in `sizes` of the one that fits, and `sizes`."""
+        return {"sizes": list(self._sizes), "fitting": self._fitting}
 
-    def go_on(self, found: Sequence[int]) -> None:
-        """Take up what another search of the same sizes has found."""
-        self._too_large, self._fitting = found
+    def go_on(self, found: Mapping[str, Any]) -> None:
+        """Start at what fitted in another search, and try one size more: there may be more room by now.
+
+        Of other sizes, as another number of workers has them, nothing is taken up; nor where this search has found
+        something by itself.
+        """
+        if found["sizes"] == list(self._sizes) and found["fitting"] < len(self._sizes) == self._fitting:
+            self._fitting = found["fitting"]
+            self._too_large = max(-1, self._fitting - 2)
 
     @property
     def _place(self) -> int:
@@ -76,8 +82,8 @@ class MicroBatch:
             )
 
 
-_found: dict[Hashable, MicroBatch] = {}
-"""What trials of this process found out, by shape."""
+_searches: dict[Hashable, MicroBatch] = {}
+"""The last training's in this process, by shape."""
 
 
 def micro_batch_for(setting: int | Literal["auto"], num_images: int, shape: Hashable | None) -> MicroBatch:
@@ -87,12 +93,16 @@ def micro_batch_for(setting: int | Literal["auto"], num_images: int, shape: Hash
         setting: of `training.micro_batch`.
         num_images: that a worker computes in each step, at least 1.
         shape: what memory depends on beside their number; a later training of the same shape in this process starts from
-            what an earlier one found. None: neither is what was found used, nor what will be kept.
+            what the last one found. None: neither is what was found used, nor what will be kept.
     """
     if setting != AUTO:
         return MicroBatch((min(setting, num_images),))
-    new = MicroBatch(distinct_sizes(num_images))
-    return new if shape is None else _found.setdefault((shape, num_images), new)
+    search = MicroBatch(distinct_sizes(num_images))
+    if shape is not None:
+        if (last := _searches.get((shape, num_images))) is not None:
+            search.go_on(last.found)
+        _searches[shape, num_images] = search
+    return search
 
 
 def distinct_sizes(num_images: int) -> tuple[int, ...]:

@@ -16,10 +16,11 @@ class TrainingConfig(BaseModel):
 
     Attributes:
         num_epochs: passes over the training images.
-        mixed_precision: `auto` is bf16 on a GPU that has it, fp16 on one that has not, none on a CPU. In both, weights that
-            stay frozen are kept in half precision too.
-        micro_batch: images that a worker computes at a time, at most, without a change of the batch size or the losses;
-            `auto`: as many as fit into the device's memory, found by trying.
+        mixed_precision: `auto` is bf16 on a GPU that has it, fp16 on one that has not, none on a CPU; a training that goes
+            on elsewhere goes on as that device has it. In both, weights that stay frozen are kept in half precision too.
+        micro_batch: images that a worker computes at a time, at most, without a change of the batch size or, but for
+            rounding and the masks of a trained BERT encoder's dropout, the losses; `auto`: as many as fit into the
+            device's memory, found by trying.
         max_grad_norm: longer gradients are scaled down to this norm.
         lr_schedule: what follows the warm-up.
         warmup_fraction: share of the steps over which lr rises to its value.

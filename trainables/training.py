@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gc
+import logging
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
@@ -22,17 +21,19 @@ from trainables.averages import MovingAverage
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share, micro_batches
 from trainables.checkpoints import Checkpoint, under_prefix
-from trainables.draws import EpochDraws
+from trainables.draws import EpochDraws, seeded_dropout
 from trainables.feeding import BatchFeeder, HostBatch
 from trainables.growth import adopt, adopt_average
 from trainables.half import halve_frozen
 from trainables.loss import DenoisingLoss
+from trainables.memory import MemoryWatch, expected_to_fit, give_back_memory, hold_moments
 from trainables.micro_batches import NotEnoughMemoryError, micro_batch_for
 from trainables.resuming import optimizer_tensors, restore_optimizer, weights_and_strategy
 from trainables.settings import TrainingConfig
 from trainables.strategies.base import Change, Strategy, TrainingStep, trained_parameters
 
 CHECK_EVERY_STEPS = 16
+log = logging.getLogger(__name__)
 
 
 class DivergedError(RuntimeError):
@@ -51,6 +52,8 @@ class EpochReport:
     images_per_s: float
     peak_memory_gib: float
     trainable_parameters: int
+    mixed_precision: str
+    """In which it was computed: what `auto` means differs between devices."""
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as a plain dictionary."""
@@ -66,25 +69,6 @@ def new_accelerator(mixed_precision: str) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     return Accelerator(mixed_precision=choose_precision(mixed_precision), cpu=not torch.cuda.is_available())
-
-
-def forget_earlier_trials() -> None:
-    """Give back the accelerator's memory that trials before this one held in the same process.
-
-    Optimiser and lr schedule refer to each other, so that Python frees a trial's weights whenever it collects cycles
-    next; until then the accelerator would hold two trials, and the second one's peak memory would count both.
-    """
-    if torch.cuda.is_available():
-        gc.collect()
-        torch.cuda.empty_cache()
-
-
-def give_back_memory(device: torch.device) -> None:
-    """Let what nothing refers to be had again in pieces of any size, and the peak be measured anew."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
 
 
 def choose_precision(setting: str) -> str:
@@ -104,23 +88,6 @@ def lr_factor(step: int, *, num_steps: int, warmup_steps: int, shape: str) -> fl
         return 1.0
     progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
     return 1.0 - progress if shape == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def drawn_seed(*parts: int) -> int:
-    """A seed for torch: the same for the same parts, unrelated for others."""
-    state = np.random.SeedSequence(parts).generate_state(1, np.uint64)
-    return int(state[0] >> np.uint64(1))
-
-
-@contextmanager
-def seeded_dropout(device: torch.device, seed: int, epoch: int, worker: int) -> Iterator[None]:
-    """Let what draws from torch's global generators, as the dropout of BERT's layers does, draw by these three alone.
-
-    Afterwards the generators go on as if nothing had been drawn. Workers draw different masks.
-    """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(drawn_seed(seed, epoch, worker, 1))
-        yield
 
 
 class FineTuning:
@@ -149,6 +116,8 @@ class FineTuning:
         self.config, self.accelerator = config, accelerator
         self.num_steps = plan.steps_per_epoch * config.num_epochs
         self.step = self.first_epoch = 0
+        self._failed_s = 0.0
+        """Spent in this epoch on attempts at a step that ran out of memory."""
         self.rank_history: list[dict[str, Any]] = [{"step": 0, "ranks": strategy.ranks(models)}]
         """The low-rank layers' ranks at the start and whenever some have changed, by the number of steps taken."""
         halve_frozen(models, accelerator.mixed_precision)
@@ -191,12 +160,11 @@ class FineTuning:
             DivergedError: the loss became NaN or infinite.
             NotEnoughMemoryError: a step does not fit into memory.
         """
-        with seeded_dropout(self.accelerator.device, self.plan.seed, 0, self.accelerator.process_index):
-            self._settle_micro_batch()
+        with expected_to_fit("optimiser"):
+            hold_moments(self._optimizer.optimizer)
+        self._settle_micro_batch()
         for epoch in range(self.first_epoch, self.config.num_epochs):
-            with seeded_dropout(self.accelerator.device, self.plan.seed, epoch, self.accelerator.process_index):
-                report = self._epoch(epoch)
-            on_epoch_end(report)
+            on_epoch_end(self._epoch(epoch))
 
     def checkpoint(self) -> Checkpoint:
         """All that training goes on from, at the end of an epoch; the same in every worker."""
@@ -214,24 +182,41 @@ class FineTuning:
             "average_steps": self._average.num_steps if self._average else 0,
             "scaler": scaler.state_dict() if scaler else {},
             "micro_batch": self._micro_batch.found,
+            "mixed_precision": self.accelerator.mixed_precision,
         }
         tensors = {name: t for prefix, part in parts.items() for name, t in under_prefix(prefix, part).items()}
         return Checkpoint(tensors=tensors, facts=facts)
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint; the models have its weights already, by `restore_weights`."""
+        """Go on from a checkpoint; the models have its weights already, by `restore_weights`.
+
+        In the precision that `auto` means here, where the checkpoint was written on another kind of device; fp16's
+        scaler then starts anew.
+        """
         facts, parameters = checkpoint.facts, dict(trained_parameters(self.models))
         self.step, self.first_epoch, self.rank_history = facts["step"], facts["next_epoch"], facts["rank_history"]
         self._lr_schedule.load_state_dict(facts["lr_schedule"])
         lrs, tensors = [float(lr) for lr in self._lr_schedule.get_last_lr()], checkpoint.under("optimizer")
         restore_optimizer(self._optimizer.optimizer, parameters, tensors=tensors, lrs=lrs)
         self._micro_batch.go_on(facts["micro_batch"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(facts["scaler"])
+        self._resume_scaler(facts)
         if self._average is not None:
             averages = checkpoint.under("average")
             values = [averages[path].to(parameter.device) for path, parameter in parameters.items()]
             self._average.values, self._average.num_steps = values, facts["average_steps"]
+
+    def _resume_scaler(self, facts: Mapping[str, Any]) -> None:
+        before, now = facts["mixed_precision"], self.accelerator.mixed_precision
+        if before != now:
+            log.warning(
+                "training goes on in mixed precision %s, as the device here has it, where it was %s until epoch %d; name "
+                "one in training.mixed_precision to have it everywhere.",
+                now,
+                before,
+                self.first_epoch,
+            )
+        if self.accelerator.scaler is not None and facts["scaler"]:
+            self.accelerator.scaler.load_state_dict(facts["scaler"])
 
     @contextmanager
     def evaluated_weights(self) -> Iterator[None]:
@@ -246,7 +231,7 @@ class FineTuning:
             self.models.component(name).train()
         memory = MemoryWatch(self.accelerator.device)
         losses: list[Tensor] = []
-        lr = 0.0
+        lr = self._failed_s = 0.0
         started_s = time.perf_counter()
         draws = EpochDraws(self.plan.seed, epoch, self.plan.num_images)
         shares = self.plan.epoch(epoch, self.accelerator.process_index)
@@ -257,7 +242,7 @@ class FineTuning:
             if len(losses) % CHECK_EVERY_STEPS == 0:
                 self._check(losses[-CHECK_EVERY_STEPS:], epoch, lr)
         mean_loss = self._check(losses, epoch, lr)
-        epoch_s = time.perf_counter() - started_s
+        epoch_s = time.perf_counter() - started_s - self._failed_s
         return EpochReport(
             epoch=epoch,
             loss=mean_loss,
@@ -266,11 +251,19 @@ class FineTuning:
             images_per_s=self.plan.num_images / epoch_s,
             peak_memory_gib=memory.peak_gib(),
             trainable_parameters=self.strategy.num_parameters(self.models),
+            mixed_precision=self.accelerator.mixed_precision,
         )
 
     def _train_step(self, share: Share, host: HostBatch) -> Tensor:
         step = TrainingStep(number=self.step, num_steps=self.num_steps, seed=self.plan.seed)
         total = self._computed(step, share, host)
+        with expected_to_fit(f"optimiser's step {self.step}"):
+            self._update(step)
+        self.step += 1
+        return total
+
+    def _update(self, step: TrainingStep) -> None:
+        """Move what trains by the gradients that a step has, and let follow what follows from that."""
         self.strategy.on_gradients(self.models, lambda tensor: self.accelerator.reduce(tensor, reduction="mean"))
         self.accelerator.clip_grad_norm_(self._parameters, self.config.max_grad_norm)
         self._optimizer.step()
@@ -282,8 +275,6 @@ class FineTuning:
             self._take_up(change)
         if self._average is not None:
             self._average.step(self._parameters)
-        self.step += 1
-        return total
 
     def _computed(self, step: TrainingStep, share: Share, host: HostBatch) -> Tensor:
         """A share's weighted loss, with its gradients; taken anew in smaller micro-batches where memory runs out."""
@@ -295,13 +286,16 @@ class FineTuning:
 
     def _attempt(self, step: TrainingStep, share: Share, host: HostBatch, *, loss: nn.Module) -> Tensor | None:
         """The same in the micro-batches of this attempt, or None and no gradients where memory ran out."""
-        self.strategy.on_step_start(self.models, step)
-        try:
-            return self._accumulated(loss, micro_batches(share, self._micro_batch.size), host)
-        except torch.OutOfMemoryError:
-            pass  # Its trace holds tensors, and goes at the end of this block.
+        started_s, device = time.perf_counter(), self.accelerator.device
+        with seeded_dropout(device, step.seed, step.number, self.accelerator.process_index):
+            self.strategy.on_step_start(self.models, step)
+            try:
+                return self._accumulated(loss, micro_batches(share, self._micro_batch.size), host)
+            except torch.OutOfMemoryError:
+                pass  # Its trace holds tensors, and goes at the end of this block.
         self._optimizer.zero_grad(set_to_none=True)
-        give_back_memory(self.accelerator.device)
+        give_back_memory(device)
+        self._failed_s += time.perf_counter() - started_s
         return None
 
     def _accumulated(self, loss: nn.Module, parts: Sequence[tuple[slice, float]], host: HostBatch) -> Tensor:
@@ -371,23 +365,3 @@ class FineTuning:
                 f"({self.strategy.name}). Lower the learning rate, or train without fp16."
             )
         return mean
-
-
-class MemoryWatch:
-    """Peak memory of a stretch of work: allocated on the accelerator, else this process's resident memory."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._on_cuda = device, device.type == "cuda"
-        self._process, self._peak_bytes = psutil.Process(), 0
-        if self._on_cuda:
-            torch.cuda.reset_peak_memory_stats(device)
-
-    def sample(self) -> None:
-        """Look at the memory now; the accelerator keeps its own peak."""
-        if not self._on_cuda:
-            self._peak_bytes = max(self._peak_bytes, self._process.memory_info().rss)
-
-    def peak_gib(self) -> float:
-        """The largest seen, in GiB."""
-        peak = torch.cuda.max_memory_allocated(self._device) if self._on_cuda else self._peak_bytes
-        return float(peak / 2**30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -18,13 +19,15 @@ from trainables.checkpoints import Checkpoint, read_checkpoint, remove_checkpoin
 from trainables.datasets.store import PreparedDataset
 from trainables.feeding import BatchFeeder
 from trainables.layer_ranks import RANKS, rank_metrics, write_ranks
+from trainables.memory import forget_earlier_trials
 from trainables.micro_batches import NotEnoughMemoryError
 from trainables.resuming import restore_weights
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy
-from trainables.training import DivergedError, EpochReport, FineTuning, forget_earlier_trials, new_accelerator
+from trainables.training import DivergedError, EpochReport, FineTuning, new_accelerator
 
+log = logging.getLogger(__name__)
 EVALUATION_ERROR = "evaluation_error"
 """What stands in a report in place of the metrics that could not be had."""
 Report = Callable[[dict[str, Any]], None]
@@ -181,13 +184,14 @@ class _EpochEnd:
 
     def __init__(self, spec: TrialSpec, tuning: FineTuning, evaluator: Evaluator, report: Report) -> None:
         self.spec, self.tuning, self.evaluator, self.report = spec, tuning, evaluator, report
-        self._kept_s = time.monotonic()
+        self._kept_s, self._has_said = time.monotonic(), False
 
     def __call__(self, epoch: EpochReport) -> None:
         """Take an epoch's measurements."""
         is_final = epoch.epoch == self.spec.training.num_epochs - 1
         strategy, models = self.tuning.strategy, self.tuning.models
-        metrics = epoch.as_dict() | rank_metrics(strategy.ranks(models))
+        with self.tuning.evaluated_weights():
+            metrics = epoch.as_dict() | rank_metrics(strategy.ranks(models))
         scores = self._scores(epoch, metrics, is_final) if self.tuning.accelerator.is_main_process else {}
         self.report(metrics | scores | {"final": is_final})
         if self.tuning.accelerator.is_main_process and not is_final:
@@ -195,23 +199,37 @@ class _EpochEnd:
 
     def _scores(self, epoch: EpochReport, metrics: dict[str, Any], is_final: bool) -> dict[str, Any]:
         spec, tuning = self.spec, self.tuning
-        _write_ranks(tuning, spec.folder)
-        if not evaluates_after(epoch.epoch, spec.training):
-            return {}
         evaluator = self.evaluator if is_final else Forgiving(self.evaluator)
         score = _timed(evaluator, (epoch.epoch + 1) / spec.training.num_epochs)
         with tuning.evaluated_weights():
+            _write_ranks(tuning, spec.folder)
+            if not evaluates_after(epoch.epoch, spec.training):
+                return {}
             scores: dict[str, Any] = _export_and_score(tuning.models, tuning.strategy, spec.folder, score)
             cuts = _score_cuts(tuning.models, tuning.strategy, spec, score) if is_final else {}
         return scores | ({CUTS: {label: metrics | cut for label, cut in cuts.items()}} if cuts else {})
 
     def _keep(self, epoch: int) -> None:
+        """Write what the trial could go on from, if it is time; it does not need that as long as it is not lost."""
         if time.monotonic() - self._kept_s < self.spec.training.checkpoint_every_s:
             return
         checkpoint = self.tuning.checkpoint()
         facts = {**checkpoint.facts, TRAINS: _what_trains(self.spec)}
-        write_checkpoint(self.spec.folder, epoch, replace(checkpoint, facts=facts))
+        try:
+            write_checkpoint(self.spec.folder, epoch, replace(checkpoint, facts=facts))
+        except OSError as error:
+            self._say_once(error)
         self._kept_s = time.monotonic()
+
+    def _say_once(self, error: OSError) -> None:
+        if not self._has_said:
+            log.warning(
+                "`checkpoint` of %s must fit on the disk, but got: %s The trial trains on, and if it is lost it goes on from "
+                "its last checkpoint, if there is one. Free space for later ones.",
+                self.spec.folder,
+                error,
+            )
+        self._has_said = True
 
 
 def _what_trains(spec: TrialSpec) -> dict[str, Any]:

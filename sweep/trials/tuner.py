@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 
 from sweep.config import ComputeConfig
 from sweep.trials.ends import FAILURE, TrialListener
+from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.relay import Relay, root_message
 from sweep.trials.runtime import out_of_memory
 from sweep.trials.scheduling import TrialScheduler
@@ -163,9 +164,9 @@ def run_trials(
     for name, value in TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # listeners tell of failures, in a line each
-    trial_scheduler = trial_scheduler or TrialScheduler()
+    trial_scheduler, ended = trial_scheduler or TrialScheduler(), EndedCheckpoints(context.trial_folder)
     relay = Relay(
-        (*listeners, searcher),
+        (*listeners, ended, searcher),
         context.objectives,
         trial_scheduler,
         max_retries=context.compute.max_retries,
@@ -189,5 +190,7 @@ def run_trials(
     except Exception as error:
         if relay.broken is None:
             raise RuntimeError(root_message(str(error))) from error
+    finally:
+        ended.remove_again()
     if relay.broken is not None:
         raise relay.broken

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from trainables import micro_batches
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.batches import BatchPlan
@@ -28,7 +31,7 @@ from trainables.feeding import BatchFeeder
 from trainables.resuming import restore_weights
 from trainables.settings import TrainingConfig
 from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
-from trainables.training import FineTuning, new_accelerator
+from trainables.training import EpochReport, FineTuning, new_accelerator
 
 OWN: dict[str, dict[str, Any]] = {
     "selora": {"interval": 1, "threshold": 1.0},
@@ -55,6 +58,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(autouse=True)
+def _forget_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other trainings of this process found to fit."""
+    monkeypatch.setattr(micro_batches, "_searches", {})
+
+
 def _tuning(
     base: DiffusionModels,
     dataset: PreparedDataset,
@@ -64,7 +73,11 @@ def _tuning(
     seed: int = 0,
     going_on_from: Checkpoint | None = None,
     scaler: torch.amp.GradScaler | None = None,
+    num_workers: int = 1,
+    room: int = 4,
+    micro_batch: Any = "auto",
 ) -> FineTuning:
+    """A training on a device that has room for `room` images at a time."""
     own = OWN.get(strategy, {})
     if strategy == "text_encoder_swap":
         write_bert_layout(cache / "encoder", hidden_size=48)
@@ -89,11 +102,19 @@ def _tuning(
         models,
         method,
         feeder=feeder,
-        plan=BatchPlan(num_images=7, batch_size=4, seed=3),
+        plan=BatchPlan(num_images=7, batch_size=4, seed=3, num_workers=num_workers),
         lr=1e-3,
-        config=TrainingConfig(num_epochs=2, warmup_fraction=0.3, lr_schedule="cosine", ema_decay=0.4),
+        config=TrainingConfig(
+            num_epochs=2, warmup_fraction=0.3, lr_schedule="cosine", ema_decay=0.4, micro_batch=micro_batch
+        ),
         accelerator=accelerator,
     )
+
+    def expect_room(module: torch.nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if len(arguments[0]) > room:
+            raise torch.OutOfMemoryError("no room")
+
+    models.unet.register_forward_pre_hook(expect_room)
     if going_on_from is not None:
         tuning.resume(going_on_from)
     return tuning
@@ -153,6 +174,62 @@ def test_the_scale_of_half_precision_goes_on(base: DiffusionModels, dataset: Pre
     assert scalers[1].state_dict() == scalers[0].state_dict()
 
 
+def _scaler() -> torch.amp.GradScaler:
+    return torch.amp.GradScaler("cpu", init_scale=8.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "size", "same_loss"),
+    [
+        ({"room": 1}, {"num_workers": 2}, 2, False),  # this process computes a half of each batch
+        ({"room": 1}, {"num_workers": 2, "room": 1}, 1, False),
+        ({"num_workers": 2}, {}, 4, False),
+        ({"room": 2}, {"micro_batch": 3}, 3, True),
+        ({"micro_batch": 2}, {"room": 1}, 1, True),
+        ({}, {"scaler": _scaler}, 4, True),
+        ({"scaler": _scaler}, {}, 4, True),
+    ],
+)
+def test_a_training_goes_on_where_the_device_is_another(
+    base: DiffusionModels,
+    dataset: PreparedDataset,
+    cache: Path,
+    tmp_path: Path,
+    before: dict[str, Any],
+    now: dict[str, Any],
+    size: int,
+    same_loss: bool,
+) -> None:
+    """With another number of workers, another room, another micro-batch, or fp16's scaler where there was none."""
+    first, later = (
+        {name: value() if name == "scaler" else value for name, value in settings.items()} for settings in (before, now)
+    )
+    whole, kept, losses = _tuning(base, dataset, cache, strategy="bitfit", **first), [], []
+
+    def keep(report: EpochReport) -> None:
+        losses.append(report.loss)
+        kept.append(_written(whole.checkpoint(), tmp_path / str(report.epoch)))
+
+    whole.run(keep)
+    resumed, reports = _tuning(base, dataset, cache, strategy="bitfit", going_on_from=kept[0], **later), []
+    resumed.run(reports.append)
+    assert [report.epoch for report in reports] == [1] and resumed.step == whole.step
+    assert resumed._micro_batch.is_settled and resumed._micro_batch.size == size
+    assert not same_loss or reports[0].loss == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_training_that_goes_on_in_another_precision_says_so(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = _tuning(base, dataset, cache, strategy="bitfit").checkpoint()
+    for before, num_said in (("no", 0), ("bf16", 1)):
+        there = replace(checkpoint, facts={**checkpoint.facts, "mixed_precision": before})
+        _tuning(base, dataset, cache, strategy="bitfit", going_on_from=there)
+        said = [record.getMessage() for record in caplog.records if record.name == "trainables.training"]
+        assert len(said) == num_said
+    assert "goes on in mixed precision no, as the device here has it, where it was bf16 until epoch 0" in said[0]
+
+
 def _written(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
     write_checkpoint(folder / "scaled", 0, checkpoint)
     read = read_checkpoint(folder / "scaled")
@@ -190,9 +267,24 @@ def test_one_that_cannot_be_written_leaves_the_last_one(tmp_path: Path) -> None:
     assert [folder.name for folder in (tmp_path / FOLDER).iterdir()] == ["0"]
 
 
+def test_a_full_disk_is_the_disks_fault_whoever_writes(tmp_path: Path) -> None:
+    """safetensors has errors of its own, by which a trial would count as failed by its own fault."""
+    write_checkpoint(tmp_path, 0, _small(0.0))
+    large = Checkpoint(tensors={"weights/a": torch.ones(10_000)}, facts={})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_checkpoint(tmp_path, 1, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert read_checkpoint(tmp_path) is not None
+    assert [folder.name for folder in (tmp_path / FOLDER).iterdir()] == ["0"]
+
+
 def test_one_of_another_format_is_answered(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, 0, _small(0.0))
     file = tmp_path / FOLDER / "0" / FACTS
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
-    with pytest.raises(ValueError, match="`format` of a checkpoint must be 1, but got 99"):
+    with pytest.raises(ValueError, match="`format` of a checkpoint must be 2, but got 99"):
         read_checkpoint(tmp_path)

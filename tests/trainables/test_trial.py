@@ -17,7 +17,7 @@ from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
 from trainables.datasets.store import PreparedDataset
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
-from trainables.strategies.base import trained_parameters
+from trainables.strategies.base import Strategy, trained_parameters
 from trainables.strategies.card import read_card
 from trainables.trial import (
     EvaluationError,
@@ -270,3 +270,35 @@ def test_a_trial_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
     for file in ("adapter/adapter.safetensors", "adapter/adapter.json"):
         assert (tmp_path / "killed" / "trial" / file).read_bytes() == (tmp_path / "whole" / "trial" / file).read_bytes()
     assert not list(tmp_path.rglob("checkpoints"))
+
+
+def test_a_disk_that_takes_no_checkpoint_does_not_end_the_trial_and_is_named_once(
+    dataset: PreparedDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = _spec(3, dataset=dataset.folder, out=tmp_path, checkpoint_every_s=0)
+    spec = spec.model_copy(update={"training": spec.training.model_copy(update={"num_epochs": 3})})
+    spec.folder.mkdir()
+    (spec.folder / "checkpoints").write_text("no folder can be made here")
+    reports: list[dict[str, Any]] = []
+    fine_tune(spec, _Scores(), reports.append)
+    assert [report["final"] for report in reports] == [False, False, True]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "trainables.trial"]
+    assert said.startswith(f"`checkpoint` of {spec.folder} must fit on the disk, but got: ")
+
+
+def test_ranks_are_asked_with_the_weights_that_are_exported(
+    dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, torch.Tensor]] = []
+    lora = type(make_strategy("lora", {}))
+    ranks = lora.ranks
+
+    def recorded(self: Strategy, models: DiffusionModels) -> dict[str, int]:
+        asked.append({path: parameter.detach().clone() for path, parameter in self.trained(models)})
+        return ranks(self, models)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lora, "ranks", recorded)
+    spec = _spec(3, dataset=dataset.folder, out=tmp_path, ema_decay=0.9)
+    fine_tune(spec.model_copy(update={"batch_size": 8}), _Scores(), lambda report: None)
+    exported = load_file(tmp_path / "trial" / "adapter" / "adapter.safetensors")
+    assert all(torch.equal(asked[-1][path], exported[path]) for path in exported)

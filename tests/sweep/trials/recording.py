@@ -6,17 +6,17 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from ray import cloudpickle
 
-from trainables.feeding import BatchFeeder
+from trainables.batches import Share
+from trainables.feeding import BatchFeeder, HostBatch
 from trainables.strategies.base import trained_parameters
 from trainables.training import FineTuning
 from trainables.trial import TrialSpec, fine_tune
@@ -26,10 +26,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes d
 
 @dataclass(frozen=True)
 class RecordingEvaluator:
-    """Wherever it arrives, every process notes the images that it trains on and the parameters that it ends with.
-
-    The noise of an image is made to depend on the image alone, so that the loss does not depend on how images are split.
-    """
+    """Wherever it arrives, every process notes the images that it trains on and the parameters that it ends with."""
 
     folder: Path
 
@@ -53,13 +50,13 @@ def _note(folder: Path, name: str, values: Any) -> None:
 
 def _record(folder: Path) -> None:
     seen: list[list[int]] = []
-    batch = getattr(BatchFeeder.batch, "original", BatchFeeder.batch)
+    batches = getattr(BatchFeeder.batches, "original", BatchFeeder.batches)
     run = getattr(FineTuning.run, "original", FineTuning.run)
 
-    def recorded_batch(self: BatchFeeder, indices: Any, generator: Any, device: Any) -> dict[str, torch.Tensor]:
-        seen.append([int(index) for index in indices])
-        rows = [batch(self, np.array([i]), torch.Generator().manual_seed(int(i)), device) for i in indices]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    def recorded_batches(self: BatchFeeder, *arguments: Any) -> Iterator[tuple[Share, HostBatch]]:
+        for share, host in batches(self, *arguments):
+            seen.append(share.indices.tolist())
+            yield share, host
 
     def recorded_run(self: FineTuning, on_epoch_end: Any) -> None:
         run(self, on_epoch_end)
@@ -69,14 +66,14 @@ def _record(folder: Path) -> None:
         _note(folder, f"worker-{rank}.json", {"seen": seen, "world": world, "process": os.getpid()})
         torch.save(trained, folder / f"worker-{rank}.pt")
 
-    recorded_batch.original, recorded_run.original = batch, run  # type: ignore[attr-defined]
-    BatchFeeder.batch, FineTuning.run = recorded_batch, recorded_run  # type: ignore[method-assign]
+    recorded_batches.original, recorded_run.original = batches, run  # type: ignore[attr-defined]
+    BatchFeeder.batches, FineTuning.run = recorded_batches, recorded_run  # type: ignore[method-assign]
 
 
 def recorded_here(spec: TrialSpec, folder: Path, report: Callable[[Mapping[str, Any]], None]) -> None:
     """Run a trial with one worker in this very process, recorded."""
     spec.folder.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BatchFeeder, "batch", BatchFeeder.batch)  # so that both are what they were afterwards
+        patch.setattr(BatchFeeder, "batches", BatchFeeder.batches)  # so that both are what they were afterwards
         patch.setattr(FineTuning, "run", FineTuning.run)
         fine_tune(spec, _arrive(folder), report)

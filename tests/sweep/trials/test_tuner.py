@@ -187,7 +187,7 @@ def test_both_workers_end_with_the_same_parameters(recorded: dict[int, Recorded]
 
 
 def test_two_workers_train_as_one_does(recorded: dict[int, Recorded]) -> None:
-    """With the noise fixed for each image, the loss over all workers and the trained weights do not tell how many."""
+    """The loss over all workers and the trained weights do not tell how many."""
     assert recorded[2].losses() == pytest.approx(recorded[1].losses(), rel=1e-4)
     one, two = recorded[1].parameters(0), recorded[2].parameters(0)
     for name in one:

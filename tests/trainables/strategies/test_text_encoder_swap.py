@@ -12,6 +12,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from batch_of import batch_of
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from transformers import BertModel, BertTokenizer, RobertaConfig, RobertaModel, RobertaTokenizer
@@ -158,7 +159,7 @@ def test_a_frozen_encoder_is_not_loaded_where_its_outputs_are_cached(
             caption_dropout=0.0,
             load=lambda part, whole=whole: whole,
         )
-        batch = feeder.batch(np.array([0, 1]), EpochDraws(0, 0, 2), torch.device("cpu"))
+        batch = batch_of(feeder, np.array([0, 1]), EpochDraws(0, 0, 2))
         states[name] = batch["prompt_states"].numpy()
         np.testing.assert_allclose(states[name], encode_prompts(whole, data.prompts[:2]), atol=1e-5)
     assert np.abs(states["like"] - states["other"]).max() > 1e-2

@@ -1,0 +1,30 @@
+"""What trials kept to go on with, and need no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sweep.trials.ends import TrialEnd, TrialListener
+from trainables.checkpoints import remove_checkpoints
+
+
+class EndedCheckpoints(TrialListener):
+    """Removes the checkpoints of every trial that has ended; of a full U-Net each is 10 GB.
+
+    A trial that comes to its own end removes them itself. One that is stopped, or lost once too often, cannot.
+    """
+
+    def __init__(self, folder_of: Callable[[str], Path]) -> None:
+        """Find a trial's folder by `folder_of` its id."""
+        self._folder_of, self._ended = folder_of, set[str]()
+
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        """Remove what the trial kept."""
+        self._ended.add(trial_id)
+        remove_checkpoints(self._folder_of(trial_id))
+
+    def remove_again(self) -> None:
+        """Remove what processes of ended trials had still been writing; called once none is left."""
+        for trial_id in self._ended:
+            remove_checkpoints(self._folder_of(trial_id))

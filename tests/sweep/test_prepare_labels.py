@@ -8,6 +8,9 @@ import pytest
 from film_folders import NUM_FILMS, film_rows, write_table
 from prepare_runs import all_of, changed, counts, prepare, prepared, refused
 
+from trainables.datasets.problems import Ledger
+from trainables.datasets.vocabulary import Vocabulary
+
 # 3. Labels
 
 
@@ -37,6 +40,14 @@ def test_other_separators_are_read_and_that_is_said(root: Path, written: str) ->
     data, said = prepared(root)
     assert counts(data) == {"No Finding": 40, "Pleural Effusion": 80, "Edema": 40}
     assert "40 films" in said and "separat" in said
+
+
+@pytest.mark.parametrize("written", ["Edema, Effusion|Rickets", "Rickets|Edema, Effusion", "Edema;Effusion|gout|gout"])
+def test_films_whose_labels_are_separated_otherwise_are_counted_wherever_it_stands(written: str) -> None:
+    ledger, vocabulary = Ledger(), Vocabulary(separator="|")
+    assert {"Edema", "Pleural Effusion"} < set(vocabulary.findings(written, pytest.fail))
+    vocabulary.report(ledger)
+    assert "Labels of 1 film are separated otherwise than by '|' and are read as several." in ledger.said
 
 
 @pytest.mark.parametrize(

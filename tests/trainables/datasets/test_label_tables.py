@@ -128,14 +128,16 @@ def should_be_refused(table: Table) -> bool:
     """By the drawn values, before they were written."""
     if table.encoding == "latin-1" and any(row["view"] == "Müller" for row in table.rows):
         return True
-    bad = any(row["patient_id"] in BAD_IDS or row["labels"] in BAD_LABELS for row in table.rows)
-    files = [row["file"] for row in table.rows]
+    frontal = [row for row in table.rows if row["view"] != "LATERAL"]
+    bad = not frontal or any(row["patient_id"] in BAD_IDS or row["labels"] in BAD_LABELS for row in frontal)
+    files = [row["file"] for row in frontal]
     return bad or len(files) > len(set(files)) or (table.cut_row is not None and table.cut_row < len(table.rows))
 
 
 def other_reading(file: Path, encoding: str) -> tuple[Counter[str], set[frozenset[str]]]:
     """Films of each finding, and the sets of files of each patient, as pandas reads them."""
     frame = pandas.read_csv(file, dtype=str, keep_default_na=False, encoding=encoding, skipinitialspace=True)
+    frame = frame[frame["view"] != "LATERAL"]
     names = frame["labels"].str.lower().str.replace("_", " ").str.split(r"[|,;]", regex=True)
     found = [{name.strip() for name in row} - {""} for row in names]
     found = [{"pleural effusion" if name == "effusion" else name for name in row} for row in found]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from trainables.datasets.containers import DICOM, EIGHT_BITS, FULL, GreyRange, Kind
-from trainables.datasets.dicom import DicomError, is_dicom, read_dicom
+from trainables.datasets.dicom import RESTORE, DicomError, is_dicom, read_dicom
 
 READ_ERRORS = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)
 """What Pillow raises on files that are damaged, or so large that they must be."""
@@ -26,8 +26,6 @@ WHITE = 255
 
 
 READABLE = "`image` must be readable"
-RESTORE = "Restore the file, or remove its row."
-EXPORT = "Decompress it (for example gdcmconv --raw), export it as a 16-bit grey PNG, or remove its row."
 
 
 class FilmError(ValueError):
@@ -74,7 +72,7 @@ def open_film(path: Path) -> tuple[Kind, Image.Image]:
     try:
         return (DICOM, read_dicom(path)) if is_dicom(path) else _open_picture(path)
     except DicomError as error:
-        raise FilmError(str(error), path, EXPORT) from error
+        raise FilmError(str(error), path, error.remedy) from error
     except UnidentifiedImageError as error:
         raise FilmError("a file that is no picture", path) from error
     except FilmError:

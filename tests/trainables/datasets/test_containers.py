@@ -45,14 +45,20 @@ def test_films_of_one_depth_are_read_by_it(highs: list[int], bits: int) -> None:
 @pytest.mark.parametrize(
     ("highs", "came"),
     [
-        ([16383] * 99 + [65535], "1 film of 16 bits (99.png) beside 99 films of 14 bits (0.png, 1.png, 2.png and 96 more)"),
-        ([4095] * 49 + [16383], "1 film of 14 bits (49.png) beside 49 films of 12 bits (0.png, 1.png, 2.png and 46 more)"),
+        (
+            [16383] * 99 + [65535],
+            "1 film of 16 bits (99.png) beside 99 films of 14 bits (0.png, 1.png, 2.png and 96 more)",
+        ),
+        (
+            [4095] * 49 + [16383],
+            "1 film of 14 bits (49.png) beside 49 films of 12 bits (0.png, 1.png, 2.png and 46 more)",
+        ),
         ([4095, 1023] * 3, "3 films of 10 bits (1.png, 3.png, 5.png) beside 3 films of 12 bits (0.png, 2.png, 4.png)"),
         ([255, 65535, 65535], "1 film of 8 bits (0.png) beside 2 films of 16 bits (1.png, 2.png)"),
         ([1023, 1023, 1100], "1 film of 12 bits (2.png) beside 2 films of 10 bits (0.png, 1.png)"),
         ([255, 4095, 65535], "1 film of 8 bits (0.png), 1 film of 12 bits (1.png) beside 1 film of 16 bits (2.png)"),
     ],
-)  # fmt: skip
+)
 def test_films_of_several_depths_are_refused_by_name(highs: list[int], came: str) -> None:
     """No film decides for the others: the bright pixel of one would leave all others dark."""
     found, message = read(films(highs))

@@ -26,13 +26,13 @@ def run(*arguments: str | Path) -> Result:
 
 def test_a_phantom_is_prepared(tmp_path: Path) -> None:
     to = tmp_path / "my films [b] #2"
-    result = run("phantom", "--num-patients", "60", "--seed", "2", "--to", to)
+    result = run("phantom", "--num-patients", "30", "--seed", "2", "--to", to)
     assert result.exit_code == 0, result.output
     assert "Pneumothorax" in result.output and "validation" in result.output
     command = shlex.split(result.output.rpartition("\nSweep ")[2])
     assert load_config("demo", None, command[command.index("--set") + 1 :: 2]).data.path == to
     prepared = PreparedDataset.open(to)
-    assert sum(counts["patients"] for counts in prepared.summary().values()) == 60
+    assert sum(counts["patients"] for counts in prepared.summary().values()) == 30
     with Image.open(to / "sheet.png") as sheet:
         assert sheet.height == 6 * 144
 

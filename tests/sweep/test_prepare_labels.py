@@ -8,6 +8,9 @@ import pytest
 from film_folders import NUM_FILMS, film_rows, write_table
 from prepare_runs import all_of, changed, counts, prepare, prepared, refused
 
+from trainables.datasets.problems import Ledger
+from trainables.datasets.vocabulary import Vocabulary
+
 # 3. Labels
 
 
@@ -37,6 +40,14 @@ def test_other_separators_are_read_and_that_is_said(root: Path, written: str) ->
     data, said = prepared(root)
     assert counts(data) == {"No Finding": 40, "Pleural Effusion": 80, "Edema": 40}
     assert "40 films" in said and "separat" in said
+
+
+@pytest.mark.parametrize("written", ["Edema, Effusion|Rickets", "Rickets|Edema, Effusion", "Edema;Effusion|gout|gout"])
+def test_films_whose_labels_are_separated_otherwise_are_counted_wherever_it_stands(written: str) -> None:
+    ledger, vocabulary = Ledger(), Vocabulary(separator="|")
+    assert {"Edema", "Pleural Effusion"} < set(vocabulary.findings(written, pytest.fail))
+    vocabulary.report(ledger)
+    assert "Labels of 1 film are separated otherwise than by '|' and are read as several." in ledger.said
 
 
 @pytest.mark.parametrize(
@@ -136,7 +147,7 @@ def test_what_is_plainly_meant_is_read(root: Path, column: str, written: str, fi
 @pytest.mark.parametrize(
     ("column", "written", "field"),
     [
-        ("view", "LATERAL", "views"),
+        ("view", "lateral decubitus", "views"),
         ("view", "PA or AP", "views"),
         ("sex", "1", "sexes"),
         ("age", "old", "ages"),
@@ -147,6 +158,20 @@ def test_what_is_not_understood_is_counted(root: Path, column: str, written: str
     data, said = prepared(changed(root, {n: {column: written} for n in range(8)}))
     assert all_of(data, field)["7"] is None
     assert f"`{column}` of 8 films was not understood" in said and f"{written!r}" in said
+
+
+def test_lateral_films_are_left_out_and_counted(root: Path) -> None:
+    """Their captions would be those of frontal films; what else is wrong with their rows does not matter."""
+    written = ("LATERAL", "LL", "L", "lat.", "Left lateral", "chest lat", "RL", "Latero-lateral", "L.L.")
+    rows = {n: {"view": view, "labels": "nan"} for n, view in enumerate(written)} | {20: {"view": "LL"}}
+    data, said = prepared(changed(root, rows))
+    assert set(map(str, range(NUM_FILMS))) - set(all_of(data, "views")) == {*map(str, range(9)), "20"}
+    assert "10 films are lateral and left out, since only frontal ones are prepared: 'LL' (2)" in said
+
+
+def test_lateral_films_alone_are_refused(root: Path) -> None:
+    message = refused(changed(root, {n: {"view": "LATERAL"} for n in range(NUM_FILMS)}))
+    assert "`view` must not be lateral in every row" in message and "'LATERAL' in 120 rows of metadata.csv" in message
 
 
 def test_ages_above_120_are_nothing_and_counted(root: Path) -> None:

@@ -8,7 +8,7 @@ import pickle
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,8 @@ SINGLE_FILE_PARTS: Final = {
     "unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model.",
 }  # fmt: skip
 """How the names of a part's tensors begin in a single file of Stable Diffusion 1.x or 2.x."""
+CONFIGURATIONS: Final = ("*.json", "*/*.json", "*/*.txt")
+"""Where a pipeline folder has its configurations and its tokenizer."""
 LOADABLE: Final = ("v1", "v2")
 """What diffusers calls the single files that can be adapted."""
 
@@ -51,15 +53,26 @@ def plain_folder(base: Path, hub_id: str) -> Path:
         ValueError: the file is no such model, or a *.bin file holds more than tensors.
     """
     if base.is_file():
-        return _made_once(base, lambda to: _split(base, hub_id, to))
+        beside = _beside(base)
+        state = f"{state_of(base)}-{_configuration_state(beside)}" if beside else state_of(base)
+        return _made_once(base, state, lambda to: _split(base, hub_id, to))
     if all(weight_files(base, part) or not _substitute(base, part) for part in PARTS):
         return base
-    return _made_once(base, lambda to: _link(base, to))
+    return _made_once(base, state_of(base), lambda to: _link(base, to))
 
 
 def state_of(base: Path) -> str:
     """Names, sizes and times of a base's files as 16 hex digits; others when a file changes."""
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in _files_of(base)]
+    return _state(_files_of(base))
+
+
+def _configuration_state(folder: Path) -> str:
+    """As `state_of`, of a folder's configurations and tokenizer alone: many a model's weights may lie there."""
+    return _state(sorted(file for pattern in CONFIGURATIONS for file in folder.glob(pattern) if file.is_file()))
+
+
+def _state(files: Iterable[Path]) -> str:
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(json.dumps(stats).encode()).hexdigest()[:16]
 
 
@@ -71,9 +84,9 @@ def _files_of(base: Path) -> list[Path]:
     return [base / name for name in names if not any(part.startswith(".") for part in name.parts)]
 
 
-def _made_once(base: Path, make: Callable[[Path], None]) -> Path:
+def _made_once(base: Path, state: str, make: Callable[[Path], None]) -> Path:
     root = Path(constants.HF_HOME).expanduser() / "radiograph-sweep"
-    made = root / f"{base.stem}-{state_of(base)}"
+    made = root / f"{base.stem}-{state}"
     if made.is_dir():
         return made
     try:
@@ -177,14 +190,20 @@ def _expect_single_file(file: Path) -> None:
         )
 
 
+def _beside(file: Path) -> Path | None:
+    """The folder of this machine that has the configurations of a single file."""
+    folders = (file.with_suffix(""), file.parent)
+    return next((folder for folder in folders if (folder / PIPELINE_CARD).is_file()), None)
+
+
 def _configuration_of(file: Path, hub_id: str) -> Path:
     """The folder with configurations and tokenizer for a single file: of its name, the one that it lies in, or the hub's."""
-    for folder in (file.with_suffix(""), file.parent):
-        if (folder / PIPELINE_CARD).is_file():
-            return folder
+    if beside := _beside(file):
+        return beside
     try:
-        patterns = ["*.json", "*/*.json", "*/*.txt"]
-        return Path(snapshot_download(hub_id, allow_patterns=patterns, ignore_patterns=["safety_checker/*"]))
+        return Path(
+            snapshot_download(hub_id, allow_patterns=list(CONFIGURATIONS), ignore_patterns=["safety_checker/*"])
+        )
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"`base` {str(file)!r} must have configurations and a tokenizer, but got none beside it and none from {hub_id} "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +10,15 @@ from dataclasses import dataclass
 from trainables.datasets.problems import Ledger, count_of, listed
 
 DEPTHS = (8, 10, 12, 14, 16)
-"""Bits that detectors and programs store. A depth is clear where the brightest level lies in its upper half."""
+"""Bits that detectors and programs store. A film has the least that holds its brightest level; all films of a kind must have the
+same, which is clear where the brightest level of all lies in its upper half: of 12 bits, some films may need 11 alone, and one
+that needs 10 or 14 is another film or a mark that was drawn. Which of them, the user must say."""
+_DEPTHS = ", ".join(map(str, DEPTHS))
 NUM_GREYS = 256
 MIN_SHARE = 1 / 8
 """Share of a range that films must fill where the range was only found, not given."""
+MIN_BRIGHT = 1 / 4
+"""Share of such a range above which most deep films must have a hundredth of their pixels: two bits less would hold them."""
 ALMOST_CONSTANT = 8
 """Of 256 grey levels; a film of which 98 % of the pixels lie within so few shows nothing."""
 BITS_OR_RANGE = "Say which levels are black and white: --bits N (0 to 2^N - 1), or --range LOW HIGH."
@@ -138,18 +144,54 @@ def _found(kind: Kind, films: Sequence[Levels], ledger: Ledger) -> GreyRange | N
     """The range that is meant by the levels of all films, or a problem."""
     if kind.own_range:
         return FULL
-    low, high = min(film.low for film in films), max(film.high for film in films)
-    levels = f"levels from {_level(low)} to {_level(high)} in {count_of(len(films), 'film')}"
+    telling = [film for film in films if not _is_constant(kind, film)] or films
+    low, high = min(film.low for film in telling), max(film.high for film in telling)
+    remedy = RANGE if low < 0 or kind.bits is None else BITS_OR_RANGE
+    if low >= 0 and len(by_end := _by_end(kind, telling)) > 1:
+        rule = f"`{kind.name}` must hold films of one depth, the least of {_DEPTHS} bits that holds a film's levels"
+        ledger.refuse(rule, _several(kind, by_end), f"{remedy} Films that store another depth are to be exported anew.")
+        return None
+    levels = f"levels from {_level(low)} to {_level(high)} in {count_of(len(telling), 'film')}"
     rule = f"`{kind.name}` must say by their levels which is black and which is white"
     grey = _meant(kind, low, high)
     if grey is None:
-        ledger.refuse(rule, levels, RANGE if low < 0 or kind.bits is None else BITS_OR_RANGE)
+        ledger.refuse(rule, levels, remedy)
         return None
-    if dim := _dim(kind, films, grey):
-        came = f"{levels}, of which {dim} fill less than an eighth"
-        ledger.refuse(rule, came, BITS_OR_RANGE)
+    if dim := _dim(kind, telling, grey):
+        ledger.refuse(rule, f"{levels}, of which {dim}", remedy)
         return None
     return grey
+
+
+def _is_constant(kind: Kind, film: Levels) -> bool:
+    """Whether a film shows nothing at any depth, and so tells nothing of the levels that the others use."""
+    return film.bright - film.dark < min(_end(kind, film), NUM_GREYS) * ALMOST_CONSTANT / NUM_GREYS
+
+
+def _by_end(kind: Kind, films: Iterable[Levels]) -> dict[float, list[Levels]]:
+    """The films by the highest level of the least depth that holds theirs, in its order."""
+    found: dict[float, list[Levels]] = {}
+    for film in sorted(films, key=lambda film: _end(kind, film)):
+        found.setdefault(_end(kind, film), []).append(film)
+    return found
+
+
+def _end(kind: Kind, film: Levels) -> float:
+    ends = [*((1.0,) if kind.bits is None else ()), *(2.0**bits - 1 for bits in DEPTHS)]
+    return next((end for end in ends if film.high <= end), float("inf"))
+
+
+def _several(kind: Kind, by_end: Mapping[float, Sequence[Levels]]) -> str:
+    """Films of each depth, the fewest first: those are most likely the odd ones."""
+
+    def described(end: float) -> str:
+        films = by_end[end]
+        bits = f"{math.log2(end + 1):.0f}" if math.isfinite(end) else f"more than {DEPTHS[-1]}"
+        depth = f"levels up to {_level(end)}" if kind.bits is None else f"{bits} bits"
+        return f"{count_of(len(films), 'film')} of {depth} ({listed(film.file for film in films)})"
+
+    *odd, most = sorted(by_end, key=lambda end: len(by_end[end]))
+    return f"{', '.join(map(described, odd))} beside {described(most)}"
 
 
 def _meant(kind: Kind, low: float, high: float) -> GreyRange | None:
@@ -165,10 +207,13 @@ def _meant(kind: Kind, low: float, high: float) -> GreyRange | None:
 
 def _dim(kind: Kind, films: Sequence[Levels], grey: GreyRange) -> str:
     """Films that a found range would leave almost without contrast; for 8 bits their middle one, as pictures vary."""
-    least = (grey.high - grey.low) * MIN_SHARE
-    typical = statistics.median(film.bright - film.dark for film in films)
-    few = [film.file for film in films if film.high - grey.low < least and kind != EIGHT_BITS]
-    return listed(few) if few else "most" if typical < least else ""
+    span = grey.high - grey.low
+    few = [film.file for film in films if film.high - grey.low < span * MIN_SHARE and kind != EIGHT_BITS]
+    if few or statistics.median(film.bright - film.dark for film in films) < span * MIN_SHARE:
+        return f"{listed(few) if few else 'most'} fill less than an eighth"
+    if kind != EIGHT_BITS and statistics.median(film.bright for film in films) < grey.low + span * MIN_BRIGHT:
+        return "most have less than a hundredth of their pixels above a quarter of white, as where a mark was drawn"
+    return ""
 
 
 def _require_within(films: Iterable[Levels], grey: GreyRange, ledger: Ledger) -> None:

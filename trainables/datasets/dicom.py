@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+from pydicom.pixels.processing import apply_windowing
+from pydicom.uid import ExplicitVRBigEndian
 
 MAGIC = b"DICM"
 MAGIC_AT = 128
+RESCALE_TAGS = ("RescaleSlope", "RescaleIntercept")
 POLARITIES = ("MONOCHROME1", "MONOCHROME2")
 READ_ERRORS = (
     *(InvalidDicomError, BytesLengthException, ArithmeticError, AttributeError, LookupError, RuntimeError),
@@ -22,8 +27,29 @@ READ_ERRORS = (
 """What pydicom raises on files that are damaged, incomplete or compressed in a way that it cannot undo."""
 
 
+Stored = NDArray[np.integer[Any]]
+Spread = tuple[NDArray[np.float64], float, float]
+"""Levels, and those that are black and white unless the polarity says the contrary."""
+RESTORE = "Restore the file, or remove its row."
+DECOMPRESS = "Decompress it (for example gdcmconv --raw), export it as a 16-bit grey PNG, or remove its row."
+EXPORT = "Export it as a 16-bit grey PNG, or remove its row."
+EXPORT_ONE = "Export the one that is meant as a 16-bit grey PNG, or remove its row."
+WITH_PIXELS = "Give the file that holds the film's pixels, or remove its row."
+RESCALE = "Fill RescaleSlope and RescaleIntercept in, or remove them."
+TAGS = "Mend its tags, export it as a 16-bit grey PNG, or remove its row."
+
+
 class DicomError(ValueError):
-    """A DICOM file is no grey picture that can be read."""
+    """A DICOM file is no grey picture that can be read.
+
+    Args:
+        came: what is wrong with it.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, came: str, remedy: str) -> None:
+        super().__init__(came)
+        self.remedy = remedy
 
 
 def is_dicom(path: Path) -> bool:
@@ -35,45 +61,103 @@ def is_dicom(path: Path) -> bool:
 def read_dicom(path: Path) -> Image.Image:
     """A film in grey, air dark.
 
-    Levels are rescaled, windowed by the first window or table of the file or else spread from the least to the greatest
-    value that its bits can store, and inverted where the least value is white.
+    Levels are rescaled where slope and intercept are there, windowed by the first table or window of the file or else spread
+    from the least to the greatest value that its bits can store, and inverted where the least value is white. Padding is black.
 
     Raises:
-        DicomError: it has no pixels, several frames, colours, or a compression that cannot be read.
+        DicomError: it has no pixels, several frames, colours, tags that contradict themselves, or a compression that cannot be
+            read.
+
+    Source: DICOM PS3.3, C.7.6.3.1.2 (polarity), C.7.5.1.1.2 (padding), C.11.1 and C.11.2 (levels).
     """
-    try:
+    with _explained(RESTORE):
         film = dcmread(path)
         _require_one_grey_picture(film)
-        grey = _grey(film, film.pixel_array)
-        return Image.fromarray(255 - grey if film.PhotometricInterpretation == "MONOCHROME1" else grey)
+        is_compressed = film.file_meta.TransferSyntaxUID.is_encapsulated
+    with _explained(DECOMPRESS if is_compressed else RESTORE):
+        stored = film.pixel_array
+    with _explained(TAGS):
+        grey = _grey(film, stored)
+        grey = 255 - grey if film.PhotometricInterpretation == "MONOCHROME1" else grey
+        return Image.fromarray(np.where(_padding(film, stored), np.uint8(0), grey))
+
+
+@contextmanager
+def _explained(remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except DicomError:
+        raise
     except READ_ERRORS as error:
-        raise DicomError(" ".join(str(error).split())) from error
+        raise DicomError(" ".join(str(error).split()), remedy) from error
 
 
 def _require_one_grey_picture(film: Dataset) -> None:
     if "PixelData" not in film:
-        raise DicomError("a DICOM file without pixels")
+        raise DicomError("a DICOM file without pixels", WITH_PIXELS)
     if int(film.get("NumberOfFrames", None) or 1) != 1:
-        raise DicomError(f"a DICOM file of {film.NumberOfFrames} frames")
+        raise DicomError(f"a DICOM file of {film.NumberOfFrames} frames", EXPORT_ONE)
     if film.PhotometricInterpretation not in POLARITIES:
-        raise DicomError(f"a DICOM file of {film.PhotometricInterpretation} instead of {' or '.join(POLARITIES)}")
+        raise DicomError(
+            f"a DICOM file of {film.PhotometricInterpretation} instead of {' or '.join(POLARITIES)}", EXPORT
+        )
 
 
-def _grey(film: Dataset, stored: NDArray[np.generic]) -> NDArray[np.uint8]:
-    low, high = _ends(film)
-    levels = apply_voi_lut(apply_modality_lut(stored, film), film, index=0).astype(np.float64)
+def _padding(film: Dataset, stored: Stored) -> NDArray[np.bool_]:
+    """The pixels that are no part of the film, by their stored levels."""
+    first = film.get("PixelPaddingValue")
+    if first is None:
+        return np.zeros(stored.shape, bool)
+    last = film.get("PixelPaddingRangeLimit")
+    ends = np.array([first, first if last is None else last]).astype(stored.dtype)  # signed where the levels are
+    return (stored >= ends.min()) & (stored <= ends.max())
+
+
+def _grey(film: Dataset, stored: Stored) -> NDArray[np.uint8]:
+    levels, low, high = _windowed(film, *_rescaled(film, stored))
     return (np.clip((levels - low) / (high - low), 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _ends(film: Dataset) -> tuple[float, float]:
-    """The least and the greatest value that can come out."""
-    if film.get("VOILUTSequence"):
-        return 0.0, 2.0 ** film.VOILUTSequence[0].LUTDescriptor[2] - 1
+def _rescaled(film: Dataset, stored: Stored) -> Spread:
+    """Levels as the modality means them."""
     if film.get("ModalityLUTSequence"):
-        return 0.0, 2.0 ** film.ModalityLUTSequence[0].LUTDescriptor[2] - 1
+        return _looked_up(film, film.ModalityLUTSequence[0], stored)
     signed = film.PixelRepresentation == 1
-    low, high = (
-        (-(2 ** (film.BitsStored - 1)), 2 ** (film.BitsStored - 1) - 1) if signed else (0, 2**film.BitsStored - 1)
-    )
-    slope, intercept = float(film.get("RescaleSlope", 1)), float(film.get("RescaleIntercept", 0))
-    return low * slope + intercept, high * slope + intercept
+    least = -(2 ** (film.BitsStored - 1)) if signed else 0
+    slope, intercept = _rescale(film)
+    return stored * slope + intercept, least * slope + intercept, (least + 2**film.BitsStored - 1) * slope + intercept
+
+
+def _rescale(film: Dataset) -> tuple[float, float]:
+    """Slope and intercept, which mean something only together."""
+    for name in RESCALE_TAGS:
+        if name in film and film[name].value is None:
+            raise DicomError(f"an empty {name}", RESCALE)
+    if not all(name in film for name in RESCALE_TAGS):
+        return 1.0, 0.0
+    if film.RescaleSlope == 0:
+        raise DicomError("a RescaleSlope of 0", RESCALE)
+    return float(film.RescaleSlope), float(film.RescaleIntercept)
+
+
+def _windowed(film: Dataset, levels: NDArray[np.float64], low: float, high: float) -> Spread:
+    """Levels as they are to be shown; a table goes before a window, and half a window is none."""
+    if film.get("VOILUTSequence"):
+        return _looked_up(film, film.VOILUTSequence[0], levels)
+    if film.get("WindowCenter") is None or film.get("WindowWidth") is None:
+        return levels, min(low, high), max(low, high)
+    return apply_windowing(levels, film), low, high  # which it makes of the darkest and the brightest
+
+
+def _looked_up(film: Dataset, table: Dataset, levels: NDArray[Any]) -> Spread:
+    """Levels replaced by the entries of a table.
+
+    Not by pydicom, which takes levels modulo 256 for entries of 8 bits (3.0), and none of 12 bits for the modality's.
+    """
+    length, first, bits = table.LUTDescriptor
+    length, entries = length or 2**16, table.LUTData
+    if isinstance(entries, bytes):
+        order = ">" if film.file_meta.TransferSyntaxUID == ExplicitVRBigEndian else "<"
+        entries = np.frombuffer(entries, f"{order}u2" if len(entries) >= 2 * length else np.uint8)
+    positions = np.clip(np.rint(levels) - first, 0, length - 1).astype(np.int64)
+    return np.asarray(entries)[positions].astype(np.float64), 0.0, 2.0**bits - 1

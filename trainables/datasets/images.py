@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from trainables.datasets.containers import DICOM, EIGHT_BITS, FULL, GreyRange, Kind
-from trainables.datasets.dicom import DicomError, is_dicom, read_dicom
+from trainables.datasets.dicom import RESTORE, DicomError, is_dicom, read_dicom
 
 READ_ERRORS = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)
 """What Pillow raises on files that are damaged, or so large that they must be."""
@@ -17,11 +18,14 @@ DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 WHITE_IS_ZERO = 0
 PHOTOMETRIC = 262
 """The tag of TIFF that says which end of the levels is white; Pillow heeds it for 8 bits only."""
+BITS_PER_SAMPLE = 258
+"""The tag of TIFF with the bits of each channel."""
+DEEP_CHANNELS = re.compile(";16[BLN]")
+"""In the raw mode of files whose channels have 16 bits; `BGR;16` has 16 bits for all three."""
+WHITE = 255
 
 
 READABLE = "`image` must be readable"
-RESTORE = "Restore the file, or remove its row."
-EXPORT = "Decompress it (for example gdcmconv --raw), export it as a 16-bit grey PNG, or remove its row."
 
 
 class FilmError(ValueError):
@@ -68,7 +72,7 @@ def open_film(path: Path) -> tuple[Kind, Image.Image]:
     try:
         return (DICOM, read_dicom(path)) if is_dicom(path) else _open_picture(path)
     except DicomError as error:
-        raise FilmError(str(error), path, EXPORT) from error
+        raise FilmError(str(error), path, error.remedy) from error
     except UnidentifiedImageError as error:
         raise FilmError("a file that is no picture", path) from error
     except FilmError:
@@ -102,9 +106,20 @@ def _require_one_picture(image: Image.Image, path: Path) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise FilmError(f"{frames} pictures in one file", path, "Export the one that is meant, or remove the row.")
-    tiles = getattr(image, "tile", ())  # how the file's pixels are coded
-    if image.mode not in DEEP_MODES and "16" in str(tiles[0].args if tiles else ""):
+    if image.mode not in DEEP_MODES and _is_cut(image):
         raise FilmError("colours of 16 bits, which would be cut to 8", path, "Save the film as a 16-bit grey PNG.")
+
+
+def _is_cut(image: Image.Image) -> bool:
+    """Whether Pillow will keep the upper 8 bits alone of a picture's channels, by what the file says of its pixels."""
+    tiles = getattr(image, "tile", ())
+    if not tiles:
+        return False
+    coder, *_, arguments = tiles[0]
+    raw_mode, *others = arguments if isinstance(arguments, tuple) else (arguments,)
+    deepest = max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,)))
+    brightest = others[0] if coder == "ppm" else 0
+    return bool(DEEP_CHANNELS.search(str(raw_mode))) or coder == "SGI16" or deepest > 8 or brightest > WHITE
 
 
 def _kind(image: Image.Image) -> Kind:

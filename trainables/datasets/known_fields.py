@@ -16,8 +16,10 @@ SEX_WORDS = {"f": "F", "female": "F", "woman": "F", "m": "M", "male": "M", "man"
 VIEW_WORDS = {"pa": "PA", "posteroanterior": "PA", "ap": "AP", "anteroposterior": "AP"}
 VIEW_FILLERS = {
     *("frontal", "view", "chest", "projection", "position", "film", "xray", "x", "ray", "cxr", "portable", "mobile"),
-    *("bedside", "erect", "upright", "supine", "semi", "semierect", "standing", "sitting", "horizontal"),
+    *("thorax", "bedside", "erect", "upright", "supine", "semi", "semierect", "standing", "sitting", "horizontal"),
 }
+LATERAL_WORDS = {"lateral", "laterals", "lat", "latl", "llat", "rlat", "laterolateral", "profile", "ll", "rl", "l"}
+LATERAL_FILLERS = VIEW_FILLERS | {"left", "right", "r", "side"}
 AGE = re.compile(r"(\d+)(?:\.\d+)?\s*(y|yr|yrs|years?|m|mo|months?|w|wk|weeks?|d|days?)?(?:\s*old)?\.?", re.IGNORECASE)
 
 
@@ -27,6 +29,7 @@ class KnownFields:
     def __init__(self) -> None:
         self._strange: dict[str, Counter[str]] = {"age": Counter(), "sex": Counter(), "view": Counter()}
         self._num_too_old = 0
+        self._lateral: Counter[str] = Counter()
 
     def age(self, text: str) -> int | None:
         """Years; nothing where that is not known, or above 120."""
@@ -44,13 +47,22 @@ class KnownFields:
         """ "PA", "AP" or nothing."""
         return self._read("view", text, frontal_view)
 
+    def is_frontal(self, text: str) -> bool:
+        """Whether a film may be frontal; lateral ones are counted."""
+        lateral = is_lateral(text)
+        self._lateral[text] += lateral
+        return not lateral
+
     def report(self, ledger: Ledger) -> None:
         """Say how many films have values that mean nothing here."""
+        lateral = +self._lateral
+        if lateral:
+            films = f"{count_of(lateral.total(), 'film')} {'is' if lateral.total() == 1 else 'are'}"
+            ledger.say(f"{films} lateral and left out, since only frontal ones are prepared: {_most_common(lateral)}.")
         for column, strange in self._strange.items():
             if strange:
-                values = ", ".join(f"{value!r} ({count})" for value, count in strange.most_common(5))
                 films = count_of(strange.total(), "film")
-                ledger.say(f"`{column}` of {films} was not understood and is left out: {values}{_rest(len(strange))}.")
+                ledger.say(f"`{column}` of {films} was not understood and is left out: {_most_common(strange)}.")
         if self._num_too_old:
             ledger.say(f"Ages of {count_of(self._num_too_old, 'film')} are above {MAX_AGE} and are left out.")
 
@@ -74,11 +86,21 @@ def age_in_years(text: str) -> int | None:
 
 def frontal_view(text: str) -> str | None:
     """ "PA" or "AP" where a text names one of them and nothing else that matters; None otherwise."""
-    joined = re.sub(r"(?<=\b[A-Za-z])\.(?=[A-Za-z])|(?<=o)[\s-](?=[ap])|(?<=o)-", "", text.casefold())
-    words = {word for word in re.split(r"[^a-z]+", joined) if word} - VIEW_FILLERS
-    views = {VIEW_WORDS.get(word) for word in words}
+    views = {VIEW_WORDS.get(word) for word in _words(text) - VIEW_FILLERS}
     return views.pop() if len(views) == 1 else None
 
 
-def _rest(num_values: int) -> str:
-    return f" and {num_values - 5} other values" if num_values > 5 else ""
+def is_lateral(text: str) -> bool:
+    """Whether a text says that a film was taken from the side, as "LATERAL", "LL" or "Left lat." do."""
+    words = _words(text) - LATERAL_FILLERS
+    return bool(words) and words <= LATERAL_WORDS
+
+
+def _words(text: str) -> set[str]:
+    joined = re.sub(r"(?<=\b[A-Za-z])\.(?=[A-Za-z])|(?<=o)[\s-](?=[ap])|(?<=o)-", "", text.casefold())
+    return {word for word in re.split(r"[^a-z]+", joined) if word}
+
+
+def _most_common(values: Counter[str]) -> str:
+    more = f" and {len(values) - 5} other values" if len(values) > 5 else ""
+    return ", ".join(f"{value!r} ({count})" for value, count in values.most_common(5)) + more

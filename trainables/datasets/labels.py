@@ -60,7 +60,7 @@ class LabelColumns:
         return Vocabulary(separator=self.separator, words=self.words, own=own)
 
     def read(self, labels: Path, vocabulary: Vocabulary, ledger: Ledger) -> list[FilmLabels]:
-        """All rows of a label file that can be read, in its order.
+        """All rows of frontal films that can be read, in the order of the label file.
 
         Args:
             labels: CSV with a header.
@@ -68,16 +68,26 @@ class LabelColumns:
             ledger: takes the rows that cannot be read, and what is said of the others.
 
         Raises:
-            CollectionError: columns or all rows are missing, or the file is no CSV file.
+            CollectionError: columns or all rows are missing, all films are lateral, or the file is no CSV file.
         """
         spellings = (self.file, self.patient_id, self.age, self.sex, self.view, self.findings)
-        rows = read_rows(labels, spellings, ledger)
-        vocabulary.learn(_value(row, self.findings) for row in rows)
         known = KnownFields()
+        rows = self._frontal(read_rows(labels, spellings, ledger), known, ledger, labels.name)
+        vocabulary.learn(_value(row, self.findings) for row in rows)
         films = [self._film(row, vocabulary, known, ledger, labels.name) for row in rows]
         vocabulary.report(ledger)
         known.report(ledger)
         return list(_named_once(films, self.file[0], labels, ledger))
+
+    def _frontal(self, rows: list[TableRow], known: KnownFields, ledger: Ledger, file: str) -> list[TableRow]:
+        frontal = [row for row in rows if known.is_frontal(_value(row, self.view))]
+        for row in () if frontal else rows:
+            rule = f"`{self.view[0]}` must not be lateral in every row, since only frontal films are prepared"
+            remedy = "Use a table with frontal films, or mend the column."
+            ledger.refuse(rule, repr(_value(row, self.view)), remedy, file=file, line=row.line)
+        if not frontal:
+            ledger.stop()
+        return frontal
 
     def _film(self, row: TableRow, vocabulary: Vocabulary, known: KnownFields, ledger: Ledger, file: str) -> FilmLabels:
         def refuse(came: str, remedy: str) -> None:

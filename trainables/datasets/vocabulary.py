@@ -168,7 +168,7 @@ class Vocabulary:
             named = self._own_findings(label) or self._of_label(label)
             if named is None:
                 named = self._of_several(label)
-                split_otherwise = named is not None
+                split_otherwise |= named is not None
             if named is None:
                 named = self._of_unknown(cell, label, refuse)
             if not named:

@@ -146,6 +146,19 @@ def test_a_single_file_gives_the_weights_of_its_folder(thin: Path, whole: Path, 
     assert load_base(str(beside), components=()).base.source == "model.safetensors"
 
 
+def test_configurations_beside_a_single_file_act_when_they_change(thin: Path, whole: Path, tmp_path: Path) -> None:
+    """The folder that is made of the file is made anew then, and not otherwise."""
+    file, scheduler = tmp_path / "model.safetensors", tmp_path / "model" / "scheduler" / "scheduler_config.json"
+    file.hardlink_to(whole)
+    shutil.copytree(thin, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    before = resolve_base(str(file))
+    assert resolve_base(str(file)) == before
+    scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"prediction_type": "v_prediction"}))
+    after = resolve_base(str(file))
+    made = json.loads((after / "scheduler" / "scheduler_config.json").read_text())
+    assert after != before and made["prediction_type"] == "v_prediction"
+
+
 def test_a_single_file_without_configurations_says_where_to_put_them(whole: Path) -> None:
     with pytest.raises(
         FileNotFoundError, match=r"must have configurations and a tokenizer, but got none .*as whole/\."

@@ -80,6 +80,59 @@ def test_colours_of_sixteen_bits_are_refused_since_they_would_be_cut(tmp_path: P
         open_film(tmp_path / "a.png")
 
 
+def save_deep_colours(path: Path) -> None:
+    """Colours of 16 bits in formats whose raw mode does not tell."""
+    colours = np.repeat(RAMP[..., None], 3, axis=2)
+    if path.suffix == ".ppm":
+        path.write_bytes(b"P6 64 64 65535\n" + colours.astype(">u2").tobytes())
+    elif path.suffix == ".sgi":
+        Image.fromarray((RAMP // 257).astype(np.uint8)).save(path, bpc=2)
+    else:
+        tags = {256: 64, 257: 64, 258: (16, 16, 16), 259: 1, 262: 2, 277: 3, 284: 2}
+        tags |= {273: (0, 8192, 16384), 278: 64, 279: (8192,) * 3}
+        save_tiff(path, tags, np.moveaxis(colours, 2, 0).astype("<u2").tobytes())
+
+
+def save_tiff(path: Path, tags: dict[int, int | tuple[int, ...]], pixels: bytes) -> None:
+    """A TIFF with these tags; its offsets of strips (273) count from the first pixel."""
+    entries, far, start = b"", b"", 8 + 2 + 12 * len(tags) + 4
+    num_far = sum(4 * len(value) for value in tags.values() if isinstance(value, tuple))
+    for tag, value in sorted(tags.items()):
+        values = value if isinstance(value, tuple) else (value,)
+        values = tuple(start + num_far + offset for offset in values) if tag == 273 else values
+        packed = struct.pack(f"<{len(values)}I", *values)
+        entries += struct.pack("<HHI", tag, 4, len(values))
+        entries += packed if len(values) == 1 else struct.pack("<I", start + len(far))
+        far += packed if len(values) > 1 else b""
+    header = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    path.write_bytes(header + entries + struct.pack("<I", 0) + far + pixels)
+
+
+@pytest.mark.parametrize("name", ["a.ppm", "a.sgi", "a.tif"])
+def test_colours_of_sixteen_bits_are_known_in_every_format(tmp_path: Path, name: str) -> None:
+    save_deep_colours(tmp_path / name)
+    with pytest.raises(FilmError, match="colours of 16 bits"):
+        open_film(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "width_px"), [("a.bmp", 1600), ("a.tif", 1600), ("a.bmp", 160)])
+def test_eight_bits_are_read_whatever_their_strides_and_offsets_are(tmp_path: Path, name: str, width_px: int) -> None:
+    """A wide BMP has 1,600 as its stride, and a compressed TIFF the place of its tags among its arguments."""
+    grey = np.tile(np.arange(width_px, dtype=np.uint8), (8, 1))
+    for height_px in range(1, 9) if name == "a.tif" else (8,):
+        compression = {"compression": "packbits"} if name == "a.tif" else {}
+        Image.fromarray(grey[:height_px]).save(tmp_path / name, **compression)
+        kind, read = open_film(tmp_path / name)
+        assert kind == EIGHT_BITS
+        np.testing.assert_array_equal(read, grey[:height_px])
+
+
+def test_a_bitmap_of_sixteen_bits_for_all_colours_is_read(tmp_path: Path) -> None:
+    header = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 70 + 128, 0, 0, 70, 56, 8, 8, 1, 16, 3, 128, 0, 0, 0, 0)
+    (tmp_path / "a.bmp").write_bytes(header + struct.pack("<IIII", 0xF800, 0x7E0, 0x1F, 0) + b"\xff\xff" * 64)
+    assert open_film(tmp_path / "a.bmp")[0] == EIGHT_BITS
+
+
 @pytest.mark.parametrize("name", ["a.tif", "a.gif"])
 def test_several_pictures_in_one_file_are_refused(tmp_path: Path, name: str) -> None:
     frames = [Image.fromarray(np.roll((RAMP // 257).astype(np.uint8), n, axis=1)) for n in range(3)]

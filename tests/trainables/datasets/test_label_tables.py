@@ -128,21 +128,24 @@ def should_be_refused(table: Table) -> bool:
     """By the drawn values, before they were written."""
     if table.encoding == "latin-1" and any(row["view"] == "Müller" for row in table.rows):
         return True
-    bad = any(row["patient_id"] in BAD_IDS or row["labels"] in BAD_LABELS for row in table.rows)
-    files = [row["file"] for row in table.rows]
+    frontal = [row for row in table.rows if row["view"] != "LATERAL"]
+    bad = not frontal or any(row["patient_id"] in BAD_IDS or row["labels"] in BAD_LABELS for row in frontal)
+    files = [row["file"] for row in frontal]
     return bad or len(files) > len(set(files)) or (table.cut_row is not None and table.cut_row < len(table.rows))
 
 
 def other_reading(file: Path, encoding: str) -> tuple[Counter[str], set[frozenset[str]]]:
     """Films of each finding, and the sets of files of each patient, as pandas reads them."""
     frame = pandas.read_csv(file, dtype=str, keep_default_na=False, encoding=encoding, skipinitialspace=True)
-    names = frame["labels"].str.lower().str.replace("_", " ").str.split(r"[|,;]", regex=True)
+    columns = (frame[column].tolist() for column in ("view", "labels", "patient_id", "file"))
+    rows = [row for row in zip(*columns, strict=True) if row[0] != "LATERAL"]
+    names = [re.split(r"[|,;]", labels.lower().replace("_", " ")) for _, labels, _, _ in rows]
     found = [{name.strip() for name in row} - {""} for row in names]
     found = [{"pleural effusion" if name == "effusion" else name for name in row} for row in found]
-    who = [re.sub(r"\.0$", "", name.strip().lower()) for name in frame["patient_id"]]
+    who = [re.sub(r"\.0$", "", name.strip().lower()) for _, _, name, _ in rows]
     who = [("p" if name.startswith("p") else "") + str(int(name.lstrip("p"))) for name in who]
     groups: dict[str, set[str]] = defaultdict(set)
-    for name, path in zip(who, frame["file"], strict=True):
+    for name, (*_, path) in zip(who, rows, strict=True):
         groups[name].add(path.strip())
     return Counter(name for row in found for name in row), {frozenset(group) for group in groups.values()}
 

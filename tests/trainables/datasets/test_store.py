@@ -79,7 +79,7 @@ class FailingSource(TinySource):
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    source = PhantomSource(num_patients=60, seed=1)
+    source = PhantomSource(num_patients=30, seed=2)
     seen: list[int] = []
     prepared = write_dataset(source, tmp_path / "prepared", on_progress=seen.append)
     total = sum(source.num_samples(split) for split in SPLITS)
@@ -158,7 +158,7 @@ def test_a_filled_folder_is_not_touched(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("with_view", [False, True])
 def test_the_template_of_the_captions_is_kept(tmp_path: Path, with_view: bool) -> None:
-    source = PhantomSource(num_patients=60, seed=1, with_view=with_view)
+    source = PhantomSource(num_patients=30, seed=2, with_view=with_view)
     written = write_dataset(source, tmp_path / "prepared")
     prompts = PreparedDataset.open(written.folder).prompts
     assert prompts == paper_template(with_view=with_view) and prompts != paper_template(with_view=not with_view)

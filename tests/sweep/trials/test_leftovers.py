@@ -32,7 +32,7 @@ def _keep(trial: Path) -> None:
 
 
 def _trial(**known: Any) -> SimpleNamespace:
-    return SimpleNamespace(config=Suggestion(trial_id="a", choice=BITFIT).as_config(), error_file=None, **known)
+    return SimpleNamespace(config=Suggestion(trial_id="a", number=0, choice=BITFIT).as_config(), error_file=None, **known)
 
 
 def test_a_lost_trial_keeps_its_checkpoint_until_it_is_not_tried_again(folder: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_sweep_that_goes_on_removes_those_of_trials_that_have_ended_alone(fold
     journal = Journal.open(out, SweepConfig(), {"data_fingerprint": "d", "base": "mini"})
     relay = Relay((journal,), (), TrialScheduler())
     relay.on_trial_error(1, [], _trial())
-    journal.on_start(Suggestion(trial_id="b", choice=BITFIT))
+    journal.on_start(Suggestion(trial_id="b", number=1, choice=BITFIT))
     journal.finish()
     _keep(folder.with_name("b"))
     again = Journal.open(out, SweepConfig(), {"data_fingerprint": "d", "base": "mini"})

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
 import psutil
 import ray
 from grpc import RpcError, StatusCode
@@ -25,6 +26,7 @@ from ray._private.services import get_ray_address_from_environment
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # its stub is older than it
 from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
+from ray.exceptions import AuthenticationError
 
 from sweep.config import ComputeConfig, ConfigError
 
@@ -145,7 +147,14 @@ def _token_came() -> str:
 
 def _answer(address: str) -> StatusCode:
     """What a cluster's head says to a simple question, with the token where token authentication is on."""
-    channel = init_grpc_channel(address, options=[("grpc.enable_http_proxy", 0)])
+    options = [("grpc.enable_http_proxy", 0)]
+    try:
+        return _ask(init_grpc_channel(address, options=options))
+    except AuthenticationError:  # there is no token to ask with
+        return _ask(grpc.insecure_channel(address, options=options))
+
+
+def _ask(channel: grpc.Channel) -> StatusCode:
     try:
         NodeInfoGcsServiceStub(channel).GetClusterId(GetClusterIdRequest(), timeout=PROBE_S)
     except RpcError as error:
@@ -300,11 +309,11 @@ def out_of_memory(trace: str) -> str | None:
     Args:
         trace: the message of Ray's exception.
     """
-    found = re.search(r"Memory on the node .*?was ([\d.]+\w+ / [\d.]+\w+)", trace)
+    found = re.search(r"Memory on the node .*?was ([\d.]+\w+)(?: used)? / ([\d.]+\w+)", trace)
     if found is None:
         return None
     return (
-        f"`memory` of the machine must suffice for all that runs on it, but got {found[1]} in use, at which Ray ended a process. "
+        f"`memory` of the machine must suffice for all that runs on it, but got {found[1]} of {found[2]} in use, at which Ray ended a process. "
         "Lower compute.concurrent_trials, compute.evaluation_actors, evaluation.batch_size or the batch sizes, or end other programs."
     )
 

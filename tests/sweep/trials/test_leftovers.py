@@ -32,7 +32,9 @@ def _keep(trial: Path) -> None:
 
 
 def _trial(**known: Any) -> SimpleNamespace:
-    return SimpleNamespace(config=Suggestion(trial_id="a", number=0, choice=BITFIT).as_config(), error_file=None, **known)
+    return SimpleNamespace(
+        config=Suggestion(trial_id="a", number=0, choice=BITFIT).as_config(), error_file=None, **known
+    )
 
 
 def test_a_lost_trial_keeps_its_checkpoint_until_it_is_not_tried_again(folder: Path) -> None:

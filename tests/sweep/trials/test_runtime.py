@@ -39,7 +39,7 @@ with ray_runtime(ComputeConfig(concurrent_trials=7)):
         processes = psutil.Process().children(recursive=True)
         workers = [process.nice() for process in processes if "default_worker.py" in " ".join(process.cmdline())]
     try:
-        ray.get(ray.remote(max_retries=0)(time.sleep).remote(60))
+        ray.get(ray.remote(max_retries=0)(lambda: time.sleep(60)).remote())
     except ray.exceptions.RayError as error:
         found["failure"] = str(error)
 changed = [name for name in before.keys() | os.environ.keys() if before.get(name) != os.environ.get(name)]
@@ -47,6 +47,24 @@ print(json.dumps({**found, "nice": max(workers), "changed": changed}))
 """
 """A sweep's Ray without its sweep: where it is, what it promises, how nice its workers are, what it says when memory ran out,
 and which variables stay changed."""
+
+ASKING = """
+import json, os, sys
+from ray._raylet import AuthenticationTokenLoader
+from sweep.config import ComputeConfig
+from sweep.trials.runtime import find_cluster
+
+plain, (address, cases) = dict(os.environ), sys.argv[1:]
+for values in json.loads(cases):
+    os.environ.clear()
+    os.environ.update(plain | values)
+    AuthenticationTokenLoader.instance().reset_cache()
+    try:
+        print(find_cluster(ComputeConfig(address=address)).address)
+    except ConnectionError as error:
+        print(error)
+"""
+"""Who asks for a cluster with other variables each time; the tests' own process needs those that it has."""
 
 
 @pytest.fixture(scope="module")
@@ -107,35 +125,26 @@ def token(ray_address: str) -> str:
     return str(AuthenticationTokenLoader.instance().get_raw_token(ignore_auth_mode=True))
 
 
-def test_the_token_of_a_cluster_is_found_where_it_lies(
-    ray_address: str, token: str, homeless: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def answers(ray_address: str, token: str, tmp_path: Path) -> list[str]:
+    """What is found of the tests' Ray in a process of its own with its token, with none, with another, and with tokens disabled."""
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text(token)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    found = find_cluster(ComputeConfig(address=ray_address))
-    assert found is not None and found.address == ray_address
+    another = {"HOME": UNWRITABLE, "RAY_AUTH_TOKEN": "f" * 64}
+    cases = [{"HOME": str(tmp_path)}, {"HOME": UNWRITABLE}, another, {**another, "RAY_AUTH_MODE": "disabled"}]
+    plain = {name: value for name, value in os.environ.items() if name not in OF_RAY} | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", ASKING, ray_address, json.dumps(cases)]
+    came = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=300, check=False)
+    assert came.returncode == 0, came.stderr
+    return came.stdout.splitlines()
 
 
-@pytest.mark.parametrize(
-    ("values", "wanted"),
-    [
-        ({}, "a token where there is none"),
-        ({"RAY_AUTH_TOKEN": "f" * 64}, "another token than the one here"),
-        ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "f" * 64}, "a token where RAY_AUTH_MODE is 'disabled'"),
-    ],
-)
-def test_a_cluster_that_wants_another_token_says_so_at_once(
-    ray_address: str, homeless: None, monkeypatch: pytest.MonkeyPatch, values: dict[str, str], wanted: str
-) -> None:
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    AuthenticationTokenLoader.instance().reset_cache()
-    with pytest.raises(
-        ConnectionError, match=f"must be a cluster that lets this sweep in, but got {ray_address}"
-    ) as said:
-        find_cluster(ComputeConfig(address=ray_address))
-    assert f"which wants {wanted}. Copy the token" in str(said.value)
+def test_a_cluster_that_wants_another_token_says_so_at_once(ray_address: str, answers: list[str]) -> None:
+    assert answers[0] == ray_address
+    wanted = ("where there is none", "another token than the one here", "a token where RAY_AUTH_MODE is 'disabled'")
+    for answer, want in zip(answers[1:], wanted, strict=True):
+        assert f"must be a cluster that lets this sweep in, but got {ray_address}, which wants " in answer
+        assert f"{want}. Copy the token" in answer
 
 
 def silent_port() -> socket.socket:

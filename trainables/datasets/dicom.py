@@ -109,7 +109,8 @@ def _padding(film: Dataset, stored: Stored) -> NDArray[np.bool_]:
         return np.zeros(stored.shape, bool)
     last = film.get("PixelPaddingRangeLimit")
     ends = np.array([first, first if last is None else last]).astype(stored.dtype)  # signed where the levels are
-    return np.logical_and(stored >= ends.min(), stored <= ends.max())
+    padding: NDArray[np.bool_] = (stored >= ends.min()) & (stored <= ends.max())
+    return padding
 
 
 def _grey(film: Dataset, stored: Stored) -> NDArray[np.uint8]:

@@ -67,7 +67,11 @@ def test_the_real_films_are_prepared(tmp_path: Path) -> None:
         (["phantom", "--label-map", "x.csv"], "`label_map` must be left out for the phantom"),
         (["nih_cxr14", "--root", "x", "--range", "9", "9"], "`--range` must be two numbers, the level of black before"),
         (["nih_cxr14", "--bits", "12", "--range", "0", "9"], "`--bits` and `--range` must be given one at a time"),
-        (["phantom", "--resolution", "50"], "`resolution_px` must be a multiple of 8 and at least 64, but got 50"),
+        (
+            ["phantom", "--resolution", "100008"],
+            "`resolution_px` must be a multiple of 8 from 64 to 8,192, but got 100008",
+        ),
+        (["phantom", "--resolution", "50"], "`resolution_px` must be a multiple of 8 from 64 to 8,192, but got 50"),
     ],
 )
 def test_bad_input_is_answered_in_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -76,6 +80,13 @@ def test_bad_input_is_answered_in_one_line(tmp_path: Path, arguments: list[str],
     assert message in result.stderr
     assert "Traceback" not in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_films_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    result = run("phantom", "--to", tmp_path / "notes.txt" / "prepared")
+    assert result.exit_code == 1 and "`to` must lie in a folder that can be written" in result.stderr
+    assert "preparing" not in result.output
 
 
 def test_a_filled_folder_is_not_overwritten(tmp_path: Path) -> None:

@@ -220,6 +220,10 @@ def test_a_film_with_two_rows_is_refused(root: Path, again: str) -> None:
     assert "`file` must name each film once" in message and "3.png" in message and "line 122" in message
 
 
+def test_a_name_that_is_too_long_for_a_file_names_none(root: Path) -> None:
+    assert "must name only images that are there" in refused(changed(root, {3: {"file": "a" * 300 + ".png"}}))
+
+
 def test_rows_of_nothing_are_no_rows(root: Path) -> None:
     data, _ = prepared(write_table(root, [*film_rows(), [""] * 6, [" "], []]))
     assert sum(data.num_samples.values()) == NUM_FILMS

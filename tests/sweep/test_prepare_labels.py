@@ -111,6 +111,19 @@ def test_a_label_map_names_ones_own_labels(root: Path) -> None:
         ("label,finding\nPTX,Edema\nptx,Mass\n", "line 3 of map.csv"),
         ("from,to\nPTX,Edema\n", "must have the columns label, finding"),
         ("label,finding\nPTX,Edema\n", "must name a label of the data"),
+        (
+            "label,finding\nEffusion,Pneumothorx\n",
+            "but got 'Pneumothorx', which looks like Pneumothorax in line 2 of map.csv",
+        ),
+        ("label,finding\nEffusion,nan\n", "but got 'nan', in which 'nan' names nothing in line 2 of map.csv"),
+        (
+            'label,finding\nEffusion,"Mass, Nodule"\n',
+            "which may be several findings in line 2 of map.csv. Separate findings by '|'",
+        ),
+        ("label,finding\nEffusion,['Mass']\n", "without brackets and quotes"),
+        ("label,finding\nEffusion,No Finding|Mass\n", "which contradicts itself in line 2 of map.csv"),
+        ("label;finding\nEffusion;Mass\n", "Save it with commas between the columns"),
+        ("from,to\nPTX,Edema\n", "Name its columns so"),
     ],
 )
 def test_label_maps_that_cannot_act_are_refused(root: Path, content: str, message: str) -> None:

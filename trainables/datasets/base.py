@@ -19,6 +19,7 @@ from trainables.datasets.problems import Problem
 CONDITIONS = ("Cardiomegaly", "Lung Opacity", "Edema", "No Finding", "Pneumothorax", "Pleural Effusion")
 SPLITS = ("train", "validation", "test")
 SPLIT_SHARES = (0.70, 0.15, 0.15)
+MAX_SIDE_PX = 8192
 SEXES = ("F", "M")
 VIEWS = ("PA", "AP")
 
@@ -166,14 +167,14 @@ def require_split(split: str) -> str:
 
 
 def require_resolution(resolution_px: int) -> int:
-    """The side of the images, if it is at least 64 px and a multiple of 8.
+    """The side of the images, if it is from 64 to 8,192 px and a multiple of 8.
 
     Raises:
         ValueError: it is not.
     """
-    if resolution_px < 64 or resolution_px % 8:
+    if not 64 <= resolution_px <= MAX_SIDE_PX or resolution_px % 8:
         raise ValueError(
-            f"`resolution_px` must be a multiple of 8 and at least 64, but got {resolution_px}. "
+            f"`resolution_px` must be a multiple of 8 from 64 to {MAX_SIDE_PX:,}, but got {resolution_px}. "
             "Use for example 64 or 512."
         )
     return resolution_px

@@ -138,7 +138,7 @@ class CollectionReader:
 
     def _with_file(self, row: FilmLabels, known: Mapping[str, list[Path]]) -> Film | None:
         places = known.get(row.file) or [self.root / row.file, self.root / row.file.replace("\\", "/")]
-        there = [path for path in dict.fromkeys(places) if path.is_file()]
+        there = [path for path in dict.fromkeys(places) if _is_file(path)]
         if len(there) == 1:
             return Film(path=there[0], labels=row, image_id=there[0].stem)
         if there:
@@ -255,6 +255,13 @@ class CollectionReader:
             rule, came = "`--view-in-prompt` must have views to name", f"none in {count_of(without, 'film')}"
             self.ledger.refuse(rule, came, "Write PA or AP in the column of the view, or leave the option out.")
         self.ledger.say(f"{without:,} of {len(films):,} captions name no view, since it is not known.")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, or a folder that may not be read
+        return False
 
 
 def count_findings(films: Mapping[str, Sequence[Film]]) -> dict[str, Counter[str]]:

@@ -98,9 +98,8 @@ def _require_one_grey_picture(film: Dataset) -> None:
     if int(film.get("NumberOfFrames", None) or 1) != 1:
         raise DicomError(f"a DICOM file of {film.NumberOfFrames} frames", EXPORT_ONE)
     if film.PhotometricInterpretation not in POLARITIES:
-        raise DicomError(
-            f"a DICOM file of {film.PhotometricInterpretation} instead of {' or '.join(POLARITIES)}", EXPORT
-        )
+        colours = film.PhotometricInterpretation or "no PhotometricInterpretation"
+        raise DicomError(f"a DICOM file of {colours} instead of {' or '.join(POLARITIES)}", EXPORT)
 
 
 def _padding(film: Dataset, stored: Stored) -> NDArray[np.bool_]:
@@ -110,7 +109,8 @@ def _padding(film: Dataset, stored: Stored) -> NDArray[np.bool_]:
         return np.zeros(stored.shape, bool)
     last = film.get("PixelPaddingRangeLimit")
     ends = np.array([first, first if last is None else last]).astype(stored.dtype)  # signed where the levels are
-    return (stored >= ends.min()) & (stored <= ends.max())
+    padding: NDArray[np.bool_] = (stored >= ends.min()) & (stored <= ends.max())
+    return padding
 
 
 def _grey(film: Dataset, stored: Stored) -> NDArray[np.uint8]:
@@ -124,8 +124,9 @@ def _rescaled(film: Dataset, stored: Stored) -> Spread:
         return _looked_up(film, film.ModalityLUTSequence[0], stored)
     signed = film.PixelRepresentation == 1
     least = -(2 ** (film.BitsStored - 1)) if signed else 0
+    greatest = least + 2**film.BitsStored - 1
     slope, intercept = _rescale(film)
-    return stored * slope + intercept, least * slope + intercept, (least + 2**film.BitsStored - 1) * slope + intercept
+    return stored.astype(np.float64) * slope + intercept, least * slope + intercept, greatest * slope + intercept
 
 
 def _rescale(film: Dataset) -> tuple[float, float]:
@@ -142,10 +143,13 @@ def _rescale(film: Dataset) -> tuple[float, float]:
 
 def _windowed(film: Dataset, levels: NDArray[np.float64], low: float, high: float) -> Spread:
     """Levels as they are to be shown; a table goes before a window, and half a window is none."""
-    if film.get("VOILUTSequence"):
-        return _looked_up(film, film.VOILUTSequence[0], levels)
+    table = film.VOILUTSequence[0] if film.get("VOILUTSequence") else Dataset()
+    if "LUTDescriptor" in table and "LUTData" in table:
+        return _looked_up(film, table, levels)
     if film.get("WindowCenter") is None or film.get("WindowWidth") is None:
         return levels, min(low, high), max(low, high)
+    if not film.get("VOILUTFunction"):
+        film.VOILUTFunction = "LINEAR"  # an empty one is none
     return apply_windowing(levels, film), low, high  # which it makes of the darkest and the brightest
 
 

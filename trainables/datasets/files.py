@@ -12,13 +12,17 @@ from typing import BinaryIO
 
 
 def require_free(to: Path) -> None:
-    """Refuse a folder that holds something.
+    """Refuse a folder that holds something, or that cannot be made.
 
     Raises:
-        FileExistsError: it does.
+        FileExistsError: it holds something.
+        OSError: the folder that it lies in cannot be written.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise FileExistsError(f"`to` must be a new or empty folder, but got {to}, which is not. Choose another.")
+    lies_in = next(folder for folder in to.absolute().parents if folder.exists())
+    if not lies_in.is_dir() or not os.access(lies_in, os.W_OK):
+        raise OSError(f"`to` must lie in a folder that can be written, but got {to}. Choose another.")
 
 
 @contextmanager

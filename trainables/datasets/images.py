@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainables.datasets.containers import DICOM, EIGHT_BITS, FULL, GreyRange, Kind
 from trainables.datasets.dicom import RESTORE, DicomError, is_dicom, read_dicom
@@ -85,6 +85,7 @@ def _open_picture(path: Path) -> tuple[Kind, Image.Image]:
     with Image.open(path) as image:
         _require_one_picture(image, path)
         image.load()
+        ImageOps.exif_transpose(image, in_place=True)  # a copy would lack the tags of TIFF
         return _kind(image), image if image.mode in DEEP_MODES else image.convert("L")
 
 

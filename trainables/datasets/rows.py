@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trainables.datasets.problems import Ledger, listed
 
+RELEASED = "Use the label file as it was released."
 ENCODING_REMEDY = "Save it as UTF-8."
 MISSING = frozenset(
     ("", "nan", "none", "null", "na", "n/a", "n.a.", "#n/a", "<na>", "nat", "-", "--", "?", "unknown", "missing")
@@ -32,13 +33,14 @@ def is_missing(text: str) -> bool:
     return text.strip().casefold() in MISSING
 
 
-def read_rows(table: Path, columns: Sequence[Sequence[str]], ledger: Ledger) -> list[TableRow]:
+def read_rows(table: Path, columns: Sequence[Sequence[str]], ledger: Ledger, remedy: str = RELEASED) -> list[TableRow]:
     """All rows of a table that are as long as its header.
 
     Args:
         table: a CSV file.
         columns: those it must have, each with its spellings.
         ledger: takes rows of another length.
+        remedy: what to do where a column is missing.
 
     Raises:
         CollectionError: it is not text in a known encoding, no proper CSV, lacks a column or has no rows.
@@ -46,7 +48,10 @@ def read_rows(table: Path, columns: Sequence[Sequence[str]], ledger: Ledger) -> 
     lines = csv.reader(io.StringIO(_text(table, ledger), newline=""), strict=True)
     try:
         header = [name.strip() for name in next(lines, [])]
-        _require_columns(table, header, columns, ledger)
+        remedy = (
+            "Save it with commas between the columns." if len(header) == 1 and set(header[0]) & set(";\t") else remedy
+        )
+        _require_columns(table, header, columns, ledger, remedy)
         return _rows(table, header, lines, ledger)
     except csv.Error as error:
         rule, remedy = f"`{table.name}` must be a CSV file", "Close the quotes there or before, or save it anew."
@@ -91,13 +96,15 @@ def _text(table: Path, ledger: Ledger) -> str:
     return text
 
 
-def _require_columns(table: Path, header: list[str], columns: Sequence[Sequence[str]], ledger: Ledger) -> None:
+def _require_columns(
+    table: Path, header: list[str], columns: Sequence[Sequence[str]], ledger: Ledger, remedy: str
+) -> None:
     names = [spellings[0] for spellings in columns]
     missing = [spellings[0] for spellings in columns if not set(header) & set(spellings)]
     if missing:
         rule = f"`{table.name}` must have the columns {', '.join(names)}, separated by commas"
         came = f"no {', '.join(missing)} among {listed(map(repr, header)) or 'none'}"
-        ledger.refuse(rule, came, "Use the label file as it was released.")
+        ledger.refuse(rule, came, remedy)
     given: Counter[str] = Counter(header)
     for spellings in columns:
         double = [name for name in spellings for _ in range(given[name])]

@@ -6,7 +6,7 @@ import difflib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from trainables.datasets.problems import Ledger, count_of
@@ -97,7 +97,7 @@ class Vocabulary:
         named = self._own_findings(cell) or self._of_labels(cell, refuse)
         once = tuple(dict.fromkeys(named))
         self._repeated += len(once) < len(named)
-        if NO_FINDING in once and not {NO_FINDING, "Support Devices"}.issuperset(once):
+        if contradicts_itself(once):
             refuse(f"{cell!r}, which contradicts itself", "Remove one or the other.")
             return ()
         return once
@@ -210,6 +210,11 @@ class Vocabulary:
     def _joins_known(self, label: str) -> bool:
         parts = [part for part in JOINED.split(label) if part]
         return len(parts) > 1 and all(self._known(part) is not None for part in parts)
+
+
+def contradicts_itself(findings: Collection[str]) -> bool:
+    """Whether a film would have findings and none; devices are no finding."""
+    return NO_FINDING in findings and not {NO_FINDING, "Support Devices"}.issuperset(findings)
 
 
 def nearest_known(label: str) -> str | None:

@@ -144,6 +144,7 @@ COMPRESSED = {"syntax": JPEGLSLossless, "PixelData": encapsulate([b"compressed"]
             "of RGB instead of MONOCHROME1 or MONOCHROME2",
             "Export it as a 16-bit grey PNG",
         ),
+        ({"PhotometricInterpretation": ""}, "of no PhotometricInterpretation instead", "Export it"),
         (COMPRESSED, "JPEG-LS", "Decompress it .*, export it as a 16-bit grey PNG"),
         (
             {"PixelData": None},
@@ -181,7 +182,17 @@ def test_what_cannot_be_read_says_what_to_do(tmp_path: Path, tags: dict[str, Any
         open_film(tmp_path / "a.dcm")
 
 
-@pytest.mark.parametrize("tags", [{"WindowCenter": None, "WindowWidth": None}, {"WindowCenter": 2000}])
+def test_a_window_without_a_function_is_linear(tmp_path: Path) -> None:
+    levels = np.round(GREY / 255 * 4095)
+    window = {"WindowCenter": 1500, "WindowWidth": 1000}
+    plain = read(write_dicom(tmp_path / "plain.dcm", levels, **window))
+    np.testing.assert_array_equal(read(write_dicom(tmp_path / "a.dcm", levels, **window, VOILUTFunction="")), plain)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [{"WindowCenter": None, "WindowWidth": None}, {"WindowCenter": 2000}, {"VOILUTSequence": Sequence([Dataset()])}],
+)
 def test_half_a_window_is_none(tmp_path: Path, tags: dict[str, Any]) -> None:
     levels = np.round(GREY / 255 * 4095)
     np.testing.assert_allclose(read(write_dicom(tmp_path / "a.dcm", levels, **tags)), GREY, atol=1)

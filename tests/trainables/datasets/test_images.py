@@ -157,3 +157,12 @@ def test_a_range_cuts_and_spreads(tmp_path: Path) -> None:
     kind, _ = open_film(tmp_path / "a.png")
     read = read_ranged(tmp_path / "a.png", 64, {kind: GreyRange(10000, 30000)})
     np.testing.assert_allclose(read, np.clip((RAMP - 10000.0) / 20000, 0, 1) * 255, atol=1)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_a_film_is_turned_as_its_file_says(tmp_path: Path, name: str) -> None:
+    """As every viewer shows it, and as whoever labelled it has seen it."""
+    grey, exif = (RAMP // 257).astype(np.uint8), Image.Exif()
+    exif[0x112] = 6  # to be turned by a quarter, clockwise
+    Image.fromarray(grey).save(tmp_path / name, exif=exif)
+    np.testing.assert_allclose(read_grey(tmp_path / name, 64), np.rot90(grey, -1), atol=6)

@@ -314,7 +314,8 @@ def out_of_memory(trace: str) -> str | None:
         return None
     return (
         f"`memory` of the machine must suffice for all that runs on it, but got {found[1]} of {found[2]} in use, at which "
-        "Ray ended a process. Lower compute.concurrent_trials, compute.evaluation_actors, evaluation.batch_size or the batch sizes, or end other programs."
+        "Ray ended a process. Lower compute.concurrent_trials, compute.evaluation_actors, evaluation.batch_size or the "
+        "batch sizes, or end other programs."
     )
 
 

@@ -186,11 +186,17 @@ def run_trials(
         run_config=tune.RunConfig(name="tune", storage_path=str(context.out / "ray"), callbacks=[relay], verbose=0),
     )
     try:
+        _fit(tuner, relay)
+    finally:
+        ended.remove_again()
+
+
+def _fit(tuner: tune.Tuner, relay: Relay) -> None:
+    """Run Tune, and raise what went wrong as it was: of a listener's exception Tune keeps the trace, or nothing."""
+    try:
         tuner.fit()
     except Exception as error:
         if relay.broken is None:
             raise RuntimeError(root_message(str(error))) from error
-    finally:
-        ended.remove_again()
     if relay.broken is not None:
         raise relay.broken

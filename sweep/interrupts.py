@@ -20,20 +20,26 @@ def interruptible() -> Iterator[None]:
     Entered anew wherever a library has put handlers of its own in place, as Ray does when it starts. What the process was
     told to ignore, as by `nohup`, it goes on ignoring.
     """
-    before = {one: signal.signal(one, _interrupt) for one in SIGNALS if _is_heeded(one)}
+    received: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        received.append(number)
+        for one in SIGNALS:
+            signal.signal(one, signal.SIG_DFL)
+        raise Interrupted(number)
+
+    before = {one: signal.signal(one, interrupt) for one in SIGNALS if _is_heeded(one)}
     try:
         yield
+    except KeyboardInterrupt as error:
+        if isinstance(error, Interrupted) or not received:
+            raise
+        raise Interrupted(received[0]) from error  # Ray raises a plain one in its place
     finally:
         for one, handler in before.items():
-            if signal.getsignal(one) is _interrupt:  # none has come
+            if signal.getsignal(one) is interrupt:  # none has come
                 signal.signal(one, handler)
 
 
 def _is_heeded(number: signal.Signals) -> bool:
     return signal.getsignal(number) not in (signal.SIG_IGN, None)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    for one in SIGNALS:
-        signal.signal(one, signal.SIG_DFL)
-    raise Interrupted(number)

@@ -24,9 +24,10 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.services import get_ray_address_from_environment
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # its stub is older than it
+from ray.air.execution._internal import actor_manager
 from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
 from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, OutOfMemoryError, RayActorError
 
 from sweep.config import ComputeConfig, ConfigError
 
@@ -69,12 +70,18 @@ def ray_runtime(compute: ComputeConfig) -> Iterator[None]:
         ConnectionError: the cluster does not answer or lets nobody in.
         RuntimeError: Ray does not start on this machine.
     """
+    count_memory_kills_as_losses()
     if ray.is_initialized():
         yield
         return
     cluster = find_cluster(compute)
     with _own_ray(compute) if cluster is None else _connected(cluster):
         yield
+
+
+def count_memory_kills_as_losses() -> None:
+    """Let Tune take an actor that Ray ended for want of memory for a lost one; by itself it ends the sweep over it."""
+    actor_manager.RayActorError = (RayActorError, OutOfMemoryError)
 
 
 def find_cluster(compute: ComputeConfig) -> Cluster | None:

@@ -14,7 +14,8 @@ from sweep.interrupts import SIGNALS, interruptible
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    before = {one: signal.getsignal(one) for one in SIGNALS}
+    """As a process in the foreground has them, whatever runs the tests."""
+    before = {one: signal.signal(one, signal.SIG_DFL) for one in SIGNALS}
     yield
     for one, handler in before.items():
         signal.signal(one, handler)
@@ -28,6 +29,16 @@ def test_a_signal_is_raised_with_its_exit_code_and_a_second_one_would_end_it(
         os.kill(os.getpid(), number)
     assert raised.value.exit_code == exit_code
     assert {signal.getsignal(one) for one in SIGNALS} == {signal.SIG_DFL}
+
+
+def test_the_signal_is_known_also_where_a_library_raises_an_interrupt_of_its_own() -> None:
+    """As Ray does while it waits."""
+    with pytest.raises(Interrupted) as raised, interruptible():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except Interrupted:
+            raise KeyboardInterrupt from None
+    assert raised.value.exit_code == 143
 
 
 def test_what_stood_before_is_back_afterwards() -> None:

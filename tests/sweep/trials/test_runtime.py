@@ -27,6 +27,7 @@ OF_RAY = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH
 OWN_RAY = """
 import json, os, time
 import psutil, ray
+from ray import tune
 from sweep.config import ComputeConfig
 from sweep.trials.runtime import ray_runtime
 
@@ -42,11 +43,16 @@ with ray_runtime(ComputeConfig(concurrent_trials=7)):
         ray.get(ray.remote(max_retries=0)(lambda: time.sleep(60)).remote())
     except ray.exceptions.RayError as error:
         found["failure"] = str(error)
+    errors = []
+    told = type("Told", (tune.Callback,), {"on_trial_error": lambda self, trial, **info: errors.append(trial.config["name"])})
+    config = tune.RunConfig(storage_path=os.environ["TMPDIR"], callbacks=[told()], verbose=0)
+    tune.Tuner(lambda config: time.sleep(60), param_space={"name": tune.grid_search(["a", "b"])}, run_config=config).fit()
+    found["errors"] = errors
 changed = [name for name in before.keys() | os.environ.keys() if before.get(name) != os.environ.get(name)]
 print(json.dumps({**found, "nice": max(workers), "changed": changed}))
 """
 """A sweep's Ray without its sweep: where it is, what it promises, how nice its workers are, what it says when memory ran out,
-and which variables stay changed."""
+what Tune then tells of its trials, and which variables stay changed."""
 
 ASKING = """
 import json, os, sys
@@ -113,6 +119,7 @@ def test_a_sweep_has_a_ray_of_its_own_whatever_else_runs_and_whatever_the_machin
     assert not set(found["changed"]) & {*OF_OTHERS, *OWN_SETTINGS, "RAY_AUTH_TOKEN", "HOME", "TMPDIR"}
     assert came.stderr == ""
     assert list((long_folder / "ray").glob("session_2*/logs/raylet.out"))
+    assert found["errors"] == ["a", "b"]  # each lost for want of memory, and none ends Tune
     said = root_message(found["failure"])
     assert "`memory` of the machine must suffice for all that runs on it, but got" in said
     assert "Lower compute.concurrent_trials" in said

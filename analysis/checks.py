@@ -44,9 +44,14 @@ def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """A question that proposes the most similar valid names, large or small letters alike; empty where none is near."""
+    """A question that proposes the most similar valid names, large or small letters alike; empty where none is near.
+
+    Names with a dot that end as the unknown one come before all others.
+    """
     spelt = {one.lower(): one for one in valid}
-    near = [repr(spelt[one]) for one in difflib.get_close_matches(name.lower(), spelt, n=3, cutoff=0.5)]
+    close = difflib.get_close_matches(name.lower(), spelt, n=3, cutoff=0.5)
+    near = [repr(one) for one in spelt.values() if one.rpartition(".")[2] == name]
+    near = near or [repr(spelt[one]) for one in close]
     return f"Did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -27,10 +27,8 @@ def unknown_name(rule: str, came: object, valid: Iterable[str]) -> ValueError:
     """
     names = sorted(valid)
     spelt = {name.lower(): name for name in names}
-    near = [repr(name) for name in names if name.rpartition(".")[2] == came]
-    near += [
-        repr(spelt[one]) for one in difflib.get_close_matches(str(came).lower(), spelt, n=3, cutoff=0.5) if not near
-    ]
+    close = difflib.get_close_matches(str(came).lower(), spelt, n=3, cutoff=0.5)
+    near = [repr(name) for name in names if name.rpartition(".")[2] == came] or [repr(spelt[one]) for one in close]
     choice = f"Did you mean {' or '.join(near)}? Valid:" if near else "Choose one of:"
     remedy = f"{choice} {', '.join(names)}." if names else "There is none; leave it out."
     return ValueError(f"`{rule}` must be a known name, but got {came!r}. {remedy}")

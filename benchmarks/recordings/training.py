@@ -256,17 +256,20 @@ class CurveRecorder:
 
 def scorer_of(recording: Recording) -> CurveScorer:
     """What scores all trainings of a recording: held-out films, prompts and noise are the same for each."""
+    return CurveScorer(evaluation_of(recording))
+
+
+def evaluation_of(recording: Recording) -> EvaluationSpec:
+    """How the trainings of a recording are scored, with all films."""
     config, dataset = recording.config, prepared(recording)
     conditions = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
-    return CurveScorer(
-        EvaluationSpec(
-            base=config.base,
-            dataset=dataset.folder,
-            conditions=conditions,
-            cache_folder=recording.work / "cache",
-            seed=config.seed,
-            config=config.evaluation,
-        )
+    return EvaluationSpec(
+        base=config.base,
+        dataset=dataset.folder,
+        conditions=conditions,
+        cache_folder=recording.work / "cache",
+        seed=config.seed,
+        config=config.evaluation,
     )
 
 

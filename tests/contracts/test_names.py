@@ -20,6 +20,11 @@ CASES = [
     ),
     ("edema", ("Edema",), "`strategy` must be a known name, but got 'edema'. Did you mean 'Edema'? Valid: Edema."),
     ("xyzzy", ("unet", "lora"), "`strategy` must be a known name, but got 'xyzzy'. Choose one of: lora, unet."),
+    (
+        "lr",
+        ("lora.lr", "unet.lr", "alpha"),
+        "`strategy` must be a known name, but got 'lr'. Did you mean 'lora.lr' or 'unet.lr'? Valid: alpha, lora.lr, unet.lr.",
+    ),
     ("rank", (), "`strategy` must be a known name, but got 'rank'. There is none; leave it out."),
 ]
 

@@ -176,11 +176,11 @@ def wait_for_completed(process: subprocess.Popen[str], table: Path, number: int)
     pytest.fail("no trial completed")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_sweep_keeps_what_finished(
-    ray_cluster: None, ray_address: str, tmp_path: Path, number: signal.Signals
-) -> None:
-    """The command in a process of its own, on a cluster that is there; what it held of the cluster is free afterwards."""
+def test_an_interrupted_sweep_keeps_what_finished(ray_cluster: None, ray_address: str, tmp_path: Path) -> None:
+    """The command in a process of its own, on a cluster that is there; what it held of the cluster is free afterwards.
+
+    SIGTERM takes the way of Ctrl+C and SIGHUP (test_interrupts.py); Ray puts a handler of its own in place for it alone.
+    """
     out = tmp_path / "run"
     command = [sys.executable, "-m", "sweep.run", "--out", str(out), "--num-trials", "500", *TINY]
     environment = {**os.environ, "RAY_ADDRESS": ray_address}
@@ -192,15 +192,14 @@ def test_an_interrupted_sweep_keeps_what_finished(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     ) as process:
         try:
             wait_for_completed(process, out / "trials.parquet", 2)
-            process.send_signal(number)
+            process.send_signal(signal.SIGTERM)
             _, errors = process.communicate(timeout=120)
         finally:
             process.kill()
-    assert process.returncode == 128 + number, errors
+    assert process.returncode == 143, errors
     assert f"Go on with: python -m sweep.run --resume {out}" in errors
     trials = pd.read_parquet(out / "trials.parquet")
     completed = trials[trials["status"] == "completed"]

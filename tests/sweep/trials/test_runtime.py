@@ -25,7 +25,7 @@ UNWRITABLE = "/sys"
 """A folder in which nobody, root included, can make another."""
 OF_RAY = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "TMPDIR")
 OWN_RAY = """
-import json, os, time
+import json, logging, os, time
 import psutil, ray
 from ray import tune
 from sweep.config import ComputeConfig
@@ -43,11 +43,12 @@ with ray_runtime(ComputeConfig(concurrent_trials=7)):
         ray.get(ray.remote(max_retries=0)(lambda: time.sleep(60)).remote())
     except ray.exceptions.RayError as error:
         found["failure"] = str(error)
-    errors = []
+    errors, os.environ["RAY_AIR_NEW_OUTPUT"] = [], "0"
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # as run_trials does
     told = type("Told", (tune.Callback,), {"on_trial_error": lambda self, trial, **info: errors.append(trial.config["name"])})
     config = tune.RunConfig(storage_path=os.environ["TMPDIR"], callbacks=[told()], verbose=0)
     tune.Tuner(lambda config: time.sleep(60), param_space={"name": tune.grid_search(["a", "b"])}, run_config=config).fit()
-    found["errors"] = errors
+    found["errors"] = sorted(errors)
 changed = [name for name in before.keys() | os.environ.keys() if before.get(name) != os.environ.get(name)]
 print(json.dumps({**found, "nice": max(workers), "changed": changed}))
 """
@@ -112,7 +113,7 @@ def test_a_sweep_has_a_ray_of_its_own_whatever_else_runs_and_whatever_the_machin
         [sys.executable, "-c", OWN_RAY], env=plain | values, capture_output=True, text=True, timeout=300, check=False
     )
     assert came.returncode == 0, came.stderr
-    found = json.loads(came.stdout)
+    found = json.loads(came.stdout.splitlines()[-1])
     assert found["address"] != ray_address
     assert found["cpus"] == max(os.cpu_count() or 1, 9)  # seven trials of one CPU and a bit, and the evaluation's
     assert found["nice"] == os.nice(0)

@@ -180,12 +180,11 @@ def time_engine(context: SweepContext, num_trials: int) -> tuple[float, float]:
     """Seconds of a sweep with journal and tracker, and of a further trial."""
     config, ends = SweepConfig(search=SearchConfig(num_trials=num_trials)), Ends()
     started_s = time.perf_counter()
-    journal, tracker = Journal.create(context.out, config, {}), Tracker.start(config, context.out)
+    journal, tracker = Journal.open(context.out, config, {}), Tracker.start(config, context.out)
     objectives = config.reported_objectives()
     searcher = OptunaSearcher(one_step, objectives, sampler=SEARCH_SAMPLERS["tpe"], num_trials=num_trials, seed=0)
     listeners = (journal, TrackingListener(tracker, context.out), ends)
-    run_trials(context, NumbersOnly(), searcher, num_trials=num_trials, listeners=listeners)
-    searcher.finish()
+    run_trials(context, NumbersOnly(), searcher, listeners=listeners)
     tracker.finish(journal.finish())
     if ends.num_failed:
         raise RuntimeError(f"`trials` must all complete, but got {ends.num_failed} failures: {journal.tables.trials()}")

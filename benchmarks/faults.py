@@ -146,7 +146,7 @@ def _others(node: ast.expr) -> Iterator[ast.expr]:
     elif isinstance(other, ast.IfExp):
         other.body, other.orelse = other.orelse, other.body
     elif isinstance(other, ast.UnaryOp) and isinstance(other.op, ast.Not | ast.USub):
-        other = other.operand  # type: ignore[assignment]
+        other = other.operand
     elif isinstance(other, ast.Call) and isinstance(other.func, ast.Name) and other.func.id in FUNCTIONS:
         other.func.id = FUNCTIONS[other.func.id]
     elif isinstance(other, ast.Constant) and isinstance(other.value, bool | int | float):

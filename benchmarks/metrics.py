@@ -139,6 +139,7 @@ def _report_study(dim: int, counts: dict[str, int], repeats: int) -> bool:
         def ours(kept: LabelledFeatures | None) -> dict[str, float]:
             """Both sets from the cache; the reference's derived values too, unless they are kept."""
             images, real = (FeatureCache(Path(name)).get(key) for key in keys)
+            assert images is not None and real is not None
             films = kept or LabelledFeatures(real, labels)
             both = (METRICS["fid"], METRICS["vendi"])
             return evaluate(both, LabelledFeatures(images, labels), films, extractor="xrv", conditions=tuple(counts))
@@ -190,10 +191,9 @@ def _second_study(
         f"{time.perf_counter() - middle:21.3f} s"
     )
     differences = {key: abs(values[key] / value - 1) for key, value in {**distances, **scores}.items()}
-    typer.echo(
-        f"  largest relative difference {max(differences.values()):.1e}, of {max(differences, key=differences.get)}"
-    )  # type: ignore[arg-type]
-    return max(differences.values()) < 1e-6
+    worst, difference = max(differences.items(), key=lambda item: item[1])
+    typer.echo(f"  largest relative difference {difference:.1e}, of {worst}")
+    return difference < 1e-6
 
 
 def _report_cache(features: NDArray[np.float32], repeats: int) -> None:

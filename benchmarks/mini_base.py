@@ -12,12 +12,12 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.base_models.pictures import picture
-from trainables.datasets.images import read_grey
 from trainables.sampling import generate
 from trainables.sheets import labelled_sheet
 
@@ -49,6 +49,11 @@ def mean_psnr_db(images: NDArray[np.uint8], rebuilt: NDArray[np.uint8]) -> float
     return float(np.mean(10 * np.log10(255.0**2 / np.maximum(errors, 1e-12))))
 
 
+def grey_64px(file: Path) -> NDArray[np.uint8]:
+    """A film of 8 bits as the mini base takes it."""
+    return np.array(Image.open(file).convert("L").resize((64, 64), Image.Resampling.LANCZOS), np.uint8)
+
+
 def main(
     films: Annotated[
         Path | None, typer.Option(help="Folder of real 64 px films; without it they are left out.")
@@ -60,7 +65,7 @@ def main(
     models = load_base("mini")
     groups = {"generated pictures it has not seen": np.stack([picture(UNSEEN + i).pixels for i in range(num_images)])}
     if films is not None:
-        grey = np.stack([read_grey(file, 64) for file in sorted(films.glob("*.png"))[:num_images]])
+        grey = np.stack([grey_64px(file) for file in sorted(films.glob("*.png"))[:num_images]])
         groups["real films"] = np.repeat(grey[..., None], 3, axis=3)
     table = Table("pictures", "n", "PSNR, dB")
     rows: dict[str, NDArray[np.uint8]] = {}

@@ -137,9 +137,9 @@ class Setting:
         return FineTuning(
             models,
             strategy,
-            feeder=RandomBatches(models, strategy.trains),
+            feeder=RandomBatches(models, strategy.trains),  # type: ignore[arg-type]
             plan=plan,
-            lr=1e-6,  # type: ignore[arg-type]
+            lr=1e-6,
             config=TrainingConfig(num_epochs=self.rounds + 1),
             accelerator=accelerator,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,10 @@ class Outcome:
     baseline: Mapping[str, float]
     num_cuts: int
     """Adapters that trainings yielded besides their own."""
-    ui_command: str
+    wall_s: float
     evaluation_s: float
     """What trials have waited for evaluations in this process; of several at once, each counts."""
-    wall_s: float = 0.0
+    ui_command: str
 
     def num(self, status: Status) -> int:
         """How many trials ended so; smaller adapters cut from them are not counted."""
@@ -85,11 +85,10 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
     try:
         _work(prepared, journal, tracker, console=console)
         with interruptible():
-            outcome = _conclude(journal, tracker)
+            return _conclude(journal, tracker, started_s=started_s, waited_s=waited_s)
     except BaseException as error:
         _give_up(error, journal, tracker)
         raise
-    return replace(outcome, wall_s=time.monotonic() - started_s, evaluation_s=outcome.evaluation_s - waited_s)
 
 
 def _work(prepared: Prepared, journal: Journal, tracker: Tracker, *, console: Console) -> None:
@@ -223,7 +222,7 @@ def _searcher(config: SweepConfig) -> OptunaSearcher:
     )
 
 
-def _conclude(journal: Journal, tracker: Tracker) -> Outcome:
+def _conclude(journal: Journal, tracker: Tracker, *, started_s: float, waited_s: float) -> Outcome:
     found, out, rows = journal.finish(), journal.out, journal.tables.trials()
     trials = rows[rows["cut_of"].isna()]
     if with_status(trials, COMPLETED).empty:
@@ -239,7 +238,8 @@ def _conclude(journal: Journal, tracker: Tracker) -> Outcome:
         trials=trials,
         baseline=journal.tables.baseline or {},
         num_cuts=len(rows) - len(trials),
-        evaluation_s=journal.tables.evaluation_s(),
+        wall_s=time.monotonic() - started_s,
+        evaluation_s=journal.tables.evaluation_s() - waited_s,
         ui_command=tracker.ui_command(),
     )
 

@@ -25,7 +25,7 @@ from sweep.records.events import (
     Resumed,
     Retried,
     Started,
-    read_events,
+    parse_events,
     record,
 )
 from sweep.records.log import RecordLog, read_log
@@ -81,9 +81,9 @@ class Journal(TrialListener):
             _write_json(out / CONFIG, config.model_dump(mode="json"))
             return cls(out, config.reported_objectives(), RecordLog.create(out / EVENTS))
         require_continued(out, config, provenance)
-        torn_bytes = read_log(out / EVENTS).torn_bytes
-        log = RecordLog.reopen(out / EVENTS)
-        journal = cls(out, config.reported_objectives(), log, tuple(read_events(out / EVENTS)), torn_bytes)
+        held = read_log(out / EVENTS)
+        past, log = tuple(parse_events(held.records)), RecordLog.reopen(out / EVENTS)
+        journal = cls(out, config.reported_objectives(), log, past, held.torn_bytes)
         journal._record(Resumed(provenance=provenance))
         _write_json(out / CONFIG, config.model_dump(mode="json"))
         return journal

@@ -27,7 +27,8 @@ FRONT_PLOT: Final = "pareto.png"
 BASELINE_SHEET: Final = "baseline.png"
 REFERENCE_SHEET: Final = "reference.png"
 SAMPLES_SHEET: Final = "samples.png"
-"""Names of a run's files; samples lie in their trial's folder."""
+CACHE: Final = "cache"
+"""Names of a run's files, and of the folder that all trials share; samples lie in their trial's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from rich.markup import escape
 from analysis.front.pareto import Front
 from analysis.front.statuses import COMPLETED, Status, with_status
 from analysis.report import draw_front, write_report
-from analysis.run_folder import BASELINE, BASELINE_SHEET, FRONT_PLOT, REFERENCE_SHEET
+from analysis.run_folder import BASELINE, BASELINE_SHEET, CACHE, FRONT_PLOT, REFERENCE_SHEET
 from analysis.terminal import relative
 from search_spaces import SEARCH_SPACES
 from sweep.config import ConfigError, SweepConfig
@@ -164,7 +164,7 @@ def _evaluation_spec(prepared: Prepared) -> EvaluationSpec:
         base=config.base,
         dataset=prepared.dataset.folder,
         conditions=prepared.conditions,
-        cache_folder=prepared.out / "cache",
+        cache_folder=prepared.out / CACHE,
         seed=config.seed,
         config=config.evaluation,
     )

@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from analysis.features import load_extractor
 from analysis.metrics import METRICS, Metric
+from analysis.run_folder import CACHE
 from search_spaces import ENCODERS, fields_in, shared_of
 from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig, require_known
 from sweep.records.journal import holds_run
@@ -82,7 +83,7 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
 def _checked_data(config: SweepConfig, out: Path, console: Console) -> PreparedDataset:
     if config.data.source == "phantom":
         check_resolution(config.data.resolution_px, config)  # before it is drawn
-    drawn = out / "cache" / "dataset"
+    drawn = out / CACHE / "dataset"
     going_on = holds_run(out) and (drawn / CARD).is_file()
     dataset = PreparedDataset.open(drawn) if going_on else open_data(config.data, drawn, console)
     check_resolution(dataset.resolution_px, config)

@@ -111,7 +111,14 @@ def default_out(preset: str) -> Path:
 
 
 def run(config: SweepConfig, out: Path, console: Console) -> None:
-    """Run the sweep and print what it found."""
+    """Run the sweep and print what it found.
+
+    A cluster is asked before all else that takes long; where a sweep goes on, when it turns out that there is work left.
+    """
+    if not (out / EVENTS).is_file():
+        from sweep.trials.cluster import find_cluster
+
+        find_cluster(config.compute)
     from analysis.report.front_table import terminal_table
     from sweep.engine import run_sweep  # Ray and torch take seconds to import; wrong input is answered before
 

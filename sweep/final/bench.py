@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from analysis.films.gallery import Gallery
 from analysis.films.labelled import LabelledImages
 from analysis.final_scores import EVALUATION
-from analysis.run_folder import RunFolder
+from analysis.run_folder import CACHE, RunFolder
 from analysis.studies.classifiers import ImageClassifier, TrainingSettings, load_classifier, train_classifier
 from analysis.studies.decisions import Thresholds, choose_thresholds
 from analysis.studies.memorisation import Calibration, attainable_confidence, calibrate
@@ -79,14 +79,14 @@ class Workbench(Studio):
         super().__init__(
             base=self.config.base,
             dataset=dataset_folder(run, self.config),
-            cache_folder=run.folder / "cache",
+            cache_folder=run.folder / CACHE,
             evaluation=self.config.evaluation,
         )
         self.splits = {name: self.dataset.split(name) for name in SPLITS}
         self.conditions = _scored_conditions(self.dataset, self.config)
         self.boxes = None if boxes is None else place_boxes(boxes, self.splits["test"])
         self.on_progress: Callable[[int], None] = lambda _: None
-        self._tensors = TensorCache(run.folder / "cache")
+        self._tensors = TensorCache(run.folder / CACHE)
         self._last_adapted = lru_cache(maxsize=1)(self.adapted)
 
     @cached_property
@@ -210,7 +210,7 @@ def only(films: LabelledImages, conditions: tuple[str, ...]) -> LabelledImages:
 
 def dataset_folder(run: RunFolder, config: SweepConfig) -> Path:
     """Where the prepared data of a run are."""
-    drawn = run.folder / "cache" / "dataset"
+    drawn = run.folder / CACHE / "dataset"
     return config.data.path if config.data.source == "prepared" and config.data.path is not None else drawn
 
 

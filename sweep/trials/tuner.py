@@ -19,6 +19,7 @@ from ray.train.v2._internal.exceptions import RayTrainError  # all that lost and
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
+from analysis.run_folder import CACHE
 from sweep.config import ComputeConfig
 from sweep.trials.ends import FAILURE, TrialListener
 from sweep.trials.leftovers import EndedCheckpoints
@@ -65,7 +66,7 @@ class SweepContext:
             base=self.base,
             dataset=self.dataset,
             folder=self.trial_folder(trial_id),
-            cache_folder=self.out / "cache",
+            cache_folder=self.out / CACHE,
             seed=self.seed,
             training=self.training,
             **choice,

@@ -81,7 +81,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
 )
 def test_wrong_input_is_refused_and_leaves_nothing(tmp_path: Path, options: tuple[str, ...], answer: str) -> None:
     assert answer in refused(invoke("--out", str(tmp_path / "run"), *options))
-    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_base_of_another_resolution_is_refused(tmp_path: Path, dataset: PreparedDataset) -> None:
@@ -113,6 +113,7 @@ def test_what_was_refused_may_be_mended_in_the_same_folder(tmp_path: Path) -> No
     for _ in range(2):
         said = refused(invoke("--out", str(tmp_path / "run"), *options))
         assert "at least 2 held-out films each, but got 1 of 'Cardiomegaly'" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -144,6 +145,17 @@ def test_a_folder_in_use_is_refused_before_ray_and_torch_are_imported(tmp_path: 
     assert done.stdout == "1 True set()\n"
 
 
+def test_an_address_without_a_ray_is_named_before_torch_is_imported_and_films_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sweep.engine", None)  # which imports torch: no way leads past it
+    for name, value in (("RAY_ADDRESS", "127.0.0.1:1"), ("RAY_ADDRESS", "ray://127.0.0.1:1")):
+        monkeypatch.setenv(name, value)
+        said = refused(invoke("--out", str(tmp_path / "runs" / "run")))
+        assert f"`{name}` must be" in said and f"but got {value}" in said.replace("'", "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dry_run_prints_the_configuration_and_makes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = invoke("--dry-run", "--out", str(out), "--num-trials", "7", "--set", "training.num_epochs=2")
@@ -164,7 +176,7 @@ def small_files() -> Iterator[None]:
 
 def test_a_full_disk_is_told_and_nothing_half_written_stays(small_files: None, tmp_path: Path) -> None:
     assert "too large" in refused(invoke("--out", str(tmp_path / "run"), *TINY))
-    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def wait_for_completed(process: subprocess.Popen[str], table: Path, number: int) -> None:

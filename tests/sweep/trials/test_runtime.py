@@ -16,9 +16,10 @@ import pytest
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 from sweep.config import ComputeConfig, ConfigError
-from sweep.trials import runtime
+from sweep.trials import cluster
+from sweep.trials.cluster import find_cluster
 from sweep.trials.relay import root_message
-from sweep.trials.runtime import OF_OTHERS, OWN_SETTINGS, find_cluster, require_gpus
+from sweep.trials.runtime import OF_OTHERS, OWN_SETTINGS, require_gpus
 
 ROOT = Path(__file__).resolve().parents[3]
 UNWRITABLE = "/sys"
@@ -59,7 +60,7 @@ ASKING = """
 import json, os, sys
 from ray._raylet import AuthenticationTokenLoader
 from sweep.config import ComputeConfig
-from sweep.trials.runtime import find_cluster
+from sweep.trials.cluster import find_cluster
 
 plain, (address, cases) = dict(os.environ), sys.argv[1:]
 for values in json.loads(cases):
@@ -168,7 +169,7 @@ def test_an_address_without_a_ray_is_named_within_seconds(
     homeless: None, monkeypatch: pytest.MonkeyPatch, variable: bool
 ) -> None:
     """Where nothing listens, where something listens that is no Ray, and where the name of the machine is unknown."""
-    monkeypatch.setattr(runtime, "PROBE_S", 1.0)
+    monkeypatch.setattr(cluster, "PROBE_S", 1.0)
     with silent_port() as silent:
         for address in (
             f"127.0.0.1:{free_port()}",

@@ -18,6 +18,7 @@ from search_spaces import ENCODERS, fields_in, shared_of
 from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig, require_known
 from sweep.records.journal import holds_run
 from sweep.scoring.plans import conditions_to_score, require_known_conditions
+from sweep.scoring.rungs import require_measured_at_rungs
 from trainables.base_models.models import DiffusionModels, base_resolution_px, resolve_base, weights_hash
 from trainables.base_models.shapes import base_on_meta
 from trainables.base_models.text_encoders import load_bert
@@ -71,7 +72,9 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     load_extractor(config.evaluation.extractor, weights=config.evaluation.extractor_weights)
     dataset = _checked_data(config, out, console)
     conditions = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
-    notes = check_objectives(config, images_of_conditions(dataset, conditions, config))
+    num_images = images_of_conditions(dataset, conditions, config)
+    notes = check_objectives(config, num_images)
+    require_measured_at_rungs(config, num_images)
     if cut := caption_note(config.base, dataset.split("train").prompts):
         notes.append(f"Of the training films {cut}")
     return Prepared(

@@ -66,7 +66,7 @@ def test_a_sweep_that_died_goes_on_to_the_same_trials(
     assert list(rows.index[:4]) == trials["trial_id"].tolist() and len(rows) == 6
     assert set(rows["status"][:4]) == {"completed"}  # the first of their strategies
     assert_stopped_at_their_rung(rows[rows["status"] == "stopped"], again.stdout)
-    places = ["pareto", "knee"]  # they depend on the others' seconds
+    places = ["pareto", "knee", "reason"]  # they depend on the others: on their seconds, and whether any was stopped
     whole = trials.set_index("trial_id")
     pd.testing.assert_frame_equal(
         rows.loc[ended["trial_id"]].drop(columns=places), whole.loc[ended["trial_id"]].drop(columns=places)
@@ -76,5 +76,5 @@ def test_a_sweep_that_died_goes_on_to_the_same_trials(
     client = MlflowClient(f"sqlite:///{tmp_path / 'run' / 'mlflow.db'}")
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
     assert sorted(run.data.tags.get("trial_id", "") for run in runs) == sorted(["", *rows.index])
-    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.info.status for run in runs} == {"FINISHED", "KILLED"}
     mlflow.set_tracking_uri(None)

@@ -14,7 +14,9 @@ from analysis.front.objectives import objective_directions
 from analysis.front.pareto import Objective
 from analysis.metrics import METRICS
 from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
+from sweep.search.ladder import Ladder
 from sweep.search.samplers import SEARCH_SAMPLERS
+from sweep.search.stopping_rules import NO_STOPS, STOPPING_RULES
 from trainables.settings import TrainingConfig
 
 Count = Annotated[int, Field(ge=1)]
@@ -166,6 +168,20 @@ class ComputeConfig(Section):
     may_grow: bool = False
 
 
+class RungsConfig(Section):
+    """After how many epochs trials are compared with each other: first * eta^k, below `training.num_epochs`.
+
+    Attributes:
+        first: epochs of the first rung; None: `training.num_epochs` / eta^2, rounded up.
+        eta: epochs of a rung over those of the one before.
+        floors: by strategy, the fewest epochs that its trials are trained.
+    """
+
+    first: Count | None = None
+    eta: Annotated[int, Field(ge=2)] = 3
+    floors: dict[str, Count] = {}
+
+
 class SearchConfig(Section):
     """Which configurations are tried, and how many.
 
@@ -174,17 +190,28 @@ class SearchConfig(Section):
         strategies: those to choose from; none given: all that the space has.
         hyperparameters: by strategy, values that it has in every trial in place of the space's suggestion or its default.
         sampler: name of the search sampler.
+        scheduler: name of the trial scheduler, which stops trials at rungs; `none`: all are trained to their end.
+        rungs: where it compares trials.
     """
 
     space: str = "mini"
     strategies: Names | None = None
     hyperparameters: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_strategy)] = {}
     sampler: str = "tpe"
+    scheduler: str = "hypervolume"
+    rungs: RungsConfig = RungsConfig()
     num_trials: Count = 12
 
     def candidates(self) -> tuple[str, ...]:
         """The strategies to choose from by name, the space's own where none are given."""
         return self.strategies or strategies_of(SEARCH_SPACES[self.space])
+
+    def ladder(self, num_epochs: int) -> Ladder:
+        """The rungs of trainings of that many epochs; none where no trial is stopped."""
+        if self.scheduler == NO_STOPS:
+            return Ladder()
+        rungs = self.rungs
+        return Ladder.of(first=rungs.first, eta=rungs.eta, num_epochs=num_epochs, floors=rungs.floors)
 
     def located(self) -> Self:
         """The same with absolute folders of text encoders."""
@@ -206,12 +233,19 @@ class SearchConfig(Section):
         require_known("search.sampler", [sampler], SEARCH_SAMPLERS)
         return sampler
 
+    @field_validator("scheduler")
+    @classmethod
+    def _known_scheduler(cls, scheduler: str) -> str:
+        require_known("search.scheduler", [scheduler], STOPPING_RULES)
+        return scheduler
+
     @model_validator(mode="after")
     def _known_strategies(self) -> Self:
         if self.strategies is not None:
             _require_distinct("search.strategies", self.strategies)
             _require_strategies(self.strategies, self.space)
         require_known("search.hyperparameters", self.hyperparameters, self.candidates())
+        require_known("search.rungs.floors", self.rungs.floors, self.candidates())
         return self
 
 
@@ -256,6 +290,23 @@ class SweepConfig(Section):
             Objective(METRICS[name].reported_name(extractor) if name in METRICS else name, directions[name])
             for name in self.objectives
         )
+
+    @model_validator(mode="after")
+    def _rungs_within_the_budget(self) -> Self:
+        rungs, num_epochs = self.search.rungs, self.training.num_epochs
+        if rungs.first is not None and rungs.first >= num_epochs:
+            raise ValueError(
+                f"`search.rungs.first` must be below the {num_epochs} epochs of training.num_epochs, but got {rungs.first}: "
+                f"the rungs {rungs.first}, {rungs.first * rungs.eta}, ... would stop nothing. Lower it to at most "
+                f"{num_epochs - 1}, train for more epochs, or set search.scheduler=none."
+            )
+        for name, floor in rungs.floors.items():
+            if floor > num_epochs:
+                raise ValueError(
+                    f"`search.rungs.floors` must be at most the {num_epochs} epochs of training.num_epochs, but got {floor} "
+                    f"for {name}. {num_epochs} lets each of its trials come to its end."
+                )
+        return self
 
     @field_validator("objectives")
     @classmethod

@@ -29,10 +29,13 @@ from sweep.scoring.actors import ActorEvaluator, start_evaluators
 from sweep.scoring.scorer import EvaluationSpec
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
+from sweep.search.stopping import Stopping
+from sweep.search.stopping_rules import STOPPING_RULES
 from sweep.trials.ends import TrialListener
 from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.resources import place
 from sweep.trials.runtime import ray_runtime
+from sweep.trials.scheduling import RungScheduler
 from sweep.trials.tuner import SweepContext, run_trials
 from sweep.trials.waiting import nodes_of_cluster, waiting_told
 from trainables.trial import EvaluationError
@@ -200,18 +203,35 @@ def _run_trials(
     shown = [objective.name for objective in config.reported_objectives()]
     num_trials, num_epochs = config.search.num_trials, config.training.num_epochs
     view = ProgressView(console, num_trials=num_trials, num_epochs=num_epochs, shown=shown)
+    stopping = stopping_of(config)
+    hearing = (stopping, view, searcher)
     for event in journal.past:
-        event.tell(searcher)
-        event.tell(view)
-    searcher.resume()
+        for listener in hearing:
+            event.tell(listener)
     with view:
+        for trial_id, end in stopping.undone().items():  # decided before a break, and not written down
+            for told in (journal, tracking, *hearing):
+                told.on_end(trial_id, end)
+        searcher.resume()
         run_trials(
             _trial_context(prepared),
             evaluator,
             searcher,
-            listeners=(journal, tracking, view),
+            listeners=(journal, tracking, stopping, view),
+            trial_scheduler=RungScheduler(stopping),
             losses=journal.losses(),
         )
+
+
+def stopping_of(config: SweepConfig) -> Stopping:
+    """What decides at the rungs of a sweep."""
+    search = config.search
+    return Stopping(
+        STOPPING_RULES[search.scheduler],
+        search.ladder(config.training.num_epochs),
+        config.reported_objectives(),
+        eta=search.rungs.eta,
+    )
 
 
 def _trial_context(prepared: Prepared) -> SweepContext:
@@ -224,6 +244,7 @@ def _trial_context(prepared: Prepared) -> SweepContext:
         objectives=tuple(objective.name for objective in config.reported_objectives()),
         training=config.training,
         compute=config.compute,
+        rungs=config.search.ladder(config.training.num_epochs).epochs,
     )
 
 

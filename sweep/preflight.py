@@ -15,10 +15,13 @@ from rich.progress import Progress
 from analysis.features import load_extractor
 from analysis.metrics import METRICS, Metric
 from analysis.run_folder import CACHE
-from search_spaces import ENCODERS, fields_in, shared_of
+from search_spaces import ENCODERS, SEARCH_SPACES, fields_in, shared_of
 from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig, require_known
 from sweep.records.journal import holds_run
 from sweep.scoring.plans import conditions_to_score, require_known_conditions
+from sweep.scoring.rungs import require_measured_at_rungs
+from sweep.search.plan import SearchPlan
+from sweep.search.samplers import SEARCH_SAMPLERS
 from trainables.base_models.models import DiffusionModels, base_resolution_px, resolve_base, weights_hash
 from trainables.base_models.shapes import base_on_meta
 from trainables.base_models.text_encoders import load_bert
@@ -69,10 +72,13 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     config = config.located()
     weights = check_base(config)
     check_strategies(config)
+    check_sampler(config)
     load_extractor(config.evaluation.extractor, weights=config.evaluation.extractor_weights)
     dataset = _checked_data(config, out, console)
     conditions = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
-    notes = check_objectives(config, images_of_conditions(dataset, conditions, config))
+    num_images = images_of_conditions(dataset, conditions, config)
+    notes = check_objectives(config, num_images)
+    require_measured_at_rungs(config, num_images)
     if cut := caption_note(config.base, dataset.split("train").prompts):
         notes.append(f"Of the training films {cut}")
     return Prepared(
@@ -140,6 +146,26 @@ def check_strategies(config: SweepConfig) -> None:
                 for key in drawn
             ]
             raise ConfigError(f"`search.strategies` has {name}: {error}{''.join(remedies)}") from error
+
+
+def check_sampler(config: SweepConfig) -> None:
+    """The search sampler must be able to suggest as many trials as are asked for.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    search = config.search
+    plan = SearchPlan.of(
+        SEARCH_SPACES[search.space],
+        search.candidates(),
+        search.hyperparameters,
+        num_trials=search.num_trials,
+        seed=config.seed,
+    )
+    try:
+        SEARCH_SAMPLERS[search.sampler](plan.at(search.num_trials - 1))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _expect_fixed(name: str, fixed: Mapping[str, Any]) -> None:

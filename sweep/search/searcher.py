@@ -14,10 +14,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-import numpy as np
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
-from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from ray.tune.search import Searcher
@@ -25,7 +23,8 @@ from ray.tune.search import Searcher
 from analysis.front.pareto import Objective
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
 from search_spaces import SearchSpace, strategies_of
-from sweep.search.samplers import SearchPlan, SearchSampler
+from sweep.search.plan import SearchPlan
+from sweep.search.samplers import SearchSampler
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
 
@@ -77,11 +76,10 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         super().__init__()  # told of metrics here, Tune would refuse the reports of epochs without evaluation
         self.strategies = tuple(strategies or strategies_of(space))
         self.num_trials = num_trials
-        self._seed, self._sampler = seed, sampler
+        self._sampler, fixed = sampler, hyperparameters or {}
+        self._plan = SearchPlan.of(space, self.strategies, fixed, num_trials=num_trials, seed=seed)
         self.study = _create_study(self.objectives)
-        self._space = partial(
-            space, strategies=self.strategies, **({"fixed": hyperparameters} if hyperparameters else {})
-        )
+        self._space = partial(space, strategies=self.strategies, **({"fixed": fixed} if fixed else {}))
         self._open: dict[str, Suggestion] = {}
         self._waiting: deque[Suggestion] = deque()
         self._taken: set[int] = set()
@@ -111,11 +109,11 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
     def _suggest_new(self, number: int) -> Suggestion:
         if number < len(self.strategies):
             self.study.enqueue_trial({"strategy": self.strategies[number]})
-        self.study.sampler = self._sampler_of(number)
+        self.study.sampler = self._sampler(self._plan.at(number))
         trial = self.study.ask()
         choice = self._space(trial)
         suggestion = Suggestion(
-            trial_id=trial_id_of(self._seed, number),
+            trial_id=trial_id_of(self._plan.seed, number),
             number=number,
             choice=choice,
             params=trial.params,
@@ -129,11 +127,6 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         self._open[suggestion.trial_id] = suggestion
         self._taken.add(suggestion.number)
         self._optunas[suggestion.trial_id] = optunas
-
-    def _sampler_of(self, number: int) -> BaseSampler:
-        """A sampler whose random numbers are those of the trial of that number, whatever was drawn before."""
-        seed = int(np.random.SeedSequence((self._seed, number)).generate_state(1)[0])
-        return self._sampler(SearchPlan(num_strategies=len(self.strategies), num_trials=self.num_trials, seed=seed))
 
     def on_start(self, suggestion: Suggestion) -> None:
         """Take over a trial of the log that this searcher has not suggested itself."""

@@ -47,6 +47,7 @@ class SweepContext:
 
     Attributes:
         objectives: names of what a trial must report at its end to be complete.
+        rungs: epochs after which trials are evaluated too, since a trial scheduler compares them.
     """
 
     base: str
@@ -56,6 +57,7 @@ class SweepContext:
     objectives: tuple[str, ...]
     training: TrainingConfig
     compute: ComputeConfig
+    rungs: tuple[int, ...] = ()
 
     def trial_folder(self, trial_id: str) -> Path:
         """Where a trial leaves its adapter and samples."""
@@ -70,6 +72,7 @@ class SweepContext:
             cache_folder=self.out / CACHE,
             seed=self.seed,
             training=self.training,
+            rungs=self.rungs,
             **choice,
         )
 

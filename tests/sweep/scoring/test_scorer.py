@@ -305,7 +305,11 @@ def at_rungs(spec: EvaluationSpec, **config: float) -> EvaluationSpec:
 def test_an_early_evaluation_has_fewer_images_and_names_of_its_own(spec: EvaluationSpec) -> None:
     scorer, extractor = counted(at_rungs(spec, early_images_share=0.5))
     early = scorer.score(None, spec.cache_folder / "early.png", 0.5)
-    assert early.keys() == {"early_kid_mini", "early_num_generated", "early_num_reference", "early_num_steps"}
+    measured = [f"early_{name}_mini" for name in ("fid", "kid", "vendi", "precision", "recall")]
+    errors = [f"early_{name}_mini_se" for name in ("fid", "kid", "vendi")]  # two images have no three neighbours
+    counts = [f"early_num_{name}" for name in ("generated", "reference", "steps")]
+    assert early.keys() == {*measured, *errors, *counts}
+    assert all(early[name] > 0 for name in errors)
     assert (early["early_num_generated"], early["early_num_reference"], early["early_num_steps"]) == (4, 4, 1)
     last = scorer.score(None, spec.cache_folder / "last.png")
     assert not any(name.startswith("early_") for name in last) and last["num_generated"] == 8

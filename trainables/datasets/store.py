@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from trainables.datasets.base import SPLITS, require_split
 from trainables.datasets.captions import PromptTemplate
+from trainables.datasets.rules import LabelRules
 from trainables.datasets.tensors import FilmFile
 
-FORMAT = 2
+FORMAT = 3
 CARD = "dataset.json"
 
 
@@ -33,6 +34,8 @@ class PreparedDataset:
     conditions: tuple[str, ...]
     prompts: PromptTemplate
     """How its captions are made, and all prompts that are to be like them."""
+    rules: LabelRules
+    """How labels, texts and splits of its collection were read."""
     resolution_px: int
     num_samples: Mapping[str, int]
     said: tuple[str, ...] = ()
@@ -62,6 +65,7 @@ class PreparedDataset:
         read = {
             "conditions": tuple(content["conditions"]),
             "prompts": PromptTemplate(**content["prompts"]),
+            "rules": LabelRules(**content["rules"]),
             "said": tuple(content.get("said", ())),
         }
         return PreparedDataset(folder=folder, **{**content, **read})
@@ -159,6 +163,11 @@ class PreparedSplit:
     def views(self) -> list[str | None]:
         """ "PA", "AP" or None for every image."""
         return self._films.column("view")
+
+    @cached_property
+    def unknown(self) -> list[tuple[str, ...]]:
+        """The findings of every image that may be there or not."""
+        return [tuple(findings) for findings in self._films.column("unknown")]
 
     def num_with(self) -> Counter[str]:
         """How many images show each finding."""

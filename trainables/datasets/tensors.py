@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from filelock import FileLock
 from numpy.typing import NDArray
 
@@ -58,6 +59,19 @@ def film_writer(path: Path, resolution_px: int) -> Iterator[Callable[[Sequence[I
     schema = _film_schema(resolution_px)
     with synced_file(path) as sink, pa.ipc.new_file(sink, schema) as writer:
         yield lambda films: writer.write_batch(_film_batch(films, schema))
+
+
+def parquet_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a Parquet file, by column.
+
+    Raises:
+        ValueError: it is damaged, or none.
+    """
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(str(error)) from error
+    return rows
 
 
 class TensorCache:
@@ -137,6 +151,7 @@ def _film_schema(resolution_px: int) -> pa.Schema:
             "age": pa.int32(),
             "sex": pa.string(),
             "view": pa.string(),
+            "unknown": pa.list_(pa.string()),
         }
     )
 

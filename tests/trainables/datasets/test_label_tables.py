@@ -164,8 +164,8 @@ def test_tables_are_refused_with_file_and_line_or_counted_rightly(table: Table) 
         file.write_bytes(content(table))
         ledger = Ledger()
         try:
-            films = FOLDER.columns.read(file, FOLDER.columns.vocabulary({}), ledger)
-            films = known_patients(films, ledger, file.name)
+            films = FOLDER.reader.read(file, FOLDER.reader.vocabulary({}), ledger)
+            films = known_patients(films, ledger)
             ledger.settle()
         except CollectionError:
             assert should_be_refused(table)

@@ -175,8 +175,8 @@ def test_captions_that_do_not_follow_their_template_are_refused(tmp_path: Path) 
 
 def test_a_data_set_of_an_older_format_is_to_be_prepared_again(tmp_path: Path) -> None:
     card = write_dataset(TinySource(), tmp_path / "tiny").folder / "dataset.json"
-    card.write_text(card.read_text().replace('"format": 2', '"format": 1'))
-    with pytest.raises(ValueError, match=r"`format` of a prepared data set must be 2, but got 1 .* Prepare it again"):
+    card.write_text(card.read_text().replace('"format": 3', '"format": 2'))
+    with pytest.raises(ValueError, match=r"`format` of a prepared data set must be 3, but got 2 .* Prepare it again"):
         PreparedDataset.open(tmp_path / "tiny")
 
 

@@ -216,6 +216,12 @@ def base_resolution_px(base: str) -> int:
     return int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
 
 
+def base_num_timesteps(base: str) -> int:
+    """How many steps a base model's noise schedule has, from its configuration alone."""
+    config = json.loads((resolve_base(base) / "scheduler" / "scheduler_config.json").read_text())
+    return int(config.get("num_train_timesteps", 1000))  # as diffusers has it
+
+
 def resolve_base(base: str) -> Path:
     """The local folder of a base model that can work, fetched from the hub or made out of a file where need be.
 

@@ -17,13 +17,12 @@ from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
 from sweep.search.ladder import Ladder
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.stopping_rules import NO_STOPS, STOPPING_RULES
-from trainables.settings import TrainingConfig
+from trainables.settings import MAX_GUIDANCE, TrainingConfig
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
-
 
 ENCODER_FIELDS: Final = ("encoder", "text_encoder_swap.encoder")
 """Hyperparameters that name a text encoder, of `text_encoder_swap` and of combinations with it: hub ids, or folders."""
@@ -112,6 +111,11 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _path_when_prepared(self) -> Self:
+        if self.source != "prepared" and self.path is not None:
+            raise ValueError(
+                f"`data.path` must stand beside `data.source` 'prepared', as {self.source!r} reads no films, but got "
+                f"{str(self.path)!r}. Add --set data.source=prepared, or leave it out by --set data.path=null."
+            )
         if self.source == "prepared" and self.path is None:
             raise ValueError(
                 "`data.path` must name a prepared data set when `data.source` is 'prepared', but got none. "
@@ -137,7 +141,7 @@ class EvaluationConfig(Section):
     num_steps: Count = 20
     early_images_share: Share = 0.25
     early_steps_share: Share = 0.5
-    guidance_scale: NonNegative = 3.0
+    guidance_scale: Annotated[float, Field(ge=0, le=MAX_GUIDANCE)] = 3.0
     batch_size: Count = 64
     split: Literal["validation"] = "validation"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ from rich.progress import Progress
 from analysis.terminal import explained, new_console
 from sweep.storage import new_folder
 from trainables.exports import EXPORT_CARD
+from trainables.settings import MAX_GUIDANCE
 
 if TYPE_CHECKING:
     from trainables.base_models.models import DiffusionModels
@@ -22,6 +22,8 @@ COLUMNS = 4
 BATCH_SIZE = 8
 NUM_SEEDS = 2**64
 """As many as torch's generator takes."""
+MAX_IMAGES = 10_000
+"""Whose names have four digits; all are held in memory."""
 
 
 def load_models(adapter: Path, base: str | None) -> tuple[DiffusionModels, dict[str, Any]]:
@@ -84,17 +86,22 @@ def write_images(models: DiffusionModels, to: Path, record: dict[str, Any], on_p
 
 
 def expect_numbers(seed: int, num_images: int, guidance: float) -> None:
-    """Refuse seeds that the generator does not take and a guidance that is no number, before anything slow is imported.
+    """Refuse numbers that cannot be, before anything slow is imported.
 
     Raises:
-        ValueError: a seed is above 2**64 - 1, or the guidance is NaN or infinite.
+        ValueError: there are more images than names, a seed is above 2**64 - 1, or the guidance is NaN or beyond what leaves
+            an image finite.
     """
+    if num_images > MAX_IMAGES:
+        raise ValueError(
+            f"`--num-images` must be at most {MAX_IMAGES:,}, but got {num_images:,}. Generate the next with another --seed and --to."
+        )
     if seed + num_images > NUM_SEEDS:
         raise ValueError(
             f"`--seed` and those of the next images must be below 2**64, but got {seed} for {num_images} images. Try 0."
         )
-    if not math.isfinite(guidance):
-        raise ValueError(f"`--guidance` must be a finite number, but got {guidance}. Try 4.")
+    if not abs(guidance) <= MAX_GUIDANCE:  # nor is NaN
+        raise ValueError(f"`--guidance` must be a number of at most {MAX_GUIDANCE:g}, but got {guidance:g}. Try 4.")
 
 
 def main(

@@ -22,7 +22,13 @@ from sweep.scoring.plans import conditions_to_score, require_known_conditions
 from sweep.scoring.rungs import require_measured_at_rungs
 from sweep.search.plan import SearchPlan
 from sweep.search.samplers import SEARCH_SAMPLERS
-from trainables.base_models.models import DiffusionModels, base_resolution_px, resolve_base, weights_hash
+from trainables.base_models.models import (
+    DiffusionModels,
+    base_num_timesteps,
+    base_resolution_px,
+    resolve_base,
+    weights_hash,
+)
 from trainables.base_models.shapes import base_on_meta
 from trainables.base_models.text_encoders import load_bert
 from trainables.caption_lengths import caption_note
@@ -71,6 +77,7 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     """
     config = config.located()
     weights = check_base(config)
+    check_steps(config)
     check_strategies(config)
     check_sampler(config)
     load_extractor(config.evaluation.extractor, weights=config.evaluation.extractor_weights)
@@ -120,6 +127,20 @@ def check_base(config: SweepConfig) -> str:
         return weights_hash(resolve_base(config.base))
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
+
+
+def check_steps(config: SweepConfig) -> None:
+    """Films must be generated in no more steps than the base's noise schedule has.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    most, came = base_num_timesteps(config.base), config.evaluation.num_steps
+    if came > most:
+        raise ConfigError(
+            f"`evaluation.num_steps` must be at most the {most} steps of the base's noise schedule, but got {came}. "
+            f"Set evaluation.num_steps={min(20, most)}."
+        )
 
 
 def check_strategies(config: SweepConfig) -> None:

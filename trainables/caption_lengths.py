@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transformers import AutoTokenizer
 
-from trainables.base_models.models import resolve_base
+from trainables.base_models.models import component_on_meta, num_positions, resolve_base
 from trainables.datasets.captions import cut_captions
 
 
@@ -20,5 +20,7 @@ def caption_note(base: str, captions: Sequence[str]) -> str:
     Raises:
         FileNotFoundError: the base model cannot be had.
     """
-    tokenizer = AutoTokenizer.from_pretrained(resolve_base(base) / "tokenizer")
-    return cut_captions(captions, lambda text: tokenizer(text, verbose=False).input_ids, tokenizer.model_max_length)
+    folder = resolve_base(base)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    most = min(tokenizer.model_max_length, num_positions(component_on_meta(folder, "text_encoder")))
+    return cut_captions(captions, lambda text: tokenizer(text, verbose=False).input_ids, most)

@@ -66,6 +66,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
         (("--set", "search.space=crore"), "but got 'crore'. Did you mean 'core'?"),
         (("--set", "num_trials"), "`--set` must be KEY=VALUE, but got 'num_trials'"),
         (("--set", "evaluation.num_steps=0"), "`evaluation.num_steps` must be greater than or equal to 1, but got 0"),
+        (
+            ("--set", "evaluation.num_steps=1001"),
+            "`evaluation.num_steps` must be at most the 1000 steps of the base's noise",
+        ),
+        (
+            ("--set", "evaluation.guidance_scale=1e308"),
+            "`evaluation.guidance_scale` must be less than or equal to 1000",
+        ),
+        (("--set", "data.path=/films"), "`data.path` must stand beside `data.source` 'prepared'"),
         (("--set", "data.source=prepared"), "`data.path` must name a prepared data set"),
         (("--set", "data.source=prepared", "--set", "data.path=/nowhere"), "`path` must be a prepared data set"),
         (("--set", "base=/nowhere/sd"), "`base` must be mini, sd15, a hub id (owner/name) or an existing folder"),

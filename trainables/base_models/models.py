@@ -132,6 +132,12 @@ def text_states(text_encoder: nn.Module, token_ids: Tensor) -> Tensor:
     return states
 
 
+def num_positions(text_encoder: nn.Module) -> int:
+    """How many tokens a text encoder takes; a tokenizer's own file may be absent or name more."""
+    config: Any = text_encoder.config
+    return int(config.max_position_embeddings)
+
+
 def states_width(unet: UNet2DConditionModel) -> int:
     """How wide the prompts' states are that a U-Net takes."""
     config: Any = unet.config
@@ -169,6 +175,7 @@ def load_base(base: str, components: Collection[str] = COMPONENTS) -> DiffusionM
         base=BaseIdentity(name=base, source=HUB_IDS.get(base, Path(base).name), weights_hash=weights_hash(folder)),
         placeholders=_placeholders(folder),
     )
+    models.tokenizer.model_max_length = min(models.tokenizer.model_max_length, num_positions(models.text_encoder))
     for module in models.components().values():
         module.eval().requires_grad_(False)
     return models
@@ -214,6 +221,12 @@ def base_resolution_px(base: str) -> int:
     folder = resolve_base(base)
     unet, vae = (json.loads((folder / name / "config.json").read_text()) for name in ("unet", "vae"))
     return int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
+
+
+def base_num_timesteps(base: str) -> int:
+    """How many steps a base model's noise schedule has, from its configuration alone."""
+    config = json.loads((resolve_base(base) / "scheduler" / "scheduler_config.json").read_text())
+    return int(config.get("num_train_timesteps", 1000))  # as diffusers has it
 
 
 def resolve_base(base: str) -> Path:

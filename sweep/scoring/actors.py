@@ -79,18 +79,18 @@ def start_evaluators(
         compute: how many there are, and what each holds.
         nodes: where each should run, so that trials find room beside them; elsewhere if that node is lost or busy.
     """
-    remote_class = ray.remote(AdapterScorer).options(
-        num_cpus=compute.evaluation_cpus,
-        num_gpus=compute.evaluation_gpus,
-        max_restarts=MAX_DEATHS,
-        max_task_retries=MAX_DEATHS,
+    remote_class = ray.remote(AdapterScorer)
+    options = {
+        "num_cpus": compute.evaluation_cpus,
+        "num_gpus": compute.evaluation_gpus,
+        "max_restarts": MAX_DEATHS,
+        "max_task_retries": MAX_DEATHS,
+    }
+    places = [_place(node) for node in nodes or [None] * compute.evaluation_actors]
+    return ActorEvaluator(
+        tuple(remote_class.options(scheduling_strategy=place, **options).remote(spec) for place in places)
     )
-    places = [None] * compute.evaluation_actors if nodes is None else nodes
-    return ActorEvaluator(tuple(_on(remote_class, node).remote(spec) for node in places))
 
 
-def _on(remote_class: Any, node: str | None) -> Any:
-    if node is None:
-        return remote_class
-    place = NodeAffinitySchedulingStrategy(node, soft=True, _spill_on_unavailable=True)
-    return remote_class.options(scheduling_strategy=place)
+def _place(node: str | None) -> str | NodeAffinitySchedulingStrategy:
+    return "DEFAULT" if node is None else NodeAffinitySchedulingStrategy(node, soft=True, _spill_on_unavailable=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shutil
 import sys
@@ -21,6 +20,7 @@ from ray.air.execution._internal import actor_manager
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 from sweep.config import ComputeConfig, ConfigError
+from sweep.records.guard import ray_watched
 from sweep.trials.cluster import ADDRESS, AUTH_MODE, TOKEN, TOKEN_PATH, Cluster, find_cluster
 from sweep.trials.resources import local_cpus
 
@@ -86,7 +86,8 @@ def _own_ray(compute: ComputeConfig) -> Iterator[None]:
     with _session_folder() as folder, _own_environment():
         _start(folder, local_cpus(compute, os.cpu_count() or 1))
         try:
-            yield
+            with ray_watched():
+                yield
         finally:
             ray.shutdown()
 
@@ -197,19 +198,3 @@ def _is_readable(file: Path) -> bool:
         return bool(file.read_text().strip())
     except OSError:
         return False
-
-
-def out_of_memory(trace: str) -> str | None:
-    """What to do where Ray ended a process because its machine ran out of memory; nothing where that was not so.
-
-    Args:
-        trace: the message of Ray's exception.
-    """
-    found = re.search(r"Memory on the node .*?was ([\d.]+\w+)(?: used)? / ([\d.]+\w+)", trace)
-    if found is None:
-        return None
-    return (
-        f"`memory` of the machine must suffice for all that runs on it, but got {found[1]} of {found[2]} in use, at which "
-        "Ray ended a process. Lower compute.concurrent_trials, compute.evaluation_actors, evaluation.batch_size or the "
-        "batch sizes, or end other programs."
-    )

@@ -118,12 +118,14 @@ class Stopping(TrialListener):
     def _values(self, metrics: Mapping[str, Any]) -> NDArray[np.float64] | None:
         """What a report at a rung says of the objectives, all to be minimised; None where it lacks one."""
         named = [float(metrics.get(rung_name(one), math.nan)) for one in self._objectives]
-        values = minimised(comparable([named], self._objectives), [one.direction for one in self._objectives])[0]
+        directions = [one.direction for one in self._objectives]
+        values: NDArray[np.float64] = minimised(comparable([named], self._objectives), directions)[0]
         return values if np.isfinite(values).all() else None
 
     def _errors(self, metrics: Mapping[str, Any]) -> NDArray[np.float64]:
         named = [float(metrics.get(f"{rung_name(one)}{STANDARD_ERROR}", 0.0)) for one in self._objectives]
-        return np.nan_to_num(np.array(named))
+        errors: NDArray[np.float64] = np.nan_to_num(np.array(named))
+        return errors
 
 
 def rung_name(objective: Objective) -> str:

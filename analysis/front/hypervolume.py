@@ -83,7 +83,8 @@ def nadir(values: ArrayLike, directions: Sequence[Direction], margin: float = MA
         raise ValueError("`values` must have a row of finite objectives, but got none. Complete a trial first.")
     spread = np.ptp(costs, axis=0)
     worst = costs.max(axis=0) + margin * np.where(spread > 0, spread, 1.0)
-    return minimised(worst[np.newaxis], directions)[0]  # back to the units of `values`
+    point: NDArray[np.float64] = minimised(worst[np.newaxis], directions)[0]  # back to the units of `values`
+    return point
 
 
 def comparable(values: ArrayLike, objectives: Sequence[Objective]) -> NDArray[np.float64]:

@@ -22,8 +22,8 @@ from ray.tune.search import Searcher
 
 from analysis.front.pareto import Objective
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
-from search_spaces import SearchSpace, strategies_of
-from sweep.search.plan import SearchPlan
+from search_spaces import SearchSpace, published, strategies_of
+from sweep.search.plan import STRATEGY, SearchPlan
 from sweep.search.samplers import SearchSampler
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
@@ -48,10 +48,10 @@ DIRECTIONS: Final = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIM
 class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ships no types
     """Suggests configurations by a search sampler, and tells Optuna how each trial ended.
 
-    The first trials try every strategy once; the sampler takes over from there. At most `num_trials` are suggested, and
-    each again where its process or machine was lost. A searcher that hears the events of a broken sweep from its log,
-    and then `resume`, goes on where that one was: what it suggests depends on the seed, the number of the trial, how many
-    there will be, and the results before it alone.
+    The first trials try every strategy once, at the learning rate that others have published where one is known; the
+    sampler takes over from there. At most `num_trials` are suggested, and each again where its process or machine was
+    lost. A searcher that hears the events of a broken sweep from its log, and then `resume`, goes on where that one was:
+    what it suggests depends on the seed, the number of the trial, how many there will be, and the results before it alone.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         self._sampler, fixed = sampler, hyperparameters or {}
         self._plan = SearchPlan.of(space, self.strategies, fixed, num_trials=num_trials, seed=seed)
         self.study = _create_study(self.objectives)
+        self._suggested_by = space
         self._space = partial(space, strategies=self.strategies, **({"fixed": fixed} if fixed else {}))
         self._open: dict[str, Suggestion] = {}
         self._waiting: deque[Suggestion] = deque()
@@ -112,7 +113,8 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
 
     def _suggest_new(self, number: int) -> Suggestion:
         if number < len(self.strategies):
-            self.study.enqueue_trial({"strategy": self.strategies[number]})
+            first = self.strategies[number]
+            self.study.enqueue_trial({STRATEGY: first, **published(self._suggested_by, first)})
         self.study.sampler = self._sampler(self._plan.at(number))
         trial = self.study.ask()
         choice = self._space(trial)

@@ -22,6 +22,8 @@ from sweep.search.stopping_rules import Standing, StoppingRule
 from sweep.trials.ends import FINAL, TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
 
+TIMED: Final = ("epoch_s", "images_per_s")
+"""Costs that are measured by the clock."""
 LEAST_OTHERS: Final = 4
 """Trials that a rung must hold before one is compared with them."""
 
@@ -64,9 +66,10 @@ class Stopping(TrialListener):
         rung, own = self._rung_of(metrics), self._values(metrics)
         if rung is None or own is None or not self._may_stop(trial_id, metrics):
             return None
-        others = [values for name, values in self._arrivals.get(rung, {}).items() if name != trial_id]
-        if len(others) < LEAST_OTHERS:
+        arrived = {name: values for name, values in self._arrivals.get(rung, {}).items() if name != trial_id}
+        if len(arrived) < LEAST_OTHERS:
             return None
+        *others, own = self._without_timing({**arrived, trial_id: own})
         standing = Standing(
             own=own, errors=self._errors(metrics), others=np.array(others), is_cost=self._is_cost, eta=self._eta
         )
@@ -118,12 +121,28 @@ class Stopping(TrialListener):
     def _values(self, metrics: Mapping[str, Any]) -> NDArray[np.float64] | None:
         """What a report at a rung says of the objectives, all to be minimised; None where it lacks one."""
         named = [float(metrics.get(rung_name(one), math.nan)) for one in self._objectives]
-        values = minimised(comparable([named], self._objectives), [one.direction for one in self._objectives])[0]
+        directions = [one.direction for one in self._objectives]
+        values: NDArray[np.float64] = minimised(comparable([named], self._objectives), directions)[0]
         return values if np.isfinite(values).all() else None
+
+    def _without_timing(self, values: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """The values by trial as rows, in which the trials of a strategy at a rung share the median of what was timed.
+
+        Seconds differ with what else runs on the machine, often by more than hyperparameters make of them: a trial must
+        not go on for having run alone.
+        """
+        rows = np.array(list(values.values()))
+        timed = [place for place, one in enumerate(self._objectives) if one.name in TIMED]
+        strategies = np.array([self._strategies[name] for name in values])
+        for strategy in set(strategies):
+            own = strategies == strategy
+            rows[np.ix_(own, timed)] = np.median(rows[np.ix_(own, timed)], axis=0)
+        return rows
 
     def _errors(self, metrics: Mapping[str, Any]) -> NDArray[np.float64]:
         named = [float(metrics.get(f"{rung_name(one)}{STANDARD_ERROR}", 0.0)) for one in self._objectives]
-        return np.nan_to_num(np.array(named))
+        errors: NDArray[np.float64] = np.nan_to_num(np.array(named))
+        return errors
 
 
 def rung_name(objective: Objective) -> str:

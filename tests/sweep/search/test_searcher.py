@@ -82,6 +82,15 @@ def test_without_a_choice_the_whole_space_is_searched() -> None:
     assert tuple(config["strategy"]["name"] for config in configs) == known
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "qmc"])
+def test_each_strategys_first_trial_takes_the_published_learning_rate(sampler: str) -> None:
+    searcher = OptunaSearcher(
+        SEARCH_SPACES["core"], OBJECTIVES, sampler=SEARCH_SAMPLERS[sampler], num_trials=6, seed=0, strategies=FOUR
+    )
+    rates = [config["lr"] for config in run_alone(searcher)]
+    assert rates[:4] == [1e-5, 1e-4, 1e-4, 1e-4] and not {1e-5, 1e-4} & set(rates[4:])
+
+
 def test_a_fixed_hyperparameter_stands_in_every_trial_of_its_strategy_and_in_no_other() -> None:
     fixed = {"lora": {"targets": "all_linear", "alpha": 3.0}, "dora": {"rank": 5}}
     free, held = run_alone(make_searcher()), run_alone(make_searcher(hyperparameters=fixed))

@@ -138,5 +138,18 @@ def test_a_log_gives_back_the_same_decisions_whatever_follows() -> None:
     assert again.decide(start(again, "next"), report(20.0)) == live.decide(start(live, "next"), report(20.0))
 
 
+def test_a_trial_does_not_go_on_for_having_run_alone_but_a_strategy_does_for_being_quick() -> None:
+    """Seconds are a strategy's, the median over its trials at the rung."""
+    stopping = Stopping(STOPPING_RULES["hypervolume"], LADDER, (*OBJECTIVES, Objective("epoch_s", "min")), eta=3)
+    for number in range(4):
+        start(stopping, f"t{number}", "lora")
+        stopping.on_report(f"t{number}", report(10.0 + number, vendi=3.0 + number, epoch_s=20.0 + number))
+        stopping.on_end(f"t{number}", TrialEnd.completed())
+    stopping.on_end(start(stopping, "quick", "bitfit"), TrialEnd.completed())
+    beaten = report(12.0, vendi=3.5, epoch_s=5.0)
+    assert stopping.decide(start(stopping, "alone", "lora"), beaten) is not None
+    assert stopping.decide("quick", beaten) is None
+
+
 def test_metrics_have_names_of_their_own_at_rungs_and_costs_have_not() -> None:
     assert [rung_name(one) for one in OBJECTIVES] == ["early_fid_mini", "early_vendi_mini", "trainable_parameters"]

@@ -31,6 +31,7 @@ from trainables.datasets.captions import TEMPLATES, may_be_cut
 from trainables.datasets.contact_sheet import contact_sheet
 from trainables.datasets.containers import require_range
 from trainables.datasets.files import require_free
+from trainables.datasets.images import FITS
 from trainables.datasets.problems import count_of, described
 from trainables.datasets.rules import HASH, LABELERS, POLICIES, SECTIONS, LabelRules
 from trainables.datasets.splits import read_sizes
@@ -68,6 +69,9 @@ Sizes = Annotated[
 Split = Annotated[
     str, typer.Option(help="hash of the patient; own: the collection's; or the column of the table that names it.")
 ]
+MaxRejects = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of films that may be left out: not there, or not to be read.")
+]
 NumTrain = Annotated[
     int | None, typer.Option(min=1, help="Training films to keep; those of a smaller number are among a larger's.")
 ]
@@ -96,6 +100,8 @@ def main(
     view_in_prompt: Annotated[bool, typer.Option("--view-in-prompt", help="Name the view in the prompts.")] = False,
     age_in_prompt: Annotated[bool, typer.Option("--age-in-prompt", help="Name the age in the prompts.")] = False,
     sex_in_prompt: Annotated[bool, typer.Option("--sex-in-prompt", help="Name the sex in the prompts.")] = False,
+    fit: Annotated[str, typer.Option(help=f"How films become square: {', '.join(FITS)}.")] = "stretch",
+    max_rejects: MaxRejects = 0.0,
     split: Split = HASH,
     sizes: Sizes = None,
     num_train: NumTrain = None,
@@ -126,7 +132,7 @@ def _options(given: Mapping[str, Any]) -> SourceOptions:
     """
     if given["bits"] is not None and given["grey_range"] is not None:
         raise ValueError("`--bits` and `--range` must be given one at a time, but got both. Leave one out.")
-    same = ("root", "seed", "num_patients", "label_map", "bits", "caption", "num_train")
+    same = ("root", "seed", "num_patients", "label_map", "bits", "caption", "num_train", "fit", "max_rejects")
     rules = ("uncertain", "blank", "labeler", "section", "split")
     return SourceOptions(
         **{name: given[name] for name in same},

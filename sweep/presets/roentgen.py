@@ -22,7 +22,7 @@ def roentgen() -> SweepConfig:
     """RoentGen (Chambon et al. 2022) on MIMIC-CXR's impressions: U-Net, text encoder, both, and RadBERT in CLIP's place.
 
         python -m sweep.prepare mimic_cxr --root mimic-cxr-jpg --to prepared/roentgen --resolution 512
-            --caption text --section impression --split own --base sd15
+            --fit crop --caption text --section impression --split own --base sd15
 
     Published: 512 px, learning rates of the order of 1e-5, 1,000, 12,500 and 60,000 steps, guidance 4, 75 steps, FID and
     MS-SSIM; a classifier trained on real films gains 5 % by synthetic ones added, and 3 % on synthetic ones alone; the text

@@ -30,6 +30,7 @@ from trainables.datasets.base import SPLITS, ImageTextSource, SourceOptions
 from trainables.datasets.captions import TEMPLATES, may_be_cut
 from trainables.datasets.contact_sheet import contact_sheet
 from trainables.datasets.containers import require_range
+from trainables.datasets.data_card import CARD_NAME, write_card
 from trainables.datasets.files import require_free
 from trainables.datasets.images import FITS
 from trainables.datasets.problems import count_of, described
@@ -188,7 +189,7 @@ def _prepare_into(to: Path, name: str, options: SourceOptions, *, base: str, con
     _say(prepared.said, captions, base, console)
     console.print(summary_table(prepared))
     console.print(
-        f"\nLook at  {shlex.quote(str(to / SHEET))}\n"
+        f"\nLook at  {shlex.quote(str(to / f'{CARD_NAME}.html'))}\n"
         f"Sweep    python -m sweep.run --set data.source=prepared --set {shlex.quote(f'data.path={to}')}",
         soft_wrap=True,
         markup=False,
@@ -230,12 +231,13 @@ def open_source(name: str, options: SourceOptions) -> ImageTextSource:
 
 
 def prepare(source: ImageTextSource, to: Path, console: Console) -> PreparedDataset:
-    """Write the data set and its contact sheet, showing progress."""
+    """Write the data set with its contact sheet and its card, showing progress."""
     total = sum(source.num_samples(split) for split in SPLITS)
     with Progress(*_columns(), console=console) as progress:
         task = progress.add_task(f"preparing {source.name}", total=total)
         prepared = write_dataset(source, to, on_progress=lambda done: progress.update(task, completed=done))
     contact_sheet(prepared).save(to / SHEET)
+    write_card(prepared)
     return prepared
 
 

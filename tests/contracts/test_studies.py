@@ -92,6 +92,7 @@ def test_its_data_are_prepared_by_the_command_that_it_gives(name: str, tmp_path:
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     data = PreparedDataset.open(tmp_path / name)
+    assert (tmp_path / name / "data_card.html").is_file()
     assert data.rules.uncertain == ("zeros" if name in ("pixels_under_pressure", "chambon") else "ignore")
     assert (data.prompts.template is None) == ("text" in words)
     unknown = [finding for own in data.split("train").unknown for finding in own]

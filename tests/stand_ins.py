@@ -78,10 +78,11 @@ def iu_xray(root: Path, num_films: int = NUM_FILMS) -> SourceOptions:
     for number, name in enumerate(names):
         save(root / "NLMCXR_png" / f"{name}.png", number)
         major = INDIANA_MAJOR[number % 6]
-        (root / "ecgen-radiology" / f"{number}.xml").write_text(
-            f'<eCitation><uId id="CXR{number}"/><AbstractText Label="IMPRESSION">XXXX film {number}. Heart is of XXXX size.'
-            f'</AbstractText><MeSH><major>{major}</major></MeSH><parentImage id="{name}"/></eCitation>'
-        )
+        texts = (("IMPRESSION", f"XXXX film {number}."), ("FINDINGS", f"Film {number} is clear of XXXX."))
+        sections = "".join(f'<AbstractText Label="{label}">{text}</AbstractText>' for label, text in texts)
+        named = f'<uId id="CXR{number}"/><MeSH><major>{major}</major></MeSH><parentImage id="{name}"/>'
+        path = root / "ecgen-radiology" / f"{number}.xml"
+        path.write_text(f"<eCitation>{named}{sections}</eCitation>")
     return SourceOptions(root=root, conditions=EVALUATED)
 
 
@@ -164,7 +165,7 @@ def folder(root: Path, num_films: int = NUM_FILMS) -> SourceOptions:
             "file_name": f"films/{number}.png",
             "patient_id": number // 2,
             "labels": labels,
-            "text": report(number),
+            "text": f"{SHOWN[number % 6]}\nin film {number} of ___.",
         }
         row["split"] = ("train", "train", "val", "test")[number // 2 % 4]
         lines.append(json.dumps(row | {"view": ("PA", "AP", None)[number % 3], "age": float(20 + number % 60)}))

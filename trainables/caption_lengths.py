@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 from transformers import AutoTokenizer
 
@@ -24,3 +25,17 @@ def caption_note(base: str, captions: Sequence[str]) -> str:
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     most = min(tokenizer.model_max_length, num_positions(component_on_meta(folder, "text_encoder")))
     return cut_captions(captions, lambda text: tokenizer(text, verbose=False).input_ids, most)
+
+
+@cache
+def token_counter(base: str) -> Callable[[str], int]:
+    """Counts the tokens of a text as the base model's text encoder takes them, with the marks at both ends.
+
+    Args:
+        base: `sd15`, `mini`, a hub id or a local folder.
+
+    Raises:
+        FileNotFoundError: the base model cannot be had.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(resolve_base(base) / "tokenizer")
+    return lambda text: len(tokenizer(text, verbose=False).input_ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from sweep.final.marks import place_boxes
 from sweep.final.settings import FinalSettings
 from sweep.loading import parse_config
 from sweep.scoring.identity import feature_key, file_hash
-from sweep.scoring.plans import GenerationPlan, conditions_to_score, label_rows, plan_by_caption, two_sided
+from sweep.scoring.plans import GenerationPlan, conditions_to_score, known_rows, label_rows, plan_by_caption, two_sided
 from sweep.scoring.streaming import as_grey, compared_films
 from sweep.scoring.studio import Studio
 from trainables.base_models.models import DiffusionModels
@@ -99,15 +99,19 @@ class Workbench(Studio):
         """The finalist's model on the device; the last one asked for is kept."""
         return self._last_adapted(finalist.adapter)
 
-    def real(self, split: str) -> LabelledImages:
-        """All real films of a split with the scored conditions."""
+    def real(self, split: str, rows: Sequence[int] | NDArray[np.int64] | None = None) -> LabelledImages:
+        """The real films of a split, or of these rows of it, of which every scored condition is known to be there or not."""
         data = self.splits[split]
-        images = data.images(np.arange(len(data)))
-        return LabelledImages(images, self.real_labels(split), self.conditions, tuple(data.patient_ids))
+        known = known_rows(data, self.conditions, rows)
+        labels = label_rows([data.conditions[row] for row in known], self.conditions)
+        return LabelledImages(
+            data.images(known), labels, self.conditions, tuple(data.patient_ids[row] for row in known)
+        )
 
     def real_labels(self, split: str) -> NDArray[np.bool_]:
-        """Which scored conditions each film of a split shows, bool[n, c]."""
-        return label_rows(self.splits[split].conditions, self.conditions)
+        """Which scored conditions each of those films of a split shows, bool[n, c]."""
+        data = self.splits[split]
+        return label_rows([data.conditions[row] for row in known_rows(data, self.conditions)], self.conditions)
 
     def generated(self, finalist: Finalist, split: str) -> NDArray[np.uint8]:
         """Grey films of a finalist for the captions of a split, uint8[n, H, W]; made once and kept."""

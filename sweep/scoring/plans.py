@@ -129,6 +129,20 @@ def _noise(seed: int | tuple[int, int], count: int) -> tuple[int, ...]:
     return tuple(int(value) for value in np.random.SeedSequence(seed).generate_state(count, np.uint32))
 
 
+def known_rows(
+    data: PreparedSplit, conditions: Sequence[str], rows: Sequence[int] | NDArray[np.int64] | None = None
+) -> list[int]:
+    """The films by which a classifier can be trained or judged: those whose labels leave none of the conditions open.
+
+    Args:
+        data: a split.
+        conditions: those that matter.
+        rows: of the split, to choose from; None: all.
+    """
+    chosen = range(len(data)) if rows is None else map(int, rows)
+    return [row for row in chosen if not set(conditions) & set(data.unknown[row])]
+
+
 def label_rows(labels: Sequence[Sequence[str]], conditions: Sequence[str]) -> NDArray[np.bool_]:
     """Names as a table, bool[n, c]."""
     return np.array([[name in own for name in conditions] for own in labels], bool).reshape(

@@ -104,6 +104,7 @@ class CollectionReader:
     labels: Path
     options: SourceOptions
     ledger: Ledger = field(default_factory=Ledger)
+    _num_films: int = 0
 
     def read(self) -> Collection:
         """The collection, if it has no problems or the ledger is patient.
@@ -116,6 +117,7 @@ class CollectionReader:
         rules = self._rules()
         rows = known_patients(self.table.reader.read(self.labels, vocabulary, self.ledger, rules), self.ledger)
         self._require_used_map(vocabulary)
+        self._num_films = len(rows)
         films = self._in_splits(self._with_captions(self._with_files([row for row in rows if row.findings])))
         self.ledger.settle()
         films, ranges = self._looked_at(films)
@@ -175,6 +177,7 @@ class CollectionReader:
     def _with_files(self, rows: Sequence[FilmLabels]) -> list[Film]:
         known = self.table.paths(self.root)
         films = [film for row in rows if (film := self._with_file(row, known))]
+        self.ledger.judge(self._num_films, self.options.max_rejects)
         stems = Counter(film.image_id for film in films)
         return [
             replace(film, image_id=shown(film.path, self.root))
@@ -193,7 +196,7 @@ class CollectionReader:
             remedy = "Remove or rename the others."
         else:
             rule, came, remedy = "be there", repr(row.file), f"Complete the folder {self.root}, or remove the rows."
-        self.ledger.refuse(
+        self.ledger.reject(
             f"`{row.table}` must name only images that {rule}".replace("that be", "that are"),
             came,
             remedy,
@@ -212,11 +215,22 @@ class CollectionReader:
                 scans.append(scan)
                 readable.append(film)
             else:
-                self.ledger.refuse(READABLE, scan.came, scan.remedy, file=name[0])
+                self.ledger.reject(READABLE, scan.came, scan.remedy, file=name[0])
+        self.ledger.judge(self._num_films, self.options.max_rejects)
+        self._say_rejected()
         bits, given = self.options.bits, self.options.grey_range
         ranges = grey_ranges([scan.levels for scan in scans], self.ledger, bits=bits, given=given)
         self.ledger.settle()
         return self._without_copies(readable, scans, ranges), ranges
+
+    def _say_rejected(self) -> None:
+        rejected = self.ledger.rejected
+        if rejected:
+            named = listed(one.came if one.line else f"{one.file} ({one.came})" for one in rejected)
+            verb = "is" if len(rejected) == 1 else "are"
+            self.ledger.say(
+                f"{count_of(len(rejected), 'film')} of {self._num_films:,} {verb} rejected, not there or not to be read: {named}."
+            )
 
     def _without_copies(
         self, films: Sequence[Film], scans: Sequence[Scan], ranges: dict[Kind, GreyRange]
@@ -230,7 +244,7 @@ class CollectionReader:
         left = [films[position] for position in kept]
 
         def small(position: int) -> NDArray[np.uint8]:
-            return read_grey(left[position].path, COMPARED_PX, ranges)
+            return read_grey(left[position].path, COMPARED_PX, ranges, self.options.fit)
 
         near = near_copies([scans[p].look for p in kept], [splits[p] for p in kept], small)
         self._say_near(near, left)

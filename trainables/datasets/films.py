@@ -18,7 +18,7 @@ from trainables.datasets.base import (
 )
 from trainables.datasets.captions import PromptTemplate
 from trainables.datasets.collection import Collection, CollectionReader, Film, FilmTable
-from trainables.datasets.images import read_grey
+from trainables.datasets.images import read_grey, require_fit
 from trainables.datasets.problems import CollectionError, Ledger
 
 
@@ -46,7 +46,7 @@ class FilmTableSource(ImageTextSource):
         ledger = Ledger()
         collection = self._read(options, ledger)
         self.resolution_px = options.resolution_px
-        self.prompts, self.rules = options.template(), options.rules
+        self.prompts, self.rules, self.fit = options.template(), options.rules, options.fit
         self.films, self.ranges, self.conditions = collection.films, collection.ranges, collection.conditions
         self.said = tuple(ledger.said)
 
@@ -72,6 +72,7 @@ class FilmTableSource(ImageTextSource):
     @classmethod
     def _read(cls, options: SourceOptions, ledger: Ledger) -> Collection:
         require_resolution(options.resolution_px)
+        require_fit(options.fit)
         if options.root is None:
             raise ValueError(f"`root` must be the folder of {cls.title}, but got none. Give it with --root DIR.")
         if options.num_patients is not None:
@@ -101,7 +102,7 @@ class FilmTableSource(ImageTextSource):
         for film in self.films[require_split(split)]:
             known = film.labels
             yield ImageTextSample(
-                image=read_grey(film.path, self.resolution_px, self.ranges),
+                image=read_grey(film.path, self.resolution_px, self.ranges, self.fit),
                 prompt=_caption(self.prompts, film),
                 conditions=known.findings,
                 patient_id=known.patient_id,
@@ -119,7 +120,7 @@ class FilmTableSource(ImageTextSource):
     def fingerprint(self) -> str:
         """Hash of the settings, the grey levels, the labels, the split and the bytes of every image file."""
         ranges = sorted((kind.name, grey.low, grey.high) for kind, grey in self.ranges.items())
-        settings = (self.resolution_px, self.prompts, self.rules, self.conditions, ranges)
+        settings = (self.resolution_px, self.fit, self.prompts, self.rules, self.conditions, ranges)
         digest = hashlib.sha256(repr(settings).encode())
         for split in SPLITS:
             for film in self.films[split]:

@@ -19,7 +19,7 @@ def clean_text(text: str) -> str:
     words = " ".join(BLANKS.sub(" ", text).split())
     words = re.sub(r"\s+([.,;:!?)])", r"\1", words)
     words = re.sub(r"([.,;:!?])(?:\s*[.,;:])+", r"\1", words)
-    return words.strip(" ,;:-")
+    return words.strip(" ,;:-") if any(sign.isalnum() for sign in words) else ""
 
 
 def section_of(report: str, name: str) -> str:

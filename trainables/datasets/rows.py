@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from trainables.datasets.problems import Ledger, listed
@@ -32,6 +33,7 @@ class TableRow:
     values: Mapping[str, str]
 
 
+@lru_cache(maxsize=4096)
 def is_missing(text: str) -> bool:
     """Whether a table says by this text that it does not know."""
     return text.strip().casefold() in MISSING

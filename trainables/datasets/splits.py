@@ -7,18 +7,22 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Final
 
 from trainables.datasets.base import SPLIT_SHARES, SPLITS, SourceOptions, SplitSizes, split_of_patient
 from trainables.datasets.labels import FilmLabels
 from trainables.datasets.problems import Ledger, count_of, listed
+from trainables.datasets.rows import read_rows
 from trainables.datasets.rules import HASH, OWN
 
 ALL: Final = ""
 """Stands for all films where a finding's name does for those that show it."""
 TRAIN_OR_VALIDATION: Final = "train or validation"
-_OF_ALL: Final[Mapping[str, Mapping[str, float]]] = {split: {ALL: 0} for split in SPLITS}
 LEFT_OUT: Final = ""
+Shown = Mapping[str, Counter[str]]
+Asked = Mapping[str, Mapping[str, float]]
+_OF_ALL: Final[Asked] = {split: {ALL: 0} for split in (*SPLITS, LEFT_OUT)}
 NAMES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "validate", "valid", "val", "dev"), "validation"),
@@ -64,22 +68,65 @@ def sized_splits(films: Sequence[FilmLabels], sizes: SplitSizes, seed: int, ledg
     patients: dict[str, list[int]] = defaultdict(list)
     for position, film in enumerate(films):
         patients[film.patient_id].append(position)
-    shown = {who: Counter(_shown(films, positions)) for who, positions in patients.items()}
+    shown = _shown(films, patients)
     there = sum(shown.values(), Counter())
+    _require_enough(sizes, there, ledger)
     by_finding = any(set(own) != {ALL} for own in sizes.values())
     asked = {split: dict(own) for split, own in sizes.items()} if by_finding else _with_shares(sizes, there)
-    _require_enough(sizes, there, ledger)
-    room = {split: Counter(asked.get(split, {})) for split in SPLITS}
-    result = [LEFT_OUT] * len(films)
-    for who in _rarest_first(shown, there, seed):
-        taking = _taking(shown[who], room, asked if by_finding else _OF_ALL)
-        rarest = min(shown[who], key=lambda name: there[name])
-        split = max(taking, key=lambda name: room[name][rarest] / max(1, asked[name].get(rarest, 0)), default=LEFT_OUT)
-        room.get(split, Counter()).subtract(shown[who])
-        for position in patients[who]:
-            result[position] = split
+    order = _rarest_first(shown, there, seed)
+    given = _given(order, shown, asked, limits=asked if by_finding else _OF_ALL)
+    result = [given[film.patient_id] for film in films]
     _say_sizes(result, ledger)
     return result
+
+
+def _given(order: Sequence[str], shown: Shown, asked: Asked, *, limits: Asked) -> dict[str, str]:
+    """The split of each patient; those that found no room are tried again at the end, where few films are lacking."""
+    room = {split: Counter(own) for split, own in asked.items()}
+    given: dict[str, str] = {}
+    for who in order:
+        rarest = next(iter(shown[who]))
+        taking = _taking(shown[who], room, limits)
+        given[who] = max(
+            taking, key=lambda name: room[name][rarest] / max(1, asked[name].get(rarest, 0)), default=LEFT_OUT
+        )
+        room.get(given[who], Counter()).subtract(shown[who])
+    for who in (who for who in reversed(order) if given[who] == LEFT_OUT):
+        taking = [split for split in _taking(shown[who], room, limits) if split != LEFT_OUT]
+        given[who] = taking[0] if taking else LEFT_OUT
+        if taking:
+            room[taking[0]].subtract(shown[who])
+    return given
+
+
+def read_sizes(given: str) -> SplitSizes:
+    """Sizes of splits, from three numbers with commas between, or from a table.
+
+    Args:
+        given: films of training, validation and test; or a CSV file with the columns condition, train, validation and
+            test, whose rows are findings.
+
+    Raises:
+        ValueError: it is neither.
+        CollectionError: the table lacks a column, or a row is cut.
+    """
+    numbers = given.split(",")
+    if len(numbers) == len(SPLITS) and all(number.strip().isdigit() for number in numbers):
+        return {split: {ALL: int(number)} for split, number in zip(SPLITS, numbers, strict=True)}
+    if not Path(given).is_file():
+        raise ValueError(
+            f"`--sizes` must be three numbers or a CSV file with the columns condition, {', '.join(SPLITS)}, but got "
+            f"{given!r}. Write for example 20000,8000,28655."
+        )
+    ledger = Ledger()
+    rows = read_rows(Path(given), [("condition",), *((split,) for split in SPLITS)], ledger, "Name its columns so.")
+    ledger.settle()
+    wrong = [row for row in rows if not all(row.values[split].isdigit() for split in SPLITS)]
+    if wrong:
+        raise ValueError(
+            f"`--sizes` must have numbers of films, but got {dict(wrong[0].values)} in line {wrong[0].line}. Mend it."
+        )
+    return {split: {row.values["condition"]: int(row.values[split]) for row in rows} for split in SPLITS}
 
 
 def few_shot(films: Sequence[FilmLabels], num_train: int, seed: int, conditions: Sequence[str]) -> list[int]:
@@ -134,15 +181,25 @@ def _require_one_split(films: Sequence[FilmLabels], splits: Sequence[str], ledge
         ledger.refuse(ONE_SPLIT, f"{came}, such as {listed(map(repr, shared))}", remedy, file=first[shared[0]].table)
 
 
-def _shown(films: Sequence[FilmLabels], positions: Sequence[int]) -> Counter[str]:
-    return Counter({ALL: len(positions)}) + Counter(name for p in positions for name in films[p].findings)
+def _shown(films: Sequence[FilmLabels], patients: Mapping[str, Sequence[int]]) -> dict[str, Counter[str]]:
+    """How many films of each finding, and of all, every patient has; the rarest finding of the whole first."""
+    there = Counter(name for film in films for name in film.findings)
+    return {
+        who: Counter(
+            dict(sorted(Counter(n for p in own for n in films[p].findings).items(), key=lambda one: there[one[0]]))
+        )
+        + Counter({ALL: len(own)})
+        for who, own in patients.items()
+    }
 
 
 def _with_shares(sizes: SplitSizes, there: Counter[str]) -> dict[str, dict[str, float]]:
-    """Sizes of all films, and of each finding the share that it has of them."""
+    """Sizes of all films, and of each finding the share that it has of them; what is left out has its share as well."""
+    of_all = {split: own[ALL] for split, own in sizes.items()}
+    of_all[LEFT_OUT] = max(0, there[ALL] - sum(of_all.values()))
     return {
-        split: {name: own[ALL] * count / max(1, there[ALL]) for name, count in there.items()}
-        for split, own in sizes.items()
+        split: {name: size * count / max(1, there[ALL]) for name, count in there.items()}
+        for split, size in of_all.items()
     }
 
 
@@ -155,15 +212,14 @@ def _require_enough(asked: Mapping[str, Mapping[str, int]], there: Counter[str],
             ledger.refuse(rule, f"{wanted:,} of {there[name]:,} {what}", "Ask for fewer.")
 
 
-def _rarest_first(shown: Mapping[str, Counter[str]], there: Counter[str], seed: int) -> list[str]:
-    rarity = {who: min(there[name] for name in own) for who, own in shown.items()}
-    return sorted(shown, key=lambda who: (rarity[who], _hash(seed, who)))
+def _rarest_first(shown: Shown, there: Counter[str], seed: int) -> list[str]:
+    return sorted(shown, key=lambda who: (there[next(iter(shown[who]))], _hash(seed, who)))
 
 
-def _taking(own: Counter[str], room: Mapping[str, Counter[str]], asked: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """The splits that have room for all films of a patient that they were asked to count."""
-    counted = {split: [name for name in own if name in asked.get(split, {})] for split in SPLITS}
-    return [split for split in SPLITS if counted[split] and all(room[split][n] >= own[n] for n in counted[split])]
+def _taking(own: Counter[str], room: Mapping[str, Counter[str]], limits: Asked) -> list[str]:
+    """The splits that have room for all films of a patient, of the findings, or of all, that limits are set for."""
+    counted = {split: [name for name in own if name in limits.get(split, {})] for split in room}
+    return [split for split in room if counted[split] and all(room[split][n] >= own[n] for n in counted[split])]
 
 
 def _say_sizes(result: Sequence[str], ledger: Ledger) -> None:

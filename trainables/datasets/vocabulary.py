@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from trainables.datasets.problems import Ledger, count_of
 from trainables.datasets.rows import is_missing
@@ -48,6 +49,7 @@ Refuse = Callable[[str, str], None]
 """Takes what came and the remedy."""
 
 
+@lru_cache(maxsize=4096)
 def fold(label: str) -> str:
     """What is equal for all spellings of a label that differ in case, underscores, hyphens, dots and white space."""
     return re.sub(r"[\s_\-.]+", "", unicodedata.normalize("NFKC", label).casefold())

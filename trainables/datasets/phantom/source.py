@@ -29,7 +29,7 @@ MIN_PATIENTS = 10
 DEFAULT_PATIENTS = 600
 
 
-FOR_COLLECTIONS = ("caption", "with_age", "with_sex", "rules", "sizes", "num_train")
+FOR_COLLECTIONS = ("caption", "with_age", "with_sex", "rules", "sizes", "num_train", "fit", "max_rejects")
 
 
 class PhantomSource(ImageTextSource):

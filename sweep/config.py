@@ -151,6 +151,7 @@ class ComputeConfig(Section):
 
     Attributes:
         max_retries: how often a trial is tried again that lost its process or its machine.
+        may_grow: the cluster adds nodes when they are asked for; what finds no room is waited for and not refused.
     """
 
     workers_per_trial: Count = 1
@@ -162,6 +163,7 @@ class ComputeConfig(Section):
     evaluation_gpus: NonNegative = 0.0
     max_retries: Annotated[int, Field(ge=0)] = 3
     address: str | None = None
+    may_grow: bool = False
 
 
 class SearchConfig(Section):

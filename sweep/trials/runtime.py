@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import secrets
@@ -30,6 +29,7 @@ from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.exceptions import AuthenticationError, OutOfMemoryError, RayActorError
 
 from sweep.config import ComputeConfig, ConfigError
+from sweep.trials.resources import local_cpus
 
 RAY_SETTINGS: Final = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 """Processes that were promised no GPU see none; else they would compute on GPUs promised to others."""
@@ -66,7 +66,7 @@ def ray_runtime(compute: ComputeConfig) -> Iterator[None]:
         compute: where to connect.
 
     Raises:
-        ConfigError: no cluster can be at the address, or this machine has too few GPUs or no folder for Ray.
+        ConfigError: no cluster can be at the address, or this machine has no folder for Ray.
         ConnectionError: the cluster does not answer or lets nobody in.
         RuntimeError: Ray does not start on this machine.
     """
@@ -194,9 +194,8 @@ def _init(**options: Any) -> None:
 @contextmanager
 def _own_ray(compute: ComputeConfig) -> Iterator[None]:
     with _session_folder() as folder, _own_environment():
-        _start(folder, local_cpus(compute))
+        _start(folder, local_cpus(compute, os.cpu_count() or 1))
         try:
-            require_gpus(compute, ray.cluster_resources().get("GPU", 0.0))
             yield
         finally:
             ray.shutdown()
@@ -324,25 +323,3 @@ def out_of_memory(trace: str) -> str | None:
         "Ray ended a process. Lower compute.concurrent_trials, compute.evaluation_actors, evaluation.batch_size or the "
         "batch sizes, or end other programs."
     )
-
-
-def require_gpus(compute: ComputeConfig, available: float) -> None:
-    """Refuse a sweep that would wait for GPUs for ever: one trial must fit beside the evaluation actors.
-
-    Raises:
-        ConfigError: they ask for more than there are.
-    """
-    trial = compute.workers_per_trial * compute.gpus_per_worker
-    evaluation = compute.evaluation_actors * compute.evaluation_gpus
-    if trial + evaluation > available:
-        raise ConfigError(
-            f"`compute` must ask for no more GPUs than there are, but got {trial:g} for a trial and {evaluation:g} for "
-            f"evaluation where there are {available:g}. Set compute.gpus_per_worker and compute.evaluation_gpus lower, "
-            "to 0.5 each for one GPU, or give the compute.address of a cluster."
-        )
-
-
-def local_cpus(compute: ComputeConfig) -> int:
-    """CPUs that a local Ray instance promises: all, and no fewer than the trials at once ask for."""
-    training = compute.concurrent_trials * (compute.workers_per_trial * compute.cpus_per_worker + 0.01)
-    return max(os.cpu_count() or 1, math.ceil(training + compute.evaluation_actors * compute.evaluation_cpus))

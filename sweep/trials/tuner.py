@@ -23,6 +23,7 @@ from sweep.config import ComputeConfig
 from sweep.trials.ends import FAILURE, TrialListener
 from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.relay import Relay, root_message
+from sweep.trials.resources import trial_resources, worker_resources
 from sweep.trials.runtime import out_of_memory
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
@@ -119,22 +120,12 @@ def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -
         scaling_config=ray.train.ScalingConfig(
             num_workers=compute.workers_per_trial,
             use_gpu=compute.gpus_per_worker > 0,
-            resources_per_worker=_worker_resources(compute),
+            resources_per_worker=worker_resources(compute),
         ),
         run_config=ray.train.RunConfig(
             name=spec.folder.name, storage_path=str(context.out / "ray"), callbacks=[TuneReportCallback()]
         ),
     )
-
-
-def _worker_resources(compute: ComputeConfig) -> dict[str, float]:
-    gpus = {"GPU": compute.gpus_per_worker} if compute.gpus_per_worker else {}
-    return {"CPU": compute.cpus_per_worker, **gpus}
-
-
-def _trial_resources(compute: ComputeConfig) -> dict[str, float]:
-    """What the trial's own process holds: the worker's share, or next to nothing beside a worker group."""
-    return _worker_resources(compute) if compute.workers_per_trial == 1 else {"CPU": 0.01}
 
 
 def run_trials(
@@ -174,7 +165,7 @@ def run_trials(
     )
     trainable = tune.with_parameters(run_trial, context=context, evaluator=evaluator)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, _trial_resources(context.compute)),
+        tune.with_resources(trainable, trial_resources(context.compute)),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=trial_scheduler,

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 from sweep.config import ComputeConfig, ConfigError
 from sweep.trials import runtime
 from sweep.trials.relay import root_message
-from sweep.trials.runtime import OF_OTHERS, OWN_SETTINGS, find_cluster, require_gpus
+from sweep.trials.runtime import OF_OTHERS, OWN_SETTINGS, find_cluster
 
 ROOT = Path(__file__).resolve().parents[3]
 UNWRITABLE = "/sys"
@@ -206,11 +205,3 @@ def test_without_an_address_there_is_no_cluster_to_find(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "" if address is None else f"127.0.0.1:{free_port()}")
     assert find_cluster(ComputeConfig(address=address)) is None
-
-
-@pytest.mark.parametrize(("available", "enough"), [(0, False), (1, False), (2, True), (8, True)])
-def test_a_trial_must_find_gpus_beside_the_evaluation(available: int, enough: bool) -> None:
-    compute = ComputeConfig(gpus_per_worker=0.5, workers_per_trial=2, evaluation_gpus=0.25, evaluation_actors=2)
-    said = f"but got 1 for a trial and 0.5 for evaluation where there are {available}"
-    with nullcontext() if enough else pytest.raises(ConfigError, match=said):
-        require_gpus(compute, available)

@@ -23,6 +23,7 @@ from trainables.base_models.shapes import base_on_meta
 from trainables.base_models.text_encoders import load_bert
 from trainables.caption_lengths import caption_note
 from trainables.datasets.base import SPLITS
+from trainables.datasets.checksums import set_aside
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import CARD, PreparedDataset
 from trainables.datasets.writing import write_dataset
@@ -83,10 +84,20 @@ def _checked_data(config: SweepConfig, out: Path, console: Console) -> PreparedD
     if config.data.source == "phantom":
         check_resolution(config.data.resolution_px, config)  # before it is drawn
     drawn = out / "cache" / "dataset"
-    going_on = holds_run(out) and (drawn / CARD).is_file()
+    going_on = holds_run(out) and (drawn / CARD).is_file() and _is_sound(drawn)
     dataset = PreparedDataset.open(drawn) if going_on else open_data(config.data, drawn, console)
     check_resolution(dataset.resolution_px, config)
     return dataset
+
+
+def _is_sound(drawn: Path) -> bool:
+    """Whether the films that a sweep goes on with are as they were drawn; damaged ones are set aside."""
+    try:
+        PreparedDataset.open(drawn).require_sound()
+    except (OSError, ValueError):
+        set_aside(drawn)
+        return False
+    return True
 
 
 def open_data(config: DataConfig, folder: Path, console: Console) -> PreparedDataset:

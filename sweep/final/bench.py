@@ -114,7 +114,7 @@ class Workbench(Studio):
         plan = self.plans[split]
         name = self.name_of(finalist.adapter, plan, self.evaluation)
         stored = self._tensors.get_or_create(name, "films", lambda: {"films": self._generate(finalist, plan)})
-        return np.array(stored["films"])
+        return np.array(stored["films"].whole())
 
     def generated_features(self, finalist: Finalist, split: str) -> NDArray[np.float32]:
         """Their features, likewise."""
@@ -133,7 +133,7 @@ class Workbench(Studio):
         stored = self._tensors.get_or_create(
             key, "moments", lambda: {"moments": split_moments(self.models(finalist), data)}
         )
-        return stored["moments"]
+        return stored["moments"].whole()
 
     def features_of(self, films: NDArray[np.uint8], name: str) -> NDArray[np.float32]:
         """Features of other films made from the finalist's weights, such as reconstructions."""

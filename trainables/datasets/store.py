@@ -70,6 +70,16 @@ class PreparedDataset:
         """The images and texts of `train`, `validation` or `test`."""
         return PreparedSplit(self.folder / f"{require_split(name)}.arrow", self.resolution_px)
 
+    def require_sound(self) -> None:
+        """Read all films, and refuse the data set where one is not as it was written.
+
+        Raises:
+            DamagedError: one is not.
+            ValueError: a file is not complete.
+        """
+        for name in SPLITS:
+            self.split(name).require_sound()
+
     def summary(self) -> dict[str, dict[str, int]]:
         """Counts of images, patients and each condition, by split."""
         return {name: self._summary_of(self.split(name)) for name in SPLITS}
@@ -111,6 +121,14 @@ class PreparedSplit:
     def __reduce__(self) -> tuple[type[PreparedSplit], tuple[Path, int]]:
         """Pickle the path, never the pixels: a worker maps the file anew."""
         return PreparedSplit, (self.path, self._side)
+
+    def require_sound(self) -> None:
+        """Read all of it.
+
+        Raises:
+            DamagedError: something is not as it was written.
+        """
+        self._films.require_all()
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """One image, uint8[H, W], a read-only view of the file."""

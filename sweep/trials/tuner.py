@@ -20,15 +20,15 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
 from sweep.config import ComputeConfig
-from sweep.trials.ends import FAILURE, TrialListener
+from sweep.trials.ends import FAILURE, LOST, TrialListener
 from sweep.trials.leftovers import EndedCheckpoints
+from sweep.trials.memory_kills import out_of_memory
 from sweep.trials.relay import Relay, root_message
 from sweep.trials.resources import trial_resources, worker_resources
-from sweep.trials.runtime import out_of_memory
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
 from trainables.settings import TrainingConfig
-from trainables.trial import Evaluator, TrialSpec, fine_tune
+from trainables.trial import EvaluationError, Evaluator, TrialSpec, fine_tune
 
 TUNE_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -98,7 +98,7 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
         if isinstance(cause, MACHINES_FAULT):
             raise
         said = f"{type(cause).__name__}: {cause}"
-        tune.report({FAILURE: out_of_memory(said) or said})
+        tune.report({FAILURE: out_of_memory(said) or said, LOST: isinstance(cause, EvaluationError)})
 
 
 def root_cause(error: BaseException) -> BaseException:

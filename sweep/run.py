@@ -20,6 +20,7 @@ from analysis.terminal import explained, new_console, relative
 from sweep.config import ConfigError, SweepConfig
 from sweep.interrupts import interruptible
 from sweep.loading import load_config, load_run_config
+from sweep.records.guard import guarded, records_open
 from sweep.records.owner import owned
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def main(
         if dry_run:
             console.print_json(json.dumps(resolved.model_dump(mode="json")))
         else:
-            with owned(folder):
+            with owned(folder), records_open(folder):
                 run(resolved, folder, console)
 
 
@@ -146,4 +147,4 @@ def evaluation_share(outcome: Outcome, concurrent_trials: int) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    guarded(lambda: typer.run(main), how_to_go_on)

@@ -29,6 +29,7 @@ from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.exceptions import AuthenticationError, OutOfMemoryError, RayActorError
 
 from sweep.config import ComputeConfig, ConfigError
+from sweep.records.guard import ray_watched
 from sweep.trials.resources import local_cpus
 
 RAY_SETTINGS: Final = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
@@ -196,7 +197,8 @@ def _own_ray(compute: ComputeConfig) -> Iterator[None]:
     with _session_folder() as folder, _own_environment():
         _start(folder, local_cpus(compute, os.cpu_count() or 1))
         try:
-            yield
+            with ray_watched():
+                yield
         finally:
             ray.shutdown()
 
@@ -307,19 +309,3 @@ def _is_readable(file: Path) -> bool:
         return bool(file.read_text().strip())
     except OSError:
         return False
-
-
-def out_of_memory(trace: str) -> str | None:
-    """What to do where Ray ended a process because its machine ran out of memory; nothing where that was not so.
-
-    Args:
-        trace: the message of Ray's exception.
-    """
-    found = re.search(r"Memory on the node .*?was ([\d.]+\w+)(?: used)? / ([\d.]+\w+)", trace)
-    if found is None:
-        return None
-    return (
-        f"`memory` of the machine must suffice for all that runs on it, but got {found[1]} of {found[2]} in use, at which "
-        "Ray ended a process. Lower compute.concurrent_trials, compute.evaluation_actors, evaluation.batch_size or the "
-        "batch sizes, or end other programs."
-    )

@@ -99,8 +99,10 @@ class RecordLog:
                     f"`{self._file.name}` must take {len(line)} bytes, but took fewer. Free space on its disk."
                 )
             os.fsync(self._file.fileno())
-        except OSError:
+        except OSError as error:
             os.ftruncate(self._file.fileno(), before)
+            if error.errno is not None:
+                error.filename = self._file.name  # the system knows a number where the user wants a name
             raise
 
     def close(self) -> None:

@@ -54,7 +54,8 @@ def waiting_told(
 def _watch(
     tell: Callable[[str], None], look: Callable[[], Sequence[str]], line_s: float, ended: threading.Event
 ) -> None:
-    since, lines = None, 0
+    since: float | None = None
+    lines = 0
     while not ended.wait(min(LOOK_S, line_s / 4)):
         try:
             waits = look()

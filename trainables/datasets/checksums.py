@@ -55,7 +55,9 @@ class MappedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+        self.content: NDArray[np.uint8] = (
+            np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+        )
         self._inode = path.stat().st_ino
         self._sums: NDArray[np.uint32] | None = None
         if sums_of(path).is_file():

@@ -143,7 +143,7 @@ def test_a_disk_that_does_not_take_a_record_leaves_nothing_of_it(
     log = RecordLog.reopen(path)
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", refuse)
-        with pytest.raises(OSError, match=os.strerror(number)):
+        with pytest.raises(OSError, match=f"{os.strerror(number)}: '{path}'"):
             log.append("thing", {"number": 3})
     assert values_in(path) == VALUES
     log.append("thing", {"number": 4})

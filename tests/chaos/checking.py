@@ -16,22 +16,18 @@ from sweep.records.log import read_log
 OF_MACHINE = ("_s", "_gib", "_memory")
 """Endings of columns that hold times and memory, of which no two sweeps have the same."""
 OF_FRONT = ("pareto", "knee")
-MARK = "CHAOS_SWEEP"
-"""Variable that all processes of a driver's sweeps have."""
+"""Columns that depend on the times of all trials."""
 
 
 class UnsoundError(AssertionError):
     """A sweep lost or changed something."""
 
 
-def processes_of(out: Path) -> list[psutil.Process]:
-    """Everything that runs for a sweep."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get(MARK) == str(out) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+def lives(process: psutil.Process) -> bool:
+    """Whether a process runs still, or may."""
+    with suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def finished(out: Path) -> dict[str, str]:
@@ -99,12 +95,12 @@ def _require_runs(out: Path) -> None:
         raise UnsoundError(f"MLflow has runs that are {sorted({run.info.status for run in runs})}")
 
 
-def require_nothing_left(out: Path, memory: set[str]) -> None:
+def require_nothing_left(seen: set[psutil.Process], memory: set[str]) -> None:
     deadline = time.monotonic() + 20
-    while (left := processes_of(out)) and time.monotonic() < deadline:
+    while (left := [process for process in seen if lives(process)]) and time.monotonic() < deadline:
         time.sleep(0.5)
     if left:
-        raise UnsoundError(f"processes are left: {[' '.join(process.cmdline())[:60] for process in left]}")
+        raise UnsoundError(f"processes are left: {[process.name() for process in left]}")
     shared = shared_memory() - memory
     if shared:
         raise UnsoundError(f"shared memory is left: {sorted(shared)}")

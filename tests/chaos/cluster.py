@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
 
 @contextmanager
-def two_nodes(out: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+def two_nodes() -> Iterator[tuple[str, Callable[[], None]]]:
     """A head that has room for evaluation alone, and a node for a trial.
 
     Yields:
         The head's address, and a function by which the second node dies and a third comes.
     """
-    os.environ["CHAOS_SWEEP"] = str(out)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     nodes = [cluster.add_node(num_cpus=1)]
 
@@ -29,4 +26,3 @@ def two_nodes(out: Path) -> Iterator[tuple[str, Callable[[], None]]]:
         yield str(cluster.address), lose
     finally:
         cluster.shutdown()
-        del os.environ["CHAOS_SWEEP"]

@@ -24,7 +24,7 @@ from typing import Annotated
 
 import psutil
 import typer
-from checking import MARK, UnsoundError, compare, finished, processes_of, require_nothing_left, shared_memory
+from checking import UnsoundError, compare, finished, lives, require_nothing_left, shared_memory
 from rich.console import Console
 from rich.table import Table
 
@@ -60,15 +60,40 @@ class Sweep:
     out: Path
     settings: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    seen: set[psutil.Process] = field(default_factory=set)
+    """All processes that it was seen to have; Ray's workers overwrite what else would tell whose they are."""
 
     def start(self, *, resume: bool = False) -> subprocess.Popen[str]:
         """Begin it, or go on with it."""
         settings = [f"--set={key}={value}" for key, value in {**SETTINGS, **self.settings}.items()]
         where = ["--resume", str(self.out)] if resume else ["--out", str(self.out), *settings]
         said = self.out.with_suffix(".log").open("a")
-        environment = {**os.environ, MARK: str(self.out), **({} if resume else self.environment)}
+        environment = {**os.environ, **({} if resume else self.environment)}
         command = [sys.executable, "-m", "sweep.run", *where]
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=said, stderr=said, text=True)
+
+    def processes(self, command: subprocess.Popen[str], *parts: str) -> list[psutil.Process]:
+        """Those that run now and whose command line holds one of the parts, or all."""
+        found = []
+        with suppress(psutil.Error):
+            command_itself = psutil.Process(command.pid)
+            self.seen.update([command_itself, *command_itself.children(recursive=True)])
+        for process in self.seen:
+            with suppress(psutil.Error):
+                if lives(process) and (not parts or any(part in " ".join(process.cmdline()) for part in parts)):
+                    found.append(process)
+        return found
+
+    def wait(self, command: subprocess.Popen[str]) -> int:
+        """Its exit code, once it has ended."""
+        deadline = time.monotonic() + PATIENCE_S
+        while (code := command.poll()) is None:
+            if time.monotonic() > deadline:
+                kill(*self.processes(command))
+                raise UnsoundError(f"it does not end: {self.said()[-400:]}")
+            self.processes(command)
+            time.sleep(0.3)
+        return code
 
     def log(self) -> LogContents:
         """Its events so far."""
@@ -78,16 +103,6 @@ class Sweep:
     def said(self) -> str:
         """What it has printed."""
         return self.out.with_suffix(".log").read_text()
-
-
-def named(out: Path, *parts: str) -> list[psutil.Process]:
-    """Those of a sweep's processes whose command line holds one of these."""
-    found = []
-    for process in processes_of(out):
-        with suppress(psutil.Error):
-            if any(part in " ".join(process.cmdline()) for part in parts):
-                found.append(process)
-    return found
 
 
 def driver_of(command: subprocess.Popen[str]) -> psutil.Process:
@@ -108,23 +123,23 @@ def kill_driver(sweep: Sweep, command: subprocess.Popen[str]) -> None:
 
 def kill_all(sweep: Sweep, command: subprocess.Popen[str]) -> None:
     """The whole machine goes, the small parent included."""
-    kill(*processes_of(sweep.out))
+    kill(*sweep.processes(command))
 
 
 def kill_trial(sweep: Sweep, command: subprocess.Popen[str]) -> None:
-    kill(*named(sweep.out, "ray::ImplicitFunc", "ray::run_trial"))
+    kill(*sweep.processes(command, "ray::ImplicitFunc", "ray::run_trial"))
 
 
 def kill_evaluation(sweep: Sweep, command: subprocess.Popen[str]) -> None:
-    kill(*named(sweep.out, "ray::AdapterScorer"))
+    kill(*sweep.processes(command, "ray::AdapterScorer"))
 
 
 def kill_raylet(sweep: Sweep, command: subprocess.Popen[str]) -> None:
-    kill(*named(sweep.out, "/raylet/raylet"))
+    kill(*sweep.processes(command, "/raylet/raylet"))
 
 
 def kill_gcs(sweep: Sweep, command: subprocess.Popen[str]) -> None:
-    kill(*named(sweep.out, "gcs_server"))
+    kill(*sweep.processes(command, "gcs_server"))
 
 
 def suspend(sweep: Sweep, command: subprocess.Popen[str]) -> None:
@@ -186,14 +201,13 @@ def broken(kind: str, seed: int, folder: Path, reference: Path) -> Outcome:
             before = finished(sweep.out)
             while outcome.exit_code != 0 and outcome.resumes < ATTEMPTS:
                 outcome.resumes += 1
-                outcome.exit_code = sweep.start(resume=True).wait(PATIENCE_S)
+                outcome.exit_code = sweep.wait(sweep.start(resume=True))
             if outcome.exit_code != 0:
                 raise UnsoundError(f"it does not go on: {sweep.said()[-400:]}")
             compare(out, reference, before)
-            require_nothing_left(out, memory)
-    except (UnsoundError, subprocess.TimeoutExpired, psutil.Error, OSError, ValueError) as error:
+            require_nothing_left(sweep.seen, memory)
+    except (UnsoundError, subprocess.SubprocessError, psutil.Error, OSError, ValueError) as error:
         outcome.fault = f"{type(error).__name__}: {error}"
-        kill(*processes_of(out))
     outcome.wall_s = time.monotonic() - started
     return outcome
 
@@ -211,15 +225,14 @@ def _break(
     deadline = time.monotonic() + PATIENCE_S
     while command.poll() is None and len(sweep.log().records) < records:
         if time.monotonic() > deadline:
+            kill(*sweep.processes(command))
             raise UnsoundError("it does not come to its moment")
-        time.sleep(0.05)
+        time.sleep(0.1)
     time.sleep(delay_s)
+    sweep.processes(command)
     if command.poll() is None:
         act(sweep, command)
-    try:
-        outcome.exit_code = command.wait(PATIENCE_S)
-    finally:
-        command.kill()
+    outcome.exit_code = sweep.wait(command)
 
 
 @contextmanager
@@ -238,7 +251,7 @@ def surroundings(
     elif kind == "node":
         from cluster import two_nodes  # only here is a cluster started, by Ray's own test tool
 
-        with two_nodes(out) as (address, lose):
+        with two_nodes() as (address, lose):
             yield Sweep(out, {"compute.address": address}), lambda sweep, command: lose()
     else:
         yield Sweep(out), KINDS[kind]
@@ -297,7 +310,7 @@ def main(
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     undisturbed, outcomes = Sweep((reference or folder / "undisturbed").resolve()), list[Outcome]()
     try:
-        if not (undisturbed.out / "report.html").exists() and (code := undisturbed.start().wait(PATIENCE_S)):
+        if not (undisturbed.out / "report.html").exists() and (code := undisturbed.wait(undisturbed.start())):
             raise UnsoundError(f"the undisturbed sweep ends with {code}: {undisturbed.said()[-400:]}")
         for seed in range(first, first + seeds):
             for kind in kinds.split(","):

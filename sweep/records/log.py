@@ -185,7 +185,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _parsed(payload: bytes) -> Any:
-    return json.loads(payload, object_hook=_from_json)
+    has_not_finite = NOT_FINITE.encode() in payload  # few have, and looking at every mapping takes most of the time
+    return json.loads(payload, object_hook=_from_json if has_not_finite else None)
 
 
 def _as_json(value: Any) -> Any:

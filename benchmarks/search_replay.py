@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -103,14 +102,13 @@ def replay(problem: Problem, way: tuple[str, str], *, num_workers: int, seeds: S
 
 
 def median_interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """The median and its interval of at least 95 % from order statistics; None for what is not finite.
+    """The lower median and its interval of at least 95 % from order statistics; None for what is not finite.
 
     Fewer than six values have no such interval: their smallest and largest are given.
     """
     ordered = sorted(values)
     below = max(0, int(binom.ppf(0.025, len(ordered), 0.5)) - 1)
-    middle = float(np.quantile(ordered, 0.5, method="inverted_cdf"))
-    found = (middle, ordered[below], ordered[len(ordered) - 1 - below])
+    found = (ordered[(len(ordered) - 1) // 2], ordered[below], ordered[len(ordered) - 1 - below])
     return tuple(one if math.isfinite(one) else None for one in found)  # type: ignore[return-value]
 
 

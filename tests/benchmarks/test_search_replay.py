@@ -34,7 +34,7 @@ def test_without_stops_one_worker_does_all_the_work_of_the_pool_and_finds_all(
     assert run.finished[-1].work_s == pytest.approx(sum(end.training_s + end.evaluation_s for end in ends))
     assert run.finished[-1].share == pytest.approx(1.0) and run.num_stopped == 0
     shares = [one.share for one in run.finished]
-    assert len(shares) == 32 and shares == sorted(shares)
+    assert len(shares) == 32 and np.diff(shares).min() > -1e-9
 
 
 @pytest.mark.parametrize("scheduler", ["hypervolume", "halving", "asha"])
@@ -68,8 +68,8 @@ def test_curves_of_a_rung_are_alike_and_the_front_has_several_strategies(problem
         assert costs == sorted(costs) and np.isfinite(training.values).all()
     values = np.array([one.values for one in problem.pool])
     assert problem.volume(values.tolist()) == pytest.approx(1.0)
-    best = {min(problem.pool, key=lambda one: one.values[column]).strategy for column in range(3)}
-    assert len(best) > 1 and len(OBJECTIVES) == 4
+    closest, cheapest = (min(problem.pool, key=lambda one: one.values[column]).strategy for column in (0, 2))
+    assert closest != cheapest and [one.name for one in OBJECTIVES][::2] == ["fid_mini", "trainable_parameters"]
 
 
 def test_hours_are_those_of_the_first_that_reaches_the_share() -> None:

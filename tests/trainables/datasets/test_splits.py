@@ -22,10 +22,9 @@ TABLE = "metadata.csv"
 
 
 def film(number: int, patient: str, *findings: str, split: str = "") -> FilmLabels:
-    return FilmLabels(
-        file=f"{number}.png", table=TABLE, line=number + 2, patient_id=patient, findings=findings or ("Mass",),
-        age=None, sex=None, view=None, split=split,
-    )  # fmt: skip
+    place = {"file": f"{number}.png", "table": TABLE, "line": number + 2}
+    known = {"age": None, "sex": None, "view": None}
+    return FilmLabels(**place, **known, patient_id=patient, findings=findings or ("Mass",), split=split)  # type: ignore[arg-type]
 
 
 def in_splits(films: list[FilmLabels], splits: list[str]) -> dict[str, Counter[str]]:

@@ -46,7 +46,7 @@ class FilmTableSource(ImageTextSource):
         ledger = Ledger()
         collection = self._read(options, ledger)
         self.resolution_px = options.resolution_px
-        self.prompts, self.rules, self.fit = options.template(), options.rules, options.fit
+        self.prompts, self.rules, self.fit = options.template(), collection.rules, options.fit
         self.films, self.ranges, self.conditions = collection.films, collection.ranges, collection.conditions
         self.said = tuple(ledger.said)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins import folder, save
+from stand_ins import STAND_INS, folder, save, write
 
+from trainables.datasets import SOURCES
 from trainables.datasets.base import SPLITS, SourceOptions
 from trainables.datasets.folder import FolderSource
 from trainables.datasets.labels import FilmLabels
@@ -131,3 +133,38 @@ def test_training_films_are_kept_as_asked(tmp_path: Path) -> None:
         kept.append({sample.image_id for sample in source.samples("train")})
         assert source.num_samples("train") == count and source.num_samples("test") == 22
     assert kept[0] < kept[1]
+
+
+@pytest.mark.parametrize(
+    ("collection", "options", "message"),
+    [
+        (
+            "montgomery",
+            {"rules": LabelRules(split="own")},
+            "`--split own` must be of a collection that comes with a split",
+        ),
+        ("chexpert", {"rules": LabelRules(split="fold")}, "`--split` must be hash or own for this collection"),
+        ("folder", {"rules": LabelRules(split="own"), "sizes": read_sizes("1,1,1")}, "`--sizes` must be left out"),
+        ("folder", {"rules": LabelRules(split="fold")}, "must have rows with file_name, patient_id, fold"),
+    ],
+)
+def test_splits_that_cannot_be_had_are_refused(
+    collection: str, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    STAND_INS[collection](tmp_path, 12)
+    with pytest.raises(ValueError, match=message):
+        SOURCES[collection].create(SourceOptions(root=tmp_path, **options))
+
+
+def test_the_release_of_nih_has_a_split_of_its_own(tmp_path: Path) -> None:
+    header = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
+    rows = [(f"{number}.png", "No Finding", number // 2, 40, "M", "PA") for number in range(80)]
+    write(tmp_path / "Data_Entry_2017.csv", header, rows)
+    (tmp_path / "test_list.txt").write_text("".join(f"{number}.png\n" for number in range(20)))
+    (tmp_path / "train_val_list.txt").write_text("".join(f"{number}.png\n" for number in range(20, 80)))
+    for number in range(80):
+        save(tmp_path / "images" / f"{number}.png", number)
+    options = SourceOptions(root=tmp_path, conditions=("No Finding",), rules=LabelRules(split="own"))
+    source = SOURCES["nih_cxr14"].create(options)
+    assert {sample.patient_id for sample in source.samples("test")} == {str(number) for number in range(10)}
+    assert source.num_samples("train") + source.num_samples("validation") == 60

@@ -64,6 +64,7 @@ def read_any(
     """
     if table.suffix not in (".jsonl", ".parquet"):
         return read_rows(table, needed, ledger, optional=optional)
+    rows: Iterable[tuple[int, Mapping[str, Any]]]
     rows = _json_rows(table, ledger) if table.suffix == ".jsonl" else enumerate(_parquet(table, ledger), start=1)
     found = [TableRow(line, {name: _text(value) for name, value in row.items()}) for line, row in rows]
     columns = {name for row in found for name in row.values}

@@ -154,13 +154,14 @@ class FilmReader(ABC):
             rule = f"`{self.names[2]}` must name the findings of a film, or 'No Finding'"
             ledger.refuse(rule, came, remedy, file=row.table, line=row.line)
 
-        whole = isinstance(row.labels, str)
         return FilmLabels(
             file=row.file,
             table=row.table,
             line=row.line,
             patient_id=row.patient_id,
-            findings=vocabulary.findings(row.labels, refuse) if whole else vocabulary.of_collection(row.labels, refuse),
+            findings=vocabulary.findings(row.labels, refuse)
+            if isinstance(row.labels, str)
+            else vocabulary.of_collection(row.labels, refuse),
             unknown=vocabulary.named(row.unknown),
             age=known.age(row.age),
             sex=known.sex(row.sex),
@@ -211,17 +212,27 @@ class LabelColumns(FilmReader):
 
     def spellings(self, rules: LabelRules) -> dict[str, tuple[str, ...]]:
         """The spellings of each column, with the user's own of the split."""
-        own = {"split": (rules.split_column,)} if rules.split_column else {}
+        own: dict[str, tuple[str, ...]] = {"split": (rules.split_column,)} if rules.split_column else {}
         return {name: own.get(name, getattr(self, name)) for name in self.FIELDS}
 
     def film_row(self, row: TableRow, spellings: Mapping[str, tuple[str, ...]], table: str) -> FilmRow:
         """A row of the table by the names that its columns have."""
-        values = {
-            name: next((row.values[column] for column in names if column in row.values), "")
-            for name, names in spellings.items()
-        }
-        labels = values.pop("findings")
-        return FilmRow(labels=labels, table=table, line=row.line, **values)
+
+        def value(name: str) -> str:
+            return next((row.values[column] for column in spellings[name] if column in row.values), "")
+
+        return FilmRow(
+            file=value("file"),
+            patient_id=value("patient_id"),
+            labels=value("findings"),
+            age=value("age"),
+            sex=value("sex"),
+            view=value("view"),
+            text=value("text"),
+            split=value("split"),
+            table=table,
+            line=row.line,
+        )
 
 
 def with_findings(rows: Iterable[FilmRow], ledger: Ledger) -> list[FilmRow]:

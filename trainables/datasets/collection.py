@@ -80,11 +80,13 @@ class Collection:
         films: of each split, in the order of the label file.
         ranges: black and white of each kind of container.
         conditions: findings to evaluate by.
+        rules: by which its labels, texts and splits were read.
     """
 
     films: Mapping[str, Sequence[Film]]
     ranges: dict[Kind, GreyRange]
     conditions: tuple[str, ...]
+    rules: LabelRules
 
 
 @dataclass
@@ -128,16 +130,25 @@ class CollectionReader:
         self._require_views(films)
         self.ledger.settle()
         split_films["train"] = self._few_shot(split_films["train"], chosen)
-        return Collection(films=split_films, ranges=ranges, conditions=chosen)
+        return Collection(films=split_films, ranges=ranges, conditions=chosen, rules=rules)
 
     def _rules(self) -> LabelRules:
-        rules = self.options.rules
-        if rules.split == OWN and not self.table.reader.has_split:
+        rules, reader = self.options.rules, self.table.reader
+        if rules.split == OWN and not reader.has_split:
             raise ValueError(
                 "`--split own` must be of a collection that comes with a split, but got one without. Name a column of "
                 "its table that has the split, or leave the option out."
             )
-        return rules
+        if rules.split_column and not reader.has_columns:
+            raise ValueError(
+                f"`--split` must be {HASH} or {OWN} for this collection, whose tables have no column for it, but got "
+                f"{rules.split!r}. Choose one, or bring a table of your own with the source `folder`."
+            )
+        if self.options.sizes is not None and rules.split != HASH:
+            raise ValueError(
+                f"`--sizes` must be left out where the split is given, but got both, --split {rules.split}. Leave one out."
+            )
+        return replace(rules, own_text=self.options.caption == "text")
 
     def _with_captions(self, films: Sequence[Film]) -> list[Film]:
         """The films with their own texts, where captions are such; those without text are counted and left out."""

@@ -19,6 +19,7 @@ from trainables.datasets.base import (
 from trainables.datasets.captions import PromptTemplate
 from trainables.datasets.collection import Collection, CollectionReader, Film, FilmTable
 from trainables.datasets.images import read_grey, require_fit
+from trainables.datasets.parallel import in_order
 from trainables.datasets.problems import CollectionError, Ledger
 
 
@@ -46,7 +47,7 @@ class FilmTableSource(ImageTextSource):
         ledger = Ledger()
         collection = self._read(options, ledger)
         self.resolution_px = options.resolution_px
-        self.prompts, self.rules, self.fit = options.template(), options.rules, options.fit
+        self.prompts, self.rules, self.fit = options.template(), collection.rules, options.fit
         self.films, self.ranges, self.conditions = collection.films, collection.ranges, collection.conditions
         self.said = tuple(ledger.said)
 
@@ -98,20 +99,22 @@ class FilmTableSource(ImageTextSource):
         )
 
     def samples(self, split: str) -> Iterator[ImageTextSample]:
-        """The films of the split in the order of the label file."""
-        for film in self.films[require_split(split)]:
-            known = film.labels
-            yield ImageTextSample(
-                image=read_grey(film.path, self.resolution_px, self.ranges, self.fit),
-                prompt=_caption(self.prompts, film),
-                conditions=known.findings,
-                patient_id=known.patient_id,
-                image_id=film.image_id,
-                age=known.age,
-                sex=known.sex,
-                view=known.view,
-                unknown=known.unknown,
-            )
+        """The films of the split in the order of the label file, read on all cores."""
+        yield from in_order(self._sample, self.films[require_split(split)])
+
+    def _sample(self, film: Film) -> ImageTextSample:
+        known = film.labels
+        return ImageTextSample(
+            image=read_grey(film.path, self.resolution_px, self.ranges, self.fit),
+            prompt=_caption(self.prompts, film),
+            conditions=known.findings,
+            patient_id=known.patient_id,
+            image_id=film.image_id,
+            age=known.age,
+            sex=known.sex,
+            view=known.view,
+            unknown=known.unknown,
+        )
 
     def num_samples(self, split: str) -> int:
         """Films in the split."""

@@ -21,7 +21,7 @@ from trainables.datasets.labels import FilmRow, LabelColumns
 from trainables.datasets.problems import Ledger, listed
 from trainables.datasets.reports import clean_text
 from trainables.datasets.rows import RELEASED, TableRow, read_rows
-from trainables.datasets.rules import LabelRules
+from trainables.datasets.rules import HASH, LabelRules
 from trainables.datasets.tensors import parquet_rows
 
 UNLABELLED: Final = "Chest X-ray"
@@ -34,10 +34,13 @@ class FolderColumns(LabelColumns):
 
     has_split: ClassVar[bool] = True
 
+    def optional_in(self, rules: LabelRules) -> frozenset[str]:
+        """The names of the columns that a table may lack; not that of the split, if it is not the hash's."""
+        return self.optional if rules.split == HASH else self.optional - {"split"}
+
     def rows(self, labels: Path, rules: LabelRules, ledger: Ledger) -> list[FilmRow]:
         """The rows of the table, with texts in one line."""
-        spellings = self.spellings(rules)
-        optional = self.optional - {"split"} if rules.split != "hash" else self.optional
+        spellings, optional = self.spellings(rules), self.optional_in(rules)
         needed = [names for name, names in spellings.items() if name not in optional]
         may = [names for name, names in spellings.items() if name in optional]
         rows = [self.film_row(row, spellings, labels.name) for row in read_any(labels, needed, may, ledger)]
@@ -61,6 +64,7 @@ def read_any(
     """
     if table.suffix not in (".jsonl", ".parquet"):
         return read_rows(table, needed, ledger, optional=optional)
+    rows: Iterable[tuple[int, Mapping[str, Any]]]
     rows = _json_rows(table, ledger) if table.suffix == ".jsonl" else enumerate(_parquet(table, ledger), start=1)
     found = [TableRow(line, {name: _text(value) for name, value in row.items()}) for line, row in rows]
     columns = {name for row in found for name in row.values}

@@ -12,7 +12,7 @@ from typing import ClassVar
 from trainables.datasets.known_fields import KnownFields
 from trainables.datasets.problems import Ledger, count_of
 from trainables.datasets.rows import TableRow, read_rows
-from trainables.datasets.rules import AS_THEY_ARE, HASH, OWN, LabelRules
+from trainables.datasets.rules import AS_THEY_ARE, LabelRules
 from trainables.datasets.vocabulary import Vocabulary
 
 
@@ -92,6 +92,8 @@ class FilmReader(ABC):
     words: Mapping[str, str] = field(default_factory=dict)
     has_split: ClassVar[bool] = False
     """Whether the collection comes with a split of its own."""
+    has_columns: ClassVar[bool] = False
+    """Whether a user may name the column of its table that has the split."""
 
     @abstractmethod
     def rows(self, labels: Path, rules: LabelRules, ledger: Ledger) -> list[FilmRow]:
@@ -152,13 +154,14 @@ class FilmReader(ABC):
             rule = f"`{self.names[2]}` must name the findings of a film, or 'No Finding'"
             ledger.refuse(rule, came, remedy, file=row.table, line=row.line)
 
-        whole = isinstance(row.labels, str)
         return FilmLabels(
             file=row.file,
             table=row.table,
             line=row.line,
             patient_id=row.patient_id,
-            findings=vocabulary.findings(row.labels, refuse) if whole else vocabulary.of_collection(row.labels, refuse),
+            findings=vocabulary.findings(row.labels, refuse)
+            if isinstance(row.labels, str)
+            else vocabulary.of_collection(row.labels, refuse),
             unknown=vocabulary.named(row.unknown),
             age=known.age(row.age),
             sex=known.sex(row.sex),
@@ -188,6 +191,7 @@ class LabelColumns(FilmReader):
     split: tuple[str, ...] = ()
     optional: frozenset[str] = frozenset(("text", "split"))
 
+    has_columns: ClassVar[bool] = True
     FIELDS: ClassVar = ("file", "patient_id", "age", "sex", "view", "findings", "text", "split")
 
     @property
@@ -197,24 +201,38 @@ class LabelColumns(FilmReader):
 
     def rows(self, labels: Path, rules: LabelRules, ledger: Ledger) -> list[FilmRow]:
         """The rows of the table."""
-        spellings = self.spellings(rules)
-        needed = [names for name, names in spellings.items() if name not in self.optional]
-        may = [names for name, names in spellings.items() if name in self.optional]
+        spellings, optional = self.spellings(rules), self.optional_in(rules)
+        needed = [names for name, names in spellings.items() if name not in optional]
+        may = [names for name, names in spellings.items() if name in optional]
         return [self.film_row(row, spellings, labels.name) for row in read_rows(labels, needed, ledger, optional=may)]
+
+    def optional_in(self, rules: LabelRules) -> frozenset[str]:
+        """The names of the columns that a table may lack; not that of a split that the user named."""
+        return self.optional - {"split"} if rules.split_column else self.optional
 
     def spellings(self, rules: LabelRules) -> dict[str, tuple[str, ...]]:
         """The spellings of each column, with the user's own of the split."""
-        own = {"split": (rules.split,)} if rules.split not in (HASH, OWN) else {}
+        own: dict[str, tuple[str, ...]] = {"split": (rules.split_column,)} if rules.split_column else {}
         return {name: own.get(name, getattr(self, name)) for name in self.FIELDS}
 
     def film_row(self, row: TableRow, spellings: Mapping[str, tuple[str, ...]], table: str) -> FilmRow:
         """A row of the table by the names that its columns have."""
-        values = {
-            name: next((row.values[column] for column in names if column in row.values), "")
-            for name, names in spellings.items()
-        }
-        labels = values.pop("findings")
-        return FilmRow(labels=labels, table=table, line=row.line, **values)
+
+        def value(name: str) -> str:
+            return next((row.values[column] for column in spellings[name] if column in row.values), "")
+
+        return FilmRow(
+            file=value("file"),
+            patient_id=value("patient_id"),
+            labels=value("findings"),
+            age=value("age"),
+            sex=value("sex"),
+            view=value("view"),
+            text=value("text"),
+            split=value("split"),
+            table=table,
+            line=row.line,
+        )
 
 
 def with_findings(rows: Iterable[FilmRow], ledger: Ledger) -> list[FilmRow]:

@@ -74,7 +74,9 @@ def _labels(metadata: Path, rules: LabelRules, ledger: Ledger) -> dict[str, Grad
 
 
 def _texts(root: Path, rows: list[TableRow], rules: LabelRules) -> dict[str, str]:
-    """The section that is asked for of each study's report, where there are reports."""
+    """The section that is asked for of each study's report, where there are reports and captions are such."""
+    if not rules.own_text:
+        return {}
     studies = {row.values["study_id"]: _folder(row.values["subject_id"], row.values["study_id"]) for row in rows}
     reports = {study: root / f"{folder}.txt" for study, folder in studies.items()}
     return {

@@ -18,7 +18,7 @@ from trainables.datasets.collection import FilmTable
 from trainables.datasets.films import FilmTableSource
 from trainables.datasets.labels import FilmRow, LabelColumns
 from trainables.datasets.problems import Ledger
-from trainables.datasets.rules import LabelRules
+from trainables.datasets.rules import OWN, LabelRules
 
 WORDS = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening"}
 """Where the project's words differ from NIH's."""
@@ -33,10 +33,10 @@ class OfficialColumns(LabelColumns):
     has_split: ClassVar[bool] = True
 
     def rows(self, labels: Path, rules: LabelRules, ledger: Ledger) -> list[FilmRow]:
-        """The rows of the table, each in the split of the list that names it."""
+        """The rows of the table, each in the split of the list that names it, where that split is asked for."""
         splits = {name: split for list_, split in LISTS.items() for name in _names(labels.with_name(list_))}
         rows = super().rows(labels, rules, ledger)
-        return [replace(row, split=splits.get(row.file, row.split)) for row in rows]
+        return [replace(row, split=splits.get(row.file, "")) for row in rows] if rules.split == OWN else rows
 
 
 def _names(file: Path) -> list[str]:

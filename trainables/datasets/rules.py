@@ -28,6 +28,7 @@ class LabelRules:
         section: of a report, that is the film's own text.
         labeler: whose labels are read where a collection has those of several.
         split: `hash` of the patient; `own`, the collection's; or the column of the table that names it.
+        own_text: captions are the films' own texts, so that reports are to be read.
 
     Source: Irvin et al. 2019, CheXpert (U-Ignore, U-Zeros, U-Ones).
     """
@@ -37,6 +38,7 @@ class LabelRules:
     section: Section = "impression"
     labeler: str = "chexpert"
     split: str = HASH
+    own_text: bool = False
 
     def __post_init__(self) -> None:
         """Refuse names that are none."""
@@ -46,6 +48,11 @@ class LabelRules:
                 raise ValueError(
                     f"`--{option}` must be one of {', '.join(names)}, but got {getattr(self, option)!r}. Choose one."
                 )
+
+    @property
+    def split_column(self) -> str | None:
+        """The column of the table that names the split, where the user named one."""
+        return None if self.split in (HASH, OWN) else self.split
 
     def graded(self, cells: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The findings that are present and those that are not known, of cells that hold 1, 0, -1 or nothing.

@@ -72,7 +72,7 @@ def sized_splits(films: Sequence[FilmLabels], sizes: SplitSizes, seed: int, ledg
     there = sum(shown.values(), Counter())
     _require_enough(sizes, there, ledger)
     by_finding = any(set(own) != {ALL} for own in sizes.values())
-    asked = {split: dict(own) for split, own in sizes.items()} if by_finding else _with_shares(sizes, there)
+    asked: Asked = sizes if by_finding else _with_shares(sizes, there)
     order = _rarest_first(shown, there, seed)
     given = _given(order, shown, asked, limits=asked if by_finding else _OF_ALL)
     result = [given[film.patient_id] for film in films]
@@ -82,20 +82,20 @@ def sized_splits(films: Sequence[FilmLabels], sizes: SplitSizes, seed: int, ledg
 
 def _given(order: Sequence[str], shown: Shown, asked: Asked, *, limits: Asked) -> dict[str, str]:
     """The split of each patient; those that found no room are tried again at the end, where few films are lacking."""
-    room = {split: Counter(own) for split, own in asked.items()}
+    room: dict[str, dict[str, float]] = {split: dict(own) for split, own in asked.items()}
     given: dict[str, str] = {}
     for who in order:
         rarest = next(iter(shown[who]))
         taking = _taking(shown[who], room, limits)
         given[who] = max(
-            taking, key=lambda name: room[name][rarest] / max(1, asked[name].get(rarest, 0)), default=LEFT_OUT
+            taking, key=lambda name: room[name].get(rarest, 0) / max(1, asked[name].get(rarest, 0)), default=LEFT_OUT
         )
-        room.get(given[who], Counter()).subtract(shown[who])
+        _take(room.get(given[who], {}), shown[who])
     for who in (who for who in reversed(order) if given[who] == LEFT_OUT):
         taking = [split for split in _taking(shown[who], room, limits) if split != LEFT_OUT]
         given[who] = taking[0] if taking else LEFT_OUT
         if taking:
-            room[taking[0]].subtract(shown[who])
+            _take(room[taking[0]], shown[who])
     return given
 
 
@@ -216,7 +216,12 @@ def _rarest_first(shown: Shown, there: Counter[str], seed: int) -> list[str]:
     return sorted(shown, key=lambda who: (there[next(iter(shown[who]))], _hash(seed, who)))
 
 
-def _taking(own: Counter[str], room: Mapping[str, Counter[str]], limits: Asked) -> list[str]:
+def _take(room: dict[str, float], own: Counter[str]) -> None:
+    for name in own:
+        room[name] = room.get(name, 0) - own[name]
+
+
+def _taking(own: Counter[str], room: Asked, limits: Asked) -> list[str]:
     """The splits that have room for all films of a patient, of the findings, or of all, that limits are set for."""
     counted = {split: [name for name in own if name in limits.get(split, {})] for split in room}
     return [split for split in room if counted[split] and all(room[split][n] >= own[n] for n in counted[split])]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins import folder, save
+from stand_ins import STAND_INS, folder, save, write
 
+from trainables.datasets import SOURCES
 from trainables.datasets.base import SPLITS, SourceOptions
 from trainables.datasets.folder import FolderSource
 from trainables.datasets.labels import FilmLabels
@@ -22,10 +24,9 @@ TABLE = "metadata.csv"
 
 
 def film(number: int, patient: str, *findings: str, split: str = "") -> FilmLabels:
-    return FilmLabels(
-        file=f"{number}.png", table=TABLE, line=number + 2, patient_id=patient, findings=findings or ("Mass",),
-        age=None, sex=None, view=None, split=split,
-    )  # fmt: skip
+    place = {"file": f"{number}.png", "table": TABLE, "line": number + 2}
+    known = {"age": None, "sex": None, "view": None}
+    return FilmLabels(**place, **known, patient_id=patient, findings=findings or ("Mass",), split=split)  # type: ignore[arg-type]
 
 
 def in_splits(films: list[FilmLabels], splits: list[str]) -> dict[str, Counter[str]]:
@@ -61,8 +62,10 @@ def test_sizes_of_each_finding_come_from_a_table(tmp_path: Path) -> None:
     table = tmp_path / "sizes.csv"
     table.write_text("condition,train,validation,test\nEdema,30,10,20\nMass,5,5,60\n")
     films = [film(number, f"p{number}", FINDINGS[number % 3]) for number in range(300)]
+    films.append(film(300, "p1", "Rare"))  # of a patient with a finding that is asked for
     counts = in_splits(films, sized_splits(films, read_sizes(str(table)), 0, Ledger()))
-    assert counts["train"] == {ALL: 35, "Edema": 30, "Mass": 5} and counts["test"]["Mass"] == 60
+    assert all(counts["train"][name] == count for name, count in {"Edema": 30, "Mass": 5, "No Finding": 0}.items())
+    assert counts["test"]["Mass"] == 60
     assert counts[""]["No Finding"] == 100
 
 
@@ -132,3 +135,38 @@ def test_training_films_are_kept_as_asked(tmp_path: Path) -> None:
         kept.append({sample.image_id for sample in source.samples("train")})
         assert source.num_samples("train") == count and source.num_samples("test") == 22
     assert kept[0] < kept[1]
+
+
+@pytest.mark.parametrize(
+    ("collection", "options", "message"),
+    [
+        (
+            "montgomery",
+            {"rules": LabelRules(split="own")},
+            "`--split own` must be of a collection that comes with a split",
+        ),
+        ("chexpert", {"rules": LabelRules(split="fold")}, "`--split` must be hash or own for this collection"),
+        ("folder", {"rules": LabelRules(split="own"), "sizes": read_sizes("1,1,1")}, "`--sizes` must be left out"),
+        ("folder", {"rules": LabelRules(split="fold")}, "must have rows with file_name, patient_id, fold"),
+    ],
+)
+def test_splits_that_cannot_be_had_are_refused(
+    collection: str, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    STAND_INS[collection](tmp_path, 12)
+    with pytest.raises(ValueError, match=message):
+        SOURCES[collection].create(SourceOptions(root=tmp_path, **options))
+
+
+def test_the_release_of_nih_has_a_split_of_its_own(tmp_path: Path) -> None:
+    header = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
+    rows = [(f"{number}.png", "No Finding", number // 2, 40, "M", "PA") for number in range(80)]
+    write(tmp_path / "Data_Entry_2017.csv", header, rows)
+    (tmp_path / "test_list.txt").write_text("".join(f"{number}.png\n" for number in range(20)))
+    (tmp_path / "train_val_list.txt").write_text("".join(f"{number}.png\n" for number in range(20, 80)))
+    for number in range(80):
+        save(tmp_path / "images" / f"{number}.png", number)
+    options = SourceOptions(root=tmp_path, conditions=("No Finding",), rules=LabelRules(split="own"))
+    source = SOURCES["nih_cxr14"].create(options)
+    assert {sample.patient_id for sample in source.samples("test")} == {str(number) for number in range(10)}
+    assert source.num_samples("train") + source.num_samples("validation") == 60

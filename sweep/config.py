@@ -15,6 +15,7 @@ from analysis.front.pareto import Objective
 from analysis.metrics import METRICS
 from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
 from sweep.search.samplers import SEARCH_SAMPLERS
+from trainables.numerics import Precision
 from trainables.settings import TrainingConfig
 
 Count = Annotated[int, Field(ge=1)]
@@ -127,6 +128,8 @@ class EvaluationConfig(Section):
         early_images_share: an evaluation during training takes at least this share of the images; the share grows by
             doublings with the training that is done, and the last evaluation takes all. 1: always all.
         early_steps_share: likewise of the steps. Both 1: evaluations during training are like the last.
+        precision: in which films are sampled; `auto` is bf16 on a GPU that has it, fp16 on one that has not, `fp32` on a
+            CPU. Scores of films of another precision are others, if not by much.
     """
 
     extractor: str = "mini"
@@ -137,6 +140,7 @@ class EvaluationConfig(Section):
     early_steps_share: Share = 0.5
     guidance_scale: NonNegative = 3.0
     batch_size: Count = 64
+    precision: Precision = "auto"
     split: Literal["validation"] = "validation"
 
     @field_validator("extractor")

@@ -17,6 +17,7 @@ from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
 from sweep.search.ladder import Ladder
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.stopping_rules import NO_STOPS, STOPPING_RULES
+from trainables.numerics import Precision
 from trainables.settings import MAX_GUIDANCE, TrainingConfig
 
 Count = Annotated[int, Field(ge=1)]
@@ -133,6 +134,8 @@ class EvaluationConfig(Section):
         early_images_share: an evaluation during training takes at least this share of the images; the share grows by
             doublings with the training that is done, and the last evaluation takes all. 1: always all.
         early_steps_share: likewise of the steps. Both 1: evaluations during training are like the last.
+        precision: in which films are sampled; `auto` is bf16 on a GPU that has it, fp16 on one that has not, `fp32` on a
+            CPU. Scores of films of another precision are others, if not by much.
     """
 
     extractor: str = "mini"
@@ -143,6 +146,7 @@ class EvaluationConfig(Section):
     early_steps_share: Share = 0.5
     guidance_scale: Annotated[float, Field(ge=0, le=MAX_GUIDANCE)] = 3.0
     batch_size: Count = 64
+    precision: Precision = "auto"
     split: Literal["validation"] = "validation"
 
     @field_validator("extractor")

@@ -19,8 +19,8 @@ from trainables.datasets.checksums import CheckedArray
 from trainables.datasets.store import PreparedSplit
 from trainables.datasets.tensors import TensorCache
 from trainables.draws import EpochDraws
-from trainables.half import HALF
 from trainables.loss import sample_latents
+from trainables.numerics import HALF
 from trainables.prefetching import prefetched
 
 CACHED = {"vae": "moments", "text_encoder": "states"}

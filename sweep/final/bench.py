@@ -25,12 +25,13 @@ from sweep.loading import parse_config
 from sweep.scoring.identity import feature_key, file_hash
 from sweep.scoring.plans import GenerationPlan, conditions_to_score, known_rows, label_rows, plan_by_caption, two_sided
 from sweep.scoring.streaming import as_grey, compared_films
-from sweep.scoring.studio import Studio
-from trainables.base_models.models import DiffusionModels
+from sweep.scoring.studio import Studio, with_adapter
+from trainables.base_models.models import DiffusionModels, load_base
 from trainables.datasets.base import SPLITS
 from trainables.datasets.store import PreparedDataset
 from trainables.datasets.tensors import TensorCache
 from trainables.membership_losses import split_moments
+from trainables.numerics import FULL
 
 MIRRORED = ("test", "train")
 """Splits whose captions films are generated for: test for what is measured, train for utility, both for copies."""
@@ -87,7 +88,7 @@ class Workbench(Studio):
         self.boxes = None if boxes is None else place_boxes(boxes, self.splits["test"])
         self.on_progress: Callable[[int], None] = lambda _: None
         self._tensors = TensorCache(run.folder / CACHE)
-        self._last_adapted = lru_cache(maxsize=1)(self.adapted)
+        self._last_adapted = lru_cache(maxsize=1)(lambda adapter: with_adapter(self.measured_base, adapter))
 
     @cached_property
     def plans(self) -> dict[str, GenerationPlan]:
@@ -95,8 +96,13 @@ class Workbench(Studio):
         count, seed = self.settings.images_per_condition, self.config.seed
         return {name: plan_by_caption(self.splits[name], self.conditions, count, seed) for name in MIRRORED}
 
+    @cached_property
+    def measured_base(self) -> DiffusionModels:
+        """The un-adapted base in float32 on the device: what is measured of it itself is not rounded as films may be."""
+        return self.base if self.numerics == FULL else load_base(self.config.base).to(self.device)
+
     def models(self, finalist: Finalist) -> DiffusionModels:
-        """The finalist's model on the device; the last one asked for is kept."""
+        """The finalist's model in float32 on the device; the last one asked for is kept."""
         return self._last_adapted(finalist.adapter)
 
     def real(self, split: str, rows: Sequence[int] | NDArray[np.int64] | None = None) -> LabelledImages:
@@ -200,8 +206,8 @@ class Workbench(Studio):
 
     def _generate(self, finalist: Finalist, plan: GenerationPlan) -> NDArray[np.uint8]:
         grey = []
-        for films in self.generate(self.models(finalist), plan, self.evaluation):
-            grey.append(as_grey(films))
+        for films in self.generate(self.adapted(finalist.adapter), plan, self.evaluation):
+            grey.append(as_grey(films).cpu().numpy())
             self.on_progress(len(films))
         return np.concatenate(grey)
 

@@ -75,7 +75,7 @@ class Trained:
 
 def sample(models: DiffusionModels, prompts: Sequence[str] = SAMPLING["prompts"]) -> NDArray[np.float32]:
     options = {"num_steps": SAMPLING["num_steps"], "guidance_scale": SAMPLING["guidance"], "batch_size": len(prompts)}
-    return next(generate_batches(models, prompts, SAMPLING["seeds"], **options))
+    return next(generate_batches(models, prompts, SAMPLING["seeds"], **options)).numpy()
 
 
 def fixed_batch(models: DiffusionModels, strategy: Strategy) -> dict[str, Tensor]:

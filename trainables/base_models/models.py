@@ -29,6 +29,7 @@ from trainables.base_models.checking import (
 )
 from trainables.base_models.layouts import plain_folder, state_of
 from trainables.base_models.text_encoders import pipeline_encoder_on_meta, read_pipeline_bert
+from trainables.numerics import FULL, Numerics
 
 MINI_FOLDER = Path(__file__).parent / "mini"
 HUB_IDS = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
@@ -55,6 +56,7 @@ class DiffusionModels:
     Attributes:
         text_source: identity of a text encoder that took the place of the base's own; empty: it is the base's.
         placeholders: new tokens by the words of a prompt that they stand for.
+        numerics: what U-Net and autoencoder are given samples in.
     """
 
     unet: UNet2DConditionModel
@@ -65,6 +67,7 @@ class DiffusionModels:
     base: BaseIdentity
     text_source: str = ""
     placeholders: Mapping[str, str] = field(default_factory=dict)
+    numerics: Numerics = FULL
 
     def component(self, name: str) -> nn.Module:
         """The part called `unet`, `vae` or `text_encoder`."""
@@ -82,11 +85,32 @@ class DiffusionModels:
         copies: dict[str, Any] = {name: copy.deepcopy(module) for name, module in self.components().items()}
         return replace(self, **copies)
 
+    def sharing(self) -> DiffusionModels:
+        """Modules of its own over the same tensors, for an adapter to be attached to: at once, and without a copy.
+
+        What is put in place of modules or tensors there is in no one else's way. None may write into the shared ones.
+        """
+        shared: dict[str, Any] = {name: _sharing(module) for name, module in self.components().items()}
+        return replace(self, **shared)
+
     def to(self, device: torch.device | str) -> DiffusionModels:
         """Move every part that has its weights to the device, in place."""
         for name, module in self.components().items():
             if self.is_loaded(name):
                 module.to(device)
+        return self
+
+    def computing_in(self, numerics: Numerics) -> DiffusionModels:
+        """Bring U-Net and autoencoder into a precision and layout to sample in, in place, before anything is attached.
+
+        The text encoder computes once for each prompt, and stays in float32. What is attached later keeps the precision
+        that it has: its layers cast it to that of what they are given.
+        """
+        layout: Any = {"dtype": numerics.dtype, "memory_format": numerics.memory_format}
+        for module in (self.unet, self.vae):
+            # Not by diffusers' own, which warns of every cast.
+            nn.Module.to(module, **layout)
+        self.numerics = numerics
         return self
 
     def is_loaded(self, name: str) -> bool:
@@ -122,6 +146,13 @@ class DiffusionModels:
     def latent_factor(self) -> int:
         """How many pixels one latent position spans, on a side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+
+def _sharing(module: nn.Module) -> nn.Module:
+    """A copy of a module tree with parameters of its own, whose values are the very same memory."""
+    held: dict[int, Any] = {id(buffer): buffer for buffer in module.buffers()}
+    held |= {id(each): nn.Parameter(each.detach(), each.requires_grad) for each in module.parameters()}
+    return copy.deepcopy(module, held)
 
 
 def text_states(text_encoder: nn.Module, token_ids: Tensor) -> Tensor:

@@ -14,8 +14,14 @@ settings.load_profile("any machine")
 
 RAY, PHANTOM = "ray", "phantom"
 """Groups of tests that share what takes long to make; one test worker runs all of a group."""
-FIRST = (RAY, "tests/contracts/test_strategies.py", "tests/test_layout.py")
-"""The two groups that take longest, and a short one: with two workers the third waits behind Ray's for the first."""
+FIRST = (
+    RAY,
+    "tests/contracts/test_strategies.py",
+    "tests/test_layout.py",
+    PHANTOM,
+    *(f"tests/{name}.py" for name in ("contracts/test_checkpoints", "contracts/test_extending", "sweep/test_evaluate")),
+)
+"""The groups that take longest, and a short one: with two workers the third waits behind Ray's for the first."""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import typer
+import warm_python
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -203,7 +204,7 @@ def test_an_interrupted_sweep_keeps_what_finished(ray_cluster: None, ray_address
     SIGTERM takes the way of Ctrl+C and SIGHUP (test_interrupts.py); Ray puts a handler of its own in place for it alone.
     """
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "sweep.run", "--out", str(out), "--num-trials", "500", *TINY]
+    command = [*warm_python.command(), "-m", "sweep.run", "--out", str(out), "--num-trials", "500", *TINY]
     environment = {**os.environ, "RAY_ADDRESS": ray_address}
     settings = ("training.num_epochs=1", "search.strategies=[bitfit]", "compute.concurrent_trials=1")
     with subprocess.Popen(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import warm_python
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 from sweep.config import ComputeConfig, ConfigError
@@ -23,7 +24,10 @@ from sweep.trials.runtime import OF_OTHERS, OWN_SETTINGS
 ROOT = Path(__file__).resolve().parents[3]
 UNWRITABLE = "/sys"
 """A folder in which nobody, root included, can make another."""
-OF_RAY = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "TMPDIR")
+OF_RAY = (
+    *("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "TMPDIR"),
+    warm_python.OF_RAY,  # a sweep's own Ray starts its workers as it does elsewhere
+)
 OWN_RAY = """
 import json, logging, os, time
 import psutil, ray

@@ -217,8 +217,8 @@ def _expect_card(folder: Path) -> None:
     card = read_json(folder / PIPELINE_CARD)
     for name in (*PARTS, "tokenizer", "scheduler"):
         came = card.get(name)
-        is_class = isinstance(came, list) and len(came) == 2 and hasattr(LIBRARIES.get(str(came[0])), str(came[1]))
-        if not is_class or came[1] not in CLASSES.get(name, (came[1],)):
+        library, class_name = map(str, came) if isinstance(came, list) and len(came) == 2 else ("", "")
+        if not hasattr(LIBRARIES.get(library), class_name) or class_name not in CLASSES.get(name, (class_name,)):
             due = f"the class of its {name}{', ' if name in CLASSES else ''}{' or '.join(CLASSES.get(name, ()))}"
             raise ValueError(
                 f"`{PIPELINE_CARD}` of a base must name {due}, but got {came!r} in {str(folder)!r}. "

@@ -17,8 +17,7 @@ from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
 from sweep.search.ladder import Ladder
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.stopping_rules import NO_STOPS, STOPPING_RULES
-from trainables.numerics import Precision
-from trainables.settings import MAX_GUIDANCE, TrainingConfig
+from trainables.settings import MAX_GUIDANCE, Precision, TrainingConfig
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 import torch
 
 from trainables.naming import unknown_name
+from trainables.settings import Precision
 
 HALF: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """By the accelerator's names of mixed precision."""
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-"""`auto`: bf16 on a GPU that has it, fp16 on one that has not, fp32 on a CPU."""
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,10 @@ def test_a_program_gets_what_it_is_given_and_ends_with_its_status(tmp_path: Path
     assert [run.returncode for run in runs] == [3, 3]
 
 
-@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -2), (signal.SIGKILL, -9)])
 def test_what_ends_the_program_that_asked_ends_its_child(sent: signal.Signals, status: int) -> None:
     command = [*warm_python.command(), "-c", WAITING]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         child = int(process.stdout.readline())
         process.send_signal(sent)

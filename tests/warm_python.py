@@ -100,6 +100,7 @@ def serve(listening: socket.socket, preloaded: list[str]) -> list[str]:
         In each child, the arguments that it is to run with. The server itself does not return.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C is for the programs that asked
     while select.select([0, listening], [], [])[0] == [listening]:
         connection, _ = listening.accept()
         for name in preloaded:
@@ -138,6 +139,7 @@ def _become(folder: str, environment: dict[str, str], files: list[int]) -> None:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     atexit.register(gc.unfreeze)  # what is not taken down at the end counts as leaked, and some libraries print that
     os.chdir(folder)
     os.environ.clear()

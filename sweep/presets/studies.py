@@ -13,10 +13,10 @@ Values = Mapping[str, Mapping[str, Any]]
 
 
 def each_once(values: Values) -> SearchConfig:
-    """A search that tries each strategy once, with nothing left to draw: the first trials take the strategies in turn."""
+    """A grid of one point for each strategy: nothing is left to draw."""
     fixed = {name: dict(own) for name, own in values.items()}
     return SearchConfig(
-        space="core", strategies=tuple(values), hyperparameters=fixed, sampler="random", num_trials=len(values)
+        space="core", strategies=tuple(values), hyperparameters=fixed, sampler="grid", num_trials=len(values)
     )
 
 

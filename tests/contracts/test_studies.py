@@ -23,6 +23,8 @@ from search_spaces import SEARCH_SPACES
 from sweep.config import SweepConfig
 from sweep.prepare import main
 from sweep.presets import PRESETS
+from sweep.search.plan import SearchPlan
+from sweep.search.turns import grid_points
 from trainables.datasets.store import PreparedDataset
 
 STUDIES = (
@@ -52,6 +54,15 @@ def test_a_study_is_one_trial_for_each_strategy_with_nothing_left_to_draw(name: 
     config = PRESETS[name]()
     choices = choices_of(config)
     assert len(choices) == config.search.num_trials and all(one["lr"] > 0 for one in choices.values())
+    search = config.search
+    plan = SearchPlan.of(
+        SEARCH_SPACES[search.space],
+        search.candidates(),
+        search.hyperparameters,
+        num_trials=search.num_trials,
+        seed=config.seed,
+    )
+    assert search.sampler == "grid" and grid_points(plan) == [(name, {}) for name in choices]
     assert config.base == "sd15" and config.data.path == Path("prepared") / name
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ def films(base: DiffusionModels, adapter: Path, device: torch.device, precision:
     """Two films by an adapter, float32 in 0 to 1."""
     models = base.fresh().to(device).computing_in(numerics_on(device, precision))
     load_adapter(models, adapter)
-    options = {"num_steps": 4, "guidance_scale": 3.0, "batch_size": 2}
+    options: dict[str, Any] = {"num_steps": 4, "guidance_scale": 3.0, "batch_size": 2}
     (images,) = generate_batches(models.to(device), ["a chest film", "a film with edema"], [1, 2], **options)
     pixels: NDArray[np.float32] = images.cpu().numpy()
     return pixels
@@ -194,7 +194,7 @@ def main(
     console.print(shown(found))
     sweep = swept(to, 120.0)
     console.print(f"A sweep of four trials, training and evaluation on one GPU: {sweep}")
-    left_s = budget_s - (time.monotonic() - started_s) - STARTING_S
+    left_s = budget_s - (time.monotonic() - started_s) - 2 * STARTING_S
     for name, share, options in (("sd15_step", 0.6, STEP_OPTIONS), ("sd15_sampling", 0.4, SAMPLING_OPTIONS)):
         part_s = share * left_s
         command = [

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.attention import BasicTransformerBlock
-from diffusers.models.resnet import ResnetBlock2D
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from trainables.base_models.models import DiffusionModels
-from trainables.base_models.sd15 import sd15_on, thin_sd15
+from analysis.files import whole_file
+from trainables.base_models.models import DiffusionModels, load_base
+from trainables.base_models.sd15 import sd15_on
+from trainables.compiling import blocks_to_compile
 
 PEAK_TFLOPS = {
     "H200": 989.0,
@@ -83,17 +83,21 @@ class Rows:
     """Rows in a JSON file, written anew with each one, so that nothing is lost that was measured."""
 
     def __init__(self, file: Path | None, settings: Mapping[str, Any]) -> None:
-        self.file, self.rows = file, list[Row]()
+        self.file, self._held = file, dict[tuple[str, int], Row]()
         self.about = {**machine(), "settings": dict(settings), "command": " ".join(sys.argv)}
 
-    def add(self, row: Row) -> None:
-        """Keep a row, and say it."""
-        self.rows.append(row)
+    @property
+    def rows(self) -> list[Row]:
+        """Those kept so far."""
+        return list(self._held.values())
+
+    def keep(self, row: Row) -> None:
+        """Keep a row, in place of an earlier one of the same candidate."""
+        self._held[row.name, row.batch] = row
         if self.file is not None:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps({**self.about, "rows": [asdict(one) for one in self.rows]}, indent=1)
-            self.file.write_text(text + "\n")
-        print(f"{row.name}, batch {row.batch}: {row.error or f'{row.images_per_s:.2f} images/s'}", file=sys.stderr)
+            with whole_file(self.file) as file:
+                file.write(text.encode() + b"\n")
 
     def table(self, title: str) -> Table:
         """All rows for the terminal."""
@@ -137,26 +141,19 @@ def the_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def random_sd15(width_divisor: int, latent_side: int) -> DiffusionModels:
-    """The base in float32 with random weights on the device, of full size for a divisor of 1; the same at every call."""
+def base_to_time(is_toy: bool) -> DiffusionModels:
+    """SD 1.5 in float32 with random weights on the device, the same at every call; as a toy the mini base."""
     torch.manual_seed(0)
-    base = sd15_on(the_device()) if width_divisor == 1 else thin_sd15(width_divisor, latent_side).to(the_device())
+    base = load_base("mini").to(the_device()) if is_toy else sd15_on(the_device())
     for module in base.components().values():
         module.eval().requires_grad_(False)
     return base
 
 
-def compile_blocks(unet: nn.Module, backend: str) -> None:
-    """Compile each residual and transformer block by itself, in place: 38 of them, of which alike ones share a graph."""
-    for module in unet.modules():
-        if isinstance(module, ResnetBlock2D | BasicTransformerBlock):
-            module.compile(backend=backend, dynamic=False)
-
-
 @contextmanager
 def uncompiled(unet: nn.Module) -> Iterator[None]:
     """Compute without what `compile_blocks` made of the blocks, for a while."""
-    made = {module: module._compiled_call_impl for module in unet.modules()}
+    made = {module: module._compiled_call_impl for module in blocks_to_compile(unet)}
     for module in made:
         module._compiled_call_impl = None
     try:
@@ -168,16 +165,17 @@ def uncompiled(unet: nn.Module) -> Iterator[None]:
 
 def measure(candidates: Sequence[Candidate], rows: Rows, *, rounds: int, deadline_s: float) -> None:
     """Time candidates in turns, A B C A B C, after a first turn each; what does not work becomes a row that says why."""
-    rows_of = {one.name: first_turn(one, deadline_s) for one in candidates}
+    first: dict[str, Row] = {}
     turns: dict[str, list[float]] = {one.name: [] for one in candidates}
-    memory: dict[str, float] = {}
+    for one in candidates:
+        first[one.name] = first_turn(one, deadline_s)
+        rows.keep(first[one.name])
     for number in range(rounds):
         for one in candidates:
-            if not rows_of[one.name].error and (number == 0 or time.monotonic() < deadline_s):
-                elapsed_s, _, memory[one.name] = timed(one.turn)
+            if not first[one.name].error and (number == 0 or time.monotonic() < deadline_s):
+                elapsed_s, _, memory_gib = timed(one.turn)
                 turns[one.name].append(elapsed_s)
-    for one in candidates:
-        rows.add(complete(rows_of[one.name], one, turns[one.name], memory.get(one.name)))
+                rows.keep(complete(first[one.name], one, turns[one.name], memory_gib))
 
 
 def first_turn(one: Candidate, deadline_s: float) -> Row:
@@ -194,8 +192,6 @@ def first_turn(one: Candidate, deadline_s: float) -> Row:
 
 def complete(row: Row, one: Candidate, turns_s: Sequence[float], step_gib: float | None) -> Row:
     """The row with the median of its turns."""
-    if row.error or not turns_s:
-        return row
     median_s, peak = statistics.median(turns_s), peak_flops()
     share = one.flops / median_s / peak if one.flops and peak else None
     figures = {"images_per_s": one.images / median_s, "share_of_peak": share, "step_gib": step_gib}
@@ -214,13 +210,17 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any, float | None]:
         started_s = time.perf_counter()
         result = work()
         return time.perf_counter() - started_s, result, None
-    before, (start, end) = torch.cuda.memory_allocated(), (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    before, (start, end) = torch.cuda.memory_allocated(), (_event() for _ in range(2))
     torch.cuda.reset_peak_memory_stats()
     start.record()
     result = work()
     end.record()
     end.synchronize()
     return start.elapsed_time(end) / 1000, result, (torch.cuda.max_memory_allocated() - before) / 2**30
+
+
+def _event() -> Any:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 @contextmanager

@@ -25,14 +25,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.sd15 import (
     Candidate,
     Rows,
-    compile_blocks,
+    base_to_time,
     freed_afterwards,
     listed,
     measure,
-    random_sd15,
     the_device,
 )
 from trainables.base_models.models import DiffusionModels
+from trainables.compiling import compile_blocks
 from trainables.numerics import FULL, Numerics, half_of_device, numerics_on
 from trainables.sampling import generate_batches, pipeline_of, to_uint8
 
@@ -50,8 +50,7 @@ class Setting:
     steps: int
     guidance: float
     backend: str
-    width_divisor: int = 1
-    latent_side: int = 64
+    toy: bool = False
 
 
 @contextmanager
@@ -80,7 +79,7 @@ def prompts_of(count: int) -> list[str]:
 
 def ours(models: DiffusionModels, setting: Setting, batch: int, *, tf32: bool) -> Films:
     """One batch by the engine, as bytes in the host's memory."""
-    options = {"num_steps": setting.steps, "guidance_scale": setting.guidance, "batch_size": batch}
+    options: dict[str, Any] = {"num_steps": setting.steps, "guidance_scale": setting.guidance, "batch_size": batch}
     with tensor_floats(tf32):
         (images,) = generate_batches(models, prompts_of(batch), range(batch), **options)
         films: Films = to_uint8(images).cpu().numpy()
@@ -111,7 +110,7 @@ def turn_of(base: DiffusionModels, name: str, setting: Setting) -> Callable[[int
         return partial(theirs, pipeline_of(models), setting)
     models = base.fresh().computing_in(numerics_of(name))
     if name == "compiled":
-        compile_blocks(models.unet, setting.backend)
+        compile_blocks(models.unet, backend=setting.backend)
     return lambda batch: ours(models, setting, batch, tf32=name != "fp32")
 
 
@@ -141,7 +140,7 @@ def features(films: Films) -> Tensor:
 def flops_of_a_film(base: DiffusionModels, setting: Setting) -> float:
     """Products and attention of all guided steps, and of the decoder."""
     config: Any = base.unet.config
-    latents = torch.zeros(1, 4, setting.latent_side, setting.latent_side, device=base.unet.device)
+    latents = torch.zeros(1, 4, config.sample_size, config.sample_size, device=base.unet.device)
     states = torch.zeros(1, 77, config.cross_attention_dim, device=base.unet.device)
     with FlopCounterMode(display=False) as step:
         base.unet(latents, 1, states)
@@ -155,7 +154,7 @@ def run(
     setting: Setting, rows: Rows, *, batches: list[int], variants: list[str], rivals: list[str], budget_s: float
 ) -> None:
     """Measure every candidate at each batch size; float32 and TF32, which take longest, at the first alone."""
-    deadline_s, base = time.monotonic() + budget_s, random_sd15(setting.width_divisor, setting.latent_side)
+    deadline_s, base = time.monotonic() + budget_s, base_to_time(setting.toy)
     flops = flops_of_a_film(base, setting)
     reference = ours(base, setting, batches[0], tf32=False)
     turns = {name: turn_of(base, name, setting) for name in [*variants, *rivals]}
@@ -186,8 +185,7 @@ def main(
     budget_s: Annotated[float, typer.Option(help="No turn begins later.")] = 150.0,
     json: Annotated[Path | None, typer.Option(help="Where the rows go.", metavar="FILE")] = None,
     backend: Annotated[str, typer.Option(help="What compiles.")] = "inductor",
-    width_divisor: Annotated[int, typer.Option(help="1 is the full size; 8 a toy for a CPU.")] = 1,
-    latent_side: Annotated[int, typer.Option(help="Of a toy's latents.")] = 64,
+    toy: Annotated[bool, typer.Option("--toy", help="Of the mini base, to try it on a CPU.")] = False,
 ) -> None:
     """Time sampling at Stable Diffusion 1.5's size, ours and diffusers' pipeline, in turns.
 
@@ -198,8 +196,7 @@ def main(
         steps=steps,
         guidance=guidance,
         backend=backend,
-        width_divisor=width_divisor,
-        latent_side=latent_side,
+        toy=toy,
     )
     chosen: dict[str, Any] = {
         "batches": [int(size) for size in batch.split(",")],

@@ -31,17 +31,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.sd15 import (
     Candidate,
     Rows,
-    compile_blocks,
+    base_to_time,
     freed_afterwards,
     listed,
     measure,
-    random_sd15,
     the_device,
     uncompiled,
 )
 from benchmarks.strategy_step import RandomBatches
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share
+from trainables.compiling import compile_blocks
 from trainables.draws import EpochDraws
 from trainables.feeding import HostBatch
 from trainables.numerics import HALF
@@ -76,8 +76,7 @@ class Setting:
     rounds: int
     precision: str
     backend: str
-    width_divisor: int = 1
-    latent_side: int = 64
+    toy: bool = False
 
 
 class Ours:
@@ -118,7 +117,7 @@ class Ours:
     def compiled_step(self) -> Tensor:
         """The same with the U-Net's blocks compiled."""
         if not self._is_compiled:
-            compile_blocks(self.unet, self._backend)
+            compile_blocks(self.unet, backend=self._backend)
             self._is_compiled = True
         return self.tuning._train_step(self.share, self.host)
 
@@ -155,7 +154,7 @@ class Theirs:
 
     @torch.no_grad()
     def _encoded(self) -> tuple[Tensor, Tensor]:
-        parts = [self.vae.encode(one.to(self.dtype)).latent_dist.sample() for one in self.pixels.split(8)]
+        parts = [self.vae.encode(one.to(self.dtype)).latent_dist.sample() for one in torch.split(self.pixels, 8)]
         return torch.cat(parts) * self.vae.config.scaling_factor, self.text_encoder(self.token_ids)[0]
 
     @torch.no_grad()
@@ -246,7 +245,7 @@ def run(
     budget_s: float,
 ) -> None:
     """Measure what is asked for, a strategy after the other, and the rivals beside those that they rival."""
-    deadline_s, base = time.monotonic() + budget_s, random_sd15(setting.width_divisor, setting.latent_side)
+    deadline_s, base = time.monotonic() + budget_s, base_to_time(setting.toy)
     for name in strategies:
         with freed_afterwards():
             own = list(candidates_of(base, name, setting, variants=variants, kernels=kernels if name == "lora" else []))
@@ -275,8 +274,7 @@ def main(
     json: Annotated[Path | None, typer.Option(help="Where the rows go.", metavar="FILE")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each.")] = 5,
     backend: Annotated[str, typer.Option(help="What compiles.")] = "inductor",
-    width_divisor: Annotated[int, typer.Option(help="1 is the full size; 8 a toy for a CPU.")] = 1,
-    latent_side: Annotated[int, typer.Option(help="Of a toy's latents.")] = 64,
+    toy: Annotated[bool, typer.Option("--toy", help="Of the mini base, to try it on a CPU.")] = False,
 ) -> None:
     """Time training steps of Stable Diffusion 1.5's size, ours and diffusers', in turns.
 
@@ -287,8 +285,7 @@ def main(
         rounds=rounds,
         precision=choose_precision("auto"),
         backend=backend,
-        width_divisor=width_divisor,
-        latent_side=latent_side,
+        toy=toy,
     )
     chosen: dict[str, Any] = {
         "strategies": listed(strategies, list(STRATEGIES), "--strategies"),

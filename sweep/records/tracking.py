@@ -336,7 +336,7 @@ def _params(values: Mapping[str, Any], prefix: str = "") -> list[Any]:
 
     flat: list[Any] = []
     for name, value in values.items():
-        key = prefix + name
+        key = prefix + name.replace("+", "-")  # MLflow takes no plus in names, as combinations have
         flat += _params(value, f"{key}.") if isinstance(value, Mapping) else [Param(key, str(value))]
     return flat
 

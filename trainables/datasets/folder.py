@@ -84,7 +84,7 @@ def _filled(row: TableRow, needed: Sequence[Sequence[str]]) -> TableRow:
 
 
 def _json_rows(table: Path, ledger: Ledger) -> list[tuple[int, Mapping[str, Any]]]:
-    found = []
+    found: list[tuple[int, Mapping[str, Any]]] = []
     for line, text in enumerate(table.read_bytes().decode("utf-8-sig", errors="replace").splitlines(), start=1):
         try:
             row = json.loads(text) if text.strip() else {}

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from analysis.front.pareto import Front
 from analysis.front.statuses import COMPLETED, Status, with_status
+from analysis.metrics import METRICS
 from analysis.report import draw_front, write_report
 from analysis.run_folder import BASELINE, BASELINE_SHEET, FRONT_PLOT, REFERENCE_SHEET
 from analysis.terminal import relative
@@ -167,6 +168,7 @@ def _evaluation_spec(prepared: Prepared) -> EvaluationSpec:
         cache_folder=prepared.out / "cache",
         seed=config.seed,
         config=config.evaluation,
+        resampled=tuple(name for name in config.objectives if name in METRICS),
     )
 
 

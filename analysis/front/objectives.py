@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from analysis.features import split_metric
-from analysis.front.pareto import Direction
+from analysis.front.pareto import Direction, Objective
 from analysis.metrics import METRICS
 
 COSTS: Final[dict[str, Direction]] = {
@@ -15,6 +17,12 @@ COSTS: Final[dict[str, Direction]] = {
     "peak_memory_gib": "min",
 }
 """What a trial costs, by its name in the results, with the direction that is better."""
+
+
+BASE: Final = "base"
+"""What stands for the un-adapted base model where trials have their id."""
+COSTS_OF_BASE: Final = {"min": 0.0, "max": math.inf}
+"""What not adapting costs, by the direction that is better."""
 
 
 def objective_directions() -> dict[str, Direction]:
@@ -30,3 +38,20 @@ def column_direction(column: str) -> Direction | None:
     """
     name, _ = split_metric(column.partition("/")[0])
     return objective_directions().get(name)
+
+
+def base_values(baseline: Mapping[str, Any] | None, objectives: Sequence[Objective]) -> dict[str, float]:
+    """The un-adapted base model as a point among the trials: its scores, and no cost.
+
+    Args:
+        baseline: its scores by their names.
+        objectives: of the sweep.
+
+    Returns:
+        A value for each objective, infinite for a cost of which more is better; empty where a score is missing.
+    """
+    known = {
+        one.name: COSTS_OF_BASE[one.direction] if one.name in COSTS else float((baseline or {}).get(one.name, math.nan))
+        for one in objectives
+    }
+    return {} if any(math.isnan(value) for value in known.values()) else known

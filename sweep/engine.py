@@ -225,13 +225,14 @@ def _searcher(config: SweepConfig) -> OptunaSearcher:
 
 
 def _conclude(journal: Journal, tracker: Tracker, *, started_s: float, waited_s: float) -> Outcome:
-    found, out, rows = journal.finish(), journal.out, journal.tables.trials()
+    found, out = journal.finish(), journal.out
+    rows = journal.tables.trials(found)
     trials = rows[rows["cut_of"].isna()]
     if with_status(trials, COMPLETED).empty:
         tracker.abort()
         reasons = "; ".join(sorted(set(trials["reason"].dropna()))) or "no trial was started"
         raise SweepError(f"`sweep` must complete at least one trial, but got {len(trials)} without result: {reasons}")
-    draw_front(rows, found.objectives, out / FRONT_PLOT)
+    draw_front(rows, found, out / FRONT_PLOT)
     page = write_report(out)
     files = [page, *(out / name for name in (FRONT_PLOT, BASELINE, BASELINE_SHEET, REFERENCE_SHEET))]
     tracker.finish(found, [file for file in files if file.is_file()])

@@ -18,6 +18,8 @@ COSTS: Final[dict[str, Direction]] = {
 }
 """What a trial costs, by its name in the results, with the direction that is better."""
 
+TIMED: Final = ("epoch_s", "images_per_s")
+"""Costs that a clock measures; they depend on what else the machine did."""
 
 BASE: Final = "base"
 """What stands for the un-adapted base model where trials have their id."""
@@ -48,8 +50,11 @@ def base_values(baseline: Mapping[str, Any] | None, objectives: Sequence[Objecti
         objectives: of the sweep.
 
     Returns:
-        A value for each objective, infinite for a cost of which more is better; empty where a score is missing.
+        A value for each objective, infinite for a cost of which more is better; empty where a score is missing, and where
+        all objectives are costs, in which nothing beats not adapting.
     """
+    if all(one.name in COSTS for one in objectives):
+        return {}
     known = {
         one.name: COSTS_OF_BASE[one.direction] if one.name in COSTS else float((baseline or {}).get(one.name, math.nan))
         for one in objectives

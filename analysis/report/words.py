@@ -53,6 +53,18 @@ def number(value: Any) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
+def error(value: float | None) -> str:
+    """A standard error after its value, to two digits; nothing where it is not known."""
+    return f" ± {value:.2g}" if value else ""
+
+
+def percent(share: float | None) -> str:
+    """A probability in whole per cents, which are all that resamples tell; nothing where it is not known."""
+    if share is None:
+        return ""
+    return "> 99 %" if share > 0.99 else "< 1 %" if share < 0.01 else f"{share:.0%}".replace("%", " %")
+
+
 def parameters(params: Mapping[str, Any], strategy: str) -> str:
     """Hyperparameters in a line, without the strategy's name before each of its own."""
     parts = [

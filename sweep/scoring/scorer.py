@@ -101,7 +101,9 @@ class AdapterScorer(Studio):
             seed=self._seed,
         )
         if values:
-            table = pd.DataFrame({METRICS[name].reported_name(self.extractor.name): own for name, own in values.items()})
+            table = pd.DataFrame(
+                {METRICS[name].reported_name(self.extractor.name): own for name, own in values.items()}
+            )
             with whole_file(to) as file:
                 table.to_parquet(file, index=False)
 

@@ -10,11 +10,14 @@ from analysis.features import split_metric
 from analysis.front.pareto import Direction, Objective
 from analysis.metrics import METRICS
 
+OPERATIONS: Final = "operations_per_image"
+"""Counted on shapes before a trial starts; a trial reports it only where it is asked for."""
 COSTS: Final[dict[str, Direction]] = {
     "trainable_parameters": "min",
     "epoch_s": "min",
     "images_per_s": "max",
     "peak_memory_gib": "min",
+    OPERATIONS: "min",
 }
 """What a trial costs, by its name in the results, with the direction that is better."""
 

@@ -14,6 +14,7 @@ from analysis.studies.rung_agreement import EARLY
 COLUMNS = {
     "trainable_parameters": "trainable parameters",
     "epoch_s": "epoch time (s)",
+    "operations_per_image": "operations per image",
     "evaluation_s": "evaluation time (s)",
     "images_per_s": "images per second",
     "peak_memory_gib": "peak memory (GiB)",

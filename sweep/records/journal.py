@@ -33,7 +33,7 @@ from sweep.records.tables import Tables
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
 
-MAY_CHANGE: Final = ("search.num_trials", "compute.")
+MAY_CHANGE: Final = ("search.num_trials", "search.stop.", "compute.")
 """Keys of the configuration that may have other values when a sweep goes on."""
 
 

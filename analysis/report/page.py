@@ -19,6 +19,7 @@ from analysis.front.pareto import FrontPoint
 from analysis.front.statuses import FAILED, STOPPED, with_status
 from analysis.metrics import METRICS
 from analysis.report.agreement import agreement_section
+from analysis.report.course import course_section
 from analysis.report.final import final_section
 from analysis.report.plots import learning_curves, trade_offs
 from analysis.report.rank_map import rank_map
@@ -54,6 +55,7 @@ def write_report(folder: Path) -> Path:
         _ranks,
         _conditions,
         _final,
+        _course,
         _curves,
         _rungs,
         _trials,
@@ -191,6 +193,10 @@ def _conditions(run: RunFolder) -> str:
 
 def _final(run: RunFolder) -> str:
     return final_section(run.folder, _sheet)
+
+
+def _course(run: RunFolder) -> str:
+    return course_section(run, _embedded)
 
 
 def _curves(run: RunFolder) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
-from analysis.front.objectives import column_direction
+from analysis.front.objectives import BASE, column_direction
 from analysis.front.pareto import Direction, Front
 from analysis.front.statuses import COMPLETED, with_status
 from analysis.studies.rank_history import RANKS, RankHistory, read_ranks
@@ -28,6 +28,11 @@ BASELINE_SHEET: Final = "baseline.png"
 REFERENCE_SHEET: Final = "reference.png"
 SAMPLES_SHEET: Final = "samples.png"
 """Names of a run's files; samples lie in their trial's folder."""
+
+
+def resamples_beside(samples: Path) -> Path:
+    """Where the values on resampled films and patients lie, beside the sheet of samples of a trial or of the base."""
+    return samples.with_name(f"{samples.stem}-resamples.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +106,10 @@ class RunFolder:
         """The sample grid of a trial, if it is there."""
         return self.picture(f"trials/{trial_id}/{SAMPLES_SHEET}")
 
+    def resamples(self) -> Mapping[str, pd.DataFrame]:
+        """See `read_resamples`."""
+        return read_resamples(self.folder, self.trials["trial_id"].astype(str))
+
     def ranks(self, trial_id: str) -> RankHistory | None:
         """How the ranks of a trial's layers changed, if they did.
 
@@ -109,6 +118,21 @@ class RunFolder:
         """
         path = self.folder / "trials" / trial_id / RANKS
         return read_ranks(path) if path.is_file() else None
+
+
+def read_resamples(folder: Path, trial_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """What objectives might as well have been, one row a resample, by trial and under `BASE` of the un-adapted base.
+
+    Args:
+        folder: a run directory.
+        trial_ids: trials; those that were not resampled are left out.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    paths = {BASE: resamples_beside(folder / BASELINE_SHEET)}
+    paths |= {name: resamples_beside(folder / "trials" / name / SAMPLES_SHEET) for name in trial_ids}
+    return {name: _read_table(path) for name, path in paths.items() if path.is_file()}
 
 
 def _existing(path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,9 @@ FRONT_PLOT: Final = "pareto.png"
 BASELINE_SHEET: Final = "baseline.png"
 REFERENCE_SHEET: Final = "reference.png"
 SAMPLES_SHEET: Final = "samples.png"
-"""Names of a run's files; samples lie in their trial's folder."""
+MLFLOW_STORE: Final = "mlflow.db"
+CACHE: Final = "cache"
+"""Names of a run's files, and of the folder that all trials share; samples lie in their trial's folder."""
 
 
 def resamples_beside(samples: Path) -> Path:
@@ -66,7 +69,7 @@ class RunFolder:
         if not folder.is_dir():
             raise FileNotFoundError(f"`--run` must be a run directory, but got {str(folder)!r}. Check the path.")
         results, baseline = folder / RESULTS, folder / BASELINE
-        return cls(
+        opened = cls(
             folder=folder,
             trials=_read_table(_existing(folder / TRIALS)),
             results=_read_table(results) if results.exists() else pd.DataFrame(),
@@ -74,6 +77,9 @@ class RunFolder:
             config=_read_json(_existing(folder / CONFIG)),
             baseline=_read_json(baseline) if baseline.exists() else {},
         )
+        named = [opened.trials[name].dropna() for name in ("trial_id", "cut_of") if name in opened.trials]
+        _require_names([*(one for column in named for one in column), *(one.trial_id for one in opened.front.points)])
+        return opened
 
     @property
     def num_cuts(self) -> int:
@@ -133,6 +139,16 @@ def read_resamples(folder: Path, trial_ids: Iterable[str]) -> dict[str, pd.DataF
     paths = {BASE: resamples_beside(folder / BASELINE_SHEET)}
     paths |= {name: resamples_beside(folder / "trials" / name / SAMPLES_SHEET) for name in trial_ids}
     return {name: _read_table(path) for name, path in paths.items() if path.is_file()}
+
+
+def _require_names(trial_ids: Iterable[object]) -> None:
+    """Refuse identities of trials that would lead elsewhere as names of folders."""
+    for trial_id in trial_ids:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", str(trial_id)):
+            raise ValueError(
+                f"`trial_id` must be letters, digits, `_`, `.` and `-`, but got {str(trial_id)!r} in the run's tables. "
+                "Somebody has changed them: `python -m sweep.run --resume` makes them anew from the event log."
+            )
 
 
 def _existing(path: Path) -> Path:

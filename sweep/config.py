@@ -17,13 +17,12 @@ from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
 from sweep.search.ladder import Ladder
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.stopping_rules import NO_STOPS, STOPPING_RULES
-from trainables.settings import TrainingConfig
+from trainables.settings import MAX_GUIDANCE, Precision, TrainingConfig
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
-
 
 ENCODER_FIELDS: Final = ("encoder", "text_encoder_swap.encoder")
 """Hyperparameters that name a text encoder, of `text_encoder_swap` and of combinations with it: hub ids, or folders."""
@@ -112,6 +111,11 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _path_when_prepared(self) -> Self:
+        if self.source != "prepared" and self.path is not None:
+            raise ValueError(
+                f"`data.path` must stand beside `data.source` 'prepared', as {self.source!r} reads no films, but got "
+                f"{str(self.path)!r}. Add --set data.source=prepared, or leave it out by --set data.path=null."
+            )
         if self.source == "prepared" and self.path is None:
             raise ValueError(
                 "`data.path` must name a prepared data set when `data.source` is 'prepared', but got none. "
@@ -129,6 +133,8 @@ class EvaluationConfig(Section):
         early_images_share: an evaluation during training takes at least this share of the images; the share grows by
             doublings with the training that is done, and the last evaluation takes all. 1: always all.
         early_steps_share: likewise of the steps. Both 1: evaluations during training are like the last.
+        precision: in which films are sampled; `auto` is bf16 on a GPU that has it, fp16 on one that has not, `fp32` on a
+            CPU. Scores of films of another precision are others, if not by much.
     """
 
     extractor: str = "mini"
@@ -137,8 +143,9 @@ class EvaluationConfig(Section):
     num_steps: Count = 20
     early_images_share: Share = 0.25
     early_steps_share: Share = 0.5
-    guidance_scale: NonNegative = 3.0
+    guidance_scale: Annotated[float, Field(ge=0, le=MAX_GUIDANCE)] = 3.0
     batch_size: Count = 64
+    precision: Precision = "auto"
     split: Literal["validation"] = "validation"
 
     @field_validator("extractor")
@@ -153,6 +160,7 @@ class ComputeConfig(Section):
 
     Attributes:
         max_retries: how often a trial is tried again that lost its process or its machine.
+        may_grow: the cluster adds nodes when they are asked for; what finds no room is waited for and not refused.
     """
 
     workers_per_trial: Count = 1
@@ -164,6 +172,7 @@ class ComputeConfig(Section):
     evaluation_gpus: NonNegative = 0.0
     max_retries: Annotated[int, Field(ge=0)] = 3
     address: str | None = None
+    may_grow: bool = False
 
 
 class RungsConfig(Section):

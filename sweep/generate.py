@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ from rich.progress import Progress
 from analysis.terminal import explained, new_console
 from sweep.storage import new_folder
 from trainables.exports import EXPORT_CARD
+from trainables.settings import MAX_GUIDANCE
 
 if TYPE_CHECKING:
     from trainables.base_models.models import DiffusionModels
@@ -22,35 +22,48 @@ COLUMNS = 4
 BATCH_SIZE = 8
 NUM_SEEDS = 2**64
 """As many as torch's generator takes."""
+MAX_IMAGES = 10_000
+"""Whose names have four digits; all are held in memory."""
 
 
-def load_models(adapter: Path, base: str | None) -> tuple[DiffusionModels, dict[str, Any]]:
-    """The adapted model and what is known of its origin.
+def load_models(adapter: Path, base: str | None, precision: str = "auto") -> tuple[DiffusionModels, dict[str, Any]]:
+    """The adapted model, on the GPU where there is one, and what is known of its origin.
 
     Args:
         adapter: An adapter folder, or a merged pipeline folder.
         base: The base model where the one that the adapter's card names has moved.
+        precision: In which it samples.
 
     Raises:
         FileNotFoundError: the folder is neither, or the base is not there.
-        ValueError: the adapter belongs to another base.
+        ValueError: the adapter belongs to another base, or there is no such precision.
     """
-    from trainables.base_models.models import load_base
     from trainables.strategies import load_adapter
     from trainables.strategies.card import ADAPTER_CARD, read_card
 
     if (adapter / ADAPTER_CARD).is_file():
         card = read_card(adapter)
-        models = load_base(base or card["base"]["name"])
+        models = _ready(base or card["base"]["name"], precision)
         load_adapter(models, adapter)
-        return models, card
+        return models.to(models.unet.device), card
     if (adapter / "model_index.json").is_file():
-        models = load_base(str(adapter))
+        models = _ready(str(adapter), precision)
         return models, {"pipeline": models.base.weights_hash, **_origin(adapter)}
     raise FileNotFoundError(
         f"`--adapter` must be a folder with an {ADAPTER_CARD} or a model_index.json, but got {str(adapter)!r}. "
         "Give a trial's adapter folder, or what `python -m sweep.export --format pipeline` wrote."
     )
+
+
+def _ready(base: str, precision: str) -> DiffusionModels:
+    """A base model where it samples, and as it does there."""
+    import torch
+
+    from trainables.base_models.models import load_base
+    from trainables.numerics import numerics_on
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return load_base(base).to(device).computing_in(numerics_on(device, precision))
 
 
 def _origin(pipeline: Path) -> dict[str, Any]:
@@ -84,17 +97,22 @@ def write_images(models: DiffusionModels, to: Path, record: dict[str, Any], on_p
 
 
 def expect_numbers(seed: int, num_images: int, guidance: float) -> None:
-    """Refuse seeds that the generator does not take and a guidance that is no number, before anything slow is imported.
+    """Refuse numbers that cannot be, before anything slow is imported.
 
     Raises:
-        ValueError: a seed is above 2**64 - 1, or the guidance is NaN or infinite.
+        ValueError: there are more images than names, a seed is above 2**64 - 1, or the guidance is NaN or beyond what leaves
+            an image finite.
     """
+    if num_images > MAX_IMAGES:
+        raise ValueError(
+            f"`--num-images` must be at most {MAX_IMAGES:,}, but got {num_images:,}. Generate the next with another --seed and --to."
+        )
     if seed + num_images > NUM_SEEDS:
         raise ValueError(
             f"`--seed` and those of the next images must be below 2**64, but got {seed} for {num_images} images. Try 0."
         )
-    if not math.isfinite(guidance):
-        raise ValueError(f"`--guidance` must be a finite number, but got {guidance}. Try 4.")
+    if not abs(guidance) <= MAX_GUIDANCE:  # nor is NaN
+        raise ValueError(f"`--guidance` must be a number of at most {MAX_GUIDANCE:g}, but got {guidance:g}. Try 4.")
 
 
 def main(
@@ -106,6 +124,7 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Steps of the solver.")] = 20,
     guidance: Annotated[float, typer.Option(help="Weight of the prompt; 1 or less: no guidance.")] = 4.0,
     base: Annotated[str | None, typer.Option(help="The adapter's base, if it has moved.", metavar="NAME|PATH")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, bf16, fp16; auto: half on a GPU.")] = "auto",
 ) -> None:
     """Generate images with an adapted model; the same seeds give the same images.
 
@@ -115,10 +134,11 @@ def main(
     with explained():
         expect_numbers(seed, num_images, guidance)
         seeds = list(range(seed, seed + num_images))
-        record = {"prompt": prompt, "seeds": seeds, "num_steps": steps, "guidance_scale": guidance}
+        record: dict[str, Any] = {"prompt": prompt, "seeds": seeds, "num_steps": steps, "guidance_scale": guidance}
         with new_folder(to.expanduser()) as folder, Progress(console=console) as progress:
             task = progress.add_task("Loading", total=num_images)
-            models, origin = load_models(adapter.expanduser(), base)
+            models, origin = load_models(adapter.expanduser(), base, precision)
+            record["numerics"] = models.numerics.label
             progress.update(task, description="Generating")
             write_images(models, folder, {**record, "adapter": origin}, lambda done: progress.advance(task, done))
     console.print(f"Wrote {num_images} images, sheet.png and generation.json to {to}.", soft_wrap=True, markup=False)

@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from analysis.features import load_extractor
 from analysis.metrics import METRICS, Metric
+from analysis.run_folder import CACHE
 from search_spaces import ENCODERS, SEARCH_SPACES, fields_in, shared_of
 from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig, require_known
 from sweep.records.journal import holds_run
@@ -22,11 +23,18 @@ from sweep.scoring.rungs import require_measured_at_rungs
 from sweep.search.costs import KnownCosts, Limits, strategies_within
 from sweep.search.plan import SearchPlan
 from sweep.search.samplers import SEARCH_SAMPLERS
-from trainables.base_models.models import DiffusionModels, base_resolution_px, resolve_base, weights_hash
+from trainables.base_models.models import (
+    DiffusionModels,
+    base_num_timesteps,
+    base_resolution_px,
+    resolve_base,
+    weights_hash,
+)
 from trainables.base_models.shapes import base_on_meta
 from trainables.base_models.text_encoders import load_bert
 from trainables.caption_lengths import caption_note
 from trainables.datasets.base import SPLITS
+from trainables.datasets.checksums import set_aside
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import CARD, PreparedDataset
 from trainables.datasets.writing import write_dataset
@@ -76,6 +84,7 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     """
     config = config.located()
     weights = check_base(config)
+    check_steps(config)
     check_strategies(config)
     check_sampler(config)
     load_extractor(config.evaluation.extractor, weights=config.evaluation.extractor_weights)
@@ -129,11 +138,21 @@ def check_limits(config: SweepConfig, limits: Limits) -> tuple[tuple[str, ...], 
 def _checked_data(config: SweepConfig, out: Path, console: Console) -> PreparedDataset:
     if config.data.source == "phantom":
         check_resolution(config.data.resolution_px, config)  # before it is drawn
-    drawn = out / "cache" / "dataset"
-    going_on = holds_run(out) and (drawn / CARD).is_file()
+    drawn = out / CACHE / "dataset"
+    going_on = holds_run(out) and (drawn / CARD).is_file() and _is_sound(drawn)
     dataset = PreparedDataset.open(drawn) if going_on else open_data(config.data, drawn, console)
     check_resolution(dataset.resolution_px, config)
     return dataset
+
+
+def _is_sound(drawn: Path) -> bool:
+    """Whether the films that a sweep goes on with are as they were drawn; damaged ones are set aside."""
+    try:
+        PreparedDataset.open(drawn).require_sound()
+    except (OSError, ValueError):
+        set_aside(drawn)
+        return False
+    return True
 
 
 def open_data(config: DataConfig, folder: Path, console: Console) -> PreparedDataset:
@@ -160,6 +179,20 @@ def check_base(config: SweepConfig) -> str:
         return weights_hash(resolve_base(config.base))
     except (OSError, ValueError) as error:
         raise ConfigError(str(error)) from error
+
+
+def check_steps(config: SweepConfig) -> None:
+    """Films must be generated in no more steps than the base's noise schedule has.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    most, came = base_num_timesteps(config.base), config.evaluation.num_steps
+    if came > most:
+        raise ConfigError(
+            f"`evaluation.num_steps` must be at most the {most} steps of the base's noise schedule, but got {came}. "
+            f"Set evaluation.num_steps={min(20, most)}."
+        )
 
 
 def check_strategies(config: SweepConfig) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+MAX_GUIDANCE: Final = 1000.0
+"""Far beyond what images gain by; much larger ones overflow, which looks like weights that have diverged."""
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+"""Of sampling. `auto`: bf16 on a GPU that has it, fp16 on one that has not, fp32 on a CPU."""
 
 
 def _yaml_no(value: object) -> object:

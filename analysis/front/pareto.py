@@ -122,10 +122,15 @@ def pareto_mask(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[n
     """
     costs = minimised(values, directions)
     mask: NDArray[np.bool_] = np.asarray(np.isfinite(costs).all(axis=1))
-    for row in np.flatnonzero(mask):
-        others = costs[mask]
+    rows, best, count = np.flatnonzero(mask), np.empty_like(costs), 0
+    for row in rows[
+        np.lexsort(costs[rows].T[::-1])
+    ]:  # whatever dominates a row comes before it, and something of the front does
+        others = best[:count]
         dominates = (others <= costs[row]).all(axis=1) & (others < costs[row]).any(axis=1)
         mask[row] = not dominates.any()
+        if mask[row]:
+            best[count], count = costs[row], count + 1
     return mask
 
 

@@ -2,7 +2,7 @@
 
 Ray's own OptunaSearch leaves trials with NaN or missing objectives running for ever, and tells partial results as if
 they were complete. Here every Optuna trial ends as the sweep's records say: complete with all objectives finite,
-pruned where it was stopped early, or failed, the last two with the reason.
+pruned where it was stopped early or failed by its configuration's fault, or failed where it was lost, with the reason.
 """
 
 from __future__ import annotations
@@ -30,10 +30,14 @@ from sweep.trials.suggestions import Suggestion
 
 REASON: Final = "reason"
 """Attribute of a failed or pruned Optuna trial that says why it was."""
+WORKS: Final = "works"
+"""Constraint that a configuration breaks by whose fault a trial fails: samplers then count it among the bad ones. What
+Optuna calls failed, they do not see."""
+BROKEN: Final = 1.0
 RUNG: Final = "rung"
 """Attribute of a pruned Optuna trial: the number of the rung at which the sweep stopped it."""
-STATES: Final[Mapping[EndKind, TrialState]] = {STOPPED: TrialState.PRUNED, FAILED: TrialState.FAIL}
-"""What Optuna calls the end of a trial without values."""
+STATES: Final[Mapping[EndKind, TrialState]] = {STOPPED: TrialState.PRUNED, FAILED: TrialState.PRUNED}
+"""What Optuna calls the end of a trial without values; one that was lost has told nothing, and is FAIL there."""
 
 MOST_REJECTED: Final = 200
 """Configurations in a row that may be over a limit."""
@@ -205,14 +209,13 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         if end.kind == COMPLETED:
             self.study.tell(number, [float(report[one.name]) for one in self.objectives])
             return
-        self._set_attributes(number, {REASON: end.reason, RUNG: end.rung})
-        self.study.tell(number, state=STATES[end.kind])
-
-    def _set_attributes(self, number: int, values: Mapping[str, Any]) -> None:
         trial = Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
-        for name, value in values.items():
+        for name, value in {REASON: end.reason, RUNG: end.rung}.items():
             if value is not None:
                 trial.set_user_attr(name, value)
+        if end.kind == FAILED and not end.lost:
+            trial.set_constraint(WORKS, BROKEN)
+        self.study.tell(number, state=TrialState.FAIL if end.lost else STATES[end.kind])
 
     def record(self, trial_id: str) -> FrozenTrial:
         """Optuna's record of a trial: number, parameters by name ("lora/rank"), state, values, reason of an early end.

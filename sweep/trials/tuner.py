@@ -20,15 +20,17 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
 from analysis.front.objectives import OPERATIONS
+from analysis.run_folder import CACHE
 from sweep.config import ComputeConfig
-from sweep.trials.ends import FAILURE, TrialListener
+from sweep.trials.ends import FAILURE, LOST, TrialListener
 from sweep.trials.leftovers import EndedCheckpoints
+from sweep.trials.memory_kills import out_of_memory
 from sweep.trials.relay import Relay, root_message
-from sweep.trials.runtime import out_of_memory
+from sweep.trials.resources import trial_resources, worker_resources
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
 from trainables.settings import TrainingConfig
-from trainables.trial import Evaluator, TrialSpec, fine_tune
+from trainables.trial import EvaluationError, Evaluator, TrialSpec, fine_tune
 
 TUNE_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -68,7 +70,7 @@ class SweepContext:
             base=self.base,
             dataset=self.dataset,
             folder=self.trial_folder(trial_id),
-            cache_folder=self.out / "cache",
+            cache_folder=self.out / CACHE,
             seed=self.seed,
             training=self.training,
             rungs=self.rungs,
@@ -102,7 +104,7 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
         if isinstance(cause, MACHINES_FAULT):
             raise
         said = f"{type(cause).__name__}: {cause}"
-        tune.report({FAILURE: out_of_memory(said) or said})
+        tune.report({FAILURE: out_of_memory(said) or said, LOST: isinstance(cause, EvaluationError)})
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -124,22 +126,12 @@ def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -
         scaling_config=ray.train.ScalingConfig(
             num_workers=compute.workers_per_trial,
             use_gpu=compute.gpus_per_worker > 0,
-            resources_per_worker=_worker_resources(compute),
+            resources_per_worker=worker_resources(compute),
         ),
         run_config=ray.train.RunConfig(
             name=spec.folder.name, storage_path=str(context.out / "ray"), callbacks=[TuneReportCallback()]
         ),
     )
-
-
-def _worker_resources(compute: ComputeConfig) -> dict[str, float]:
-    gpus = {"GPU": compute.gpus_per_worker} if compute.gpus_per_worker else {}
-    return {"CPU": compute.cpus_per_worker, **gpus}
-
-
-def _trial_resources(compute: ComputeConfig) -> dict[str, float]:
-    """What the trial's own process holds: the worker's share, or next to nothing beside a worker group."""
-    return _worker_resources(compute) if compute.workers_per_trial == 1 else {"CPU": 0.01}
 
 
 def run_trials(
@@ -179,7 +171,7 @@ def run_trials(
     )
     trainable = tune.with_parameters(run_trial, context=context, evaluator=evaluator)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, _trial_resources(context.compute)),
+        tune.with_resources(trainable, trial_resources(context.compute)),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=trial_scheduler,

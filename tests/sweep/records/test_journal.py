@@ -276,3 +276,22 @@ def test_the_front_knows_how_sure_it_is_from_what_evaluations_left(tmp_path: Pat
         assert set(found["probabilities"]) == {"a": {"a"}, "b": {"a", "b"}, "c": set()}[trial_id]
         assert found["base"] == {"fid_mini": 9.0, "trainable_parameters": 0.0} and found["knee"] == "a"
     journal.finish()
+
+
+def test_the_tables_are_written_as_often_as_keeps_a_trial_cheap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write costs as much as there are trials: after n of them, a tenth of n pass until the next. All count at the end."""
+    journal, written, clock = Journal.open(tmp_path, SweepConfig(), {}), list[int](), [0.0]
+    monkeypatch.setattr("sweep.records.journal.EACH_OF_FIRST", 10)
+    monkeypatch.setattr("sweep.records.journal.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sweep.records.journal._write_parquet", lambda path, table: written.append(len(table)))
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    for number in range(31):
+        clock[0] += 11.0 if number == 22 else 0.0
+        journal.on_start(Suggestion(trial_id=str(number), number=number, choice=LORA))
+        journal.on_end(str(number), TrialEnd.failed("nothing was done"))
+    trials = written[::2]
+    assert trials == [*range(1, 21), 22, 23, 24, 26, 28, 30]
+    journal.finish()
+    assert written[-2] == 31

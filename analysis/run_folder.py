@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis.front.objectives import column_direction
+from analysis.front.objectives import BASE, column_direction
 from analysis.front.pareto import Direction, Front
 from analysis.front.statuses import COMPLETED, with_status
 from analysis.studies.rank_history import RANKS, RankHistory, read_ranks
@@ -31,6 +31,11 @@ SAMPLES_SHEET: Final = "samples.png"
 MLFLOW_STORE: Final = "mlflow.db"
 CACHE: Final = "cache"
 """Names of a run's files, and of the folder that all trials share; samples lie in their trial's folder."""
+
+
+def resamples_beside(samples: Path) -> Path:
+    """Where the values on resampled films and patients lie, beside the sheet of samples of a trial or of the base."""
+    return samples.with_name(f"{samples.stem}-resamples.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +112,10 @@ class RunFolder:
         """The sample grid of a trial, if it is there."""
         return self.picture(f"trials/{trial_id}/{SAMPLES_SHEET}")
 
+    def resamples(self) -> Mapping[str, pd.DataFrame]:
+        """See `read_resamples`."""
+        return read_resamples(self.folder, self.trials["trial_id"].astype(str))
+
     def ranks(self, trial_id: str) -> RankHistory | None:
         """How the ranks of a trial's layers changed, if they did.
 
@@ -115,6 +124,21 @@ class RunFolder:
         """
         path = self.folder / "trials" / trial_id / RANKS
         return read_ranks(path) if path.is_file() else None
+
+
+def read_resamples(folder: Path, trial_ids: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """What objectives might as well have been, one row a resample, by trial and under `BASE` of the un-adapted base.
+
+    Args:
+        folder: a run directory.
+        trial_ids: trials; those that were not resampled are left out.
+
+    Raises:
+        ValueError: a file is damaged.
+    """
+    paths = {BASE: resamples_beside(folder / BASELINE_SHEET)}
+    paths |= {name: resamples_beside(folder / "trials" / name / SAMPLES_SHEET) for name in trial_ids}
+    return {name: _read_table(path) for name, path in paths.items() if path.is_file()}
 
 
 def _require_names(trial_ids: Iterable[object]) -> None:

@@ -189,6 +189,51 @@ class RungsConfig(Section):
     floors: dict[str, Count] = {}
 
 
+class LimitsConfig(Section):
+    """The most that a configuration may cost; those above are not tried. What is None has no limit.
+
+    Attributes:
+        trainable_parameters: when training begins.
+        adapter_mib: size of the exported adapter before training, in MiB.
+        operations_per_image: floating-point operations of a training image, with its gradients.
+    """
+
+    trainable_parameters: Positive | None = None
+    adapter_mib: Positive | None = None
+    operations_per_image: Positive | None = None
+
+    def bounds(self) -> dict[str, float]:
+        """Those that are set, by their names."""
+        return self.model_dump(exclude_none=True)
+
+
+class StopConfig(Section):
+    """When no further trial begins, before `search.num_trials` have; what is None ends nothing.
+
+    Attributes:
+        hours: since the command began.
+        gpu_hours: of training and evaluation of all trials, by the GPUs that a trial has.
+        money: at `price_per_hour`, since the command began.
+        price_per_hour: of all machines together.
+        growth: the least share by which the front's hypervolume must grow over the last completed trials.
+    """
+
+    hours: Positive | None = None
+    gpu_hours: Positive | None = None
+    money: Positive | None = None
+    price_per_hour: Positive | None = None
+    growth: Share | None = None
+
+    @model_validator(mode="after")
+    def _priced(self) -> Self:
+        if (self.money is None) != (self.price_per_hour is None):
+            raise ValueError(
+                f"`search.stop.money` must come with `search.stop.price_per_hour`, but got {self.money} and "
+                f"{self.price_per_hour}. Give both or neither."
+            )
+        return self
+
+
 class SearchConfig(Section):
     """Which configurations are tried, and how many.
 
@@ -199,6 +244,8 @@ class SearchConfig(Section):
         sampler: name of the search sampler.
         scheduler: name of the trial scheduler, which stops trials at rungs; `none`: all are trained to their end.
         rungs: where it compares trials.
+        limits: the most that a configuration may cost.
+        stop: when the sweep ends before all of its trials.
     """
 
     space: str = "mini"
@@ -207,6 +254,8 @@ class SearchConfig(Section):
     sampler: str = "tpe"
     scheduler: str = "hypervolume"
     rungs: RungsConfig = RungsConfig()
+    limits: LimitsConfig = LimitsConfig()
+    stop: StopConfig = StopConfig()
     num_trials: Count = 12
 
     def candidates(self) -> tuple[str, ...]:
@@ -313,6 +362,15 @@ class SweepConfig(Section):
                     f"`search.rungs.floors` must be at most the {num_epochs} epochs of training.num_epochs, but got {floor} "
                     f"for {name}. {num_epochs} lets each of its trials come to its end."
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _gpu_hours_of_gpus(self) -> Self:
+        if self.search.stop.gpu_hours is not None and not self.compute.gpus_per_worker:
+            raise ValueError(
+                "`search.stop.gpu_hours` must be of trials that have GPUs, but got compute.gpus_per_worker=0. Set "
+                "search.stop.hours, or give trials GPUs."
+            )
         return self
 
     @field_validator("objectives")

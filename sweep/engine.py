@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from analysis.front.pareto import Front
 from analysis.front.statuses import COMPLETED, Status, with_status
+from analysis.metrics import METRICS
 from analysis.report import draw_front, write_report
 from analysis.run_folder import BASELINE, BASELINE_SHEET, CACHE, FRONT_PLOT, REFERENCE_SHEET
 from analysis.terminal import relative
@@ -27,6 +28,7 @@ from sweep.records.provenance import collect_provenance
 from sweep.records.tracking import Tracker, TrackingError, TrackingListener
 from sweep.scoring.actors import ActorEvaluator, start_evaluators
 from sweep.scoring.scorer import EvaluationSpec
+from sweep.search.ending import Ending
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
 from sweep.search.stopping import Stopping
@@ -99,17 +101,35 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
 def _work(prepared: Prepared, journal: Journal, tracker: Tracker, *, console: Console) -> None:
     """Do what is left to do, after all have heard what was done."""
     tracking, num_trials = TrackingListener(tracker, prepared.out), prepared.config.search.num_trials
-    ended = EndedCheckpoints(_trial_context(prepared).trial_folder)
+    ended, ending = EndedCheckpoints(_trial_context(prepared).trial_folder), _ending(prepared)
     for event in journal.past:
-        event.tell(tracking)
-        event.tell(ended)
+        for listener in (tracking, ended, ending):
+            event.tell(listener)
     tracker.replayed()
-    if not journal.unfinished(num_trials):
+    if not _is_unfinished(journal, ending, num_trials):
         return
     with ray_runtime(prepared.config.compute), interruptible():
-        _search(prepared, journal, tracking, console=console)
-    if journal.unfinished(num_trials):
+        _search(prepared, journal, (tracking, ending), console=console, ending=ending)
+    if _is_unfinished(journal, ending, num_trials):
         raise SweepError(f"`sweep` must end all of its {num_trials} trials, but Ray Tune ended before it had.")
+    if journal.unfinished(num_trials):
+        console.print(f"[yellow]note[/yellow] The sweep ends before its {num_trials} trials: {ending.reason()}.")
+
+
+def _is_unfinished(journal: Journal, ending: Ending, num_trials: int) -> bool:
+    """Whether there is something left to do: a sweep that ends early only has to end what it began."""
+    return journal.unfinished(journal.tables.num_ended() if ending.reason() else num_trials)
+
+
+def _ending(prepared: Prepared) -> Ending:
+    config = prepared.config
+    return Ending(
+        config.search.stop,
+        config.reported_objectives(),
+        strategies=prepared.strategies,
+        concurrent_trials=config.compute.concurrent_trials,
+        gpus_per_trial=config.compute.workers_per_trial * config.compute.gpus_per_worker,
+    )
 
 
 def _say_what_is_there(journal: Journal, provenance: Mapping[str, Any], console: Console) -> None:
@@ -137,7 +157,9 @@ def _give_up(error: BaseException, journal: Journal, tracker: Tracker) -> None:
             error.add_note(str(another))
 
 
-def _search(prepared: Prepared, journal: Journal, tracking: TrialListener, *, console: Console) -> None:
+def _search(
+    prepared: Prepared, journal: Journal, listeners: Sequence[TrialListener], *, console: Console, ending: Ending
+) -> None:
     """Run the trials beside the evaluation actors, which score the un-adapted base model too, unless that is done."""
     out, room = prepared.out, place(nodes_of_cluster(), prepared.config.compute)
     prepared = _with_room(prepared, room.trials_at_once, console)
@@ -148,7 +170,7 @@ def _search(prepared: Prepared, journal: Journal, tracking: TrialListener, *, co
                 evaluator.prepare(out)
             require_shared(out)
             baseline = None if journal.tables.baseline is not None else evaluator.score_base(out)
-            _run_trials(prepared, evaluator, journal=journal, tracking=tracking, console=console)
+            _run_trials(prepared, evaluator, journal=journal, listeners=listeners, console=console, ending=ending)
         if baseline is not None:
             journal.on_baseline(_base_scores(evaluator, baseline, out, console))
     finally:
@@ -188,6 +210,7 @@ def _evaluation_spec(prepared: Prepared) -> EvaluationSpec:
         cache_folder=prepared.out / CACHE,
         seed=config.seed,
         config=config.evaluation,
+        resampled=tuple(name for name in config.objectives if name in METRICS),
     )
 
 
@@ -196,10 +219,11 @@ def _run_trials(
     evaluator: ActorEvaluator,
     *,
     journal: Journal,
-    tracking: TrialListener,
+    listeners: Sequence[TrialListener],
     console: Console,
+    ending: Ending,
 ) -> None:
-    config, searcher = prepared.config, _searcher(prepared.config)
+    config, searcher = prepared.config, _searcher(prepared, ending)
     shown = [objective.name for objective in config.reported_objectives()]
     num_trials, num_epochs = config.search.num_trials, config.training.num_epochs
     view = ProgressView(console, num_trials=num_trials, num_epochs=num_epochs, shown=shown)
@@ -210,14 +234,14 @@ def _run_trials(
             event.tell(listener)
     with view:
         for trial_id, end in stopping.undone().items():  # decided before a break, and not written down
-            for told in (journal, tracking, *hearing):
+            for told in (journal, *listeners, *hearing):
                 told.on_end(trial_id, end)
         searcher.resume()
         run_trials(
             _trial_context(prepared),
             evaluator,
             searcher,
-            listeners=(journal, tracking, stopping, view),
+            listeners=(journal, *listeners, stopping, view),
             trial_scheduler=RungScheduler(stopping),
             losses=journal.losses(),
         )
@@ -248,27 +272,30 @@ def _trial_context(prepared: Prepared) -> SweepContext:
     )
 
 
-def _searcher(config: SweepConfig) -> OptunaSearcher:
-    search = config.search
+def _searcher(prepared: Prepared, ending: Ending) -> OptunaSearcher:
+    config, search = prepared.config, prepared.config.search
     return OptunaSearcher(
         SEARCH_SPACES[search.space],
         config.reported_objectives(),
         sampler=SEARCH_SAMPLERS[search.sampler],
         num_trials=search.num_trials,
         seed=config.seed,
-        strategies=search.strategies,
+        strategies=prepared.strategies,
         hyperparameters=search.hyperparameters,
+        excess=prepared.limits.excess,
+        is_over=lambda: ending.reason() is not None,
     )
 
 
 def _conclude(journal: Journal, tracker: Tracker, *, started_s: float, waited_s: float) -> Outcome:
-    found, out, rows = journal.finish(), journal.out, journal.tables.trials()
+    found, out = journal.finish(), journal.out
+    rows = journal.tables.trials(found)
     trials = rows[rows["cut_of"].isna()]
     if with_status(trials, COMPLETED).empty:
         tracker.abort()
         reasons = "; ".join(sorted(set(trials["reason"].dropna()))) or "no trial was started"
         raise SweepError(f"`sweep` must complete at least one trial, but got {len(trials)} without result: {reasons}")
-    draw_front(rows, found.objectives, out / FRONT_PLOT)
+    draw_front(rows, found, out / FRONT_PLOT)
     page = write_report(out)
     files = [page, *(out / name for name in (FRONT_PLOT, BASELINE, BASELINE_SHEET, REFERENCE_SHEET))]
     tracker.finish(found, [file for file in files if file.is_file()])

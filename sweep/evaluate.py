@@ -11,7 +11,7 @@ import typer
 
 from analysis.run_folder import RunFolder
 from analysis.terminal import explained, new_console, relative
-from sweep.picks import FINALIST_PICKS, pick_finalists
+from sweep.picks import EXAMPLES, FINALIST_PICKS, pick_finalists
 from sweep.records.owner import owned
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ def main(
     run: Annotated[Path, typer.Option(help="The directory of a finished run.", metavar="DIR")],
     pick: Annotated[
         list[str] | None,
-        typer.Option(help="Which trials; may be repeated. Default: knee.", metavar="|".join(FINALIST_PICKS)),
+        typer.Option(
+            help=f"Which trials; may be repeated. Default: knee. {EXAMPLES}", metavar="|".join(FINALIST_PICKS)
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each finalist, the trial's own among them.")] = 1,
     images_per_condition: Annotated[

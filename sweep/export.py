@@ -12,7 +12,7 @@ from analysis.checks import look_up
 from analysis.run_folder import RunFolder
 from analysis.terminal import explained, new_console
 from sweep.final.copies_gate import require_few_copies
-from sweep.picks import PICKS, pick_trial
+from sweep.picks import EXAMPLES, PICKS, pick_trial
 from sweep.storage import new_folder
 from trainables.exports import EXPORT_CARD, EXPORTS, ExportFormat
 
@@ -48,7 +48,7 @@ def export(run: RunFolder, trial_id: str, *, format_: ExportFormat, to: Path, ba
 def main(
     run: Annotated[Path, typer.Option(help="The directory of a finished run.", metavar="DIR")],
     to: Annotated[Path, typer.Option(help="A new or empty folder.", metavar="DIR")],
-    pick: Annotated[str, typer.Option(help="Which trial.", metavar="|".join(PICKS))] = "knee",
+    pick: Annotated[str, typer.Option(help=f"Which trial. {EXAMPLES}", metavar="|".join(PICKS))] = "knee",
     format_: Annotated[
         str, typer.Option("--format", help="For which program.", metavar="|".join(EXPORTS))
     ] = "pipeline",

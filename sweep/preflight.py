@@ -20,6 +20,7 @@ from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig, r
 from sweep.records.journal import holds_run
 from sweep.scoring.plans import conditions_to_score, require_known_conditions
 from sweep.scoring.rungs import require_measured_at_rungs
+from sweep.search.costs import KnownCosts, Limits, strategies_within
 from sweep.search.plan import SearchPlan
 from sweep.search.samplers import SEARCH_SAMPLERS
 from trainables.base_models.models import (
@@ -51,7 +52,10 @@ class Prepared:
         weights_hash: of the base model.
         dataset: what trials train on and are compared with.
         conditions: those that are scored.
-        notes: objectives that will be missing for some of the conditions, and captions that are too long.
+        strategies: those to choose from that can meet the limits.
+        limits: of what a configuration may cost.
+        notes: strategies that cannot meet the limits, objectives that will be missing for some of the conditions, and captions
+            that are too long.
     """
 
     config: SweepConfig
@@ -59,6 +63,8 @@ class Prepared:
     weights_hash: str
     dataset: PreparedDataset
     conditions: tuple[str, ...]
+    strategies: tuple[str, ...]
+    limits: Limits
     notes: tuple[str, ...]
 
 
@@ -89,9 +95,44 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     require_measured_at_rungs(config, num_images)
     if cut := caption_note(config.base, dataset.split("train").prompts):
         notes.append(f"Of the training films {cut}")
+    limits = limits_of(config, dataset.conditions)
+    strategies, refused = check_limits(config, limits)
+    notes += [f"{name} is left out by search.limits: it has at least {why}" for name, why in refused.items()]
     return Prepared(
-        config=config, out=out, weights_hash=weights, dataset=dataset, conditions=conditions, notes=tuple(notes)
+        config=config,
+        out=out,
+        weights_hash=weights,
+        dataset=dataset,
+        conditions=conditions,
+        strategies=strategies,
+        limits=limits,
+        notes=tuple(notes),
     )
+
+
+def limits_of(config: SweepConfig, conditions: tuple[str, ...]) -> Limits:
+    """What a configuration may cost, and how its costs are counted: on the base model's shapes.
+
+    Args:
+        config: names the base and the limits.
+        conditions: of the data set.
+    """
+    folder = str(resolve_base(config.base))
+    costs = KnownCosts(fresh=lambda: base_on_meta(folder), conditions=conditions, cached=config.training.cache_latents)
+    return Limits(bounds=config.search.limits.bounds(), costs=costs)
+
+
+def check_limits(config: SweepConfig, limits: Limits) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The strategies that can meet the limits, and of each other one why it cannot.
+
+    Raises:
+        ConfigError: none can.
+    """
+    search = config.search
+    try:
+        return strategies_within(limits, SEARCH_SPACES[search.space], search.candidates(), search.hyperparameters)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _checked_data(config: SweepConfig, out: Path, console: Console) -> PreparedDataset:

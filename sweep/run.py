@@ -128,16 +128,23 @@ def run(config: SweepConfig, out: Path, console: Console) -> None:
     if lost := {status: outcome.num(status) for status in (STOPPED, FAILED) if outcome.num(status)}:
         counts = " and ".join(f"{count} {status}" for status, count in lost.items())
         console.print(f"[yellow]Of {len(outcome.trials)} trials {counts};[/yellow] report.html says why.")
+    if outcome.front.knee is None:
+        console.print(f"[yellow]No knee is proposed:[/yellow] {outcome.front.knee_rule}.", soft_wrap=True)
     if outcome.evaluation_s:
         console.print(evaluation_share(outcome, config.compute.concurrent_trials))
     shown = shlex.quote(str(relative(out)))
     console.print(
         f"\nReport   {shown}/report.html\n"
         f"Compare  {outcome.ui_command}\n"
-        f"Export   python -m sweep.export --run {shown} --pick knee --format pipeline --to exported",
+        f"Export   python -m sweep.export --run {shown} --pick {_pick(outcome)} --format pipeline --to exported",
         soft_wrap=True,
         markup=False,
     )
+
+
+def _pick(outcome: Outcome) -> str:
+    """The knee, or where nothing is proposed the best in the first objective."""
+    return "knee" if outcome.front.knee else f"best:{outcome.front.objectives[0].name}"
 
 
 def _front_title(outcome: Outcome) -> str:

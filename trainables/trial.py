@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
+from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base, resolve_base
+from trainables.base_models.shapes import base_on_meta
 from trainables.batches import BatchPlan
 from trainables.checkpoints import Checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
 from trainables.datasets.store import PreparedDataset
@@ -25,6 +26,7 @@ from trainables.resuming import restore_weights
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy
+from trainables.strategies.operations import operations_per_image
 from trainables.training import DivergedError, EpochReport, FineTuning, new_accelerator
 
 log = logging.getLogger(__name__)
@@ -76,7 +78,11 @@ class Forgiving:
 
 
 class TrialSpec(BaseModel):
-    """Everything that one trial needs to run, in any process that sees the same folders."""
+    """Everything that one trial needs to run, in any process that sees the same folders.
+
+    Attributes:
+        counts_operations: whether it reports `operations_per_image`, which takes seconds to count.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -91,6 +97,7 @@ class TrialSpec(BaseModel):
     training: TrainingConfig
     rungs: tuple[int, ...] = ()
     """Epochs after which the adapter is evaluated too, so that the sweep can compare trials."""
+    counts_operations: bool = False
 
 
 _warm: dict[tuple[str, str], DiffusionModels] = {}
@@ -181,19 +188,27 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     remove_checkpoints(spec.folder)
 
 
+def known_costs(spec: TrialSpec, strategy: Strategy) -> dict[str, int]:
+    """What a trial costs whatever the machine does: `operations_per_image`, counted on the shapes that it begins with."""
+    models = attached(spec, strategy, base_on_meta(str(resolve_base(spec.base))))
+    return {"operations_per_image": operations_per_image(models, strategy, cached=spec.training.cache_latents)}
+
+
 class _EpochEnd:
     """What a trial does after each epoch: evaluate, report, keep what it could go on from."""
 
     def __init__(self, spec: TrialSpec, tuning: FineTuning, evaluator: Evaluator, report: Report) -> None:
         self.spec, self.tuning, self.evaluator, self.report = spec, tuning, evaluator, report
         self._kept_s, self._has_said = time.monotonic(), False
+        counts = spec.counts_operations and tuning.accelerator.is_main_process
+        self._known = known_costs(spec, tuning.strategy) if counts else {}
 
     def __call__(self, epoch: EpochReport) -> None:
         """Take an epoch's measurements."""
         is_final = epoch.epoch == self.spec.training.num_epochs - 1
         strategy, models = self.tuning.strategy, self.tuning.models
         with self.tuning.evaluated_weights():
-            metrics = epoch.as_dict() | rank_metrics(strategy.ranks(models))
+            metrics = epoch.as_dict() | self._known | rank_metrics(strategy.ranks(models))
         scores = self._scores(epoch, metrics, is_final) if self.tuning.accelerator.is_main_process else {}
         self.report(metrics | scores | {"final": is_final})
         if self.tuning.accelerator.is_main_process and not is_final:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from analysis.features import split_metric
-from analysis.front.pareto import Direction
+from analysis.front.pareto import Direction, Objective
 from analysis.metrics import METRICS
 
+OPERATIONS: Final = "operations_per_image"
+"""Counted on shapes before a trial starts; a trial reports it only where it is asked for."""
 COSTS: Final[dict[str, Direction]] = {
     "trainable_parameters": "min",
     "epoch_s": "min",
     "images_per_s": "max",
     "peak_memory_gib": "min",
+    OPERATIONS: "min",
 }
 """What a trial costs, by its name in the results, with the direction that is better."""
+
+TIMED: Final = ("epoch_s", "images_per_s")
+"""Costs that a clock measures; they depend on what else the machine did."""
+
+BASE: Final = "base"
+"""What stands for the un-adapted base model where trials have their id."""
+COSTS_OF_BASE: Final = {"min": 0.0, "max": math.inf}
+"""What not adapting costs, by the direction that is better."""
 
 
 def objective_directions() -> dict[str, Direction]:
@@ -30,3 +43,23 @@ def column_direction(column: str) -> Direction | None:
     """
     name, _ = split_metric(column.partition("/")[0])
     return objective_directions().get(name)
+
+
+def base_values(baseline: Mapping[str, Any] | None, objectives: Sequence[Objective]) -> dict[str, float]:
+    """The un-adapted base model as a point among the trials: its scores, and no cost.
+
+    Args:
+        baseline: its scores by their names.
+        objectives: of the sweep.
+
+    Returns:
+        A value for each objective, infinite for a cost of which more is better; empty where a score is missing, and where
+        all objectives are costs, in which nothing beats not adapting.
+    """
+    if all(one.name in COSTS for one in objectives):
+        return {}
+    known = {
+        one.name: COSTS_OF_BASE[one.direction] if one.name in COSTS else float((baseline or {}).get(one.name, math.nan))
+        for one in objectives
+    }
+    return {} if any(math.isnan(value) for value in known.values()) else known

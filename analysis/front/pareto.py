@@ -1,22 +1,23 @@
-"""The Pareto front of a sweep, and the point of it that is proposed."""
+"""The Pareto front of a sweep: objectives, points, which rows dominate which, and the file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.files import whole_file
-from analysis.front.statuses import COMPLETED, with_status
 
 Direction = Literal["min", "max"]
 PARAMETER_PREFIX = "param/"
+NEAR: Final = 0.05
+"""A dominated trial is so within noise where it is on the front with at least this probability."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +33,41 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrontPoint:
-    """A trial that no other trial beats in every objective."""
+    """A trial on the front, or one that only noise keeps from it.
+
+    Attributes:
+        probability: that it is on the front of the values without noise, in [0, 1]; None where that is not known.
+        errors: standard errors of its values that are known and not 0.
+    """
 
     trial_id: str
     strategy: str
     values: Mapping[str, float]
     params: Mapping[str, Any]
     knee: bool
+    probability: float | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Front:
-    """The non-dominated trials of a sweep, best in the first objective first."""
+    """The trials of a sweep that neither another trial nor the un-adapted base dominates.
+
+    Attributes:
+        points: best in the first objective first.
+        probabilities: of every completed trial, by its id, that it is on the front of the values without noise, in [0, 1];
+            empty where that is not known.
+        near: trials that are dominated, but within noise: those whose probability is `NEAR` at least, the likeliest first.
+        base: the un-adapted base model's value of each objective, itself a point; empty where it has no scores.
+        knee_rule: what the knee is, or where there is none why; empty where no trial completed.
+    """
 
     objectives: tuple[Objective, ...]
     points: tuple[FrontPoint, ...]
+    near: tuple[FrontPoint, ...] = ()
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    base: Mapping[str, float] = field(default_factory=dict)
+    knee_rule: str = ""
 
     @property
     def knee(self) -> FrontPoint | None:
@@ -58,6 +79,10 @@ class Front:
         record = {
             "objectives": [asdict(objective) for objective in self.objectives],
             "points": [asdict(point) for point in self.points],
+            "near": [asdict(point) for point in self.near],
+            "probabilities": dict(self.probabilities),
+            "base": {name: value for name, value in self.base.items() if math.isfinite(value)},
+            "knee_rule": self.knee_rule,
             "knee": self.knee.trial_id if self.knee else None,
         }
         with whole_file(path) as file:
@@ -74,12 +99,13 @@ class Front:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             objectives = tuple(Objective(**objective) for objective in record["objectives"])
-            points = tuple(FrontPoint(**point) for point in record["points"])
+            points, near = (tuple(FrontPoint(**point) for point in record[name]) for name in ("points", "near"))
+            rest = {name: record[name] for name in ("probabilities", "base", "knee_rule")}
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"`{path.name}` must hold objectives and points, but got {error!r}. Let the sweep write it again."
             ) from error
-        return cls(objectives=objectives, points=points)
+        return cls(objectives=objectives, points=points, near=near, **rest)
 
 
 def pareto_mask(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.bool_]:
@@ -108,90 +134,26 @@ def pareto_mask(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[n
     return mask
 
 
-def knee_index(values: ArrayLike, directions: Sequence[Direction]) -> int:
-    """The row of the front that is closest to the ideal point.
-
-    Each objective is scaled to [0, 1] over the front, 0 the best and 1 the worst value on it (0 where it does
-    not vary); the ideal is best in all of them at once. Distance is Euclidean; of equal rows the first is taken.
+def dominated(values: ArrayLike, by: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.bool_]:
+    """Which rows a point dominates: it is nowhere worse than they are, and somewhere better.
 
     Args:
         values: float[n, m], one row a trial.
+        by: float[m], the point; infinite where nothing can be better.
         directions: "min" or "max" for each of the m objectives.
 
     Returns:
-        An index into the n rows.
-
-    Raises:
-        ValueError: no row is finite.
-
-    Source:
-        The compromise solution of Zeleny 1973 with p = 2.
+        bool[n].
     """
-    on_front = np.flatnonzero(pareto_mask(values, directions))
-    if on_front.size == 0:
-        raise ValueError("`values` must have a row of finite objectives, but got none. Complete a trial first.")
-    costs = minimised(values, directions)[on_front]
-    # halves keep the spread finite where an objective spans the range of float64
-    best, worst = costs.min(axis=0), costs.max(axis=0)
-    spread = worst / 2 - best / 2
-    scaled = np.divide(costs / 2 - best / 2, spread, out=np.zeros_like(costs), where=spread > 0)
-    return int(on_front[np.argmin(np.linalg.norm(scaled, axis=1))])
-
-
-def front(rows: pd.DataFrame, objectives: Sequence[Objective]) -> Front:
-    """The front of a table of trials.
-
-    Args:
-        rows: one row a trial with `trial_id`, `strategy`, `param/...` and a column for each objective; where there is a
-            column `status`, completed trials only are looked at.
-        objectives: columns and directions.
-
-    Returns:
-        The front, empty where no trial has all objectives.
-
-    Raises:
-        ValueError: an objective is not a column of the table.
-    """
-    names = [objective.name for objective in objectives]
-    missing = [name for name in names if name not in rows.columns]
-    if missing:
-        raise ValueError(f"`objectives` must be columns of the trials, but got {missing}; there are {list(rows)}.")
-    done = with_status(rows, COMPLETED)
-    values = done[names].to_numpy(dtype=np.float64, na_value=np.nan)
-    directions = [objective.direction for objective in objectives]
-    mask = pareto_mask(values, directions)
-    knee = knee_index(values, directions) if mask.any() else -1
-    points = [_point(done.iloc[index].to_dict(), names, index == knee) for index in np.flatnonzero(mask).tolist()]
-    points.sort(key=lambda point: point.values[names[0]], reverse=directions[0] == "max")
-    return Front(objectives=tuple(objectives), points=tuple(points))
-
-
-def _point(row: Mapping[Hashable, Any], names: Sequence[str], knee: bool) -> FrontPoint:
-    """A row of the trials' table as a point of the front; parameters that its strategy does not have are left out."""
-    held = {
-        str(key).removeprefix(PARAMETER_PREFIX): _plain(value) for key, value in row.items() if _is_param(key, value)
-    }
-    values = {name: float(row[name]) for name in names}
-    return FrontPoint(
-        trial_id=str(row["trial_id"]), strategy=str(row["strategy"]), values=values, params=held, knee=knee
-    )
-
-
-def _is_param(column: Hashable, value: Any) -> bool:
-    return str(column).startswith(PARAMETER_PREFIX) and not pd.isna(value)
-
-
-def _plain(value: Any) -> Any:
-    """A value for JSON; whole numbers that a table with gaps holds as float become integers again."""
-    value = value.item() if isinstance(value, np.generic) else value
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    costs, point = minimised(values, directions), minimised(np.asarray(by, np.float64)[None], directions)
+    return np.asarray((point <= costs).all(axis=1) & (point < costs).any(axis=1))
 
 
 def minimised(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.float64]:
-    """Values as float64[n, m] with every objective to be minimised: those to be maximised change their sign.
+    """Values as float64[n, m] with every objective to be minimised.
 
     Raises:
-        ValueError: there is not one direction for each column.
+        ValueError: they are no table with a column for each direction, or a direction is neither "min" nor "max".
     """
     array = np.asarray(values, dtype=np.float64)
     _check_directions(directions)

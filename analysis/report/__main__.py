@@ -39,7 +39,7 @@ def rebuild(run: Path, console: Console) -> None:
     """Write the page and the plot anew, and say what the evaluations during training were worth."""
     page, held = write_report(run), RunFolder.open(run)
     if len(held.front.objectives) > 1:
-        draw_front(held.trials, held.front.objectives, run / FRONT_PLOT)
+        draw_front(held.trials, held.front, run / FRONT_PLOT)
     lines = agreement_lines(rung_agreements(held.results, held.front.objectives))
     for line in (*lines, f"{page} ({page.stat().st_size / 2**20:.1f} MiB)"):
         console.print(line, markup=False, soft_wrap=True)

@@ -4,82 +4,105 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from rich.markup import escape
 from rich.table import Table
 
+from analysis.front.objectives import BASE
 from analysis.front.pareto import Front, FrontPoint, Objective
-from analysis.report.words import ARROWS, number, parameters
+from analysis.report.words import ARROWS, error, number, parameters, percent
+
+KNEE: Final = "knee"
+WITHIN_NOISE: Final = "within noise"
+PROBABILITY: Final = "on the front"
+"""Head of the column of probabilities."""
+LOOKS: Final = {KNEE: "bold green", WITHIN_NOISE: "dim"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrontRow:
-    """A point of the front, or the un-adapted base model, in words.
+    """A point of the front, one that noise may keep from it, or the un-adapted base model, in words.
 
     Attributes:
         trial_id: `base` of the base model.
         strategy: its name.
         hyperparameters: in a line.
-        values: one an objective; a dash where there is none.
-        knee: whether it is the proposed point.
+        values: one an objective, with its standard error where that is known; a dash where there is none.
+        probability: that it belongs to the front; empty where that is not known.
+        mark: `knee` of the proposed point, `within noise` of a dominated one that may belong to the front.
     """
 
     trial_id: str
     strategy: str
     hyperparameters: str
     values: tuple[str, ...]
-    knee: bool = False
+    probability: str = ""
+    mark: str = ""
 
 
 def front_rows(front: Front) -> list[FrontRow]:
-    """The points of the front, best in the first objective first."""
-    return [_point(point, front.objectives) for point in front.points]
+    """The points of the front, best in the first objective first, then those that are dominated within noise."""
+    marked = [(point, KNEE if point.knee else "") for point in front.points]
+    marked += [(point, WITHIN_NOISE) for point in front.near]
+    return [_point(point, front.objectives, mark) for point, mark in marked]
 
 
-def base_row(baseline: Mapping[str, Any], objectives: Sequence[Objective]) -> FrontRow:
-    """What the un-adapted base model scores."""
-    values = tuple(number(baseline.get(one.name)) for one in objectives)
-    return FrontRow(trial_id="base", strategy="none", hyperparameters="the model before any adaptation", values=values)
+def base_row(front: Front, baseline: Mapping[str, Any]) -> FrontRow:
+    """What the un-adapted base model scores, and what it costs where it is a point among the trials."""
+    known = {**baseline, **front.base}
+    return FrontRow(
+        trial_id=BASE,
+        strategy="none",
+        hyperparameters="the model before any adaptation",
+        values=tuple(number(known.get(one.name)) for one in front.objectives),
+    )
+
+
+def has_probabilities(front: Front) -> bool:
+    """Whether it is known of the front how sure it is."""
+    return bool(front.probabilities)
 
 
 def terminal_table(front: Front, baseline: Mapping[str, Any], title: str) -> Table:
     """The front for the terminal, the base model below it; columns are named as `--pick best:METRIC` takes them."""
-    table = Table(title=title, title_justify="left")
+    table, sure = Table(title=title, title_justify="left"), has_probabilities(front)
     for name in ("trial", "strategy"):
         table.add_column(name)
     table.add_column("hyperparameters", min_width=20)
-    for name in _heads(front.objectives):
+    for name in _heads(front):
         table.add_column(name, justify="right", overflow="fold")
     for row in front_rows(front):
-        table.add_row(*map(escape, _cells(row)), style="bold green" if row.knee else "")
+        table.add_row(*map(escape, _cells(row, sure)), style=LOOKS.get(row.mark, ""))
     if baseline:
         table.add_section()
-        table.add_row(*map(escape, _cells(base_row(baseline, front.objectives))), style="dim")
+        table.add_row(*map(escape, _cells(base_row(front, baseline), sure)), style="dim")
     return table
 
 
 def markdown_table(front: Front) -> str:
     """The front as a Markdown table."""
-    head = ["trial", "strategy", "hyperparameters", *_heads(front.objectives)]
-    rows = [head, ["---"] * len(head), *(_cells(row) for row in front_rows(front))]
+    head = ["trial", "strategy", "hyperparameters", *_heads(front)]
+    rows = [head, ["---"] * len(head), *(_cells(row, has_probabilities(front)) for row in front_rows(front))]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-def _point(point: FrontPoint, objectives: Sequence[Objective]) -> FrontRow:
+def _point(point: FrontPoint, objectives: Sequence[Objective], mark: str) -> FrontRow:
     return FrontRow(
         trial_id=point.trial_id,
         strategy=point.strategy,
         hyperparameters=parameters(point.params, point.strategy),
-        values=tuple(number(point.values.get(one.name)) for one in objectives),
-        knee=point.knee,
+        values=tuple(number(point.values.get(one.name)) + error(point.errors.get(one.name)) for one in objectives),
+        probability=percent(point.probability),
+        mark=mark,
     )
 
 
-def _heads(objectives: Sequence[Objective]) -> list[str]:
-    return [f"{one.name} {ARROWS[one.direction]}" for one in objectives]
+def _heads(front: Front) -> list[str]:
+    names = [f"{one.name} {ARROWS[one.direction]}" for one in front.objectives]
+    return [*names, PROBABILITY] if has_probabilities(front) else names
 
 
-def _cells(row: FrontRow) -> list[str]:
-    name = f"{row.trial_id} (knee)" if row.knee else row.trial_id
-    return [name, row.strategy, row.hyperparameters, *row.values]
+def _cells(row: FrontRow, sure: bool) -> list[str]:
+    name = f"{row.trial_id} ({row.mark})" if row.mark else row.trial_id
+    return [name, row.strategy, row.hyperparameters, *row.values, *([row.probability] if sure else [])]

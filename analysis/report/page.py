@@ -19,6 +19,7 @@ from analysis.front.pareto import FrontPoint
 from analysis.front.statuses import FAILED, STOPPED, with_status
 from analysis.metrics import METRICS
 from analysis.report.agreement import agreement_section
+from analysis.report.course import course_section
 from analysis.report.final import final_section
 from analysis.report.plots import learning_curves, trade_offs
 from analysis.report.rank_map import rank_map
@@ -54,6 +55,7 @@ def write_report(folder: Path) -> Path:
         _ranks,
         _conditions,
         _final,
+        _course,
         _curves,
         _rungs,
         _trials,
@@ -89,7 +91,11 @@ def _headline(run: RunFolder) -> str:
 def _title(run: RunFolder) -> str:
     knee = run.front.knee
     if knee is None:
-        return "No trial completed with all objectives"
+        return (
+            "Nothing is proposed"
+            if run.front.points or run.front.probabilities
+            else "No trial completed with all objectives"
+        )
     return f"{escape(knee.strategy)} is the proposed compromise"
 
 
@@ -99,22 +105,24 @@ def _summary(run: RunFolder) -> str:
     sweep = f"Sweep <b>{escape(_name(run))}</b>"
     start = f"{sweep} over ways to adapt <b>{base}</b> to chest radiographs, by {escape(names)}."
     knee = run.front.knee
+    if knee is None and run.front.knee_rule:
+        return f"{start} No knee is proposed: {escape(run.front.knee_rule)}."
     if knee is None:
         return f"{start} The table of trials says what went wrong."
     hyperparameters = escape(parameters(knee.params, knee.strategy))
     return (
-        f"{start} The knee is trial <code>{escape(knee.trial_id)}</code> ({hyperparameters}): with every objective "
-        "scaled to the span of the front, it is the point closest to the best of all at once."
+        f"{start} The knee is trial <code>{escape(knee.trial_id)}</code> ({hyperparameters}): {escape(run.front.knee_rule)}. "
+        "Another rule is yours to choose, by <code>--pick</code>."
     )
 
 
 def _trade_offs(run: RunFolder) -> str:
     if len(run.front.objectives) < 2 or not run.front.points:
         return ""
-    plot = _embedded(trade_offs(run.trials, run.front.objectives), "svg+xml")
+    plot = _embedded(trade_offs(run.trials, run.front), "svg+xml")
     return (
         "<h2>Trade-offs</h2><p class='quiet'>One point a trial. Filled points are on the front over all objectives at "
-        "once; the line joins those that nothing beats in the two objectives shown.</p>"
+        "once, pale ones may be, within noise; the line joins those that nothing beats in the two objectives shown.</p>"
         f'<img class="plot" alt="Trade-offs between the objectives" src="{plot}">'
     )
 
@@ -123,8 +131,20 @@ def _front(run: RunFolder) -> str:
     if not run.front.points:
         return ""
     return (
-        "<h2>Pareto front</h2><p class='quiet'>No other trial is at least as good in everything and better in "
-        f"something. Compare values at one number of images only.{_num_images(run)}</p>{front_table(run.front, run.baseline)}"
+        "<h2>Pareto front</h2><p class='quiet'>No other trial, and not the un-adapted base at no cost, is at least as good in "
+        f"everything and better in something. Compare values at one number of images only.{_num_images(run)}"
+        f"{_certainty(run)}</p>{front_table(run.front, run.baseline)}"
+    )
+
+
+def _certainty(run: RunFolder) -> str:
+    """What the probabilities mean, where they are known."""
+    if not run.front.probabilities:
+        return " How sure the front is is not known: there are too few films or patients to resample."
+    return (
+        " ± is one standard error, over resampled films and patients and, of seconds, over epochs. <i>On the front</i> is the "
+        "probability that nothing would beat a trial if its values had no noise; grey rows are beaten, but within noise. What "
+        "another training seed would change is not in it: <code>python -m sweep.evaluate --seeds</code> tells."
     )
 
 
@@ -175,6 +195,10 @@ def _final(run: RunFolder) -> str:
     return final_section(run.folder, _sheet)
 
 
+def _course(run: RunFolder) -> str:
+    return course_section(run, _embedded)
+
+
 def _curves(run: RunFolder) -> str:
     """Training loss, and metrics where they were taken at more than one epoch."""
     columns = [c for c in run.results.columns if _is_drawn(run, c) and _is_a_curve(run, c)]
@@ -215,14 +239,20 @@ def _export(run: RunFolder) -> str:
     command = f"python -m sweep.export --run {shlex.quote(str(run.folder))}"
     other = next((point.trial_id for point in run.front.points if not point.knee), run.front.points[0].trial_id)
     metric = run.front.objectives[0].name
-    lines = [
+    proposed = [
         "# the knee, as a pipeline folder that any Stable Diffusion program loads",
         f"{command} --pick knee --format pipeline --to knee",
         "# a low-rank adapter as one file for load_lora_weights, new tokens for load_textual_inversion",
         f"{command} --pick knee --format diffusers --to knee-adapter",
+    ]
+    lines = [
+        *(proposed if run.front.knee else []),
         "# another point of the front, or the best in one objective",
         f"{command} --pick {shlex.quote(f'trial:{other}')} --format pipeline --to chosen",
         f"{command} --pick {shlex.quote(f'best:{metric}')} --format pipeline --to best",
+        "# the best in one objective within limits of others, or the nearest to values that you name",
+        f"{command} --pick {shlex.quote(f'best:{metric} where trainable_parameters <= 1e6')} --format pipeline --to small",
+        f"{command} --pick {shlex.quote(f'nearest:{metric}=8,trainable_parameters=1e6')} --format pipeline --to near",
     ]
     return f"<h2>Take one with you</h2><pre>{escape(chr(10).join(lines))}</pre>"
 

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis.files import whole_file
-from analysis.front.pareto import Front, Objective, front, pareto_mask
+from analysis.front.objectives import COSTS
+from analysis.front.pareto import Front, Objective, pareto_mask
 from analysis.front.statuses import COMPLETED, with_status
 from analysis.report.words import axis_label, label
 
@@ -43,27 +45,28 @@ STYLE = {
 LOG_FROM_RATIO = 30
 
 
-def draw_front(trials: pd.DataFrame, objectives: Sequence[Objective], to: Path) -> None:
+def draw_front(trials: pd.DataFrame, found: Front, to: Path) -> None:
     """Write the trade-offs of a sweep as PNG.
 
     Args:
         trials: one row a trial, with `trial_id`, `strategy` and a column for each objective.
-        objectives: two or more; the first is drawn against each of the others.
+        found: their front over two or more objectives; the first is drawn against each of the others.
         to: the file.
     """
-    content = trade_offs(trials, objectives, form="png")
+    content = trade_offs(trials, found, form="png")
     with whole_file(to) as file:
         file.write(content)
 
 
-def trade_offs(trials: pd.DataFrame, objectives: Sequence[Objective], *, form: str = "svg") -> bytes:
+def trade_offs(trials: pd.DataFrame, found: Front, *, form: str = "svg") -> bytes:
     """The first objective against each of the others, one panel each, as an image file's content.
 
-    Filled points are on the front over all objectives; the line is the front over the two of its panel.
+    Filled points are on the front over all objectives, pale ones may be, as far as noise lets one see; the solid line is the
+    front over the two of its panel, the dotted one what the un-adapted base scores.
     """
+    objectives = found.objectives
     if len(objectives) < 2:
         raise ValueError(f"`objectives` must be at least 2 for a trade-off, but got {len(objectives)}. Name another.")
-    found = front(trials, objectives)
     shown = _finite(trials, [objective.name for objective in objectives])
     styles = strategy_styles(trials["strategy"])
     looks = _looks(shown, found, styles)
@@ -73,10 +76,11 @@ def trade_offs(trials: pd.DataFrame, objectives: Sequence[Objective], *, form: s
         for axes, other in zip(np.ravel(figure.subplots(1, num_panels, sharey=True)), objectives[1:], strict=True):
             _draw_pair_front(axes, shown, (other, objectives[0]))
             _draw_points(axes, shown, (other, objectives[0]), looks)
+            _draw_base(axes, found, (other, objectives[0]))
             _mark_knee(axes, found, (other, objectives[0]))
         for axes in figure.axes[1:]:
             axes.set_ylabel("")
-        figure.legend(handles=_legend(styles), loc="outside upper center", ncols=len(styles) + 3)
+        figure.legend(handles=_legend(styles), loc="outside upper center", ncols=len(styles) + 4)
         return figure_content(figure, form)
 
 
@@ -113,13 +117,14 @@ def _finite(trials: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _looks(shown: pd.DataFrame, found: Front, styles: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
-    """How each trial is drawn: filled on the front over all objectives, hollow elsewhere."""
-    on_front = {point.trial_id for point in found.points}
+    """How each trial is drawn: filled on the front over all objectives, pale within noise of it, hollow elsewhere."""
+    on_front, near = ({point.trial_id for point in points} for points in (found.points, found.near))
     looks = []
     for trial_id, strategy in zip(shown["trial_id"], shown["strategy"], strict=True):
         colour, marker = styles[str(strategy)]
         filled = str(trial_id) in on_front
-        face, edge = (colour, "white") if filled else ("white", colour)
+        pale = (*to_rgb(colour), 0.35)
+        face, edge = (colour, "white") if filled else (pale if str(trial_id) in near else "white", colour)
         looks.append({"marker": marker, "facecolor": face, "edgecolor": edge, "s": 58 if filled else 34})
     return looks
 
@@ -142,6 +147,16 @@ def _draw_pair_front(axes: Any, shown: pd.DataFrame, pair: tuple[Objective, Obje
     best = best[np.argsort(best[:, 0])]
     where = "post" if pair[0].direction == "min" else "pre"
     axes.step(best[:, 0], best[:, 1], where=where, color=QUIET, linewidth=1.2, zorder=2)
+
+
+def _draw_base(axes: Any, found: Front, pair: tuple[Objective, Objective]) -> None:
+    """A dotted line at the base's score, and a cross on it where the other objective is a score too."""
+    if not found.base:
+        return
+    x, y = pair
+    axes.axhline(found.base[y.name], color=INK, linewidth=1, linestyle=":", zorder=1)
+    if x.name not in COSTS:
+        axes.scatter(found.base[x.name], found.base[y.name], marker="x", s=46, color=INK, linewidth=1.5, zorder=4)
 
 
 def _mark_knee(axes: Any, found: Front, pair: tuple[Objective, Objective]) -> None:
@@ -185,8 +200,19 @@ def _draw_curves(axes: Any, results: pd.DataFrame, column: str, styles: Mapping[
 def _legend(styles: Mapping[str, tuple[str, str]]) -> list[Line2D]:
     strategies = [_handle(name, colour, marker) for name, (colour, marker) in styles.items()]
     line = Line2D([], [], color=QUIET, linewidth=1.2, label="best for the two shown")
+    base = Line2D([], [], color=INK, linewidth=1, linestyle=":", label="un-adapted base")
     other = Line2D([], [], color="white", marker="o", markeredgecolor=QUIET, markersize=6, label="hollow: dominated")
-    return [*strategies, line, other]
+    near = Line2D(
+        [],
+        [],
+        color="white",
+        marker="o",
+        markerfacecolor="#dfe3e8",
+        markeredgecolor=QUIET,
+        markersize=6,
+        label="pale: within noise",
+    )
+    return [*strategies, line, base, other, near]
 
 
 def _handle(name: str, colour: str, marker: str) -> Line2D:

@@ -11,7 +11,15 @@ import pandas as pd
 
 from analysis.front.pareto import PARAMETER_PREFIX, Front, Objective
 from analysis.front.statuses import COMPLETED, STOPPED
-from analysis.report.front_table import FrontRow, base_row, front_rows
+from analysis.report.front_table import (
+    KNEE,
+    PROBABILITY,
+    WITHIN_NOISE,
+    FrontRow,
+    base_row,
+    front_rows,
+    has_probabilities,
+)
 from analysis.report.words import axis_label, label, number, parameters
 
 NUMERIC = "\t"
@@ -33,11 +41,11 @@ def _head_cell(name: str) -> str:
 
 
 def front_table(front: Front, baseline: Mapping[str, Any]) -> str:
-    """The front, one row a point, and below it what the un-adapted base model scores."""
-    names = [f"{axis_label(objective)}{NUMERIC}" for objective in front.objectives]
-    head = ["trial", "strategy", "hyperparameters", *names, ""]
-    rows = [_front_row(row) for row in front_rows(front)]
-    return table(head, [*rows, _front_row(base_row(baseline, front.objectives), QUIET_ROW)] if baseline else rows)
+    """The front, one row a point, those that noise may keep from it, and below them what the un-adapted base scores."""
+    names, sure = [f"{axis_label(objective)}{NUMERIC}" for objective in front.objectives], has_probabilities(front)
+    head = ["trial", "strategy", "hyperparameters", *names, *([f"{PROBABILITY}{NUMERIC}"] if sure else []), ""]
+    rows = [_front_row(row, sure) for row in front_rows(front)]
+    return table(head, [*rows, _front_row(base_row(front, baseline), sure, QUIET_ROW)] if baseline else rows)
 
 
 def condition_table(trials: pd.DataFrame, front: Front, objective: Objective) -> str:
@@ -60,18 +68,20 @@ def condition_table(trials: pd.DataFrame, front: Front, objective: Objective) ->
 
 def trial_table(trials: pd.DataFrame, front: Front) -> str:
     """Every trial, with what ended it before its time where something did."""
-    marks = {point.trial_id: "knee" if point.knee else "front" for point in front.points}
+    marks = {point.trial_id: KNEE if point.knee else "front" for point in front.points}
+    marks |= {point.trial_id: WITHIN_NOISE for point in front.near}
     ordered = trials.sort_values("number", kind="stable") if "number" in trials.columns else trials
     head = ["#", "trial", "strategy", "hyperparameters", *(f"{label(o.name)}{NUMERIC}" for o in front.objectives), ""]
     rows = (_trial_row(row, marks, front.objectives) for row in ordered.to_dict("records"))
     return table(head, rows)
 
 
-def _front_row(row: FrontRow, of_class: str = "") -> str:
-    values = "".join(_numeric(value) for value in row.values)
+def _front_row(row: FrontRow, sure: bool, of_class: str = "") -> str:
+    values = "".join(_numeric(value) for value in (*row.values, *([row.probability] if sure else [])))
+    looks = {KNEE: _row_class(True), WITHIN_NOISE: UNFINISHED_ROW}
     return (
-        f"<tr{of_class or _row_class(row.knee)}><td>{_trial(row.trial_id)}</td><td>{escape(row.strategy)}</td>"
-        f"<td{WIDE}>{escape(row.hyperparameters)}</td>{values}<td>{_tag('knee') if row.knee else ''}</td></tr>"
+        f"<tr{of_class or looks.get(row.mark, '')}><td>{_trial(row.trial_id)}</td><td>{escape(row.strategy)}</td>"
+        f"<td{WIDE}>{escape(row.hyperparameters)}</td>{values}<td>{_tag(row.mark) if row.mark else ''}</td></tr>"
     )
 
 
@@ -106,7 +116,7 @@ def _trial(trial_id: str) -> str:
 
 
 def _tag(name: str) -> str:
-    return f'<span class="tag {escape(name)}">{escape(name)}</span>'
+    return f'<span class="tag {escape(name.replace(" ", "-"))}">{escape(name)}</span>'
 
 
 def _row_class(knee: bool) -> str:

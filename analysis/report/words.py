@@ -14,6 +14,7 @@ from analysis.studies.rung_agreement import EARLY
 COLUMNS = {
     "trainable_parameters": "trainable parameters",
     "epoch_s": "epoch time (s)",
+    "operations_per_image": "operations per image",
     "evaluation_s": "evaluation time (s)",
     "images_per_s": "images per second",
     "peak_memory_gib": "peak memory (GiB)",
@@ -51,6 +52,18 @@ def number(value: Any) -> str:
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def error(value: float | None) -> str:
+    """A standard error after its value, to two digits; nothing where it is not known."""
+    return f" ± {value:.2g}" if value else ""
+
+
+def percent(share: float | None) -> str:
+    """A probability in whole per cents, which are all that resamples tell; nothing where it is not known."""
+    if share is None:
+        return ""
+    return "> 99 %" if share > 0.99 else "< 1 %" if share < 0.01 else f"{share:.0%}".replace("%", " %")
 
 
 def parameters(params: Mapping[str, Any], strategy: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -23,6 +23,7 @@ class Started:
     choice: Mapping[str, Any]
     params: Mapping[str, Any] = field(default_factory=dict)
     distributions: Mapping[str, str] = field(default_factory=dict)
+    rejected: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
     def tell(self, listener: TrialListener) -> None:
         """Let a listener hear of it, now or from the log."""

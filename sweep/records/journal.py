@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.files import whole_file
 from analysis.front.pareto import Front, Objective
-from analysis.run_folder import BASELINE, CONFIG, EVENTS, PARETO, PROVENANCE, RESULTS, TRIALS
+from analysis.run_folder import BASELINE, CONFIG, EVENTS, PARETO, PROVENANCE, RESULTS, TRIALS, read_resamples
 from sweep.config import ConfigError, SweepConfig
 from sweep.records.events import (
     BaselineScored,
@@ -34,7 +34,7 @@ from sweep.records.tables import Tables
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
 
-MAY_CHANGE: Final = ("search.num_trials", "compute.")
+MAY_CHANGE: Final = ("search.num_trials", "search.stop.", "compute.")
 """Keys of the configuration that may have other values when a sweep goes on."""
 EACH_OF_FIRST: Final = 100
 """After each of so many trials the tables are written; later after every second, third and so on."""
@@ -65,6 +65,7 @@ class Journal(TrialListener):
         """Length of the record that a death broke off."""
         self.tables = Tables(objectives)
         self._log, self._written_s = log, time.monotonic()
+        self._resamples: dict[str, pd.DataFrame] = {}
         for event in past:
             event.tell(self.tables)
 
@@ -147,9 +148,11 @@ class Journal(TrialListener):
         event.tell(self.tables)
 
     def _write_tables(self) -> Front:
-        found = self.tables.front()
+        new = [trial_id for trial_id in self.tables.ended() if trial_id not in self._resamples]
+        self._resamples |= read_resamples(self.out, new)
+        found = self.tables.front(self._resamples)
         self._written_s = time.monotonic()
-        _write_parquet(self.out / TRIALS, self.tables.trials())
+        _write_parquet(self.out / TRIALS, self.tables.trials(found))
         _write_parquet(self.out / RESULTS, self.tables.results())
         found.write(self.out / PARETO)
         if self.tables.baseline is not None:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.front.pareto import PARAMETER_PREFIX, Front, Objective, front
+from analysis.front.finding import find_front
+from analysis.front.noise import Evidence
+from analysis.front.pareto import PARAMETER_PREFIX, Front, Objective
 from analysis.front.statuses import RUNNING
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
@@ -79,19 +81,36 @@ class Tables(TrialListener):
         cuts = [row for row in self._trials.values() if row["cut_of"] is not None]
         return float(sum(row.get("evaluation_s", 0.0) for row in [*self._results, *cuts]))
 
-    def front(self) -> Front:
-        """The completed trials that no other beats."""
-        return front(self._rows(), self._objectives)
+    def front(self, resamples: Mapping[str, pd.DataFrame] | None = None) -> Front:
+        """The completed trials that neither another one nor the un-adapted base beats.
 
-    def trials(self) -> pd.DataFrame:
+        Args:
+            resamples: what values might as well have been, by trial; without them the front does not know how sure it is.
+        """
+        evidence = Evidence(baseline=self.baseline, resamples=resamples or {}, results=self.results())
+        return find_front(self._rows(), self._objectives, evidence)
+
+    def trials(self, found: Front | None = None) -> pd.DataFrame:
         """One row a trial or cut, in the order of their suggestions.
 
-        There is a column for every objective, and for whether it is on the front and its knee.
+        There is a column for every objective, for whether it is on the front and its knee, and for the probability that it
+        belongs to the front.
+
+        Args:
+            found: their front, where it has been found already.
         """
-        rows, found = self._rows(), self.front()
+        rows, found = self._rows(), found or self.front()
         members = {point.trial_id for point in found.points}
         knee = {found.knee.trial_id} if found.knee else set()
-        return rows.assign(pareto=rows["trial_id"].isin(members), knee=rows["trial_id"].isin(knee))
+        return rows.assign(
+            pareto=rows["trial_id"].isin(members),
+            knee=rows["trial_id"].isin(knee),
+            front_probability=rows["trial_id"].map(found.probabilities).astype("float64"),
+        )
+
+    def ended(self) -> list[str]:
+        """Trials and cuts that have ended."""
+        return [trial_id for trial_id, row in self._trials.items() if row["status"] != RUNNING]
 
     def results(self) -> pd.DataFrame:
         """One row a report."""

@@ -323,9 +323,10 @@ def _write_front(store: _Store, front: Front) -> None:
 
 
 def _front_frame(front: Front) -> pd.DataFrame:
-    """One row a point: trial, strategy, a column for each objective and hyperparameter, and whether it is the knee."""
+    """One row a point: trial, strategy, its objectives and hyperparameters, whether it is the knee, and how sure it is."""
     rows = [
         {"trial_id": point.trial_id, "strategy": point.strategy, **point.values, **point.params, "knee": point.knee}
+        | ({} if point.probability is None else {"probability": point.probability})
         for point in front.points
     ]
     return pd.DataFrame(rows, columns=None if rows else ["trial_id", "strategy", "knee"])

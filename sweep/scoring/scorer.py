@@ -8,9 +8,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.files import whole_file
 from analysis.metrics import METRICS, LabelledFeatures, evaluate
+from analysis.metrics.resamples import resampled_values
+from analysis.run_folder import resamples_beside
 from sweep.config import EvaluationConfig
 from sweep.scoring.plans import GenerationPlan, label_rows, plan_by_condition
 from sweep.scoring.rungs import at_rung, earlier_image_counts, early_scores
@@ -23,7 +27,11 @@ SHEET_COLUMNS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSpec:
-    """What every trial of a sweep is scored against."""
+    """What every trial of a sweep is scored against.
+
+    Attributes:
+        resampled: metrics whose last values are taken on resampled films and patients too.
+    """
 
     base: str
     dataset: Path
@@ -31,6 +39,7 @@ class EvaluationSpec:
     cache_folder: Path
     seed: int
     config: EvaluationConfig
+    resampled: tuple[str, ...] = ()
 
 
 class AdapterScorer(Studio):
@@ -38,7 +47,8 @@ class AdapterScorer(Studio):
 
     def __init__(self, spec: EvaluationSpec) -> None:
         super().__init__(base=spec.base, dataset=spec.dataset, cache_folder=spec.cache_folder, evaluation=spec.config)
-        self.conditions = spec.conditions
+        self.conditions, self._seed = spec.conditions, spec.seed
+        self._resampled = [METRICS[name] for name in spec.resampled]
         self.held_out = self.dataset.split(spec.config.split)
         self.plan = plan_by_condition(
             self.held_out,
@@ -64,7 +74,8 @@ class AdapterScorer(Studio):
 
         Args:
             adapter: a folder that a strategy exported; None scores the un-adapted base.
-            samples: where to write a sheet of generated films (PNG).
+            samples: where to write a sheet of generated films (PNG); what resampled films and patients make of the last
+                evaluation goes beside it (`resamples_beside`).
             share_done: share of the training that is behind it; before its end, see `sweep.scoring.rungs`.
         """
         config = at_rung(self.evaluation, share_done)
@@ -76,8 +87,26 @@ class AdapterScorer(Studio):
         if share_done < 1:
             early = early_scores(generated, reference, extractor=extractor, num_steps=config.num_steps)
         if config == self.evaluation:
+            self._save_resamples(generated, reference, resamples_beside(samples))
             last = evaluate(METRICS.values(), generated, reference, extractor=extractor, conditions=self.conditions)
         return early | last
+
+    def _save_resamples(self, generated: LabelledFeatures, reference: LabelledFeatures, to: Path) -> None:
+        """A column for each resampled metric under its reported name, a row a resample: the same for all adapters."""
+        films = np.unique(self.plan.rows)
+        values = resampled_values(
+            self._resampled,
+            generated.features,
+            reference.features,
+            groups=[self.held_out.patient_ids[row] for row in films],
+            seed=self._seed,
+        )
+        if values:
+            table = pd.DataFrame(
+                {METRICS[name].reported_name(self.extractor.name): own for name, own in values.items()}
+            )
+            with whole_file(to) as file:
+                table.to_parquet(file, index=False)
 
     def save_sheet(self, films: Films, labels: Sequence[Sequence[str]], to: Path) -> None:
         """A row of films for each condition, as PNG."""

@@ -28,12 +28,14 @@ class SearchPlan:
         num_trials: how many configurations will be asked for.
         seed: of the search.
         number: 0-based, of the trial.
+        attempt: 0-based: how many configurations for this trial were over a limit and are not tried.
     """
 
     spaces: Mapping[str, Distributions]
     num_trials: int
     seed: int
     number: int = 0
+    attempt: int = 0
 
     @classmethod
     def of(
@@ -57,9 +59,9 @@ class SearchPlan:
         suggest = partial(space, **({"fixed": hyperparameters} if hyperparameters else {}))
         return cls(spaces={name: _own_space(suggest, name) for name in strategies}, num_trials=num_trials, seed=seed)
 
-    def at(self, number: int) -> Self:
-        """The same for another trial."""
-        return replace(self, number=number)
+    def at(self, number: int, attempt: int = 0) -> Self:
+        """The same for another trial, or for another attempt at it."""
+        return replace(self, number=number, attempt=attempt)
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -69,7 +71,8 @@ class SearchPlan:
     @property
     def trial_seed(self) -> int:
         """Seed of random numbers that are this trial's, whatever was drawn for others."""
-        return int(np.random.SeedSequence((self.seed, self.number)).generate_state(1)[0])
+        entropy = (self.seed, self.number, self.attempt) if self.attempt else (self.seed, self.number)
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def strategy_rng(self, strategy: str) -> np.random.Generator:
         """Random numbers that are a strategy's, the same for each trial."""

@@ -91,7 +91,13 @@ def grid(plan: SearchPlan) -> BaseSampler:
             f"({', '.join(f'{name} {size}' for name, size in sizes.items())}), but got {plan.num_trials}. Lower it, or "
             "choose another search.sampler."
         )
-    strategy, values = points[plan.number]
+    place = plan.number + plan.attempt * plan.num_trials  # points after those of all trials are for further attempts
+    if place >= len(points):
+        raise ValueError(
+            f"`search.limits` must leave points of the grid, but got none for trial {plan.number} among {len(points)}. Raise a "
+            "limit, lower search.num_trials, or choose another search.sampler."
+        )
+    strategy, values = points[place]
     return Turns(strategy, lambda _, __: values)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -39,6 +39,9 @@ RUNG: Final = "rung"
 STATES: Final[Mapping[EndKind, TrialState]] = {STOPPED: TrialState.PRUNED, FAILED: TrialState.PRUNED}
 """What Optuna calls the end of a trial without values; one that was lost has told nothing, and is FAIL there."""
 
+MOST_REJECTED: Final = 200
+"""Configurations in a row that may be over a limit."""
+
 ODD_STEP: Final = 0x9E3779B1
 """Steps of an odd width visit each of 2^32 places once; this one, the golden ratio's, leaves no order for the eye."""
 
@@ -64,6 +67,8 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         seed: int,
         strategies: Sequence[str] | None = None,
         hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
+        excess: Callable[[Mapping[str, Any]], Mapping[str, float]] = lambda choice: {},
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         """Set up an empty study.
 
@@ -75,6 +80,8 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
             seed: Seed of the sampler; one concurrent trial at a time gives the same suggestions again.
             strategies: Strategies to choose from; all of the space's where not given.
             hyperparameters: By strategy, values that the space does not suggest but takes.
+            is_over: Whether no further trial is to begin.
+            excess: By limit, by how much a configuration is over it; one with a value above 0 is not tried.
         """
         self.objectives = tuple(objectives)
         super().__init__()  # told of metrics here, Tune would refuse the reports of epochs without evaluation
@@ -82,6 +89,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         self.num_trials = num_trials
         self._sampler, fixed = sampler, hyperparameters or {}
         self._plan = SearchPlan.of(space, self.strategies, fixed, num_trials=num_trials, seed=seed)
+        self._excess, self._is_over = excess, is_over
         self.study = _create_study(self.objectives)
         self._suggested_by = space
         self._space = partial(space, strategies=self.strategies, **({"fixed": fixed} if fixed else {}))
@@ -100,30 +108,34 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
             trial_id: Tune's own name, which is another for each attempt; ours is part of what is returned.
 
         Returns:
-            A `Suggestion` as a configuration; Ray's FINISHED once `num_trials` have ended; None while none is to be
+            A `Suggestion` as a configuration; Ray's FINISHED once `num_trials` have ended, or the search is over; None while none is to be
             started, but one that runs may have to be tried again.
         """
         if self._waiting:
             return self._waiting.popleft().as_config()
-        if len(self._taken) < self.num_trials:
+        if len(self._taken) < self.num_trials and not self._is_over():
             return self._suggest_new(
                 next(number for number in itertools.count() if number not in self._taken)
             ).as_config()
         return None if self._open else str(Searcher.FINISHED)
 
     def _suggest_new(self, number: int) -> Suggestion:
-        if number < len(self.strategies):
-            first = self.strategies[number]
-            self.study.enqueue_trial({STRATEGY: first, **published(self._suggested_by, first)})
-        self.study.sampler = self._sampler(self._plan.at(number))
-        trial = self.study.ask()
-        choice = self._space(trial)
+        rejected: list[Mapping[str, Any]] = []
+        while True:
+            trial, choice = self._ask(number, attempt=len(rejected))
+            excess = self._excess(choice)
+            if max(excess.values(), default=0.0) <= 0:
+                break
+            rejected.append({"params": trial.params, "distributions": _as_json(trial), "excess": dict(excess)})
+            self._reject(trial, excess)
+            _expect_within(rejected)
         suggestion = Suggestion(
             trial_id=trial_id_of(self._plan.seed, number),
             number=number,
             choice=choice,
             params=trial.params,
-            distributions={name: distribution_to_json(one) for name, one in trial.distributions.items()},
+            distributions=_as_json(trial),
+            rejected=rejected,
         )
         trial.set_user_attr("trial_id", suggestion.trial_id)
         self._take(suggestion, trial.number)
@@ -134,19 +146,43 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         self._taken.add(suggestion.number)
         self._optunas[suggestion.trial_id] = optunas
 
+    def _ask(self, number: int, attempt: int) -> tuple[Trial, dict[str, Any]]:
+        """A configuration for the trial of that number; attempts after the first follow rejected ones."""
+        if number < len(self.strategies):
+            first = self.strategies[number]
+            values = published(self._suggested_by, first) if not attempt else {}
+            self.study.enqueue_trial({STRATEGY: first, **values})
+        self.study.sampler = self._sampler(self._plan.at(number, attempt))
+        trial = self.study.ask()
+        return trial, self._space(trial)
+
+    def _reject(self, trial: Trial, excess: Mapping[str, float]) -> None:
+        """Tell Optuna that a configuration is over a limit, so that it looks elsewhere."""
+        for name, value in excess.items():
+            trial.set_constraint(name, value)
+        trial.set_user_attr(REASON, "over a limit: not tried")
+        self.study.tell(trial, state=TrialState.PRUNED)
+
     def on_start(self, suggestion: Suggestion) -> None:
         """Take over a trial of the log that this searcher has not suggested itself."""
         if suggestion.number in self._taken:
             return
-        self._take(suggestion, len(self.study.get_trials(deepcopy=False)))
+        for one in suggestion.rejected:
+            self._reject(self._add(one["params"], one["distributions"], {}), one["excess"])
+        added = self._add(suggestion.params, suggestion.distributions, {"trial_id": suggestion.trial_id})
+        self._take(suggestion, added.number)
+
+    def _add(self, params: Mapping[str, Any], distributions: Mapping[str, str], attributes: dict[str, Any]) -> Trial:
+        """Put a trial of the log into the study, as running."""
         self.study.add_trial(
             create_trial(
                 state=TrialState.RUNNING,
-                params=dict(suggestion.params),
-                distributions={name: json_to_distribution(one) for name, one in suggestion.distributions.items()},
-                user_attrs={"trial_id": suggestion.trial_id},
+                params=dict(params),
+                distributions={name: json_to_distribution(one) for name, one in distributions.items()},
+                user_attrs=attributes,
             )
         )
+        return Trial(self.study, self.study.get_trials(deepcopy=False)[-1]._trial_id)
 
     def on_retry(self, trial_id: str, reason: str) -> None:
         """Suggest a trial once more whose process or machine was lost; one that has ended is not tried again."""
@@ -194,6 +230,24 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, likewise."""
+
+
+def _as_json(trial: Trial) -> dict[str, str]:
+    """What a trial's values were drawn from."""
+    return {name: distribution_to_json(one) for name, one in trial.distributions.items()}
+
+
+def _expect_within(rejected: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse to go on drawing where next to nothing is within the limits."""
+    if len(rejected) < MOST_REJECTED:
+        return
+    least = min((one["excess"] for one in rejected), key=lambda excess: max(excess.values()))
+    name = max(least, key=lambda key: least[key])
+    raise ValueError(
+        f"`search.limits` must leave configurations to be tried, but got {len(rejected)} in a row that are over, the closest "
+        f"by {least[name]:.0%} of {name}. Raise the limit, or fix smaller values with "
+        "--set search.hyperparameters.STRATEGY.rank=2."
+    )
 
 
 def trial_id_of(seed: int, number: int) -> str:

@@ -73,7 +73,8 @@ def sobol_point(plan: SearchPlan, strategy: str) -> Values:
     """
     space = plan.spaces[strategy]
     sequence = Sobol(max(1, len(space)), scramble=True, rng=plan.strategy_rng(strategy))
-    place = plan.number // len(plan.strategies)
+    turns = -(-plan.num_trials // len(plan.strategies))  # points after those of all trials are for further attempts
+    place = plan.number // len(plan.strategies) + plan.attempt * turns
     shares = sequence.random_base2(place.bit_length())[place]
     return {name: value_at(float(share), space[name]) for name, share in zip(space, shares, strict=False)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
@@ -17,6 +17,8 @@ class Suggestion:
         choice: what the search space made of it: `strategy` with its fields, `lr`, `batch_size`.
         params: the search sampler's own values by Optuna's names, such as `lora/rank`.
         distributions: what each of them was drawn from, in Optuna's JSON.
+        rejected: what the search sampler had drawn before, and was over a limit: `params`, `distributions` and, by limit,
+            `excess` as a share of it.
     """
 
     trial_id: str
@@ -24,6 +26,7 @@ class Suggestion:
     choice: Mapping[str, Any]
     params: Mapping[str, Any] = field(default_factory=dict)
     distributions: Mapping[str, str] = field(default_factory=dict)
+    rejected: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
     def as_config(self) -> dict[str, Any]:
         """The configuration of a Tune trial."""

@@ -19,6 +19,7 @@ from ray.train.v2._internal.exceptions import RayTrainError  # all that lost and
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
+from analysis.front.objectives import OPERATIONS
 from analysis.run_folder import CACHE
 from sweep.config import ComputeConfig
 from sweep.trials.ends import FAILURE, LOST, TrialListener
@@ -73,6 +74,7 @@ class SweepContext:
             seed=self.seed,
             training=self.training,
             rungs=self.rungs,
+            counts_operations=OPERATIONS in self.objectives,
             **choice,
         )
 

@@ -54,10 +54,15 @@ def printed(result: Result, name: str) -> list[str]:
 def test_a_sweep_ends_well_and_says_what_to_do_next(finished: tuple[Path, Result]) -> None:
     out, result = finished
     assert result.exit_code == 0, result.output
-    assert "Pareto front:" in result.stdout and "(knee)" in result.stdout
+    knee = json.loads((out / "pareto.json").read_text())["knee"]
+    assert "Pareto front:" in result.stdout and ("(knee)" in result.stdout) == (knee is not None)
+    assert ("No knee is proposed: no trial" in result.stdout) == (
+        knee is None
+    )  # so short a training may not beat the base
     assert printed(result, "Report") == [str(out / "report.html")]
     assert printed(result, "Compare")[:3] == ["mlflow", "ui", "--backend-store-uri"]
-    assert printed(result, "Export")[:6] == ["python", "-m", "sweep.export", "--run", str(out), "--pick"]
+    pick = "knee" if knee else "best:fid_mini"
+    assert printed(result, "Export")[:7] == ["python", "-m", "sweep.export", "--run", str(out), "--pick", pick]
     waited = pd.read_parquet(out / "results.parquet")["evaluation_s"]
     assert (waited > 0).all() and f"Trials waited {waited.sum():.0f} s for evaluations: " in result.stdout
 
@@ -104,11 +109,16 @@ def test_the_front_is_what_no_trial_beats(out: Path, trials: pd.DataFrame) -> No
     def beats(one: list[float], other: list[float]) -> bool:
         return all(a <= b for a, b in zip(one, other, strict=True)) and one != other
 
-    expected = {name for name, cost in costs.items() if not any(beats(other, cost) for other in costs.values())}
+    base = json.loads((out / "baseline.json").read_text())
+    rivals = [*costs.values(), [base["fid_mini"], -base["vendi_mini"], 0.0, 0.0]]
+    expected = {name for name, cost in costs.items() if not any(beats(other, cost) for other in rivals)}
     front = json.loads((out / "pareto.json").read_text())
     assert {point["trial_id"] for point in front["points"]} == expected == set(trials[trials["pareto"]]["trial_id"])
-    assert [point["trial_id"] for point in front["points"] if point["knee"]] == [front["knee"]]
-    assert trials[trials["knee"]]["trial_id"].tolist() == [front["knee"]]
+    knee = [front["knee"]] if front["knee"] else []
+    assert [point["trial_id"] for point in front["points"] if point["knee"]] == knee
+    assert trials[trials["knee"]]["trial_id"].tolist() == knee
+    assert set(front["probabilities"]) == set(trials["trial_id"])
+    assert trials.set_index("trial_id")["front_probability"].between(0, 1).all()
 
 
 def test_features_of_the_reference_and_of_each_model_are_extracted_once(out: Path) -> None:
@@ -165,14 +175,19 @@ def test_a_trials_ranks_are_drawn_and_logged(tmp_path: Path) -> None:
     mlflow.set_tracking_uri(None)
 
 
-def test_the_knee_is_exported_and_generates(out: Path, tmp_path: Path) -> None:
+def test_what_is_proposed_is_exported_and_generates(
+    finished: tuple[Path, Result], trials: pd.DataFrame, tmp_path: Path
+) -> None:
+    out, result = finished
+    pick = printed(result, "Export")[6]
     exported = invoke(
-        export.main, "--run", str(out), "--pick", "knee", "--format", "pipeline", "--to", str(tmp_path / "pipeline")
+        export.main, "--run", str(out), "--pick", pick, "--format", "pipeline", "--to", str(tmp_path / "pipeline")
     )
     assert exported.exit_code == 0, exported.output
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "pipeline", safety_checker=None)
     assert type(pipeline.unet).__name__ == "UNet2DConditionModel"
-    adapter = out / "trials" / json.loads((out / "pareto.json").read_text())["knee"] / "adapter"
+    best = trials.loc[trials["fid_mini"].idxmin(), "trial_id"]
+    adapter = out / "trials" / (json.loads((out / "pareto.json").read_text())["knee"] or best) / "adapter"
     made = invoke(
         generate.main,
         "--adapter",

@@ -96,6 +96,11 @@ def invoke(run: Path, to: Path, *options: str) -> Result:
         ("best:epoch_s", "b2"),
         ("best:fid_mini/Edema", "b2"),
         ("trial:a1", "a1"),
+        ("best:fid", "a1"),
+        ("best:fid where epoch_s <= 0.7", "b2"),
+        ("best:fid  where  vendi_mini>=4 and epoch_s < 1e2", "b2"),
+        ("nearest:fid=4.5,vendi=3.9", "b2"),
+        ("nearest:epoch_s=100", "a1"),
     ],
 )
 def test_a_pick_names_a_completed_trial(run_folder: Path, pick: str, trial: str) -> None:
@@ -107,7 +112,20 @@ def test_a_pick_names_a_completed_trial(run_folder: Path, pick: str, trial: str)
     [
         ("kneee", "must be a known name, but got 'kneee'. Did you mean 'knee'"),
         ("best:", "must be a known name, but got 'best:'"),
-        ("front", "must be a known name, but got 'front'. Choose one of: best:METRIC, knee, trial:ID."),
+        (
+            "front",
+            "must be a known name, but got 'front'. Choose one of: best:METRIC, knee, nearest:METRIC=VALUE, trial:ID.",
+        ),
+        (
+            "best:fid where epoch_s <= 0.1",
+            "must have a trial where epoch_s <= 0.1, but got 2 trials with epoch_s 0.5 to 1",
+        ),
+        ("best:fid where epoch_s", "must have conditions such as `epoch_s <= 60`, joined by `and`, but got 'epoch_s'"),
+        ("best:fid where epoch <= 3", "`--pick best:METRIC where METRIC` must be a known name, but got 'epoch'"),
+        ("best:fid where epoch_s <= sixty", "`epoch_s` must be compared with a number, but got 'sixty'"),
+        ("nearest:fid", "must have values such as `fid=8,epoch_s=60`, but got 'fid'"),
+        ("nearest:fidd=8", "but got 'fidd'. Did you mean 'fid_mini'"),
+        ("nearest:fid=inf", "`fid_mini` must be compared with a number, but got 'inf'"),
         ("best:fid_mni", "but got 'fid_mni'. Did you mean 'fid_mini'"),
         ("best:param/lr", "but got 'param/lr'"),
         ("best:kid_mini", "`best:kid_mini` must have a completed trial with that metric, but got none"),
@@ -138,7 +156,7 @@ def test_a_wrong_pick_of_finalists_is_answered_with_all_of_theirs(run_folder: Pa
     result = CliRunner().invoke(app, ["--run", str(run_folder), "--pick", pick])
     assert result.exit_code == 1
     assert f"`--pick` must be a known name, but got '{pick}'." in result.stderr
-    assert "best:METRIC, front, knee, trial:ID." in result.stderr
+    assert "best:METRIC, front, knee, nearest:METRIC=VALUE, trial:ID." in result.stderr
 
 
 @pytest.mark.parametrize(("trial", "strategy"), [("a1", "lora"), ("b2", "bitfit")])

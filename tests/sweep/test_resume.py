@@ -66,7 +66,12 @@ def test_a_sweep_that_died_goes_on_to_the_same_trials(
     assert list(rows.index[:4]) == trials["trial_id"].tolist() and len(rows) == 6
     assert set(rows["status"][:4]) == {"completed"}  # the first of their strategies
     assert_stopped_at_their_rung(rows[rows["status"] == "stopped"], again.stdout)
-    places = ["pareto", "knee", "reason"]  # they depend on the others: on their seconds, and whether any was stopped
+    places = [
+        "pareto",
+        "knee",
+        "front_probability",
+        "reason",
+    ]  # they depend on the others: on their seconds, and whether any was stopped
     whole = trials.set_index("trial_id")
     pd.testing.assert_frame_equal(
         rows.loc[ended["trial_id"]].drop(columns=places), whole.loc[ended["trial_id"]].drop(columns=places)

@@ -14,6 +14,7 @@ from trainables.base_models.models import DiffusionModels
 from trainables.naming import expect
 from trainables.strategies.base import Change, TrainingStep
 from trainables.strategies.low_rank import LowRankLayer, LowRankStrategy, Weighted, is_finite
+from trainables.strategies.low_rank_linear import full_precision
 
 INITIAL_STD = 0.02
 NUM_ALLOCATIONS = 100
@@ -251,7 +252,7 @@ class AdaLoRA(LowRankStrategy):
         layers = list(self.adaptive_layers(models).values())
         if not self.orthogonality_weight:
             return None
-        with torch.autocast(layers[0].lora_A.device.type, enabled=False):
+        with full_precision(layers[0].lora_A.device.type):
             distances = [distance for layer in layers for distance in layer.distances_from_orthogonality()]
             return self.orthogonality_weight * torch.stack(distances).mean()
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.low_rank import LowRankLayer, LowRankStrategy, Weighted
-from trainables.strategies.low_rank_linear import Rows, low_rank_linear
+from trainables.strategies.low_rank_linear import Rows, full_precision, low_rank_linear
 
 
 class DoRALayer(LowRankLayer):
@@ -54,7 +54,7 @@ class DoRALayer(LowRankLayer):
     @torch.no_grad()
     def direction_norm(self) -> Tensor:
         """||W0 + s B A|| by row, float32[out], in full precision whatever the trial's."""
-        with torch.autocast(self.lora_A.device.type, enabled=False):
+        with full_precision(self.lora_A.device.type):
             a, b = self.lora_A, self.lora_B
             crossed = self.base.weight.flatten(1).to(a.dtype) @ a.T
             mixed = torch.addmm(crossed, b, a @ a.T, beta=2 * self.scale, alpha=self.scale**2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -39,13 +40,19 @@ def low_rank_linear(
         [..., out], in autocast's dtype where that is on, else in x's.
     """
     device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    casts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if casts else x.dtype
     bias = None if base.bias is None else base.bias.to(dtype)
     flat = x.reshape(-1, base.in_features).to(dtype)
     output: Tensor = _LowRankLinear.apply(
         flat, base.weight.to(dtype), bias, a.to(dtype), b.to(dtype), scale, *(rows or (None, None))
     )
     return output.view(*x.shape[:-1], base.out_features)
+
+
+def full_precision(device: str) -> AbstractContextManager[Any]:
+    """Computes as it stands, whatever the trial's precision; also on shapes alone, which know no autocast."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 class _LowRankLinear(torch.autograd.Function):

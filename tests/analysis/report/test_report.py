@@ -18,7 +18,9 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from analysis.front.pareto import Objective, front
+from analysis.front.finding import find_front
+from analysis.front.noise import Evidence
+from analysis.front.pareto import Objective
 from analysis.report import draw_front, write_report
 from analysis.report.__main__ import main
 from analysis.report.words import label, number, parameters
@@ -88,7 +90,7 @@ def synthetic_run(folder: Path, trials: pd.DataFrame) -> Path:
     folder.mkdir(exist_ok=True)
     trials.to_parquet(folder / "trials.parquet")
     synthetic_results(trials).to_parquet(folder / "results.parquet")
-    front(trials, OBJECTIVES).write(folder / "pareto.json")
+    find_front(trials, OBJECTIVES).write(folder / "pareto.json")
     (folder / "config.json").write_text(json.dumps({"preset": "demo", "base": "mini", "note": EVIL}))
     rng = np.random.default_rng(1)
     for trial_id in trials["trial_id"]:
@@ -145,7 +147,7 @@ def test_strings_from_the_run_are_escaped(page: str) -> None:
 
 def test_page_shows_every_trial_and_the_front(page: str) -> None:
     trials = synthetic_trials()
-    found = front(trials, OBJECTIVES)
+    found = find_front(trials, OBJECTIVES)
     assert found.knee is not None
     for trial_id in trials["trial_id"]:
         assert f"<code>{trial_id}</code>" in page
@@ -165,7 +167,7 @@ def test_embedded_pictures_are_whole_and_not_huge(page: str) -> None:
     pictures = [Image.open(io.BytesIO(base64.b64decode(content))) for _, content in found]
     for picture in pictures:
         picture.load()
-    assert len(pictures) == 2 + len(front(synthetic_trials(), OBJECTIVES).points)
+    assert len(pictures) == 2 + len(find_front(synthetic_trials(), OBJECTIVES).points)
     assert max(picture.width for picture in pictures) == 1100
 
 
@@ -174,7 +176,7 @@ def test_maps_of_ranks_are_shown_for_the_front_only(tmp_path: Path) -> None:
     assert "<h2>Ranks</h2>" not in write_report(run).read_text(encoding="utf-8")
     best, other = (
         next(name for name in synthetic_trials()["trial_id"] if (name in on_front) == wanted)
-        for on_front in [{point.trial_id for point in front(synthetic_trials(), OBJECTIVES).points}]
+        for on_front in [{point.trial_id for point in find_front(synthetic_trials(), OBJECTIVES).points}]
         for wanted in (True, False)
     )
     for trial_id in (best, other):
@@ -232,7 +234,10 @@ def test_a_stopped_trial_is_shown_with_its_rung_and_is_no_point(tmp_path: Path) 
 
 
 def test_front_plot_is_a_picture(tmp_path: Path) -> None:
-    draw_front(synthetic_trials(), OBJECTIVES, tmp_path / "pareto.png")
+    trials = synthetic_trials()
+    found = find_front(trials, OBJECTIVES, Evidence(baseline={"fid_mini": 12.0, "vendi_mini": 3.0}))
+    assert found.base and found.points
+    draw_front(trials, found, tmp_path / "pareto.png")
     with Image.open(tmp_path / "pareto.png") as picture:
         assert picture.format == "PNG"
         assert picture.width > 1200
@@ -241,13 +246,14 @@ def test_front_plot_is_a_picture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_trials", [1, 3])
 def test_front_plot_of_few_trials(tmp_path: Path, num_trials: int) -> None:
-    draw_front(synthetic_trials(8).head(num_trials), OBJECTIVES[:2], tmp_path / "pareto.png")
+    trials = synthetic_trials(8).head(num_trials)
+    draw_front(trials, find_front(trials, OBJECTIVES[:2]), tmp_path / "pareto.png")
     assert (tmp_path / "pareto.png").stat().st_size > 1000
 
 
 def test_front_plot_needs_two_objectives(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`objectives` must be at least 2 for a trade-off, but got 1"):
-        draw_front(synthetic_trials(), OBJECTIVES[:1], tmp_path / "pareto.png")
+        draw_front(synthetic_trials(), find_front(synthetic_trials(), OBJECTIVES[:1]), tmp_path / "pareto.png")
     assert list(tmp_path.iterdir()) == []
 
 

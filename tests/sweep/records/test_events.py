@@ -43,7 +43,16 @@ EVENTS: list[Event] = [
     Cut(cut_id="a-rank2", trial_id="a", choice=DYLORA, metrics={"epoch": 1, **SCORES, "trainable_parameters": 40}),
     Ended(trial_id="a-rank2", kind="completed", reason=None, rung=None),
     Ended(trial_id="a", kind="completed", reason=None, rung=None),
-    Started(trial_id="b", number=1, choice=DYLORA, params={"strategy": "dylora"}, distributions={"strategy": "{}"}),
+    Started(
+        trial_id="b",
+        number=1,
+        choice=DYLORA,
+        params={"strategy": "dylora"},
+        distributions={"strategy": "{}"},
+        rejected=[
+            {"params": {"strategy": "unet"}, "distributions": {"strategy": "{}"}, "excess": {"adapter_mib": 9.0}}
+        ],
+    ),
     Ended(trial_id="b", kind="stopped", reason="`fid` is beaten", rung=2),
     BaselineScored(scores={"fid_mini": 9.0}),
     Retried(trial_id="b", reason="its node died"),

@@ -259,6 +259,25 @@ def test_scores_of_the_base_model_are_written_again_where_they_are_missing(journ
     assert json.loads((journal.out / "baseline.json").read_text()) == {"fid_mini": 9.0}
 
 
+def test_the_front_knows_how_sure_it_is_from_what_evaluations_left(tmp_path: Path) -> None:
+    """Two trials and the base with a FID of 9, each with two resamples; the third trial left none."""
+    journal = Journal.open(tmp_path, SweepConfig(objectives=("fid", "trainable_parameters")), {})
+    journal.on_baseline({"fid_mini": 9.0})
+    pd.DataFrame({"fid_mini": [8.9, 9.1]}).to_parquet(tmp_path / "baseline-resamples.parquet")
+    for number, (trial_id, fid) in enumerate((("a", 5.0), ("b", 5.1), ("c", 5.2))):
+        journal.on_start(Suggestion(trial_id=trial_id, number=number, choice=LORA))
+        journal.on_report(trial_id, {"epoch": 0, "fid_mini": fid, "trainable_parameters": 7})
+        if trial_id != "c":
+            (tmp_path / "trials" / trial_id).mkdir(parents=True)
+            resamples = pd.DataFrame({"fid_mini": [fid - 0.2, fid + 0.2]})
+            resamples.to_parquet(tmp_path / "trials" / trial_id / "samples-resamples.parquet")
+        journal.on_end(trial_id, TrialEnd.completed())
+        found = json.loads((tmp_path / "pareto.json").read_text())
+        assert set(found["probabilities"]) == {"a": {"a"}, "b": {"a", "b"}, "c": set()}[trial_id]
+        assert found["base"] == {"fid_mini": 9.0, "trainable_parameters": 0.0} and found["knee"] == "a"
+    journal.finish()
+
+
 def test_the_tables_are_written_as_often_as_keeps_a_trial_cheap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import ray
 import torch
@@ -20,6 +21,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 
 from analysis.features.mini import load_mini
 from analysis.metrics import frechet_distance, vendi_score
+from analysis.run_folder import resamples_beside
 from sweep.config import ComputeConfig, EvaluationConfig
 from sweep.scoring.actors import ActorEvaluator, start_evaluators
 from sweep.scoring.identity import weights_digest
@@ -379,3 +381,19 @@ def test_rungs_with_all_images_and_steps_are_reported_like_the_last(spec: Evalua
     scorer, extractor = counted(at_rungs(spec, early_images_share=1.0, early_steps_share=1.0))
     assert scorer.score(None, spec.cache_folder / "a.png", 0.1) == scorer.score(None, spec.cache_folder / "b.png")
     assert sorted(extractor.counts)[0] == 8 and len(extractor.counts) == 2
+
+
+def test_the_last_evaluation_leaves_what_resampled_films_and_patients_make_of_it(
+    spec: EvaluationSpec, adapter: Path, tmp_path: Path
+) -> None:
+    """Row k of two models is of the same films and patients; their mean is what was measured."""
+    scorer, _ = counted(replace(spec, conditions=PLENTY, resampled=("fid", "vendi")))
+    scorer.score(adapter, tmp_path / "samples.png", share_done=0.3)
+    assert not resamples_beside(tmp_path / "samples.png").exists()
+    scores = scorer.score(adapter, tmp_path / "samples.png")
+    scorer.score(None, tmp_path / "baseline.png")
+    ours, base = (pd.read_parquet(resamples_beside(tmp_path / name)) for name in ("samples.png", "baseline.png"))
+    names = [f"fid_{scorer.extractor.name}", f"vendi_{scorer.extractor.name}"]
+    assert list(ours) == names and len(ours) == len(base) == 64
+    assert np.allclose(ours.mean(), [scores[name] for name in names]) and (ours.std() > 0).all()
+    assert resamples_beside(tmp_path / "samples.png").name == "samples-resamples.parquet"

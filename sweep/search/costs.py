@@ -1,0 +1,146 @@
+"""Costs of a configuration that are known before it is trained, and the limits that the user sets to them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from optuna.trial import FixedTrial
+
+from search_spaces import SearchSpace
+from trainables.base_models.models import DiffusionModels
+from trainables.strategies import make_strategy
+from trainables.strategies.footprint import footprint
+from trainables.strategies.operations import operations_per_image
+
+MIB: Final = 2**20
+Choice = Mapping[str, Any]
+"""What a search space suggests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownCosts:
+    """Trainable parameters, adapter size and operations of a configuration, exact from shapes when training begins.
+
+    Attributes:
+        fresh: gives the base model on the meta device anew.
+        conditions: of the data, for strategies that have tokens for them.
+        cached: whether outputs of frozen encoders are cached, as in training.
+    """
+
+    fresh: Callable[[], DiffusionModels]
+    conditions: tuple[str, ...]
+    cached: bool = True
+    _kept: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def of(self, choice: Choice) -> Mapping[str, float]:
+        """`trainable_parameters`, `adapter_mib`, `operations_per_image` of a configuration; of one strategy counted once.
+
+        Raises:
+            ValueError: the base model has nothing that the strategy could train.
+        """
+        key = json.dumps(choice["strategy"], sort_keys=True, default=str)
+        if key not in self._kept:
+            fields = {name: value for name, value in choice["strategy"].items() if name != "name"}
+            self._kept[key] = self._count(make_strategy(choice["strategy"]["name"], fields))
+        return self._kept[key]
+
+    def _count(self, strategy: Any) -> dict[str, float]:
+        models, strategy = self.fresh(), strategy.for_conditions(self.conditions)
+        found = footprint(models, strategy)
+        return {
+            "trainable_parameters": float(found.trainable_parameters),
+            "adapter_mib": found.adapter_bytes / MIB,
+            "operations_per_image": float(operations_per_image(models, strategy, cached=self.cached)),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Which configurations are not to be tried.
+
+    Attributes:
+        bounds: the most that a cost may be, by its name; empty: every configuration may be tried.
+        costs: of configurations.
+    """
+
+    bounds: Mapping[str, float]
+    costs: KnownCosts
+
+    def excess(self, choice: Choice) -> dict[str, float]:
+        """By how much a configuration is over each limit, as a share of it; 0 or below where it is not."""
+        if not self.bounds:
+            return {}
+        known = self.costs.of(choice)
+        return {name: known[name] / bound - 1 for name, bound in self.bounds.items()}
+
+    def cheapest(self, space: SearchSpace, strategy: str, fixed: Mapping[str, Any]) -> tuple[dict[str, float], bool]:
+        """What a strategy costs at least within a space, and whether a configuration of it is within all limits.
+
+        Args:
+            space: the search space.
+            strategy: its name.
+            fixed: by strategy, values that are not drawn.
+
+        Returns:
+            The least of each limited cost over the smallest and the largest choices of every hyperparameter, and whether
+            one of the two is within the limits.
+        """
+        both = [_at_an_end(space, strategy, fixed, last=last) for last in (False, True)]
+        known = [self.costs.of(choice) for choice in both]
+        least = {name: min(one[name] for one in known) for name in self.bounds}
+        return least, any(max(self.excess(choice).values(), default=0.0) <= 0 for choice in both)
+
+
+class _End(FixedTrial):
+    """A trial that is given the first or the last choice of everything."""
+
+    def __init__(self, *, last: bool) -> None:
+        super().__init__({})
+        self._index = -1 if last else 0
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """The first or the last of them."""
+        return choices[self._index]
+
+    def suggest_float(self, name: str, low: float, high: float, **options: Any) -> float:
+        """The lowest."""
+        return low
+
+
+def _at_an_end(space: SearchSpace, strategy: str, fixed: Mapping[str, Any], *, last: bool) -> dict[str, Any]:
+    return space(_End(last=last), strategies=(strategy,), **({"fixed": fixed} if fixed else {}))
+
+
+def strategies_within(
+    limits: Limits, space: SearchSpace, candidates: Sequence[str], fixed: Mapping[str, Any]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The strategies that can meet the limits, and of each other one why it cannot.
+
+    Args:
+        limits: of the sweep.
+        space: the search space.
+        candidates: names of strategies.
+        fixed: by strategy, values that are not drawn.
+
+    Raises:
+        ValueError: none can.
+    """
+    if not limits.bounds:
+        return tuple(candidates), {}
+    found = {name: limits.cheapest(space, name, fixed) for name in candidates}
+    refused = {name: _arithmetic(least, limits.bounds) for name, (least, fits) in found.items() if not fits}
+    if len(refused) == len(found):
+        raise ValueError(
+            "`search.limits` must leave a strategy to be tried, but got limits that none meets: "
+            f"{'; '.join(f'{name} has at least {why}' for name, why in refused.items())}. Raise a limit, or name other "
+            "strategies in search.strategies."
+        )
+    return tuple(name for name in candidates if name not in refused), refused
+
+
+def _arithmetic(least: Mapping[str, float], bounds: Mapping[str, float]) -> str:
+    over = {name: value for name, value in least.items() if value > bounds[name]} or least
+    return " and ".join(f"{name} {value:,.6g}, of {bounds[name]:,.6g} allowed" for name, value in over.items())

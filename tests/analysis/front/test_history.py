@@ -1,0 +1,50 @@
+"""Hypervolume over a sweep: worked by hand, and what may not change it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.front.history import hypervolume_history
+from analysis.front.pareto import Objective
+
+OBJECTIVES = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
+TRIALS = pd.DataFrame(
+    {
+        "trial_id": ["a", "b", "c", "d"],
+        "status": ["completed", "completed", "stopped", "completed"],
+        "fid_mini": [2.0, 1.0, 0.5, 3.0],
+        "vendi_mini": [2.0, 1.0, 9.0, 0.5],
+    }
+)
+RESULTS = pd.DataFrame(
+    {
+        "trial_id": ["b", "a", "c", "b", "d", "a"],
+        "epoch_s": [1800.0] * 6,
+        "evaluation_s": [np.nan, np.nan, 1800.0, 1800.0, np.nan, 1800.0],
+    }
+)
+
+
+def test_worked_by_hand() -> None:
+    """Front {a, b}: spans 1 and 1, reference (2.1, 0.9). b: 1.1 x 0.1; b and a: 0.11 + 0.1 x 1.1 - 0.01; d is outside."""
+    found = hypervolume_history(TRIALS, RESULTS, OBJECTIVES)
+    assert found.trial_ids == ("b", "d", "a")
+    assert np.allclose(found.hours, [3.0, 3.5, 4.5])
+    assert np.allclose(found.volumes, [0.11 / 0.21, 0.11 / 0.21, 1.0])
+
+
+def test_it_never_falls_and_ends_with_one() -> None:
+    rng = np.random.default_rng(0)
+    trials = pd.DataFrame(rng.random((30, 2)), columns=["fid_mini", "vendi_mini"]).assign(
+        trial_id=[str(i) for i in range(30)]
+    )
+    results = pd.DataFrame({"trial_id": trials["trial_id"].sample(frac=1, random_state=0), "epoch_s": 1.0})
+    found = hypervolume_history(trials, results, OBJECTIVES)
+    assert found.trial_ids == tuple(results["trial_id"]) and found.volumes[-1] == 1.0
+    assert (np.diff(found.volumes) >= -1e-12).all() and (np.diff(found.hours) > 0).all()
+
+
+def test_a_sweep_without_results_has_no_history() -> None:
+    for trials, results in ((TRIALS, pd.DataFrame({"trial_id": []})), (TRIALS.assign(status="failed"), RESULTS)):
+        assert hypervolume_history(trials, results, OBJECTIVES).trial_ids == ()

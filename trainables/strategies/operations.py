@@ -1,0 +1,61 @@
+"""What training costs in operations, counted on shapes: unlike seconds it does not depend on what else the machine does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from trainables.base_models.models import DiffusionModels, states_width
+from trainables.loss import DenoisingLoss
+from trainables.strategies.base import Strategy
+
+
+def operations_per_image(models: DiffusionModels, strategy: Strategy, *, cached: bool = True) -> int:
+    """Floating-point operations of one training image: its loss, and the gradients of what trains.
+
+    Matrix products, convolutions and attention are counted, a multiplication and an addition as two; what is left out
+    (norms, activations, the optimiser's step) is a few per cent. Recomputation of activations is not counted.
+
+    Args:
+        models: a base on the meta device, which needs no weights, with the strategy attached.
+        strategy: what trains.
+        cached: whether latents and prompt embeddings of frozen encoders come from the cache; their passes count otherwise.
+
+    Returns:
+        A whole number; lower is cheaper. Exact for the shapes that training begins with.
+    """
+    for name, module in models.components().items():
+        module.to("meta").train(name in strategy.trains)
+    loss = DenoisingLoss(
+        models,
+        reconstruction_weight=strategy.reconstruction_weight,
+        penalty=lambda: strategy.penalty(models),
+    )
+    loss.text_encoder, loss.vae = models.text_encoder, models.vae  # left out of training where they have no weights
+    with FlopCounterMode(display=False) as counter:
+        total = loss(_one_image(models, strategy, cached=cached))
+        total.backward()
+    return int(counter.get_total_flops())
+
+
+def _one_image(models: DiffusionModels, strategy: Strategy, *, cached: bool) -> dict[str, Tensor]:
+    """A batch of one as training feeds it, without values."""
+    unet: Any = models.unet
+    size, channels = unet.config.sample_size, unet.config.in_channels
+    latents = torch.empty(1, channels, size, size, device="meta")
+    batch = {"noise": latents, "timesteps": torch.zeros(1, dtype=torch.int64, device="meta")}
+    if cached and "vae" not in strategy.trains:
+        batch["latents"] = latents
+    else:
+        vae: Any = models.vae
+        pixels = size * 2 ** (len(vae.config.block_out_channels) - 1)
+        batch |= {"pixels": torch.empty(1, 3, pixels, pixels, device="meta"), "latent_noise": latents}
+    length = models.tokenizer.model_max_length
+    if cached and "text_encoder" not in strategy.trains:
+        batch["prompt_states"] = torch.empty(1, length, states_width(models.unet), device="meta")
+    else:
+        batch["token_ids"] = torch.zeros(1, length, dtype=torch.int64, device="meta")
+    return batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -12,6 +13,7 @@ from analysis.files import whole_file
 from analysis.films.labelled import LabelledImages
 from analysis.metrics import LabelledFeatures, ms_ssim_diversity
 from analysis.metrics.ms_ssim import Diversity
+from analysis.reader_study.films import FILMS
 from analysis.studies.alignment import image_prompt_alignment
 from analysis.studies.decisions import Scored
 from analysis.studies.fidelity import fidelity_figures
@@ -70,13 +72,21 @@ def diversity_by_condition(
 
 
 def save_samples(bench: Workbench, finalist: Finalist) -> None:
-    """A row of films for each condition, `samples.png`, and the real films of the same captions, `real.png`."""
+    """A row of films for each condition, `samples.png`, and the real films of the same captions, `real.png`.
+
+    All films of both kinds are left for a reader study, in `films.npz`.
+    """
     plan = bench.plans["test"]
     rows = {name: np.flatnonzero(plan.table([name])[:, 0])[:SHEET_COLUMNS] for name in bench.conditions}
     real = bench.splits["test"].images(plan.rows)
-    for name, films in (("samples.png", bench.generated(finalist, "test")), ("real.png", real)):
+    generated = bench.generated(finalist, "test")
+    for name, films in (("samples.png", generated), ("real.png", real)):
         with whole_file(finalist.folder / name) as file:
             labelled_sheet({label: films[chosen] for label, chosen in rows.items()}).save(file, format="PNG")
+    with whole_file(finalist.folder / FILMS) as file:
+        np.savez_compressed(
+            file, generated=generated, real=real, labels=np.array([json.dumps(own) for own in plan.labels])
+        )
 
 
 def alignment(bench: Workbench, finalist: Finalist) -> StudyResult:

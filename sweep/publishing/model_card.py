@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from analysis.final_scores import BASE, FinalScores, read_finalists
 from analysis.report.paper import PaperTable, paper_tables, percent, with_interval
+from analysis.report.subgroups import FIGURES, NOTE, subgroup_rows
 from analysis.report.words import ARROWS, label, number, parameters
 from analysis.run_folder import RunFolder
 from sweep.publishing.origin import Origin
@@ -191,6 +192,9 @@ def _evaluation(scores: FinalScores, run: RunFolder) -> str:
     ]
     own = [one for one in everyone if one.trial_id == scores.trial_id]
     parts += [_paper_table(table) for table in paper_tables(own)]
+    if rows := subgroup_rows(scores):
+        head = ("group", *(words for _, words in FIGURES.values()))
+        parts.append(f"Subgroups of patients\n\n{_table(head, rows)}\n\n{NOTE}")
     failed = "".join(f"\n- {study}: {error}" for study, error in scores.failures().items())
     return "\n\n".join([*parts, *([f"Studies that failed:\n{failed}"] if failed else [])])
 

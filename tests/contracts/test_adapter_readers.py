@@ -261,6 +261,23 @@ def test_every_file_of_an_adapter_says_what_it_is(exports: dict[str, Exports]) -
             assert metadata["modelspec.title"] == "lora on mini"
 
 
+def test_readme_says_what_was_found(exports: dict[str, Exports], came: Came) -> None:
+    """Its figures may differ in the last digit; what is refused and what is read may not."""
+    text = (HERE.parents[1] / "README.md").read_text().partition("<!-- readers: begin -->")[2]
+    rows = [row.split(" | ") for row in text.partition("<!-- readers: end -->")[0].splitlines() if row.startswith("| ")]
+    said = {row[0].strip("| `"): [cell.strip(" |") for cell in row[1:]] for row in rows[1:]}
+    assert said.keys() == {name.replace("`", "") if name == "lora, `rslora`" else name for name in ADAPTERS}
+    readers = [(kind, reader) for kind, own in COLUMNS.items() for reader in own]
+    for adapter, made in exports.items():
+        for (kind, reader), words in zip(readers, said[adapter], strict=True):
+            if kind in made.refused:
+                assert words == "use " + made.refused[kind].partition("--format ")[2].rstrip("."), (adapter, kind)
+            elif (adapter, kind, reader) in came:
+                found = cell(made, kind, lambda case=(adapter, kind, reader): came[case])
+                assert words.partition(":")[2] == found.partition(":")[2] and ("use" in words) == ("use" in found)
+                assert words in OTHERS.values() or ":" in words or float(words) < 1e-4, (adapter, kind, words)
+
+
 def readme_table(exports: dict[str, Exports], came: Came, versions: dict[str, str]) -> list[str]:
     """Strategy by format and reader: the largest difference of a pixel, or the format that can hold it."""
     heads = [

@@ -17,6 +17,16 @@ from sweep.picks import PICKS, pick_trial
 from sweep.storage import new_folder
 from trainables.exports import EXPORT_CARD, EXPORTS, ExportFormat, Writing
 
+MaxCopies = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Refuse an adapter with a larger share of copies.", metavar="SHARE")
+]
+HubName = Annotated[
+    str, typer.Option(help="Upload it with its card to a new repository of the model hub.", metavar="OWNER/NAME")
+]
+License = Annotated[
+    str | None, typer.Option("--license", help="For the card, as the hub names it. Default: the base's.")
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Publishing:
@@ -93,20 +103,13 @@ def main(
     format_: Annotated[
         str, typer.Option("--format", help="For which program.", metavar="|".join(EXPORTS))
     ] = "pipeline",
-    max_copies: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Refuse an adapter with a larger share of copies.", metavar="SHARE"),
-    ] = None,
+    max_copies: MaxCopies = None,
     base: Annotated[str | None, typer.Option(help="The run's base model, if it has moved.", metavar="NAME|DIR")] = None,
     half: Annotated[bool, typer.Option("--half", help="Weights as float16, in half the space.")] = False,
     card: Annotated[bool, typer.Option("--card", help="A model card beside it, README.md.")] = False,
-    push_to_hub: Annotated[
-        str, typer.Option(help="Upload it with its card to a new repository of the model hub.", metavar="OWNER/NAME")
-    ] = "",
+    push_to_hub: HubName = "",
     public: Annotated[bool, typer.Option("--public", help="Everybody may see that repository.")] = False,
-    license_: Annotated[
-        str | None, typer.Option("--license", help="For the card, as the hub names it. Default: the base's.")
-    ] = None,
+    license_: License = None,
 ) -> None:
     """Export one trial of a run: for diffusers, PEFT or a web UI, as one file, or as the whole adapted pipeline.
 

@@ -156,7 +156,7 @@ def _training(origin: Origin) -> str:
     facts: dict[str, Any] = {
         "strategy": f"`{origin.adapter['strategy']}`: {parameters(hyperparameters, str(origin.adapter['strategy']))}",
         "base model": f"{origin.adapter['base'].get('source')}, weights {origin.adapter['base'].get('weights_hash')}",
-        "trained numbers": number(row.get("trainable_parameters")),
+        "trainable parameters": number(row.get("trainable_parameters")),
         "films": f"{data.get('name', 'unknown')}: "
         + ", ".join(f"{number(count)} {split}" for split, count in films.items())
         + f", split by patient, {data.get('resolution_px', '?')} px",
@@ -168,7 +168,7 @@ def _training(origin: Origin) -> str:
         ),
         "commit": origin.provenance.get("git_commit"),
     }
-    return _table(("", ""), [(name, str(value)) for name, value in facts.items() if value])
+    return _table(("property", "value"), [(name, str(value)) for name, value in facts.items() if value])
 
 
 def _front(origin: Origin) -> str:
@@ -194,7 +194,7 @@ def _evaluation(scores: FinalScores, run: RunFolder) -> str:
     parts += [_paper_table(table) for table in paper_tables(own)]
     if rows := subgroup_rows(scores):
         head = ("group", *(words for _, words in FIGURES.values()))
-        parts.append(f"Subgroups of patients\n\n{_table(head, rows)}\n\n{NOTE}")
+        parts.append(f"### Subgroups of patients\n\n{_table(head, rows)}\n\n{NOTE}")
     failed = "".join(f"\n- {study}: {error}" for study, error in scores.failures().items())
     return "\n\n".join([*parts, *([f"Studies that failed:\n{failed}"] if failed else [])])
 
@@ -204,7 +204,7 @@ def _repetitions(scores: FinalScores) -> str:
 
 
 def _paper_table(table: PaperTable) -> str:
-    return f"{table.title}\n\n{_table(table.head, [*table.rows, *table.references])}\n\n{table.note}"
+    return f"### {table.title}\n\n{_table(table.head, [*table.rows, *table.references])}\n\n{table.note}"
 
 
 def _copies(scores: FinalScores, limit: float | None) -> str:
@@ -212,7 +212,7 @@ def _copies(scores: FinalScores, limit: float | None) -> str:
         return "Not counted: the study of copies did not complete."
     share, allowed = scores.value("memorisation_share"), scores.value("memorisation_max_false_alarms")
     count, films = scores.values["memorisation_num_copies"], scores.values.get("memorisation_num_generated")
-    gate = "" if limit is None else f" The gate of the export let at most {percent(limit)} % pass: passed."
+    gate = "" if limit is None else f" The export was let pass by its gate of at most {percent(limit)} %."
     return (
         f"{number(count)} of {number(films)} generated films ({percent(share)} %) count as copies of training films, where up "
         f"to {percent(allowed)} % may be false alarms; with the sets exchanged, "

@@ -120,7 +120,7 @@ def test_a_reader_is_told_everything(run: RunFolder, tmp_path: Path) -> None:
         "the knee of a front of 2 points: FID (mini) 11 ↓",
         "| a1 | lora | 12 [10, 14] | 3 |",
         "4 of 200 generated films (2.0 %) count as copies of training films",
-        "let at most 5.0 % pass: passed",
+        "let pass by its gate of at most 5.0 %",
         "AUC 0.51",
         "utility: ValueError: a | b",
         "not for clinical use",

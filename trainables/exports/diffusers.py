@@ -26,9 +26,10 @@ class Diffusers(ExportFormat):
 
     def expect_fits(self, models: DiffusionModels, strategy: Strategy) -> None:
         """It holds low-rank layers and new tokens and nothing else."""
-        from trainables.exports.fitting import expect_only, held_by_low_rank, held_by_tokens
+        from trainables.exports.fitting import expect_only, held_by_tokens
+        from trainables.exports.low_rank_file import low_rank_paths
 
-        held = (*held_by_low_rank(models), *held_by_tokens(models))
+        held = (*low_rank_paths(models), *held_by_tokens(models))
         expect_only(held, models, strategy, rule="`format` diffusers must have a low-rank adapter or new tokens")
 
     def write(self, models: DiffusionModels, strategy: Strategy, folder: Path, writing: Writing | None = None) -> None:

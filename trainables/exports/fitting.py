@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from trainables.base_models.models import DiffusionModels
-from trainables.exports.low_rank_file import low_rank_paths
 from trainables.strategies import Strategy
 from trainables.strategies.textual_inversion import extended_embeddings
-
-
-def held_by_low_rank(models: DiffusionModels) -> list[str]:
-    """How the names of tensors begin that low-rank layers hold."""
-    return low_rank_paths(models)
 
 
 def held_by_tokens(models: DiffusionModels) -> list[str]:

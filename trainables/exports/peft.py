@@ -24,9 +24,10 @@ class Peft(ExportFormat):
 
     def expect_fits(self, models: DiffusionModels, strategy: Strategy) -> None:
         """It holds low-rank layers, and new tokens beside them."""
-        from trainables.exports.fitting import cannot_hold, expect_only, held_by_low_rank, held_by_tokens
+        from trainables.exports.fitting import cannot_hold, expect_only, held_by_tokens
+        from trainables.exports.low_rank_file import low_rank_paths
 
-        rule, layers = "`format` peft must have low-rank layers", held_by_low_rank(models)
+        rule, layers = "`format` peft must have low-rank layers", low_rank_paths(models)
         expect_only([*layers, *held_by_tokens(models)], models, strategy, rule=rule)
         if not layers:
             raise cannot_hold(rule, strategy, "", "diffusers")

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from trainables.strategies import Strategy
 
 FILE = "model.safetensors"
+SD2_WIDTH = 1024
+"""Of the text states that Stable Diffusion 2 attends to; 1.x has 768."""
 RULE = "`format` single_file must have the parts of Stable Diffusion 1.x"
 
 
@@ -30,7 +32,7 @@ class SingleFile(ExportFormat):
         if models.text_source:
             raise cannot_hold(RULE, strategy, "the U-Net for another text encoder", "pipeline")
         if models.unet.config.cross_attention_dim == SD2_WIDTH:
-            raise cannot_hold(RULE, strategy, "Stable Diffusion 2", "pipeline")
+            raise cannot_hold(RULE, strategy, "", "pipeline")
 
     def write(self, models: DiffusionModels, strategy: Strategy, folder: Path, writing: Writing | None = None) -> None:
         """Write the merged weights, the tokens and the scheduler."""
@@ -59,7 +61,3 @@ class SingleFile(ExportFormat):
                 scheduler_step(folder),
             ]
         )
-
-
-SD2_WIDTH = 1024
-"""Of the text states that Stable Diffusion 2 attends to; 1.x has 768."""

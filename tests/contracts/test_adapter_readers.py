@@ -265,11 +265,11 @@ def test_readme_says_what_was_found(exports: dict[str, Exports], came: Came) -> 
     """Its figures may differ in the last digit; what is refused and what is read may not."""
     text = (HERE.parents[1] / "README.md").read_text().partition("<!-- readers: begin -->")[2]
     rows = [row.split(" | ") for row in text.partition("<!-- readers: end -->")[0].splitlines() if row.startswith("| ")]
-    said = {row[0].strip("| `"): [cell.strip(" |") for cell in row[1:]] for row in rows[1:]}
-    assert said.keys() == {name.replace("`", "") if name == "lora, `rslora`" else name for name in ADAPTERS}
+    said = {row[0].strip("| ").replace("`", ""): [cell.strip(" |") for cell in row[1:]] for row in rows[1:]}
+    assert said.keys() == {name.replace("`", "") for name in ADAPTERS}
     readers = [(kind, reader) for kind, own in COLUMNS.items() for reader in own]
     for adapter, made in exports.items():
-        for (kind, reader), words in zip(readers, said[adapter], strict=True):
+        for (kind, reader), words in zip(readers, said[adapter.replace("`", "")], strict=True):
             if kind in made.refused:
                 assert words == "use " + made.refused[kind].partition("--format ")[2].rstrip("."), (adapter, kind)
             elif (adapter, kind, reader) in came:

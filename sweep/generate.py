@@ -95,7 +95,8 @@ def write_images(
     from sweep.generation.pictures import SHEET_FILMS, grid, write_png
     from sweep.generation.secondary_capture import Study, write_dicom
 
-    shown, names = [], [f"{number:04d}.png" for number in range(len(wanted))]
+    shown: list[NDArray[np.uint8]] = []
+    names = [f"{number:04d}.png" for number in range(len(wanted))]
     study = Study(record=record, is_marked=output.is_marked)
     for start in range(0, len(wanted), output.batch_size):
         batch = wanted[start : start + output.batch_size]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -168,7 +169,7 @@ def largest_gap(groups: Mapping[str, Estimate]) -> Gap:
     large, small = sorted((first, second), key=lambda name: -groups[name].value)
     value = groups[large].value - groups[small].value
     single, joint = (NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / 2 / count) for count in (1, len(pairs)))
-    half = joint / single * float(np.hypot(*(_half(groups[name]) for name in (large, small))))
+    half = joint / single * math.hypot(_half(groups[large]), _half(groups[small]))
     return Gap(value=value, low=value - half, high=value + half, groups=(large, small))
 
 

@@ -33,7 +33,7 @@ class Pipeline(ExportFormat):
 
         plain, writing = models.fresh(), writing or Writing()
         strategy.merged(plain)
-        for module in plain.components().values() if writing.half else ():
+        for module in plain.components().values():
             for parameter in module.parameters():
                 parameter.data = as_written(parameter, writing)
         pipeline_of(plain).save_pretrained(folder, safe_serialization=True)

@@ -23,13 +23,15 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick check format lock clean
+.PHONY: help demo test test-quick chaos check gpu-check format lock clean
 
 help:
 	@echo "make demo    run the demo sweep on this machine: no network, no GPU, no data"
 	@echo "make test    run the tests, on all cores"
 	@echo "make test-quick    run those that need neither Ray nor long"
+	@echo "make chaos   break sweeps in twelve ways, go on with them and check that nothing is lost; hours. SEEDS=1: each way once"
 	@echo "make check   lint, layout, types and import rules"
+	@echo "make gpu-check    on a machine with a GPU: is its work sound, and how fast is it, in nine minutes"
 	@echo "make format  lay the code out and sort its imports"
 	@echo "make lock    resolve requirements.lock anew from pyproject.toml; UPGRADE=1 takes newer versions"
 	@echo "make clean   remove .venv"
@@ -46,11 +48,17 @@ test: $(VENV)/installed
 test-quick: $(VENV)/installed
 	$(PYTEST) -m 'not ray and not slow'
 
+chaos: $(VENV)/installed
+	$(BIN)/python tests/chaos/drive.py --seeds $(or $(SEEDS),4)
+
 check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+gpu-check: $(VENV)/installed
+	$(BIN)/python -m benchmarks.gpu_check
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .

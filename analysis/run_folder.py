@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +29,9 @@ FRONT_PLOT: Final = "pareto.png"
 BASELINE_SHEET: Final = "baseline.png"
 REFERENCE_SHEET: Final = "reference.png"
 SAMPLES_SHEET: Final = "samples.png"
-"""Names of a run's files; samples lie in their trial's folder."""
+MLFLOW_STORE: Final = "mlflow.db"
+CACHE: Final = "cache"
+"""Names of a run's files, and of the folder that all trials share; samples lie in their trial's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,7 @@ class RunFolder:
         if not folder.is_dir():
             raise FileNotFoundError(f"`--run` must be a run directory, but got {str(folder)!r}. Check the path.")
         results, baseline = folder / RESULTS, folder / BASELINE
-        return cls(
+        opened = cls(
             folder=folder,
             trials=_read_table(_existing(folder / TRIALS)),
             results=_read_table(results) if results.exists() else pd.DataFrame(),
@@ -70,6 +73,9 @@ class RunFolder:
             config=_read_json(_existing(folder / CONFIG)),
             baseline=_read_json(baseline) if baseline.exists() else {},
         )
+        named = [opened.trials[name].dropna() for name in ("trial_id", "cut_of") if name in opened.trials]
+        _require_names([*(one for column in named for one in column), *(one.trial_id for one in opened.front.points)])
+        return opened
 
     @property
     def num_cuts(self) -> int:
@@ -110,6 +116,16 @@ class RunFolder:
         """
         path = self.folder / "trials" / trial_id / RANKS
         return read_ranks(path) if path.is_file() else None
+
+
+def _require_names(trial_ids: Iterable[object]) -> None:
+    """Refuse identities of trials that would lead elsewhere as names of folders."""
+    for trial_id in trial_ids:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", str(trial_id)):
+            raise ValueError(
+                f"`trial_id` must be letters, digits, `_`, `.` and `-`, but got {str(trial_id)!r} in the run's tables. "
+                "Somebody has changed them: `python -m sweep.run --resume` makes them anew from the event log."
+            )
 
 
 def _existing(path: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from search_spaces.core import core
 from search_spaces.mini import mini
-from search_spaces.ranges import ENCODERS, RANGES
+from search_spaces.ranges import ENCODERS, RANGES, parts_of
 from search_spaces.suggest import SHARED, fields_in, searched, shared_of
 
 SearchSpace = Callable[..., dict[str, Any]]
@@ -27,6 +27,16 @@ def strategies_of(space: SearchSpace) -> tuple[str, ...]:
     return searched(space.__name__) if default is None else tuple(default)
 
 
+def published(space: SearchSpace, strategy: str) -> dict[str, float]:
+    """The learning rate that others have published for a strategy, of a combination for its first part, by Optuna's name.
+
+    Empty where none is known.
+    """
+    ranges = RANGES.get(parts_of(strategy)[0])
+    rate = None if ranges is None else ranges.published.get(space.__name__)
+    return {} if rate is None else {f"{strategy}/lr": rate}
+
+
 def known_to(name: str) -> tuple[str, ...]:
     """Names of the strategies that the space of that name can be narrowed to: its own, and those only on request."""
     asked = (strategy for strategy, ranges in RANGES.items() if name in ranges.lr and ranges.on_request)
@@ -40,5 +50,5 @@ def is_known_to(name: str, strategy: str) -> bool:
 
 
 __all__ = [
-    "ENCODERS", "SEARCH_SPACES", "SHARED", "SearchSpace", "fields_in", "is_known_to", "known_to", "shared_of", "strategies_of",
+    "ENCODERS", "SEARCH_SPACES", "SHARED", "SearchSpace", "fields_in", "is_known_to", "known_to", "published", "shared_of", "strategies_of",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from search_spaces.draw import Draw
@@ -73,31 +73,35 @@ class Ranges:
     Attributes:
         lr: by search space, the lowest and highest learning rate, drawn log-uniformly, of the strategy alone or as a part
             of a combination. A space without an entry cannot suggest the strategy.
+        published: by search space, the learning rate that others have published, which the strategy's first trial takes.
         fields: draws the strategy's own hyperparameters.
         on_request: suggested only where it is named, since it needs downloads.
     """
 
     lr: Mapping[str, Bounds]
+    published: Mapping[str, float] = field(default_factory=dict)
     fields: Callable[[Draw], dict[str, Any]] = no_fields
     on_request: bool = False
 
 
 RANGES: Final[dict[str, Ranges]] = {
-    "unet": Ranges(lr={"core": (2e-6, 1e-4), "mini": (1e-4, 2e-3)}),
-    "lora": Ranges(lr={"core": (2e-5, 2e-3), "mini": (5e-4, 1e-2)}, fields=low_rank),
-    "dora": Ranges(lr={"core": (2e-5, 2e-3), "mini": (5e-4, 1e-2)}, fields=low_rank),
-    "adalora": Ranges(lr={"core": (5e-5, 5e-3), "mini": (1e-3, 2e-2)}, fields=low_rank),
-    "dylora": Ranges(lr={"core": (2e-5, 2e-3), "mini": (5e-4, 1e-2)}, fields=dynamic_rank),
-    "selora": Ranges(lr={"core": (1e-5, 1e-3), "mini": (5e-4, 1e-2)}, fields=expansion),
-    "bitfit": Ranges(lr={"core": (5e-5, 5e-3), "mini": (5e-4, 2e-2)}),
+    "unet": Ranges(lr={"core": (2e-6, 1e-4), "mini": (1e-4, 2e-3)}, published={"core": 1e-5}),
+    "lora": Ranges(lr={"core": (2e-5, 2e-3), "mini": (5e-4, 1e-2)}, published={"core": 1e-4}, fields=low_rank),
+    "dora": Ranges(lr={"core": (2e-5, 2e-3), "mini": (5e-4, 1e-2)}, published={"core": 1e-4}, fields=low_rank),
+    "adalora": Ranges(lr={"core": (5e-5, 5e-3), "mini": (1e-3, 2e-2)}, published={"core": 5e-4}, fields=low_rank),
+    "dylora": Ranges(lr={"core": (2e-5, 2e-3), "mini": (5e-4, 1e-2)}, published={"core": 1e-4}, fields=dynamic_rank),
+    "selora": Ranges(lr={"core": (1e-5, 1e-3), "mini": (5e-4, 1e-2)}, published={"core": 1e-4}, fields=expansion),
+    "bitfit": Ranges(lr={"core": (5e-5, 5e-3), "mini": (5e-4, 2e-2)}, published={"core": 1e-4}),
     "norm": Ranges(lr={"core": (5e-5, 5e-3), "mini": (5e-4, 2e-2)}),
     "attention": Ranges(lr={"core": (5e-6, 5e-4), "mini": (2e-4, 5e-3)}, fields=attention_layers),
-    "difffit": Ranges(lr={"core": (1e-4, 1e-2), "mini": (5e-4, 2e-2)}, fields=gammas),
-    "delta_full": Ranges(lr={"core": (2e-6, 1e-4), "mini": (1e-4, 2e-3)}),
-    "text_encoder": Ranges(lr={"core": (1e-6, 5e-5), "mini": (1e-4, 5e-3)}),
-    "vae": Ranges(lr={"core": (1e-6, 5e-5), "mini": (1e-5, 1e-3)}),
-    "textual_inversion": Ranges(lr={"core": (1e-4, 1e-2), "mini": (1e-3, 1e-1)}, fields=tokens),
-    "text_encoder_swap": Ranges(lr={"core": (5e-6, 2e-4)}, fields=encoder, on_request=True),
+    "difffit": Ranges(lr={"core": (1e-4, 1e-2), "mini": (5e-4, 2e-2)}, published={"core": 1e-3}, fields=gammas),
+    "delta_full": Ranges(lr={"core": (2e-6, 1e-4), "mini": (1e-4, 2e-3)}, published={"core": 1e-5}),
+    "text_encoder": Ranges(lr={"core": (1e-6, 5e-5), "mini": (1e-4, 5e-3)}, published={"core": 5e-6}),
+    "vae": Ranges(lr={"core": (1e-6, 5e-5), "mini": (1e-5, 1e-3)}, published={"core": 1e-6}),
+    "textual_inversion": Ranges(
+        lr={"core": (1e-4, 1e-2), "mini": (1e-3, 1e-1)}, published={"core": 1e-3}, fields=tokens
+    ),
+    "text_encoder_swap": Ranges(lr={"core": (5e-6, 2e-4)}, published={"core": 5e-5}, fields=encoder, on_request=True),
 }
 """The ranges of `core` surround the published values: 1e-5 for the whole U-Net, alone or with others, 5e-6 for the text
 encoder alone, 1e-6 for the autoencoder, 1e-4 for LoRA, DoRA, DyLoRA, SeLoRA and BitFit, 5e-4 to 2e-3 for AdaLoRA, 1e-3

@@ -14,14 +14,16 @@ from analysis.front.objectives import objective_directions
 from analysis.front.pareto import Objective
 from analysis.metrics import METRICS
 from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
+from sweep.search.ladder import Ladder
 from sweep.search.samplers import SEARCH_SAMPLERS
-from trainables.settings import TrainingConfig
+from sweep.search.stopping_rules import NO_STOPS, STOPPING_RULES
+from trainables.numerics import Precision
+from trainables.settings import MAX_GUIDANCE, TrainingConfig
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
-
 
 ENCODER_FIELDS: Final = ("encoder", "text_encoder_swap.encoder")
 """Hyperparameters that name a text encoder, of `text_encoder_swap` and of combinations with it: hub ids, or folders."""
@@ -110,6 +112,11 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _path_when_prepared(self) -> Self:
+        if self.source != "prepared" and self.path is not None:
+            raise ValueError(
+                f"`data.path` must stand beside `data.source` 'prepared', as {self.source!r} reads no films, but got "
+                f"{str(self.path)!r}. Add --set data.source=prepared, or leave it out by --set data.path=null."
+            )
         if self.source == "prepared" and self.path is None:
             raise ValueError(
                 "`data.path` must name a prepared data set when `data.source` is 'prepared', but got none. "
@@ -127,6 +134,8 @@ class EvaluationConfig(Section):
         early_images_share: an evaluation during training takes at least this share of the images; the share grows by
             doublings with the training that is done, and the last evaluation takes all. 1: always all.
         early_steps_share: likewise of the steps. Both 1: evaluations during training are like the last.
+        precision: in which films are sampled; `auto` is bf16 on a GPU that has it, fp16 on one that has not, `fp32` on a
+            CPU. Scores of films of another precision are others, if not by much.
     """
 
     extractor: str = "mini"
@@ -135,8 +144,9 @@ class EvaluationConfig(Section):
     num_steps: Count = 20
     early_images_share: Share = 0.25
     early_steps_share: Share = 0.5
-    guidance_scale: NonNegative = 3.0
+    guidance_scale: Annotated[float, Field(ge=0, le=MAX_GUIDANCE)] = 3.0
     batch_size: Count = 64
+    precision: Precision = "auto"
     split: Literal["validation"] = "validation"
 
     @field_validator("extractor")
@@ -151,6 +161,7 @@ class ComputeConfig(Section):
 
     Attributes:
         max_retries: how often a trial is tried again that lost its process or its machine.
+        may_grow: the cluster adds nodes when they are asked for; what finds no room is waited for and not refused.
     """
 
     workers_per_trial: Count = 1
@@ -162,6 +173,21 @@ class ComputeConfig(Section):
     evaluation_gpus: NonNegative = 0.0
     max_retries: Annotated[int, Field(ge=0)] = 3
     address: str | None = None
+    may_grow: bool = False
+
+
+class RungsConfig(Section):
+    """After how many epochs trials are compared with each other: first * eta^k, below `training.num_epochs`.
+
+    Attributes:
+        first: epochs of the first rung; None: `training.num_epochs` / eta^2, rounded up.
+        eta: epochs of a rung over those of the one before.
+        floors: by strategy, the fewest epochs that its trials are trained.
+    """
+
+    first: Count | None = None
+    eta: Annotated[int, Field(ge=2)] = 3
+    floors: dict[str, Count] = {}
 
 
 class SearchConfig(Section):
@@ -172,17 +198,28 @@ class SearchConfig(Section):
         strategies: those to choose from; none given: all that the space has.
         hyperparameters: by strategy, values that it has in every trial in place of the space's suggestion or its default.
         sampler: name of the search sampler.
+        scheduler: name of the trial scheduler, which stops trials at rungs; `none`: all are trained to their end.
+        rungs: where it compares trials.
     """
 
     space: str = "mini"
     strategies: Names | None = None
     hyperparameters: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_strategy)] = {}
     sampler: str = "tpe"
+    scheduler: str = "hypervolume"
+    rungs: RungsConfig = RungsConfig()
     num_trials: Count = 12
 
     def candidates(self) -> tuple[str, ...]:
         """The strategies to choose from by name, the space's own where none are given."""
         return self.strategies or strategies_of(SEARCH_SPACES[self.space])
+
+    def ladder(self, num_epochs: int) -> Ladder:
+        """The rungs of trainings of that many epochs; none where no trial is stopped."""
+        if self.scheduler == NO_STOPS:
+            return Ladder()
+        rungs = self.rungs
+        return Ladder.of(first=rungs.first, eta=rungs.eta, num_epochs=num_epochs, floors=rungs.floors)
 
     def located(self) -> Self:
         """The same with absolute folders of text encoders."""
@@ -204,12 +241,19 @@ class SearchConfig(Section):
         require_known("search.sampler", [sampler], SEARCH_SAMPLERS)
         return sampler
 
+    @field_validator("scheduler")
+    @classmethod
+    def _known_scheduler(cls, scheduler: str) -> str:
+        require_known("search.scheduler", [scheduler], STOPPING_RULES)
+        return scheduler
+
     @model_validator(mode="after")
     def _known_strategies(self) -> Self:
         if self.strategies is not None:
             _require_distinct("search.strategies", self.strategies)
             _require_strategies(self.strategies, self.space)
         require_known("search.hyperparameters", self.hyperparameters, self.candidates())
+        require_known("search.rungs.floors", self.rungs.floors, self.candidates())
         return self
 
 
@@ -254,6 +298,23 @@ class SweepConfig(Section):
             Objective(METRICS[name].reported_name(extractor) if name in METRICS else name, directions[name])
             for name in self.objectives
         )
+
+    @model_validator(mode="after")
+    def _rungs_within_the_budget(self) -> Self:
+        rungs, num_epochs = self.search.rungs, self.training.num_epochs
+        if rungs.first is not None and rungs.first >= num_epochs:
+            raise ValueError(
+                f"`search.rungs.first` must be below the {num_epochs} epochs of training.num_epochs, but got {rungs.first}: "
+                f"the rungs {rungs.first}, {rungs.first * rungs.eta}, ... would stop nothing. Lower it to at most "
+                f"{num_epochs - 1}, train for more epochs, or set search.scheduler=none."
+            )
+        for name, floor in rungs.floors.items():
+            if floor > num_epochs:
+                raise ValueError(
+                    f"`search.rungs.floors` must be at most the {num_epochs} epochs of training.num_epochs, but got {floor} "
+                    f"for {name}. {num_epochs} lets each of its trials come to its end."
+                )
+        return self
 
     @field_validator("objectives")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from rich.markup import escape
 from analysis.front.pareto import Front
 from analysis.front.statuses import COMPLETED, Status, with_status
 from analysis.report import draw_front, write_report
-from analysis.run_folder import BASELINE, BASELINE_SHEET, FRONT_PLOT, REFERENCE_SHEET
+from analysis.run_folder import BASELINE, BASELINE_SHEET, CACHE, FRONT_PLOT, REFERENCE_SHEET
 from analysis.terminal import relative
 from search_spaces import SEARCH_SPACES
 from sweep.config import ConfigError, SweepConfig
@@ -29,10 +29,15 @@ from sweep.scoring.actors import ActorEvaluator, start_evaluators
 from sweep.scoring.scorer import EvaluationSpec
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
+from sweep.search.stopping import Stopping
+from sweep.search.stopping_rules import STOPPING_RULES
 from sweep.trials.ends import TrialListener
 from sweep.trials.leftovers import EndedCheckpoints
+from sweep.trials.resources import place
 from sweep.trials.runtime import ray_runtime
+from sweep.trials.scheduling import RungScheduler
 from sweep.trials.tuner import SweepContext, run_trials
+from sweep.trials.waiting import nodes_of_cluster, waiting_told
 from trainables.trial import EvaluationError
 
 
@@ -69,7 +74,7 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
 
     Raises:
         ConfigError: `out` holds a run of another configuration, data or base model, or is not shared, data and base
-            model do not fit, a hyperparameter is unknown, an objective needs more images, or GPUs are lacking.
+            model do not fit, a hyperparameter is unknown, an objective needs more images, or a trial finds no room.
         FileNotFoundError: the data or the extractor's weights are not there.
         SweepError: no trial completed.
     """
@@ -134,17 +139,33 @@ def _give_up(error: BaseException, journal: Journal, tracker: Tracker) -> None:
 
 def _search(prepared: Prepared, journal: Journal, tracking: TrialListener, *, console: Console) -> None:
     """Run the trials beside the evaluation actors, which score the un-adapted base model too, unless that is done."""
-    out, evaluator = prepared.out, start_evaluators(_evaluation_spec(prepared), prepared.config.compute)
+    out, room = prepared.out, place(nodes_of_cluster(), prepared.config.compute)
+    prepared = _with_room(prepared, room.trials_at_once, console)
+    evaluator = start_evaluators(_evaluation_spec(prepared), prepared.config.compute, room.evaluation_nodes)
     try:
-        with console.status("starting the evaluation actors"):
-            evaluator.prepare(out)
-        require_shared(out)
-        baseline = None if journal.tables.baseline is not None else evaluator.score_base(out)
-        _run_trials(prepared, evaluator, journal=journal, tracking=tracking, console=console)
+        with waiting_told(lambda line: console.print(f"[yellow]note[/yellow] {escape(line)}", soft_wrap=True)):
+            with console.status("starting the evaluation actors"):
+                evaluator.prepare(out)
+            require_shared(out)
+            baseline = None if journal.tables.baseline is not None else evaluator.score_base(out)
+            _run_trials(prepared, evaluator, journal=journal, tracking=tracking, console=console)
         if baseline is not None:
             journal.on_baseline(_base_scores(evaluator, baseline, out, console))
     finally:
         evaluator.stop()
+
+
+def _with_room(prepared: Prepared, trials_at_once: int, console: Console) -> Prepared:
+    """The same with no more trials at once than there is room for."""
+    config = prepared.config
+    asked = config.compute.concurrent_trials
+    if trials_at_once < asked:
+        console.print(
+            f"[yellow]note[/yellow] there is room for {trials_at_once} of compute.concurrent_trials={asked} trials at once.",
+            soft_wrap=True,
+        )
+    compute = config.compute.model_copy(update={"concurrent_trials": trials_at_once})
+    return replace(prepared, config=config.model_copy(update={"compute": compute}))
 
 
 def _base_scores(evaluator: ActorEvaluator, running: Any, out: Path, console: Console) -> dict[str, float]:
@@ -164,7 +185,7 @@ def _evaluation_spec(prepared: Prepared) -> EvaluationSpec:
         base=config.base,
         dataset=prepared.dataset.folder,
         conditions=prepared.conditions,
-        cache_folder=prepared.out / "cache",
+        cache_folder=prepared.out / CACHE,
         seed=config.seed,
         config=config.evaluation,
     )
@@ -182,18 +203,35 @@ def _run_trials(
     shown = [objective.name for objective in config.reported_objectives()]
     num_trials, num_epochs = config.search.num_trials, config.training.num_epochs
     view = ProgressView(console, num_trials=num_trials, num_epochs=num_epochs, shown=shown)
+    stopping = stopping_of(config)
+    hearing = (stopping, view, searcher)
     for event in journal.past:
-        event.tell(searcher)
-        event.tell(view)
-    searcher.resume()
+        for listener in hearing:
+            event.tell(listener)
     with view:
+        for trial_id, end in stopping.undone().items():  # decided before a break, and not written down
+            for told in (journal, tracking, *hearing):
+                told.on_end(trial_id, end)
+        searcher.resume()
         run_trials(
             _trial_context(prepared),
             evaluator,
             searcher,
-            listeners=(journal, tracking, view),
+            listeners=(journal, tracking, stopping, view),
+            trial_scheduler=RungScheduler(stopping),
             losses=journal.losses(),
         )
+
+
+def stopping_of(config: SweepConfig) -> Stopping:
+    """What decides at the rungs of a sweep."""
+    search = config.search
+    return Stopping(
+        STOPPING_RULES[search.scheduler],
+        search.ladder(config.training.num_epochs),
+        config.reported_objectives(),
+        eta=search.rungs.eta,
+    )
 
 
 def _trial_context(prepared: Prepared) -> SweepContext:
@@ -206,6 +244,7 @@ def _trial_context(prepared: Prepared) -> SweepContext:
         objectives=tuple(objective.name for objective in config.reported_objectives()),
         training=config.training,
         compute=config.compute,
+        rungs=config.search.ladder(config.training.num_epochs).epochs,
     )
 
 

@@ -42,33 +42,44 @@ class Output:
     batch_size: int = BATCH_SIZE
 
 
-def load_models(adapter: Path, base: str | None) -> tuple[DiffusionModels, dict[str, Any]]:
-    """The adapted model and what is known of its origin.
+def load_models(adapter: Path, base: str | None, precision: str = "auto") -> tuple[DiffusionModels, dict[str, Any]]:
+    """The adapted model, on the GPU where there is one, and what is known of its origin.
 
     Args:
         adapter: An adapter folder, or a merged pipeline folder.
         base: The base model where the one that the adapter's card names has moved.
+        precision: In which it samples.
 
     Raises:
         FileNotFoundError: the folder is neither, or the base is not there.
-        ValueError: the adapter belongs to another base.
+        ValueError: the adapter belongs to another base, or there is no such precision.
     """
-    from trainables.base_models.models import load_base
     from trainables.strategies import load_adapter
     from trainables.strategies.card import ADAPTER_CARD, read_card
 
     if (adapter / ADAPTER_CARD).is_file():
         card = read_card(adapter)
-        models = load_base(base or card["base"]["name"])
+        models = _ready(base or card["base"]["name"], precision)
         load_adapter(models, adapter)
-        return models, card
+        return models.to(models.unet.device), card
     if (adapter / "model_index.json").is_file():
-        models = load_base(str(adapter))
+        models = _ready(str(adapter), precision)
         return models, {"pipeline": models.base.weights_hash, **_origin(adapter)}
     raise FileNotFoundError(
         f"`--adapter` must be a folder with an {ADAPTER_CARD} or a model_index.json, but got {str(adapter)!r}. "
         "Give a trial's adapter folder, or what `python -m sweep.export --format pipeline` wrote."
     )
+
+
+def _ready(base: str, precision: str) -> DiffusionModels:
+    """A base model where it samples, and as it does there."""
+    import torch
+
+    from trainables.base_models.models import load_base
+    from trainables.numerics import numerics_on
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return load_base(base).to(device).computing_in(numerics_on(device, precision))
 
 
 def _origin(pipeline: Path) -> dict[str, Any]:
@@ -138,6 +149,7 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Steps of the solver.")] = 20,
     guidance: Annotated[float, typer.Option(help="Weight of the prompt; 1 or less: no guidance.")] = 4.0,
     base: Annotated[str | None, typer.Option(help="The adapter's base, if it has moved.", metavar="NAME|PATH")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, bf16, fp16; auto: half on a GPU.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time; they do not depend on it.")] = BATCH_SIZE,
     colour: Annotated[bool, typer.Option("--colour", help="As the model makes them, not in grey.")] = False,
     dicom: Annotated[bool, typer.Option("--dicom", help="DICOM files besides, marked as synthetic data.")] = False,
@@ -156,7 +168,8 @@ def main(
         record: dict[str, Any] = {"num_steps": steps, "guidance_scale": guidance}
         with new_folder(to.expanduser()) as folder, Progress(console=console) as progress:
             task = progress.add_task("Loading", total=len(wanted))
-            models, origin = load_models(adapter.expanduser(), base)
+            models, origin = load_models(adapter.expanduser(), base, precision)
+            record["numerics"] = models.numerics.label
             progress.update(task, description="Generating")
             for done in write_images(models, folder, wanted, {**record, "adapter": origin}, output):
                 progress.advance(task, done)

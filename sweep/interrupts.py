@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,6 +11,7 @@ from typing import Final, NoReturn
 
 from analysis.terminal import Interrupted
 
+SAME_S: Final = 1.0
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -18,14 +20,23 @@ def interruptible() -> Iterator[None]:
     """Raise `Interrupted` in the block when the process is told to end; a second signal ends it at once.
 
     Entered anew wherever a library has put handlers of its own in place, as Ray does when it starts. What the process was
-    told to ignore, as by `nohup`, it goes on ignoring.
+    told to ignore, as by `nohup`, it goes on ignoring. A signal that comes twice at once, as where a terminal or Slurm sends
+    it to this process and to its parent, which passes it on, is one.
     """
     received: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         received.append(number)
+        first_s = time.monotonic()
+
+        def again(another: int, frame: FrameType | None) -> None:
+            if time.monotonic() - first_s > SAME_S:
+                signal.signal(another, signal.SIG_DFL)
+                signal.raise_signal(another)
+
         for one in SIGNALS:
-            signal.signal(one, signal.SIG_DFL)
+            if _is_heeded(one):
+                signal.signal(one, again)
         raise Interrupted(number)
 
     before = {one: signal.signal(one, interrupt) for one in SIGNALS if _is_heeded(one)}

@@ -78,10 +78,24 @@ def parse_config(values: Mapping[str, Any]) -> SweepConfig:
     Raises:
         ConfigError: a key or name is unknown, or a value is out of its range.
     """
+    _expect_no_switch(values)
     try:
         return SweepConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(dict(problem)) for problem in error.errors())) from error
+        by_key: dict[str, list[Mapping[str, Any]]] = {}
+        for problem in error.errors():
+            by_key.setdefault(_key_at(problem["loc"]), []).append(dict(problem))
+        raise ConfigError("\n".join(_explain(key, problems) for key, problems in by_key.items())) from error
+
+
+def _expect_no_switch(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> None:
+    """Refuse `yes` and `true` where numbers are: as one they would be 1."""
+    for name, value in values.items():
+        key = (*path, name)
+        if isinstance(value, Mapping):
+            _expect_no_switch(value, key)
+        elif isinstance(value, bool) and {int, float} & set(_types(key)):
+            raise ConfigError(_refusal(".".join(key), "must be a number", value))
 
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,16 +191,32 @@ def _keys(section: type[BaseModel] = SweepConfig, prefix: str = "") -> list[str]
     return keys
 
 
-def _explain(problem: Mapping[str, Any]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    cause = problem.get("ctx", {}).get("error")
+def _key_at(place: Sequence[int | str]) -> str:
+    """The key in which a problem lies; where it may have values of several types, pydantic's place goes on with their names."""
+    parts = [str(part) for part in place]
+    for end in range(1, len(parts)):
+        if len({*_types(parts[:end])} - {NoneType}) > 1:
+            return ".".join(parts[:end])
+    return ".".join(parts)
+
+
+def _explain(key: str, problems: Sequence[Mapping[str, Any]]) -> str:
+    """What is wrong with a key's value: one problem, or one for each type that it might have had."""
+    cause = problems[0].get("ctx", {}).get("error")
     if cause is not None:
         return str(cause)
-    if problem["type"] == "extra_forbidden":
+    if problems[0]["type"] == "extra_forbidden":
         return _explain_unknown_key(key)
-    rule = problem["msg"].replace("Input should", "must", 1)
-    rule = rule if rule.startswith("must") else f"must be of its kind ({rule})"
-    came = repr(problem["input"])
+    return _refusal(key, " or ".join(_rule(problem) for problem in problems), problems[0]["input"])
+
+
+def _rule(problem: Mapping[str, Any]) -> str:
+    rule = str(problem["msg"]).replace("Input should", "must", 1)
+    return rule if rule.startswith("must") else f"must be of its kind ({rule})"
+
+
+def _refusal(key: str, rule: str, value: object) -> str:
+    came = repr(value)
     came = came if len(came) <= LONGEST_VALUE else f"{came[:LONGEST_VALUE]} ..."
     return f"`{key}` {rule}, but got {came}. Change it with --set {key}=VALUE or in the configuration file."
 

@@ -14,15 +14,26 @@ from rich.progress import Progress
 
 from analysis.features import load_extractor
 from analysis.metrics import METRICS, Metric
-from search_spaces import ENCODERS, fields_in, shared_of
+from analysis.run_folder import CACHE
+from search_spaces import ENCODERS, SEARCH_SPACES, fields_in, shared_of
 from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig, require_known
 from sweep.records.journal import holds_run
 from sweep.scoring.plans import conditions_to_score, require_known_conditions
-from trainables.base_models.models import DiffusionModels, base_resolution_px, resolve_base, weights_hash
+from sweep.scoring.rungs import require_measured_at_rungs
+from sweep.search.plan import SearchPlan
+from sweep.search.samplers import SEARCH_SAMPLERS
+from trainables.base_models.models import (
+    DiffusionModels,
+    base_num_timesteps,
+    base_resolution_px,
+    resolve_base,
+    weights_hash,
+)
 from trainables.base_models.shapes import base_on_meta
 from trainables.base_models.text_encoders import load_bert
 from trainables.caption_lengths import caption_note
 from trainables.datasets.base import SPLITS
+from trainables.datasets.checksums import set_aside
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import CARD, PreparedDataset
 from trainables.datasets.writing import write_dataset
@@ -67,11 +78,15 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     """
     config = config.located()
     weights = check_base(config)
+    check_steps(config)
     check_strategies(config)
+    check_sampler(config)
     load_extractor(config.evaluation.extractor, weights=config.evaluation.extractor_weights)
     dataset = _checked_data(config, out, console)
     conditions = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
-    notes = check_objectives(config, images_of_conditions(dataset, conditions, config))
+    num_images = images_of_conditions(dataset, conditions, config)
+    notes = check_objectives(config, num_images)
+    require_measured_at_rungs(config, num_images)
     if cut := caption_note(config.base, dataset.split("train").prompts):
         notes.append(f"Of the training films {cut}")
     return Prepared(
@@ -82,11 +97,21 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
 def _checked_data(config: SweepConfig, out: Path, console: Console) -> PreparedDataset:
     if config.data.source == "phantom":
         check_resolution(config.data.resolution_px, config)  # before it is drawn
-    drawn = out / "cache" / "dataset"
-    going_on = holds_run(out) and (drawn / CARD).is_file()
+    drawn = out / CACHE / "dataset"
+    going_on = holds_run(out) and (drawn / CARD).is_file() and _is_sound(drawn)
     dataset = PreparedDataset.open(drawn) if going_on else open_data(config.data, drawn, console)
     check_resolution(dataset.resolution_px, config)
     return dataset
+
+
+def _is_sound(drawn: Path) -> bool:
+    """Whether the films that a sweep goes on with are as they were drawn; damaged ones are set aside."""
+    try:
+        PreparedDataset.open(drawn).require_sound()
+    except (OSError, ValueError):
+        set_aside(drawn)
+        return False
+    return True
 
 
 def open_data(config: DataConfig, folder: Path, console: Console) -> PreparedDataset:
@@ -115,6 +140,20 @@ def check_base(config: SweepConfig) -> str:
         raise ConfigError(str(error)) from error
 
 
+def check_steps(config: SweepConfig) -> None:
+    """Films must be generated in no more steps than the base's noise schedule has.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    most, came = base_num_timesteps(config.base), config.evaluation.num_steps
+    if came > most:
+        raise ConfigError(
+            f"`evaluation.num_steps` must be at most the {most} steps of the base's noise schedule, but got {came}. "
+            f"Set evaluation.num_steps={min(20, most)}."
+        )
+
+
 def check_strategies(config: SweepConfig) -> None:
     """Strategies must fit the base model, and the values given to them must be theirs; seen on shapes, without weights.
 
@@ -139,6 +178,26 @@ def check_strategies(config: SweepConfig) -> None:
                 for key in drawn
             ]
             raise ConfigError(f"`search.strategies` has {name}: {error}{''.join(remedies)}") from error
+
+
+def check_sampler(config: SweepConfig) -> None:
+    """The search sampler must be able to suggest as many trials as are asked for.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    search = config.search
+    plan = SearchPlan.of(
+        SEARCH_SPACES[search.space],
+        search.candidates(),
+        search.hyperparameters,
+        num_trials=search.num_trials,
+        seed=config.seed,
+    )
+    try:
+        SEARCH_SAMPLERS[search.sampler](plan.at(search.num_trials - 1))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _expect_fixed(name: str, fixed: Mapping[str, Any]) -> None:

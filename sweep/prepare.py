@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -27,11 +27,15 @@ from analysis.checks import look_up
 from analysis.terminal import explained, fail, new_console
 from trainables.datasets import SOURCES
 from trainables.datasets.base import SPLITS, ImageTextSource, SourceOptions
-from trainables.datasets.captions import may_be_cut
+from trainables.datasets.captions import TEMPLATES, may_be_cut
 from trainables.datasets.contact_sheet import contact_sheet
 from trainables.datasets.containers import require_range
+from trainables.datasets.data_card import CARD_NAME, write_card
 from trainables.datasets.files import require_free
+from trainables.datasets.images import FITS
 from trainables.datasets.problems import count_of, described
+from trainables.datasets.rules import HASH, LABELERS, POLICIES, SECTIONS, LabelRules
+from trainables.datasets.splits import read_sizes
 from trainables.datasets.store import PreparedDataset
 from trainables.datasets.writing import write_dataset
 
@@ -50,7 +54,32 @@ GreyLevels = Annotated[
 ]
 
 
+Caption = Annotated[
+    str, typer.Option(help=f"How captions are made: {', '.join(TEMPLATES)}; text is each film's own report or text.")
+]
+Uncertain = Annotated[str, typer.Option(help=f"What uncertain labels count as: {', '.join(POLICIES)}.")]
+Blank = Annotated[str, typer.Option(help=f"What findings that are not mentioned count as: {', '.join(POLICIES)}.")]
+Sizes = Annotated[
+    str | None,
+    typer.Option(
+        help="Films of train,validation,test, as 20000,8000,28655; or a CSV file with the columns condition, train, "
+        "validation, test.",
+        metavar="SIZES",
+    ),
+]
+Split = Annotated[
+    str, typer.Option(help="hash of the patient; own: the collection's; or the column of the table that names it.")
+]
+MaxRejects = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of films that may be left out: not there, or not to be read.")
+]
+NumTrain = Annotated[
+    int | None, typer.Option(min=1, help="Training films to keep; those of a smaller number are among a larger's.")
+]
+
+
 def main(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(help=f"One of {', '.join(SOURCES)}.")],
     to: Annotated[Path | None, typer.Option(help="The folder to make.", metavar="PREPARED")] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the raw data; none for the phantom.")] = None,
@@ -62,9 +91,21 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split, or of the phantom.")] = 0,
     condition: Conditions = None,
     label_map: LabelMap = None,
+    uncertain: Uncertain = "ignore",
+    blank: Blank = "zeros",
+    labeler: Annotated[str, typer.Option(help=f"Whose labels, of MIMIC-CXR: {', '.join(LABELERS)}.")] = "chexpert",
     bits: Bits = None,
     grey_range: GreyLevels = None,
+    caption: Caption = "subject",
+    section: Annotated[str, typer.Option(help=f"Of reports as captions: {', '.join(SECTIONS)}.")] = "impression",
     view_in_prompt: Annotated[bool, typer.Option("--view-in-prompt", help="Name the view in the prompts.")] = False,
+    age_in_prompt: Annotated[bool, typer.Option("--age-in-prompt", help="Name the age in the prompts.")] = False,
+    sex_in_prompt: Annotated[bool, typer.Option("--sex-in-prompt", help="Name the sex in the prompts.")] = False,
+    fit: Annotated[str, typer.Option(help=f"How films become square: {', '.join(FITS)}.")] = "stretch",
+    max_rejects: MaxRejects = 0.0,
+    split: Split = HASH,
+    sizes: Sizes = None,
+    num_train: NumTrain = None,
     base: Annotated[str, typer.Option(help="Base model by whose tokenizer captions are measured.")] = "mini",
 ) -> None:
     """Read and check radiographs with their labels, split them by patient, and write one data set.
@@ -77,23 +118,48 @@ def main(
     """
     console = new_console()
     with explained():
-        if bits is not None and grey_range is not None:
-            raise ValueError("`--bits` and `--range` must be given one at a time, but got both. Leave one out.")
-        options = SourceOptions(
-            root=root,
-            resolution_px=resolution,
-            seed=seed,
-            num_patients=num_patients,
-            conditions=tuple(condition) if condition else None,
-            with_view=view_in_prompt,
-            bits=bits,
-            grey_range=require_range(*grey_range) if grey_range else None,
-            label_map=label_map,
-        )
+        options = _options(context.params)
         if check:
             _check(source, options, base, console)
         else:
             _prepare_into(_required(to), source, options, base=base, console=console)
+
+
+def _options(given: Mapping[str, Any]) -> SourceOptions:
+    """What the user said, by the names of the command's parameters.
+
+    Raises:
+        ValueError: two of the options exclude each other, or one has no such value.
+    """
+    if given["bits"] is not None and given["grey_range"] is not None:
+        raise ValueError("`--bits` and `--range` must be given one at a time, but got both. Leave one out.")
+    same = ("root", "seed", "num_patients", "label_map", "bits", "caption", "num_train", "fit", "max_rejects")
+    rules = ("uncertain", "blank", "labeler", "section", "split")
+    return SourceOptions(
+        **{name: given[name] for name in same},
+        rules=LabelRules(**{name: given[name] for name in rules}),
+        resolution_px=given["resolution"],
+        conditions=tuple(given["condition"]) if given["condition"] else None,
+        with_view=given["view_in_prompt"],
+        with_age=given["age_in_prompt"],
+        with_sex=given["sex_in_prompt"],
+        sizes=read_sizes(given["sizes"]) if given["sizes"] else None,
+        grey_range=require_range(*given["grey_range"]) if given["grey_range"] else None,
+        num_tokens_of=_num_tokens_of(given["base"]) if given["caption"] == "text" else None,
+    )
+
+
+def _num_tokens_of(base: str) -> Callable[[str], int]:
+    """Counts the tokens of a text by a base's tokenizer, which is loaded for the first text that may be too long."""
+
+    def num_tokens(text: str) -> int:
+        if not may_be_cut([text]):
+            return 0
+        from trainables.caption_lengths import token_counter  # torch takes seconds
+
+        return token_counter(base)(text)
+
+    return num_tokens
 
 
 def _check(name: str, options: SourceOptions, base: str, console: Console) -> None:
@@ -123,7 +189,7 @@ def _prepare_into(to: Path, name: str, options: SourceOptions, *, base: str, con
     _say(prepared.said, captions, base, console)
     console.print(summary_table(prepared))
     console.print(
-        f"\nLook at  {shlex.quote(str(to / SHEET))}\n"
+        f"\nLook at  {shlex.quote(str(to / f'{CARD_NAME}.html'))}\n"
         f"Sweep    python -m sweep.run --set data.source=prepared --set {shlex.quote(f'data.path={to}')}",
         soft_wrap=True,
         markup=False,
@@ -165,12 +231,13 @@ def open_source(name: str, options: SourceOptions) -> ImageTextSource:
 
 
 def prepare(source: ImageTextSource, to: Path, console: Console) -> PreparedDataset:
-    """Write the data set and its contact sheet, showing progress."""
+    """Write the data set with its contact sheet and its card, showing progress."""
     total = sum(source.num_samples(split) for split in SPLITS)
     with Progress(*_columns(), console=console) as progress:
         task = progress.add_task(f"preparing {source.name}", total=total)
         prepared = write_dataset(source, to, on_progress=lambda done: progress.update(task, completed=done))
     contact_sheet(prepared).save(to / SHEET)
+    write_card(prepared)
     return prepared
 
 

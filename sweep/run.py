@@ -20,6 +20,7 @@ from analysis.terminal import explained, new_console, relative
 from sweep.config import ConfigError, SweepConfig
 from sweep.interrupts import interruptible
 from sweep.loading import load_config, load_run_config
+from sweep.records.guard import guarded, records_open
 from sweep.records.owner import owned
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def main(
         if dry_run:
             console.print_json(json.dumps(resolved.model_dump(mode="json")))
         else:
-            with owned(folder):
+            with owned(folder), records_open(folder):
                 run(resolved, folder, console)
 
 
@@ -111,7 +112,14 @@ def default_out(preset: str) -> Path:
 
 
 def run(config: SweepConfig, out: Path, console: Console) -> None:
-    """Run the sweep and print what it found."""
+    """Run the sweep and print what it found.
+
+    A cluster is asked before all else that takes long; where a sweep goes on, when it turns out that there is work left.
+    """
+    if not (out / EVENTS).is_file():
+        from sweep.trials.cluster import find_cluster
+
+        find_cluster(config.compute)
     from analysis.report.front_table import terminal_table
     from sweep.engine import run_sweep  # Ray and torch take seconds to import; wrong input is answered before
 
@@ -146,4 +154,4 @@ def evaluation_share(outcome: Outcome, concurrent_trials: int) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    guarded(lambda: typer.run(main), how_to_go_on)

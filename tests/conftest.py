@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
+import sys
+from contextlib import ExitStack
 
 import pytest
+import warm_python
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; Ray's processes take it over
@@ -14,8 +19,27 @@ settings.load_profile("any machine")
 
 RAY, PHANTOM = "ray", "phantom"
 """Groups of tests that share what takes long to make; one test worker runs all of a group."""
-FIRST = (RAY, "tests/contracts/test_strategies.py", "tests/test_layout.py")
-"""The two groups that take longest, and a short one: with two workers the third waits behind Ray's for the first."""
+FIRST = (
+    RAY,
+    "tests/contracts/test_strategies.py",
+    "tests/test_layout.py",
+    PHANTOM,
+    *(f"tests/{name}.py" for name in ("contracts/test_checkpoints", "contracts/test_extending", "sweep/test_evaluate")),
+)
+"""The groups that take longest, and a short one: with two workers the third waits behind Ray's for the first."""
+WARM = ("trainables.trial", "analysis.report", "analysis.features", "search_spaces", "mlflow", "pyarrow.fs", "pydantic")
+"""What processes of the engine import, but Ray, whose library does not bear to be forked."""
+_until_the_end = ExitStack()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before test workers start, which share the server, as a run of pytest within a test does."""
+    if sys.platform == "linux" and warm_python.VARIABLE not in os.environ:
+        _until_the_end.enter_context(warm_python.server(*WARM))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    _until_the_end.close()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -28,6 +52,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if group_of(item) == PHANTOM:
             item.add_marker(pytest.mark.slow)  # its films and the classifier trained on them take half a minute
     items.sort(key=lambda item: FIRST.index(group_of(item)) if group_of(item) in FIRST else len(FIRST))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave the millions of objects of imported modules out of what is looked through for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # what is not taken down at the end counts as leaked, and some libraries print that
 
 
 def group_of(item: pytest.Item) -> str:

@@ -31,4 +31,4 @@ def reconstruct(models: DiffusionModels, films: NDArray[np.uint8]) -> NDArray[np
 def _reconstructed(models: DiffusionModels, films: NDArray[np.uint8]) -> NDArray[np.uint8]:
     latents = models.vae.encode(to_pixels(films).to(models.vae.device)).latent_dist.mode()
     decoded = models.vae.decode(latents).sample.float().mean(dim=1)
-    return to_uint8((decoded / 2 + 0.5).cpu().numpy())
+    return to_uint8(decoded / 2 + 0.5).cpu().numpy()

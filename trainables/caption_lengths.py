@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 from transformers import AutoTokenizer
 
-from trainables.base_models.models import resolve_base
+from trainables.base_models.models import component_on_meta, num_positions, resolve_base
 from trainables.datasets.captions import cut_captions
 
 
@@ -20,5 +21,21 @@ def caption_note(base: str, captions: Sequence[str]) -> str:
     Raises:
         FileNotFoundError: the base model cannot be had.
     """
+    folder = resolve_base(base)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    most = min(tokenizer.model_max_length, num_positions(component_on_meta(folder, "text_encoder")))
+    return cut_captions(captions, lambda text: tokenizer(text, verbose=False).input_ids, most)
+
+
+@cache
+def token_counter(base: str) -> Callable[[str], int]:
+    """Counts the tokens of a text as the base model's text encoder takes them, with the marks at both ends.
+
+    Args:
+        base: `sd15`, `mini`, a hub id or a local folder.
+
+    Raises:
+        FileNotFoundError: the base model cannot be had.
+    """
     tokenizer = AutoTokenizer.from_pretrained(resolve_base(base) / "tokenizer")
-    return cut_captions(captions, lambda text: tokenizer(text, verbose=False).input_ids, tokenizer.model_max_length)
+    return lambda text: len(tokenizer(text, verbose=False).input_ids)

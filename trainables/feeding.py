@@ -15,11 +15,12 @@ from torch import Tensor
 
 from trainables.base_models.models import DiffusionModels, text_states
 from trainables.batches import Share
+from trainables.datasets.checksums import CheckedArray
 from trainables.datasets.store import PreparedSplit
 from trainables.datasets.tensors import TensorCache
 from trainables.draws import EpochDraws
-from trainables.half import HALF
 from trainables.loss import sample_latents
+from trainables.numerics import HALF
 from trainables.prefetching import prefetched
 
 CACHED = {"vae": "moments", "text_encoder": "states"}
@@ -146,7 +147,7 @@ class BatchFeeder:
         """Whether the text encoder is out of the training loop."""
         return self._states is not None
 
-    def _cached_moments(self) -> NDArray[np.float32] | None:
+    def _cached_moments(self) -> CheckedArray | None:
         place = self._cache_of("vae", self.models.base.weights_hash)
         if place is None:
             return None
@@ -156,7 +157,7 @@ class BatchFeeder:
             key, CACHED["vae"], empty, lambda moments: encode_images(self._loaded("vae"), self.data, moments)
         )
 
-    def _cached_states(self, prompts: Sequence[str]) -> NDArray[np.float32] | None:
+    def _cached_states(self, prompts: Sequence[str]) -> CheckedArray | None:
         place = self._cache_of("text_encoder", self.models.text_hash)
         if place is None:
             return None
@@ -225,7 +226,7 @@ class BatchFeeder:
             return {"token_ids": self.token_ids[torch.from_numpy(prompts)]}
         return self._kept_or_sent("prompt_states", self._states, prompts)
 
-    def _kept_or_sent(self, name: str, values: NDArray[np.float32], rows: NDArray[np.int64]) -> HostBatch:
+    def _kept_or_sent(self, name: str, values: CheckedArray, rows: NDArray[np.int64]) -> HostBatch:
         """The rows' values, or where these are on the device already no more than the rows."""
         if name in self._resident:
             return {f"{name}_rows": torch.from_numpy(rows)}
@@ -254,7 +255,7 @@ class BatchFeeder:
         return sample_latents(moments.float(), latent_noise, config.scaling_factor)
 
 
-def on_device(values: NDArray[np.float32], dtype: torch.dtype, device: torch.device) -> Tensor:
+def on_device(values: CheckedArray, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A copy of an array that may be larger than the host's memory, made part by part."""
     copy = torch.empty(values.shape, dtype=dtype, device=device)
     for start in range(0, len(values), ENCODE_BATCH):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
-import torch
 from torch import nn
 
 from trainables.base_models.models import DiffusionModels
+from trainables.numerics import HALF
 
-HALF: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""By the accelerator's names of mixed precision."""
 CAST_BY_AUTOCAST = (nn.Linear, nn.Conv2d)
 """Layers whose weights autocast casts at every step. It computes norms in float32, and embeddings as they are."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.base_models.models import DiffusionModels
+from trainables.feeding import images_at_a_time
 
+SOLVER: Final = "dpmsolver++2m-trailing"
+"""What `noise_scheduler_of` gives, for keys of what depends on it."""
 OnProgress = Callable[[int], None]
 Embeddings = dict[str, Tensor]
 
@@ -61,7 +64,7 @@ def generate(
     The noise is drawn per image on the CPU, so that it is the same on any device, in any batch and in every trial.
 
     Args:
-        models: What to sample from, on its device.
+        models: What to sample from, on its device and in its numerics.
         prompts: One prompt an image.
         seeds: One seed an image.
         num_steps: Steps of the solver, at least 1.
@@ -81,7 +84,7 @@ def generate(
     for batch in generate_batches(
         models, prompts, seeds, num_steps=num_steps, guidance_scale=guidance_scale, batch_size=batch_size
     ):
-        images[start : start + len(batch)] = to_uint8(batch)
+        images[start : start + len(batch)] = to_uint8(batch).cpu().numpy()
         start += len(batch)
         if on_progress is not None:
             on_progress(len(batch))
@@ -97,11 +100,11 @@ def generate_batches(
     num_steps: int,
     guidance_scale: float,
     batch_size: int,
-) -> Iterator[NDArray[np.float32]]:
+) -> Iterator[Tensor]:
     """The images of `generate` a batch at a time, for those who need not hold all of them.
 
     Args:
-        models: What to sample from, on its device.
+        models: What to sample from, on its device and in its numerics.
         prompts: One prompt an image.
         seeds: One seed an image.
         num_steps: Steps of the solver, at least 1.
@@ -109,7 +112,7 @@ def generate_batches(
         batch_size: Images at a time.
 
     Returns:
-        float32[batch_size, height_px, width_px, 3] in [0, 1] each, the last one of what is left.
+        float32[batch_size, height_px, width_px, 3] in [0, 1] each, on the models' device, the last one of what is left.
 
     Raises:
         ValueError: prompts and seeds differ in number, a number is out of its range, or a pixel is not a number.
@@ -117,19 +120,19 @@ def generate_batches(
     _check(prompts, seeds, num_steps=num_steps, batch_size=batch_size)
     pipeline = pipeline_of(models)
     _expect_few_steps(num_steps, int(pipeline.scheduler.config.num_train_timesteps))
-    options = {"num_inference_steps": num_steps, "guidance_scale": guidance_scale, "output_type": "np"}
     with evaluating(models):
-        embeddings = _encode(pipeline, models, ["", *prompts] if guidance_scale > 1 else prompts, batch_size)
+        states = _encode(pipeline, models, ["", *prompts] if guidance_scale > 1 else prompts, batch_size)
         for start in range(0, len(prompts), batch_size):
             chosen = slice(start, start + batch_size)
-            inputs = _inputs(embeddings, prompts[chosen], seeds[chosen])
-            yield _finite(pipeline(**inputs, **options).images)
+            pipeline.scheduler.set_timesteps(num_steps, device=models.unet.device)
+            noise, given = _noise(models, seeds[chosen]), _conditions(states, prompts[chosen])
+            latents = _denoised(models, pipeline.scheduler, noise, states=given, guidance_scale=guidance_scale)
+            yield _decoded(models, latents)
 
 
-def to_uint8(images: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """Images in [0, 1] as uint8, rounded to nearest."""
-    bytes_: NDArray[np.uint8] = (np.clip(images, 0.0, 1.0) * 255.0).round().astype(np.uint8)
-    return bytes_
+def to_uint8(images: Tensor) -> Tensor:
+    """Images in [0, 1] as uint8, rounded to nearest, on their device."""
+    return (images.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
 
 
 @contextmanager
@@ -162,39 +165,77 @@ def _expect_few_steps(num_steps: int, most: int) -> None:
         )
 
 
-def _finite(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Refuse what would pass for black once it is in bytes."""
-    broken = int(np.count_nonzero(~np.isfinite(images).all(axis=(1, 2, 3))))
-    if broken:
-        raise ValueError(
-            f"`images` must be finite, but got NaN or infinity in {broken} of {len(images)}. "
-            "The weights have diverged; train with a lower learning rate."
-        )
-    return images
-
-
 def _encode(
     pipeline: StableDiffusionPipeline, models: DiffusionModels, prompts: Sequence[str], batch_size: int
 ) -> Embeddings:
-    """Each distinct prompt's embedding, [tokens, width]."""
+    """Each distinct prompt's embedding, [tokens, width], in the U-Net's precision."""
     distinct = list(dict.fromkeys(prompts))
     embeddings: Embeddings = {}
     for start in range(0, len(distinct), batch_size):
         texts = distinct[start : start + batch_size]
         spelled = [models.spelled(text) for text in texts]
         encoded, _ = pipeline.encode_prompt(
-            spelled, pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+            spelled, models.text_encoder.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
-        embeddings.update(zip(texts, encoded, strict=True))
+        embeddings.update(zip(texts, encoded.to(models.numerics.dtype), strict=True))
     return embeddings
 
 
-def _inputs(embeddings: Embeddings, prompts: Sequence[str], seeds: Sequence[int]) -> dict[str, Any]:
-    """One batch's embeddings, those without a prompt where guidance needs them, and noise generators."""
-    inputs: dict[str, Any] = {
-        "prompt_embeds": torch.stack([embeddings[prompt] for prompt in prompts]),
-        "generator": [torch.Generator().manual_seed(int(seed)) for seed in seeds],
-    }
-    if "" in embeddings:
-        inputs["negative_prompt_embeds"] = embeddings[""].expand_as(inputs["prompt_embeds"])
-    return inputs
+def _conditions(embeddings: Embeddings, prompts: Sequence[str]) -> Tensor:
+    """One batch's embeddings, after as many of the empty prompt where guidance needs them."""
+    states = torch.stack([embeddings[prompt] for prompt in prompts])
+    return torch.cat([embeddings[""].expand_as(states), states]) if "" in embeddings else states
+
+
+def _noise(models: DiffusionModels, seeds: Sequence[int]) -> Tensor:
+    """What a batch starts from, float32[n, 4, h, w], drawn on the CPU by each image's own seed."""
+    config: Any = models.unet.config
+    shape = (config.in_channels, config.sample_size, config.sample_size)
+    drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+    return torch.stack(drawn).to(models.unet.device)
+
+
+def _denoised(
+    models: DiffusionModels,
+    solver: DPMSolverMultistepScheduler,
+    latents: Tensor,
+    *,
+    states: Tensor,
+    guidance_scale: float,
+) -> Tensor:
+    """The latents at the end of the solver's steps, float32[n, 4, h, w]; what it sums up is in float32 in any precision."""
+    is_guided = len(states) > len(latents)
+    for timestep in solver.timesteps:
+        scaled = solver.scale_model_input(torch.cat([latents, latents]) if is_guided else latents, timestep)
+        predicted = models.unet(_as_computed(models, scaled), timestep, states).sample.float()
+        if is_guided:
+            without, with_prompt = predicted.chunk(2)
+            predicted = without + guidance_scale * (with_prompt - without)
+        latents = solver.step(predicted, timestep, latents).prev_sample
+    return latents
+
+
+def _decoded(models: DiffusionModels, latents: Tensor) -> Tensor:
+    """Images float32[n, H, W, 3] in [0, 1]; few are decoded at a time, as the decoder holds 67 MB for each of 512 px.
+
+    Raises:
+        ValueError: one is not finite, which would pass for black once it is in bytes.
+    """
+    scaled = latents / float(models.vae.config.scaling_factor)
+    parts = [
+        models.vae.decode(_as_computed(models, part)).sample.float()
+        for part in torch.split(scaled, images_at_a_time(models.resolution_px))
+    ]
+    images = torch.cat(parts)
+    broken = int((~images.isfinite()).flatten(1).any(dim=1).sum())
+    if broken:
+        raise ValueError(
+            f"`images` must be finite, but got NaN or infinity in {broken} of {len(images)}. The weights have diverged; "
+            "train with a lower learning rate. If they sample well with evaluation.precision=fp32, they do not fit into fp16."
+        )
+    return (images * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+
+
+def _as_computed(models: DiffusionModels, latents: Tensor) -> Tensor:
+    """Latents in the precision and layout that U-Net and autoencoder compute in."""
+    return latents.to(models.numerics.dtype, memory_format=models.numerics.memory_format)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+MAX_GUIDANCE: Final = 1000.0
+"""Far beyond what images gain by; much larger ones overflow, which looks like weights that have diverged."""
 
 
 def _yaml_no(value: object) -> object:

@@ -28,6 +28,7 @@ from trainables.half import halve_frozen
 from trainables.loss import DenoisingLoss
 from trainables.memory import MemoryWatch, expected_to_fit, give_back_memory, hold_moments
 from trainables.micro_batches import NotEnoughMemoryError, micro_batch_for
+from trainables.numerics import half_of_device
 from trainables.resuming import optimizer_tensors, restore_optimizer, weights_and_strategy
 from trainables.settings import TrainingConfig
 from trainables.strategies.base import Change, Strategy, TrainingStep, trained_parameters
@@ -75,9 +76,7 @@ def choose_precision(setting: str) -> str:
     """What `auto` means on this device."""
     if setting != "auto":
         return setting
-    if not torch.cuda.is_available():
-        return "no"
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return half_of_device() if torch.cuda.is_available() else "no"
 
 
 def lr_factor(step: int, *, num_steps: int, warmup_steps: int, shape: str) -> float:

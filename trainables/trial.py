@@ -89,6 +89,8 @@ class TrialSpec(BaseModel):
     batch_size: int
     seed: int
     training: TrainingConfig
+    rungs: tuple[int, ...] = ()
+    """Epochs after which the adapter is evaluated too, so that the sweep can compare trials."""
 
 
 _warm: dict[tuple[str, str], DiffusionModels] = {}
@@ -203,7 +205,7 @@ class _EpochEnd:
         score = _timed(evaluator, (epoch.epoch + 1) / spec.training.num_epochs)
         with tuning.evaluated_weights():
             _write_ranks(tuning, spec.folder)
-            if not evaluates_after(epoch.epoch, spec.training):
+            if not evaluates_after(epoch.epoch, spec.training, spec.rungs):
                 return {}
             scores: dict[str, Any] = _export_and_score(tuning.models, tuning.strategy, spec.folder, score)
             cuts = _score_cuts(tuning.models, tuning.strategy, spec, score) if is_final else {}
@@ -278,10 +280,10 @@ def _feeder(
     )
 
 
-def evaluates_after(epoch: int, training: TrainingConfig) -> bool:
-    """Whether an epoch (0-based) ends with an evaluation."""
-    every = training.evaluate_every_epochs
-    return epoch == training.num_epochs - 1 or (every is not None and (epoch + 1) % every == 0)
+def evaluates_after(epoch: int, training: TrainingConfig, rungs: Collection[int] = ()) -> bool:
+    """Whether an epoch (0-based) ends with an evaluation: the last one, those of rungs, and one in so many if asked for."""
+    every, done = training.evaluate_every_epochs, epoch + 1
+    return done == training.num_epochs or done in rungs or (every is not None and done % every == 0)
 
 
 def cut_name(trial: str, label: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Callable
@@ -74,7 +75,10 @@ class FeatureCache:
         return self.folder / key.file_name
 
     def get(self, key: FeatureKey) -> Features | None:
-        """Features of a key, or None where they are not here; a damaged file counts as not here, with a warning."""
+        """Features of a key, or None where they are not here; a damaged file counts as not here, with a warning.
+
+        Once they are computed again, the damaged file stands beside as `NAME.bad-1`.
+        """
         try:
             return _read(self.path(key), key)
         except FileNotFoundError:
@@ -105,8 +109,15 @@ class FeatureCache:
             if found is not None:
                 return found
             self._remove_leftovers(key)
+            self._set_aside(self.path(key))
             _write(self.path(key), key, compute())
             return _read(self.path(key), key)
+
+    def _set_aside(self, damaged: Path) -> None:
+        """Keep a file that is damaged, if one is there, as `NAME.bad-1` or a further number."""
+        if damaged.exists():
+            names = (damaged.with_name(f"{damaged.name}.bad-{number}") for number in itertools.count(1))
+            damaged.replace(next(name for name in names if not name.exists()))
 
     def _remove_leftovers(self, key: FeatureKey) -> None:
         """Remove what a killed process left; whoever holds the lock knows that nobody is writing."""

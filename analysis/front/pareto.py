@@ -94,12 +94,17 @@ def pareto_mask(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[n
     Returns:
         bool[n]; rows that hold NaN or infinity are never on the front.
     """
-    costs = _costs(values, directions)
+    costs = minimised(values, directions)
     mask: NDArray[np.bool_] = np.asarray(np.isfinite(costs).all(axis=1))
-    for row in np.flatnonzero(mask):
-        others = costs[mask]
+    rows, best, count = np.flatnonzero(mask), np.empty_like(costs), 0
+    for row in rows[
+        np.lexsort(costs[rows].T[::-1])
+    ]:  # whatever dominates a row comes before it, and something of the front does
+        others = best[:count]
         dominates = (others <= costs[row]).all(axis=1) & (others < costs[row]).any(axis=1)
         mask[row] = not dominates.any()
+        if mask[row]:
+            best[count], count = costs[row], count + 1
     return mask
 
 
@@ -125,7 +130,7 @@ def knee_index(values: ArrayLike, directions: Sequence[Direction]) -> int:
     on_front = np.flatnonzero(pareto_mask(values, directions))
     if on_front.size == 0:
         raise ValueError("`values` must have a row of finite objectives, but got none. Complete a trial first.")
-    costs = _costs(values, directions)[on_front]
+    costs = minimised(values, directions)[on_front]
     # halves keep the spread finite where an objective spans the range of float64
     best, worst = costs.min(axis=0), costs.max(axis=0)
     spread = worst / 2 - best / 2
@@ -182,8 +187,12 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _costs(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.float64]:
-    """Values as float64[n, m] with every objective to be minimised."""
+def minimised(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.float64]:
+    """Values as float64[n, m] with every objective to be minimised: those to be maximised change their sign.
+
+    Raises:
+        ValueError: there is not one direction for each column.
+    """
     array = np.asarray(values, dtype=np.float64)
     _check_directions(directions)
     if array.ndim != 2 or array.shape[1] != len(directions) or not directions:

@@ -10,7 +10,7 @@ from analysis.metrics.conditions import LabelledFeatures, evaluate
 from analysis.metrics.embeddings import clip_score
 from analysis.metrics.extrapolation import extrapolated_frechet_distance
 from analysis.metrics.frechet import frechet_distance, frechet_terms
-from analysis.metrics.intervals import bootstrap_interval
+from analysis.metrics.intervals import bootstrap_interval, standard_error
 from analysis.metrics.kernel import kernel_distance, kernel_distance_by_subsets
 from analysis.metrics.measurement import Measurement, measurements
 from analysis.metrics.moments import ReferenceMoments
@@ -114,6 +114,7 @@ __all__ = [
     "psnr",
     "rmse",
     "ssim",
+    "standard_error",
     "vendi_score",
     "vendi_score_of_batches",
 ]

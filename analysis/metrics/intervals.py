@@ -96,6 +96,41 @@ def bootstrap_interval(
     return Interval(value=value, low=low, high=high, confidence=confidence, num_resamples=num_resamples)
 
 
+def standard_error(
+    measure: Callable[[NDArray[Any]], float],
+    rows: NDArray[Any],
+    *,
+    relative: bool = False,
+    num_resamples: int = 200,
+    seed: int = 0,
+) -> float:
+    """Standard error of a number made of one set over other draws of that set, from random halves of it.
+
+    It is what `bootstrap_interval` is made of where only one of the two sets is drawn anew: of models that are all
+    compared with the same real films, these put none before another.
+
+    Args:
+        measure: of float[b, ...] rows, whatever else enters kept as it is.
+        rows: real[n, ...], n >= 4, independent of each other.
+        relative: whether the halves' spread grows with their value and is to be scaled to that of all rows.
+        num_resamples: how many halves; each costs one evaluation.
+        seed: of the halves.
+
+    Returns:
+        A number in [0, inf).
+
+    Raises:
+        ValueError: fewer than four rows or two resamples, or whatever the measure refuses.
+    """
+    codes = np.arange(len(rows))
+    _check(len(rows), len(rows), len(rows), paired=False)
+    _check_choice(0.95, num_resamples)
+    rng = np.random.default_rng(seed)
+    values = np.array([float(measure(rows[_half(codes, rng)])) for _ in range(num_resamples)])
+    spread = float(values.std(ddof=1)) * _scale(len(rows))
+    return spread * abs(float(measure(rows)) / float(values.mean())) if relative and spread else spread
+
+
 def group_codes(groups: ArrayLike | None, num_images: int) -> Rows:
     """Groups as numbers from 0 on, int64[n]; each image is of its own where there are none.
 

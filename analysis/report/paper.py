@@ -1,7 +1,8 @@
-"""The two tables of "Pixels under Pressure", for any run whose finalists were evaluated."""
+"""The two tables of "Pixels under Pressure", for any run whose finalists were evaluated; and a replayed study's own."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from analysis.final_scores import BASE, FinalScores, read_finalists
+from analysis.report.published import Beside, beside_published
 from analysis.report.words import number
+from analysis.run_folder import CONFIG
 
 Row = tuple[str, ...]
 
@@ -70,8 +73,26 @@ def print_tables(run: Path, console: Console) -> None:
         )
     for table in tables:
         console.print(_for_terminal(table))
+    adapted = [one for one in found.finalists if one.trial_id != BASE]
+    for published in beside_published(_preset_of(run), adapted):
+        console.print(_beside_for_terminal(published))
     if found.note:
         console.print(found.note, highlight=False, soft_wrap=True)
+
+
+def _preset_of(run: Path) -> str:
+    config = run / CONFIG
+    return str(json.loads(config.read_text(encoding="utf-8")).get("preset", "")) if config.is_file() else ""
+
+
+def _beside_for_terminal(published: Beside) -> Table:
+    shown = Table(title=f"{published.title} (ours / published)", title_justify="left", caption_justify="left")
+    shown.caption = published.verdict
+    for position, name in enumerate(published.head):
+        shown.add_column(name, justify="right" if position else "left", overflow="fold")
+    for row in published.rows:
+        shown.add_row(*row)
+    return shown
 
 
 def _for_terminal(table: PaperTable) -> Table:

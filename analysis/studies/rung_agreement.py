@@ -17,6 +17,8 @@ from analysis.metrics import METRICS, Metric
 
 EARLY: Final = "early_"
 """Begins the names of what an evaluation with fewer images or steps than the last measured: never the same column."""
+STANDARD_ERROR: Final = "_se"
+"""Ends the name of what is the standard error of the value without it, over other generated films."""
 FEWEST_TRIALS: Final = 5
 NUM_RESAMPLES: Final = 2000
 CONFIDENCE: Final = 0.95
@@ -131,8 +133,9 @@ def _correlation(pairs: NDArray[np.float64], seed: int) -> dict[str, float]:
 
 
 def _is_compared(column: str, objective: Objective) -> bool:
-    """What was measured early, and the objective itself where rungs are evaluated like the end."""
-    return column == objective.name or (column.startswith(EARLY) and _metric_of(column.removeprefix(EARLY)) is not None)
+    """The objective itself, measured early or where rungs are evaluated like the end, and what few films estimate alike."""
+    early = _metric_of(column.removeprefix(EARLY)) if column.startswith(EARLY) else None
+    return column.removeprefix(EARLY) == objective.name or (early is not None and early.unbiased)
 
 
 def _metric_of(column: str) -> Metric | None:

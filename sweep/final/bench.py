@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from analysis.films.gallery import Gallery
 from analysis.films.labelled import LabelledImages
 from analysis.final_scores import EVALUATION
-from analysis.run_folder import RunFolder
+from analysis.run_folder import CACHE, RunFolder
 from analysis.studies.classifiers import ImageClassifier, TrainingSettings, load_classifier, train_classifier
 from analysis.studies.decisions import Thresholds, choose_thresholds
 from analysis.studies.memorisation import Calibration, attainable_confidence, calibrate
@@ -23,14 +23,15 @@ from sweep.final.marks import place_boxes
 from sweep.final.settings import FinalSettings
 from sweep.loading import parse_config
 from sweep.scoring.identity import feature_key, file_hash
-from sweep.scoring.plans import GenerationPlan, conditions_to_score, label_rows, plan_by_caption, two_sided
+from sweep.scoring.plans import GenerationPlan, conditions_to_score, known_rows, label_rows, plan_by_caption, two_sided
 from sweep.scoring.streaming import as_grey, compared_films
-from sweep.scoring.studio import Studio
-from trainables.base_models.models import DiffusionModels
+from sweep.scoring.studio import Studio, with_adapter
+from trainables.base_models.models import DiffusionModels, load_base
 from trainables.datasets.base import SPLITS
 from trainables.datasets.store import PreparedDataset
 from trainables.datasets.tensors import TensorCache
 from trainables.membership_losses import split_moments
+from trainables.numerics import FULL
 
 MIRRORED = ("test", "train")
 """Splits whose captions films are generated for: test for what is measured, train for utility, both for copies."""
@@ -79,15 +80,15 @@ class Workbench(Studio):
         super().__init__(
             base=self.config.base,
             dataset=dataset_folder(run, self.config),
-            cache_folder=run.folder / "cache",
+            cache_folder=run.folder / CACHE,
             evaluation=self.config.evaluation,
         )
         self.splits = {name: self.dataset.split(name) for name in SPLITS}
         self.conditions = _scored_conditions(self.dataset, self.config)
         self.boxes = None if boxes is None else place_boxes(boxes, self.splits["test"])
         self.on_progress: Callable[[int], None] = lambda _: None
-        self._tensors = TensorCache(run.folder / "cache")
-        self._last_adapted = lru_cache(maxsize=1)(self.adapted)
+        self._tensors = TensorCache(run.folder / CACHE)
+        self._last_adapted = lru_cache(maxsize=1)(lambda adapter: with_adapter(self.measured_base, adapter))
 
     @cached_property
     def plans(self) -> dict[str, GenerationPlan]:
@@ -95,26 +96,35 @@ class Workbench(Studio):
         count, seed = self.settings.images_per_condition, self.config.seed
         return {name: plan_by_caption(self.splits[name], self.conditions, count, seed) for name in MIRRORED}
 
+    @cached_property
+    def measured_base(self) -> DiffusionModels:
+        """The un-adapted base in float32 on the device: what is measured of it itself is not rounded as films may be."""
+        return self.base if self.numerics == FULL else load_base(self.config.base).to(self.device)
+
     def models(self, finalist: Finalist) -> DiffusionModels:
-        """The finalist's model on the device; the last one asked for is kept."""
+        """The finalist's model in float32 on the device; the last one asked for is kept."""
         return self._last_adapted(finalist.adapter)
 
-    def real(self, split: str) -> LabelledImages:
-        """All real films of a split with the scored conditions."""
+    def real(self, split: str, rows: Sequence[int] | NDArray[np.int64] | None = None) -> LabelledImages:
+        """The real films of a split, or of these rows of it, of which every scored condition is known to be there or not."""
         data = self.splits[split]
-        images = data.images(np.arange(len(data)))
-        return LabelledImages(images, self.real_labels(split), self.conditions, tuple(data.patient_ids))
+        known = known_rows(data, self.conditions, rows)
+        labels = label_rows([data.conditions[row] for row in known], self.conditions)
+        return LabelledImages(
+            data.images(known), labels, self.conditions, tuple(data.patient_ids[row] for row in known)
+        )
 
     def real_labels(self, split: str) -> NDArray[np.bool_]:
-        """Which scored conditions each film of a split shows, bool[n, c]."""
-        return label_rows(self.splits[split].conditions, self.conditions)
+        """Which scored conditions each of those films of a split shows, bool[n, c]."""
+        data = self.splits[split]
+        return label_rows([data.conditions[row] for row in known_rows(data, self.conditions)], self.conditions)
 
     def generated(self, finalist: Finalist, split: str) -> NDArray[np.uint8]:
         """Grey films of a finalist for the captions of a split, uint8[n, H, W]; made once and kept."""
         plan = self.plans[split]
         name = self.name_of(finalist.adapter, plan, self.evaluation)
         stored = self._tensors.get_or_create(name, "films", lambda: {"films": self._generate(finalist, plan)})
-        return np.array(stored["films"])
+        return np.array(stored["films"].whole())
 
     def generated_features(self, finalist: Finalist, split: str) -> NDArray[np.float32]:
         """Their features, likewise."""
@@ -133,7 +143,7 @@ class Workbench(Studio):
         stored = self._tensors.get_or_create(
             key, "moments", lambda: {"moments": split_moments(self.models(finalist), data)}
         )
-        return stored["moments"]
+        return stored["moments"].whole()
 
     def features_of(self, films: NDArray[np.uint8], name: str) -> NDArray[np.float32]:
         """Features of other films made from the finalist's weights, such as reconstructions."""
@@ -196,8 +206,8 @@ class Workbench(Studio):
 
     def _generate(self, finalist: Finalist, plan: GenerationPlan) -> NDArray[np.uint8]:
         grey = []
-        for films in self.generate(self.models(finalist), plan, self.evaluation):
-            grey.append(as_grey(films))
+        for films in self.generate(self.adapted(finalist.adapter), plan, self.evaluation):
+            grey.append(as_grey(films).cpu().numpy())
             self.on_progress(len(films))
         return np.concatenate(grey)
 
@@ -210,7 +220,7 @@ def only(films: LabelledImages, conditions: tuple[str, ...]) -> LabelledImages:
 
 def dataset_folder(run: RunFolder, config: SweepConfig) -> Path:
     """Where the prepared data of a run are."""
-    drawn = run.folder / "cache" / "dataset"
+    drawn = run.folder / CACHE / "dataset"
     return config.data.path if config.data.source == "prepared" and config.data.path is not None else drawn
 
 

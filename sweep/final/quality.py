@@ -140,7 +140,7 @@ def utility(bench: Workbench, finalist: Finalist) -> StudyResult:
     settings = bench.settings
     training = settings.classifier(bench.dataset.resolution_px, settings.utility_epochs, str(bench.device))
     data = UtilityData(
-        real=only(bench.real("train").take(plan.rows), names),
+        real=only(bench.real("train", plan.rows), names),
         synthetic=LabelledImages(bench.generated(finalist, "train"), plan.table(names), names),
         validation=only(bench.real("validation"), names),
         test=only(bench.real("test"), names),

@@ -160,7 +160,7 @@ class FinalEvaluation:
             "strategy": subject.strategy,
             "seed": subject.seed,
             "weights": bench.weights_of(subject.adapter),
-            "sampling": sampling_digest(bench.evaluation),
+            "sampling": sampling_digest(bench.evaluation, bench.numerics),
             "data": bench.dataset.fingerprint,
             "conditions": list(bench.conditions),
             "extractor": {"name": bench.extractor.name, "weights_hash": bench.extractor.weights_hash},

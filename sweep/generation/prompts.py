@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.checks import look_up
+from trainables.settings import MAX_GUIDANCE
 
 NUM_SEEDS = 2**64
 """As many as torch's generator takes."""
+MAX_IMAGES = 10_000
+"""Whose names have four digits."""
 COLUMNS = ("prompt", "seed", "count")
 """Of a CSV file; all but the first may be left out."""
 
@@ -36,12 +38,26 @@ def wanted_films(prompt: str | None, file: Path | None, *, seed: int, num_images
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: neither or both are given, the file has an empty line or a value that is no number, or a seed is
-            above 2**64 - 1.
+        ValueError: neither or both are given, there are more films than names, the file has an empty line or a value that
+            is no number, or a seed is above 2**64 - 1.
     """
     if (prompt is None) == (file is None):
         came = "neither" if prompt is None else "both"
         raise ValueError(f"`--prompt` or `--prompts` must be given, and one of them, but got {came}. Give one.")
+    found = _from(prompt, file, seed, num_images)
+    _expect_few(len(found))
+    return found
+
+
+def _expect_few(count: int) -> None:
+    if count > MAX_IMAGES:
+        raise ValueError(
+            f"`--num-images` must be at most {MAX_IMAGES:,}, but got {count:,}. Generate the next with another --seed and "
+            "--to."
+        )
+
+
+def _from(prompt: str | None, file: Path | None, seed: int, num_images: int) -> list[Wanted]:
     if file is None:
         return _series(prompt or "", seed, num_images)
     lines = _read(file).splitlines()
@@ -92,6 +108,7 @@ def _number(text: str | None, name: str, number: int, default: int, *, least: in
 
 
 def _series(prompt: str, seed: int, count: int) -> list[Wanted]:
+    _expect_few(count)
     if seed + count > NUM_SEEDS:
         raise ValueError(
             f"`--seed` and those of the next images must be below 2**64, but got {seed} for {count} images. Try 0."
@@ -103,7 +120,7 @@ def expect_guidance(guidance: float) -> None:
     """Refuse a guidance that is no number.
 
     Raises:
-        ValueError: it is NaN or infinite.
+        ValueError: it is NaN or beyond what leaves an image finite.
     """
-    if not math.isfinite(guidance):
-        raise ValueError(f"`--guidance` must be a finite number, but got {guidance}. Try 4.")
+    if not abs(guidance) <= MAX_GUIDANCE:  # nor is NaN
+        raise ValueError(f"`--guidance` must be a number of at most {MAX_GUIDANCE:g}, but got {guidance:g}. Try 4.")

@@ -66,10 +66,11 @@ class Ended:
     kind: EndKind
     reason: str | None
     rung: int | None
+    lost: bool = False
 
     def tell(self, listener: TrialListener) -> None:
         """Let a listener hear of it, now or from the log."""
-        listener.on_end(self.trial_id, TrialEnd(kind=self.kind, reason=self.reason, rung=self.rung))
+        listener.on_end(self.trial_id, TrialEnd(kind=self.kind, reason=self.reason, rung=self.rung, lost=self.lost))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -35,13 +36,18 @@ from sweep.trials.suggestions import Suggestion
 
 MAY_CHANGE: Final = ("search.num_trials", "compute.")
 """Keys of the configuration that may have other values when a sweep goes on."""
+EACH_OF_FIRST: Final = 100
+"""After each of so many trials the tables are written; later after every second, third and so on."""
+TABLES_S: Final = 10.0
+"""After so long they are written at the next end in any case."""
 
 
 class Journal(TrialListener):
     """Writes a run directory; a listener to the sweep's trials.
 
     Every event is on the disk, in `events.log`, before anybody else hears of it. The tables follow from the events
-    alone; they are written anew, whole or not at all, when a trial ends. The caller owns the folder.
+    alone; they are written anew, whole or not at all, when a trial ends: of many short ones, after so many that what a
+    trial costs does not grow. The caller owns the folder.
     """
 
     def __init__(
@@ -58,7 +64,7 @@ class Journal(TrialListener):
         self.torn_bytes = torn_bytes
         """Length of the record that a death broke off."""
         self.tables = Tables(objectives)
-        self._log = log
+        self._log, self._written_s = log, time.monotonic()
         for event in past:
             event.tell(self.tables)
 
@@ -107,7 +113,9 @@ class Journal(TrialListener):
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Note how a trial ended, and write the tables."""
         self._record(Ended(trial_id=trial_id, **asdict(end)))
-        self._write_tables()
+        ended = self.tables.num_ended()
+        if ended % max(1, ended // EACH_OF_FIRST) == 0 or time.monotonic() - self._written_s > TABLES_S:
+            self._write_tables()
 
     def on_baseline(self, scores: Mapping[str, float]) -> None:
         """Keep what the un-adapted base model scores."""
@@ -140,6 +148,7 @@ class Journal(TrialListener):
 
     def _write_tables(self) -> Front:
         found = self.tables.front()
+        self._written_s = time.monotonic()
         _write_parquet(self.out / TRIALS, self.tables.trials())
         _write_parquet(self.out / RESULTS, self.tables.results())
         found.write(self.out / PARETO)

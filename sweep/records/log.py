@@ -99,8 +99,10 @@ class RecordLog:
                     f"`{self._file.name}` must take {len(line)} bytes, but took fewer. Free space on its disk."
                 )
             os.fsync(self._file.fileno())
-        except OSError:
+        except OSError as error:
             os.ftruncate(self._file.fileno(), before)
+            if error.errno is not None:
+                error.filename = self._file.name  # the system knows a number where the user wants a name
             raise
 
     def close(self) -> None:
@@ -183,7 +185,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _parsed(payload: bytes) -> Any:
-    return json.loads(payload, object_hook=_from_json)
+    has_not_finite = NOT_FINITE.encode() in payload  # few have, and looking at every mapping takes most of the time
+    return json.loads(payload, object_hook=_from_json if has_not_finite else None)
 
 
 def _as_json(value: Any) -> Any:

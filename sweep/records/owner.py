@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import threading
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 import psutil
 
+from analysis.run_folder import CACHE, CONFIG, EVENTS, PROVENANCE
 from sweep.config import ConfigError
 
 LOCK: Final = "owner.lock"
@@ -26,37 +28,64 @@ BEAT_S: Final = 15.0
 DEAD_AFTER_S: Final = 90.0
 """An owner on another machine, whose lock a file system may not show here, counts as dead after so long a silence."""
 OWNERS_ONLY: Final = 0o700
-
-
 UNLOCKABLE: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 """What file systems answer that have no locks: there, only the owner's sign of life counts."""
+BEFORE_IT_BEGINS: Final = (CACHE, CONFIG, PROVENANCE)
+"""What is in a run directory before its log is: a run begins with the log."""
 
 
 @contextmanager
 def owned(out: Path) -> Iterator[None]:
     """Own a run directory, which is made where it is missing, for the length of a block.
 
+    Of a run that did not begin in the block nothing stays but what was there before.
+
     Raises:
         ConfigError: another process owns it, or it is not a folder.
+        OSError: it cannot be made.
     """
-    is_new = not out.exists()
-    if not is_new and not out.is_dir():
+    if out.exists() and not out.is_dir():
         raise ConfigError(f"`run directory` must be a folder, but got the file {str(out)!r}. Choose another.")
-    out.mkdir(parents=True, exist_ok=True, mode=OWNERS_ONLY)
-    handle, ended, owner = _claim(out), threading.Event(), _this_process()
-    _write(handle, owner)
-    beats = threading.Thread(target=_beat, args=(handle, owner, ended), name="owner", daemon=True)
-    beats.start()
+    with _made(out):
+        handle, ended, owner = _claim(out), threading.Event(), _this_process()
+        _write(handle, owner)
+        beats = threading.Thread(target=_beat, args=(handle, owner, ended), name="owner", daemon=True)
+        beats.start()
+        try:
+            with _cleared_unless_begun(out):
+                yield
+        finally:
+            ended.set()
+            beats.join()
+            (out / LOCK).unlink(missing_ok=True)
+            os.close(handle)
+
+
+@contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """The folder, made for its owner alone; what was made of it and its parents goes if it stays empty."""
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True, mode=OWNERS_ONLY)
+        yield
+    finally:
+        for folder in new:
+            with suppress(OSError):  # it holds something, or was not made
+                folder.rmdir()
+
+
+@contextmanager
+def _cleared_unless_begun(out: Path) -> Iterator[None]:
+    new = [out / name for name in BEFORE_IT_BEGINS if not (out / name).exists()]
     try:
         yield
     finally:
-        ended.set()
-        beats.join()
-        (out / LOCK).unlink(missing_ok=True)
-        os.close(handle)
-        if is_new:
-            with suppress(OSError):  # it holds something, unless what was asked for was refused
-                out.rmdir()
+        if not (out / EVENTS).exists():
+            for path in new:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def _claim(out: Path) -> int:

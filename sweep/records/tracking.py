@@ -25,6 +25,7 @@ from analysis.front.pareto import Front
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
 from analysis.report import draw_rank_map
 from analysis.report.front_table import markdown_table
+from analysis.run_folder import MLFLOW_STORE as STORE
 from analysis.run_folder import SAMPLES_SHEET
 from analysis.studies.rank_history import RANKS, read_ranks
 from sweep.config import SweepConfig
@@ -32,7 +33,6 @@ from sweep.records.tables import flat_choice
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
 
-STORE: Final = "mlflow.db"
 ARTIFACTS: Final = "mlflow-artifacts"
 QUIET: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
 """Environment that MLflow reads when it is imported: no telemetry over the network, no notes about its tables."""
@@ -216,6 +216,32 @@ class Tracker:
                 f"`{STORE}` must take every record, but got {len(errors)} errors, the first {errors[0]!r}. "
                 f"The results themselves are safe in {str(self._out)!r}; free the disk or choose another --out."
             ) from errors[0]
+
+
+def close_broken(out: Path) -> None:
+    """Close the runs of a sweep whose process has died: the parent as failed, trials that have not ended as killed.
+
+    Args:
+        out: Run directory with a store.
+
+    Raises:
+        TrackingError: the store cannot be written.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = MlflowClient(_uri(out))
+        for experiment in client.search_experiments():
+            for run in list(_runs_of(client, experiment.experiment_id)):
+                if run.info.status == "RUNNING":
+                    client.set_terminated(run.info.run_id, "FAILED" if SWEEP in run.data.tags else "KILLED")
+    except (MlflowException, OSError, sqlite3.Error) as error:
+        raise TrackingError(
+            f"`{STORE}` must take the end of its runs, but got {error!r}. Resuming opens them."
+        ) from error
 
 
 def _move_artifacts(store: Path, before: str, now: str) -> None:

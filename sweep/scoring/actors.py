@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from analysis.run_folder import BASELINE_SHEET, REFERENCE_SHEET, SAMPLES_SHEET
 from sweep.config import ComputeConfig
@@ -68,12 +69,28 @@ def _scores(start: Callable[[], Any], running: Any = None) -> dict[str, float]:
     raise EvaluationError(str(getattr(failure, "cause", failure))) from failure
 
 
-def start_evaluators(spec: EvaluationSpec, compute: ComputeConfig) -> ActorEvaluator:
-    """Start the evaluation actors of a sweep, with as many threads as they have CPUs."""
-    remote_class = ray.remote(AdapterScorer).options(
-        num_cpus=compute.evaluation_cpus,
-        num_gpus=compute.evaluation_gpus,
-        max_restarts=MAX_DEATHS,
-        max_task_retries=MAX_DEATHS,
+def start_evaluators(
+    spec: EvaluationSpec, compute: ComputeConfig, nodes: Sequence[str | None] | None = None
+) -> ActorEvaluator:
+    """Start the evaluation actors of a sweep, with as many threads as they have CPUs.
+
+    Args:
+        spec: what they score against.
+        compute: how many there are, and what each holds.
+        nodes: where each should run, so that trials find room beside them; elsewhere if that node is lost or busy.
+    """
+    remote_class = ray.remote(AdapterScorer)
+    options = {
+        "num_cpus": compute.evaluation_cpus,
+        "num_gpus": compute.evaluation_gpus,
+        "max_restarts": MAX_DEATHS,
+        "max_task_retries": MAX_DEATHS,
+    }
+    places = [_place(node) for node in nodes or [None] * compute.evaluation_actors]
+    return ActorEvaluator(
+        tuple(remote_class.options(scheduling_strategy=place, **options).remote(spec) for place in places)
     )
-    return ActorEvaluator(tuple(remote_class.remote(spec) for _ in range(compute.evaluation_actors)))
+
+
+def _place(node: str | None) -> str | NodeAffinitySchedulingStrategy:
+    return "DEFAULT" if node is None else NodeAffinitySchedulingStrategy(node, soft=True, _spill_on_unavailable=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from analysis.features import FeatureKey
 from analysis.features.base import FeatureExtractor
 from sweep.config import EvaluationConfig
+from trainables.numerics import Numerics
+from trainables.sampling import SOLVER
 from trainables.strategies.card import ADAPTER_CARD, ADAPTER_WEIGHTS
 
 
@@ -31,14 +34,26 @@ def weights_digest(base_hash: str, adapter: Path | None) -> str:
         return base_hash
     digest = hashlib.sha256()
     for name in (ADAPTER_CARD, ADAPTER_WEIGHTS):  # the card holds what acts beside the weights, such as alpha
-        with (adapter / name).open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(_file_digest(adapter / name, _state_of(adapter / name)))
     return f"{base_hash}-{digest.hexdigest()[:16]}"
 
 
-def sampling_digest(config: EvaluationConfig) -> str:
-    """Steps and guidance of the sampling."""
-    return f"{config.num_steps}steps-guidance{config.guidance_scale:g}"
+def _state_of(path: Path) -> tuple[int, ...]:
+    """What differs where a file was written anew."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+@lru_cache(maxsize=64)
+def _file_digest(path: Path, state: tuple[int, ...]) -> bytes:
+    """Of a file's content, read once as long as it stays the same: of a full U-Net it takes two seconds."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+def sampling_digest(config: EvaluationConfig, numerics: Numerics) -> str:
+    """Steps, guidance and solver of the sampling, and the precision and layout in which it is computed."""
+    return f"{config.num_steps}steps-guidance{config.guidance_scale:g}-{SOLVER}-{numerics.label}"
 
 
 def feature_key(extractor: FeatureExtractor, data: str, count: int) -> FeatureKey:

@@ -93,7 +93,7 @@ def plan_by_condition(
         rows=compared,
         labels=tuple(labels),
         prompts=tuple(
-            template.prompt(label, view=data.views[row], own=data.prompts[row])
+            template.prompt(label, view=data.views[row], age=data.ages[row], sex=data.sexes[row], own=data.prompts[row])
             for label, row in zip(labels, compared, strict=True)
         ),
         seeds=_noise(seed, len(labels)),
@@ -127,6 +127,20 @@ def _drawn(data: PreparedSplit, condition: str, seed: tuple[int, int]) -> NDArra
 
 def _noise(seed: int | tuple[int, int], count: int) -> tuple[int, ...]:
     return tuple(int(value) for value in np.random.SeedSequence(seed).generate_state(count, np.uint32))
+
+
+def known_rows(
+    data: PreparedSplit, conditions: Sequence[str], rows: Sequence[int] | NDArray[np.int64] | None = None
+) -> list[int]:
+    """The films by which a classifier can be trained or judged: those whose labels leave none of the conditions open.
+
+    Args:
+        data: a split.
+        conditions: those that matter.
+        rows: of the split, to choose from; None: all.
+    """
+    chosen = range(len(data)) if rows is None else map(int, rows)
+    return [row for row in chosen if not set(conditions) & set(data.unknown[row])]
 
 
 def label_rows(labels: Sequence[Sequence[str]], conditions: Sequence[str]) -> NDArray[np.bool_]:

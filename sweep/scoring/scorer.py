@@ -72,11 +72,12 @@ class AdapterScorer(Studio):
         features, shown = self._features_at(adapter, config)
         self.save_sheet(shown, plan.only(plan.places < SHEET_COLUMNS).labels, samples)
         generated, reference = LabelledFeatures(features, plan.labels), self._reference_of(config.images_per_condition)
-        if config != self.evaluation:
-            return early_scores(generated, reference, extractor=self.extractor.name, num_steps=config.num_steps)
-        return evaluate(
-            METRICS.values(), generated, reference, extractor=self.extractor.name, conditions=self.conditions
-        )
+        extractor, early, last = self.extractor.name, {}, {}
+        if share_done < 1:
+            early = early_scores(generated, reference, extractor=extractor, num_steps=config.num_steps)
+        if config == self.evaluation:
+            last = evaluate(METRICS.values(), generated, reference, extractor=extractor, conditions=self.conditions)
+        return early | last
 
     def save_sheet(self, films: Films, labels: Sequence[Sequence[str]], to: Path) -> None:
         """A row of films for each condition, as PNG."""

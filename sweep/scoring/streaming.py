@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from analysis.features.base import BATCH_SIZE, FeatureExtractor
 from analysis.films.gallery import compared
@@ -16,11 +18,11 @@ Chosen = NDArray[np.bool_]
 """Which films are meant, one entry a film."""
 
 
-def regrouped(batches: Iterable[Films], size: int) -> Iterator[Films]:
+def regrouped(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     """The same films in the same order, `size` at a time and at last what is left."""
-    held: Films | None = None
+    held: Tensor | None = None
     for batch in batches:
-        held = batch if held is None else np.concatenate([held, batch])
+        held = batch if held is None else torch.cat([held, batch])
         while len(held) >= size:
             yield held[:size]
             held = held[size:]
@@ -28,21 +30,18 @@ def regrouped(batches: Iterable[Films], size: int) -> Iterator[Films]:
         yield held
 
 
-def as_grey(films: Films) -> Films:
+def as_grey(films: Tensor) -> Tensor:
     """Grey films uint8[n, H, W], as radiographs are, of coloured ones [n, H, W, 3] by their mean, or as they came."""
-    if films.ndim == 3:
-        return films
-    grey: Films = films.mean(axis=-1, dtype=np.float32).round().astype(np.uint8)
-    return grey
+    return films if films.ndim == 3 else films.mean(dim=-1, dtype=torch.float32).round().to(torch.uint8)
 
 
 def extract_and_keep(
-    batches: Iterable[Films], extractor: FeatureExtractor, *, wanted: Chosen, shown: Chosen
+    batches: Iterable[Tensor], extractor: FeatureExtractor, *, wanted: Chosen, shown: Chosen
 ) -> tuple[NDArray[np.float32], Films]:
     """Features of some films in grey, and the pixels of some as they are, in one pass.
 
     Features are extracted by as many films as the extractor takes at once, so that they are the same to the bit as if
-    all had been given to it together.
+    all had been given to it together. Films become grey where they are: a third of their bytes leave the device.
 
     Args:
         batches: uint8[., H, W] or [., H, W, 3], n films in all.
@@ -57,15 +56,21 @@ def extract_and_keep(
     for films in regrouped(batches, BATCH_SIZE):
         place = slice(start, start + len(films))
         start += len(films)
-        kept.append(films[shown[place]])
+        kept.append(_chosen(films, shown[place]))
         if wanted[place].any():
-            features.append(extractor.extract(as_grey(films[wanted[place]])))
+            features.append(extractor.extract(_chosen(as_grey(films), wanted[place])))
     return np.concatenate(features), np.concatenate(kept)
+
+
+def _chosen(films: Tensor, which: Chosen) -> Films:
+    """Some films in the host's memory."""
+    chosen: Films = films[torch.from_numpy(which).to(films.device)].cpu().numpy()
+    return chosen
 
 
 def compared_films(split: PreparedSplit) -> Films:
     """Every film of a split at the size at which neighbours are searched, uint8[n, 64, 64]."""
-    return np.concatenate([compared(films) for films in _batches(split)])
+    return np.concatenate([compared(films.numpy()) for films in _batches(split)])
 
 
 def extract_split(split: PreparedSplit, extractor: FeatureExtractor) -> NDArray[np.float32]:
@@ -74,6 +79,7 @@ def extract_split(split: PreparedSplit, extractor: FeatureExtractor) -> NDArray[
     return extract_and_keep(_batches(split), extractor, wanted=every, shown=~every)[0]
 
 
-def _batches(split: PreparedSplit) -> Iterator[Films]:
+def _batches(split: PreparedSplit) -> Iterator[Tensor]:
     rows = np.arange(len(split))
-    return (split.images(rows[start : start + BATCH_SIZE]) for start in range(0, len(split), BATCH_SIZE))
+    starts = range(0, len(split), BATCH_SIZE)
+    return (torch.from_numpy(split.images(rows[start : start + BATCH_SIZE])) for start in starts)

@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from analysis.features import FeatureCache, FeatureKey, load_extractor
 from analysis.features.base import FeatureExtractor
 from sweep.config import EvaluationConfig
 from sweep.scoring.identity import feature_key, sampling_digest, weights_digest
 from sweep.scoring.plans import GenerationPlan
-from sweep.scoring.streaming import Films, extract_split
+from sweep.scoring.streaming import extract_split
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.datasets.store import PreparedDataset
+from trainables.numerics import numerics_on
 from trainables.sampling import generate_batches, to_uint8
 from trainables.strategies import load_adapter
 
@@ -41,13 +43,14 @@ class Studio:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dataset = PreparedDataset.open(dataset)
         self.evaluation = evaluation
+        self.numerics = numerics_on(self.device, evaluation.precision)
         self.features = FeatureCache(cache_folder / "features")
         self._base_name = base
 
     @cached_property
     def base(self) -> DiffusionModels:
-        """The un-adapted base model."""
-        return load_base(self._base_name)
+        """The un-adapted base model on the device, in the numerics that films are sampled in; it stays as it is."""
+        return load_base(self._base_name).to(self.device).computing_in(self.numerics)
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
@@ -56,14 +59,11 @@ class Studio:
         return load_extractor(config.extractor, weights=config.extractor_weights, device=self.device)
 
     def adapted(self, adapter: Path | None) -> DiffusionModels:
-        """The base with an adapter on it, or a copy of the base as it is, on the device."""
-        models = self.base.fresh()
-        if adapter is not None:
-            load_adapter(models, adapter)
-        return models.to(self.device)
+        """The base with an adapter on it, or as it is; beside the base's memory it takes no more than the adapter's."""
+        return with_adapter(self.base, adapter)
 
-    def generate(self, models: DiffusionModels, plan: GenerationPlan, sampling: EvaluationConfig) -> Iterator[Films]:
-        """The films of a plan batch by batch, uint8[batch, H, W, 3]."""
+    def generate(self, models: DiffusionModels, plan: GenerationPlan, sampling: EvaluationConfig) -> Iterator[Tensor]:
+        """The films of a plan batch by batch, uint8[batch, H, W, 3] on the device."""
         batches = generate_batches(
             models,
             plan.prompts,
@@ -80,7 +80,7 @@ class Studio:
 
     def name_of(self, adapter: Path | None, plan: GenerationPlan, sampling: EvaluationConfig) -> str:
         """What generated films depend on, as a name that no others have."""
-        return f"{self.weights_of(adapter)}-{plan.digest()}-{sampling_digest(sampling)}"
+        return f"{self.weights_of(adapter)}-{plan.digest()}-{sampling_digest(sampling, self.numerics)}"
 
     def generated_key(self, adapter: Path | None, plan: GenerationPlan, sampling: EvaluationConfig) -> FeatureKey:
         """Where features of generated films, taken in grey, are kept."""
@@ -91,3 +91,12 @@ class Studio:
         data = self.dataset.split(split)
         key = feature_key(self.extractor, f"{self.dataset.fingerprint}-{split}", len(data))
         return self.features.get_or_compute(key, lambda: extract_split(data, self.extractor))
+
+
+def with_adapter(base: DiffusionModels, adapter: Path | None) -> DiffusionModels:
+    """A base with an adapter on it where there is one, over the base's own tensors; the base stays as it is, to the bit."""
+    models = base.sharing()
+    if adapter is not None:
+        load_adapter(models, adapter)
+        models.to(base.unet.device)
+    return models

@@ -1,44 +1,35 @@
-"""The search samplers: how Optuna chooses the next configuration. One object each, one line in the table.
+"""The search samplers: how the next configuration is chosen. One object each, one line in the table.
 
-All of them are given the same space, whose hyperparameters depend on the strategy, and several objectives. Optuna's
-NSGA, quasi-Monte-Carlo and Gaussian-process samplers are not among them: as they are, they choose only what every trial
-has, which here is strategy and batch size, and draw learning rate and ranks at random.
+All of them are given the same space, whose hyperparameters depend on the strategy, and several objectives. `tpe` and
+`random` choose the strategy too; in the others the strategies take turns.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import optuna
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SearchPlan:
-    """What a search sampler may know of the search before it starts.
-
-    Attributes:
-        num_strategies: how many strategies there are to choose from; the first trials try each of them once.
-        num_trials: how many configurations will be asked for.
-        seed: of the sampler's own random numbers.
-    """
-
-    num_strategies: int
-    num_trials: int
-    seed: int
-
+from sweep.search.plan import SearchPlan
+from sweep.search.turns import Turns, by_own_study, grid_points, in_turns, sobol_point
 
 SearchSampler = Callable[[SearchPlan], BaseSampler]
-"""Makes a sampler for a search; the same plan and the same results in the same order give the same configurations."""
+"""Makes the sampler of one trial; the same plan and the same results in the same order give the same configuration.
+
+It raises ValueError where it cannot suggest so many trials."""
+LEAST_POPULATION: Final = 4
+LEAST_OBSERVATIONS: Final = 4
+"""Completed trials of a strategy from which a model of it is made; before, its configurations are random."""
 
 
 def tpe(plan: SearchPlan) -> BaseSampler:
     """Tree-structured Parzen estimators of the good and of the other trials, one for each strategy (`group`).
 
-    Trials that still run count as bad ones (`constant_liar`), so that those beside them are tried elsewhere.
+    Trials that still run count as bad ones (`constant_liar`), so that those beside them are tried elsewhere, and so do
+    those that were stopped.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -46,14 +37,70 @@ def tpe(plan: SearchPlan) -> BaseSampler:
             multivariate=True,
             group=True,
             constant_liar=True,
-            n_startup_trials=min(10, max(plan.num_strategies, plan.num_trials // 3)),
-            seed=plan.seed,
+            n_startup_trials=min(10, max(len(plan.strategies), plan.num_trials // 3)),
+            seed=plan.trial_seed,
         )
 
 
 def random(plan: SearchPlan) -> BaseSampler:
     """Every configuration drawn on its own; what the others are compared with."""
-    return RandomSampler(seed=plan.seed)
+    return RandomSampler(seed=plan.trial_seed)
 
 
-SEARCH_SAMPLERS: Final[Mapping[str, SearchSampler]] = {"tpe": tpe, "random": random}
+def qmc(plan: SearchPlan) -> BaseSampler:
+    """The points of a Sobol sequence for each strategy: spread more evenly than random ones, whatever the results."""
+    return in_turns(plan, lambda strategy, _: sobol_point(plan, strategy))
+
+
+def gp(plan: SearchPlan) -> BaseSampler:
+    """Gaussian processes for each strategy, by expected improvement of the hypervolume."""
+    sampler = GPSampler(seed=plan.trial_seed, n_startup_trials=LEAST_OBSERVATIONS)
+    return in_turns(plan, lambda strategy, study: by_own_study(plan, strategy, study, sampler))
+
+
+def nsga2(plan: SearchPlan) -> BaseSampler:
+    """A population for each strategy; parents by rank and crowding (Deb et al. 2002)."""
+    sampler = NSGAIISampler(seed=plan.trial_seed, population_size=_population(plan))
+    return in_turns(plan, lambda strategy, study: by_own_study(plan, strategy, study, sampler))
+
+
+def nsga3(plan: SearchPlan) -> BaseSampler:
+    """A population for each strategy; parents by rank and nearness to reference directions (Deb and Jain 2014)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = NSGAIIISampler(seed=plan.trial_seed, population_size=_population(plan))
+    return in_turns(plan, lambda strategy, study: by_own_study(plan, strategy, study, sampler))
+
+
+def _population(plan: SearchPlan) -> int:
+    """A quarter of a strategy's trials, so that there are about four generations."""
+    return max(LEAST_POPULATION, plan.num_trials // (4 * len(plan.strategies)))
+
+
+def grid(plan: SearchPlan) -> BaseSampler:
+    """Every choice with every other and three learning rates, in an order drawn by the seed.
+
+    Raises:
+        ValueError: there are fewer points than trials.
+    """
+    points = grid_points(plan)
+    if plan.num_trials > len(points):
+        sizes = {name: sum(own == name for own, _ in points) for name in plan.strategies}
+        raise ValueError(
+            f"`search.num_trials` must be at most {len(points)} with the sampler 'grid', the points of the grid "
+            f"({', '.join(f'{name} {size}' for name, size in sizes.items())}), but got {plan.num_trials}. Lower it, or "
+            "choose another search.sampler."
+        )
+    strategy, values = points[plan.number]
+    return Turns(strategy, lambda _, __: values)
+
+
+SEARCH_SAMPLERS: Final[Mapping[str, SearchSampler]] = {
+    "tpe": tpe,
+    "nsga2": nsga2,
+    "nsga3": nsga3,
+    "gp": gp,
+    "qmc": qmc,
+    "random": random,
+    "grid": grid,
+}

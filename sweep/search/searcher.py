@@ -2,7 +2,7 @@
 
 Ray's own OptunaSearch leaves trials with NaN or missing objectives running for ever, and tells partial results as if
 they were complete. Here every Optuna trial ends as the sweep's records say: complete with all objectives finite,
-pruned where it was stopped early, or failed, the last two with the reason.
+pruned where it was stopped early or failed by its configuration's fault, or failed where it was lost, with the reason.
 """
 
 from __future__ import annotations
@@ -14,27 +14,30 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-import numpy as np
 import optuna
 from optuna.distributions import distribution_to_json, json_to_distribution
-from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from ray.tune.search import Searcher
 
 from analysis.front.pareto import Objective
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
-from search_spaces import SearchSpace, strategies_of
-from sweep.search.samplers import SearchPlan, SearchSampler
+from search_spaces import SearchSpace, published, strategies_of
+from sweep.search.plan import STRATEGY, SearchPlan
+from sweep.search.samplers import SearchSampler
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
 
 REASON: Final = "reason"
 """Attribute of a failed or pruned Optuna trial that says why it was."""
+WORKS: Final = "works"
+"""Constraint that a configuration breaks by whose fault a trial fails: samplers then count it among the bad ones. What
+Optuna calls failed, they do not see."""
+BROKEN: Final = 1.0
 RUNG: Final = "rung"
 """Attribute of a pruned Optuna trial: the number of the rung at which the sweep stopped it."""
-STATES: Final[Mapping[EndKind, TrialState]] = {STOPPED: TrialState.PRUNED, FAILED: TrialState.FAIL}
-"""What Optuna calls the end of a trial without values."""
+STATES: Final[Mapping[EndKind, TrialState]] = {STOPPED: TrialState.PRUNED, FAILED: TrialState.PRUNED}
+"""What Optuna calls the end of a trial without values; one that was lost has told nothing, and is FAIL there."""
 
 ODD_STEP: Final = 0x9E3779B1
 """Steps of an odd width visit each of 2^32 places once; this one, the golden ratio's, leaves no order for the eye."""
@@ -45,10 +48,10 @@ DIRECTIONS: Final = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIM
 class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ships no types
     """Suggests configurations by a search sampler, and tells Optuna how each trial ended.
 
-    The first trials try every strategy once; the sampler takes over from there. At most `num_trials` are suggested, and
-    each again where its process or machine was lost. A searcher that hears the events of a broken sweep from its log,
-    and then `resume`, goes on where that one was: what it suggests depends on the seed, the number of the trial, how many
-    there will be, and the results before it alone.
+    The first trials try every strategy once, at the learning rate that others have published where one is known; the
+    sampler takes over from there. At most `num_trials` are suggested, and each again where its process or machine was
+    lost. A searcher that hears the events of a broken sweep from its log, and then `resume`, goes on where that one was:
+    what it suggests depends on the seed, the number of the trial, how many there will be, and the results before it alone.
     """
 
     def __init__(
@@ -77,11 +80,11 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         super().__init__()  # told of metrics here, Tune would refuse the reports of epochs without evaluation
         self.strategies = tuple(strategies or strategies_of(space))
         self.num_trials = num_trials
-        self._seed, self._sampler = seed, sampler
+        self._sampler, fixed = sampler, hyperparameters or {}
+        self._plan = SearchPlan.of(space, self.strategies, fixed, num_trials=num_trials, seed=seed)
         self.study = _create_study(self.objectives)
-        self._space = partial(
-            space, strategies=self.strategies, **({"fixed": hyperparameters} if hyperparameters else {})
-        )
+        self._suggested_by = space
+        self._space = partial(space, strategies=self.strategies, **({"fixed": fixed} if fixed else {}))
         self._open: dict[str, Suggestion] = {}
         self._waiting: deque[Suggestion] = deque()
         self._taken: set[int] = set()
@@ -110,12 +113,13 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
 
     def _suggest_new(self, number: int) -> Suggestion:
         if number < len(self.strategies):
-            self.study.enqueue_trial({"strategy": self.strategies[number]})
-        self.study.sampler = self._sampler_of(number)
+            first = self.strategies[number]
+            self.study.enqueue_trial({STRATEGY: first, **published(self._suggested_by, first)})
+        self.study.sampler = self._sampler(self._plan.at(number))
         trial = self.study.ask()
         choice = self._space(trial)
         suggestion = Suggestion(
-            trial_id=trial_id_of(self._seed, number),
+            trial_id=trial_id_of(self._plan.seed, number),
             number=number,
             choice=choice,
             params=trial.params,
@@ -129,11 +133,6 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         self._open[suggestion.trial_id] = suggestion
         self._taken.add(suggestion.number)
         self._optunas[suggestion.trial_id] = optunas
-
-    def _sampler_of(self, number: int) -> BaseSampler:
-        """A sampler whose random numbers are those of the trial of that number, whatever was drawn before."""
-        seed = int(np.random.SeedSequence((self._seed, number)).generate_state(1)[0])
-        return self._sampler(SearchPlan(num_strategies=len(self.strategies), num_trials=self.num_trials, seed=seed))
 
     def on_start(self, suggestion: Suggestion) -> None:
         """Take over a trial of the log that this searcher has not suggested itself."""
@@ -174,14 +173,13 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         if end.kind == COMPLETED:
             self.study.tell(number, [float(report[one.name]) for one in self.objectives])
             return
-        self._set_attributes(number, {REASON: end.reason, RUNG: end.rung})
-        self.study.tell(number, state=STATES[end.kind])
-
-    def _set_attributes(self, number: int, values: Mapping[str, Any]) -> None:
         trial = Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
-        for name, value in values.items():
+        for name, value in {REASON: end.reason, RUNG: end.rung}.items():
             if value is not None:
                 trial.set_user_attr(name, value)
+        if end.kind == FAILED and not end.lost:
+            trial.set_constraint(WORKS, BROKEN)
+        self.study.tell(number, state=TrialState.FAIL if end.lost else STATES[end.kind])
 
     def record(self, trial_id: str) -> FrozenTrial:
         """Optuna's record of a trial: number, parameters by name ("lora/rank"), state, values, reason of an early end.

@@ -14,6 +14,8 @@ FINAL: Final = "final"
 """Key of a trial's last report: true once training and evaluation are both done."""
 FAILURE: Final = "failure"
 """Key of a report that says why its trial has failed where the trial's process does not fail with it."""
+LOST: Final = "lost"
+"""Key of such a report: true where the configuration is not at fault."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,15 +26,17 @@ class TrialEnd:
         kind: `completed`, `stopped` or `failed`.
         reason: why it was stopped or failed; None of a completed trial.
         rung: 0-based number of the rung at which it was stopped; None of every other end.
+        lost: it failed by no fault of its configuration: its process, machine or evaluation was lost once too often.
     """
 
     kind: EndKind
     reason: str | None = None
     rung: int | None = None
+    lost: bool = False
 
     def __post_init__(self) -> None:
         sound = (self.kind == COMPLETED) == (self.reason is None) and (self.kind == STOPPED) == (self.rung is not None)
-        if not sound:
+        if not sound or (self.lost and self.kind != FAILED):
             raise ValueError(
                 "`TrialEnd` must have a reason unless it is completed, and a rung only where it is stopped, "
                 f"but got {self.kind!r} with reason {self.reason!r} and rung {self.rung!r}. "
@@ -50,9 +54,9 @@ class TrialEnd:
         return cls(kind=STOPPED, reason=reason, rung=rung)
 
     @classmethod
-    def failed(cls, reason: str) -> Self:
-        """The trial gave no result."""
-        return cls(kind=FAILED, reason=reason)
+    def failed(cls, reason: str, *, lost: bool = False) -> Self:
+        """The trial gave no result, by its configuration's fault unless it was lost."""
+        return cls(kind=FAILED, reason=reason, lost=lost)
 
 
 ENDED_EARLY: Final = TrialEnd.failed("the trial ended before its final report")
@@ -71,7 +75,7 @@ def end_of(last_report: Mapping[str, Any], objectives: Iterable[str], *, stopped
         Completed only by a final report that holds all objectives.
     """
     if FAILURE in last_report:
-        return TrialEnd.failed(str(last_report[FAILURE]))
+        return TrialEnd.failed(str(last_report[FAILURE]), lost=bool(last_report.get(LOST)))
     if not last_report.get(FINAL):
         return stopped or ENDED_EARLY
     lacks = next((lack for name in objectives if (lack := _lacks(last_report, name))), None)

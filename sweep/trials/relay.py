@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from ray import tune
 from ray.tune.result import AUTO_RESULT_KEYS
 
 from sweep.trials.ends import FAILURE, FINAL, TrialEnd, TrialListener, end_of
-from sweep.trials.runtime import out_of_memory
+from sweep.trials.memory_kills import MEMORY, KernelKills, kernel_kill, out_of_memory
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
 from trainables.trial import CUTS, cut_name
@@ -37,6 +37,7 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         *,
         max_retries: int = 0,
         losses: Mapping[str, int] | None = None,
+        kernel_kills: Callable[[], int] | None = None,
     ) -> None:
         """Tell `listeners`, in their order.
 
@@ -46,7 +47,9 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             trial_scheduler: Knows which trials it has stopped.
             max_retries: How often a trial that loses its process or machine is tried again.
             losses: How often each trial of the event log that has not ended lost its process or machine before.
+            kernel_kills: how many processes the kernel has ended for want of memory since it was last asked.
         """
+        self._kernel_kills = kernel_kills or KernelKills()
         self._listeners, self._objectives, self._trial_scheduler = tuple(listeners), tuple(objectives), trial_scheduler
         self._max_retries, self._losses = max_retries, dict(losses or {})
         self.broken: Exception | None = None
@@ -80,7 +83,8 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune's trial lost its process or machine: what is the trial's own fault, it reports."""
-        suggestion, reason = Suggestion.of_config(trial.config), root_message(_recorded_error(trial))
+        suggestion = Suggestion.of_config(trial.config)
+        reason = kernel_kill(self._kernel_kills()) or root_message(_recorded_error(trial))
         losses = self._losses.get(suggestion.trial_id, 0) + 1
         self._losses[suggestion.trial_id] = losses
         if losses <= self._max_retries:
@@ -88,7 +92,7 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             self._tell("on_retry", suggestion.trial_id, reason)
         else:
             again = f" (and {losses - 1} times before)" if losses > 1 else ""
-            self._end(suggestion, TrialEnd.failed(f"{reason}{again}"))
+            self._end(suggestion, TrialEnd.failed(f"{reason}{again}", lost=not reason.startswith(MEMORY)))
 
     def _ensure_started(self, suggestion: Suggestion) -> None:
         """Tune does not tell the start of a trial whose process died before it; a trial that is tried again has started."""

@@ -2,60 +2,38 @@
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import secrets
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-import grpc
 import psutil
 import ray
-from grpc import RpcError, StatusCode
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-from ray._private.grpc_utils import init_grpc_channel
-from ray._private.services import get_ray_address_from_environment
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # its stub is older than it
 from ray.air.execution._internal import actor_manager
-from ray.core.generated.gcs_service_pb2 import GetClusterIdRequest
-from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
-from ray.exceptions import AuthenticationError, OutOfMemoryError, RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from sweep.config import ComputeConfig, ConfigError
+from sweep.records.guard import ray_watched
+from sweep.trials.cluster import ADDRESS, AUTH_MODE, TOKEN, TOKEN_PATH, Cluster, find_cluster
+from sweep.trials.resources import local_cpus
 
 RAY_SETTINGS: Final = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 """Processes that were promised no GPU see none; else they would compute on GPUs promised to others."""
 OWN_SETTINGS: Final = {**RAY_SETTINGS, "RAY_worker_niceness": "0"}
 """Of the sweep's own Ray. Its workers are by default so nice (15) that beside other work they get next to nothing."""
-ADDRESS: Final = "RAY_ADDRESS"
 OF_OTHERS: Final = (ADDRESS, "RAY_REDIS_ADDRESS", "RAY_GCS_SERVER_PORT")
 """Variables that would tie the sweep's own Ray to another one."""
-AUTH_MODE, TOKEN, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
-HOW_TO_GIVE_A_TOKEN: Final = (
-    "Copy the token that `ray get-auth-token` prints on the cluster into ~/.ray/auth_token, "
-    f"or name its file in {TOKEN_PATH}."
-)
-PROBE_S: Final = 5.0
 START_ATTEMPTS: Final = 3
 """On a machine under load Ray's own processes may come up too late for each other."""
 SOCKET_PATH_BYTES: Final = 103 if sys.platform == "darwin" else 107
 SHORT_FOLDERS: Final = ("/tmp", "/var/tmp", "/dev/shm")
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Where a cluster is, and what said so: a setting or a variable."""
-
-    address: str
-    origin: str
 
 
 @contextmanager
@@ -66,7 +44,7 @@ def ray_runtime(compute: ComputeConfig) -> Iterator[None]:
         compute: where to connect.
 
     Raises:
-        ConfigError: no cluster can be at the address, or this machine has too few GPUs or no folder for Ray.
+        ConfigError: no cluster can be at the address, or this machine has no folder for Ray.
         ConnectionError: the cluster does not answer or lets nobody in.
         RuntimeError: Ray does not start on this machine.
     """
@@ -82,94 +60,6 @@ def ray_runtime(compute: ComputeConfig) -> Iterator[None]:
 def count_memory_kills_as_losses() -> None:
     """Let Tune take an actor that Ray ended for want of memory for a lost one; by itself it ends the sweep over it."""
     actor_manager.RayActorError = (RayActorError, OutOfMemoryError)
-
-
-def find_cluster(compute: ComputeConfig) -> Cluster | None:
-    """The cluster that is named, which answers; nothing where the sweep starts a Ray of its own.
-
-    Args:
-        compute: its `address` comes before the variable RAY_ADDRESS; `auto` is the one on this machine.
-
-    Raises:
-        ConfigError: what is named is no address.
-        ConnectionError: nothing answers there within seconds, or it wants another token.
-    """
-    cluster = _named(compute)
-    if cluster is not None and cluster.address == "auto":
-        cluster = Cluster(_address_on_this_machine(cluster), f"{cluster.origin}=auto on this machine")
-    if cluster is None:
-        return None
-    if not re.fullmatch(r"(\[[^\]]+\]|[^:/\s]+):\d+", cluster.address):
-        raise ConfigError(
-            f"`{cluster.origin}` must be auto, local or HOST:PORT of a cluster's head, but got {cluster.address!r}. "
-            "Run the sweep on a machine of the cluster, and give the address that `ray status` or `ray start` names."
-        )
-    _expect_answer(cluster)
-    return cluster
-
-
-def _named(compute: ComputeConfig) -> Cluster | None:
-    settings = {"compute.address": compute.address, ADDRESS: os.environ.get(ADDRESS)}
-    named = {origin: address for origin, address in settings.items() if address}
-    if compute.address == "auto" and ADDRESS in named:  # as Ray has it
-        del named["compute.address"]
-    clusters = [Cluster(address, origin) for origin, address in named.items()]
-    return clusters[0] if clusters and clusters[0].address != "local" else None
-
-
-def _address_on_this_machine(cluster: Cluster) -> str:
-    try:
-        return str(get_ray_address_from_environment("auto", None))
-    except ConnectionError as error:
-        raise ConnectionError(
-            f"`{cluster.origin}` must be a running cluster, but got {cluster.address!r} where no Ray runs on this machine. "
-            "Start one with `ray start --head`, or leave the address out: the sweep then starts its own."
-        ) from error
-
-
-def _expect_answer(cluster: Cluster) -> None:
-    came = _answer(cluster.address)
-    if came is StatusCode.UNAUTHENTICATED and AUTH_MODE not in os.environ:
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-        came = _answer(cluster.address)
-    if came is StatusCode.UNAUTHENTICATED:
-        raise ConnectionError(
-            f"`{cluster.origin}` must be a cluster that lets this sweep in, but got {cluster.address}, which wants "
-            f"{_token_came()}. {HOW_TO_GIVE_A_TOKEN}"
-        )
-    if came is not StatusCode.OK:
-        raise ConnectionError(
-            f"`{cluster.origin}` must be a running cluster, but got {cluster.address}, where no Ray answers within "
-            f"{PROBE_S:.0f} s ({came.name}). Correct it, or leave the address out: the sweep then starts its own Ray."
-        )
-
-
-def _token_came() -> str:
-    mode = os.environ.get(AUTH_MODE, "token")
-    if mode.lower() != "token":
-        return f"a token where {AUTH_MODE} is {mode!r}"
-    has_one = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
-    return "another token than the one here" if has_one else "a token where there is none"
-
-
-def _answer(address: str) -> StatusCode:
-    """What a cluster's head says to a simple question, with the token where token authentication is on."""
-    options = [("grpc.enable_http_proxy", 0)]
-    try:
-        return _ask(init_grpc_channel(address, options=options))
-    except AuthenticationError:  # there is no token to ask with
-        return _ask(grpc.insecure_channel(address, options=options))
-
-
-def _ask(channel: grpc.Channel) -> StatusCode:
-    try:
-        NodeInfoGcsServiceStub(channel).GetClusterId(GetClusterIdRequest(), timeout=PROBE_S)
-    except RpcError as error:
-        code: StatusCode = error.code()
-        return code
-    finally:
-        channel.close()
-    return StatusCode.OK
 
 
 @contextmanager
@@ -194,10 +84,10 @@ def _init(**options: Any) -> None:
 @contextmanager
 def _own_ray(compute: ComputeConfig) -> Iterator[None]:
     with _session_folder() as folder, _own_environment():
-        _start(folder, local_cpus(compute))
+        _start(folder, local_cpus(compute, os.cpu_count() or 1))
         try:
-            require_gpus(compute, ray.cluster_resources().get("GPU", 0.0))
-            yield
+            with ray_watched():
+                yield
         finally:
             ray.shutdown()
 
@@ -308,41 +198,3 @@ def _is_readable(file: Path) -> bool:
         return bool(file.read_text().strip())
     except OSError:
         return False
-
-
-def out_of_memory(trace: str) -> str | None:
-    """What to do where Ray ended a process because its machine ran out of memory; nothing where that was not so.
-
-    Args:
-        trace: the message of Ray's exception.
-    """
-    found = re.search(r"Memory on the node .*?was ([\d.]+\w+)(?: used)? / ([\d.]+\w+)", trace)
-    if found is None:
-        return None
-    return (
-        f"`memory` of the machine must suffice for all that runs on it, but got {found[1]} of {found[2]} in use, at which "
-        "Ray ended a process. Lower compute.concurrent_trials, compute.evaluation_actors, evaluation.batch_size or the "
-        "batch sizes, or end other programs."
-    )
-
-
-def require_gpus(compute: ComputeConfig, available: float) -> None:
-    """Refuse a sweep that would wait for GPUs for ever: one trial must fit beside the evaluation actors.
-
-    Raises:
-        ConfigError: they ask for more than there are.
-    """
-    trial = compute.workers_per_trial * compute.gpus_per_worker
-    evaluation = compute.evaluation_actors * compute.evaluation_gpus
-    if trial + evaluation > available:
-        raise ConfigError(
-            f"`compute` must ask for no more GPUs than there are, but got {trial:g} for a trial and {evaluation:g} for "
-            f"evaluation where there are {available:g}. Set compute.gpus_per_worker and compute.evaluation_gpus lower, "
-            "to 0.5 each for one GPU, or give the compute.address of a cluster."
-        )
-
-
-def local_cpus(compute: ComputeConfig) -> int:
-    """CPUs that a local Ray instance promises: all, and no fewer than the trials at once ask for."""
-    training = compute.concurrent_trials * (compute.workers_per_trial * compute.cpus_per_worker + 0.01)
-    return max(os.cpu_count() or 1, math.ceil(training + compute.evaluation_actors * compute.evaluation_cpus))

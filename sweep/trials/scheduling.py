@@ -1,9 +1,12 @@
-"""The trial scheduler: which trials go on to the next rung. By itself it lets every trial run to its end."""
+"""The trial scheduler: which trials go on to the next rung, as Ray Tune asks for it."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from ray.tune.schedulers import FIFOScheduler
 
+from sweep.search.stopping import Stopping
 from sweep.trials.ends import TrialEnd
 
 
@@ -35,3 +38,23 @@ class TrialScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
     def stopped(self, trial_id: str) -> TrialEnd | None:
         """How a trial ended that this scheduler stopped; None of any other."""
         return self._stopped.get(trial_id)
+
+
+class RungScheduler(TrialScheduler):
+    """Stops trials where `Stopping` says so, which must hear of the sweep's trials as one of its listeners.
+
+    Tune asks before the report is told to anyone, so that what has arrived at a rung is what came before.
+    """
+
+    def __init__(self, stopping: Stopping) -> None:
+        """Ask `stopping`."""
+        super().__init__()
+        self._stopping = stopping
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Tune's word for whether a trial goes on after this report."""
+        trial_id = trial.config["trial_id"]
+        end = self._stopping.decide(trial_id, result)
+        if end is None or end.reason is None or end.rung is None:
+            return str(self.CONTINUE)
+        return self.stop(trial_id, end.reason, end.rung)

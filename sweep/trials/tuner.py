@@ -19,15 +19,17 @@ from ray.train.v2._internal.exceptions import RayTrainError  # all that lost and
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
+from analysis.run_folder import CACHE
 from sweep.config import ComputeConfig
-from sweep.trials.ends import FAILURE, TrialListener
+from sweep.trials.ends import FAILURE, LOST, TrialListener
 from sweep.trials.leftovers import EndedCheckpoints
+from sweep.trials.memory_kills import out_of_memory
 from sweep.trials.relay import Relay, root_message
-from sweep.trials.runtime import out_of_memory
+from sweep.trials.resources import trial_resources, worker_resources
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
 from trainables.settings import TrainingConfig
-from trainables.trial import Evaluator, TrialSpec, fine_tune
+from trainables.trial import EvaluationError, Evaluator, TrialSpec, fine_tune
 
 TUNE_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -45,6 +47,7 @@ class SweepContext:
 
     Attributes:
         objectives: names of what a trial must report at its end to be complete.
+        rungs: epochs after which trials are evaluated too, since a trial scheduler compares them.
     """
 
     base: str
@@ -54,6 +57,7 @@ class SweepContext:
     objectives: tuple[str, ...]
     training: TrainingConfig
     compute: ComputeConfig
+    rungs: tuple[int, ...] = ()
 
     def trial_folder(self, trial_id: str) -> Path:
         """Where a trial leaves its adapter and samples."""
@@ -65,9 +69,10 @@ class SweepContext:
             base=self.base,
             dataset=self.dataset,
             folder=self.trial_folder(trial_id),
-            cache_folder=self.out / "cache",
+            cache_folder=self.out / CACHE,
             seed=self.seed,
             training=self.training,
+            rungs=self.rungs,
             **choice,
         )
 
@@ -97,7 +102,7 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
         if isinstance(cause, MACHINES_FAULT):
             raise
         said = f"{type(cause).__name__}: {cause}"
-        tune.report({FAILURE: out_of_memory(said) or said})
+        tune.report({FAILURE: out_of_memory(said) or said, LOST: isinstance(cause, EvaluationError)})
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -119,22 +124,12 @@ def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -
         scaling_config=ray.train.ScalingConfig(
             num_workers=compute.workers_per_trial,
             use_gpu=compute.gpus_per_worker > 0,
-            resources_per_worker=_worker_resources(compute),
+            resources_per_worker=worker_resources(compute),
         ),
         run_config=ray.train.RunConfig(
             name=spec.folder.name, storage_path=str(context.out / "ray"), callbacks=[TuneReportCallback()]
         ),
     )
-
-
-def _worker_resources(compute: ComputeConfig) -> dict[str, float]:
-    gpus = {"GPU": compute.gpus_per_worker} if compute.gpus_per_worker else {}
-    return {"CPU": compute.cpus_per_worker, **gpus}
-
-
-def _trial_resources(compute: ComputeConfig) -> dict[str, float]:
-    """What the trial's own process holds: the worker's share, or next to nothing beside a worker group."""
-    return _worker_resources(compute) if compute.workers_per_trial == 1 else {"CPU": 0.01}
 
 
 def run_trials(
@@ -174,7 +169,7 @@ def run_trials(
     )
     trainable = tune.with_parameters(run_trial, context=context, evaluator=evaluator)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, _trial_resources(context.compute)),
+        tune.with_resources(trainable, trial_resources(context.compute)),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=trial_scheduler,

@@ -63,3 +63,16 @@ def test_what_a_run_holds_of_its_trials() -> None:
     assert list(RUN.completed()["trial_id"]) == ["a"]
     assert RUN.adapter("a") == Path("run/trials/a/adapter")
     assert RUN.results.empty and RUN.baseline == {}
+
+
+@pytest.mark.parametrize("trial_id", ["../a", "/etc", "a/b", "", ".hidden", "a\nb"])
+def test_an_identity_that_would_lead_elsewhere_is_refused(tmp_path: Path, trial_id: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    Front(objectives=(), points=()).write(tmp_path / "pareto.json")
+    good = pd.DataFrame({"trial_id": ["a", "a-rank2"], "cut_of": [None, "a"], "status": "completed"})
+    good.to_parquet(tmp_path / "trials.parquet")
+    assert len(RunFolder.open(tmp_path).trials) == 2
+    for column in ("trial_id", "cut_of"):
+        good.assign(**{column: ["a", trial_id]}).to_parquet(tmp_path / "trials.parquet")
+        with pytest.raises(ValueError, match=r"`trial_id` must be letters, digits, .* but got"):
+            RunFolder.open(tmp_path)

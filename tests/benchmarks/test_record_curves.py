@@ -21,6 +21,7 @@ from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
 from trainables.trial import fine_tune
 
+pytestmark = pytest.mark.slow
 PROVENANCE = {
     "git_commit": "abc",
     "python": "3",

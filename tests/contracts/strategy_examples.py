@@ -153,10 +153,10 @@ TOKENS = {"words": WORDS, "num_vectors": 8}
 EXAMPLES: dict[str, Example] = {
     "unet": Example(hyperparameters={}, lr=1e-3, names=every_parameter("unet")),
     "text_encoder": Example(hyperparameters={}, lr=5e-3, names=every_parameter("text_encoder")),
-    "vae": Example(hyperparameters={}, lr=1e-3, names=every_parameter("vae")),
+    "vae": Example(hyperparameters={}, lr=1e-4, names=every_parameter("vae")),
     "unet+text_encoder": Example(hyperparameters={}, lr=1e-3, names=together("unet", "text_encoder")),
     "unet+vae": Example(hyperparameters={}, lr=1e-3, names=together("unet", "vae")),
-    "vae+text_encoder": Example(hyperparameters={}, lr=1e-3, names=together("vae", "text_encoder")),
+    "vae+text_encoder": Example(hyperparameters={}, lr=2e-4, names=together("vae", "text_encoder")),
     "all": Example(hyperparameters={}, lr=1e-3, names=together("unet", "vae", "text_encoder")),
     "lora+text_encoder": Example(
         hyperparameters={"lora.rank": 4, "lora.alpha": 10.0}, lr=5e-3, names=together("lora", "text_encoder")
@@ -180,7 +180,7 @@ EXAMPLES: dict[str, Example] = {
         lr=2e-3,
         names=both(factors_by_shape, in_text_encoder(*TEXT_ATTENTION, "fc1", "fc2")),
     ),
-    "adalora": Example(hyperparameters=LOW_RANK, lr=5e-3, names=on_attention("lora_A", "lora_B", "lora_E")),
+    "adalora": Example(hyperparameters=LOW_RANK, lr=2e-2, names=on_attention("lora_A", "lora_B", "lora_E")),
     "dylora": Example(hyperparameters=LOW_RANK, lr=5e-3, names=on_attention("lora_A", "lora_B")),
     "lora everywhere": Example(
         strategy="lora",
@@ -199,7 +199,7 @@ EXAMPLES: dict[str, Example] = {
     "attention": Example(hyperparameters={}, lr=2e-3, names=projections("attn2")),
     "difffit": Example(hyperparameters={}, lr=2e-2, names=biases_norms_and_gammas),
     "delta_full": Example(hyperparameters={}, lr=1e-3, names=weights_by_shape),
-    "textual_inversion": Example(hyperparameters=TOKENS, lr=2e-2, names=rows_of_new_tokens),
+    "textual_inversion": Example(hyperparameters=TOKENS, lr=6e-2, names=rows_of_new_tokens),
     "text_encoder_swap": Example(hyperparameters={"encoder": encoder(64)}, lr=1e-3, names=every_parameter("unet")),
     "swap with projection": Example(
         strategy="text_encoder_swap",

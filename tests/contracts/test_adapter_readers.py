@@ -71,9 +71,16 @@ COLUMNS = {
 }
 """Readers of each format."""
 WAYS = (
-    "by_file", "by_state_dict", "by_component", "by_adapter_weights", "in_two_halves", "fused", "saved_anew",
-    "by_kohya_converter", "by_peft_functions",
-)  # fmt: skip
+    "by_file",
+    "by_state_dict",
+    "by_component",
+    "by_adapter_weights",
+    "in_two_halves",
+    "fused",
+    "saved_anew",
+    "by_kohya_converter",
+    "by_peft_functions",
+)
 """Further ways in which diffusers and PEFT document that the file is loaded."""
 FURTHER = [
     *(("lora", way) for way in WAYS),
@@ -248,9 +255,12 @@ def test_all_layers_of_a_component_have_one_rank_which_is_alpha(exports: dict[st
 
 def test_every_file_of_an_adapter_says_what_it_is(exports: dict[str, Exports]) -> None:
     for kind, pattern in {
-        "diffusers": "*.safetensors", "peft": "*/adapter_model.safetensors", "webui": "*.safetensors",
-        "single_file": "*.safetensors", "pipeline": "unet/*.safetensors",
-    }.items():  # fmt: skip
+        "diffusers": "*.safetensors",
+        "peft": "*/adapter_model.safetensors",
+        "webui": "*.safetensors",
+        "single_file": "*.safetensors",
+        "pipeline": "unet/*.safetensors",
+    }.items():
         files = list((exports["lora"].folder / kind).glob(pattern))
         assert files
         for file in files:

@@ -40,6 +40,8 @@ OWN: dict[str, dict[str, Any]] = {
     "textual_inversion": {"words": ["chest x-ray"]},
 }
 """Hyperparameters with which a strategy has something to keep after two steps of four."""
+FEW: dict[str, int] = {"num_images": 3, "batch_size": 2}
+"""Two steps an epoch, the second of them with fewer images; two trainings of every strategy take a minute more with 7 of 4."""
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,8 @@ def _tuning(
     num_workers: int = 1,
     room: int = 4,
     micro_batch: Any = "auto",
+    num_images: int = 7,
+    batch_size: int = 4,
 ) -> FineTuning:
     """A training on a device that has room for `room` images at a time."""
     own = OWN.get(strategy, {})
@@ -102,7 +106,7 @@ def _tuning(
         models,
         method,
         feeder=feeder,
-        plan=BatchPlan(num_images=7, batch_size=4, seed=3, num_workers=num_workers),
+        plan=BatchPlan(num_images=num_images, batch_size=batch_size, seed=3, num_workers=num_workers),
         lr=1e-3,
         config=TrainingConfig(
             num_epochs=2, warmup_fraction=0.3, lr_schedule="cosine", ema_decay=0.4, micro_batch=micro_batch
@@ -125,12 +129,13 @@ def _values(tuning: FineTuning) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in tuning.checkpoint().tensors.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", [*STRATEGIES, *COMBINATIONS, "adalora+text_encoder"])
 def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path, tmp_path: Path, strategy: str
 ) -> None:
     """In models that started elsewhere, so that everything comes from the checkpoint."""
-    whole, reports = _tuning(base, dataset, cache, strategy=strategy), []
+    whole, reports = _tuning(base, dataset, cache, strategy=strategy, **FEW), []
 
     def keep_first(report: Any) -> None:
         reports.append(report)
@@ -140,7 +145,7 @@ def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(
     whole.run(keep_first)
     checkpoint = read_checkpoint(tmp_path)
     assert checkpoint is not None
-    resumed, later = _tuning(base, dataset, cache, strategy=strategy, seed=1, going_on_from=checkpoint), []
+    resumed, later = _tuning(base, dataset, cache, strategy=strategy, seed=1, going_on_from=checkpoint, **FEW), []
     resumed.run(later.append)
     assert [report.epoch for report in later] == [1]
     assert (later[0].loss, later[0].lr) == (reports[1].loss, reports[1].lr)
@@ -156,7 +161,7 @@ def test_strategies_that_change_while_training_had_something_to_keep(
 ) -> None:
     """Otherwise the test above would say nothing of it."""
     for strategy in ("selora", "adalora"):
-        tuning = _tuning(base, dataset, cache, strategy=strategy)
+        tuning = _tuning(base, dataset, cache, strategy=strategy, **FEW)
         found: list[Checkpoint] = []
         tuning.run(lambda report, tuning=tuning, found=found: found.append(tuning.checkpoint()))
         assert len(found[0].facts["rank_history"]) > 1
@@ -178,6 +183,7 @@ def _scaler() -> torch.amp.GradScaler:
     return torch.amp.GradScaler("cpu", init_scale=8.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "now", "size", "same_loss"),
     [

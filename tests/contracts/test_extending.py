@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm_python
 
 HERE = Path(__file__).resolve().parent
 SUITES = ("strategies", "metrics", "feature_extractors", "sources", "samplers", "exports", "presets")
@@ -20,7 +20,7 @@ def test_toys_pass_the_suites_of_their_kinds_and_a_sweep_together() -> None:
     """In a process of its own, so that the toys are in no other test's tables."""
     files = [f"test_{suite}.py" for suite in SUITES]
     command = [
-        sys.executable,
+        *warm_python.command(),
         "-m",
         "pytest",
         "-p",

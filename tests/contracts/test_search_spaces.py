@@ -9,7 +9,7 @@ from dataclasses import replace
 import optuna
 import pytest
 
-from search_spaces import SEARCH_SPACES, SearchSpace, is_known_to, known_to, strategies_of
+from search_spaces import SEARCH_SPACES, SearchSpace, is_known_to, known_to, published, strategies_of
 from search_spaces.ranges import RANGES
 from search_spaces.suggest import searched
 from trainables.base_models.text_encoders import HUB_ENCODERS
@@ -161,3 +161,15 @@ def test_every_rank_fits_what_is_fixed_beside_it(space: SearchSpace) -> None:
         for trial in sampled(seed=2, number=40):
             own = dict(space(trial, strategies=(name,), fixed=fixed)["strategy"])
             make_strategy(own.pop("name"), own)
+
+
+def test_published_learning_rates_are_asked_for_by_name_and_within_the_ranges() -> None:
+    """Enqueued, they are what the space suggests: Optuna passes over a name or a value that it does not draw."""
+    known = {name: published(SEARCH_SPACES["core"], name) for name in (*RANGES, "unet+vae", "all")}
+    assert known["lora"] == {"lora/lr": 1e-4} and known["unet+vae"] == {"unet+vae/lr": 1e-5} and known["norm"] == {}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for name, rates in known.items():
+        study.enqueue_trial({"strategy": name, **rates})
+        choice = SEARCH_SPACES["core"](study.ask(), strategies=tuple(known))
+        assert choice["strategy"]["name"] == name and choice["lr"] == (list(rates.values()) or [choice["lr"]])[0]
+    assert not any(published(SEARCH_SPACES["mini"], name) for name in RANGES)

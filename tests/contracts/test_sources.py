@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from film_folders import save_film
+from stand_ins import STAND_INS
 
 from trainables.datasets import SOURCES, ImageTextSource, SourceOptions
 from trainables.datasets.base import SPLITS
+from trainables.datasets.rules import LabelRules
 from trainables.datasets.writing import write_dataset
 
+OWN_SPLIT = ("chexpert", "mimic_cxr", "vindr", "folder")
 FINDINGS = ("Effusion", "No Finding", "Infiltration|Effusion")
 
 
-def phantom(root: Path, with_view: bool) -> SourceOptions:
-    return SourceOptions(num_patients=60, with_view=with_view)
+def phantom(root: Path) -> SourceOptions:
+    return SourceOptions(num_patients=60)
 
 
-def nih_cxr14(root: Path, with_view: bool) -> SourceOptions:
+def nih_cxr14(root: Path) -> SourceOptions:
     """A folder with a metadata.csv and a film each of 150 patients."""
     with (root / "metadata.csv").open("w", newline="") as file:
         rows = csv.writer(file)
@@ -30,20 +34,27 @@ def nih_cxr14(root: Path, with_view: bool) -> SourceOptions:
             save_film(root / f"{number}.png", number)
             view = ("PA", "AP", "unknown")[number % 3]
             rows.writerow((f"{number}.png", number, 30, "F", view, FINDINGS[number % 7 % 3]))
-    return SourceOptions(root=root, with_view=with_view)
+    return SourceOptions(root=root)
 
 
-def no_files(root: Path, with_view: bool) -> SourceOptions:
-    return SourceOptions(with_view=with_view)
+def no_files(root: Path) -> SourceOptions:
+    return SourceOptions()
 
 
-WITH_OPTIONS: dict[str, Callable[[Path, bool], SourceOptions]] = {"phantom": phantom, "nih_cxr14": nih_cxr14}
+WITH_OPTIONS: dict[str, Callable[[Path], SourceOptions]] = {"phantom": phantom, "nih_cxr14": nih_cxr14, **STAND_INS}
 EXAMPLES = {name: WITH_OPTIONS.get(name, no_files) for name in SOURCES}
 
 
-@pytest.fixture(params=EXAMPLES)
-def source(request: pytest.FixtureRequest, tmp_path: Path) -> ImageTextSource:
-    return SOURCES[request.param].create(EXAMPLES[request.param](tmp_path, True))
+@pytest.fixture(params=EXAMPLES, scope="module")
+def options(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, SourceOptions]:
+    """Name and options of a source, with raw data that no test changes."""
+    return request.param, EXAMPLES[request.param](tmp_path_factory.mktemp(request.param))
+
+
+@pytest.fixture(scope="module")
+def source(options: tuple[str, SourceOptions]) -> ImageTextSource:
+    name, its = options
+    return SOURCES[name].create(replace(its, with_view=True))
 
 
 def test_every_source_is_in_the_table_by_its_name() -> None:
@@ -76,12 +87,18 @@ def test_captions_follow_the_template_and_may_name_the_view(tmp_path: Path, sour
         assert prompt.endswith(" view") == (view is not None)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_fingerprint_tells_captions_apart(tmp_path: Path, name: str) -> None:
-    plain, again, named = (
-        SOURCES[name].create(EXAMPLES[name](tmp_path, with_view)).fingerprint() for with_view in (False, False, True)
-    )
-    assert plain == again != named
+def test_the_fingerprint_tells_captions_apart(options: tuple[str, SourceOptions], source: ImageTextSource) -> None:
+    name, its = options
+    plain, again = SOURCES[name].create(its).fingerprint(), SOURCES[name].create(its).fingerprint()
+    assert plain == again != source.fingerprint()
+
+
+@pytest.mark.parametrize("name", OWN_SPLIT)
+def test_a_split_of_its_own_parts_patients_too(name: str, tmp_path: Path) -> None:
+    source = SOURCES[name].create(replace(STAND_INS[name](tmp_path), rules=LabelRules(split="own")))
+    patients = [{one.patient_id for one in source.samples(split)} for split in SPLITS]
+    assert all(patients) and sum(map(len, patients)) == len(set().union(*patients))
+    assert source.fingerprint() != SOURCES[name].create(STAND_INS[name](tmp_path / "again")).fingerprint()
 
 
 @pytest.mark.parametrize("split", ["training", ""])

@@ -23,7 +23,8 @@ from analysis.metrics.inputs import require_same_dim
 from search_spaces.ranges import RANGES, Ranges
 from sweep.config import ComputeConfig, DataConfig, EvaluationConfig, SearchConfig, SweepConfig
 from sweep.presets import PRESETS
-from sweep.search.samplers import SEARCH_SAMPLERS, SearchPlan
+from sweep.search.plan import SearchPlan
+from sweep.search.samplers import SEARCH_SAMPLERS
 from trainables.base_models.models import DiffusionModels
 from trainables.datasets import SOURCES
 from trainables.datasets.base import SPLITS, ImageTextSample, ImageTextSource, SourceOptions, require_split
@@ -104,7 +105,7 @@ class ToySource(ImageTextSource):
 
 
 def toy_sampler(plan: SearchPlan) -> BaseSampler:
-    return RandomSampler(seed=plan.seed + 1)
+    return RandomSampler(seed=plan.trial_seed + 1)
 
 
 class ToyFormat(ExportFormat):

@@ -49,7 +49,7 @@ def finished(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> tupl
     from small_sweep import sweep_of  # not above: tests without Ray do not wait for its imports
 
     out = tmp_path_factory.mktemp("sweep") / "r1 100% [b]x? #3&it's;"
-    return out, sweep_of(out, 4, "training.evaluate_every_epochs=1")
+    return out, sweep_of(out, 4, "training.evaluate_every_epochs=1", "search.scheduler=asha")
 
 
 @pytest.fixture(scope="session")

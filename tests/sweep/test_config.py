@@ -221,3 +221,34 @@ def test_located_folders_do_not_depend_on_the_working_directory(
     folders = [located.base, located.data.path, located.evaluation.extractor_weights]
     assert list(map(str, folders)) == [str(tmp_path / name) for name in ("model", "films", "weights")]
     assert load_config("demo").located().base == "mini"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["search.rungs.first=4", "training.num_epochs=4"],
+            r"`search.rungs.first` must be below the 4 epochs of training.num_epochs, but got 4: the rungs 4, 12, ... would "
+            r"stop nothing. Lower it to at most 3",
+        ),
+        (
+            ["search.rungs.floors={lora: 9}", "training.num_epochs=4"],
+            r"must be at most the 4 epochs .* but got 9 for lora",
+        ),
+        (
+            ["search.rungs.floors={loar: 1}"],
+            r"`search.rungs.floors` must be a known name, but got 'loar'. Did you mean 'lora'",
+        ),
+        (["search.scheduler=hyperband"], r"`search.scheduler` must be a known name, but got 'hyperband'"),
+    ],
+)
+def test_rungs_that_stop_nothing_and_unknown_schedulers_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("demo", None, overrides)
+
+
+def test_rungs_follow_the_number_of_epochs_and_without_stops_there_are_none() -> None:
+    assert load_config("demo", None, ["training.num_epochs=9"]).search.ladder(9).epochs == (1, 3)
+    assert load_config("demo", None, ["search.scheduler=none"]).search.ladder(9).epochs == ()
+    floors = load_config("demo", None, ["search.rungs.floors.lora=2"]).search.ladder(4)
+    assert not floors.may_stop("lora", 1) and floors.may_stop("lora", 2) and floors.may_stop("unet", 1)

@@ -20,6 +20,7 @@ from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
 from trainables.strategies.base import TrainingStep
 from trainables.strategies.footprint import footprint
 
+pytestmark = pytest.mark.slow
 LORA, UNET, TEXT_ENCODER, VAE, WHOLE = 199_296, 859_520_964, 123_060_480, 83_653_863, 1_066_235_307
 PUBLISHED: list[tuple[str, dict[str, Any], int]] = [
     ("unet", {}, UNET),

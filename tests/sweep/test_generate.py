@@ -75,6 +75,16 @@ def test_the_pipeline_gives_the_same_images_up_to_rounding(folders: dict[str, Pa
     assert np.abs(adapter - pipeline).max() <= 1
 
 
+def test_it_samples_in_the_precision_that_is_asked_for(folders: dict[str, Path], tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        assert invoke(folders["adapter"], tmp_path / precision, "--precision", precision).exit_code == 0
+    ours, full = (pixels(tmp_path / precision).astype(int) for precision in ("bf16", "fp32"))
+    assert 0 < np.abs(ours - full).mean() < 3
+    assert json.loads((tmp_path / "bf16" / "generation.json").read_text())["numerics"] == "bf16"
+    refused = invoke(folders["adapter"], tmp_path / "refused", "--precision", "bf61")
+    assert refused.exit_code != 0 and "bf16" in refused.output
+
+
 def test_the_record_says_how_the_images_came_about(folders: dict[str, Path], tmp_path: Path) -> None:
     invoke(folders["adapter"], tmp_path / "out")
     record = json.loads((tmp_path / "out" / "generation.json").read_text())
@@ -84,7 +94,7 @@ def test_the_record_says_how_the_images_came_about(folders: dict[str, Path], tmp
         2,
         3.0,
     )
-    assert record["adapter"]["strategy"] == "dora"
+    assert record["adapter"]["strategy"] == "dora" and record["numerics"] == "fp32"
     assert record["files"] == ["0000.png", "0001.png", "0002.png"]
     with Image.open(tmp_path / "out" / "0001.png") as picture:
         assert picture.mode == "L"
@@ -143,9 +153,13 @@ def test_a_damaged_adapter_is_answered(folders: dict[str, Path], tmp_path: Path)
         (("--seed", "18446744073709551616"), "`--seed` and those of the next images must be below 2**64, but got 18446744073709551616"),
         (("--seed", "18446744073709551614"), "but got 18446744073709551614 for 3 images"),
         (("--seed", "1" + "0" * 40), "must be below 2**64, but got 1000000"),
-        (("--guidance", "nan"), "`--guidance` must be a finite number, but got nan"),
-        (("--guidance", "inf"), "`--guidance` must be a finite number, but got inf"),
-        (("--guidance", "-1e999"), "`--guidance` must be a finite number, but got -inf"),
+        (("--guidance", "nan"), "`--guidance` must be a number of at most 1000, but got nan"),
+        (("--guidance", "inf"), "`--guidance` must be a number of at most 1000, but got inf"),
+        (("--guidance", "-1e999"), "`--guidance` must be a number of at most 1000, but got -inf"),
+        (("--guidance", "1e308"), "but got 1e+308. Try 4."),
+        (("--guidance", "-1001"), "but got -1001. Try 4."),
+        (("--num-images", "10001"), "`--num-images` must be at most 10,000, but got 10,001. Generate the next with another --seed"),
+        (("--num-images", "1" + "0" * 20), "`--num-images` must be at most 10,000, but got 100,000,"),
         (("--steps", "1001"), "`num_steps` must be at most the 1000 steps of the base's noise schedule, but got 1001"),
         (("--steps", "100000"), "but got 100000"),
         (("--dicom", "--colour"), "`--dicom` must be of grey films, but got --colour"),

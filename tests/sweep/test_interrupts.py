@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -22,13 +23,25 @@ def handlers() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_is_raised_with_its_exit_code_and_a_second_one_would_end_it(
-    number: signal.Signals, exit_code: int
-) -> None:
+def test_a_signal_is_raised_with_its_exit_code(number: signal.Signals, exit_code: int) -> None:
     with pytest.raises(Interrupted) as raised, interruptible(), interruptible():
         os.kill(os.getpid(), number)
     assert raised.value.exit_code == exit_code
-    assert {signal.getsignal(one) for one in SIGNALS} == {signal.SIG_DFL}
+
+
+@pytest.mark.parametrize(("apart_s", "status"), [(0.0, 0), (-1.0, signal.SIGTERM)])
+def test_a_second_signal_ends_the_process_unless_it_is_the_same_once_more(
+    monkeypatch: pytest.MonkeyPatch, apart_s: float, status: int
+) -> None:
+    """A terminal's Ctrl+C reaches the sweep, and its parent, which passes it on."""
+    monkeypatch.setattr("sweep.interrupts.SAME_S", 1.0 if apart_s == 0.0 else apart_s)
+    child = os.fork()
+    if child == 0:
+        with suppress(Interrupted), interruptible():
+            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == status
 
 
 def test_the_signal_is_known_also_where_a_library_raises_an_interrupt_of_its_own() -> None:

@@ -42,7 +42,7 @@ def value_of(override: str, *others: str) -> Any:
     ],
 )
 def test_a_path_is_taken_as_it_is(text: str) -> None:
-    assert value_of(f"data.path={text}") == Path(text)
+    assert value_of(f"data.path={text}", "data.source=prepared") == Path(text)
     assert value_of(f"evaluation.extractor_weights={text}") == Path(text)
 
 
@@ -66,6 +66,12 @@ def test_any_text_is_the_base_that_it_says(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "null"])
 def test_what_may_be_absent_is_taken_away_by_nothing_and_by_null(key: str, text: str) -> None:
     assert value_of(f"{key}={text}", f"{key}=x") is None
+
+
+@pytest.mark.parametrize("text", ["/data/films", "prepared", "x"])
+def test_films_that_nothing_would_read_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"but got '{text}'. Add --set data.source=prepared"):
+        load_config("demo", None, [f"data.path={text}"])
 
 
 @pytest.mark.parametrize("text", ["[no, 0123, 1e3]", "no, 0123, 1e3", "no,0123,1e3", "['no', \"0123\", 1e3]"])
@@ -107,6 +113,24 @@ def test_numbers_are_those_that_people_write(text: str, number: float | None) ->
 def test_what_is_no_number_is_refused_as_it_came(text: str) -> None:
     with pytest.raises(ConfigError, match=r"`search.num_trials` must be .*, but got"):
         load_config("demo", None, [f"search.num_trials={text}"])
+
+
+@pytest.mark.parametrize("text", ["yes", "no", "true", "False", "on"])
+@pytest.mark.parametrize("key", ["seed", "training.num_epochs", "training.micro_batch", "training.ema_decay"])
+def test_a_switch_is_no_number(key: str, text: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"`{key}` must be a number, but got (True|False)\. Change it with --set {key}="
+    ):
+        load_config("demo", None, [f"{key}={text}"])
+
+
+@pytest.mark.parametrize("text", ["AUTO", "0", "-3", "1.5", "[1]"])
+def test_a_key_that_may_be_one_thing_or_another_is_named_once_and_as_it_is_written(text: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config("demo", None, [f"training.micro_batch={text}"])
+    said = str(raised.value)
+    assert said.startswith("`training.micro_batch` must be ") and " or must be 'auto', but got " in said
+    assert said.endswith("Change it with --set training.micro_batch=VALUE or in the configuration file.")
 
 
 def test_a_file_has_the_same_numbers(tmp_path: Path) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sweep.config import ConfigError, SweepConfig
+from sweep.config import ConfigError, EvaluationConfig, SearchConfig, SweepConfig
 from sweep.engine import require_shared, run_sweep
 from sweep.loading import load_config
 from sweep.preflight import check_objectives, images_of_conditions
+from sweep.scoring.rungs import require_measured_at_rungs
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
+from trainables.settings import TrainingConfig
 
 DENSE = SweepConfig(objectives=("density", "precision", "epoch_s"))
 
@@ -31,6 +33,20 @@ def test_an_objective_that_is_missing_for_a_condition_is_noted() -> None:
         "precision needs 4 images and will be missing for Pneumothorax (3)",
     ]
     assert check_objectives(SweepConfig(), {"Edema": 2}) == []
+
+
+def test_an_objective_that_a_rung_cannot_give_is_refused_with_the_arithmetic() -> None:
+    evaluation = EvaluationConfig(images_per_condition=16, early_images_share=0.125)
+    config = SweepConfig(
+        objectives=("coverage", "epoch_s"), evaluation=evaluation, training=TrainingConfig(num_epochs=9)
+    )
+    with pytest.raises(
+        ConfigError, match=r"'coverage', which needs 6 images, with 4 after epoch 1: at most 2 for each of 2"
+    ):
+        require_measured_at_rungs(config, {"Edema": 16, "No Finding": 16})
+    require_measured_at_rungs(config, {"Edema": 16, "No Finding": 16, "Pneumothorax": 16})
+    never_stopped = config.model_copy(update={"search": SearchConfig(scheduler="none")})
+    require_measured_at_rungs(never_stopped, {"Edema": 16, "No Finding": 16})
 
 
 def test_no_more_images_than_held_out_films(tmp_path: Path) -> None:

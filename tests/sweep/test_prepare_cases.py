@@ -282,7 +282,7 @@ def test_the_shared_tables_that_cannot_be_read(tmp_path: Path, case: str, messag
 def test_the_shared_tables_of_other_spellings_and_separators(case: str) -> None:
     """They have too few films for three splits."""
     ledger = Ledger()
-    films = FOLDER.columns.read(CASES / f"{case}.csv", FOLDER.columns.vocabulary({}), ledger)
+    films = FOLDER.reader.read(CASES / f"{case}.csv", FOLDER.reader.vocabulary({}), ledger)
     labels = pandas.read_csv(CASES / f"{case}.csv")["labels"].str.lower().str.split(r"[|,] *", regex=True).explode()
     expected = labels.replace("effusion", "pleural effusion").value_counts().to_dict()
     assert Counter(name.lower() for film in films for name in film.findings) == expected

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import typer
+import warm_python
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -66,6 +67,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
         (("--set", "search.space=crore"), "but got 'crore'. Did you mean 'core'?"),
         (("--set", "num_trials"), "`--set` must be KEY=VALUE, but got 'num_trials'"),
         (("--set", "evaluation.num_steps=0"), "`evaluation.num_steps` must be greater than or equal to 1, but got 0"),
+        (
+            ("--set", "evaluation.num_steps=1001"),
+            "`evaluation.num_steps` must be at most the 1000 steps of the base's noise",
+        ),
+        (
+            ("--set", "evaluation.guidance_scale=1e308"),
+            "`evaluation.guidance_scale` must be less than or equal to 1000",
+        ),
+        (("--set", "data.path=/films"), "`data.path` must stand beside `data.source` 'prepared'"),
         (("--set", "data.source=prepared"), "`data.path` must name a prepared data set"),
         (("--set", "data.source=prepared", "--set", "data.path=/nowhere"), "`path` must be a prepared data set"),
         (("--set", "base=/nowhere/sd"), "`base` must be mini, sd15, a hub id (owner/name) or an existing folder"),
@@ -81,7 +91,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
 )
 def test_wrong_input_is_refused_and_leaves_nothing(tmp_path: Path, options: tuple[str, ...], answer: str) -> None:
     assert answer in refused(invoke("--out", str(tmp_path / "run"), *options))
-    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_base_of_another_resolution_is_refused(tmp_path: Path, dataset: PreparedDataset) -> None:
@@ -113,6 +123,7 @@ def test_what_was_refused_may_be_mended_in_the_same_folder(tmp_path: Path) -> No
     for _ in range(2):
         said = refused(invoke("--out", str(tmp_path / "run"), *options))
         assert "at least 2 held-out films each, but got 1 of 'Cardiomegaly'" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -144,6 +155,17 @@ def test_a_folder_in_use_is_refused_before_ray_and_torch_are_imported(tmp_path: 
     assert done.stdout == "1 True set()\n"
 
 
+def test_an_address_without_a_ray_is_named_before_torch_is_imported_and_films_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sweep.engine", None)  # which imports torch: no way leads past it
+    for name, value in (("RAY_ADDRESS", "127.0.0.1:1"), ("RAY_ADDRESS", "ray://127.0.0.1:1")):
+        monkeypatch.setenv(name, value)
+        said = refused(invoke("--out", str(tmp_path / "runs" / "run")))
+        assert f"`{name}` must be" in said and f"but got {value}" in said.replace("'", "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dry_run_prints_the_configuration_and_makes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
     result = invoke("--dry-run", "--out", str(out), "--num-trials", "7", "--set", "training.num_epochs=2")
@@ -164,7 +186,7 @@ def small_files() -> Iterator[None]:
 
 def test_a_full_disk_is_told_and_nothing_half_written_stays(small_files: None, tmp_path: Path) -> None:
     assert "too large" in refused(invoke("--out", str(tmp_path / "run"), *TINY))
-    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def wait_for_completed(process: subprocess.Popen[str], table: Path, number: int) -> None:
@@ -182,7 +204,7 @@ def test_an_interrupted_sweep_keeps_what_finished(ray_cluster: None, ray_address
     SIGTERM takes the way of Ctrl+C and SIGHUP (test_interrupts.py); Ray puts a handler of its own in place for it alone.
     """
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "sweep.run", "--out", str(out), "--num-trials", "500", *TINY]
+    command = [*warm_python.command(), "-m", "sweep.run", "--out", str(out), "--num-trials", "500", *TINY]
     environment = {**os.environ, "RAY_ADDRESS": ray_address}
     settings = ("training.num_epochs=1", "search.strategies=[bitfit]", "compute.concurrent_trials=1")
     with subprocess.Popen(

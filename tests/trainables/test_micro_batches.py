@@ -193,6 +193,7 @@ def test_a_step_is_taken_anew_where_memory_runs_out_in_it(
     assert loss == pytest.approx(whole, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_what_fitted_is_remembered_for_the_shape_alone_and_each_training_tries_one_size_more(
     base: DiffusionModels, dataset: PreparedDataset, shared_cache: Path
 ) -> None:

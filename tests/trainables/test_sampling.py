@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from trainables.base_models.models import DiffusionModels, load_base
+from trainables.numerics import Numerics
 from trainables.sampling import evaluating, generate, generate_batches, noise_scheduler_of, pipeline_of, to_uint8
 from trainables.sheets import GAP_PX, labelled_sheet, sheet
 
@@ -57,12 +58,41 @@ def test_it_equals_the_plain_pipeline(models: DiffusionModels, guidance: float) 
     np.testing.assert_allclose(sample(models, PROMPTS[:2], [5, 6], guidance=guidance), plain, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("numerics", "bound"),
+    [
+        (Numerics("fp32", channels_last=True), 1e-4),
+        (Numerics("bf16"), 0.06),
+        (Numerics("fp16", channels_last=True), 0.01),
+    ],
+)
+def test_another_precision_and_layout_give_nearly_the_same_images(
+    models: DiffusionModels, numerics: Numerics, bound: float
+) -> None:
+    other = models.fresh().computing_in(numerics)
+    assert {other.unet.dtype, other.vae.dtype, other.text_encoder.dtype} == {numerics.dtype, torch.float32}
+    images, ours = sample(models, PROMPTS[:2], [5, 6]), sample(other, PROMPTS[:2], [5, 6])
+    assert ours.dtype == np.float32
+    error = np.abs(ours - images)
+    assert error.max() < bound and error.mean() < bound / 8
+    assert numerics.precision == "fp32" or error.max() > 1e-5  # else it was computed in float32
+
+
+def test_images_decoded_a_few_at_a_time_are_the_same(models: DiffusionModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    together, decoded = sample(models, PROMPTS, [5, 6, 7], batch_size=3), []
+    decode = models.vae.decode
+    monkeypatch.setattr("trainables.sampling.images_at_a_time", lambda side_px: 2)
+    monkeypatch.setattr(models.vae, "decode", lambda latents: decoded.append(len(latents)) or decode(latents))
+    np.testing.assert_allclose(sample(models, PROMPTS, [5, 6, 7], batch_size=3), together, atol=1e-5)
+    assert decoded == [2, 1]
+
+
 def test_bytes_are_the_rounded_floats(models: DiffusionModels) -> None:
     floats = sample(models, PROMPTS[:1], [5])
     images = generate(models, PROMPTS[:1], [5], num_steps=3, guidance_scale=3.0, batch_size=1)
     assert images.dtype == np.uint8
     assert np.abs(images / 255.0 - floats).max() <= 0.5 / 255.0 + 1e-6
-    assert to_uint8(np.array([-0.1, 0.0, 0.5, 1.0, 1.7])).tolist() == [0, 0, 128, 255, 255]
+    assert to_uint8(torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.7])).tolist() == [0, 0, 128, 255, 255]
 
 
 def test_progress_counts_every_image(models: DiffusionModels) -> None:

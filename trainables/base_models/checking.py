@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import diffusers
+import transformers
+from diffusers import DDPMScheduler
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoTokenizer
@@ -14,7 +18,13 @@ from transformers import AutoTokenizer
 PREDICTIONS: Final = ("epsilon", "v_prediction")
 BETA_SCHEDULES: Final = ("linear", "scaled_linear", "squaredcos_cap_v2")
 """Those of training's noise scheduler that sampling's knows too."""
-CLASSES: Final = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+LIBRARIES: Final = {"diffusers": diffusers, "transformers": transformers}
+CLASSES: Final = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel", "BertModel", "RobertaModel"),
+}
+"""Classes that a pipeline's card may name; others' text encoders give other states."""
 PARTS: Final = ("unet", "vae", "text_encoder")
 STEMS: Final = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """Of the files that diffusers and transformers read a part's weights from."""
@@ -51,7 +61,8 @@ def expect_configurations(folder: Path) -> None:
                 f"`base` must be a folder with unet/, vae/ and text_encoder/, each with a config.json, but got none in "
                 f"{str(folder / part)!r}{_kind(folder)}. Save one with `StableDiffusionPipeline.save_pretrained`, or give mini or sd15."
             )
-    for part, due in CLASSES.items():
+    for part in ("unet", "vae"):
+        due = CLASSES[part][0]
         came = read_json(folder / part / "config.json").get("_class_name", due)
         if came != due:
             raise ValueError(
@@ -104,6 +115,21 @@ def _expect_schedule(file: Path) -> None:
             f"`beta_schedule` must be {', '.join(BETA_SCHEDULES[:-1])} or {BETA_SCHEDULES[-1]} with its beta_start and beta_end, "
             f"but got {schedule!r} of a {config.get('_class_name')} in {str(file)!r}. Use a model of Stable Diffusion 1.x or 2.x."
         )
+    if not _takes_signal_away(config):
+        came = ", ".join(f"{key} {config.get(key)!r}" for key in ("num_train_timesteps", "beta_start", "beta_end"))
+        raise ValueError(
+            f"`noise schedule` of a base must take the signal away step by step, but got {came} in {str(file)!r}. "
+            "Copy the scheduler_config.json of the model that it was made from."
+        )
+
+
+def _takes_signal_away(config: dict[str, Any]) -> bool:
+    """Whether each step of a schedule takes a share between 0 and 1 of a latent's signal, and one of them any."""
+    try:
+        taken = DDPMScheduler.from_config(config).betas
+    except (ValueError, TypeError, RuntimeError, OverflowError):  # diffusers and torch check no numbers
+        return False
+    return bool(((taken >= 0) & (taken <= 1)).all() and taken.any())  # not so for NaN, nor without steps
 
 
 def expect_architecture(parts: Mapping[str, Any], folder: Path) -> None:
@@ -120,10 +146,20 @@ def expect_architecture(parts: Mapping[str, Any], folder: Path) -> None:
     _expect_prompt_alone(unet, folder)
     _expect_channels(unet, vae, folder)
     _expect_width(unet, text, folder)
-    if not isinstance(unet.sample_size, int):
+    _expect_scale(vae, folder)
+    if not (isinstance(unet.sample_size, int) and unet.sample_size >= 1):
         raise ValueError(
             f"`sample_size` of the U-Net must be the side of its latents, but got {unet.sample_size!r} in {str(folder)!r}. "
             "Write it into unet/config.json: the side of the images that it was trained on, divided by 8."
+        )
+
+
+def _expect_scale(vae: Any, folder: Path) -> None:
+    scale = vae.scaling_factor
+    if not (isinstance(scale, int | float) and 0 < scale < math.inf):
+        raise ValueError(
+            f"`scaling_factor` of the autoencoder must be a positive number, but got {scale!r} in "
+            f"{str(folder)!r}. Write the model's own into vae/config.json, 0.18215 for Stable Diffusion 1.x and 2.x."
         )
 
 
@@ -169,10 +205,25 @@ def expect_files(parts: Mapping[str, nn.Module], folder: Path) -> None:
         FileNotFoundError: a file is missing.
         ValueError: a file is damaged or holds other tensors, or the tokenizer has more tokens than the text encoder.
     """
+    _expect_card(folder)
     read_json(folder / "scheduler" / "scheduler_config.json")
     for name, part in parts.items():
         _expect_tensors(name, part, folder)
     _expect_tokenizer(parts["text_encoder"], folder / "tokenizer")
+
+
+def _expect_card(folder: Path) -> None:
+    """The card must name a class for each part, as diffusers loads by it."""
+    card = read_json(folder / PIPELINE_CARD)
+    for name in (*PARTS, "tokenizer", "scheduler"):
+        came = card.get(name)
+        is_class = isinstance(came, list) and len(came) == 2 and hasattr(LIBRARIES.get(str(came[0])), str(came[1]))
+        if not is_class or came[1] not in CLASSES.get(name, (came[1],)):
+            due = f"the class of its {name}{', ' if name in CLASSES else ''}{' or '.join(CLASSES.get(name, ()))}"
+            raise ValueError(
+                f"`{PIPELINE_CARD}` of a base must name {due}, but got {came!r} in {str(folder)!r}. "
+                f"Copy the {PIPELINE_CARD} of the model that it was made from."
+            )
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
@@ -219,12 +270,27 @@ def _expect_tensors(name: str, part: nn.Module, folder: Path) -> None:
     due = {key: tuple(tensor.shape) for key, tensor in part.state_dict().items()}
     came = _renamed(name, part, {key: shape for file in files for key, shape in shapes_in(file).items()})
     faults = list(_differences(due, came, extra=name != "text_encoder"))
+    faults += [
+        f"{key} in whole numbers, as quantised weights,"
+        for key in _renamed(name, part, _quantised(files))
+        if key in due
+    ]
     if faults:
         more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
         raise ValueError(
             f"`{name}` of a base must have the tensors that its config.json describes, but got {faults[0]}{more}, in "
             f"{str(folder / name)!r}. Weights and configuration must come from the same model: download the folder anew."
         )
+
+
+def _quantised(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
+    """The tensors of safetensors files whose numbers are whole: read as weights they would be others than the model's."""
+    found: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            found |= {name: tuple(own.get_shape()) for name, own in slices.items() if "F" not in own.get_dtype()}
+    return found
 
 
 def _renamed(name: str, part: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
@@ -248,7 +314,7 @@ def _differences(
             yield f"no {key}"
         elif came[key] != shape:
             yield f"{key} of shape {list(came[key])} where {list(shape)} is due"
-    yield from (f"{key}, which is none of them," for key in came.keys() - due.keys() if extra)
+    yield from (f"{key}, which is none of them" for key in came.keys() - due.keys() if extra)
 
 
 def _expect_tokenizer(text_encoder: Any, folder: Path) -> None:

@@ -29,6 +29,7 @@ from trainables.base_models.checking import (
 )
 from trainables.base_models.layouts import plain_folder, state_of
 from trainables.base_models.text_encoders import pipeline_encoder_on_meta, read_pipeline_bert
+from trainables.numerics import FULL, Numerics
 
 MINI_FOLDER = Path(__file__).parent / "mini"
 HUB_IDS = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
@@ -55,6 +56,7 @@ class DiffusionModels:
     Attributes:
         text_source: identity of a text encoder that took the place of the base's own; empty: it is the base's.
         placeholders: new tokens by the words of a prompt that they stand for.
+        numerics: what U-Net and autoencoder are given samples in.
     """
 
     unet: UNet2DConditionModel
@@ -65,6 +67,7 @@ class DiffusionModels:
     base: BaseIdentity
     text_source: str = ""
     placeholders: Mapping[str, str] = field(default_factory=dict)
+    numerics: Numerics = FULL
 
     def component(self, name: str) -> nn.Module:
         """The part called `unet`, `vae` or `text_encoder`."""
@@ -82,11 +85,32 @@ class DiffusionModels:
         copies: dict[str, Any] = {name: copy.deepcopy(module) for name, module in self.components().items()}
         return replace(self, **copies)
 
+    def sharing(self) -> DiffusionModels:
+        """Modules of its own over the same tensors, for an adapter to be attached to: at once, and without a copy.
+
+        What is put in place of modules or tensors there is in no one else's way. None may write into the shared ones.
+        """
+        shared: dict[str, Any] = {name: _sharing(module) for name, module in self.components().items()}
+        return replace(self, **shared)
+
     def to(self, device: torch.device | str) -> DiffusionModels:
         """Move every part that has its weights to the device, in place."""
         for name, module in self.components().items():
             if self.is_loaded(name):
                 module.to(device)
+        return self
+
+    def computing_in(self, numerics: Numerics) -> DiffusionModels:
+        """Bring U-Net and autoencoder into a precision and layout to sample in, in place, before anything is attached.
+
+        The text encoder computes once for each prompt, and stays in float32. What is attached later keeps the precision
+        that it has: its layers cast it to that of what they are given.
+        """
+        layout: Any = {"dtype": numerics.dtype, "memory_format": numerics.memory_format}
+        for module in (self.unet, self.vae):
+            # Not by diffusers' own, which warns of every cast.
+            nn.Module.to(module, **layout)
+        self.numerics = numerics
         return self
 
     def is_loaded(self, name: str) -> bool:
@@ -124,12 +148,25 @@ class DiffusionModels:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
 
+def _sharing(module: nn.Module) -> nn.Module:
+    """A copy of a module tree with parameters of its own, whose values are the very same memory."""
+    held: dict[int, Any] = {id(buffer): buffer for buffer in module.buffers()}
+    held |= {id(each): nn.Parameter(each.detach(), each.requires_grad) for each in module.parameters()}
+    return copy.deepcopy(module, held)
+
+
 def text_states(text_encoder: nn.Module, token_ids: Tensor) -> Tensor:
     """Hidden states of prompts, float[n, t, d], as diffusers' pipeline computes them from token ids, int64[n, t]."""
     config: Any = text_encoder.config
     mask = token_ids.ne(config.pad_token_id) if getattr(config, "use_attention_mask", False) else None
     states: Tensor = text_encoder(token_ids, attention_mask=mask)[0]
     return states
+
+
+def num_positions(text_encoder: nn.Module) -> int:
+    """How many tokens a text encoder takes; a tokenizer's own file may be absent or name more."""
+    config: Any = text_encoder.config
+    return int(config.max_position_embeddings)
 
 
 def states_width(unet: UNet2DConditionModel) -> int:
@@ -169,6 +206,7 @@ def load_base(base: str, components: Collection[str] = COMPONENTS) -> DiffusionM
         base=BaseIdentity(name=base, source=HUB_IDS.get(base, Path(base).name), weights_hash=weights_hash(folder)),
         placeholders=_placeholders(folder),
     )
+    models.tokenizer.model_max_length = min(models.tokenizer.model_max_length, num_positions(models.text_encoder))
     for module in models.components().values():
         module.eval().requires_grad_(False)
     return models
@@ -214,6 +252,12 @@ def base_resolution_px(base: str) -> int:
     folder = resolve_base(base)
     unet, vae = (json.loads((folder / name / "config.json").read_text()) for name in ("unet", "vae"))
     return int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
+
+
+def base_num_timesteps(base: str) -> int:
+    """How many steps a base model's noise schedule has, from its configuration alone."""
+    config = json.loads((resolve_base(base) / "scheduler" / "scheduler_config.json").read_text())
+    return int(config.get("num_train_timesteps", 1000))  # as diffusers has it
 
 
 def resolve_base(base: str) -> Path:

@@ -75,10 +75,18 @@ def sd15_on(device: torch.device | str) -> DiffusionModels:
     """
     with torch.device(device):
         unet, vae, text_encoder = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE), _text_encoder(TEXT_ENCODER)
+    return _named_sd15(unet=unet, vae=vae, text_encoder=text_encoder)
+
+
+def thin_sd15(width_divisor: int, latent_side: int) -> DiffusionModels:
+    """The same thinner and for smaller images, as `write_sd15_layout` writes it: for a benchmark's own test."""
+    tokenizer = bundled_tokenizer()
+    return _named_sd15(**_random_parts(width_divisor, latent_side, len(tokenizer)))
+
+
+def _named_sd15(**parts: Any) -> DiffusionModels:
     return DiffusionModels(
-        unet=unet,
-        vae=vae,
-        text_encoder=text_encoder,
+        **parts,
         tokenizer=bundled_tokenizer(),
         scheduler_config=dict(PNDMScheduler(**NOISE_SCHEDULE).config),
         base=BaseIdentity(name="sd15", source=HUB_IDS["sd15"], weights_hash="none"),

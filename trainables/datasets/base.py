@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -12,9 +12,10 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.datasets.captions import PromptTemplate
+from trainables.datasets.captions import PromptTemplate, named_template
 from trainables.datasets.containers import GreyRange
 from trainables.datasets.problems import Problem
+from trainables.datasets.rules import AS_THEY_ARE, LabelRules
 
 CONDITIONS = ("Cardiomegaly", "Lung Opacity", "Edema", "No Finding", "Pneumothorax", "Pleural Effusion")
 SPLITS = ("train", "validation", "test")
@@ -22,6 +23,8 @@ SPLIT_SHARES = (0.70, 0.15, 0.15)
 MAX_SIDE_PX = 8192
 SEXES = ("F", "M")
 VIEWS = ("PA", "AP")
+SplitSizes = Mapping[str, Mapping[str, int]]
+"""Films by split and finding; those of all films together stand under the empty text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +40,7 @@ class ImageTextSample:
         age: years, where known.
         sex: "F" or "M", where known.
         view: "PA" or "AP", where known.
+        unknown: findings that may be there or not; none of `conditions`.
     """
 
     image: NDArray[np.uint8]
@@ -47,6 +51,7 @@ class ImageTextSample:
     age: int | None = None
     sex: str | None = None
     view: str | None = None
+    unknown: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what the models and metrics could not use."""
@@ -71,7 +76,14 @@ class SourceOptions:
         seed: of the split, or of generated patients.
         num_patients: how many patients to generate.
         conditions: findings to evaluate by; None leaves the choice to the source.
-        with_view: name the view in the prompts.
+        caption: name of the template of the prompts.
+        with_view, with_age, with_sex: name them in the prompts.
+        rules: how labels, texts and splits of a collection are read.
+        sizes: how many films each split is to hold, in all or of each finding; None: shares of the patients.
+        num_train: training films to keep; fewer are always among more.
+        fit: how films become square: `stretch`ed, the middle `crop`ped out, or with black bars as a `letterbox`.
+        max_rejects: share of the films that may be left out for they are not there or cannot be read.
+        num_tokens_of: counts the tokens of a text, where own texts are to be cut to what the text encoder takes.
         bits: that pictures of more than 8 bits store; None leaves it to the films.
         grey_range: the levels that are black and white; None leaves it to the films.
         label_map: a CSV file that says which findings labels stand for.
@@ -83,11 +95,28 @@ class SourceOptions:
     seed: int = 0
     num_patients: int | None = None
     conditions: tuple[str, ...] | None = None
+    caption: str = "subject"
     with_view: bool = False
+    with_age: bool = False
+    with_sex: bool = False
+    rules: LabelRules = AS_THEY_ARE
+    sizes: SplitSizes | None = None
+    num_train: int | None = None
+    fit: str = "stretch"
+    max_rejects: float = 0.0
+    num_tokens_of: Callable[[str], int] | None = None
     bits: int | None = None
     grey_range: GreyRange | None = None
     label_map: Path | None = None
     on_film: Callable[[int, int], None] | None = None
+
+    def template(self) -> PromptTemplate:
+        """How captions are to be made.
+
+        Raises:
+            ValueError: there is no such template, or it cannot say what is asked for.
+        """
+        return named_template(self.caption, with_view=self.with_view, with_age=self.with_age, with_sex=self.with_sex)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +145,8 @@ class ImageTextSource(ABC):
     """Findings to evaluate by; each occurs in every split."""
     prompts: PromptTemplate
     """How the captions of its samples are made."""
+    rules: LabelRules = AS_THEY_ARE
+    """How its labels, texts and splits were read."""
     resolution_px: int
     said: tuple[str, ...] = ()
     """What was understood, merged and left out, a sentence each."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 TEMPLATE = "Chest X-ray of a subject with {findings}"
 NUM_TOKENS = 77
 """What CLIP's text encoder takes, the marks at both ends included."""
 VIEW_WORDS = {"PA": "posteroanterior view", "AP": "anteroposterior view"}
+SEX_WORDS = {"F": "female", "M": "male"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,20 +19,36 @@ class PromptTemplate:
 
     Args:
         template: a text in which `{findings}` stands for the findings; None where every film has free text of its own.
+        last_word: stands before the last of several findings; empty where commas alone separate them.
         view_words: what each view is called behind that text; empty where captions leave the view out.
+        sex_words: likewise of the sexes.
+        with_age: name the age, where it is known.
 
-    Source: Pixels under Pressure, section on data (the default template); the view is ours.
+    Source: Pixels under Pressure, section on data (the default template); view, sex and age are ours.
     """
 
     template: str | None = TEMPLATE
+    last_word: str = "and"
     view_words: Mapping[str, str] = field(default_factory=dict)
+    sex_words: Mapping[str, str] = field(default_factory=dict)
+    with_age: bool = False
 
-    def prompt(self, conditions: Sequence[str], *, view: str | None = None, own: str | None = None) -> str:
+    def prompt(
+        self,
+        conditions: Sequence[str],
+        *,
+        view: str | None = None,
+        age: int | None = None,
+        sex: str | None = None,
+        own: str | None = None,
+    ) -> str:
         """The caption of a film with these findings.
 
         Args:
             conditions: findings, for example ("Cardiomegaly", "Pleural Effusion"); their order is kept.
             view: of the film, where known; said only where captions of this data say it.
+            age: in years, likewise.
+            sex: likewise.
             own: the free text of the film; taken as it is where captions are free text, and only there.
 
         Returns:
@@ -43,24 +61,51 @@ class PromptTemplate:
             return _own_text(own)
         if not conditions:
             raise ValueError("`conditions` must name at least one finding, but got none. Use 'No Finding'.")
-        findings = _enumeration([condition.lower() for condition in conditions])
-        prompt = self.template.replace("{findings}", findings)
-        return f"{prompt}, {self._words_of(view)}" if view is not None and self.view_words else prompt
-
-    def _words_of(self, view: str) -> str:
-        if view not in self.view_words:
-            raise ValueError(
-                f"`view` must be one of {', '.join(self.view_words)}, but got {view!r}. Leave an unknown view out."
-            )
-        return self.view_words[view]
+        findings = _enumeration([condition.lower() for condition in conditions], self.last_word)
+        aged = [f"{age} years old"] if self.with_age and age is not None else []
+        said = [*_worded("sex", sex, self.sex_words), *aged, *_worded("view", view, self.view_words)]
+        return ", ".join([self.template.replace("{findings}", findings), *said])
 
 
 FREE_TEXT = PromptTemplate(template=None)
+TEMPLATES: Final[Mapping[str, PromptTemplate]] = {
+    "subject": PromptTemplate(),
+    "showing": PromptTemplate(template="Chest X-ray showing {findings}", last_word=""),
+    "text": FREE_TEXT,
+}
+"""By name: the paper's, that of its code, and each film's own text."""
+
+
+def named_template(
+    name: str, *, with_view: bool = False, with_age: bool = False, with_sex: bool = False
+) -> PromptTemplate:
+    """The template of that name, with what it is to say besides.
+
+    Raises:
+        ValueError: there is no such template, or free text is to say something besides.
+    """
+    if name not in TEMPLATES:
+        raise ValueError(f"`--caption` must be one of {', '.join(TEMPLATES)}, but got {name!r}. Choose one.")
+    if name == "text" and (with_view or with_age or with_sex):
+        raise ValueError(
+            "`--caption text` must stand alone, since a film's own text is not changed, but got view, age or sex "
+            "besides. Leave them out."
+        )
+    views, sexes = VIEW_WORDS if with_view else {}, SEX_WORDS if with_sex else {}
+    return replace(TEMPLATES[name], view_words=views, sex_words=sexes, with_age=with_age)
 
 
 def paper_template(*, with_view: bool) -> PromptTemplate:
     """The paper's template, with the view behind it if asked for."""
-    return PromptTemplate(view_words=VIEW_WORDS if with_view else {})
+    return named_template("subject", with_view=with_view)
+
+
+def _worded(what: str, value: str | None, words: Mapping[str, str]) -> list[str]:
+    if value is None or not words:
+        return []
+    if value not in words:
+        raise ValueError(f"`{what}` must be one of {', '.join(words)}, but got {value!r}. Leave an unknown {what} out.")
+    return [words[value]]
 
 
 def _own_text(own: str | None) -> str:
@@ -69,10 +114,10 @@ def _own_text(own: str | None) -> str:
     return own
 
 
-def _enumeration(words: Sequence[str]) -> str:
-    if len(words) == 1:
-        return words[0]
-    return f"{', '.join(words[:-1])} and {words[-1]}"
+def _enumeration(words: Sequence[str], last_word: str) -> str:
+    if len(words) == 1 or not last_word:
+        return ", ".join(words)
+    return f"{', '.join(words[:-1])} {last_word} {words[-1]}"
 
 
 def may_be_cut(captions: Iterable[str], num_tokens: int = NUM_TOKENS) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,15 +12,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.datasets.base import SPLITS, SourceOptions, split_of_patient
+from trainables.datasets.base import SPLITS, SourceOptions
+from trainables.datasets.captions import NUM_TOKENS
 from trainables.datasets.containers import GreyRange, Kind, grey_ranges
 from trainables.datasets.duplicates import SAME_PICTURE, copies_to_drop, near_copies
 from trainables.datasets.images import READABLE, read_grey
 from trainables.datasets.label_map import read_label_map
-from trainables.datasets.labels import FilmLabels, LabelColumns
+from trainables.datasets.labels import FilmLabels, FilmReader
 from trainables.datasets.patients import known_patients
 from trainables.datasets.problems import Ledger, count_of, listed, shown
+from trainables.datasets.reports import cut_texts
+from trainables.datasets.rules import HASH, OWN, LabelRules
 from trainables.datasets.scan import Scan, scan_films
+from trainables.datasets.splits import few_shot, splits_of
 from trainables.datasets.vocabulary import Vocabulary
 
 MIN_FILMS = 5
@@ -34,17 +39,17 @@ class FilmTable:
 
     Args:
         pattern: name of the label file, or a pattern of names, of which the last by name is read.
-        columns: of the label file.
+        reader: of the label file, or of the folder that the labels lie in.
         image_folders: patterns of the folders in which the images lie; none where the label file gives their paths.
     """
 
     pattern: str
-    columns: LabelColumns
+    reader: FilmReader
     image_folders: tuple[str, ...] = ()
 
     def label_file(self, root: Path) -> Path | None:
-        """The label file, if the folder has one."""
-        return max(root.glob(self.pattern), default=None)
+        """The label file or folder, if it is there."""
+        return root if self.pattern == "." else max(root.glob(self.pattern), default=None)
 
     def paths(self, root: Path) -> dict[str, list[Path]]:
         """Where the files of each name lie in the folders of images."""
@@ -62,6 +67,9 @@ class Film:
     labels: FilmLabels
     image_id: str
     """Name of its file without the ending; its path in the collection where several films would have that name."""
+    split: str = ""
+    caption: str | None = None
+    """Its own text, where captions are such."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +80,13 @@ class Collection:
         films: of each split, in the order of the label file.
         ranges: black and white of each kind of container.
         conditions: findings to evaluate by.
+        rules: by which its labels, texts and splits were read.
     """
 
     films: Mapping[str, Sequence[Film]]
     ranges: dict[Kind, GreyRange]
     conditions: tuple[str, ...]
+    rules: LabelRules
 
 
 @dataclass
@@ -96,6 +106,7 @@ class CollectionReader:
     labels: Path
     options: SourceOptions
     ledger: Ledger = field(default_factory=Ledger)
+    _num_films: int = 0
 
     def read(self) -> Collection:
         """The collection, if it has no problems or the ledger is patient.
@@ -104,12 +115,12 @@ class CollectionReader:
             CollectionError: it has problems.
         """
         own = read_label_map(self.options.label_map, self.ledger) if self.options.label_map else {}
-        vocabulary = self.table.columns.vocabulary(own)
-        rows = known_patients(
-            self.table.columns.read(self.labels, vocabulary, self.ledger), self.ledger, self.labels.name
-        )
+        vocabulary = self.table.reader.vocabulary(own)
+        rules = self._rules()
+        rows = known_patients(self.table.reader.read(self.labels, vocabulary, self.ledger, rules), self.ledger)
         self._require_used_map(vocabulary)
-        films = self._with_files([row for row in rows if row.findings])
+        self._num_films = len(rows)
+        films = self._in_splits(self._with_captions(self._with_files([row for row in rows if row.findings])))
         self.ledger.settle()
         films, ranges = self._looked_at(films)
         split_films = self._by_split(films)
@@ -118,7 +129,53 @@ class CollectionReader:
         chosen = self._occurring(conditions, counts) if conditions else self._evaluable(counts)
         self._require_views(films)
         self.ledger.settle()
-        return Collection(films=split_films, ranges=ranges, conditions=chosen)
+        split_films["train"] = self._few_shot(split_films["train"], chosen)
+        return Collection(films=split_films, ranges=ranges, conditions=chosen, rules=rules)
+
+    def _rules(self) -> LabelRules:
+        rules, reader = self.options.rules, self.table.reader
+        if rules.split == OWN and not reader.has_split:
+            raise ValueError(
+                "`--split own` must be of a collection that comes with a split, but got one without. Name a column of "
+                "its table that has the split, or leave the option out."
+            )
+        if rules.split_column and not reader.has_columns:
+            raise ValueError(
+                f"`--split` must be {HASH} or {OWN} for this collection, whose tables have no column for it, but got "
+                f"{rules.split!r}. Choose one, or bring a table of your own with the source `folder`."
+            )
+        if self.options.sizes is not None and rules.split != HASH:
+            raise ValueError(
+                f"`--sizes` must be left out where the split is given, but got both, --split {rules.split}. Leave one out."
+            )
+        return replace(rules, own_text=self.options.caption == "text")
+
+    def _with_captions(self, films: Sequence[Film]) -> list[Film]:
+        """The films with their own texts, where captions are such; those without text are counted and left out."""
+        if self.options.template().template is not None:
+            return list(films)
+        with_text = [film for film in films if film.labels.text]
+        if not with_text and films:
+            rule = "`--caption text` must be of films that have texts of their own"
+            self.ledger.refuse(rule, "none", "Choose another caption, or give the reports.", file=self.labels.name)
+        elif len(with_text) < len(films):
+            self.ledger.say(f"{count_of(len(films) - len(with_text), 'film')} without a text are left out.")
+        texts = [film.labels.text for film in with_text]
+        counter = self.options.num_tokens_of
+        cut = cut_texts(texts, counter, self.ledger, most=NUM_TOKENS) if counter else texts
+        return [replace(film, caption=text) for film, text in zip(with_text, cut, strict=True)]
+
+    def _in_splits(self, films: Sequence[Film]) -> list[Film]:
+        splits = splits_of([film.labels for film in films], self.options, self.ledger)
+        return [replace(film, split=split) for film, split in zip(films, splits, strict=True) if split]
+
+    def _few_shot(self, films: list[Film], conditions: Sequence[str]) -> list[Film]:
+        num_train = self.options.num_train
+        if num_train is None or num_train >= len(films):
+            return films
+        self.ledger.say(f"Of {len(films):,} training films {num_train:,} are kept, as was asked for.")
+        kept = few_shot([film.labels for film in films], num_train, self.options.seed, conditions)
+        return [films[position] for position in kept]
 
     def _require_used_map(self, vocabulary: Vocabulary) -> None:
         unused = vocabulary.unused()
@@ -131,26 +188,30 @@ class CollectionReader:
     def _with_files(self, rows: Sequence[FilmLabels]) -> list[Film]:
         known = self.table.paths(self.root)
         films = [film for row in rows if (film := self._with_file(row, known))]
+        self.ledger.judge(self._num_films, self.options.max_rejects)
         stems = Counter(film.image_id for film in films)
         return [
-            replace(film, image_id=shown(film.path, self.root)) if stems[film.image_id] > 1 else film for film in films
+            replace(film, image_id=shown(film.path, self.root))
+            if stems[film.image_id] > 1 and not film.labels.image_id
+            else film
+            for film in films
         ]
 
     def _with_file(self, row: FilmLabels, known: Mapping[str, list[Path]]) -> Film | None:
         places = known.get(row.file) or [self.root / row.file, self.root / row.file.replace("\\", "/")]
-        there = [path for path in dict.fromkeys(places) if _is_file(path)]
+        there = [path for path in dict.fromkeys(places) if _is_file(path, self.root)]
         if len(there) == 1:
-            return Film(path=there[0], labels=row, image_id=there[0].stem)
+            return Film(path=there[0], labels=row, image_id=row.image_id or there[0].stem)
         if there:
             rule, came = "lie in one folder only", " and ".join(shown(path, self.root) for path in there)
             remedy = "Remove or rename the others."
         else:
             rule, came, remedy = "be there", repr(row.file), f"Complete the folder {self.root}, or remove the rows."
-        self.ledger.refuse(
-            f"`{self.labels.name}` must name only images that {rule}".replace("that be", "that are"),
+        self.ledger.reject(
+            f"`{row.table}` must name only images that {rule}".replace("that be", "that are"),
             came,
             remedy,
-            file=self.labels.name,
+            file=row.table,
             line=row.line,
         )
         return None
@@ -165,16 +226,27 @@ class CollectionReader:
                 scans.append(scan)
                 readable.append(film)
             else:
-                self.ledger.refuse(READABLE, scan.came, scan.remedy, file=name[0])
+                self.ledger.reject(READABLE, scan.came, scan.remedy, file=name[0])
+        self.ledger.judge(self._num_films, self.options.max_rejects)
+        self._say_rejected()
         bits, given = self.options.bits, self.options.grey_range
         ranges = grey_ranges([scan.levels for scan in scans], self.ledger, bits=bits, given=given)
         self.ledger.settle()
         return self._without_copies(readable, scans, ranges), ranges
 
+    def _say_rejected(self) -> None:
+        rejected = self.ledger.rejected
+        if rejected:
+            named = listed(one.came if one.line else f"{one.file} ({one.came})" for one in rejected)
+            verb = "is" if len(rejected) == 1 else "are"
+            self.ledger.say(
+                f"{count_of(len(rejected), 'film')} of {self._num_films:,} {verb} rejected, not there or not to be read: {named}."
+            )
+
     def _without_copies(
         self, films: Sequence[Film], scans: Sequence[Scan], ranges: dict[Kind, GreyRange]
     ) -> list[Film]:
-        splits = [self._split_of(film) for film in films]
+        splits = [film.split for film in films]
         dropped = copies_to_drop([scan.pixels for scan in scans], splits)
         self._say_dropped(dropped, films, splits)
         kept = [
@@ -183,14 +255,11 @@ class CollectionReader:
         left = [films[position] for position in kept]
 
         def small(position: int) -> NDArray[np.uint8]:
-            return read_grey(left[position].path, COMPARED_PX, ranges)
+            return read_grey(left[position].path, COMPARED_PX, ranges, self.options.fit)
 
         near = near_copies([scans[p].look for p in kept], [splits[p] for p in kept], small)
         self._say_near(near, left)
         return left
-
-    def _split_of(self, film: Film) -> str:
-        return split_of_patient(film.labels.patient_id, self.options.seed)
 
     def _say_dropped(self, dropped: Mapping[int, int], films: Sequence[Film], splits: Sequence[str]) -> None:
         if dropped:
@@ -198,6 +267,10 @@ class CollectionReader:
                 f"{self._named(films[gone])} ({splits[gone]}) is {self._named(films[kept])} ({splits[kept]})"
                 for gone, kept in dropped.items()
             ]
+            if self.options.rules.split != HASH:
+                rule, remedy = "`split` must not have one picture in two of them", "Leave one of each pair out."
+                self.ledger.refuse(rule, listed(pairs), remedy, file=self.labels.name)
+                return
             films_are = f"{count_of(len(dropped), 'film')} {'is' if len(dropped) == 1 else 'are'}"
             self.ledger.say(f"{films_are} left out, since the same picture is in another split: {listed(pairs)}.")
 
@@ -215,7 +288,7 @@ class CollectionReader:
     def _by_split(self, films: Sequence[Film]) -> dict[str, list[Film]]:
         split_films: dict[str, list[Film]] = {split: [] for split in SPLITS}
         for film in films:
-            split_films[self._split_of(film)].append(film)
+            split_films[film.split].append(film)
         empty = [split for split, members in split_films.items() if not members]
         if empty:
             num_patients = len({film.labels.patient_id for film in films})
@@ -257,9 +330,11 @@ class CollectionReader:
         self.ledger.say(f"{without:,} of {len(films):,} captions name no view, since it is not known.")
 
 
-def _is_file(path: Path) -> bool:
+def _is_file(path: Path, root: Path) -> bool:
+    """Whether there is a file of that name in the collection; what leads out of it by its name is none of its."""
     try:
-        return path.is_file()
+        inside = Path(os.path.normpath(path.absolute())).is_relative_to(os.path.normpath(root.absolute()))
+        return inside and path.is_file()
     except OSError:  # a name that is too long, or a folder that may not be read
         return False
 

@@ -16,9 +16,10 @@ from trainables.datasets.base import (
     require_resolution,
     require_split,
 )
-from trainables.datasets.captions import paper_template
-from trainables.datasets.collection import Collection, CollectionReader, FilmTable
-from trainables.datasets.images import read_grey
+from trainables.datasets.captions import PromptTemplate
+from trainables.datasets.collection import Collection, CollectionReader, Film, FilmTable
+from trainables.datasets.images import read_grey, require_fit
+from trainables.datasets.parallel import in_order
 from trainables.datasets.problems import CollectionError, Ledger
 
 
@@ -46,8 +47,7 @@ class FilmTableSource(ImageTextSource):
         ledger = Ledger()
         collection = self._read(options, ledger)
         self.resolution_px = options.resolution_px
-        self.with_view = options.with_view
-        self.prompts = paper_template(with_view=options.with_view)
+        self.prompts, self.rules, self.fit = options.template(), collection.rules, options.fit
         self.films, self.ranges, self.conditions = collection.films, collection.ranges, collection.conditions
         self.said = tuple(ledger.said)
 
@@ -65,14 +65,15 @@ class FilmTableSource(ImageTextSource):
             collection = cls._read(options, ledger)
         except CollectionError:  # a step that no other can follow; the ledger has it
             return Checked(problems=tuple(ledger.problems), said=tuple(ledger.said))
-        prompts = paper_template(with_view=options.with_view)
+        prompts = options.template()
         for members in collection.films.values():
-            captions += [prompts.prompt(film.labels.findings, view=film.labels.view) for film in members]
+            captions += [_caption(prompts, film) for film in members]
         return Checked(problems=tuple(ledger.problems), said=tuple(ledger.said), captions=tuple(captions))
 
     @classmethod
     def _read(cls, options: SourceOptions, ledger: Ledger) -> Collection:
         require_resolution(options.resolution_px)
+        require_fit(options.fit)
         if options.root is None:
             raise ValueError(f"`root` must be the folder of {cls.title}, but got none. Give it with --root DIR.")
         if options.num_patients is not None:
@@ -98,19 +99,22 @@ class FilmTableSource(ImageTextSource):
         )
 
     def samples(self, split: str) -> Iterator[ImageTextSample]:
-        """The films of the split in the order of the label file."""
-        for film in self.films[require_split(split)]:
-            known = film.labels
-            yield ImageTextSample(
-                image=read_grey(film.path, self.resolution_px, self.ranges),
-                prompt=self.prompts.prompt(known.findings, view=known.view),
-                conditions=known.findings,
-                patient_id=known.patient_id,
-                image_id=film.image_id,
-                age=known.age,
-                sex=known.sex,
-                view=known.view,
-            )
+        """The films of the split in the order of the label file, read on all cores."""
+        yield from in_order(self._sample, self.films[require_split(split)])
+
+    def _sample(self, film: Film) -> ImageTextSample:
+        known = film.labels
+        return ImageTextSample(
+            image=read_grey(film.path, self.resolution_px, self.ranges, self.fit),
+            prompt=_caption(self.prompts, film),
+            conditions=known.findings,
+            patient_id=known.patient_id,
+            image_id=film.image_id,
+            age=known.age,
+            sex=known.sex,
+            view=known.view,
+            unknown=known.unknown,
+        )
 
     def num_samples(self, split: str) -> int:
         """Films in the split."""
@@ -119,12 +123,18 @@ class FilmTableSource(ImageTextSource):
     def fingerprint(self) -> str:
         """Hash of the settings, the grey levels, the labels, the split and the bytes of every image file."""
         ranges = sorted((kind.name, grey.low, grey.high) for kind, grey in self.ranges.items())
-        settings = (self.resolution_px, self.with_view, self.conditions, ranges)
+        settings = (self.resolution_px, self.fit, self.prompts, self.rules, self.conditions, ranges)
         digest = hashlib.sha256(repr(settings).encode())
         for split in SPLITS:
             for film in self.films[split]:
                 known = film.labels
-                row = (split, film.image_id, known.patient_id, known.findings, known.age, known.sex, known.view)
+                about = (known.findings, known.unknown, known.age, known.sex, known.view)
+                row = (split, film.image_id, known.patient_id, *about, film.caption)
                 digest.update(repr(row).encode())
                 digest.update(film.path.read_bytes())
         return digest.hexdigest()
+
+
+def _caption(prompts: PromptTemplate, film: Film) -> str:
+    known = film.labels
+    return prompts.prompt(known.findings, view=known.view, age=known.age, sex=known.sex, own=film.caption)

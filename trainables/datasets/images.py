@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +44,14 @@ class FilmError(ValueError):
         self.came, self.remedy = came, remedy
 
 
-def read_grey(path: Path, resolution_px: int, ranges: dict[Kind, GreyRange]) -> NDArray[np.uint8]:
+def read_grey(path: Path, resolution_px: int, ranges: dict[Kind, GreyRange], fit: str = "stretch") -> NDArray[np.uint8]:
     """Read an image, turn it grey and resize it to a square by Lanczos, whatever its shape was.
 
     Args:
         path: PNG, JPEG, TIFF, DICOM or anything else that Pillow reads.
         resolution_px: side of the result.
         ranges: black and white of each kind of container; see `grey_ranges`.
+        fit: one of `FITS`.
 
     Returns:
         Grey levels, uint8[resolution_px, resolution_px], air dark.
@@ -59,8 +62,31 @@ def read_grey(path: Path, resolution_px: int, ranges: dict[Kind, GreyRange]) -> 
     kind, image = open_film(path)
     grey = to_grey(image, ranges[kind], inverted=is_white_zero(image))
     if grey.size != (resolution_px, resolution_px):
-        grey = grey.resize((resolution_px, resolution_px), Image.Resampling.LANCZOS)
+        grey = FITS[fit](grey, (resolution_px, resolution_px), method=Image.Resampling.LANCZOS)
     return np.array(grey, np.uint8)
+
+
+def require_fit(fit: str) -> str:
+    """The name, if it is one of `FITS`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if fit not in FITS:
+        raise ValueError(f"`--fit` must be one of {', '.join(FITS)}, but got {fit!r}. Choose one.")
+    return fit
+
+
+def _stretched(image: Image.Image, size: tuple[int, int], method: int) -> Image.Image:
+    return image.resize(size, method)
+
+
+FITS: Final[Mapping[str, Callable[..., Image.Image]]] = {
+    "stretch": _stretched,
+    "crop": ImageOps.fit,
+    "letterbox": ImageOps.pad,
+}
+"""How films become square: each side by itself; the middle of the longer side; or the whole film between black bars."""
 
 
 def open_film(path: Path) -> tuple[Kind, Image.Image]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeVar
 
 from trainables.datasets.problems import Ledger, count_of
@@ -75,6 +76,7 @@ class KnownFields:
         return value
 
 
+@lru_cache(maxsize=4096)  # tables have few values in many rows
 def age_in_years(text: str) -> int | None:
     """Whole years of "54", "54.0", "054Y", "54 years", and 0 of "6M", "3W" or "20D"; None for what is no age."""
     match = AGE.fullmatch(text.strip())
@@ -84,12 +86,14 @@ def age_in_years(text: str) -> int | None:
     return number // {"y": 1, "m": 12, "w": 52, "d": 365}[unit]
 
 
+@lru_cache(maxsize=4096)
 def frontal_view(text: str) -> str | None:
     """ "PA" or "AP" where a text names one of them and nothing else that matters; None otherwise."""
     views = {VIEW_WORDS.get(word) for word in _words(text) - VIEW_FILLERS}
     return views.pop() if len(views) == 1 else None
 
 
+@lru_cache(maxsize=4096)
 def is_lateral(text: str) -> bool:
     """Whether a text says that a film was taken from the side, as "LATERAL", "LL" or "Left lat." do."""
     words = _words(text) - LATERAL_FILLERS

@@ -15,7 +15,7 @@ ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
 """A number as spreadsheets shorten it; two patients may have become one."""
 
 
-def known_patients(films: Sequence[FilmLabels], ledger: Ledger, file: str) -> list[FilmLabels]:
+def known_patients(films: Sequence[FilmLabels], ledger: Ledger) -> list[FilmLabels]:
     """The films of patients that have a name, under one spelling for each patient.
 
     An id that comes in one spelling only is left as it is written, so that other films never move a patient to
@@ -24,9 +24,8 @@ def known_patients(films: Sequence[FilmLabels], ledger: Ledger, file: str) -> li
     Args:
         films: as the label file has them.
         ledger: takes the films without a patient, and says which spellings are one.
-        file: name of the label file.
     """
-    named = [film for film in films if _is_named(film, ledger, file)]
+    named = [film for film in films if _is_named(film, ledger)]
     spellings: dict[str, set[str]] = {}
     for film in named:
         spellings.setdefault(patient_key(film.patient_id), set()).add(film.patient_id)
@@ -48,7 +47,7 @@ def patient_key(patient_id: str) -> str:
     return re.sub(r"(?<![\d.])0+(?=\d)", "", folded)
 
 
-def _is_named(film: FilmLabels, ledger: Ledger, file: str) -> bool:
+def _is_named(film: FilmLabels, ledger: Ledger) -> bool:
     if is_missing(film.patient_id):
         rule = "`patient_id` must name the patient of every film"
         remedy = "Fill it in, or remove the rows: without it a patient may be in two splits."
@@ -57,5 +56,5 @@ def _is_named(film: FilmLabels, ledger: Ledger, file: str) -> bool:
         remedy = "Format the column as text and export it again: rounded ids may be those of several patients."
     else:
         return True
-    ledger.refuse(rule, repr(film.patient_id), remedy, file=file, line=film.line)
+    ledger.refuse(rule, repr(film.patient_id), remedy, file=film.table, line=film.line)
     return False

@@ -44,10 +44,26 @@ class Ledger:
     patient: bool = False
     problems: list[Problem] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    rejected: list[Problem] = field(default_factory=list)
 
     def refuse(self, rule: str, came: str, remedy: str, *, file: str = "", line: int | None = None) -> None:
         """Note a problem."""
         self.problems.append(Problem(rule=rule, came=came, remedy=remedy, file=file, line=line))
+
+    def reject(self, rule: str, came: str, remedy: str, *, file: str = "", line: int | None = None) -> None:
+        """Note a film that could be left out, if few enough are."""
+        self.rejected.append(Problem(rule=rule, came=came, remedy=remedy, file=file, line=line))
+
+    def judge(self, num_films: int, max_share: float) -> None:
+        """Make problems of all films that were rejected, if they are more than a share of the collection.
+
+        Args:
+            num_films: of the collection.
+            max_share: that may be left out, from 0 to 1.
+        """
+        if len(self.rejected) > max_share * num_films:
+            self.problems += self.rejected
+            self.rejected = []
 
     def say(self, sentence: str) -> None:
         """Note what was understood, merged or left out, for the reader of the data set."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from PIL import Image
 
 from trainables.datasets.containers import Levels
 from trainables.datasets.images import FilmError, open_film
+from trainables.datasets.parallel import in_order
 
 HASH_SIDE = 16
 MAX_SAMPLED = 2**16
@@ -45,11 +44,10 @@ def scan_films(films: Sequence[tuple[str, Path]], on_progress: Progress | None =
         films: name and file of each.
         on_progress: told after each film.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for done, scan in enumerate(_in_order(threads, films), start=1):
-            if on_progress:
-                on_progress(done, len(films))
-            yield scan
+    for done, scan in enumerate(in_order(lambda film: _scan_or_error(*film), films), start=1):
+        if on_progress:
+            on_progress(done, len(films))
+        yield scan
 
 
 def scan_film(file: str, path: Path) -> Scan:
@@ -67,10 +65,6 @@ def scan_film(file: str, path: Path) -> Scan:
     dark, bright = (float(level) for level in np.percentile(flat, (1, 99)))
     known = Levels(file=file, kind=kind, low=low, high=high, dark=dark, bright=bright)
     return Scan(levels=known, pixels=_pixel_hash(levels, low, high), look=_look(image))
-
-
-def _in_order(threads: ThreadPoolExecutor, films: Iterable[tuple[str, Path]]) -> Iterator[Scan | FilmError]:
-    yield from threads.map(lambda film: _scan_or_error(*film), films)
 
 
 def _scan_or_error(file: str, path: Path) -> Scan | FilmError:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from trainables.datasets.base import SPLITS, require_split
 from trainables.datasets.captions import PromptTemplate
+from trainables.datasets.rules import LabelRules
 from trainables.datasets.tensors import FilmFile
 
-FORMAT = 2
+FORMAT = 3
 CARD = "dataset.json"
 
 
@@ -33,6 +34,8 @@ class PreparedDataset:
     conditions: tuple[str, ...]
     prompts: PromptTemplate
     """How its captions are made, and all prompts that are to be like them."""
+    rules: LabelRules
+    """How labels, texts and splits of its collection were read."""
     resolution_px: int
     num_samples: Mapping[str, int]
     said: tuple[str, ...] = ()
@@ -62,6 +65,7 @@ class PreparedDataset:
         read = {
             "conditions": tuple(content["conditions"]),
             "prompts": PromptTemplate(**content["prompts"]),
+            "rules": LabelRules(**content["rules"]),
             "said": tuple(content.get("said", ())),
         }
         return PreparedDataset(folder=folder, **{**content, **read})
@@ -69,6 +73,16 @@ class PreparedDataset:
     def split(self, name: str) -> PreparedSplit:
         """The images and texts of `train`, `validation` or `test`."""
         return PreparedSplit(self.folder / f"{require_split(name)}.arrow", self.resolution_px)
+
+    def require_sound(self) -> None:
+        """Read all films, and refuse the data set where one is not as it was written.
+
+        Raises:
+            DamagedError: one is not.
+            ValueError: a file is not complete.
+        """
+        for name in SPLITS:
+            self.split(name).require_sound()
 
     def summary(self) -> dict[str, dict[str, int]]:
         """Counts of images, patients and each condition, by split."""
@@ -111,6 +125,14 @@ class PreparedSplit:
     def __reduce__(self) -> tuple[type[PreparedSplit], tuple[Path, int]]:
         """Pickle the path, never the pixels: a worker maps the file anew."""
         return PreparedSplit, (self.path, self._side)
+
+    def require_sound(self) -> None:
+        """Read all of it.
+
+        Raises:
+            DamagedError: something is not as it was written.
+        """
+        self._films.require_all()
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """One image, uint8[H, W], a read-only view of the file."""
@@ -159,6 +181,11 @@ class PreparedSplit:
     def views(self) -> list[str | None]:
         """ "PA", "AP" or None for every image."""
         return self._films.column("view")
+
+    @cached_property
+    def unknown(self) -> list[tuple[str, ...]]:
+        """The findings of every image that may be there or not."""
+        return [tuple(findings) for findings in self._films.column("unknown")]
 
     def num_with(self) -> Counter[str]:
         """How many images show each finding."""

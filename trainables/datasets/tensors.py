@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from filelock import FileLock
 from numpy.typing import NDArray
 
 from trainables.datasets.base import ImageTextSample
+from trainables.datasets.checksums import CheckedArray, DamagedError, MappedFile, set_aside, sums_of, write_checksums
 from trainables.datasets.files import synced_file
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -24,27 +26,45 @@ Fill = Callable[[NDArray[Any]], None]
 class FilmFile:
     """The films of one split: opening them reads no pixels, and processes of one machine share them.
 
+    A part of the file is checked when it is first read; data sets of earlier versions have no checksums, and are not.
+
     Args:
         path: the Arrow file.
         resolution_px: side of the images.
 
     Raises:
-        ValueError: the file is damaged.
+        ValueError: the file is no complete Arrow file.
+        DamagedError: its texts are not as they were written.
     """
 
     def __init__(self, path: Path, resolution_px: int) -> None:
-        self._table = _read_table(path)
-        self._chunks = [_pixels(chunk, resolution_px) for chunk in self._table.column("image").chunks if len(chunk)]
+        self._file = MappedFile(path)
+        self._table = _read_table(self._file)
+        self._chunks = _film_chunks(self._table, resolution_px)
         self._ends = np.cumsum([len(chunk) for chunk in self._chunks])
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """One image, uint8[H, W], a read-only view of the file; the index is not checked."""
+        """One image, uint8[H, W], a read-only view of the file; the index is not checked.
+
+        Raises:
+            DamagedError: it is not as it was written.
+        """
         chunk = int(np.searchsorted(self._ends, index, side="right"))
         image: NDArray[np.uint8] = self._chunks[chunk][index - int(self._ends[chunk])]
+        place = self._file.place_of(image)
+        self._file.require([(place, place + image.nbytes)])
         return image
+
+    def require_all(self) -> None:
+        """Check all of it.
+
+        Raises:
+            DamagedError: something is not as it was written.
+        """
+        self._file.require_all()
 
     def column(self, name: str) -> list[Any]:
         """A field of `ImageTextSample` other than the image, of every film."""
@@ -58,6 +78,20 @@ def film_writer(path: Path, resolution_px: int) -> Iterator[Callable[[Sequence[I
     schema = _film_schema(resolution_px)
     with synced_file(path) as sink, pa.ipc.new_file(sink, schema) as writer:
         yield lambda films: writer.write_batch(_film_batch(films, schema))
+    write_checksums(path, lambda file: _film_chunks(_read_table(file), resolution_px))
+
+
+def parquet_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a Parquet file, by column.
+
+    Raises:
+        ValueError: it is damaged, or none.
+    """
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(str(error)) from error
+    return rows
 
 
 class TensorCache:
@@ -70,7 +104,7 @@ class TensorCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def get_or_create(self, key: str, name: str, compute: Callable[[], Tensors]) -> Tensors:
+    def get_or_create(self, key: str, name: str, compute: Callable[[], Tensors]) -> Mapping[str, CheckedArray]:
         """The arrays stored under key and name, computed and stored first if need be.
 
         Of several processes that ask at once, one computes and the others wait for it.
@@ -81,16 +115,16 @@ class TensorCache:
             compute: makes the arrays; called only if they are not there.
 
         Returns:
-            Read-only, memory-mapped views with the original shapes and dtypes.
+            Memory-mapped, with the original shapes and dtypes; rows are checked when they are first read. A file whose
+            damage shows is set aside, said and made again: here, or by whoever asks after a `DamagedError`.
 
         Raises:
-            ValueError: key or name is no plain file name, or the stored file is damaged.
+            ValueError: key or name is no plain file name.
             OSError: the disk is full; nothing is left behind, and what is stored stays.
         """
-        self._create(key, name, lambda path: _write_tensors(path, compute()))
-        return _read_tensors(self.path(key, name))
+        return self._read_or_write(key, name, lambda path: _write_tensors(path, compute()))
 
-    def get_or_fill(self, key: str, name: str, empty: NDArray[Any], fill: Fill) -> NDArray[Any]:
+    def get_or_fill(self, key: str, name: str, empty: NDArray[Any], fill: Fill) -> CheckedArray:
         """One array, computed part by part straight into its file, so that memory never holds all of it.
 
         Args:
@@ -99,13 +133,22 @@ class TensorCache:
             fill: writes all of a writable array of that shape; called only if the file is not there.
 
         Returns:
-            A read-only, memory-mapped view.
+            Memory-mapped, as of `get_or_create`.
 
         Raises:
             ValueError, OSError: as `get_or_create`; a full disk is found before `fill` is called.
         """
-        self._create(key, name, lambda path: _write_tensors(path, {name: empty}, fill))
-        return _read_tensors(self.path(key, name))[name]
+        return self._read_or_write(key, name, lambda path: _write_tensors(path, {name: empty}, fill))[name]
+
+    def _read_or_write(self, key: str, name: str, write: Callable[[Path], None]) -> dict[str, CheckedArray]:
+        path = self.path(key, name)
+        self._create(key, name, write)
+        try:
+            return _read_tensors(path)
+        except (ValueError, DamagedError):
+            set_aside(path)
+            self._create(key, name, write)
+            return _read_tensors(path)
 
     def _create(self, key: str, name: str, write: Callable[[Path], None]) -> None:
         """Have a file written by at most one process, if it is not there."""
@@ -137,6 +180,7 @@ def _film_schema(resolution_px: int) -> pa.Schema:
             "age": pa.int32(),
             "sex": pa.string(),
             "view": pa.string(),
+            "unknown": pa.list_(pa.string()),
         }
     )
 
@@ -148,17 +192,21 @@ def _film_batch(films: Sequence[ImageTextSample], schema: pa.Schema) -> pa.Recor
     return pa.record_batch([pixels, *others], schema=schema)
 
 
+def _film_chunks(table: pa.Table, side: int) -> list[NDArray[np.uint8]]:
+    return [_pixels(chunk, side) for chunk in table.column("image").chunks if len(chunk)]
+
+
 def _pixels(chunk: pa.FixedSizeBinaryArray, side: int) -> NDArray[np.uint8]:
     flat = np.frombuffer(chunk.buffers()[1], np.uint8)
     return flat[chunk.offset * side**2 :][: len(chunk) * side**2].reshape(len(chunk), side, side)
 
 
-def _read_table(path: Path) -> pa.Table:
+def _read_table(file: MappedFile) -> pa.Table:
     try:
-        return pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
-    except pa.ArrowInvalid as error:
+        return pa.ipc.open_file(pa.py_buffer(file.content)).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(
-            f"`{path.name}` must be a complete Arrow file, but got {error}. Delete {path} and make it again."
+            f"`{file.path.name}` must be a complete Arrow file, but got {error}. Delete {file.path} and make it again."
         ) from error
 
 
@@ -175,9 +223,12 @@ def _write_tensors(path: Path, tensors: Tensors, fill: Fill | None = None) -> No
                 writer.write_batch(_tensor_batch(name, tensor, schema))
         if fill is not None:
             _fill_in_place(partial, next(iter(tensors.values())), fill)
+        write_checksums(partial, lambda file: _tensors_in(file).values())
+        sums_of(partial).replace(sums_of(path))
         partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        for left in (partial, sums_of(partial)):
+            left.unlink(missing_ok=True)
 
 
 def _fill_in_place(path: Path, empty: NDArray[Any], fill: Fill) -> None:
@@ -201,10 +252,16 @@ def _tensor_batch(name: str, tensor: NDArray[Any], schema: pa.Schema) -> pa.Reco
     return pa.record_batch([*columns, data], schema=schema)
 
 
-def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    table = _read_table(path)
+def _read_tensors(path: Path) -> dict[str, CheckedArray]:
+    file = MappedFile(path)
+    if not file.has_checksums:
+        raise DamagedError(f"`{path}` must have checksums beside it, but got none. Make it again.")
+    return {name: CheckedArray(values, file) for name, values in _tensors_in(file).items()}
+
+
+def _tensors_in(file: MappedFile) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {}
-    for batch in table.to_batches():
+    for batch in _read_table(file).to_batches():
         name, dtype, shape = (batch.column(i)[0].as_py() for i in range(3))
         data = batch.column(3).buffers()[2]  # where it lies in the file; a scalar of the column is a copy in memory
         tensors[name] = np.frombuffer(data or b"", np.dtype(dtype)).reshape(shape)

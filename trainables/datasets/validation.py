@@ -91,7 +91,9 @@ class SampleChecker:
             )
 
     def _require_caption(self, sample: ImageTextSample) -> None:
-        made = self._source.prompts.prompt(sample.conditions, view=sample.view, own=sample.prompt)
+        made = self._source.prompts.prompt(
+            sample.conditions, view=sample.view, age=sample.age, sex=sample.sex, own=sample.prompt
+        )
         if sample.prompt != made:
             raise ValueError(
                 f"`prompt` must be made by the source's template, {made!r}, but got {sample.prompt!r} for "
@@ -100,5 +102,5 @@ class SampleChecker:
 
     def _update_hash(self, sample: ImageTextSample, split: str) -> None:
         texts = (split, sample.prompt, sample.conditions, sample.patient_id, sample.image_id)
-        self._hash.update(json.dumps((*texts, sample.age, sample.sex, sample.view)).encode())
+        self._hash.update(json.dumps((*texts, sample.age, sample.sex, sample.view, sample.unknown)).encode())
         self._hash.update(np.ascontiguousarray(sample.image).tobytes())

@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from trainables.datasets.problems import Ledger, count_of
 from trainables.datasets.rows import is_missing
@@ -48,6 +49,7 @@ Refuse = Callable[[str, str], None]
 """Takes what came and the remedy."""
 
 
+@lru_cache(maxsize=4096)
 def fold(label: str) -> str:
     """What is equal for all spellings of a label that differ in case, underscores, hyphens, dots and white space."""
     return re.sub(r"[\s_\-.]+", "", unicodedata.normalize("NFKC", label).casefold())
@@ -102,6 +104,23 @@ class Vocabulary:
             return ()
         return once
 
+    def of_collection(self, labels: Iterable[str], refuse: Refuse) -> tuple[str, ...]:
+        """The findings that a collection has by its own rules, each once; a user's own names go before."""
+        once = self.named(labels)
+        for name in once:
+            self._own_kind[name] += name not in SPELLINGS
+        if contradicts_itself(once):
+            refuse(f"{'|'.join(once)!r}, which contradicts itself", "Remove one or the other.")
+            return ()
+        return once
+
+    def named(self, labels: Iterable[str]) -> tuple[str, ...]:
+        """What the project calls a collection's own findings; those that it does not know keep their names."""
+        found: list[str] = []
+        for label in labels:
+            found += self._own_findings(label) or self._known(label) or (label,)
+        return tuple(dict.fromkeys(found))
+
     def name(self, label: str) -> str:
         """What the collection calls a finding that a user names in any spelling; the label itself if it is not known."""
         known = self._known(label)
@@ -121,8 +140,9 @@ class Vocabulary:
             )
         if self._repeated:
             ledger.say(f"Labels of {count_of(self._repeated, 'film')} name a finding twice; it counts once.")
-        if self._own_kind:
-            names = [f"{name!r} ({count}{_nearest(name)})" for name, count in sorted(self._own_kind.items())]
+        own_kind = +self._own_kind
+        if own_kind:
+            names = [f"{name!r} ({count}{_nearest(name)})" for name, count in sorted(own_kind.items())]
             ledger.say(f"Labels that are not known count as findings of their own: {', '.join(names)}.")
 
     def unused(self) -> list[str]:

@@ -65,6 +65,7 @@ class _DatasetWriter:
             "source_fingerprint": self._source.fingerprint(),
             "conditions": list(self._source.conditions),
             "prompts": asdict(self._source.prompts),
+            "rules": asdict(self._source.rules),
             "resolution_px": self._source.resolution_px,
             "num_samples": self._checker.num_samples,
             "said": list(self._source.said),

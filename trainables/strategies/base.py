@@ -342,7 +342,10 @@ def num_trainable_parameters(models: DiffusionModels) -> int:
 
 
 def load_trained(models: DiffusionModels, tensors: dict[str, Tensor]) -> None:
-    """Copy tensors into the trained parameters of the same paths and shapes."""
+    """Give the trained parameters of the same paths and shapes these values, in memory of their own.
+
+    What was there is not written to: other models may share it.
+    """
     trained = dict(trained_parameters(models))
     missing, unknown = sorted(trained.keys() - tensors.keys()), sorted(tensors.keys() - trained.keys())
     rule = f"`{ADAPTER_WEIGHTS}` must hold exactly the trained tensors"
@@ -355,7 +358,7 @@ def load_trained(models: DiffusionModels, tensors: dict[str, Tensor]) -> None:
         expect(is_finite, f"`{path}` must hold finite numbers", str(tensors[path].dtype), "Export the adapter again.")
     with torch.no_grad():
         for path, parameter in trained.items():
-            parameter.copy_(tensors[path])
+            parameter.data = torch.empty_like(parameter).copy_(tensors[path])
 
 
 def _listed(values: Mapping[str, Any], names: Iterable[str]) -> str:

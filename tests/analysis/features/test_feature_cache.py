@@ -102,7 +102,7 @@ def test_a_damaged_file_is_noticed_and_computed_again(tmp_path: Path, damage: An
     cache.get_or_compute(KEY, _features)
     damage(cache.path(KEY))
     assert np.array_equal(cache.get_or_compute(KEY, _features), _features())
-    assert "computed again" in caplog.text
+    assert "computed again" in caplog.text and cache.path(KEY).with_name(f"{KEY.file_name}.bad-1").exists()
     assert np.array_equal(cache.get_or_compute(KEY, _refuse), _features())
 
 

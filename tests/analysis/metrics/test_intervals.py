@@ -19,6 +19,7 @@ from analysis.metrics import (
     kernel_distance,
     ms_ssim_diversity,
     rmse,
+    standard_error,
     vendi_score,
 )
 from analysis.metrics.intervals import Interval, group_codes, half_samples, smallest_half
@@ -241,3 +242,26 @@ def test_what_cannot_be_extrapolated_is_refused() -> None:
         extrapolated_frechet_distance(np.ones((99, 2)), np.ones((99, 2)), num_sizes=2)
     with pytest.raises(ValueError, match="same number of features, but got 2 and 3"):
         extrapolated_frechet_distance(np.ones((99, 2)), np.ones((99, 3)))
+
+
+def test_the_standard_error_of_a_mean_is_its_closed_form_and_half_an_intervals_width() -> None:
+    rows = np.random.default_rng(0).standard_normal((200, 1))
+    error = standard_error(lambda chosen: float(chosen.mean()), rows, num_resamples=2000)
+    assert error == pytest.approx(float(rows.std(ddof=1)) / math.sqrt(200), rel=0.05)
+    interval = bootstrap_interval(lambda chosen, _: float(chosen.mean()), rows, rows, num_resamples=2000)
+    assert error == pytest.approx((interval.high - interval.low) / 2 / 1.959964, rel=0.05)
+
+
+def test_the_standard_error_of_a_diversity_is_that_of_all_rows_and_not_of_halves() -> None:
+    """Counting different rows: halves count half as many, and spread half as much."""
+    rows = np.random.default_rng(0).integers(0, 10_000, (100, 1)) * 1.0
+    absolute, relative = (
+        standard_error(lambda chosen: len(chosen) + float(chosen.mean()) / 1000, rows, relative=relative)
+        for relative in (False, True)
+    )
+    assert relative / absolute == pytest.approx(2, rel=0.05)
+
+
+def test_the_standard_error_of_three_rows_is_refused() -> None:
+    with pytest.raises(ValueError, match="must have at least 4 images in each set, but got 3"):
+        standard_error(lambda chosen: 0.0, np.zeros((3, 1)))

@@ -199,6 +199,7 @@ def film_sets(rng: np.random.Generator, *counts: int) -> list[Gallery]:
     return found
 
 
+@pytest.mark.slow
 def test_the_confidence_holds_though_films_of_a_patient_resemble_each_other() -> None:
     rng, shares = np.random.default_rng(0), []
     for _ in range(200):

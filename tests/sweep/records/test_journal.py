@@ -257,3 +257,22 @@ def test_scores_of_the_base_model_are_written_again_where_they_are_missing(journ
     (journal.out / "baseline.json").unlink()
     begin(journal.out).finish()
     assert json.loads((journal.out / "baseline.json").read_text()) == {"fid_mini": 9.0}
+
+
+def test_the_tables_are_written_as_often_as_keeps_a_trial_cheap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write costs as much as there are trials: after n of them, a tenth of n pass until the next. All count at the end."""
+    journal, written, clock = Journal.open(tmp_path, SweepConfig(), {}), list[int](), [0.0]
+    monkeypatch.setattr("sweep.records.journal.EACH_OF_FIRST", 10)
+    monkeypatch.setattr("sweep.records.journal.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sweep.records.journal._write_parquet", lambda path, table: written.append(len(table)))
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    for number in range(31):
+        clock[0] += 11.0 if number == 22 else 0.0
+        journal.on_start(Suggestion(trial_id=str(number), number=number, choice=LORA))
+        journal.on_end(str(number), TrialEnd.failed("nothing was done"))
+    trials = written[::2]
+    assert trials == [*range(1, 21), 22, 23, 24, 26, 28, 30]
+    journal.finish()
+    assert written[-2] == 31

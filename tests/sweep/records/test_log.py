@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from pathlib import Path
@@ -128,3 +129,23 @@ def test_a_record_is_on_the_disk_before_append_returns(path: Path, monkeypatch: 
     log.append("thing", {"number": 3})
     assert synced == [path.stat().st_size]
     log.close()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_does_not_take_a_record_leaves_nothing_of_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The disk says so only when it is to be sure of the record. Once it is back, the log goes on."""
+
+    def refuse(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    log = RecordLog.reopen(path)
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", refuse)
+        with pytest.raises(OSError, match=f"{os.strerror(number)}: '{path}'"):
+            log.append("thing", {"number": 3})
+    assert values_in(path) == VALUES
+    log.append("thing", {"number": 4})
+    log.close()
+    assert values_in(path) == [*VALUES, {"number": 4}]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.terminal import Interrupted
 from sweep.config import ConfigError
 from sweep.records import owner as owner_module
 from sweep.records.owner import DEAD_AFTER_S, LOCK, owned
@@ -34,10 +35,10 @@ def test_a_folder_is_made_for_its_owner_alone_and_free_again_afterwards(tmp_path
     out = tmp_path / "runs" / "run"
     with owned(out):
         assert out.stat().st_mode & 0o777 == 0o700
-        (out / "config.json").touch()
+        (out / "events.log").touch()
     with owned(out):
         pass
-    assert [file.name for file in out.iterdir()] == ["config.json"]
+    assert [file.name for file in out.iterdir()] == ["events.log"]
 
 
 def test_a_folder_that_it_made_and_in_which_nothing_was_left_is_taken_away_again(tmp_path: Path) -> None:
@@ -46,6 +47,39 @@ def test_a_folder_that_it_made_and_in_which_nothing_was_left_is_taken_away_again
         with owned(tmp_path / name):
             pass
     assert [folder.name for folder in tmp_path.iterdir()] == ["users"]
+
+
+def test_folders_that_were_made_for_it_go_too_also_where_the_last_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "users").mkdir()
+    with owned(tmp_path / "users" / "runs" / "run"):
+        pass
+    with pytest.raises(OSError, match="too long"), owned(tmp_path / "users" / "runs" / ("run" * 100)):
+        pass
+    assert list(tmp_path.rglob("*")) == [tmp_path / "users"]
+
+
+@pytest.mark.parametrize("had", [(), ("notes.txt",), ("cache/mine",), ("config.json",)])
+def test_of_a_run_that_did_not_begin_only_what_was_there_before_stays(tmp_path: Path, had: tuple[str, ...]) -> None:
+    out = tmp_path / "runs" / "run"
+    for name in had:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("users")
+    with pytest.raises(Interrupted), owned(out):
+        (out / "cache" / "dataset").mkdir(parents=True)
+        for name in ("cache/dataset/dataset.json", "provenance.json", "config.json"):
+            (out / name).touch()
+        raise Interrupted
+    left = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
+    assert left == {*had, *(["cache/dataset/dataset.json"] if "cache/mine" in had else [])}
+    assert (tmp_path / "runs").exists() == bool(had)
+
+
+def test_what_a_run_that_began_has_stays_whatever_ends_it(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted), owned(tmp_path / "run"):
+        (tmp_path / "run" / "cache").mkdir()
+        (tmp_path / "run" / "events.log").touch()
+        raise Interrupted
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {"cache", "events.log"}
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

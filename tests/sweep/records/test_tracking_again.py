@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from analysis.front.pareto import Front, FrontPoint, Objective
 from sweep.presets import demo
 from sweep.records.events import Ended, Event, Reported, Started
-from sweep.records.tracking import Tracker, TrackingListener
+from sweep.records.tracking import Tracker, TrackingListener, close_broken
 
 LORA = {"strategy": {"name": "lora", "rank": 4}, "lr": 1e-3, "batch_size": 16}
 
@@ -129,3 +129,22 @@ def test_a_tracker_that_has_ended_keeps_its_end(tmp_path: Path) -> None:
     tracker.finish(front(knee=""))
     tracker.abort()
     assert runs_of(tmp_path)["parent"].info.status == "FINISHED"
+
+
+def test_the_runs_of_a_sweep_that_died_are_closed_and_open_again_when_it_goes_on(tmp_path: Path) -> None:
+    """What the small parent does where nobody else can."""
+    out = tmp_path / "run"
+    tracker = Tracker.start(demo(), out)
+    for event in [*events_of("a", 0), completed(out, "a"), *events_of("c", 1)]:
+        event.tell(TrackingListener(tracker, out))
+    tracker._thread.shutdown(wait=True)  # and no end: the process is dead
+    assert {name: run.info.status for name, run in runs_of(out).items()} == {
+        "parent": "RUNNING",
+        "a": "FINISHED",
+        "c": "RUNNING",
+    }
+    close_broken(out)
+    closed = {name: run.info.status for name, run in runs_of(out).items()}
+    assert closed == {"parent": "FAILED", "a": "FINISHED", "c": "KILLED"}
+    go_on(out, [*events_of("a", 0), completed(out, "a"), *events_of("b", 2), completed(out, "b"), *events_of("c", 1)])
+    assert {run.info.status for run in runs_of(out).values()} == {"FINISHED"}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.features import load_extractor
 from sweep.config import EvaluationConfig
 from sweep.scoring.rungs import at_rung, earlier_image_counts
-from sweep.scoring.streaming import as_grey, extract_and_keep, regrouped
+from sweep.scoring.streaming import extract_and_keep, regrouped
 
 CONFIG = EvaluationConfig(images_per_condition=32, num_steps=20, early_images_share=0.125, early_steps_share=0.5)
 
@@ -45,10 +46,10 @@ def test_a_share_that_is_none_is_refused(share_done: float) -> None:
 
 
 def test_films_in_other_batches_are_the_same_films() -> None:
-    films = np.random.default_rng(0).integers(0, 255, (23, 4, 4), dtype=np.uint8)
+    films = torch.randint(0, 255, (23, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     parts = list(regrouped((films[start : start + 5] for start in range(0, 23, 5)), 8))
     assert [len(part) for part in parts] == [8, 8, 7]
-    assert np.array_equal(np.concatenate(parts), films)
+    assert torch.equal(torch.cat(parts), films)
     assert list(regrouped([], 8)) == []
 
 
@@ -56,8 +57,9 @@ def test_features_by_batches_are_those_of_all_at_once_to_the_bit() -> None:
     rng, extractor = np.random.default_rng(1), load_extractor("mini")
     films = rng.integers(0, 255, (150, 64, 64, 3), dtype=np.uint8)
     shown, every = rng.random(150) < 0.2, np.ones(150, bool)
-    batches = (films[start : start + 7] for start in range(0, 150, 7))
+    batches = torch.from_numpy(films).split(7)
     features, kept = extract_and_keep(batches, extractor, wanted=every, shown=shown)
-    assert np.array_equal(features, extractor.extract(as_grey(films))) and np.array_equal(kept, films[shown])
-    some, _ = extract_and_keep(iter([films]), extractor, wanted=shown, shown=shown)
+    grey = films.mean(axis=-1, dtype=np.float32).round().astype(np.uint8)
+    assert np.array_equal(features, extractor.extract(grey)) and np.array_equal(kept, films[shown])
+    some, _ = extract_and_keep([torch.from_numpy(films)], extractor, wanted=shown, shown=shown)
     assert np.allclose(some, features[shown], rtol=1e-4, atol=1e-5)

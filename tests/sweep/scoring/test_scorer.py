@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +22,7 @@ from analysis.features.mini import load_mini
 from analysis.metrics import frechet_distance, vendi_score
 from sweep.config import ComputeConfig, EvaluationConfig
 from sweep.scoring.actors import ActorEvaluator, start_evaluators
+from sweep.scoring.identity import weights_digest
 from sweep.scoring.plans import GenerationPlan, conditions_to_score, plan_by_caption, plan_by_condition
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
 from sweep.scoring.streaming import as_grey
@@ -195,8 +198,9 @@ def test_scores_are_the_metrics_of_the_cached_features(spec: EvaluationSpec, dat
         batch_size=config.batch_size,
     )
     features = scorer.features.get(scorer.generated_key(None, plan, config))
-    assert np.array_equal(features, extract(as_grey(at_once)))  # to the bit, though no one ever held all images
-    generated = extract(as_grey(at_once)).astype(np.float64)
+    grey = as_grey(torch.from_numpy(at_once)).numpy()
+    assert np.array_equal(features, extract(grey))  # to the bit, though no one ever held all images
+    generated = extract(grey).astype(np.float64)
     held_out = dataset.split("validation")
     films = extract(held_out.images(np.unique(scorer.plan.rows))).astype(np.float64)
     assert scores["fid_mini"] == pytest.approx(frechet_distance(generated, films), rel=1e-4)
@@ -284,6 +288,32 @@ def test_the_base_models_failed_evaluation_is_tried_once_more(ray_cluster: None,
         broken.base_scores(broken.score_base(tmp_path), tmp_path)
 
 
+def test_films_of_another_precision_have_features_of_their_own(
+    spec: EvaluationSpec, adapter: Path, tmp_path: Path
+) -> None:
+    half = replace(spec, config=spec.config.model_copy(update={"precision": "bf16"}))
+    full, rounded = (AdapterScorer(one) for one in (spec, half))
+    keys = {one.generated_key(adapter, full.plan, spec.config).text for one in (full, rounded)}
+    assert len(keys) == 2 and full.numerics.label == "fp32" and rounded.base.unet.dtype == torch.bfloat16
+    scores = [one.score(adapter, tmp_path / "samples.png") for one in (full, rounded)]
+    assert scores[0] != scores[1] and scores[0]["fid_mini"] == pytest.approx(scores[1]["fid_mini"], rel=0.1)
+
+
+def test_an_adapters_file_is_hashed_once_and_anew_where_it_was_written_anew(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, read, digest = tmp_path / "adapter", [], hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, name: read.append(file.name) or digest(file, name))
+    hashes = []
+    for written in (b"one", b"two"):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(adapter, folder)
+        with (folder / "adapter.safetensors").open("ab") as file:
+            file.write(written)
+        hashes += [weights_digest("base", folder) for _ in range(3)]
+    assert len(read) == 4 and len(set(hashes)) == 2
+
+
 def test_an_adapter_that_differs_by_its_card_alone_is_scored_anew(spec: EvaluationSpec, tmp_path: Path) -> None:
     scorer, scores = AdapterScorer(spec), []
     for alpha in (2.0, 64.0):
@@ -305,7 +335,11 @@ def at_rungs(spec: EvaluationSpec, **config: float) -> EvaluationSpec:
 def test_an_early_evaluation_has_fewer_images_and_names_of_its_own(spec: EvaluationSpec) -> None:
     scorer, extractor = counted(at_rungs(spec, early_images_share=0.5))
     early = scorer.score(None, spec.cache_folder / "early.png", 0.5)
-    assert early.keys() == {"early_kid_mini", "early_num_generated", "early_num_reference", "early_num_steps"}
+    measured = [f"early_{name}_mini" for name in ("fid", "kid", "vendi", "precision", "recall")]
+    errors = [f"early_{name}_mini_se" for name in ("fid", "kid", "vendi")]  # two images have no three neighbours
+    counts = [f"early_num_{name}" for name in ("generated", "reference", "steps")]
+    assert early.keys() == {*measured, *errors, *counts}
+    assert all(early[name] > 0 for name in errors)
     assert (early["early_num_generated"], early["early_num_reference"], early["early_num_steps"]) == (4, 4, 1)
     last = scorer.score(None, spec.cache_folder / "last.png")
     assert not any(name.startswith("early_") for name in last) and last["num_generated"] == 8

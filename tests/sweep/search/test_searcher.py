@@ -82,6 +82,15 @@ def test_without_a_choice_the_whole_space_is_searched() -> None:
     assert tuple(config["strategy"]["name"] for config in configs) == known
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "qmc"])
+def test_each_strategys_first_trial_takes_the_published_learning_rate(sampler: str) -> None:
+    searcher = OptunaSearcher(
+        SEARCH_SPACES["core"], OBJECTIVES, sampler=SEARCH_SAMPLERS[sampler], num_trials=6, seed=0, strategies=FOUR
+    )
+    rates = [config["lr"] for config in run_alone(searcher)]
+    assert rates[:4] == [1e-5, 1e-4, 1e-4, 1e-4] and not {1e-5, 1e-4} & set(rates[4:])
+
+
 def test_a_fixed_hyperparameter_stands_in_every_trial_of_its_strategy_and_in_no_other() -> None:
     fixed = {"lora": {"targets": "all_linear", "alpha": 3.0}, "dora": {"rank": 5}}
     free, held = run_alone(make_searcher()), run_alone(make_searcher(hyperparameters=fixed))
@@ -120,6 +129,28 @@ def test_search_leans_to_the_better_strategy() -> None:
     assert names["lora"] > 30, names
 
 
+def high_rates(*, lost: bool) -> int:
+    """How many of 75 trials by three seeds have a learning rate above 1e-3, where all such trials fail."""
+    high = 0
+    for seed in range(3):
+        searcher = make_searcher(num_trials=40, seed=seed, strategies=("lora",))
+        while (config := searcher.suggest("next")) != Searcher.FINISHED:
+            assert isinstance(config, dict)
+            suggestion = Suggestion.of_config(config)
+            if suggestion.choice["lr"] > 1e-3:
+                high += suggestion.number >= 15
+                searcher.on_end(suggestion.trial_id, TrialEnd.failed("diverged", lost=lost))
+            else:
+                complete(searcher, suggestion)
+    return high
+
+
+def test_search_leans_away_from_what_fails_by_its_own_fault() -> None:
+    """What was lost tells the search nothing: here the best would be just where trials fail."""
+    at_fault, told_nothing = high_rates(lost=False), high_rates(lost=True)
+    assert at_fault < 0.6 * told_nothing, (at_fault, told_nothing)
+
+
 def test_a_search_can_be_narrowed_to_some_strategies() -> None:
     configs = run_alone(make_searcher(num_trials=8, strategies=("dora", "bitfit")))
     assert {config["strategy"]["name"] for config in configs} == {"dora", "bitfit"}
@@ -128,7 +159,8 @@ def test_a_search_can_be_narrowed_to_some_strategies() -> None:
 @pytest.mark.parametrize(
     ("end", "state", "attributes"),
     [
-        (TrialEnd.failed("`loss` must be finite"), TrialState.FAIL, {REASON: "`loss` must be finite"}),
+        (TrialEnd.failed("`loss` must be finite"), TrialState.PRUNED, {REASON: "`loss` must be finite"}),
+        (TrialEnd.failed("its node died", lost=True), TrialState.FAIL, {REASON: "its node died"}),
         (TrialEnd.stopped("beaten", rung=2), TrialState.PRUNED, {REASON: "beaten", RUNG: 2}),
     ],
 )
@@ -142,6 +174,8 @@ def test_a_trial_that_gave_no_result_has_its_reason_and_no_values(
     searcher.on_end(trial_id, end)
     assert searcher.record(trial_id).state == state and searcher.record(trial_id).values is None
     assert searcher.record(trial_id).user_attrs == {"trial_id": trial_id, **attributes}
+    at_fault = end.kind == "failed" and not end.lost
+    assert searcher.record(trial_id).constraints == ({"works": 1.0} if at_fault else {})
     assert isinstance(searcher.suggest("next"), dict)
 
 
@@ -241,6 +275,6 @@ def test_trials_run_by_ray_all_end_in_definite_states(ray_cluster: None, tmp_pat
     assert len(results) == len(ended) == 6
     for trial in ended.values():
         good = trial.params["strategy"] == "unet"
-        assert trial.state == (TrialState.COMPLETE if good else TrialState.FAIL)
+        assert trial.state == (TrialState.COMPLETE if good else TrialState.PRUNED)
         assert good == (trial.values == [1.0, 2.0])
         assert good != (REASON in trial.user_attrs)

@@ -15,7 +15,7 @@ from sweep.config import SweepConfig
 from sweep.records.journal import Journal
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
-from sweep.trials.ends import FAILURE, FINAL, TrialEnd, end_of
+from sweep.trials.ends import FAILURE, FINAL, LOST, TrialEnd, end_of
 from sweep.trials.relay import Relay
 from sweep.trials.scheduling import TrialScheduler
 
@@ -40,6 +40,11 @@ def test_what_is_not_a_final_finite_report_is_a_failure_with_the_reason(report: 
     assert end_of(GOOD, OBJECTIVES) == TrialEnd.completed()
 
 
+def test_a_failure_says_whether_the_configuration_is_at_fault() -> None:
+    assert not end_of({FAILURE: "DivergedError: nan", LOST: False}, OBJECTIVES).lost
+    assert end_of({FAILURE: "EvaluationError: its actor died", LOST: True}, OBJECTIVES).lost
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -47,6 +52,7 @@ def test_what_is_not_a_final_finite_report_is_a_failure_with_the_reason(report: 
         {"kind": "failed"},
         {"kind": "stopped", "reason": "why"},
         {"kind": "failed", "reason": "why", "rung": 1},
+        {"kind": "stopped", "reason": "why", "rung": 1, "lost": True},
     ],
 )
 def test_an_end_that_says_too_little_or_too_much_is_refused(fields: dict[str, Any]) -> None:
@@ -94,7 +100,7 @@ SCORES = {"fid_mini": 1.0, "vendi_mini": 2.0, "trainable_parameters": 3, "epoch_
 def test_a_trial_that_ends_after_an_early_report_with_all_objectives_is_no_point(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     sweep.report(epoch=0, final=False, **SCORES)
-    assert sweep.complete() == (["failed"], "FAIL", 0)
+    assert sweep.complete() == (["failed"], "PRUNED", 0)
 
 
 def test_a_final_report_with_all_objectives_is_a_point(tmp_path: Path) -> None:
@@ -106,7 +112,7 @@ def test_a_final_report_with_all_objectives_is_a_point(tmp_path: Path) -> None:
 def test_a_final_report_without_a_finite_objective_has_failed_for_the_journal_and_the_study(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path)
     sweep.report(epoch=0, final=True, **{**SCORES, "fid_mini": math.nan})
-    assert sweep.complete() == (["failed"], "FAIL", 0)
+    assert sweep.complete() == (["failed"], "PRUNED", 0)
 
 
 def test_a_stopped_trial_is_stopped_for_the_journal_and_pruned_for_the_study(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def test_a_trial_whose_process_never_started_is_a_failure_like_others(tmp_path: 
     journal.finish()
     start, end = read_events(tmp_path / "events.log")
     assert start == Started(trial_id="a", number=0, choice=BITFIT)
-    assert end == Ended(trial_id="a", kind="failed", reason="the trial's process died without a message", rung=None)
+    assert end == Ended(
+        trial_id="a", kind="failed", reason="the trial's process died without a message", rung=None, lost=True
+    )
     assert pd.read_parquet(tmp_path / "trials.parquet")["status"].tolist() == ["failed"]
 
 
@@ -52,8 +54,20 @@ def test_a_lost_trial_is_tried_again_as_often_as_may_be(tmp_path: Path) -> None:
     died = "the trial's process died without a message"
     assert list(read_events(tmp_path / "events.log"))[2:] == [
         Retried(trial_id="a", reason=died),
-        Ended(trial_id="a", kind="failed", reason=f"{died} (and 2 times before)", rung=None),
+        Ended(trial_id="a", kind="failed", reason=f"{died} (and 2 times before)", rung=None, lost=True),
     ]
+
+
+def test_a_trial_that_the_kernel_ends_for_want_of_memory_each_time_has_itself_to_blame(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path, SweepConfig(), {})
+    trial = SimpleNamespace(config=Suggestion(trial_id="a", number=0, choice=BITFIT).as_config(), error_file=None)
+    relay = Relay((journal,), (), TrialScheduler(), max_retries=1, kernel_kills=lambda: 1)
+    for _ in range(2):
+        relay.on_trial_error(1, [trial], trial)
+    _, retry, end = read_events(tmp_path / "events.log")
+    assert isinstance(retry, Retried) and "got the kernel ending 1 of" in retry.reason
+    assert isinstance(end, Ended) and end.kind == "failed" and not end.lost
+    assert "Lower training.micro_batch" in str(end.reason)
 
 
 class FullDisk(TrialListener):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import MINI_FOLDER, load_base, resolve_base
 from trainables.base_models.shapes import base_on_meta
+from trainables.caption_lengths import caption_note
 
 Change = Callable[[Path], None]
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -45,6 +47,10 @@ def schedule(**values: Any) -> Change:
     return config("scheduler/scheduler_config.json", **values)
 
 
+def card(**values: Any) -> Change:
+    return config("model_index.json", **values)
+
+
 def tensors(file: str, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Change:
     """Writes other tensors into a file of weights."""
     return lambda folder: save_file(change(load_file(folder / file)), folder / file, metadata={"format": "pt"})
@@ -56,6 +62,10 @@ def without(*names: str) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.
 
 def with_(**added: torch.Tensor) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
     return lambda found: found | added
+
+
+def whole(name: str) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    return lambda found: found | {name: found[name].to(torch.int8)}
 
 
 def deleted(name: str) -> Change:
@@ -97,6 +107,15 @@ ARCHITECTURES: list[tuple[Change, str]] = [
     (schedule(prediction_type="flow_prediction"), "but got 'flow_prediction' in"),
     (schedule(beta_schedule="sigmoid"), "`beta_schedule` must be linear, scaled_linear or squaredcos_cap_v2 .* but got 'sigmoid'"),
     (schedule(_class_name="EDMEulerScheduler", beta_start=None), "but got 'scaled_linear' of a EDMEulerScheduler in"),
+    *((schedule(num_train_timesteps=number), "`noise schedule` of a base must take the signal away step by step, but got num_train")
+      for number in (0, -3, "many", 10.5)),
+    (schedule(beta_end=2.0), "step by step, but got num_train_timesteps 1000, beta_start 0.00085, beta_end 2.0 in"),
+    (schedule(beta_start=-0.1), "but got num_train_timesteps 1000, beta_start -0.1"),
+    (schedule(trained_betas=[0.1, 1.5]), "take the signal away step by step"),
+    (schedule(beta_start=0.0, beta_end=0.0), "take the signal away step by step"),
+    (unet(sample_size=0), "`sample_size` of the U-Net must be the side of its latents, but got 0 in"),
+    *((config("vae/config.json", scaling_factor=scale), f"`scaling_factor` of the autoencoder must be .*, but got {scale!r} in")
+      for scale in (0, -1.0, "x", math.nan, math.inf)),
     (config("text_encoder/config.json", model_type="t5"), "of type clip_text_model, bert, roberta, but got 't5'"),
     (written("vae/config.json", b"[]"), "`config.json` of a base must be a JSON object, but got"),
 ]  # fmt: skip
@@ -123,9 +142,18 @@ def test_another_architecture_is_refused_also_where_nothing_but_its_shapes_are_a
         (tensors(UNET, without("conv_out.weight")), "`unet` of a base must have the tensors .* but got no conv_out.weight, in"),
         (tensors(UNET, without("conv_in.bias", "conv_out.bias", "conv_out.weight")), "but got no conv_in.bias and 2 more"),
         (tensors(UNET, with_(extra=torch.zeros(1))), "but got extra, which is none of them"),
+        (tensors(UNET, whole("conv_in.weight")), "but got conv_in.weight in whole numbers, as quantised weights"),
+        (tensors(TEXT, whole("final_layer_norm.bias")), "but got final_layer_norm.bias in whole numbers"),
         (tensors(TEXT, with_(**{"final_layer_norm.bias": torch.zeros(8)})), r"of shape \[8\] where \[64\] is due"),
         (tensors(VAE, without("quant_conv.bias")), "`vae` of a base must have the tensors .* no quant_conv.bias"),
         (unet(layers_per_block=2), "`unet` of a base must have the tensors that its config.json describes"),
+        (written("model_index.json", b"[]"), "`model_index.json` of a base must be a JSON object"),
+        (written("model_index.json", b"x"), "must hold the configurations of Stable Diffusion 1.5's classes, but got .*model_index"),
+        (card(unet=None), "`model_index.json` of a base must name the class of its unet, UNet2DConditionModel, but got None in"),
+        (card(tokenizer=["transformers"]), r"the class of its tokenizer, but got \['transformers'\] in"),
+        (card(text_encoder=["transformers", "CLIPTextModelWithProjection"]), "its text_encoder, CLIPTextModel or BertModel"),
+        (card(scheduler=["diffusers", "NoScheduler"]), "the class of its scheduler, but got .*NoScheduler.* Copy the model_index"),
+        (card(vae=[None, None]), r"the class of its vae, AutoencoderKL, but got \[None, None\] in"),
         (deleted("tokenizer"), "must have a tokenizer, but got none that can be read in"),
         (written("tokenizer/tokenizer.json", b"{"), "must have a tokenizer, but got none that can be read in"),
         (deleted("scheduler"), "must have a scheduler_config.json, but got none in"),
@@ -183,11 +211,14 @@ def named_parts_that_are_absent(folder: Path) -> None:
         schedule(prediction_type="v_prediction", rescale_betas_zero_snr=True),
         config("unet/config.json", _class_name=None),
         deleted("tokenizer/tokenizer_config.json"),
+        config("tokenizer/tokenizer_config.json", model_max_length=1000),
     ],
 )
 def test_what_can_be_loaded_is(mini: Path, change: Change) -> None:
     change(mini)
     ours, theirs = load_base(str(mini)), load_base("mini")
+    assert ours.tokenizer.model_max_length == theirs.tokenizer.model_max_length == 77
+    assert "77" in caption_note(str(mini), ["edema " * 100])
     for name, component in theirs.components().items():
         loaded = ours.component(name).state_dict()
         assert all(torch.equal(loaded[key], tensor) for key, tensor in component.state_dict().items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainables.datasets.captions import FREE_TEXT, PromptTemplate, paper_template
+from trainables.datasets.captions import FREE_TEXT, PromptTemplate, named_template, paper_template
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,23 @@ def test_what_cannot_be_said_is_refused() -> None:
         paper_template(with_view=True).prompt(["Edema"], view="LL")
     with pytest.raises(ValueError, match="`own` must be a film's caption where captions are free text, but got none"):
         FREE_TEXT.prompt(["Edema"])
+
+
+def test_templates_have_names_and_say_age_and_sex_when_asked() -> None:
+    showing = named_template("showing", with_age=True, with_sex=True, with_view=True)
+    said = showing.prompt(["Edema", "Mass"], view="AP", age=54, sex="F")
+    assert said == "Chest X-ray showing edema, mass, female, 54 years old, anteroposterior view"
+    assert showing.prompt(["Edema"]) == "Chest X-ray showing edema"
+    assert named_template("text") == FREE_TEXT
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("shown", {}, r"`--caption` must be one of subject, showing, text, but got 'shown'"),
+        ("text", {"with_age": True}, r"`--caption text` must stand alone"),
+    ],
+)
+def test_other_templates_are_refused(name: str, options: dict[str, bool], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        named_template(name, **options)

@@ -30,7 +30,7 @@ class WardSource(FilmTableSource):
 
     name = "ward"
     title = "the ward's films"
-    tables = (FilmTable(pattern="ward.csv", columns=COLUMNS, image_folders=("east", "west")),)
+    tables = (FilmTable(pattern="ward.csv", reader=COLUMNS, image_folders=("east", "west")),)
 
 
 def ward(root: Path, *rows: str, header: str = "scan,who,years,sex,projection,seen") -> Path:

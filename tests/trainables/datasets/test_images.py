@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainables.datasets.containers import EIGHT_BITS, FULL, GreyRange, Kind
-from trainables.datasets.images import FilmError, open_film
+from trainables.datasets.images import FilmError, open_film, require_fit
 from trainables.datasets.images import read_grey as read_ranged
 
 RAMP = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (64, 1))
@@ -166,3 +166,29 @@ def test_a_film_is_turned_as_its_file_says(tmp_path: Path, name: str) -> None:
     exif[0x112] = 6  # to be turned by a quarter, clockwise
     Image.fromarray(grey).save(tmp_path / name, exif=exif)
     np.testing.assert_allclose(read_grey(tmp_path / name, 64), np.rot90(grey, -1), atol=6)
+
+
+def wide_film(path: Path) -> Path:
+    """Twice as wide as high: a quarter of 50, a half of 100, a quarter of 200."""
+    levels = np.repeat(np.array([50, 100, 100, 200], np.uint8), 64)
+    Image.fromarray(np.tile(levels, (128, 1))).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fit", "row", "column"),
+    [
+        ("stretch", [50, 100, 100, 200], [100, 100, 100, 100]),
+        ("crop", [100, 100, 100, 100], [100, 100, 100, 100]),
+        ("letterbox", [50, 100, 100, 200], [0, 100, 100, 0]),
+    ],
+)
+def test_films_become_square_as_asked(tmp_path: Path, fit: str, row: list[int], column: list[int]) -> None:
+    film = read_ranged(wide_film(tmp_path / "wide.png"), 64, {EIGHT_BITS: FULL}, fit)
+    np.testing.assert_allclose(film[32, 8::16], row, atol=1)
+    np.testing.assert_allclose(film[8::16, 32], column, atol=1)
+
+
+def test_another_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="`--fit` must be one of stretch, crop, letterbox, but got 'squash'"):
+        require_fit("squash")

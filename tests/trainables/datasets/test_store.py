@@ -175,8 +175,8 @@ def test_captions_that_do_not_follow_their_template_are_refused(tmp_path: Path) 
 
 def test_a_data_set_of_an_older_format_is_to_be_prepared_again(tmp_path: Path) -> None:
     card = write_dataset(TinySource(), tmp_path / "tiny").folder / "dataset.json"
-    card.write_text(card.read_text().replace('"format": 2', '"format": 1'))
-    with pytest.raises(ValueError, match=r"`format` of a prepared data set must be 2, but got 1 .* Prepare it again"):
+    card.write_text(card.read_text().replace('"format": 3', '"format": 2'))
+    with pytest.raises(ValueError, match=r"`format` of a prepared data set must be 3, but got 2 .* Prepare it again"):
         PreparedDataset.open(tmp_path / "tiny")
 
 
@@ -188,6 +188,9 @@ def test_opening_something_else_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     prepared = write_dataset(TinySource(), tmp_path / "tiny")
     (prepared.folder / "train.arrow").write_bytes(b"ARROW1 but no more")
+    with pytest.raises(OSError, match=r"train\.arrow` must hold what was written to it, but got 18 bytes where"):
+        prepared.split("train")
+    (prepared.folder / "train.arrow.sums").unlink()
     with pytest.raises(ValueError, match=r"`train\.arrow` must be a complete Arrow file"):
         prepared.split("train")
 
@@ -208,14 +211,15 @@ def test_tensors_keep_values_shapes_and_dtypes(tmp_path: Path) -> None:
     read = cache.get_or_create("k1", "latents", lambda: pytest.fail("computed twice"))
     assert list(read) == list(TENSORS)
     for name, tensor in TENSORS.items():
-        np.testing.assert_array_equal(read[name], tensor)
-        assert (read[name].shape, read[name].dtype) == (tensor.shape, tensor.dtype)
-        assert read[name].flags.aligned and not read[name].flags.owndata
+        whole = read[name].whole()
+        np.testing.assert_array_equal(whole, tensor)
+        assert (read[name].shape, read[name].dtype) == (whole.shape, whole.dtype) == (tensor.shape, tensor.dtype)
+        assert whole.flags.aligned and not whole.flags.owndata
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
 def test_what_is_read_lies_in_the_file_and_not_in_memory(tmp_path: Path) -> None:
-    large = TensorCache(tmp_path).get_or_create("k", "x", lambda: {"v": np.ones(1_000_000)})["v"]
+    large = TensorCache(tmp_path).get_or_create("k", "x", lambda: {"v": np.ones(1_000_000)})["v"].whole()
     address, maps = large.__array_interface__["data"][0], Path("/proc/self/maps").read_text().splitlines()
     spans = [(line.split()[0].split("-"), line) for line in maps]
     (held,) = [line for (low, high), line in spans if int(low, 16) <= address < int(high, 16)]
@@ -229,9 +233,10 @@ def test_an_array_that_is_filled_in_parts_is_stored_like_one_that_was_whole(tmp_
     def fill(target: NDArray[Any]) -> None:
         target[:2], target[2:] = whole[:2], whole[2:]
 
-    read = cache.get_or_fill("k1", "latents", empty, fill)
+    read = cache.get_or_fill("k1", "latents", empty, fill).whole()
     assert np.array_equal(read, whole) and not empty.any() and not read.flags.writeable and read.flags.aligned
-    assert np.array_equal(cache.get_or_fill("k1", "latents", empty, lambda _: pytest.fail("filled twice")), whole)
+    again = cache.get_or_fill("k1", "latents", empty, lambda _: pytest.fail("filled twice"))
+    assert np.array_equal(again.whole(), whole)
     cache.get_or_create("k2", "latents", lambda: {"latents": whole})
     assert cache.path("k1", "latents").read_bytes() == cache.path("k2", "latents").read_bytes()
 
@@ -248,7 +253,8 @@ def test_a_filling_that_fails_leaves_no_file(tmp_path: Path) -> None:
 
 def test_tensors_that_are_strided_are_stored_as_they_look(tmp_path: Path) -> None:
     strided = np.arange(24).reshape(4, 6).T[::2]
-    np.testing.assert_array_equal(TensorCache(tmp_path).get_or_create("k", "n", lambda: {"x": strided})["x"], strided)
+    stored = TensorCache(tmp_path).get_or_create("k", "n", lambda: {"x": strided})["x"]
+    np.testing.assert_array_equal(stored.whole(), strided)
 
 
 def test_keys_and_names_are_kept_apart(tmp_path: Path) -> None:
@@ -267,8 +273,8 @@ def test_a_full_disk_loses_nothing_that_was_stored(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="No space left"):
         cache.get_or_create("b", "x", full)
-    assert sorted(path.name for path in (tmp_path / "x").glob("*")) == ["a.arrow", "a.lock", "b.lock"]
-    assert cache.get_or_create("b", "x", lambda: {"v": np.zeros(1)})["v"].tolist() == [0]
+    assert sorted(path.name for path in (tmp_path / "x").glob("*")) == ["a.arrow", "a.arrow.sums", "a.lock", "b.lock"]
+    assert cache.get_or_create("b", "x", lambda: {"v": np.zeros(1)})["v"].whole().tolist() == [0]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -294,7 +300,7 @@ def _ask(folder: Path, computed: Path) -> float:
             file.write(f"{os.getpid()}\n")
         return {"v": np.arange(100_000, dtype=np.float64)}
 
-    return float(TensorCache(folder).get_or_create("k", "x", compute)["v"].sum())
+    return float(TensorCache(folder).get_or_create("k", "x", compute)["v"].whole().sum())
 
 
 def test_of_two_processes_one_computes(tmp_path: Path) -> None:

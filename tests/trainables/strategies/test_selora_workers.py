@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import expand_on_worker
 import numpy as np
 import pytest
 import torch
+import warm_python
 
 from trainables.datasets.store import PreparedDataset
 
@@ -36,7 +36,7 @@ def group(number: int, dataset: Path, to: Path) -> list[dict[str, Any]]:
     running = []
     for rank in range(number):
         environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        command = [sys.executable, str(SCRIPT), str(dataset), str(to)]
+        command = [*warm_python.command(), str(SCRIPT), str(dataset), str(to)]
         running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
     for process in running:
         _, errors = process.communicate(timeout=300)
@@ -48,6 +48,7 @@ def ended(folder: Path, number: int, rank: int) -> dict[str, Any]:
     return dict(torch.load(folder / f"{number}-{rank}.pt", weights_only=True))
 
 
+@pytest.mark.slow
 def test_two_workers_grow_the_same_layers_as_one_does_and_stay_alike(dataset: PreparedDataset, tmp_path: Path) -> None:
     """Parameters change their shape on both, and go on being trained on the mean of both's gradients."""
     single = alone(dataset.folder, tmp_path)

@@ -29,6 +29,9 @@ MIN_PATIENTS = 10
 DEFAULT_PATIENTS = 600
 
 
+FOR_COLLECTIONS = ("caption", "with_age", "with_sex", "rules", "sizes", "num_train", "fit", "max_rejects")
+
+
 class PhantomSource(ImageTextSource):
     """Generated frontal chest radiographs with the six conditions of `CONDITIONS`.
 
@@ -64,6 +67,10 @@ class PhantomSource(ImageTextSource):
         for name, value in ((name, getattr(options, name)) for name in unknown):
             if value is not None:
                 raise ValueError(f"`{name}` must be left out for the phantom, but got {value}. Remove it.")
+        plain = SourceOptions()
+        for name in FOR_COLLECTIONS:
+            if getattr(options, name) != getattr(plain, name):
+                raise ValueError(f"`{name}` must be left out for the phantom, but got another. It is for collections.")
         return cls(
             num_patients=DEFAULT_PATIENTS if options.num_patients is None else options.num_patients,
             resolution_px=options.resolution_px,

@@ -1,0 +1,1 @@
+"""Searches replayed on a simulated clock: problems, the simulator, and what it found."""

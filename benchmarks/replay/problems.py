@@ -1,0 +1,233 @@
+"""What a replayed search finds out: pools of learning curves, recorded ones and ones made by a formula."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import CategoricalDistribution
+
+from analysis.front.hypervolume import comparable, hypervolume, nadir
+from analysis.front.pareto import Objective
+from analysis.studies.rung_agreement import STANDARD_ERROR
+from benchmarks.recordings import Curve, Point, read_recording
+from benchmarks.recordings.draws import configurations
+from search_spaces import SEARCH_SPACES
+from sweep.search.plan import SearchPlan
+from sweep.search.stopping import rung_name
+from sweep.trials.ends import FAILURE, FINAL
+
+SPACE: Final = "mini"
+OBJECTIVES: Final = (
+    Objective("fid_mini", "min"),
+    Objective("vendi_mini", "max"),
+    Objective("trainable_parameters", "min"),
+    Objective("epoch_s", "min"),
+)
+DIRECTIONS: Final = [one.direction for one in OBJECTIVES]
+RUNGS: Final = (1, 3)
+NUM_EPOCHS: Final = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What a training has come to.
+
+    Attributes:
+        training_s: seconds of training behind it.
+        evaluation_s: seconds that its own evaluation takes.
+        report: what a trial would report.
+    """
+
+    training_s: float
+    evaluation_s: float
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A learning curve that answers a suggestion: its rungs in their order, and its end as the last stage."""
+
+    strategy: str
+    params: Mapping[str, Any]
+    stages: tuple[Stage, ...]
+
+    @property
+    def values(self) -> list[float]:
+        """The objectives at its end; NaN where it failed."""
+        return [float(self.stages[-1].report.get(one.name, math.nan)) for one in OBJECTIVES]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A pool of trainings of some strategies of the mini space, and how good it is as a whole."""
+
+    name: str
+    pool: Sequence[Training]
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """In the order in which the pool has them."""
+        return tuple(dict.fromkeys(one.strategy for one in self.pool))
+
+    def plan(self) -> SearchPlan:
+        """The spaces of the strategies."""
+        return SearchPlan.of(SEARCH_SPACES[SPACE], self.strategies, {}, num_trials=len(self.pool), seed=0)
+
+    @cached_property
+    def reference(self) -> NDArray[np.float64]:
+        """The reference point of every hypervolume: a tenth beyond the nadir of the whole pool's front."""
+        return nadir(comparable([one.values for one in self.pool], OBJECTIVES), DIRECTIONS)
+
+    def volume(self, values: Sequence[Sequence[float]]) -> float:
+        """Hypervolume of finished trainings as a share of the whole pool's."""
+        return self._volume(values) / self._whole
+
+    @cached_property
+    def _whole(self) -> float:
+        return self._volume([one.values for one in self.pool])
+
+    def _volume(self, values: Sequence[Sequence[float]]) -> float:
+        return hypervolume(comparable(values, OBJECTIVES), DIRECTIONS, self.reference)
+
+
+class Pool:
+    """A problem's trainings that one search has not taken yet."""
+
+    def __init__(self, problem: Problem) -> None:
+        """All of them are left."""
+        self._left = list(problem.pool)
+        self._spaces = problem.plan().spaces
+
+    def take(self, strategy: str, params: Mapping[str, Any]) -> Training | None:
+        """The nearest training of the same strategy that is left, if one is: no suggestion is answered twice alike."""
+        own = [one for one in self._left if one.strategy == strategy]
+        if not own:
+            return None
+        found = min(own, key=lambda one: self._distance(strategy, one.params, params))
+        self._left.remove(found)
+        return found
+
+    def _distance(self, strategy: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
+        """Sum over parameters of their differences as shares of the range; 1 where names differ."""
+        total = 0.0
+        for name, distribution in self._spaces[strategy].items():
+            a, b = first[name], second[name]
+            if not isinstance(distribution, CategoricalDistribution):
+                low, high = float(distribution.low), float(distribution.high)  # type: ignore[attr-defined]
+                total += abs(math.log(a / b)) / math.log(high / low)
+            elif all(isinstance(choice, int | float) for choice in distribution.choices):
+                places = [distribution.choices.index(value) for value in (a, b)]
+                total += abs(places[0] - places[1]) / max(1, len(distribution.choices) - 1)
+            else:
+                total += float(a != b)
+        return total
+
+
+def recorded(folder: Path) -> Problem:
+    """The trainings of a recording, the first seed of each configuration; rungs by the fewer films, the end by all."""
+    recording = read_recording(folder)
+    few, every = recording.image_counts
+    curves = [one for one in recording.trained(seed=0) if one.points]
+    return Problem(folder.name, [_of_curve(curve, recording.rungs, few=few, every=every) for curve in curves])
+
+
+def _of_curve(curve: Curve, rungs: Sequence[int], *, few: int, every: int) -> Training:
+    low = [_stage(point, early=True) for epoch in rungs[:-1] if (point := curve.at(epoch, few))]
+    last = curve.at(rungs[-1], every)
+    end = _failed(curve) if last is None else _stage(last, early=False)
+    return Training(strategy=curve.strategy, params=curve.params, stages=(*low, end))
+
+
+def _failed(curve: Curve) -> Stage:
+    return Stage(training_s=curve.points[-1].training_cpu_s, evaluation_s=0.0, report={FAILURE: curve.failure})
+
+
+def _stage(point: Point, *, early: bool) -> Stage:
+    measured = {"trainable_parameters": point.trainable_parameters, "epoch_s": point.training_cpu_s / point.epoch}
+    for objective in OBJECTIVES:
+        if score := point.scores.get(objective.name):
+            name = rung_name(objective) if early else objective.name
+            measured |= {name: score.value, f"{name}{STANDARD_ERROR}": score.se_generated}
+    report = {"epoch": point.epoch - 1, FINAL: not early, **measured}
+    return Stage(training_s=point.training_cpu_s, evaluation_s=point.evaluation_cpu_s, report=report)
+
+
+SYNTHETIC: Final = ("lora", "unet", "bitfit", "dora", "textual_inversion", "adalora", "norm", "attention")
+EVALUATION_S: Final = {True: 6.4, False: 22.0}
+"""Of a rung and of the end, as recorded on the NIH films."""
+BIAS: Final = {True: 8.0, False: 0.0}
+"""Of a Fréchet distance of fewer films."""
+ERRORS: Final = {True: (3.0, 0.25), False: (1.5, 0.12)}
+"""Standard errors of distance and diversity."""
+
+
+def synthetic(seed: int, num: int) -> Problem:
+    """A conditional DTLZ2 with learning curves: each strategy has a cost, a best learning rate, and a pace of its own.
+
+    Fréchet distance 10 + 50 (1 + g) cos(a) cos(b), Vendi score 6 - 4 (1 + g) cos(a) sin(b), parameters
+    10^(3 + 3 sin(a)): a is the strategy's, and grows with the rank; b goes with the batch and the other choices; g falls
+    with the epochs t as (t / 9)^-pace, to the square of the learning rate's distance from the best one, with the
+    strategy's own shortcoming on top. Fast strategies end worse. No recording has entered into it.
+
+    Args:
+        seed: of the family's member.
+        num: trainings of the pool, of all strategies together.
+
+    Source:
+        Deb et al. 2005 (DTLZ2).
+    """
+    space, per_strategy = SEARCH_SPACES[SPACE], -(-num // len(SYNTHETIC))
+    pool: list[Training] = []
+    for strategy in SYNTHETIC:
+        rng = np.random.default_rng((seed, *strategy.encode()))
+        world = _World(rng)
+        for drawn in configurations(space, strategy, per_strategy, seed):
+            pool.append(Training(strategy=strategy, params=drawn.params, stages=tuple(world.stages(drawn.params))))
+    return Problem(f"synthetic-{seed}", pool)
+
+
+class _World:
+    """What is the case for one strategy."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self.angle, self.best, self.pace = rng.uniform(0.05, 0.75), rng.uniform(0.2, 0.8), rng.uniform(0.1, 0.9)
+        self.shortcoming = 0.3 * rng.random() * (1 - self.pace)
+        self.epoch_s = 8 + 16 * self.angle
+
+    def stages(self, params: Mapping[str, Any]) -> Iterator[Stage]:
+        """Rungs and end of a training."""
+        shares = {name.rpartition("/")[2]: value for name, value in params.items()}
+        rank, batch = math.log2(shares.get("rank", 2)) / 5, shares["batch_size"] / 32
+        others = float(shares.get("alpha_ratio", 2.0)) / 4
+        a = (self.angle + 0.2 * rank) * math.pi / 2
+        b = np.clip(0.2 + 0.4 * batch + 0.3 * others - 0.3 * self.pace, 0, 1) * math.pi / 2
+        span = math.log10(shares["lr"] / 1e-4) / 3
+        g = 4 * (span - self.best) ** 2 + self.shortcoming
+        known = {
+            "trainable_parameters": round(10 ** (3 + 3 * math.sin(a))),
+            "epoch_s": self.epoch_s * (1.2 - 0.2 * batch) * self._rng.normal(1, 0.03),
+        }
+        for epoch in (*RUNGS, NUM_EPOCHS):
+            yield self._stage(epoch, known, (a, b, g + 0.15 * ((epoch / NUM_EPOCHS) ** -self.pace - 1)))
+
+    def _stage(self, epoch: int, known: Mapping[str, float], place: tuple[float, float, float]) -> Stage:
+        (a, b, g), early = place, epoch < NUM_EPOCHS
+        errors = dict(zip(OBJECTIVES[:2], ERRORS[early], strict=True))
+        exact = (
+            10 + 50 * (1 + g) * math.cos(a) * math.cos(b) + BIAS[early],
+            6 - 4 * (1 + g) * math.cos(a) * math.sin(b),
+        )
+        measured: dict[str, float] = {}
+        for (objective, error), value in zip(errors.items(), exact, strict=True):
+            name = rung_name(objective) if early else objective.name
+            measured |= {name: value + self._rng.normal(0, error), f"{name}{STANDARD_ERROR}": error}
+        report = {"epoch": epoch - 1, FINAL: not early, **known, **measured}
+        return Stage(training_s=epoch * known["epoch_s"], evaluation_s=EVALUATION_S[early], report=report)

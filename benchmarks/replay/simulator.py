@@ -1,0 +1,139 @@
+"""A search on a simulated clock, by the very searcher, samplers and stopping decisions of the engine."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from ray.tune.search import Searcher
+
+from benchmarks.replay.problems import NUM_EPOCHS, OBJECTIVES, SPACE, Pool, Problem, Stage, Training
+from search_spaces import SEARCH_SPACES
+from sweep.config import SearchConfig
+from sweep.search.samplers import SEARCH_SAMPLERS
+from sweep.search.searcher import OptunaSearcher
+from sweep.search.stopping import Stopping
+from sweep.search.stopping_rules import STOPPING_RULES
+from sweep.trials.ends import TrialEnd, end_of
+from sweep.trials.suggestions import Suggestion
+
+SUGGESTIONS: Final = 2
+"""Trials that may be suggested for each training of the pool: those that nothing is left to answer cost nothing."""
+ENOUGH: Final = 0.99
+"""Share of the pool's hypervolume at which a search ends."""
+NOTHING_LEFT: Final = TrialEnd.failed("the pool has no further training of this strategy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A way to search, and the seed of one search by it."""
+
+    sampler: str
+    scheduler: str
+    num_workers: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A trial that came to its end.
+
+    Attributes:
+        work_s: seconds of all workers together since the start.
+        share: of the whole pool's hypervolume, which it and those before it have.
+    """
+
+    work_s: float
+    share: float
+
+
+@dataclass(order=True)
+class _Running:
+    """A trial under way; `at_s` is when it reports next."""
+
+    at_s: float
+    number: int
+    trial_id: str = field(compare=False)
+    training: Training = field(compare=False)
+    stages: list[Stage] = field(compare=False)
+
+
+class Simulator:
+    """One search over a problem."""
+
+    def __init__(self, problem: Problem, search: Search) -> None:
+        """Nothing has started."""
+        config = SearchConfig(scheduler=search.scheduler)
+        self._problem, self._pool, self._search = problem, Pool(problem), search
+        self._searcher = OptunaSearcher(
+            SEARCH_SPACES[SPACE],
+            OBJECTIVES,
+            sampler=SEARCH_SAMPLERS[search.sampler],
+            num_trials=SUGGESTIONS * len(problem.pool),
+            seed=search.seed,
+            strategies=problem.strategies,
+        )
+        self._ladder = config.ladder(NUM_EPOCHS)
+        rule = STOPPING_RULES[search.scheduler]
+        self._stopping = Stopping(rule, self._ladder, OBJECTIVES, eta=config.rungs.eta)
+        self._queue: list[_Running] = []
+        self.finished: list[Finished] = []
+        self._values: list[list[float]] = []
+        self.share, self.num_stopped, self.num_trials = 0.0, 0, 0
+
+    def run(self) -> None:
+        """Until nearly all is found, or every trial has ended and nothing more is suggested."""
+        for _ in range(self._search.num_workers):
+            self._start(0.0)
+        while self._queue and self.share < ENOUGH:
+            self._report(heapq.heappop(self._queue))
+
+    def _start(self, now_s: float) -> None:
+        """Give a free worker the next trial that the pool can answer."""
+        while (config := self._searcher.suggest("")) not in (None, Searcher.FINISHED):
+            assert isinstance(config, dict)
+            suggestion = Suggestion.of_config(config)
+            self._stopping.on_start(suggestion)
+            training = self._pool.take(suggestion.choice["strategy"]["name"], suggestion.params)
+            if training is not None:
+                stages = [one for one in training.stages[:-1] if self._ladder.epochs] + [training.stages[-1]]
+                self._push(_Running(now_s, suggestion.number, suggestion.trial_id, training, stages), 0.0)
+                return
+            self._end(suggestion.trial_id, NOTHING_LEFT)
+
+    def _push(self, running: _Running, trained_s: float) -> None:
+        due = running.stages[0]
+        running.at_s += due.training_s - trained_s + due.evaluation_s
+        heapq.heappush(self._queue, running)
+
+    def _report(self, running: _Running) -> None:
+        """Let a trial report its stage, and stop, end or go on."""
+        stage, trial_id = running.stages.pop(0), running.trial_id
+        stopped = self._stopping.decide(trial_id, stage.report)
+        for listener in (self._stopping, self._searcher):
+            if "epoch" in stage.report:
+                listener.on_report(trial_id, stage.report)
+        if stopped is None and running.stages:
+            self._push(running, stage.training_s)
+            return
+        end = end_of(stage.report, [one.name for one in OBJECTIVES], stopped=stopped)
+        self._end(trial_id, end)
+        self.num_trials += 1
+        self.num_stopped += stopped is not None
+        if end == TrialEnd.completed():
+            work_s = running.at_s * self._search.num_workers
+            self._values.append(running.training.values)
+            self.share = self._problem.volume(self._values)
+            self.finished.append(Finished(work_s=work_s, share=self.share))
+        self._start(running.at_s)
+
+    def _end(self, trial_id: str, end: TrialEnd) -> None:
+        for listener in (self._stopping, self._searcher):
+            listener.on_end(trial_id, end)
+
+
+def hours_to(finished: Sequence[Finished], share: float) -> float | None:
+    """GPU-hours until finished trials had a share of the whole pool's hypervolume; None where they never had."""
+    return next((one.work_s / 3600 for one in finished if one.share >= share), None)

@@ -1,0 +1,169 @@
+"""How many GPU-hours a search needs: recorded and synthetic learning curves, replayed by the engine's own code.
+
+    python -m benchmarks.search_replay --quick --json replay.json
+
+A suggestion is answered by the nearest training of its strategy in the pool that the search has not taken. The clock is
+simulated; searcher, samplers and stopping decisions are those of a sweep.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binom
+
+from benchmarks.replay.problems import Problem, recorded, synthetic
+from benchmarks.replay.simulator import Search, Simulator, hours_to
+from sweep.config import SearchConfig
+from sweep.search.samplers import SEARCH_SAMPLERS
+from sweep.search.stopping_rules import NO_STOPS, STOPPING_RULES
+
+SHARES: Final = [0.9, 0.95, 0.99]
+RECORDING: Final = Path(__file__).parent / "recordings" / "nih64"
+DEFAULT: Final = (SearchConfig().sampler, SearchConfig().scheduler)
+SLOW: Final = ("gp",)
+"""Samplers that take seconds for each suggestion: fewer seeds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """GPU-hours of a way to search until it had a share of the pool's hypervolume.
+
+    Attributes:
+        gpu_hours: the median over seeds; None where less than half of the seeds reached the share.
+        low, high: the median's interval of 95 % from order statistics; None likewise.
+        num_seeds: how many searches.
+        num_reached: how many of them reached the share.
+        stopped: mean share of the trials that were stopped.
+    """
+
+    problem: str
+    sampler: str
+    scheduler: str
+    workers: int
+    share: float
+    gpu_hours: float | None
+    low: float | None
+    high: float | None
+    num_seeds: int
+    num_reached: int
+    stopped: float
+    is_default: bool
+
+
+def ways() -> list[tuple[str, str]]:
+    """Every sampler with the default scheduler, every scheduler with the default sampler, and random search."""
+    sampler, scheduler = DEFAULT
+    pairs = [(one, scheduler) for one in SEARCH_SAMPLERS if one != "grid"] + [(sampler, one) for one in STOPPING_RULES]
+    return list(dict.fromkeys([*pairs, ("random", NO_STOPS)]))
+
+
+def replay(problem: Problem, way: tuple[str, str], *, num_workers: int, seeds: Sequence[int]) -> Iterator[Row]:
+    """Searches by one way, a row a share.
+
+    Args:
+        problem: what is searched.
+        way: sampler and scheduler.
+        num_workers: trials at a time.
+        seeds: of the searches.
+    """
+    hours: list[list[float | None]] = []
+    stopped = 0.0
+    for seed in seeds:
+        run = Simulator(problem, Search(sampler=way[0], scheduler=way[1], num_workers=num_workers, seed=seed))
+        run.run()
+        hours.append([hours_to(run.finished, share) for share in SHARES])
+        stopped += run.num_stopped / run.num_trials / len(seeds)
+    for share, own in zip(SHARES, zip(*hours, strict=True), strict=True):
+        median, low, high = median_interval([math.inf if one is None else one for one in own])
+        yield Row(
+            problem=problem.name,
+            sampler=way[0],
+            scheduler=way[1],
+            workers=num_workers,
+            share=share,
+            gpu_hours=median,
+            low=low,
+            high=high,
+            num_seeds=len(seeds),
+            num_reached=sum(one is not None for one in own),
+            stopped=stopped,
+            is_default=way == DEFAULT,
+        )
+
+
+def median_interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
+    """The lower median and its interval of at least 95 % from order statistics; None for what is not finite.
+
+    Fewer than six values have no such interval: their smallest and largest are given.
+    """
+    ordered = sorted(values)
+    below = max(0, int(binom.ppf(0.025, len(ordered), 0.5)) - 1)
+    found = (ordered[(len(ordered) - 1) // 2], ordered[below], ordered[len(ordered) - 1 - below])
+    return tuple(one if math.isfinite(one) else None for one in found)  # type: ignore[return-value]
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="A form of under a minute: small pools, few seeds.")] = False,
+    num_seeds: Annotated[int, typer.Option(min=1, help="Searches of each way.")] = 20,
+    num_trainings: Annotated[int, typer.Option(min=8, help="Trainings of a synthetic pool.")] = 96,
+    problems: Annotated[int, typer.Option(min=0, help="Members of the synthetic family.")] = 2,
+    recording: Annotated[Path, typer.Option(help="Folder of a recording.")] = RECORDING,
+    json_: Annotated[Path | None, typer.Option("--json", help="Where the rows go.", metavar="FILE")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="SAMPLER+SCHEDULER; may be repeated.")] = None,
+) -> None:
+    """Replay searches and print the GPU-hours that each needs.
+
+    Example: python -m benchmarks.search_replay --quick --json replay.json
+    """
+    console = Console()
+    chosen = [(sampler, scheduler) for sampler, _, scheduler in (one.partition("+") for one in only or ())]
+    if quick:
+        num_seeds, num_trainings, problems = min(num_seeds, 5), min(num_trainings, 48), min(problems, 1)
+        chosen = chosen or [way for way in ways() if way[0] not in SLOW]
+    rows: list[Row] = []
+    for problem in [recorded(recording), *(synthetic(seed, num_trainings) for seed in range(problems))]:
+        counts = Counter(one.strategy for one in problem.pool)
+        console.print(f"[bold]{problem.name}[/bold]: {len(problem.pool)} trainings, {dict(counts)}", highlight=False)
+        for num_workers in (2, 8):
+            for way in chosen or ways():
+                seeds = range(min(num_seeds, 5) if way[0] in SLOW else num_seeds)
+                rows += replay(problem, way, num_workers=num_workers, seeds=seeds)
+                if json_ is not None:
+                    json_.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+        console.print(table([row for row in rows if row.problem == problem.name]))
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The rows for the eye: a line a way."""
+    shown = Table("sampler", "scheduler", "workers", *(f"hours to {share:.0%}" for share in SHARES), "stopped")
+    for first in range(0, len(rows), len(SHARES)):
+        own = rows[first : first + len(SHARES)]
+        mark = " *" if own[0].is_default else ""
+        shown.add_row(
+            own[0].sampler + mark, own[0].scheduler, str(own[0].workers), *map(figure, own), f"{own[0].stopped:.0%}"
+        )
+    return shown
+
+
+def figure(row: Row) -> str:
+    """A median with its interval; how many seeds came so far where not all did."""
+
+    def of(value: Any) -> str:
+        return "–" if value is None else f"{value:.3f}"
+
+    reached = "" if row.num_reached == row.num_seeds else f" ({row.num_reached}/{row.num_seeds})"
+    return f"{of(row.gpu_hours)} [{of(row.low)}, {of(row.high)}]{reached}"
+
+
+if __name__ == "__main__":
+    typer.run(main)

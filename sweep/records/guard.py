@@ -1,0 +1,230 @@
+"""The small parent of a sweep: where the sweep dies without a word, it closes the records, and says why and how to go on.
+
+It forks before Ray and torch are imported, passes signals on, and ends as its child does. Ray's processes of a child that
+died become its own, so that it can end them: none is left behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, NoReturn
+
+import psutil
+from rich.markup import escape
+
+from analysis.run_folder import MLFLOW_STORE
+from analysis.terminal import new_console
+from sweep.interrupts import SIGNALS
+from sweep.trials.memory_kills import KernelKills, kernel_kill
+
+OPEN, CLOSED, WATCH, UNWATCH = "open", "closed", "watch", "unwatch"
+"""What a sweep tells its parent, a line each: whose records are open (the folder follows) or closed, and whether Ray's
+processes on this machine should live."""
+OF_RAY: Final = ("raylet", "gcs_server")
+POLL_S: Final = 0.1
+LOOK_S: Final = 1.0
+PATIENCE_S: Final = 15.0
+"""How long a sweep without its Ray may take to end by itself, then how long after it was told to. Slurm and Kubernetes
+leave 30 s between SIGTERM and SIGKILL."""
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+
+_channel: int | None = None
+"""Where a guarded sweep writes; None in every other process."""
+
+
+def guarded(command: Callable[[], None], how_to_go_on: Callable[[Path], str]) -> NoReturn:
+    """Run a command in a child of this process, and end as it does.
+
+    Args:
+        command: called in the child; `records_open` and `ray_watched` in it tell the parent.
+        how_to_go_on: what to say to who would go on with a run directory.
+    """
+    global _channel
+    reading, writing = os.pipe()
+    _set_process(PR_SET_CHILD_SUBREAPER, 1)
+    parent, child = os.getpid(), os.fork()
+    if child == 0:
+        os.close(reading)
+        _set_process(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it has died already
+            os.kill(os.getpid(), signal.SIGTERM)
+        _channel = writing
+        command()
+        sys.exit(0)
+    os.close(writing)
+    os.set_blocking(reading, False)
+    sys.exit(Guard(child, reading).end(how_to_go_on))
+
+
+@contextmanager
+def records_open(out: Path) -> Iterator[None]:
+    """Tell the parent, if there is one, that records are open in the block, and closed after it however it ends."""
+    _tell(f"{OPEN} {out}")
+    try:
+        yield
+    finally:
+        _tell(CLOSED)
+
+
+@contextmanager
+def ray_watched() -> Iterator[None]:
+    """Have the parent, if there is one, see to it that Ray's processes live in the block."""
+    _tell(WATCH)
+    try:
+        yield
+    finally:
+        _tell(UNWATCH)
+
+
+def _tell(line: str) -> None:
+    if _channel is not None:
+        with suppress(BrokenPipeError):  # the parent was killed, and this process is told to end
+            os.write(_channel, os.fsencode(f"{line}\n"))
+
+
+def _set_process(option: int, value: int) -> None:
+    """Linux alone has these; elsewhere what was seen of the child's processes has to do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+class Guard:
+    """Waits for a child process, and for what it leaves.
+
+    Args:
+        child: its process id.
+        reading: where it tells of itself; does not block.
+    """
+
+    def __init__(self, child: int, reading: int) -> None:
+        self._child, self._reading, self._text = child, reading, b""
+        self._seen: set[psutil.Process] = set()
+        """What the child has started, as far as it was seen."""
+        self._watched: dict[str, psutil.Process] = {}
+        self._lost: tuple[str, float] | None = None
+        """What of Ray died before the child, and when that was seen."""
+        self._kills, self._told = KernelKills(), list[str]()
+
+    def end(self, how_to_go_on: Callable[[Path], str]) -> int:
+        """Wait until the child has ended, clear up after it, and give the exit code to end with."""
+        with self._passing_signals():
+            status = self._wait()
+            self._clear()
+        self._listen()
+        code = os.waitstatus_to_exitcode(status)
+        out = self._left_open()
+        if out is not None or self._lost is not None:
+            self._say(f"{self._reason(code)} {how_to_go_on(out) if out is not None else ''}")
+        if out is not None and (out / MLFLOW_STORE).is_file():
+            self._close(out)
+        return 128 - code if code < 0 else code or (1 if out is not None else 0)
+
+    @contextmanager
+    def _passing_signals(self) -> Iterator[None]:
+        """Pass signals on; what this process ignores, its child ignores by itself."""
+
+        def pass_on(number: int, frame: object) -> None:
+            with suppress(ProcessLookupError):
+                os.kill(self._child, number)
+
+        before = {
+            one: signal.signal(one, pass_on) for one in SIGNALS if signal.getsignal(one) not in (signal.SIG_IGN, None)
+        }
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
+
+    def _wait(self) -> int:
+        looked = time.monotonic()
+        while True:
+            ended, status = os.waitpid(self._child, os.WNOHANG)
+            if ended:
+                return status
+            if time.monotonic() - looked >= LOOK_S:
+                with suppress(psutil.Error):  # it ends at this moment
+                    self._look()
+                looked = time.monotonic()
+            time.sleep(POLL_S)
+
+    def _look(self) -> None:
+        """See what the child has started, and whether what it needs of that still lives."""
+        child = psutil.Process(self._child)
+        self._seen.update(child.children(recursive=True))
+        gone = [name for name, process in self._watched.items() if not _lives(process)]
+        self._listen()
+        if not self._is_watching():
+            self._watched = {}
+            return
+        for process in child.children():
+            if process.name() in OF_RAY:
+                self._watched.setdefault(process.name(), process)
+        if gone and self._lost is None:
+            self._lost = gone[0], time.monotonic()
+        self._hurry()
+
+    def _hurry(self) -> None:
+        """End a child that has lost its Ray, and waits for it."""
+        if self._lost is not None:
+            waited_s = time.monotonic() - self._lost[1]
+            if waited_s > 2 * PATIENCE_S:
+                os.kill(self._child, signal.SIGKILL)
+            elif waited_s > PATIENCE_S:
+                os.kill(self._child, signal.SIGTERM)
+
+    def _listen(self) -> None:
+        with suppress(BlockingIOError):
+            while part := os.read(self._reading, 4096):
+                self._text += part
+        *whole, self._text = self._text.split(b"\n")
+        self._told += [os.fsdecode(line) for line in whole]
+
+    def _is_watching(self) -> bool:
+        return [line for line in self._told if line in (WATCH, UNWATCH)][-1:] == [WATCH]
+
+    def _left_open(self) -> Path | None:
+        """The run directory whose records the child has not closed."""
+        last = ([line for line in self._told if line.startswith((OPEN, CLOSED))] or [CLOSED])[-1]
+        return Path(last.removeprefix(f"{OPEN} ")) if last != CLOSED else None
+
+    def _clear(self) -> None:
+        """End what the child has left, with a moment to end by itself; on Linux that is this process's by now."""
+        left = [process for process in {*self._seen, *psutil.Process().children(recursive=True)} if _lives(process)]
+        for end in (psutil.Process.terminate, psutil.Process.kill):
+            for process in left:
+                with suppress(psutil.Error):
+                    end(process)
+            _, left = psutil.wait_procs(left, timeout=3)
+
+    def _say(self, error: str) -> None:
+        new_console(stderr=True).print(f"[red]error[/red] {escape(error.strip())}", soft_wrap=True)
+
+    def _close(self, out: Path) -> None:
+        from sweep.records.tracking import TrackingError, close_broken  # takes seconds, and few sweeps die
+
+        try:
+            close_broken(out)
+        except TrackingError as error:
+            self._say(str(error))
+
+    def _reason(self, code: int) -> str:
+        if self._lost is not None:
+            return f"`{self._lost[0]}`, a process of Ray's that the sweep cannot do without, died."
+        if memory := kernel_kill(self._kills()):
+            return memory
+        ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"`sweep` must close its records before it ends, but its process {ended} without a word."
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False

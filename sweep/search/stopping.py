@@ -1,0 +1,150 @@
+"""Which trials are stopped at which rung: the state behind the trial scheduler, rebuilt from the event log alone.
+
+Free of Ray, so that a benchmark can replay recorded learning curves through the very decisions of a sweep.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.front.hypervolume import comparable
+from analysis.front.objectives import COSTS
+from analysis.front.pareto import Objective, minimised
+from analysis.front.statuses import COMPLETED
+from analysis.studies.rung_agreement import EARLY, STANDARD_ERROR
+from sweep.search.ladder import Ladder
+from sweep.search.stopping_rules import Standing, StoppingRule
+from sweep.trials.ends import FINAL, TrialEnd, TrialListener
+from sweep.trials.suggestions import Suggestion
+
+TIMED: Final = ("epoch_s", "images_per_s")
+"""Costs that are measured by the clock."""
+LEAST_OTHERS: Final = 4
+"""Trials that a rung must hold before one is compared with them."""
+
+
+class Stopping(TrialListener):
+    """Decides at the rungs of a ladder, by a rule, whether a trial goes on.
+
+    A trial always goes on while no trial of its strategy has been trained to its end, so that a strategy that starts
+    slowly finishes at least once; below its strategy's floor; where few have reached the rung; and where it could not be
+    evaluated. What it is compared with is what had reached the rung when it arrived, so that the events of a log, heard
+    in their order, lead to the same decisions.
+    """
+
+    def __init__(self, rule: StoppingRule, ladder: Ladder, objectives: Sequence[Objective], *, eta: int) -> None:
+        """No trial has reached a rung.
+
+        Args:
+            rule: Of the table `STOPPING_RULES`.
+            ladder: Where trials are compared.
+            objectives: As in a trial's final report; how rungs report them is known here.
+            eta: One in so many goes on where a rule counts.
+        """
+        self.ladder = ladder
+        self._rule, self._objectives, self._eta = rule, tuple(objectives), eta
+        self._is_cost = tuple(one.name in COSTS for one in self._objectives)
+        self._strategies: dict[str, str] = {}
+        self._finished: set[str] = set()
+        """Strategies of which a trial was trained to its end."""
+        self._arrivals: dict[int, dict[str, NDArray[np.float64]]] = {}
+        """By rung, the values of the trials that reached it."""
+        self._open: dict[str, TrialEnd] = {}
+
+    def decide(self, trial_id: str, metrics: Mapping[str, Any]) -> TrialEnd | None:
+        """How a trial that reports this ends here; None: it goes on. Nothing is changed by the question.
+
+        Args:
+            trial_id: Of a trial that has started.
+            metrics: An epoch's report.
+        """
+        rung, own = self._rung_of(metrics), self._values(metrics)
+        if rung is None or own is None or not self._may_stop(trial_id, metrics):
+            return None
+        arrived = {name: values for name, values in self._arrivals.get(rung, {}).items() if name != trial_id}
+        if len(arrived) < LEAST_OTHERS:
+            return None
+        *others, own = self._without_timing({**arrived, trial_id: own})
+        standing = Standing(
+            own=own, errors=self._errors(metrics), others=np.array(others), is_cost=self._is_cost, eta=self._eta
+        )
+        reason = self._rule(standing)
+        return None if reason is None else TrialEnd.stopped(f"after epoch {self.ladder.epochs[rung]} it {reason}", rung)
+
+    def undone(self) -> dict[str, TrialEnd]:
+        """Trials that were to be stopped when a sweep broke off, before their end was written down."""
+        return dict(self._open)
+
+    def on_start(self, suggestion: Suggestion) -> None:
+        """Keep a trial's strategy."""
+        self._strategies[suggestion.trial_id] = suggestion.choice["strategy"]["name"]
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """Decide, and keep what is reported at a rung for those that come after.
+
+        A trial that went on from a checkpoint reports some epochs anew: what stood of them and of later ones goes.
+        """
+        self._roll_back(trial_id, metrics["epoch"])
+        rung, values, end = self._rung_of(metrics), self._values(metrics), self.decide(trial_id, metrics)
+        if end is not None:
+            self._open[trial_id] = end
+        if rung is not None and values is not None:
+            self._arrivals.setdefault(rung, {})[trial_id] = values
+
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        """Note which strategies have a trial that was trained to its end; smaller adapters that were cut do not count."""
+        self._open.pop(trial_id, None)
+        if end.kind == COMPLETED and trial_id in self._strategies:
+            self._finished.add(self._strategies[trial_id])
+
+    def _may_stop(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
+        strategy = self._strategies[trial_id]
+        return strategy in self._finished and self.ladder.may_stop(strategy, metrics["epoch"] + 1)
+
+    def _roll_back(self, trial_id: str, epoch: int) -> None:
+        self._open.pop(trial_id, None)
+        for rung, arrived in self._arrivals.items():
+            if self.ladder.epochs[rung] > epoch:
+                arrived.pop(trial_id, None)
+
+    def _rung_of(self, metrics: Mapping[str, Any]) -> int | None:
+        """The rung that a report is of; a trial's last report is none, nor is that of a failure."""
+        if metrics.get(FINAL) or "epoch" not in metrics:
+            return None
+        return self.ladder.rung_after(metrics["epoch"] + 1)
+
+    def _values(self, metrics: Mapping[str, Any]) -> NDArray[np.float64] | None:
+        """What a report at a rung says of the objectives, all to be minimised; None where it lacks one."""
+        named = [float(metrics.get(rung_name(one), math.nan)) for one in self._objectives]
+        directions = [one.direction for one in self._objectives]
+        values: NDArray[np.float64] = minimised(comparable([named], self._objectives), directions)[0]
+        return values if np.isfinite(values).all() else None
+
+    def _without_timing(self, values: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """The values by trial as rows, in which the trials of a strategy at a rung share the median of what was timed.
+
+        Seconds differ with what else runs on the machine, often by more than hyperparameters make of them: a trial must
+        not go on for having run alone.
+        """
+        rows = np.array(list(values.values()))
+        timed = [place for place, one in enumerate(self._objectives) if one.name in TIMED]
+        strategies = np.array([self._strategies[name] for name in values])
+        for strategy in set(strategies):
+            own = strategies == strategy
+            rows[np.ix_(own, timed)] = np.median(rows[np.ix_(own, timed)], axis=0)
+        return rows
+
+    def _errors(self, metrics: Mapping[str, Any]) -> NDArray[np.float64]:
+        named = [float(metrics.get(f"{rung_name(one)}{STANDARD_ERROR}", 0.0)) for one in self._objectives]
+        errors: NDArray[np.float64] = np.nan_to_num(np.array(named))
+        return errors
+
+
+def rung_name(objective: Objective) -> str:
+    """Under which name a rung reports an objective: a metric of few films has another than at the end, a cost the same."""
+    return objective.name if objective.name in COSTS else f"{EARLY}{objective.name}"

@@ -1,0 +1,142 @@
+"""Samplers in which the strategies take turns, and each has a model, a population or a sequence of its own.
+
+Optuna's samplers of that kind choose only what every trial has, which in a conditional space is strategy and batch size.
+Here each is given the trials of one strategy as a study of its own, in which every trial has every parameter.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalChoiceType,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from scipy.stats.qmc import Sobol
+
+from sweep.search.plan import STRATEGY, Distributions, SearchPlan
+
+Values = Mapping[str, Any]
+Choose = Callable[[str, optuna.Study], Values]
+"""Chooses the parameters of a strategy, given the whole search's study."""
+LEVELS: Final = 3
+"""Places of a continuous parameter on a grid, in the middles of as many equal parts of its range."""
+
+
+class Turns(BaseSampler):
+    """Gives one trial of a search the strategy whose turn it is, and what is chosen for it."""
+
+    def __init__(self, strategy: str, choose: Choose) -> None:
+        """Choose by `choose`, once a strategy is fixed: `strategy`, or another that is enqueued."""
+        self._strategy, self._choose = strategy, choose
+        self._chosen: Values | None = None
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """No parameters: each is asked for when the space suggests it."""
+        return {}
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
+        """Likewise none."""
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The value of a parameter."""
+        if param_name == STRATEGY:
+            return self._strategy
+        if self._chosen is None:
+            self._chosen = self._choose(trial.params.get(STRATEGY, self._strategy), study)
+        return self._chosen[param_name]
+
+
+def in_turns(plan: SearchPlan, choose: Choose) -> Turns:
+    """Strategy after strategy, in the plan's order."""
+    return Turns(plan.strategies[plan.number % len(plan.strategies)], choose)
+
+
+def sobol_point(plan: SearchPlan, strategy: str) -> Values:
+    """The strategy's next point of a scrambled Sobol sequence, a coordinate to each parameter that has a choice.
+
+    A power of two of points is balanced: of eight trials, one has its learning rate in each eighth of the range.
+
+    Source:
+        Sobol 1967; Owen 1998 (scrambling).
+    """
+    space = plan.spaces[strategy]
+    sequence = Sobol(max(1, len(space)), scramble=True, rng=plan.strategy_rng(strategy))
+    place = plan.number // len(plan.strategies)
+    shares = sequence.random_base2(place.bit_length())[place]
+    return {name: value_at(float(share), space[name]) for name, share in zip(space, shares, strict=False)}
+
+
+def value_at(share: float, distribution: BaseDistribution) -> CategoricalChoiceType:
+    """What lies at a share, in [0, 1), of a distribution.
+
+    Raises:
+        ValueError: it is of a kind that no search space here has.
+    """
+    match distribution:
+        case CategoricalDistribution():
+            return distribution.choices[int(share * len(distribution.choices))]
+        case IntDistribution(log=False, step=1):
+            return distribution.low + int(share * (distribution.high - distribution.low + 1))
+        case FloatDistribution(log=True):
+            return float(distribution.low * (distribution.high / distribution.low) ** share)
+        case FloatDistribution(step=None):
+            return distribution.low + share * (distribution.high - distribution.low)
+    raise ValueError(
+        f"`distribution` must be categorical, uniform or log-uniform, but got {distribution}. Extend it here."
+    )
+
+
+def by_own_study(plan: SearchPlan, strategy: str, study: optuna.Study, sampler: BaseSampler) -> Values:
+    """What a sampler of Optuna's suggests that knows the trials of one strategy, as if there were no others."""
+    space = plan.spaces[strategy]
+    own = optuna.create_study(directions=study.directions, sampler=sampler)
+    for trial in study.get_trials(deepcopy=False):
+        if trial.params.get(STRATEGY) == strategy and trial.params.keys() - {STRATEGY} == space.keys():
+            _take_over(own, trial, space)
+    return own.ask(dict(space)).params
+
+
+def _take_over(own: optuna.Study, trial: FrozenTrial, space: Distributions) -> None:
+    """Add a trial to the study of its strategy; one that gave no values as one that still runs."""
+    params = {name: trial.params[name] for name in space}
+    own.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=dict(space)))
+    added = own.get_trials(deepcopy=False)[-1]
+    if trial.state == TrialState.COMPLETE:
+        if isinstance(own.sampler, optuna.samplers.BaseGASampler):
+            own.sampler.get_trial_generation(own, added)  # counts it to the generation that was being filled
+        own.tell(added.number, trial.values)
+    elif trial.state != TrialState.RUNNING:
+        own.tell(added.number, state=trial.state)
+
+
+def grid_points(plan: SearchPlan) -> list[tuple[str, Values]]:
+    """All points of all strategies: one of each strategy first, the others after them in an order drawn by the seed."""
+    drawn: list[list[tuple[str, Values]]] = []
+    for strategy, space in plan.spaces.items():
+        points = [dict(zip(space, values, strict=True)) for values in itertools.product(*map(_levels, space.values()))]
+        order = plan.strategy_rng(strategy).permutation(len(points))
+        drawn.append([(strategy, points[place]) for place in order])
+    rest = [point for own in drawn for point in own[1:]]
+    order = plan.strategy_rng("").permutation(len(rest))
+    return [*(own[0] for own in drawn), *(rest[place] for place in order)]
+
+
+def _levels(distribution: BaseDistribution) -> Sequence[Any]:
+    """Every choice; of a continuous parameter the middles of equal parts of its range."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    if isinstance(distribution, IntDistribution):
+        return range(distribution.low, distribution.high + 1, distribution.step)
+    return [value_at((level + 0.5) / LEVELS, distribution) for level in range(LEVELS)]

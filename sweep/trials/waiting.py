@@ -1,0 +1,108 @@
+"""What a sweep waits for on a cluster that is busy or grows, said from time to time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import ray
+from ray._private.state import actors
+from ray.util import placement_group_table
+
+from sweep.trials.resources import Node
+
+LINE_S: Final = 30.0
+"""How often it is said what is waited for."""
+LOOK_S: Final = 5.0
+
+
+def nodes_of_cluster() -> list[Node]:
+    """The nodes that are alive, with all that they have."""
+    return [
+        Node(one["NodeID"], one["Resources"].get("CPU", 0.0), one["Resources"].get("GPU", 0.0))
+        for one in ray.nodes()
+        if one["Alive"]
+    ]
+
+
+@contextmanager
+def waiting_told(
+    tell: Callable[[str], None], *, look: Callable[[], Sequence[str]] | None = None, line_s: float = LINE_S
+) -> Iterator[None]:
+    """Say in the block, every `line_s` seconds for which something waits for resources without a break, what does.
+
+    Args:
+        tell: takes a line; called in a thread of its own.
+        look: gives what waits at this moment; by default, of this program's part of the Ray cluster.
+        line_s: seconds.
+    """
+    ended = threading.Event()
+    arguments = (tell, look or waiting_here, line_s, ended)
+    thread = threading.Thread(target=_watch, args=arguments, name="waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _watch(
+    tell: Callable[[str], None], look: Callable[[], Sequence[str]], line_s: float, ended: threading.Event
+) -> None:
+    since: float | None = None
+    lines = 0
+    while not ended.wait(min(LOOK_S, line_s / 4)):
+        try:
+            waits = look()
+        except (RuntimeError, ConnectionError, ray.exceptions.RayError):
+            continue  # a head that does not answer is told of by those who need it
+        if not waits:
+            since, lines = None, 0
+            continue
+        since = since or time.monotonic()
+        waited_s = time.monotonic() - since
+        if waited_s >= (lines + 1) * line_s:
+            lines = int(waited_s // line_s)
+            tell(f"waiting for {waited_s:.0f} s: {'; '.join(waits)}")
+
+
+def waiting_here() -> list[str]:
+    """What of this program waits for resources of the cluster, and what is free there; empty where nothing waits."""
+    job = ray.get_runtime_context().get_job_id()
+    asked = [*_waiting_groups(job), *_waiting_actors(job)]
+    if not asked:
+        return []
+    there, free = ray.cluster_resources(), ray.available_resources()
+    room = " and ".join(
+        f"{free.get(kind, 0.0):g} of {there[kind]:g} {kind}" for kind in ("CPU", "GPU") if kind in there
+    )
+    counted = [f"{count} x {what}" if count > 1 else what for what, count in Counter(asked).items()]
+    return [*counted, f"{room or 'nothing'} free on {len(nodes_of_cluster())} nodes; others use the rest"]
+
+
+def _waiting_groups(job: str) -> list[str]:
+    """Bundles of trials and of worker groups; the identity of a placement group ends with its job's."""
+    groups: Mapping[str, Mapping[str, Any]] = placement_group_table()
+    return [
+        f"a trial's {' + '.join(_text(bundle) for bundle in group['bundles'].values())}"
+        for name, group in groups.items()
+        if group["state"] in ("PENDING", "RESCHEDULING") and name.endswith(job)
+    ]
+
+
+def _waiting_actors(job: str) -> list[str]:
+    """Actors outside of groups that no node has taken yet: those of evaluation."""
+    return [
+        "an evaluation actor"
+        for one in actors(job_id=ray.JobID.from_hex(job), actor_state_name="PENDING_CREATION").values()
+        if not one["Pid"]  # it has one while it loads what it needs
+    ]
+
+
+def _text(bundle: Mapping[str, float]) -> str:
+    return " and ".join(f"{amount:g} {kind}" for kind, amount in bundle.items())

@@ -1,0 +1,113 @@
+"""What must be true of a sweep that was broken and went on."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import psutil
+
+from sweep.records.log import read_log
+
+OF_MACHINE = ("_s", "_gib", "_memory")
+"""Endings of columns that hold times and memory, of which no two sweeps have the same."""
+OF_FRONT = ("pareto", "knee")
+"""Columns that depend on the times of all trials."""
+
+
+class UnsoundError(AssertionError):
+    """A sweep lost or changed something."""
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether a process runs still, or may."""
+    with suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def finished(out: Path) -> dict[str, str]:
+    """What a broken sweep leaves that must never change: the log, and adapters of ended trials, by their hashes."""
+    if not (out / "events.log").exists():
+        return {}
+    held = read_log(out / "events.log")
+    data = (out / "events.log").read_bytes()[: held.sound_bytes]
+    ended = {one["trial_id"] for one in held.records if one["event"] == "end" and one["kind"] == "completed"}
+    files = [file for name in ended for file in (out / "trials" / name / "adapter").rglob("*") if file.is_file()]
+    return {"events.log": f"{len(data)} {_hash(data)}", **{str(file): _hash(file.read_bytes()) for file in files}}
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def compare(out: Path, reference: Path, before: Mapping[str, str]) -> None:
+    """Check a sweep that went on.
+
+    Args:
+        out: its run directory.
+        reference: of the one that was not disturbed.
+        before: what it held of finished trials when it was broken.
+
+    Raises:
+        UnsoundError: something is lost, doubled or changed.
+    """
+    for name, held in before.items():
+        if name == "events.log":
+            length = int(held.split()[0])
+            if f"{length} {_hash((out / name).read_bytes()[:length])}" != held:
+                raise UnsoundError("records that were on the disk have changed")
+        elif not Path(name).is_file() or _hash(Path(name).read_bytes()) != held:
+            raise UnsoundError(f"{name} of a finished trial has changed")
+    for name, keys in (("trials.parquet", ["trial_id"]), ("results.parquet", ["trial_id", "epoch"])):
+        _require_equal(name, _numbers(out / name, keys), _numbers(reference / name, keys))
+    _require_runs(out)
+
+
+def _numbers(path: Path, keys: list[str]) -> pd.DataFrame:
+    table = pd.read_parquet(path).sort_values(keys).set_index(keys)
+    return table.drop(columns=[name for name in table if str(name).endswith(OF_MACHINE) or name in OF_FRONT])
+
+
+def _require_equal(name: str, found: pd.DataFrame, wanted: pd.DataFrame) -> None:
+    if list(found.index) != list(wanted.index) or set(found) != set(wanted):
+        raise UnsoundError(f"{name} has rows {list(found.index)} where {list(wanted.index)} belong")
+    try:
+        pd.testing.assert_frame_equal(found[list(wanted)], wanted, check_exact=True, check_dtype=False)
+    except AssertionError as error:
+        raise UnsoundError(f"{name}: {error}") from error
+
+
+def _require_runs(out: Path) -> None:
+    """Every trial has one run in MLflow, and none is open."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    names = sorted(run.data.tags.get("trial_id", "parent") for run in runs)
+    if names != sorted([*pd.read_parquet(out / "trials.parquet")["trial_id"], "parent"]):
+        raise UnsoundError(f"MLflow has the runs {names}")
+    if {run.info.status for run in runs} != {"FINISHED"}:
+        raise UnsoundError(f"MLflow has runs that are {sorted({run.info.status for run in runs})}")
+
+
+def require_nothing_left(seen: set[psutil.Process], memory: set[str]) -> None:
+    deadline = time.monotonic() + 20
+    while (left := [process for process in seen if lives(process)]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    if left:
+        raise UnsoundError(f"processes are left: {[process.name() for process in left]}")
+    shared = shared_memory() - memory
+    if shared:
+        raise UnsoundError(f"shared memory is left: {sorted(shared)}")
+
+
+def shared_memory() -> set[str]:
+    """Names of what Ray and torch keep in shared memory."""
+    folder = Path("/dev/shm")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    return {name for name in names if "plasma" in name or name.startswith("torch_")}

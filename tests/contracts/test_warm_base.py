@@ -1,0 +1,90 @@
+"""One base for all adapters: each goes onto it and comes off, and it stays as it is, to the bit."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from strategy_examples import EXAMPLES
+
+from trainables.base_models.models import DiffusionModels, load_base
+from trainables.numerics import Numerics
+from trainables.sampling import generate_batches
+from trainables.strategies import load_adapter, make_strategy
+from trainables.strategies.base import trained_parameters
+
+HALF = Numerics("bf16", channels_last=True)
+
+
+@pytest.fixture(scope="module")
+def base() -> DiffusionModels:
+    return load_base("mini")
+
+
+@pytest.fixture(scope="module")
+def half() -> DiffusionModels:
+    return load_base("mini").computing_in(HALF)
+
+
+def sample(models: DiffusionModels) -> NDArray[np.float32]:
+    options = {"num_steps": 1, "guidance_scale": 2.0, "batch_size": 1}
+    return next(generate_batches(models, ["a chest film with edema"], [3], **options)).numpy()
+
+
+def fingerprint(models: DiffusionModels) -> str:
+    """Of every tensor's name, place and bits, and of what trains."""
+    digest = hashlib.sha256()
+    for module in models.components().values():
+        for name, tensor in module.state_dict(keep_vars=True).items():
+            about = (name, tensor.data_ptr(), tensor.stride(), tensor.dtype, tensor.requires_grad)
+            digest.update(repr(about).encode())
+            digest.update(tensor.detach().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="module", params=sorted(EXAMPLES))
+def adapter(request: pytest.FixtureRequest, base: DiffusionModels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of each strategy one whose numbers all differ from the base's."""
+    example = EXAMPLES[request.param]
+    models, strategy = base.fresh(), make_strategy(example.strategy or request.param, example.hyperparameters)
+    torch.manual_seed(0)
+    strategy.attach(models)
+    with torch.no_grad():
+        for _, parameter in trained_parameters(models):
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    folder = tmp_path_factory.mktemp("adapter")
+    strategy.export(models, folder)
+    return folder
+
+
+def test_on_a_shared_base_an_adapter_gives_the_pixels_that_it_gives_on_a_copy(
+    base: DiffusionModels, adapter: Path
+) -> None:
+    before, plain = fingerprint(base), sample(base)
+    shared, copied = base.sharing(), base.fresh()
+    assert load_adapter(shared, adapter) == load_adapter(copied, adapter)
+    assert np.array_equal(sample(shared), sample(copied))
+    assert not np.array_equal(sample(shared), plain)  # else this test shows nothing
+    assert fingerprint(base) == before and np.array_equal(sample(base), plain)
+
+
+def test_in_half_precision_it_gives_nearly_the_same_and_leaves_the_base_as_well(
+    base: DiffusionModels, half: DiffusionModels, adapter: Path
+) -> None:
+    before, shared, copied = fingerprint(half), half.sharing(), base.fresh()
+    load_adapter(shared, adapter)
+    load_adapter(copied, adapter)
+    error = np.abs(sample(shared) - sample(copied))
+    assert 0 < error.mean() < 0.02 and error.max() < 0.3
+    assert fingerprint(half) == before
+
+
+def test_a_shared_base_takes_no_memory_of_its_own(base: DiffusionModels) -> None:
+    ours, theirs = (
+        {name: p.data_ptr() for name, p in models.unet.named_parameters()} for models in (base, base.sharing())
+    )
+    assert ours == theirs

@@ -1,0 +1,122 @@
+"""The small parent of a sweep: it ends as its child does, and where that dies it says so and leaves no process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+GUARDED = """
+import os, signal, subprocess, sys, time, typer
+from pathlib import Path
+from analysis.terminal import explained
+from sweep.interrupts import interruptible
+from sweep.records import guard
+
+guard.PATIENCE_S, guard.LOOK_S = 0.5, 0.1
+out, what = Path(sys.argv[1]), sys.argv[2]
+
+def work():
+    with explained(), interruptible(), guard.records_open(out):
+        started = subprocess.Popen([sys.argv[3], "60"], start_new_session=True)
+        (out / "pids").write_text(f"{os.getpid()} {started.pid}")
+        if what == "leave":
+            sys.exit(3)
+        with guard.ray_watched():
+            if what == "deaf":
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    signal.signal(number, signal.SIG_IGN)
+            if what == "shutdown":
+                time.sleep(0.5)
+                started.kill()
+            if what != "shutdown":
+                time.sleep(60)
+        started.wait()
+        time.sleep(2)
+
+def command():
+    try:
+        work()
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+
+guard.guarded(command, lambda out: f"Go on with: --resume {out}")
+"""
+
+
+@pytest.fixture
+def started(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A guarded process that does as it was told, and the process ids of its child and of what that has started."""
+    shutil.copy(shutil.which("sleep") or "", tmp_path / "raylet")
+    command = [sys.executable, "-c", GUARDED, str(tmp_path), request.param, str(tmp_path / "raylet")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.5)
+        yield process, [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+        process.kill()
+
+
+def ended(process: subprocess.Popen[str], pids: list[int]) -> tuple[int, str]:
+    """Exit code and what was said, once nothing is left."""
+    said = process.communicate(timeout=30)[1]
+    assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+    return process.returncode, " ".join(said.split())
+
+
+Started = tuple[subprocess.Popen[str], list[int]]
+
+
+@pytest.mark.parametrize("started", ["leave"], indirect=True)
+def test_a_child_that_ends_by_itself_gives_its_code_and_nothing_is_said(started: Started) -> None:
+    assert ended(*started) == (3, "")
+
+
+@pytest.mark.parametrize("started", ["work"], indirect=True)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_are_passed_on(started: Started, number: signal.Signals) -> None:
+    os.kill(started[0].pid, number)
+    assert ended(*started) == (128 + number, "error Interrupted.")
+
+
+@pytest.mark.parametrize("started", ["work"], indirect=True)
+def test_a_child_that_is_killed_is_cleared_up_after(started: Started, tmp_path: Path) -> None:
+    os.kill(started[1][0], signal.SIGKILL)
+    code, said = ended(*started)
+    assert code == 137 and "its process was ended by SIGKILL without a word." in said
+    assert said.endswith(f"Go on with: --resume {tmp_path}")
+
+
+@pytest.mark.parametrize("started", ["work", "deaf"], indirect=True)
+def test_a_sweep_that_loses_its_ray_is_ended_and_named(started: Started) -> None:
+    os.kill(started[1][1], signal.SIGKILL)
+    code, said = ended(*started)
+    assert "error `raylet`, a process of Ray's that the sweep cannot do without, died." in said
+    assert code in (137, 143) and (code == 137) == ("Go on with" in said)
+    assert (code == 137) or said.startswith("error Interrupted.")
+
+
+@pytest.mark.parametrize("started", ["shutdown"], indirect=True)
+def test_a_ray_that_is_shut_down_is_no_loss(started: Started) -> None:
+    assert ended(*started) == (0, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+@pytest.mark.parametrize("started", ["work"], indirect=True)
+def test_a_parent_that_is_killed_takes_the_sweep_along_in_order(started: Started) -> None:
+    process, (child, _) = started
+    process.kill()
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(child) and psutil.Process(child).status() != "zombie":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,65 @@
+"""Every preset of a published study, run in small: the mini base, a stand-in of its collection, on the CPU."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small_sweep import invoke
+from stand_ins import STAND_INS
+
+from sweep import prepare, run
+from sweep.presets import PRESETS
+from trainables.base_models.bert_layout import write_bert_layout
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+SMALL = (
+    *("base=mini", "data.resolution_px=64", "training.num_epochs=1", "training.mixed_precision=no"),
+    *("training.evaluate_every_epochs=null", "evaluation.extractor=mini", "evaluation.images_per_condition=2"),
+    *("evaluation.num_steps=1", "evaluation.guidance_scale=1", "objectives=[trainable_parameters, epoch_s]"),
+    *("compute.workers_per_trial=1", "compute.cpus_per_worker=1", "compute.gpus_per_worker=0"),
+    *("compute.evaluation_cpus=1", "compute.evaluation_gpus=0"),
+)
+STUDIES = {
+    "pixels_under_pressure": 12,
+    "pixels_under_pressure_corrected": 2,
+    "selora_iu": 4,
+    "selora_montgomery": 2,
+    "roentgen": 4,
+    "chambon": 2,
+    "chexgenbench": 2,
+}
+"""How many trials of each are run: all where strategies differ from those of the others."""
+
+
+def prepared(name: str, root: Path) -> Path:
+    """The data of a study, by the command that its docstring gives, of few films."""
+    command = re.search(r"python -m sweep\.prepare (.*?)\n\s*\n", PRESETS[name].__doc__ or "", re.DOTALL)
+    assert command is not None
+    words = shlex.split(command[1])
+    small = {"--root": str(root / "raw"), "--to": str(root / "prepared"), "--resolution": "64", "--base": "mini"}
+    for option, value in (small | {"--sizes": "24,20,20", "--num-train": "24"}).items():
+        if option in words:
+            words[words.index(option) + 1] = value
+    STAND_INS[words[0]](root / "raw", 138 if words[0] == "montgomery" else 200)
+    result = invoke(prepare.main, *words, *(() if "--num-train" in words else ("--num-train", "24")))
+    assert result.exit_code == 0, result.output
+    return root / "prepared"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_runs_from_its_data_to_its_trials(name: str, tmp_path: Path) -> None:
+    settings = [*SMALL, f"data.path={prepared(name, tmp_path)}"]
+    if "text_encoder_swap" in PRESETS[name]().search.candidates():
+        write_bert_layout(tmp_path / "bert", hidden_size=64)
+        settings.append(f"search.hyperparameters.text_encoder_swap.encoder={tmp_path / 'bert'}")
+    words = [text for setting in settings for text in ("--set", setting)]
+    out = tmp_path / "run"
+    result = invoke(run.main, "--preset", name, "--out", str(out), "--num-trials", str(STUDIES[name]), *words)
+    assert result.exit_code == 0, result.output
+    trials = pd.read_parquet(out / "trials.parquet")
+    assert (trials["status"] == "completed").all(), trials["reason"].tolist()
+    assert sorted(trials["strategy"]) == sorted(PRESETS[name]().search.candidates()[: STUDIES[name]])

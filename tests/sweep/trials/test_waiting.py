@@ -1,0 +1,35 @@
+"""What is said of a sweep that waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from sweep.trials.waiting import waiting_told
+
+
+def test_a_line_comes_every_so_often_as_long_as_something_waits() -> None:
+    said: list[str] = []
+    with waiting_told(said.append, look=lambda: ["2 x a trial's 1 CPU", "0 of 2 CPU free"], line_s=0.1):
+        time.sleep(0.55)
+    assert 3 <= len(said) <= 5
+    assert all(line.endswith("s: 2 x a trial's 1 CPU; 0 of 2 CPU free") for line in said)
+
+
+def test_nothing_is_said_where_nothing_waits_long() -> None:
+    """Every trial waits for a moment; each look that finds none begins the count anew."""
+    looks: Iterator[Sequence[str]] = iter([["a trial"], ["a trial"], []] * 1000)
+    said: list[str] = []
+    with waiting_told(said.append, look=lambda: next(looks), line_s=0.2):
+        time.sleep(0.6)
+    assert said == []
+
+
+def test_a_head_that_does_not_answer_ends_nothing() -> None:
+    def look() -> Sequence[str]:
+        raise ConnectionError("the head does not answer")
+
+    said: list[str] = []
+    with waiting_told(said.append, look=look, line_s=0.05):
+        time.sleep(0.2)
+    assert said == []

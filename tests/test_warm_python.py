@@ -1,0 +1,78 @@
+"""Programs that are forked from the warm Python get what they are given and end as by themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import warm_python
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(warm_python.VARIABLE not in os.environ, reason="there is none but on Linux"),
+]
+TELLING = """
+import json, os, sys
+print(json.dumps([sys.argv, os.getcwd(), sys.stdin.read(), os.environ["OWN"], "HOME" in os.environ, sys.path[1]]))
+sys.exit(3)
+"""
+WAITING = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+print(os.getpid(), flush=True)
+time.sleep(100)
+"""
+
+
+def test_a_program_gets_what_it_is_given_and_ends_with_its_status(tmp_path: Path) -> None:
+    environment = {"OWN": "mine", "PYTHONPATH": str(tmp_path)}
+    runs = [
+        subprocess.run(
+            [*command, "-c", TELLING, "a", "b c"],
+            input="hello",
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for command in ([sys.executable], warm_python.command())
+    ]
+    assert runs[0].stdout == runs[1].stdout != ""
+    assert [run.returncode for run in runs] == [3, 3]
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_what_ends_the_program_that_asked_ends_its_child(sent: signal.Signals, status: int) -> None:
+    command = [*warm_python.command(), "-c", WAITING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        process.send_signal(sent)
+        assert process.wait(timeout=60) == status
+    deadline = time.monotonic() + 60
+    while psutil.pid_exists(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not psutil.pid_exists(child)
+
+
+def test_an_error_and_a_signal_are_told() -> None:
+    ends = [
+        subprocess.run([*warm_python.command(), "-c", code], capture_output=True, text=True, check=False)
+        for code in ("raise ValueError('no')", "import os; os.kill(os.getpid(), 9)")
+    ]
+    assert (ends[0].returncode, ends[1].returncode) == (1, -9)
+    assert ends[0].stderr.endswith("ValueError: no\n")
+
+
+def test_children_draw_different_random_numbers() -> None:
+    code = "import random, numpy; print(random.random(), numpy.random.random())"
+    command = [*warm_python.command(), "-c", code]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in "ab")
+    assert not set(first) & set(second)

@@ -1,0 +1,43 @@
+"""Films that are not there or cannot be read: few may be left out, where the user says so; more stop with their list."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from stand_ins import folder
+
+from trainables.datasets.base import SPLITS, SourceOptions
+from trainables.datasets.folder import FolderSource
+from trainables.datasets.problems import CollectionError
+
+DAMAGES = {"0.png": b"", "1.png": b"no picture", "2.png": None}
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> SourceOptions:
+    options = folder(tmp_path)
+    for name, content in DAMAGES.items():
+        path = tmp_path / "films" / name
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+    return options
+
+
+def test_few_rejects_are_left_out_and_named(damaged: SourceOptions) -> None:
+    source = FolderSource.create(replace(damaged, max_rejects=0.02))
+    assert sum(source.num_samples(split) for split in SPLITS) == 147
+    (said,) = [sentence for sentence in source.said if "rejected" in sentence]
+    assert said.startswith("3 films of 150 are rejected") and "films/2.png" in said and "films/0.png" in said
+
+
+@pytest.mark.parametrize("share", [0.0, 0.019])
+def test_more_stop_with_their_list(damaged: SourceOptions, share: float) -> None:
+    damaged = replace(damaged, max_rejects=share)
+    with pytest.raises(CollectionError, match=r"must name only images that are there|must be readable"):
+        FolderSource.create(damaged)
+    problems = FolderSource.check(damaged).problems
+    assert len(problems) == 3 and {one.file for one in problems} == {"metadata.jsonl", "films/0.png", "films/1.png"}

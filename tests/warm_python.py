@@ -1,0 +1,170 @@
+"""A Python that has imported already what takes long: `python -S -E warm_python.py SOCKET ARGUMENTS` is `python ARGUMENTS`.
+
+A fresh process of the engine spends 20 s of a core on importing torch, diffusers and Ray. Here one server imports them
+when it is first asked, and forks: a child gets the arguments, environment, folder and open files of the program that
+asks, which passes signals on to it and ends as it does. Ray's workers are started so as well. A test that is about
+imports, or about programs without this project, starts `sys.executable`; so does every test where there is no Linux.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from shlex import quote
+
+VARIABLE = "WARM_PYTHON"
+"""Where the server listens, for the processes of the tests and those that they start."""
+OF_RAY = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""By what Ray takes settings of a job from the environment: here the Python of its workers."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+NUMBER = struct.Struct("!q")
+
+
+def command() -> list[str]:
+    """What to start in place of `sys.executable`."""
+    return [sys.executable, "-S", "-E", __file__, os.environ[VARIABLE]] if VARIABLE in os.environ else [sys.executable]
+
+
+@contextmanager
+def server(*preloaded: str) -> Iterator[None]:
+    """A server for the length of the tests, which the environment names to all processes that they start.
+
+    Args:
+        preloaded: modules that it imports when it is first asked.
+    """
+    import subprocess  # not above: the program that asks is to start at once
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="warm-") as folder, socket.socket(socket.AF_UNIX) as listening:
+        os.environ[VARIABLE] = f"{folder}/socket"
+        os.environ[OF_RAY] = json.dumps({"runtime_env": {"py_executable": " ".join(map(quote, command()))}})
+        listening.bind(os.environ[VARIABLE])
+        listening.listen(64)
+        arguments = [sys.executable, __file__, "--serve", str(listening.fileno()), *preloaded]
+        process = subprocess.Popen(arguments, stdin=subprocess.PIPE, pass_fds=[listening.fileno()])
+        try:
+            yield
+        finally:
+            del os.environ[VARIABLE], os.environ[OF_RAY]
+            process.communicate()  # closes its input, by which it knows that nobody needs it any more
+
+
+def ask(path: str, arguments: list[str]) -> int:
+    """Have a child forked that runs a program with what this process was given, and wait for its end.
+
+    Returns:
+        The child's exit status; where a signal ended it, the signal's number below zero.
+    """
+    task = {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
+    data = json.dumps(task).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        socket.send_fds(connection, [NUMBER.pack(len(data))], [0, 1, 2])
+        connection.sendall(data)
+        child = _number(connection)
+        for number in SIGNALS:
+            signal.signal(number, lambda sent, frame: os.kill(child, sent))
+        return _number(connection)
+
+
+def _number(connection: socket.socket) -> int:
+    data = connection.recv(NUMBER.size, socket.MSG_WAITALL)
+    if len(data) < NUMBER.size:
+        raise SystemExit("`warm_python.py` must be answered by its server, but got no answer. Was the server ended?")
+    return int(NUMBER.unpack(data)[0])
+
+
+def end_as(status: int) -> None:
+    """End this process as its child ended."""
+    if status < 0:
+        with suppress(OSError):  # SIGKILL has no handler to reset
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(status)
+
+
+def serve(listening: socket.socket, preloaded: list[str]) -> list[str]:
+    """Fork a child for each program that asks, until the input of this process is closed.
+
+    Returns:
+        In each child, the arguments that it is to run with. The server itself does not return.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while select.select([0, listening], [], [])[0] == [listening]:
+        connection, _ = listening.accept()
+        for name in preloaded:
+            __import__(name)
+        gc.freeze()  # else every child copies the pages of these modules when it looks for garbage in them
+        if os.fork() == 0:
+            listening.close()
+            return _keep(connection)
+        connection.close()
+    os._exit(0)
+
+
+def _keep(connection: socket.socket) -> list[str]:
+    """In a process that looks after one child: pass its end on, and end it where the program that asked is gone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    header, files, _, _ = socket.recv_fds(connection, NUMBER.size, 3)
+    task = json.loads(connection.recv(*NUMBER.unpack(header), socket.MSG_WAITALL))
+    if (child := os.fork()) == 0:
+        connection.close()
+        _become(task["folder"], task["environment"], files)
+        return list(task["arguments"])
+    for file in files:
+        os.close(file)
+    connection.sendall(NUMBER.pack(child))
+    if select.select([os.pidfd_open(child), connection], [], [])[0] == [connection]:
+        os.kill(child, signal.SIGKILL)
+    with suppress(BrokenPipeError):
+        connection.sendall(NUMBER.pack(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+    os._exit(0)
+
+
+def _become(folder: str, environment: dict[str, str], files: list[int]) -> None:
+    """Take over what a new process would have been given."""
+    import numpy as np
+
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+        os.close(file)
+    atexit.register(gc.unfreeze)  # what is not taken down at the end counts as leaked, and some libraries print that
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    added = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
+    sys.path[1:1] = added
+    np.random.seed()  # of its own, as Python's is anyhow; else all children would draw the same
+
+
+def run(arguments: list[str]) -> None:
+    """Do what Python does with such arguments: a script, `-m MODULE` or `-c CODE`, and what they are given."""
+    import runpy
+
+    first, *others = arguments
+    if first == "-m":
+        sys.argv, sys.path[0] = others, str(Path.cwd())
+        runpy.run_module(others[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.argv, sys.path[0] = ["-c", *others[1:]], str(Path.cwd())
+        exec(compile(others[0], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv, sys.path[0] = arguments, str(Path(first).absolute().parent)
+        runpy.run_path(first, run_name="__main__")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--serve":
+        run(serve(socket.socket(fileno=int(sys.argv[2])), sys.argv[3:]))
+    else:
+        end_as(ask(sys.argv[1], sys.argv[2:]))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,19 +12,34 @@ import typer
 from rich.progress import Progress
 
 from analysis.terminal import explained, new_console
+from sweep.generation.prompts import Wanted, expect_guidance, wanted_films
 from sweep.storage import new_folder
 from trainables.exports import EXPORT_CARD
-from trainables.settings import MAX_GUIDANCE
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from trainables.base_models.models import DiffusionModels
 
-COLUMNS = 4
 BATCH_SIZE = 8
-NUM_SEEDS = 2**64
-"""As many as torch's generator takes."""
-MAX_IMAGES = 10_000
-"""Whose names have four digits; all are held in memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """How films are written.
+
+    Attributes:
+        in_colour: as the model made them, not in grey.
+        as_dicom: DICOM files beside the PNG files; they are grey.
+        is_marked: with `SYNTHETIC` burnt into the corner.
+        batch_size: films that are generated at a time; the films do not depend on it.
+    """
+
+    in_colour: bool = False
+    as_dicom: bool = False
+    is_marked: bool = False
+    batch_size: int = BATCH_SIZE
 
 
 def load_models(adapter: Path, base: str | None, precision: str = "auto") -> tuple[DiffusionModels, dict[str, Any]]:
@@ -72,59 +88,72 @@ def _origin(pipeline: Path) -> dict[str, Any]:
     return origin
 
 
-def write_images(models: DiffusionModels, to: Path, record: dict[str, Any], on_progress: Callable[[int], None]) -> None:
-    """Generate the images that the record describes, and write them, a sheet of them, and the record.
+def write_images(
+    models: DiffusionModels, to: Path, wanted: Sequence[Wanted], record: dict[str, Any], output: Output
+) -> Iterator[int]:
+    """Generate films, and write them as they come, a sheet of them, and the record.
 
     Args:
         models: What to sample from.
         to: An existing folder.
-        record: `prompt`, `seeds`, `num_steps`, `guidance_scale`; written as generation.json with the files' names.
-        on_progress: Called with the number of finished images after each batch.
-    """
-    from PIL import Image
+        wanted: Prompt and seed of each film.
+        record: `num_steps`, `guidance_scale` and the origin; written as generation.json with prompts, seeds and files.
+        output: How they are written.
 
+    Returns:
+        The numbers of films that are finished after each batch; nothing is done until they are asked for.
+    """
+    from sweep.generation.pictures import SHEET_FILMS, grid, write_png
+    from sweep.generation.secondary_capture import Study, write_dicom
+
+    shown: list[NDArray[np.uint8]] = []
+    names = [f"{number:04d}.png" for number in range(len(wanted))]
+    study = Study(record=record, is_marked=output.is_marked)
+    for start in range(0, len(wanted), output.batch_size):
+        batch = wanted[start : start + output.batch_size]
+        for number, (film, one) in enumerate(zip(_films(models, batch, record, output), batch, strict=True), start):
+            write_png(film, to / names[number], one, record)
+            if output.as_dicom:
+                write_dicom(film, to / f"{number:04d}.dcm", study, one, number + 1)
+            shown += [film] if number < SHEET_FILMS else []
+        yield len(batch)
+    grid(shown, wanted[: len(shown)]).save(to / "sheet.png")
+    origin = {"prompts": [one.prompt for one in wanted], "seeds": [one.seed for one in wanted], **record}
+    (to / "generation.json").write_text(json.dumps({**origin, "files": names}, indent=2) + "\n")
+
+
+def _films(
+    models: DiffusionModels, wanted: Sequence[Wanted], record: dict[str, Any], output: Output
+) -> list[NDArray[np.uint8]]:
+    """A batch of films as they are written."""
+    from sweep.generation.pictures import marked
+    from sweep.scoring.streaming import as_grey
     from trainables.sampling import generate
-    from trainables.sheets import sheet
 
-    seeds = record["seeds"]
-    options = {"num_steps": record["num_steps"], "guidance_scale": record["guidance_scale"], "batch_size": BATCH_SIZE}
-    images = generate(models, [record["prompt"]] * len(seeds), seeds, on_progress=on_progress, **options)
-    names = [f"{index:04d}.png" for index in range(len(seeds))]
-    for name, image in zip(names, images, strict=True):
-        Image.fromarray(image).save(to / name)
-    sheet(images, COLUMNS).save(to / "sheet.png")
-    (to / "generation.json").write_text(json.dumps({**record, "files": names}, indent=2) + "\n")
-
-
-def expect_numbers(seed: int, num_images: int, guidance: float) -> None:
-    """Refuse numbers that cannot be, before anything slow is imported.
-
-    Raises:
-        ValueError: there are more images than names, a seed is above 2**64 - 1, or the guidance is NaN or beyond what leaves
-            an image finite.
-    """
-    if num_images > MAX_IMAGES:
-        raise ValueError(
-            f"`--num-images` must be at most {MAX_IMAGES:,}, but got {num_images:,}. Generate the next with another --seed and --to."
-        )
-    if seed + num_images > NUM_SEEDS:
-        raise ValueError(
-            f"`--seed` and those of the next images must be below 2**64, but got {seed} for {num_images} images. Try 0."
-        )
-    if not abs(guidance) <= MAX_GUIDANCE:  # nor is NaN
-        raise ValueError(f"`--guidance` must be a number of at most {MAX_GUIDANCE:g}, but got {guidance:g}. Try 4.")
+    options = {"num_steps": record["num_steps"], "guidance_scale": record["guidance_scale"], "batch_size": len(wanted)}
+    images = generate(models, [one.prompt for one in wanted], [one.seed for one in wanted], **options)
+    films = images if output.in_colour else as_grey(images)
+    return [marked(film) if output.is_marked else film for film in films]
 
 
 def main(
     adapter: Annotated[Path, typer.Option(help="An adapter folder or an exported pipeline.", metavar="DIR")],
-    prompt: Annotated[str, typer.Option(help="What the images show.")],
     to: Annotated[Path, typer.Option(help="A new or empty folder.", metavar="DIR")],
-    num_images: Annotated[int, typer.Option(min=1, help="How many.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first image; the next have the next numbers.")] = 0,
+    prompt: Annotated[str | None, typer.Option(help="What the images show.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Prompts, one a line; or a .csv with the columns prompt, seed, count.", metavar="FILE"),
+    ] = None,
+    num_images: Annotated[int, typer.Option(min=1, help="How many of each prompt.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Of a prompt's first image; the next have the next numbers.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the solver.")] = 20,
     guidance: Annotated[float, typer.Option(help="Weight of the prompt; 1 or less: no guidance.")] = 4.0,
     base: Annotated[str | None, typer.Option(help="The adapter's base, if it has moved.", metavar="NAME|PATH")] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16, fp16; auto: half on a GPU.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time; they do not depend on it.")] = BATCH_SIZE,
+    colour: Annotated[bool, typer.Option("--colour", help="As the model makes them, not in grey.")] = False,
+    dicom: Annotated[bool, typer.Option("--dicom", help="DICOM files besides, marked as synthetic data.")] = False,
+    mark: Annotated[bool, typer.Option("--mark", help="Burn SYNTHETIC into a corner.")] = False,
 ) -> None:
     """Generate images with an adapted model; the same seeds give the same images.
 
@@ -132,16 +161,29 @@ def main(
     """
     console = new_console()
     with explained():
-        expect_numbers(seed, num_images, guidance)
-        seeds = list(range(seed, seed + num_images))
-        record: dict[str, Any] = {"prompt": prompt, "seeds": seeds, "num_steps": steps, "guidance_scale": guidance}
+        expect_guidance(guidance)
+        wanted = wanted_films(prompt, prompts, seed=seed, num_images=num_images)
+        output = Output(in_colour=colour, as_dicom=dicom, is_marked=mark, batch_size=batch_size)
+        expect_grey_dicom(output)
+        record: dict[str, Any] = {"num_steps": steps, "guidance_scale": guidance}
         with new_folder(to.expanduser()) as folder, Progress(console=console) as progress:
-            task = progress.add_task("Loading", total=num_images)
+            task = progress.add_task("Loading", total=len(wanted))
             models, origin = load_models(adapter.expanduser(), base, precision)
             record["numerics"] = models.numerics.label
             progress.update(task, description="Generating")
-            write_images(models, folder, {**record, "adapter": origin}, lambda done: progress.advance(task, done))
-    console.print(f"Wrote {num_images} images, sheet.png and generation.json to {to}.", soft_wrap=True, markup=False)
+            for done in write_images(models, folder, wanted, {**record, "adapter": origin}, output):
+                progress.advance(task, done)
+    console.print(f"Wrote {len(wanted)} images, sheet.png and generation.json to {to}.", soft_wrap=True, markup=False)
+
+
+def expect_grey_dicom(output: Output) -> None:
+    """Refuse DICOM files in colour.
+
+    Raises:
+        ValueError: both are asked for.
+    """
+    if output.as_dicom and output.in_colour:
+        raise ValueError("`--dicom` must be of grey films, but got --colour. Leave one of them out.")
 
 
 if __name__ == "__main__":

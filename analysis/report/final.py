@@ -9,6 +9,7 @@ from pathlib import Path
 from analysis.final_scores import BASE, FinalScores, read_finalists
 from analysis.metrics import METRICS
 from analysis.report.paper import PaperTable, paper_tables, percent, with_interval
+from analysis.report.subgroups import subgroups_section
 from analysis.report.tables import NUMERIC, table
 from analysis.report.words import ARROWS, number
 
@@ -53,7 +54,14 @@ def final_section(run: Path, sheet: Callable[[Path, str], str]) -> str:
     parts = [f"<h2>{TITLE}</h2>", _introduction(finalists[0])]
     parts += [f"<p class='quiet'>{escape(found.note)}</p>"] if found.note else []
     parts += [_paper_table(one) for one in paper_tables(finalists)]
-    parts += [_fidelity(finalists), _utility(finalists), _privacy(everyone), _autoencoder(everyone), _probe(everyone)]
+    parts += [
+        _fidelity(finalists),
+        _utility(finalists),
+        subgroups_section(finalists),
+        _privacy(everyone),
+        _autoencoder(everyone),
+        _probe(everyone),
+    ]
     return "".join([*parts, _failures(everyone), _pictures(finalists, sheet)])
 
 

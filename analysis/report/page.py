@@ -23,6 +23,7 @@ from analysis.report.course import course_section
 from analysis.report.final import final_section
 from analysis.report.plots import learning_curves, trade_offs
 from analysis.report.rank_map import rank_map
+from analysis.report.readers import readers_section
 from analysis.report.tables import condition_table, front_table, trial_table
 from analysis.report.words import label, number, parameters
 from analysis.run_folder import BASELINE_SHEET, CONFIG, REFERENCE_SHEET, REPORT, RunFolder
@@ -55,6 +56,7 @@ def write_report(folder: Path) -> Path:
         _ranks,
         _conditions,
         _final,
+        readers_section,
         _course,
         _curves,
         _rungs,

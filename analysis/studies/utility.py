@@ -13,7 +13,7 @@ from scipy import stats
 from analysis.checks import expect, finite_values, look_up
 from analysis.films.labelled import LabelledImages, require_other_patients
 from analysis.studies.classifiers import TrainingSettings, train_classifier
-from analysis.studies.decisions import choose_thresholds, score_decisions
+from analysis.studies.decisions import Scored, Thresholds, choose_thresholds, score_decisions
 
 ARMS = ("real", "synthetic", "mixed", "added")
 """With n = the number of images that both sides can give: n real; n synthetic; n / 2 of each; and n of each, which is
@@ -166,6 +166,7 @@ def compare_arms(
     arms: Sequence[str] = EQUAL_ARMS,
     confidence: float = 0.95,
     on_progress: Callable[[str, int], None] | None = None,
+    on_tested: Callable[[str, Scored], None] | None = None,
 ) -> Utility:
     """Train a classifier for each arm and seed, and test all on the same real images.
 
@@ -179,6 +180,7 @@ def compare_arms(
         arms: some of `ARMS`.
         confidence: of the intervals.
         on_progress: called with arm and seed before each training.
+        on_tested: called with the arm and what its classifier thinks of the test images, after each training.
 
     Raises:
         ValueError: fewer than two seeds, an unknown arm, or a drawn arm lacks a condition.
@@ -186,7 +188,8 @@ def compare_arms(
     expect(len(set(seeds)) == len(seeds) >= 2, "`seeds` must be at least 2, each once", list(seeds), "Add seeds.")
     for arm in arms:
         look_up(dict.fromkeys(ARMS, True), arm, "arms")
-    tables = {arm: _train_arm(arm, data, settings or TrainingSettings(), (seeds, on_progress)) for arm in arms}
+    calls = (on_progress or (lambda arm, seed: None), on_tested or (lambda arm, scored: None))
+    tables = {arm: _train_arm(arm, data, settings or TrainingSettings(), (seeds, *calls)) for arm in arms}
     return Utility(
         num_images={arm: len(draw_arm(arm, data, seeds[0])) for arm in arms},
         seeds=tuple(seeds),
@@ -215,20 +218,20 @@ def _train_arm(
     arm: str,
     data: UtilityData,
     settings: TrainingSettings,
-    repetitions: tuple[Sequence[int], Callable[[str, int], None] | None],
+    repetitions: tuple[Sequence[int], Callable[[str, int], None], Callable[[str, Scored], None]],
 ) -> dict[str, NDArray[np.float64]]:
     """Each score as float64[seeds, conditions]."""
-    seeds, on_progress = repetitions
+    seeds, on_progress, on_tested = repetitions
     rows = []
     for seed in seeds:
-        if on_progress is not None:
-            on_progress(arm, seed)
-        rows.append(_train_and_test(draw_arm(arm, data, seed), data, replace(settings, seed=seed)))
+        on_progress(arm, seed)
+        tested, thresholds = _train_and_test(draw_arm(arm, data, seed), data, replace(settings, seed=seed))
+        on_tested(arm, tested)
+        rows.append([asdict(scores) for scores in score_decisions(tested, thresholds).values()])
     return {score: np.array([[found[score] for found in row] for row in rows]) for score in CLASSIFIER_SCORES}
 
 
-def _train_and_test(train: LabelledImages, data: UtilityData, settings: TrainingSettings) -> list[dict[str, float]]:
-    """The scores of one trained classifier on the test images, a dictionary a condition."""
+def _train_and_test(train: LabelledImages, data: UtilityData, settings: TrainingSettings) -> tuple[Scored, Thresholds]:
+    """What one trained classifier thinks of the test images, and its thresholds."""
     classifier = train_classifier(train, data.validation, settings)
-    thresholds = choose_thresholds(classifier.score(data.validation))
-    return [asdict(scores) for scores in score_decisions(classifier.score(data.test), thresholds).values()]
+    return classifier.score(data.test), choose_thresholds(classifier.score(data.validation))

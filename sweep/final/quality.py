@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -12,9 +13,11 @@ from analysis.files import whole_file
 from analysis.films.labelled import LabelledImages
 from analysis.metrics import LabelledFeatures, ms_ssim_diversity
 from analysis.metrics.ms_ssim import Diversity
+from analysis.reader_study.films import FILMS
 from analysis.studies.alignment import image_prompt_alignment
-from analysis.studies.decisions import Scored
+from analysis.studies.decisions import Scored, decide
 from analysis.studies.fidelity import fidelity_figures
+from analysis.studies.subgroups import Patients, auc_by_group, kid_by_group, share_by_group
 from analysis.studies.utility import UtilityData, compare_arms
 from sweep.final.bench import Finalist, Workbench, only
 from sweep.final.study import StudyResult
@@ -46,8 +49,24 @@ def fidelity(bench: Workbench, finalist: Finalist) -> StudyResult:
     for key, found in diversity.items():
         values |= {f"{key}/{name}": one.value for name, one in found.items()}
         values[key] = float(np.mean([one.value for one in found.values()]))
+    by_group = kid_by_group(
+        generated.features, real, patients_of(bench, "test").take(plan.rows), num_resamples=bench.settings.num_resamples
+    )
     details = {name: asdict(one) for name, one in diversity["ms_ssim"].items()}
-    return StudyResult(values=values, details={"figures": [one.as_record() for one in figures], "ms_ssim": details})
+    return StudyResult(
+        values=values | by_group.named("kid"),
+        details={
+            "figures": [one.as_record() for one in figures],
+            "ms_ssim": details,
+            "subgroups": by_group.details(),
+        },
+    )
+
+
+def patients_of(bench: Workbench, split: str) -> Patients:
+    """Who the real films of a split are of."""
+    data = bench.splits[split]
+    return Patients(np.array(data.patient_ids), data.sexes, data.ages, data.views)
 
 
 def diversity_by_condition(
@@ -70,13 +89,21 @@ def diversity_by_condition(
 
 
 def save_samples(bench: Workbench, finalist: Finalist) -> None:
-    """A row of films for each condition, `samples.png`, and the real films of the same captions, `real.png`."""
+    """A row of films for each condition, `samples.png`, and the real films of the same captions, `real.png`.
+
+    All films of both kinds are left for a reader study, in `films.npz`.
+    """
     plan = bench.plans["test"]
     rows = {name: np.flatnonzero(plan.table([name])[:, 0])[:SHEET_COLUMNS] for name in bench.conditions}
     real = bench.splits["test"].images(plan.rows)
-    for name, films in (("samples.png", bench.generated(finalist, "test")), ("real.png", real)):
+    generated = bench.generated(finalist, "test")
+    for name, films in (("samples.png", generated), ("real.png", real)):
         with whole_file(finalist.folder / name) as file:
             labelled_sheet({label: films[chosen] for label, chosen in rows.items()}).save(file, format="PNG")
+    with whole_file(finalist.folder / FILMS) as file:
+        np.savez_compressed(
+            file, generated=generated, real=real, labels=np.array([json.dumps(own) for own in plan.labels])
+        )
 
 
 def alignment(bench: Workbench, finalist: Finalist) -> StudyResult:
@@ -97,7 +124,13 @@ def alignment(bench: Workbench, finalist: Finalist) -> StudyResult:
         "left_out": sorted(set(bench.conditions) - set(names)),
     }
     recall = {f"alignment_recall_real/{name}": one.real_recall for name, one in found.conditions.items()}
-    return StudyResult(values={**found.as_dict(), **recall}, details=details)
+    own = scored.only(names)
+    aligned = (decide(own, bench.thresholds) | ~own.labels).all(axis=1)
+    by_group = share_by_group(aligned, patients_of(bench, "test").take(bench.plans["test"].rows[asked]))
+    return StudyResult(
+        values={**found.as_dict(), **recall, **by_group.named("alignment")},
+        details={**details, "subgroups": by_group.details()},
+    )
 
 
 def utility(bench: Workbench, finalist: Finalist) -> StudyResult:
@@ -113,6 +146,17 @@ def utility(bench: Workbench, finalist: Finalist) -> StudyResult:
         test=only(bench.real("test"), names),
     )
     seeds = range(settings.utility_seeds)
-    found = compare_arms(data, training, seeds=seeds, on_progress=lambda arm, seed: bench.on_progress(0))
+    tested: dict[str, list[Scored]] = {}
+    found = compare_arms(
+        data,
+        training,
+        seeds=seeds,
+        on_progress=lambda arm, seed: bench.on_progress(0),
+        on_tested=lambda arm, scored: tested.setdefault(arm, []).append(scored),
+    )
+    by_group = auc_by_group(tested["synthetic"], patients_of(bench, "test"))
     details = {"training": {**asdict(training), "initial_weights": str(training.initial_weights)}, "seeds": list(seeds)}
-    return StudyResult(values=found.as_dict(), details={**details, "conditions": list(names)})
+    return StudyResult(
+        values=found.as_dict() | by_group.named("utility_auc"),
+        details={**details, "conditions": list(names), "subgroups": by_group.details()},
+    )

@@ -138,6 +138,8 @@ def test_every_study_is_done_on_test_patients(scores: dict[str, Any], evaluated:
     assert splits["fidelity"] == STUDIES["fidelity"].splits and "validation" in splits["memorisation"]
     figures = {(one["metric"], one["condition"]): one for one in scores["studies"]["fidelity"]["details"]["figures"]}
     plan = evaluated.plans["test"]
+    assert {"view AP", "sex male"} & scores["studies"]["utility"]["details"]["subgroups"]["too_few"].keys()
+    assert len(np.load(evaluated.run.folder / "evaluation" / TRIAL / "films.npz")["generated"]) == len(plan)
     assert 0 < scores["studies"]["alignment"]["values"]["num_aligned"] <= len(plan)
     assert figures["fid", None]["num_generated"] == figures["fid", None]["num_reference"] == len(plan)
     assert figures["fid", None]["weights_hash"] == evaluated.extractor.weights_hash

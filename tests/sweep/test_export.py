@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 import typer
 from click.testing import Result
 from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 from analysis.front.pareto import Front, FrontPoint, Objective
@@ -20,6 +22,8 @@ from analysis.run_folder import RunFolder
 from sweep import evaluate, export
 from sweep.picks import pick_finalists, pick_trial
 from trainables.base_models.models import load_base
+from trainables.exports import Writing
+from trainables.exports.files import as_written
 from trainables.exports.low_rank_file import LORA_WEIGHTS
 from trainables.sampling import generate_batches
 from trainables.strategies import load_adapter, make_strategy
@@ -218,3 +222,35 @@ def test_a_folder_that_is_no_run_is_answered(tmp_path: Path) -> None:
     result = invoke(tmp_path, tmp_path / "out")
     assert result.exit_code == 1
     assert "`--run` must be the directory of a finished run" in result.stderr
+
+
+def test_half_precision_metadata_and_modes(run_folder: Path, tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        result = invoke(run_folder, tmp_path / "out", "--pick", "trial:b2", "--format", "webui", "--half")
+    finally:
+        os.umask(umask)
+    assert result.exit_code == 0, result.output
+    with safe_open(tmp_path / "out" / "adapter.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        known = json.loads(file.metadata()["radiograph_sweep"])
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    assert (known["strategy"], known["trial"], known["run"]) == ("bitfit", "b2", run_folder.name)
+    assert known["front"] == "the knee of a front of 2 points: FID (mini) 5 ↓, Vendi score (mini) 4 ↑"
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").rglob("*") if path.is_file()} == {0o640}
+
+
+def test_a_weight_that_float16_cannot_hold_is_named() -> None:
+    with pytest.raises(ValueError, match="`--half` must have weights of at most 65,504, but got 70000"):
+        as_written(torch.tensor([1.0, -7e4]), Writing(half=True))
+    assert as_written(torch.tensor([1.0, -7e4]), Writing()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("options", [("--card",), ("--push-to-hub", "owner/films")])
+def test_a_trial_that_was_not_evaluated_has_no_card(run_folder: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    result = invoke(run_folder, tmp_path / "out", *options)
+    assert result.exit_code == 1
+    assert "`--card` must be of a trial with a final evaluation, but got 'b2' without" in " ".join(
+        result.stderr.split()
+    )
+    assert not list(tmp_path.iterdir())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 import typer
@@ -14,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sweep import generate as command
+from sweep.scoring.streaming import as_grey
 from trainables.base_models.models import load_base
 from trainables.exports import EXPORTS
 from trainables.sampling import generate
@@ -38,10 +41,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"adapter": root / "adapter", "pipeline": root / "pipeline"}
 
 
-def invoke(adapter: Path, to: Path, *options: str) -> Result:
+def run(adapter: Path, to: Path, *options: str) -> Result:
     app = typer.Typer()
     app.command()(command.main)
-    return CliRunner().invoke(app, ["--adapter", str(adapter), "--to", str(to), *SETTINGS, *options])
+    return CliRunner().invoke(app, ["--adapter", str(adapter), "--to", str(to), *options])
+
+
+def invoke(adapter: Path, to: Path, *options: str) -> Result:
+    return run(adapter, to, *SETTINGS, *options)
 
 
 def pixels(folder: Path) -> np.ndarray:
@@ -54,8 +61,11 @@ def test_an_adapter_gives_the_engines_images(folders: dict[str, Path], tmp_path:
     models = load_base("mini")
     load_adapter(models, folders["adapter"])
     ours = generate(models, ["film"] * 3, [5, 6, 7], num_steps=2, guidance_scale=3.0, batch_size=3)
-    assert np.array_equal(pixels(tmp_path / "out"), ours)
+    assert np.array_equal(pixels(tmp_path / "out"), as_grey(ours))
     assert (tmp_path / "out" / "sheet.png").is_file()
+    result = invoke(folders["adapter"], tmp_path / "colour", "--colour", "--batch-size", "2")
+    assert result.exit_code == 0, result.output
+    assert np.abs(pixels(tmp_path / "colour").astype(int) - ours).max() <= 1
 
 
 def test_the_pipeline_gives_the_same_images_up_to_rounding(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -78,14 +88,39 @@ def test_it_samples_in_the_precision_that_is_asked_for(folders: dict[str, Path],
 def test_the_record_says_how_the_images_came_about(folders: dict[str, Path], tmp_path: Path) -> None:
     invoke(folders["adapter"], tmp_path / "out")
     record = json.loads((tmp_path / "out" / "generation.json").read_text())
-    assert (record["prompt"], record["seeds"], record["num_steps"], record["guidance_scale"]) == (
-        "film",
+    assert (record["prompts"], record["seeds"], record["num_steps"], record["guidance_scale"]) == (
+        ["film"] * 3,
         [5, 6, 7],
         2,
         3.0,
     )
     assert record["adapter"]["strategy"] == "dora" and record["numerics"] == "fp32"
     assert record["files"] == ["0000.png", "0001.png", "0002.png"]
+    with Image.open(tmp_path / "out" / "0001.png") as picture:
+        assert picture.mode == "L"
+        assert picture.info["parameters"].startswith("film\nSteps: 2, Sampler: DPM++ 2M, CFG scale: 3.0, Seed: 6,")
+        known = json.loads(picture.info["radiograph_sweep"])
+    assert (known["prompt"], known["seed"], known["adapter"]["strategy"]) == ("film", 6, "dora")
+
+
+def test_a_file_of_prompts_gives_a_grid_and_dicom_with_marks(folders: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "prompts.csv").write_text("prompt,seed,count\nedema,5,1\nfilm,,2\n")
+    options = ("--seed", "6", "--steps", "1", "--guidance", "1", "--dicom", "--mark", "--num-images", "1")
+    umask = os.umask(0o022)
+    try:
+        result = run(folders["adapter"], tmp_path / "out", "--prompts", str(tmp_path / "prompts.csv"), *options)
+    finally:
+        os.umask(umask)
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "out" / "generation.json").read_text())
+    assert list(zip(record["prompts"], record["seeds"], strict=True)) == [("edema", 5), ("film", 6), ("film", 7)]
+    for number in range(3):
+        dicom = pydicom.dcmread(tmp_path / "out" / f"000{number}.dcm")
+        assert np.array_equal(dicom.pixel_array, pixels(tmp_path / "out")[number])
+        assert (dicom.BurnedInAnnotation, dicom.SyntheticData, dicom.InstanceNumber) == ("YES", "YES", number + 1)
+    assert Image.open(tmp_path / "out" / "sheet.png").height > 2 * 64
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert (modes, (tmp_path / "out").stat().st_mode & 0o777) == ({0o644}, 0o755)
 
 
 def test_a_folder_that_is_no_adapter_is_answered_and_leaves_nothing(tmp_path: Path) -> None:
@@ -127,6 +162,8 @@ def test_a_damaged_adapter_is_answered(folders: dict[str, Path], tmp_path: Path)
         (("--num-images", "1" + "0" * 20), "`--num-images` must be at most 10,000, but got 100,000,"),
         (("--steps", "1001"), "`num_steps` must be at most the 1000 steps of the base's noise schedule, but got 1001"),
         (("--steps", "100000"), "but got 100000"),
+        (("--dicom", "--colour"), "`--dicom` must be of grey films, but got --colour"),
+        (("--prompts", "films.txt"), "one of them, but got both"),
     ],
 )  # fmt: skip
 def test_a_number_that_cannot_be_is_named(

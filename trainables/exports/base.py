@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from trainables.base_models.models import DiffusionModels
     from trainables.strategies import Strategy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """How an export is written.
+
+    Attributes:
+        half: weights as float16, in half the space; the scheduler and tokens stay as they are.
+        origin: where the adapter comes from, in words by key, such as its place on a front; for the files' metadata.
+    """
+
+    half: bool = False
+    origin: Mapping[str, str] = field(default_factory=dict)
 
 
 class ExportFormat(ABC):
@@ -34,16 +49,17 @@ class ExportFormat(ABC):
         """
 
     @abstractmethod
-    def write(self, models: DiffusionModels, strategy: Strategy, folder: Path) -> None:
+    def write(self, models: DiffusionModels, strategy: Strategy, folder: Path, writing: Writing | None = None) -> None:
         """Write an adapted model, or nothing where the format cannot hold it.
 
         Args:
             models: The base with the adapter attached, not merged; left as it is.
             strategy: The strategy that is attached.
             folder: Where to write; made if need be.
+            writing: How; as float32 and with nothing said of its origin where it is left out.
 
         Raises:
-            ValueError: as `expect_fits`.
+            ValueError: as `expect_fits`, or a weight is too large for float16.
         """
 
     @abstractmethod

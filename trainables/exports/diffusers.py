@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.exports.base import ExportFormat
+from trainables.exports.base import ExportFormat, Writing
 
 if TYPE_CHECKING:
-    from trainables.base_models.models import DiffusionModels
-    from trainables.strategies import Strategy
+    from torch import Tensor
 
-TOKENS = "tokens"
-"""Folder of the new tokens' files; beside the low-rank file they would be taken for others of its kind."""
-SCHEDULER = "scheduler"
+    from trainables.base_models.models import DiffusionModels
+    from trainables.exports.low_rank_file import LowRankPart
+    from trainables.strategies import Strategy
 
 
 class Diffusers(ExportFormat):
@@ -26,51 +26,42 @@ class Diffusers(ExportFormat):
 
     def expect_fits(self, models: DiffusionModels, strategy: Strategy) -> None:
         """It holds low-rank layers and new tokens and nothing else."""
+        from trainables.exports.fitting import expect_only, held_by_tokens
         from trainables.exports.low_rank_file import low_rank_paths
-        from trainables.naming import expect
-        from trainables.strategies.textual_inversion import extended_embeddings
 
-        extended = [f"text_encoder.{path}." for path, _ in extended_embeddings(models.text_encoder)]
-        held = (*low_rank_paths(models), *extended)
-        expect(
-            all(path.startswith(held) for path in strategy.tensors(models)),
-            "`format` diffusers must have a low-rank adapter or new tokens",
-            f"an adapter by {strategy.name!r}",
-            "Export it as a pipeline, which every strategy can be.",
-        )
+        held = (*low_rank_paths(models), *held_by_tokens(models))
+        expect_only(held, models, strategy, rule="`format` diffusers must have a low-rank adapter or new tokens")
 
-    def write(self, models: DiffusionModels, strategy: Strategy, folder: Path) -> None:
+    def write(self, models: DiffusionModels, strategy: Strategy, folder: Path, writing: Writing | None = None) -> None:
         """Write the adapter's files."""
-        from trainables.exports.low_rank_file import write_low_rank
-        from trainables.sampling import noise_scheduler_of
+        from trainables.exports.files import described, write_companions, write_tensors
+        from trainables.exports.low_rank_file import LORA_METADATA_KEY, LORA_WEIGHTS, low_rank_parts
 
         self.expect_fits(models, strategy)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_low_rank(models, folder)
-        _write_tokens(models, folder / TOKENS)
-        noise_scheduler_of(models.scheduler_config).save_pretrained(folder / SCHEDULER)
+        writing, parts = writing or Writing(), low_rank_parts(models)
+        settings = {f"{name}.{key}": value for name, part in parts.items() for key, value in part.settings().items()}
+        metadata = described(models, strategy, writing, "stable-diffusion-v1/lora")
+        if parts:
+            tensors = {name: tensor for component, part in parts.items() for name, tensor in _named(component, part)}
+            write_tensors(
+                tensors, folder / LORA_WEIGHTS, writing, {LORA_METADATA_KEY: json.dumps(settings), **metadata}
+            )
+        write_companions(models, folder)
 
     def next_steps(self, folder: Path, base: str) -> str:
         """Load what there is, with the scheduler, and write the tokens in prompts."""
-        tokens = sorted((folder / TOKENS).glob("*.safetensors"))
+        from trainables.exports.steps import scheduler_step, token_steps
+
         lines = [f"Load it with diffusers, on the base {base!r}:"]
         if any(folder.glob("*.safetensors")):
             lines.append(f"    pipeline.load_lora_weights({str(folder)!r})")
-        if tokens:
-            files = f"[str(file) for file in sorted(Path({str(folder / TOKENS)!r}).glob('*.safetensors'))]"
-            lines.append(f"    pipeline.load_textual_inversion({files})")
-        noise_scheduler = f"DPMSolverMultistepScheduler.from_pretrained({str(folder)!r}, subfolder={SCHEDULER!r})"
-        lines.append(f"    pipeline.scheduler = {noise_scheduler}")
-        if tokens:
-            lines.append(f"and write the tokens in its prompts: {', '.join(f'<{file.stem}>' for file in tokens)}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *token_steps(folder), scheduler_step(folder)])
 
 
-def _write_tokens(models: DiffusionModels, folder: Path) -> None:
-    from safetensors.torch import save_file
+def _named(component: str, part: LowRankPart) -> list[tuple[str, Tensor]]:
+    """A component's tensors under the names that `load_lora_weights` looks for."""
+    from trainables.exports.low_rank_file import MAGNITUDE
 
-    from trainables.strategies.textual_inversion import token_vectors
-
-    for token, vectors in token_vectors(models).items():
-        folder.mkdir(exist_ok=True)
-        save_file({token: vectors.cpu().contiguous()}, folder / f"{token.strip('<>')}.safetensors")
+    # transformers' reader puts the adapter's name behind the part, and looks for the magnitude's weight there
+    endings = {MAGNITUDE: ".weight" if component == "text_encoder" else ""}
+    return [(f"{component}.{path}.{name}{endings.get(name, '')}", one) for (path, name), one in part.tensors.items()]

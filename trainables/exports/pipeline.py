@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.exports.base import ExportFormat
+from trainables.exports.base import ExportFormat, Writing
 
 if TYPE_CHECKING:
     from trainables.base_models.models import DiffusionModels
@@ -25,14 +25,20 @@ class Pipeline(ExportFormat):
     def expect_fits(self, models: DiffusionModels, strategy: Strategy) -> None:
         """It holds every adapter."""
 
-    def write(self, models: DiffusionModels, strategy: Strategy, folder: Path) -> None:
-        """Write the merged weights."""
+    def write(self, models: DiffusionModels, strategy: Strategy, folder: Path, writing: Writing | None = None) -> None:
+        """Write the merged weights; those of the part that the adapter changes carry the metadata."""
         from trainables.base_models.models import PLACEHOLDERS
+        from trainables.exports.files import as_written, described, write_metadata
         from trainables.sampling import pipeline_of
 
-        plain = models.fresh()
+        plain, writing = models.fresh(), writing or Writing()
         strategy.merged(plain)
+        for module in plain.components().values():
+            for parameter in module.parameters():
+                parameter.data = as_written(parameter, writing)
         pipeline_of(plain).save_pretrained(folder, safe_serialization=True)
+        for part in strategy.trains:
+            write_metadata(folder / part, described(models, strategy, writing, "stable-diffusion-v1"))
         if plain.placeholders:
             (folder / PLACEHOLDERS).write_text(json.dumps(dict(plain.placeholders), indent=2) + "\n")
 

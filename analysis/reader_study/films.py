@@ -1,0 +1,132 @@
+"""The films of a study: half generated, half real ones of the same captions, in random order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.checks import expect, look_up, unknown_name
+from analysis.final_scores import EVALUATION
+from analysis.run_folder import RunFolder
+
+FILMS = "films.npz"
+"""What a final evaluation leaves of a finalist: `generated` and `real`, uint8[n, H, W], and `labels`, JSON for each."""
+PICKS = ("knee", "trial:ID")
+KINDS = ("real", "generated")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What is behind a film of the page; the page does not know.
+
+    Attributes:
+        id: by which the page names it.
+        kind: `real` or `generated`.
+        conditions: that its caption names.
+        row: of the finalist's films.
+    """
+
+    id: str
+    kind: str
+    conditions: tuple[str, ...]
+    row: int
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Generated films and real ones of the same captions.
+
+    Args:
+        generated: uint8[n, H, W].
+        real: the same.
+        labels: conditions of each caption.
+    """
+
+    generated: NDArray[np.uint8]
+    real: NDArray[np.uint8]
+    labels: tuple[tuple[str, ...], ...]
+
+    def film(self, one: Shown) -> NDArray[np.uint8]:
+        """The film that is shown, uint8[H, W]."""
+        films: NDArray[np.uint8] = (self.real if one.kind == "real" else self.generated)[one.row]
+        return films
+
+
+def trial_of(run: RunFolder, pick: str) -> str:
+    """The trial that a pick names.
+
+    Raises:
+        ValueError: the pick or the trial is unknown, or the front has no knee.
+    """
+    kind, _, name = pick.partition(":")
+    if pick == "knee":
+        if run.front.knee is None:
+            raise ValueError("`knee` must be a point of the front, but got an empty front. Give --pick trial:ID.")
+        return run.front.knee.trial_id
+    if kind == "trial" and name:
+        look_up(dict.fromkeys(run.trials["trial_id"].astype(str), True), name, "--pick trial:ID")
+        return name
+    raise ValueError(unknown_name("--pick", pick, PICKS))
+
+
+def read_films(run: RunFolder, trial_id: str) -> Pairs:
+    """The films that the final evaluation of a trial left.
+
+    Raises:
+        FileNotFoundError: it left none.
+    """
+    file = run.folder / EVALUATION / trial_id / FILMS
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"`--pick` must be a trial with a final evaluation, but got {trial_id!r}, of which there is no {FILMS}. "
+            f"Evaluate it: python -m sweep.evaluate --run {run.folder} --pick trial:{trial_id}"
+        )
+    with np.load(file) as held:
+        labels = tuple(tuple(json.loads(str(one))) for one in held["labels"])
+        return Pairs(held["generated"], held["real"], labels)
+
+
+def chosen_films(labels: Sequence[tuple[str, ...]], num: int, seed: int) -> list[Shown]:
+    """Films for a study, as many real as generated ones, of as many captions of each condition as there are.
+
+    No caption is shown twice, so that no film gives away its partner.
+
+    Args:
+        labels: conditions of each caption.
+        num: of films, even.
+        seed: of the choice, the order and the names.
+
+    Raises:
+        ValueError: the number is odd or below 2, or there are too few captions.
+    """
+    expect(num >= 2 and num % 2 == 0, "`--num` must be an even number of at least 2", num, "Half of them are real.")
+    remedy = "Evaluate with more --images-per-condition."
+    expect(num <= len(labels), f"`--num` must be at most the {len(labels)} captions", num, remedy)
+    rng = np.random.default_rng(seed)
+    rows = _spread(labels, rng)[:num]
+    kinds = rng.permutation(np.repeat(KINDS, num // 2))
+    names = rng.choice(16**6, size=num, replace=False)
+    return [
+        Shown(id=f"{name:06x}", kind=str(kind), conditions=labels[row], row=int(row))
+        for name, kind, row in zip(names, kinds, rng.permutation(rows), strict=True)
+    ]
+
+
+def _spread(labels: Sequence[tuple[str, ...]], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows in turns: one of each combination of conditions, then a second of each, and so on."""
+    turns: dict[tuple[str, ...], int] = {}
+    order = []
+    for row in rng.permutation(len(labels)):
+        turns[labels[row]] = turns.get(labels[row], 0) + 1
+        order.append((turns[labels[row]], len(order), int(row)))
+    return np.array([row for _, _, row in sorted(order)], np.int64)
+
+
+def as_records(shown: Sequence[Shown]) -> list[dict[str, Any]]:
+    """For the key file."""
+    return [asdict(one) for one in shown]

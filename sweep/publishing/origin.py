@@ -1,0 +1,86 @@
+"""Where an adapter comes from: its run, its place on the front, its data, how to prompt it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.front.pareto import FrontPoint
+from analysis.report.words import ARROWS, label, number
+from analysis.run_folder import PROVENANCE, RunFolder
+
+DATASET_CARD = "dataset.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a run tells of one of its trials.
+
+    Attributes:
+        run: the run.
+        trial_id: the trial.
+        adapter: the adapter's card.
+        dataset: the card of the prepared films; empty where they have moved.
+        provenance: packages, commit and weights behind the run; empty where the file is missing.
+    """
+
+    run: RunFolder
+    trial_id: str
+    adapter: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    @staticmethod
+    def of(run: RunFolder, trial_id: str, adapter: Mapping[str, Any]) -> Origin:
+        """What there is of a trial."""
+        data = run.config.get("data", {})
+        prepared = data.get("path") if data.get("source") == "prepared" else run.folder / "cache" / "dataset"
+        return Origin(
+            run=run,
+            trial_id=trial_id,
+            adapter=adapter,
+            dataset=_json(Path(prepared) / DATASET_CARD) if prepared else {},
+            provenance=_json(run.folder / PROVENANCE),
+        )
+
+    @property
+    def point(self) -> FrontPoint | None:
+        """Its point on the front, if it is there."""
+        return next((point for point in self.run.front.points if point.trial_id == self.trial_id), None)
+
+    @property
+    def place(self) -> str:
+        """Its place on the front in words."""
+        points = self.run.front.points
+        if self.point is None:
+            return f"not on the front, which has {len(points)} points"
+        knee = "the knee of" if self.point.knee else "on"
+        values = (
+            f"{label(one.name)} {number(self.point.values[one.name])} {ARROWS[one.direction]}"
+            for one in self.run.front.objectives
+        )
+        return f"{knee} a front of {len(points)} points: {', '.join(values)}"
+
+    @property
+    def prompts(self) -> str:
+        """How its films are asked for."""
+        template = self.dataset.get("prompts", {}).get("template")
+        if template is None:
+            return "Prompts are free text, as the captions of its training films."
+        findings = ", ".join(str(name).lower() for name in self.dataset.get("conditions", ()))
+        views = self.dataset["prompts"].get("view_words") or {}
+        ending = f", {' or '.join(views.values())}" if views else ""
+        return f"{template}{ending}, where findings are {findings}; several are joined by commas and `and`."
+
+    def as_words(self) -> dict[str, str]:
+        """For the metadata of files."""
+        words = {"run": self.run.folder.name, "trial": self.trial_id, "front": self.place}
+        return words | ({"prompts": self.prompts} if self.dataset else {})
+
+
+def _json(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return content

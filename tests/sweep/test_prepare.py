@@ -51,7 +51,7 @@ def test_the_real_films_are_prepared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nih_cxr"], "`SOURCE` must be a known name, but got 'nih_cxr'. Did you mean 'nih_cxr14'?"),
+        (["nih_cxr"], "`SOURCE` must be a known name, but got 'nih_cxr'. Did you mean 'nih_cxr14'"),
         (["nih_cxr14"], "`root` must be the folder of NIH ChestX-ray14, but got none"),
         (
             ["nih_cxr14", "--root", "no/such/folder"],

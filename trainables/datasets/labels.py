@@ -248,7 +248,7 @@ def with_findings(rows: Iterable[FilmRow], ledger: Ledger) -> list[FilmRow]:
 def _named_once(films: Iterable[FilmLabels], column: str, folder: Path, ledger: Ledger) -> Iterable[FilmLabels]:
     first: dict[str, FilmLabels] = {}
     for film in films:
-        path = os.path.normpath(f"{folder}/{film.file}".replace("\\", "/"))  # ./a.png and a.png are one file
+        path = os.path.normpath(folder / film.file.replace("\\", "/"))  # ./a.png and a.png are one file
         before = first.setdefault(path, film)
         if not film.file:
             remedy = "Fill it in, or remove the row."

@@ -92,8 +92,10 @@ def export(
 
             steps = format_.next_steps(folder, card["base"]["source"]).replace(str(folder), "adapter")
             name = publishing.hub_name or to.name
-            said = {"license": publishing.license, "max_copies": publishing.max_copies}
-            write_card(origin, Publication(name=name, how_to_load=steps, **said), folder)
+            published = Publication(
+                name=name, how_to_load=steps, license=publishing.license, max_copies=publishing.max_copies
+            )
+            write_card(origin, published, folder)
 
 
 def main(

@@ -126,13 +126,15 @@ def _films(
     models: DiffusionModels, wanted: Sequence[Wanted], record: dict[str, Any], output: Output
 ) -> list[NDArray[np.uint8]]:
     """A batch of films as they are written."""
+    import torch
+
     from sweep.generation.pictures import marked
     from sweep.scoring.streaming import as_grey
     from trainables.sampling import generate
 
     options = {"num_steps": record["num_steps"], "guidance_scale": record["guidance_scale"], "batch_size": len(wanted)}
     images = generate(models, [one.prompt for one in wanted], [one.seed for one in wanted], **options)
-    films = images if output.in_colour else as_grey(images)
+    films = images if output.in_colour else as_grey(torch.from_numpy(images)).numpy()
     return [marked(film) if output.is_marked else film for film in films]
 
 

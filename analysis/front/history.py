@@ -53,8 +53,8 @@ def hypervolume_history(trials: pd.DataFrame, results: pd.DataFrame, objectives:
     finished = done.assign(trial_id=done["trial_id"].astype(str)).join(ends, on="trial_id", how="inner")
     finished = finished.sort_values("place", kind="stable")
     values = comparable(finished[names], objectives)
-    held = np.isfinite(values).all(axis=1)
-    finished, values = finished.loc[held], values[held]
+    held = np.flatnonzero(np.isfinite(values).all(axis=1))
+    finished, values = finished.iloc[held], values[held]
     if not len(values):
         return History(trial_ids=(), hours=np.empty(0), volumes=np.empty(0))
     reference = nadir(values, directions)

@@ -120,7 +120,7 @@ def chosen_films(labels: Sequence[tuple[str, ...]], num: int, seed: int) -> list
 def _spread(labels: Sequence[tuple[str, ...]], rng: np.random.Generator) -> NDArray[np.int64]:
     """Rows in turns: one of each combination of conditions, then a second of each, and so on."""
     turns: dict[tuple[str, ...], int] = {}
-    order = []
+    order: list[tuple[int, int, int]] = []
     for row in rng.permutation(len(labels)):
         turns[labels[row]] = turns.get(labels[row], 0) + 1
         order.append((turns[labels[row]], len(order), int(row)))

@@ -125,7 +125,7 @@ def alignment(bench: Workbench, finalist: Finalist) -> StudyResult:
     }
     recall = {f"alignment_recall_real/{name}": one.real_recall for name, one in found.conditions.items()}
     own = scored.only(names)
-    aligned = (decide(own, bench.thresholds) | ~own.labels).all(axis=1)
+    aligned = np.all(decide(own, bench.thresholds) | ~own.labels, axis=1)
     by_group = share_by_group(aligned, patients_of(bench, "test").take(bench.plans["test"].rows[asked]))
     return StudyResult(
         values={**found.as_dict(), **recall, **by_group.named("alignment")},

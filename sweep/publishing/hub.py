@@ -7,7 +7,7 @@ from typing import Final, cast
 
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, but not in __all__
 
 FAILURES: Final = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
 """How a request fails: by errors of whichever HTTP client the library uses, and of the system."""

@@ -61,7 +61,7 @@ def test_an_adapter_gives_the_engines_images(folders: dict[str, Path], tmp_path:
     models = load_base("mini")
     load_adapter(models, folders["adapter"])
     ours = generate(models, ["film"] * 3, [5, 6, 7], num_steps=2, guidance_scale=3.0, batch_size=3)
-    assert np.array_equal(pixels(tmp_path / "out"), as_grey(ours))
+    assert np.array_equal(pixels(tmp_path / "out"), as_grey(torch.from_numpy(ours)).numpy())
     assert (tmp_path / "out" / "sheet.png").is_file()
     result = invoke(folders["adapter"], tmp_path / "colour", "--colour", "--batch-size", "2")
     assert result.exit_code == 0, result.output

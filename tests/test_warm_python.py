@@ -76,3 +76,19 @@ def test_children_draw_different_random_numbers() -> None:
     command = [*warm_python.command(), "-c", code]
     first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() for _ in "ab")
     assert not set(first) & set(second)
+
+
+def test_nobody_waits_for_a_server_that_could_not_import() -> None:
+    script = (
+        "import subprocess, warm_python\n"
+        "with warm_python.server('no_such_module'):\n"
+        "    for _ in range(2):\n"
+        "        done = subprocess.run([*warm_python.command(), '-c', ''], stderr=subprocess.PIPE, text=True)\n"
+        "        print(done.returncode, warm_python.NO_ANSWER in done.stderr)\n"
+    )
+    command = [sys.executable, "-c", script]
+    environment = {name: value for name, value in os.environ.items() if name != warm_python.VARIABLE}
+    folder = Path(warm_python.__file__).parent
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "1 True\n1 True\n"
+    assert "No module named 'no_such_module'" in done.stderr

@@ -28,6 +28,7 @@ OF_RAY = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """By what Ray takes settings of a job from the environment: here the Python of its workers."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 NUMBER = struct.Struct("!q")
+NO_ANSWER = "`warm_python.py` must be answered by its server, but got no answer. Its own output says why it ended."
 
 
 def command() -> list[str]:
@@ -52,6 +53,7 @@ def server(*preloaded: str) -> Iterator[None]:
         listening.listen(64)
         arguments = [sys.executable, __file__, "--serve", str(listening.fileno()), *preloaded]
         process = subprocess.Popen(arguments, stdin=subprocess.PIPE, pass_fds=[listening.fileno()])
+        listening.close()  # so that nobody waits for a server that has died
         try:
             yield
         finally:
@@ -68,10 +70,13 @@ def ask(path: str, arguments: list[str]) -> int:
     task = {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
     data = json.dumps(task).encode()
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(path)
-        socket.send_fds(connection, [NUMBER.pack(len(data))], [0, 1, 2])
-        connection.sendall(data)
-        child = _number(connection)
+        try:
+            connection.connect(path)
+            socket.send_fds(connection, [NUMBER.pack(len(data))], [0, 1, 2])
+            connection.sendall(data)
+            child = _number(connection)
+        except OSError as error:
+            raise SystemExit(NO_ANSWER) from error
         for number in SIGNALS:
             signal.signal(number, lambda sent, frame: os.kill(child, sent))
         return _number(connection)
@@ -80,7 +85,7 @@ def ask(path: str, arguments: list[str]) -> int:
 def _number(connection: socket.socket) -> int:
     data = connection.recv(NUMBER.size, socket.MSG_WAITALL)
     if len(data) < NUMBER.size:
-        raise SystemExit("`warm_python.py` must be answered by its server, but got no answer. Was the server ended?")
+        raise SystemExit(NO_ANSWER)
     return int(NUMBER.unpack(data)[0])
 
 
@@ -167,6 +172,7 @@ def run(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--serve":
+        sys.path[0] = str(Path(__file__).resolve().parents[1])  # the folders beside this file have the packages' names
         run(serve(socket.socket(fileno=int(sys.argv[2])), sys.argv[3:]))
     else:
         end_as(ask(sys.argv[1], sys.argv[2:]))

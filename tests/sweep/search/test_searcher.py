@@ -274,7 +274,10 @@ def test_trials_run_by_ray_all_end_in_definite_states(ray_cluster: None, tmp_pat
     ended = {trial.user_attrs["trial_id"]: trial for trial in searcher.study.trials}
     assert len(results) == len(ended) == 6
     for trial in ended.values():
-        good = trial.params["strategy"] == "unet"
-        assert trial.state == (TrialState.COMPLETE if good else TrialState.PRUNED)
+        strategy = trial.params["strategy"]
+        good = strategy == "unet"
+        # what is a trial's own fault it reports; an exception that Ray hears of is a loss of its process
+        ends = {"unet": TrialState.COMPLETE, "lora": TrialState.FAIL}
+        assert trial.state == ends.get(strategy, TrialState.PRUNED)
         assert good == (trial.values == [1.0, 2.0])
         assert good != (REASON in trial.user_attrs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     weights = check_base(config)
     check_steps(config)
     check_strategies(config)
-    check_sampler(config)
+    check_sampler(config, config.search.candidates())
     load_extractor(config.evaluation.extractor, weights=config.evaluation.extractor_weights)
     dataset = _checked_data(config, out, console)
     conditions = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
@@ -97,6 +97,7 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
         notes.append(f"Of the training films {cut}")
     limits = limits_of(config, dataset.conditions)
     strategies, refused = check_limits(config, limits)
+    check_sampler(config, strategies)
     notes += [f"{name} is left out by search.limits: it has at least {why}" for name, why in refused.items()]
     return Prepared(
         config=config,
@@ -221,8 +222,8 @@ def check_strategies(config: SweepConfig) -> None:
             raise ConfigError(f"`search.strategies` has {name}: {error}{''.join(remedies)}") from error
 
 
-def check_sampler(config: SweepConfig) -> None:
-    """The search sampler must be able to suggest as many trials as are asked for.
+def check_sampler(config: SweepConfig, strategies: Sequence[str]) -> None:
+    """The search sampler must be able to suggest as many trials of these strategies as are asked for.
 
     Raises:
         ConfigError: it cannot.
@@ -230,7 +231,7 @@ def check_sampler(config: SweepConfig) -> None:
     search = config.search
     plan = SearchPlan.of(
         SEARCH_SPACES[search.space],
-        search.candidates(),
+        strategies,
         search.hyperparameters,
         num_trials=search.num_trials,
         seed=config.seed,

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from optuna.trial import FixedTrial
 
+from analysis.front.objectives import OPERATIONS
 from search_spaces import SearchSpace
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies import make_strategy
@@ -35,26 +36,32 @@ class KnownCosts:
     cached: bool = True
     _kept: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def of(self, choice: Choice) -> Mapping[str, float]:
+    def of(self, choice: Choice, *, operations: bool = True) -> Mapping[str, float]:
         """`trainable_parameters`, `adapter_mib`, `operations_per_image` of a configuration; of one strategy counted once.
+
+        Args:
+            choice: the configuration.
+            operations: whether to count them, which takes most of the time.
 
         Raises:
             ValueError: the base model has nothing that the strategy could train.
         """
-        key = json.dumps(choice["strategy"], sort_keys=True, default=str)
+        key = json.dumps([choice["strategy"], operations], sort_keys=True, default=str)
         if key not in self._kept:
             fields = {name: value for name, value in choice["strategy"].items() if name != "name"}
-            self._kept[key] = self._count(make_strategy(choice["strategy"]["name"], fields))
+            self._kept[key] = self._count(make_strategy(choice["strategy"]["name"], fields), operations)
         return self._kept[key]
 
-    def _count(self, strategy: Any) -> dict[str, float]:
+    def _count(self, strategy: Any, operations: bool) -> dict[str, float]:
         models, strategy = self.fresh(), strategy.for_conditions(self.conditions)
         found = footprint(models, strategy)
-        return {
+        counted = {
             "trainable_parameters": float(found.trainable_parameters),
             "adapter_mib": found.adapter_bytes / MIB,
-            "operations_per_image": float(operations_per_image(models, strategy, cached=self.cached)),
         }
+        if operations:
+            counted[OPERATIONS] = float(operations_per_image(models, strategy, cached=self.cached))
+        return counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +80,11 @@ class Limits:
         """By how much a configuration is over each limit, as a share of it; 0 or below where it is not."""
         if not self.bounds:
             return {}
-        known = self.costs.of(choice)
+        known = self._known(choice)
         return {name: known[name] / bound - 1 for name, bound in self.bounds.items()}
+
+    def _known(self, choice: Choice) -> Mapping[str, float]:
+        return self.costs.of(choice, operations=OPERATIONS in self.bounds)
 
     def cheapest(self, space: SearchSpace, strategy: str, fixed: Mapping[str, Any]) -> tuple[dict[str, float], bool]:
         """What a strategy costs at least within a space, and whether a configuration of it is within all limits.
@@ -89,7 +99,7 @@ class Limits:
             one of the two is within the limits.
         """
         both = [_at_an_end(space, strategy, fixed, last=last) for last in (False, True)]
-        known = [self.costs.of(choice) for choice in both]
+        known = [self._known(choice) for choice in both]
         least = {name: min(one[name] for one in known) for name in self.bounds}
         return least, any(max(self.excess(choice).values(), default=0.0) <= 0 for choice in both)
 
@@ -143,4 +153,8 @@ def strategies_within(
 
 def _arithmetic(least: Mapping[str, float], bounds: Mapping[str, float]) -> str:
     over = {name: value for name, value in least.items() if value > bounds[name]} or least
-    return " and ".join(f"{name} {value:,.6g}, of {bounds[name]:,.6g} allowed" for name, value in over.items())
+    return " and ".join(f"{name} {_figure(value)}, of {_figure(bounds[name])} allowed" for name, value in over.items())
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

@@ -14,7 +14,7 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 
 from sweep.search.plan import SearchPlan
-from sweep.search.turns import Turns, by_own_study, grid_points, in_turns, sobol_point
+from sweep.search.turns import Turns, by_own_study, grid_points, in_turns, sobol_point, untried_point
 
 SearchSampler = Callable[[SearchPlan], BaseSampler]
 """Makes the sampler of one trial; the same plan and the same results in the same order give the same configuration.
@@ -78,7 +78,7 @@ def _population(plan: SearchPlan) -> int:
 
 
 def grid(plan: SearchPlan) -> BaseSampler:
-    """Every choice with every other and three learning rates, in an order drawn by the seed.
+    """Every choice with every other and three learning rates, in an order drawn by the seed, and none twice.
 
     Raises:
         ValueError: there are fewer points than trials.
@@ -91,14 +91,7 @@ def grid(plan: SearchPlan) -> BaseSampler:
             f"({', '.join(f'{name} {size}' for name, size in sizes.items())}), but got {plan.num_trials}. Lower it, or "
             "choose another search.sampler."
         )
-    place = plan.number + plan.attempt * plan.num_trials  # points after those of all trials are for further attempts
-    if place >= len(points):
-        raise ValueError(
-            f"`search.limits` must leave points of the grid, but got none for trial {plan.number} among {len(points)}. Raise a "
-            "limit, lower search.num_trials, or choose another search.sampler."
-        )
-    strategy, values = points[place]
-    return Turns(strategy, lambda _, __: values)
+    return Turns(lambda strategy, study: untried_point(points, strategy, study))
 
 
 SEARCH_SAMPLERS: Final[Mapping[str, SearchSampler]] = {

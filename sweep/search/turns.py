@@ -27,6 +27,8 @@ from sweep.search.plan import STRATEGY, Distributions, SearchPlan
 Values = Mapping[str, Any]
 Choose = Callable[[str, optuna.Study], Values]
 """Chooses the parameters of a strategy, given the whole search's study."""
+ChooseBoth = Callable[[str | None, optuna.Study], tuple[str, Values]]
+"""Chooses a strategy, unless it is given, and its parameters."""
 LEVELS: Final = 3
 """Places of a continuous parameter on a grid, in the middles of as many equal parts of its range."""
 
@@ -34,10 +36,10 @@ LEVELS: Final = 3
 class Turns(BaseSampler):
     """Gives one trial of a search the strategy whose turn it is, and what is chosen for it."""
 
-    def __init__(self, strategy: str, choose: Choose) -> None:
-        """Choose by `choose`, once a strategy is fixed: `strategy`, or another that is enqueued."""
-        self._strategy, self._choose = strategy, choose
-        self._chosen: Values | None = None
+    def __init__(self, choose: ChooseBoth) -> None:
+        """Choose once by `choose`, which is given the strategy where it is enqueued."""
+        self._choose = choose
+        self._chosen: tuple[str, Values] | None = None
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """No parameters: each is asked for when the space suggests it."""
@@ -51,30 +53,36 @@ class Turns(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """The value of a parameter."""
-        if param_name == STRATEGY:
-            return self._strategy
         if self._chosen is None:
-            self._chosen = self._choose(trial.params.get(STRATEGY, self._strategy), study)
-        return self._chosen[param_name]
+            self._chosen = self._choose(trial.params.get(STRATEGY), study)
+        strategy, values = self._chosen
+        return strategy if param_name == STRATEGY else values[param_name]
 
 
 def in_turns(plan: SearchPlan, choose: Choose) -> Turns:
     """Strategy after strategy, in the plan's order."""
-    return Turns(plan.strategies[plan.number % len(plan.strategies)], choose)
+
+    def chosen(enqueued: str | None, study: optuna.Study) -> tuple[str, Values]:
+        strategy = enqueued or plan.strategies[plan.number % len(plan.strategies)]
+        return strategy, choose(strategy, study)
+
+    return Turns(chosen)
 
 
 def sobol_point(plan: SearchPlan, strategy: str) -> Values:
     """The strategy's next point of a scrambled Sobol sequence, a coordinate to each parameter that has a choice.
 
-    A power of two of points is balanced: of eight trials, one has its learning rate in each eighth of the range.
+    A power of two of points is balanced: of eight trials, one has its learning rate in each eighth of the range. Points after
+    those of all trials are for further attempts.
 
     Source:
         Sobol 1967; Owen 1998 (scrambling).
     """
     space = plan.spaces[strategy]
     sequence = Sobol(max(1, len(space)), scramble=True, rng=plan.strategy_rng(strategy))
-    turns = -(-plan.num_trials // len(plan.strategies))  # points after those of all trials are for further attempts
-    place = plan.number // len(plan.strategies) + plan.attempt * turns
+    turns = -(-plan.num_trials // len(plan.strategies))
+    stride = turns | 1  # points that lie even steps apart share the half, quarter, ... of each range
+    place = plan.number // len(plan.strategies) + plan.attempt * stride
     shares = sequence.random_base2(place.bit_length())[place]
     return {name: value_at(float(share), space[name]) for name, share in zip(space, shares, strict=False)}
 
@@ -132,6 +140,25 @@ def grid_points(plan: SearchPlan) -> list[tuple[str, Values]]:
     rest = [point for own in drawn for point in own[1:]]
     order = plan.strategy_rng("").permutation(len(rest))
     return [*(own[0] for own in drawn), *(rest[place] for place in order)]
+
+
+def untried_point(
+    points: Sequence[tuple[str, Values]], strategy: str | None, study: optuna.Study
+) -> tuple[str, Values]:
+    """The first point, of a strategy where one is given, that no trial of a study has, nor one that was over a limit.
+
+    Raises:
+        ValueError: all have been tried, or were over a limit.
+    """
+    tried = {frozenset(trial.params.items()) for trial in study.get_trials(deepcopy=False)}
+    for own, values in points:
+        if strategy in (None, own) and frozenset({STRATEGY: own, **values}.items()) not in tried:
+            return own, values
+    whose = f" of {strategy}" if strategy else ""
+    raise ValueError(
+        f"`search.num_trials` must be at most the points of the grid that are within search.limits, but got no further "
+        f"point{whose} among {len(points)}. Lower it, raise a limit, or choose another search.sampler."
+    )
 
 
 def _levels(distribution: BaseDistribution) -> Sequence[Any]:

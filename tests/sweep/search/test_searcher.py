@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,30 @@ def test_search_leans_away_from_what_fails_by_its_own_fault() -> None:
     """What was lost tells the search nothing: here the best would be just where trials fail."""
     at_fault, told_nothing = high_rates(lost=False), high_rates(lost=True)
     assert at_fault < 0.75 * told_nothing, (at_fault, told_nothing)
+
+
+def over_rank_four(choice: Mapping[str, Any]) -> dict[str, float]:
+    return {"rank": choice["strategy"].get("rank", 0) / 4 - 1}
+
+
+@pytest.mark.parametrize("sampler", ["grid", "qmc", "nsga2", "random"])
+def test_every_sampler_draws_anew_what_was_over_a_limit(sampler: str) -> None:
+    options: dict[str, Any] = {"sampler": SEARCH_SAMPLERS[sampler], "strategies": ("unet", "dora", "lora")}
+    searcher = make_searcher(num_trials=12, excess=over_rank_four, **options)
+    choices = run_alone(searcher)
+    assert [choice["strategy"]["name"] for choice in choices[:3]] == ["unet", "dora", "lora"]
+    assert len(choices) == 12 and max(choice["strategy"].get("rank", 0) for choice in choices) <= 4
+    drawn = [frozenset(trial.params.items()) for trial in searcher.study.trials]
+    assert len(drawn) > 12 and (sampler != "grid" or len(set(drawn)) == len(drawn))
+
+
+def test_a_grid_whose_points_are_over_the_limits_is_refused_once_the_others_are_tried() -> None:
+    """Within them are six points of unet, and of lora's five ranks two, with three learning rates, alphas and two batches."""
+    options: dict[str, Any] = {"sampler": SEARCH_SAMPLERS["grid"], "strategies": ("unet", "lora")}
+    within = 6 + 2 * 3 * 3 * 2
+    assert len(run_alone(make_searcher(num_trials=within, excess=over_rank_four, **options))) == within
+    with pytest.raises(ValueError, match=r"within search.limits, but got no further point among 96"):
+        run_alone(make_searcher(num_trials=within + 1, excess=over_rank_four, **options))
 
 
 def test_a_search_can_be_narrowed_to_some_strategies() -> None:

@@ -22,7 +22,10 @@ def counted(name: str, cached: bool = True, **hyperparameters: Any) -> int:
 
 
 class LayerCount:
-    """Adds up layers as they run: a product forward, one more for the weight's gradient, one more for the input's."""
+    """Adds up layers as they run: a product forward, one more for the weight's gradient, one more for the input's.
+
+    Attention has two products forward, two backward for the queries, and two for keys and values where these need gradients.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.total = 0
@@ -44,7 +47,8 @@ class LayerCount:
         queries = states.shape[1] if states.ndim == 3 else states.shape[2] * states.shape[3]
         others = named.get("encoder_hidden_states")
         keys = queries if others is None else others.shape[1]
-        self.total += 3 * 4 * queries * keys * layer.to_q.out_features
+        to_keys = others is None or others.requires_grad or layer.to_k.weight.requires_grad
+        self.total += (3 if to_keys else 2) * 4 * queries * keys * layer.to_q.out_features
 
 
 def by_layers(models: DiffusionModels) -> int:
@@ -62,6 +66,12 @@ def test_agrees_with_a_count_by_layers(name: str) -> None:
     models, strategy = load_base("mini"), make_strategy(name, {})
     strategy.attach(models)
     assert counted(name) == by_layers(models)
+
+
+@pytest.mark.parametrize("name", ["dora", "adalora", "selora", "textual_inversion"])
+def test_layers_with_passes_of_their_own_are_counted_on_shapes_too(name: str) -> None:
+    """What they add to the frozen U-Net's pass costs something, and less than training it."""
+    assert counted("norm") * 0.95 < counted(name) < counted("unet")
 
 
 def test_what_trains_more_costs_more_and_half_of_the_gradients_cost_two_thirds() -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 from trainables.base_models.models import DiffusionModels
 from trainables.feeding import images_at_a_time
 
-SOLVER: Final = "dpmsolver++2m-trailing"
-"""What `noise_scheduler_of` gives, for keys of what depends on it."""
+SOLVER: Final = "dpmsolverpp_2m-trailing"
+"""What `noise_scheduler_of` gives, DPM-Solver++(2M), for keys of what depends on it, which are names of files too."""
 OnProgress = Callable[[int], None]
 Embeddings = dict[str, Tensor]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated
@@ -63,8 +64,12 @@ def make_study(run: RunFolder, pick: str, to: Path, *, num: int, seed: int) -> N
     films = read_films(run, trial_id)
     shown = chosen_films(films.labels, num, seed)
     conditions = sorted({name for one in shown for name in one.conditions})
-    study = f"{run.folder.resolve().name}-{seed}"
-    key = {"format": 1, "study": study, "trial_id": trial_id, "conditions": conditions, "films": as_records(shown)}
+    content = {"trial_id": trial_id, "conditions": conditions, "films": as_records(shown)}
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[
+        :8
+    ]  # names the trial to nobody who reads the page
+    study = f"{run.folder.resolve().name}-{digest}"
+    key = {"format": 1, "study": study, **content}
     for name, text in ((PAGE, study_page(study, shown, films, conditions)), (KEY, json.dumps(key, indent=2) + "\n")):
         with whole_file(to / name) as file:
             file.write(text.encode())

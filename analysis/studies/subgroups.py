@@ -174,7 +174,8 @@ def largest_gap(groups: Mapping[str, Estimate]) -> Gap:
 
 
 def _half(one: Estimate) -> float:
-    return (one.high - one.low) / 2
+    """Half the width of an interval; of one that was cut where its figure ends, by the side that was not."""
+    return max(one.high - one.value, one.value - one.low)
 
 
 def over_patients(

@@ -105,10 +105,18 @@ class Workbench(Studio):
         """The finalist's model in float32 on the device; the last one asked for is kept."""
         return self._last_adapted(finalist.adapter)
 
+    def known(self, split: str, rows: Sequence[int] | NDArray[np.int64] | None = None) -> list[int]:
+        """Of a split's rows, or of these, those of whose films every scored condition is known to be there or not."""
+        return known_rows(self.splits[split], self.conditions, rows)
+
+    def judged(self, split: str) -> NDArray[np.bool_]:
+        """Which of the planned films stand against such a film, bool[n]."""
+        rows = self.plans[split].rows
+        return np.isin(rows, self.known(split, rows))
+
     def real(self, split: str, rows: Sequence[int] | NDArray[np.int64] | None = None) -> LabelledImages:
-        """The real films of a split, or of these rows of it, of which every scored condition is known to be there or not."""
-        data = self.splits[split]
-        known = known_rows(data, self.conditions, rows)
+        """The real films of those rows."""
+        data, known = self.splits[split], self.known(split, rows)
         labels = label_rows([data.conditions[row] for row in known], self.conditions)
         return LabelledImages(
             data.images(known), labels, self.conditions, tuple(data.patient_ids[row] for row in known)
@@ -117,7 +125,7 @@ class Workbench(Studio):
     def real_labels(self, split: str) -> NDArray[np.bool_]:
         """Which scored conditions each of those films of a split shows, bool[n, c]."""
         data = self.splits[split]
-        return label_rows([data.conditions[row] for row in known_rows(data, self.conditions)], self.conditions)
+        return label_rows([data.conditions[row] for row in self.known(split)], self.conditions)
 
     def generated(self, finalist: Finalist, split: str) -> NDArray[np.uint8]:
         """Grey films of a finalist for the captions of a split, uint8[n, H, W]; made once and kept."""

@@ -73,10 +73,12 @@ def _distance_values(bench: Workbench, after: NDArray[np.uint8]) -> dict[str, fl
 
 def _agreement_values(bench: Workbench, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> dict[str, float]:
     """The classifier's decisions before and after, for the conditions that the films allow to judge."""
-    classifier = bench.classifier
-    table = bench.plans["test"].table(classifier.conditions)
+    classifier, known = bench.classifier, bench.judged("test")
+    table = bench.plans["test"].only(known).table(classifier.conditions)
     names = two_sided([table], classifier.conditions)
-    scored = [Scored(classifier.predict(films), table, classifier.conditions).only(names) for films in (before, after)]
+    scored = [
+        Scored(classifier.predict(films[known]), table, classifier.conditions).only(names) for films in (before, after)
+    ]
     return as_values(classifier_agreement(scored[0], scored[1], bench.thresholds))
 
 

@@ -135,13 +135,13 @@ def alignment(bench: Workbench, finalist: Finalist) -> StudyResult:
 
 def utility(bench: Workbench, finalist: Finalist) -> StudyResult:
     """Classifiers trained on real films, on synthetic films for the very same captions, and on half of each."""
-    plan = bench.plans["train"]
+    settings, known = bench.settings, bench.judged("train")
+    plan = bench.plans["train"].only(known)
     names = bench.learnable(plan.table(bench.conditions))
-    settings = bench.settings
     training = settings.classifier(bench.dataset.resolution_px, settings.utility_epochs, str(bench.device))
     data = UtilityData(
         real=only(bench.real("train", plan.rows), names),
-        synthetic=LabelledImages(bench.generated(finalist, "train"), plan.table(names), names),
+        synthetic=LabelledImages(bench.generated(finalist, "train")[known], plan.table(names), names),
         validation=only(bench.real("validation"), names),
         test=only(bench.real("test"), names),
     )
@@ -154,7 +154,7 @@ def utility(bench: Workbench, finalist: Finalist) -> StudyResult:
         on_progress=lambda arm, seed: bench.on_progress(0),
         on_tested=lambda arm, scored: tested.setdefault(arm, []).append(scored),
     )
-    by_group = auc_by_group(tested["synthetic"], patients_of(bench, "test"))
+    by_group = auc_by_group(tested["synthetic"], patients_of(bench, "test").take(bench.known("test")))
     details = {"training": {**asdict(training), "initial_weights": str(training.initial_weights)}, "seeds": list(seeds)}
     return StudyResult(
         values=found.as_dict() | by_group.named("utility_auc"),

@@ -106,6 +106,19 @@ def test_the_page_does_not_give_away_what_is_real(run: Path, tmp_path: Path) -> 
     assert {film["kind"] for film in key["films"]} == {"real", "generated"}
 
 
+def test_another_trials_or_another_choice_of_films_is_another_study(run: Path, tmp_path: Path) -> None:
+    """So that no browser shows one study's answers in another, and none are scored as the other's."""
+    shutil.copytree(run / "evaluation" / "a1", run / "evaluation" / "b2")
+    rows = pd.read_parquet(run / "trials.parquet")
+    pd.concat([rows, rows.assign(trial_id="b2")]).to_parquet(run / "trials.parquet")
+    others = {"a": (), "b": ("--pick", "trial:b2"), "c": ("--num", "14"), "d": ("--seed", "1")}
+    for name, options in others.items():
+        assert invoke(run, tmp_path / name, *("--num", "12", *options)).exit_code == 0
+    assert invoke(run, tmp_path / "again", "--num", "12").exit_code == 0
+    studies = {name: json.loads((tmp_path / name / "key.json").read_text())["study"] for name in (*others, "again")}
+    assert len(set(studies.values())) == 4 and studies["again"] == studies["a"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -80,6 +80,14 @@ def test_gaps_of_equal_groups_hold_zero_as_often_as_stated_and_a_real_one_is_fou
     )
 
 
+def test_a_gap_is_as_wide_as_if_no_interval_had_been_cut_at_its_bounds() -> None:
+    """A share of 0.98 that is off by 0.05 cannot be above 1, but it is no surer for that."""
+    whole = {"a": Estimate(value=0.98, low=0.93, high=1.03), "b": Estimate(value=0.02, low=-0.03, high=0.07)}
+    cut = {"a": Estimate(value=0.98, low=0.93, high=1.0), "b": Estimate(value=0.02, low=0.0, high=0.07)}
+    for gap in (largest_gap(whole), largest_gap(cut)):
+        assert gap.high - gap.value == pytest.approx(math.hypot(0.05, 0.05))
+
+
 def test_auc_and_kid_are_those_of_the_groups_films_alone() -> None:
     people, rng = patients(80, by_sex_alone=True), np.random.default_rng(0)
     labels = rng.random((160, 2)) < 0.5

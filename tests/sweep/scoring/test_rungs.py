@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,11 @@ from hypothesis import strategies as st
 
 from analysis.features import load_extractor
 from sweep.config import EvaluationConfig
+from sweep.scoring.identity import sampling_digest
 from sweep.scoring.rungs import at_rung, earlier_image_counts
 from sweep.scoring.streaming import extract_and_keep, regrouped
+from trainables.datasets.tensors import TensorCache
+from trainables.numerics import FULL, Numerics
 
 CONFIG = EvaluationConfig(images_per_condition=32, num_steps=20, early_images_share=0.125, early_steps_share=0.5)
 
@@ -63,3 +68,12 @@ def test_features_by_batches_are_those_of_all_at_once_to_the_bit() -> None:
     assert np.array_equal(features, extractor.extract(grey)) and np.array_equal(kept, films[shown])
     some, _ = extract_and_keep([torch.from_numpy(films)], extractor, wanted=shown, shown=shown)
     assert np.allclose(some, features[shown], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("numerics", [FULL, Numerics("bf16", channels_last=True)])
+@pytest.mark.parametrize("guidance", [4.0, 1000.0, 1e-7])
+def test_what_films_depend_on_names_the_file_that_holds_them(
+    tmp_path: Path, numerics: Numerics, guidance: float
+) -> None:
+    digest = sampling_digest(EvaluationConfig(guidance_scale=guidance), numerics)
+    assert TensorCache(tmp_path).path(f"0123abcd-{digest}", "films").is_relative_to(tmp_path)

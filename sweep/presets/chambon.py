@@ -17,9 +17,9 @@ STRATEGIES: Final[Values] = {
 
 
 def chambon() -> SweepConfig:
-    """Chambon et al. 2022 (arXiv:2210.04133) on 1,000 frontal films: new tokens, another text encoder, the U-Net alone.
+    r"""Chambon et al. 2022 (arXiv:2210.04133) on 1,000 frontal films: new tokens, another text encoder, the U-Net alone.
 
-        python -m sweep.prepare chexpert --root CheXpert-v1.0 --to prepared/chambon --resolution 512
+        python -m sweep.prepare chexpert --root CheXpert-v1.0 --to prepared/chambon --resolution 512 \
             --uncertain zeros --num-train 1000 --condition "No Finding" --condition "Pleural Effusion"
 
     Published: the autoencoder, left as it is, keeps what radiologists and a classifier of 18 findings look for (RMSE, FID,

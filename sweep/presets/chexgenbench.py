@@ -15,9 +15,9 @@ STRATEGIES: Final[Values] = {
 
 
 def chexgenbench() -> SweepConfig:
-    """CheXGenBench (Dutt et al. 2025): the U-Net in full and by LoRA, scored by FID on RAD-DINO's features.
+    r"""CheXGenBench (Dutt et al. 2025): the U-Net in full and by LoRA, scored by FID on RAD-DINO's features.
 
-        python -m sweep.prepare folder --root mimic-cxr-with-annotations --to prepared/chexgenbench --resolution 512
+        python -m sweep.prepare folder --root mimic-cxr-with-annotations --to prepared/chexgenbench --resolution 512 \
             --caption text --split own --base sd15
 
     The folder holds MIMIC-CXR-JPG's films and a `metadata.csv` made of the benchmark's annotation files: `file_name`,

@@ -39,11 +39,11 @@ def evaluation() -> EvaluationConfig:
 
 
 def pixels_under_pressure() -> SweepConfig:
-    """Pixels under Pressure (TehraniNasab, Kumar, Arbel 2025) on CheXpert: eleven strategies, and the one that its code ran.
+    r"""Pixels under Pressure (TehraniNasab, Kumar, Arbel 2025) on CheXpert: eleven strategies, and the one that its code ran.
 
-        python -m sweep.prepare chexpert --root CheXpert-v1.0 --to prepared/pixels_under_pressure --resolution 512
-            --caption showing --uncertain zeros --sizes 20000,8000,28655 --condition Cardiomegaly
-            --condition "Lung Opacity" --condition Edema --condition "No Finding" --condition Pneumothorax
+        python -m sweep.prepare chexpert --root CheXpert-v1.0 --to prepared/pixels_under_pressure --resolution 512 \
+            --caption showing --uncertain zeros --sizes 20000,8000,28655 --condition Cardiomegaly \
+            --condition "Lung Opacity" --condition Edema --condition "No Finding" --condition Pneumothorax \
             --condition "Pleural Effusion"
 
     Published: Stable Diffusion 1.5, four GPUs, fp16, AdamW, constant lr: U-Net 1e-5, text encoder 1e-6 beside others and

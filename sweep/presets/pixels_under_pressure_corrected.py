@@ -9,11 +9,11 @@ from trainables.settings import TrainingConfig
 
 
 def pixels_under_pressure_corrected() -> SweepConfig:
-    """Pixels under Pressure with one batch size for all, whole epochs, uncertain labels ignored, and DiffFit as published.
+    r"""Pixels under Pressure with one batch size for all, whole epochs, uncertain labels ignored, and DiffFit as published.
 
-        python -m sweep.prepare chexpert --root CheXpert-v1.0 --to prepared/pixels_under_pressure_corrected
-            --resolution 512 --uncertain ignore --sizes 20000,8000,28655 --condition Cardiomegaly
-            --condition "Lung Opacity" --condition Edema --condition "No Finding" --condition Pneumothorax
+        python -m sweep.prepare chexpert --root CheXpert-v1.0 --to prepared/pixels_under_pressure_corrected \
+            --resolution 512 --uncertain ignore --sizes 20000,8000,28655 --condition Cardiomegaly \
+            --condition "Lung Opacity" --condition Edema --condition "No Finding" --condition Pneumothorax \
             --condition "Pleural Effusion"
 
     Repairs, beside patients in one split: every strategy has batches of 64; an epoch sees all films; labels marked as

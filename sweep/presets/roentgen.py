@@ -19,9 +19,9 @@ STRATEGIES: Final[Values] = {
 
 
 def roentgen() -> SweepConfig:
-    """RoentGen (Chambon et al. 2022) on MIMIC-CXR's impressions: U-Net, text encoder, both, and RadBERT in CLIP's place.
+    r"""RoentGen (Chambon et al. 2022) on MIMIC-CXR's impressions: U-Net, text encoder, both, and RadBERT in CLIP's place.
 
-        python -m sweep.prepare mimic_cxr --root mimic-cxr-jpg --to prepared/roentgen --resolution 512
+        python -m sweep.prepare mimic_cxr --root mimic-cxr-jpg --to prepared/roentgen --resolution 512 \
             --fit crop --caption text --section impression --split own --base sd15
 
     Published: 512 px, learning rates of the order of 1e-5, 1,000, 12,500 and 60,000 steps, guidance 4, 75 steps, FID and

@@ -46,9 +46,9 @@ def selora_study(name: str, num_epochs: int) -> SweepConfig:
 
 
 def selora_iu() -> SweepConfig:
-    """SeLoRA (Mao et al. 2024) on the Indiana reports: LoRA, AdaLoRA, DyLoRA, SeLoRA on all linear layers, 10 epochs.
+    r"""SeLoRA (Mao et al. 2024) on the Indiana reports: LoRA, AdaLoRA, DyLoRA, SeLoRA on all linear layers, 10 epochs.
 
-        python -m sweep.prepare iu_xray --root NLMCXR --to prepared/selora_iu --resolution 512
+        python -m sweep.prepare iu_xray --root NLMCXR --to prepared/selora_iu --resolution 512 \
             --fit crop --caption text --section findings --base sd15
 
     Published: Stable Diffusion 1.5's U-Net and text encoder, Adam 1e-4, batches of 8, threshold 1.3 every 40 steps, alpha 8,

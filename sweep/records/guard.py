@@ -31,8 +31,8 @@ OF_RAY: Final = ("raylet", "gcs_server")
 POLL_S: Final = 0.1
 LOOK_S: Final = 1.0
 PATIENCE_S: Final = 15.0
-"""How long a sweep without its Ray may take to end by itself, then how long after it was told to. Slurm and Kubernetes
-leave 30 s between SIGTERM and SIGKILL."""
+"""How long a sweep without its Ray may take to end by itself; and how long any may take after SIGTERM. Slurm and
+Kubernetes leave 30 s between that and SIGKILL, for both processes: the rest is for clearing up and closing records."""
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 _channel: int | None = None
@@ -110,6 +110,11 @@ class Guard:
         self._watched: dict[str, psutil.Process] = {}
         self._lost: tuple[str, float] | None = None
         """What of Ray died before the child, and when that was seen."""
+        self._ending_s: float | None = None
+        """When the child was told to end by SIGTERM, by whomever."""
+        self._was_late = False
+        self._others = {process for process in psutil.Process().children() if process.pid != child}
+        """What a shell had started that then became this process: not the child's, and left alone."""
         self._kills, self._told = KernelKills(), list[str]()
 
     def end(self, how_to_go_on: Callable[[Path], str]) -> int:
@@ -131,6 +136,8 @@ class Guard:
         """Pass signals on; what this process ignores, its child ignores by itself."""
 
         def pass_on(number: int, frame: object) -> None:
+            if number == signal.SIGTERM and self._ending_s is None:
+                self._ending_s = time.monotonic()
             with suppress(ProcessLookupError):
                 os.kill(self._child, number)
 
@@ -152,6 +159,7 @@ class Guard:
             if time.monotonic() - looked >= LOOK_S:
                 with suppress(psutil.Error):  # it ends at this moment
                     self._look()
+                self._hurry()
                 looked = time.monotonic()
             time.sleep(POLL_S)
 
@@ -169,16 +177,19 @@ class Guard:
                 self._watched.setdefault(process.name(), process)
         if gone and self._lost is None:
             self._lost = gone[0], time.monotonic()
-        self._hurry()
 
     def _hurry(self) -> None:
-        """End a child that has lost its Ray, and waits for it."""
-        if self._lost is not None:
-            waited_s = time.monotonic() - self._lost[1]
-            if waited_s > 2 * PATIENCE_S:
-                os.kill(self._child, signal.SIGKILL)
-            elif waited_s > PATIENCE_S:
-                os.kill(self._child, signal.SIGTERM)
+        """Tell a child to end that waits for its lost Ray, once, as a second signal ends it at once; end it if it does not."""
+        now_s = time.monotonic()
+        if self._ending_s is not None and now_s - self._ending_s > PATIENCE_S:
+            self._was_late = True
+            os.kill(self._child, signal.SIGKILL)
+        elif self._ending_s is None and self._waits_in_vain(now_s):
+            self._ending_s = now_s
+            os.kill(self._child, signal.SIGTERM)
+
+    def _waits_in_vain(self, now_s: float) -> bool:
+        return self._lost is not None and self._is_watching() and now_s - self._lost[1] > PATIENCE_S
 
     def _listen(self) -> None:
         with suppress(BlockingIOError):
@@ -197,7 +208,9 @@ class Guard:
 
     def _clear(self) -> None:
         """End what the child has left, with a moment to end by itself; on Linux that is this process's by now."""
-        left = [process for process in {*self._seen, *psutil.Process().children(recursive=True)} if _lives(process)]
+        own = [process for process in psutil.Process().children() if process not in self._others]
+        under = [process for one in own for process in _under(one)]
+        left = [process for process in {*self._seen, *own, *under} if _lives(process)]
         for end in (psutil.Process.terminate, psutil.Process.kill):
             for process in left:
                 with suppress(psutil.Error):
@@ -220,6 +233,8 @@ class Guard:
             return f"`{self._lost[0]}`, a process of Ray's that the sweep cannot do without, died."
         if memory := kernel_kill(self._kills()):
             return memory
+        if self._was_late:
+            return f"`sweep` must close its records within {PATIENCE_S:g} s of SIGTERM, but took longer, and was ended."
         ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return f"`sweep` must close its records before it ends, but its process {ended} without a word."
 
@@ -228,3 +243,9 @@ def _lives(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
+
+
+def _under(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return list(process.children(recursive=True))
+    return []

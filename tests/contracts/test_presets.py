@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
 
 import pytest
 
@@ -32,3 +35,13 @@ def test_it_survives_being_written_down(name: str) -> None:
 
 def test_a_value_over_it_is_taken(name: str) -> None:
     assert load_config(name, None, ["search.num_trials=3"]).search.num_trials == 3
+
+
+def test_the_command_that_it_gives_can_be_pasted_into_a_shell(name: str) -> None:
+    """A line that is not continued would prepare other data than the study's, without a word."""
+    for command in re.findall(r"^ *python -m .*?\n\s*\n", PRESETS[name].__doc__ or "", re.DOTALL | re.MULTILINE):
+        pasted = subprocess.run(
+            ["sh", "-c", f'python() {{ printf "%s\\n" "$@"; }}\n{command}'], capture_output=True, text=True
+        )
+        assert pasted.stderr == ""
+        assert pasted.stdout.splitlines() == shlex.split(command.replace("\\\n", " "))[1:]

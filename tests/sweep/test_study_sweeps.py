@@ -39,7 +39,7 @@ def prepared(name: str, root: Path) -> Path:
     """The data of a study, by the command that its docstring gives, of few films."""
     command = re.search(r"python -m sweep\.prepare (.*?)\n\s*\n", PRESETS[name].__doc__ or "", re.DOTALL)
     assert command is not None
-    words = shlex.split(command[1])
+    words = shlex.split(command[1].replace("\\\n", " "))
     small = {"--root": str(root / "raw"), "--to": str(root / "prepared"), "--resolution": "64", "--base": "mini"}
     for option, value in (small | {"--sizes": "24,20,20", "--num-train": "24"}).items():
         if option in words:

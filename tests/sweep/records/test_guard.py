@@ -18,11 +18,12 @@ GUARDED = """
 import os, signal, subprocess, sys, time, typer
 from pathlib import Path
 from analysis.terminal import explained
+from sweep import interrupts
 from sweep.interrupts import interruptible
 from sweep.records import guard
 
-guard.PATIENCE_S, guard.LOOK_S = 0.5, 0.1
 out, what = Path(sys.argv[1]), sys.argv[2]
+guard.PATIENCE_S, guard.LOOK_S, interrupts.SAME_S = 0.5 if what == "deaf" else 2.0, 0.1, 0.1
 
 def work():
     with explained(), interruptible(), guard.records_open(out):
@@ -38,7 +39,10 @@ def work():
                 time.sleep(0.5)
                 started.kill()
             if what != "shutdown":
-                time.sleep(60)
+                try:
+                    time.sleep(60)
+                finally:
+                    time.sleep(0.5 if what == "slow" else 0)
         started.wait()
         time.sleep(2)
 
@@ -104,6 +108,34 @@ def test_a_sweep_that_loses_its_ray_is_ended_and_named(started: Started) -> None
     assert "error `raylet`, a process of Ray's that the sweep cannot do without, died." in said
     assert code in (137, 143) and (code == 137) == ("Go on with" in said)
     assert (code == 137) or said.startswith("error Interrupted.")
+
+
+@pytest.mark.parametrize("started", ["slow"], indirect=True)
+def test_a_sweep_that_has_lost_its_ray_is_told_to_end_once_and_may_close_its_records(started: Started) -> None:
+    """A second signal would end it at once."""
+    os.kill(started[1][1], signal.SIGKILL)
+    code, said = ended(*started)
+    assert code == 143 and said.startswith("error Interrupted.")
+
+
+@pytest.mark.parametrize("started", ["deaf"], indirect=True)
+def test_a_sweep_that_does_not_end_on_sigterm_is_ended_in_time(started: Started, tmp_path: Path) -> None:
+    """Before a scheduler kills it and its parent alike."""
+    os.kill(started[0].pid, signal.SIGTERM)
+    code, said = ended(*started)
+    assert code == 137 and "must close its records within 0.5 s of SIGTERM, but took longer" in said
+    assert said.endswith(f"Go on with: --resume {tmp_path}")
+
+
+def test_other_processes_of_a_shell_that_became_the_sweep_live_on(tmp_path: Path) -> None:
+    """As in a container: `exporter & exec python -m sweep.run`."""
+    shutil.copy(shutil.which("sleep") or "", tmp_path / "raylet")
+    command = f'sleep 60 & echo $! > {tmp_path}/other; exec "$@"'
+    own = [sys.executable, "-c", GUARDED, str(tmp_path), "leave", str(tmp_path / "raylet")]
+    assert subprocess.run(["sh", "-c", command, "sh", *own], check=False).returncode == 3
+    other = psutil.Process(int((tmp_path / "other").read_text()))
+    assert other.is_running() and other.status() != psutil.STATUS_ZOMBIE
+    other.kill()
 
 
 @pytest.mark.parametrize("started", ["shutdown"], indirect=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import zlib
 from pathlib import Path
 
 import mlflow
@@ -32,6 +34,8 @@ def test_another_configuration_is_refused_in_the_same_out(out: Path) -> None:
 def died(out: Path, to: Path, after: int) -> pd.DataFrame:
     """A copy of a run as a sweep leaves it that was killed while trials ran: records up to some trials' ends, and a torn one.
 
+    At their first rung its trials have a distance that no other reaches.
+
     Returns:
         The rows of the trials that had ended.
     """
@@ -39,16 +43,23 @@ def died(out: Path, to: Path, after: int) -> pd.DataFrame:
     lines = (to / "events.log").read_bytes().splitlines(keepends=True)
     ends = [place for place, line in enumerate(lines) if b'"event": "end"' in line]
     kept = ends[after - 1] + 3
-    (to / "events.log").write_bytes(b"".join(lines[:kept]) + lines[kept][:-5])
+    whole = [with_first_rung(line, fid_mini=1.0) for line in lines[:kept]]
+    (to / "events.log").write_bytes(b"".join(whole) + lines[kept][:-5])
     for lost in ("trials.parquet", "results.parquet", "pareto.json", "report.html", "baseline.json"):
         (to / lost).unlink()
     ended = pd.read_parquet(out / "trials.parquet")
     return ended[ended["trial_id"].isin([json.loads(lines[place][18:])["trial_id"] for place in ends[:after]])]
 
 
+def with_first_rung(line: bytes, *, fid_mini: float) -> bytes:
+    """A record of the event log with another early distance, if it has one."""
+    payload = re.sub(rb'"early_fid_mini": [^,}]+', b'"early_fid_mini": %g' % fid_mini, line[18:-1])
+    return b"%08x %08x %s\n" % (len(payload), zlib.crc32(payload), payload)
+
+
 def assert_stopped_at_their_rung(stopped: pd.DataFrame, printed: str) -> None:
-    """Of the two further trials one at least is not the best; both are compared with four that had reached the rung."""
-    assert len(stopped) and set(stopped["rung"]) == {0} and set(stopped["epoch"]) == {0}
+    """They are compared with four that had reached the rung, of which two cannot be equalled."""
+    assert set(stopped["rung"]) == {0} and set(stopped["epoch"]) == {0}
     assert stopped["early_fid_mini"].notna().all() and stopped["early_vendi_mini_se"].notna().all()
     assert stopped["fid_mini"].isna().all() and not stopped["pareto"].any()
     for reason in stopped["reason"]:
@@ -65,7 +76,8 @@ def test_a_sweep_that_died_goes_on_to_the_same_trials(
     rows = pd.read_parquet(tmp_path / "run" / "trials.parquet").set_index("trial_id")
     assert list(rows.index[:4]) == trials["trial_id"].tolist() and len(rows) == 6
     assert set(rows["status"][:4]) == {"completed"}  # the first of their strategies
-    assert_stopped_at_their_rung(rows[rows["status"] == "stopped"], again.stdout)
+    assert set(rows["status"][4:]) == {"stopped"}
+    assert_stopped_at_their_rung(rows[4:], again.stdout)
     places = [
         "pareto",
         "knee",
@@ -73,6 +85,8 @@ def test_a_sweep_that_died_goes_on_to_the_same_trials(
         "reason",
     ]  # they depend on the others: on their seconds, and whether any was stopped
     whole = trials.set_index("trial_id")
+    assert (rows.loc[ended["trial_id"], "early_fid_mini"] == 1.0).all()
+    places.append("early_fid_mini")
     pd.testing.assert_frame_equal(
         rows.loc[ended["trial_id"]].drop(columns=places), whole.loc[ended["trial_id"]].drop(columns=places)
     )

@@ -30,6 +30,7 @@ from analysis.front.pareto import Direction, Objective, pareto_mask
 Floats = NDArray[np.float64]
 NUM_RESAMPLES: Final = 64
 NUM_EPOCHS: Final = 4
+PLAIN_DRAWS: Final = 100
 BASE_FID, BASE_VENDI = 75.0, 2.0
 OBJECTIVES: Final = (
     Objective("fid_mini", "min"),
@@ -192,10 +193,8 @@ def plain_shares(what: Seen) -> Floats:
     names, directions = [one.name for one in OBJECTIVES], [one.direction for one in OBJECTIVES]
     values = what.trials[names].to_numpy(np.float64)
     base = np.array([*(what.evidence.baseline or {}).values(), 0.0, 0.0])
-    fronts = [
-        _beside(values + own, base + rest, directions) for own, rest in zip(noise.trials, noise.base, strict=True)
-    ]
-    share: Floats = np.mean(fronts[:100], axis=0)
+    drawn = zip(noise.trials[:PLAIN_DRAWS], noise.base[:PLAIN_DRAWS], strict=True)
+    share: Floats = np.mean([_beside(values + own, base + rest, directions) for own, rest in drawn], axis=0)
     return share
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from analysis.front.picks import EXAMPLES, FINALIST_PICKS, pick_finalists
 from analysis.run_folder import RunFolder
 from analysis.terminal import explained, new_console, relative
-from sweep.picks import EXAMPLES, FINALIST_PICKS, pick_finalists
 from sweep.records.owner import owned
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from analysis.checks import look_up
+from analysis.front.picks import EXAMPLES, PICKS, pick_trial
 from analysis.run_folder import RunFolder
 from analysis.terminal import explained, new_console
 from sweep.final.copies_gate import require_few_copies
-from sweep.picks import EXAMPLES, PICKS, pick_trial
 from sweep.storage import new_folder
 from trainables.exports import EXPORT_CARD, EXPORTS, ExportFormat, Writing
 

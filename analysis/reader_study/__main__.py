@@ -13,7 +13,8 @@ from rich.table import Table
 
 from analysis.checks import expect
 from analysis.files import whole_file
-from analysis.reader_study.films import PICKS, as_records, chosen_films, read_films, trial_of
+from analysis.front.picks import EXAMPLES, PICKS, pick_trial
+from analysis.reader_study.films import as_records, chosen_films, read_films
 from analysis.reader_study.page import study_page
 from analysis.reader_study.scoring import ReaderScores, Share, read_json, score_answers
 from analysis.run_folder import READERS, RunFolder
@@ -27,7 +28,7 @@ def main(
     to: Annotated[
         Path, typer.Option(help="The study's folder: new, or with --score that of the study.", metavar="DIR")
     ],
-    pick: Annotated[str, typer.Option(help="Whose films.", metavar="|".join(PICKS))] = "knee",
+    pick: Annotated[str, typer.Option(help=f"Whose films. {EXAMPLES}", metavar="|".join(PICKS))] = "knee",
     num: Annotated[int, typer.Option(min=2, help="Films; half of them are real.")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="Of the choice and the order.")] = 0,
     score: Annotated[
@@ -60,7 +61,7 @@ def make_study(run: RunFolder, pick: str, to: Path, *, num: int, seed: int) -> N
     """
     if to.exists() and any(to.iterdir()):
         raise FileExistsError(f"`--to` must be a new or empty folder, but got {to}, which is not. Choose another.")
-    trial_id = trial_of(run, pick)
+    trial_id = pick_trial(run, pick)
     films = read_films(run, trial_id)
     shown = chosen_films(films.labels, num, seed)
     conditions = sorted({name for one in shown for name in one.conditions})

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.checks import expect, look_up, unknown_name
+from analysis.checks import expect
 from analysis.final_scores import EVALUATION
 from analysis.run_folder import RunFolder
 
 FILMS = "films.npz"
 """What a final evaluation leaves of a finalist: `generated` and `real`, uint8[n, H, W], and `labels`, JSON for each."""
-PICKS = ("knee", "trial:ID")
 KINDS = ("real", "generated")
 
 
@@ -55,23 +54,6 @@ class Pairs:
         """The film that is shown, uint8[H, W]."""
         films: NDArray[np.uint8] = (self.real if one.kind == "real" else self.generated)[one.row]
         return films
-
-
-def trial_of(run: RunFolder, pick: str) -> str:
-    """The trial that a pick names.
-
-    Raises:
-        ValueError: the pick or the trial is unknown, or the front has no knee.
-    """
-    kind, _, name = pick.partition(":")
-    if pick == "knee":
-        if run.front.knee is None:
-            raise ValueError("`knee` must be a point of the front, but got an empty front. Give --pick trial:ID.")
-        return run.front.knee.trial_id
-    if kind == "trial" and name:
-        look_up(dict.fromkeys(run.trials["trial_id"].astype(str), True), name, "--pick trial:ID")
-        return name
-    raise ValueError(unknown_name("--pick", pick, PICKS))
 
 
 def read_films(run: RunFolder, trial_id: str) -> Pairs:

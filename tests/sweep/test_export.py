@@ -18,9 +18,9 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from analysis.front.pareto import Front, FrontPoint, Objective
+from analysis.front.picks import pick_finalists, pick_trial
 from analysis.run_folder import RunFolder
 from sweep import evaluate, export
-from sweep.picks import pick_finalists, pick_trial
 from trainables.base_models.models import load_base
 from trainables.exports import Writing
 from trainables.exports.files import as_written

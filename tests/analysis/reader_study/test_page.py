@@ -106,6 +106,12 @@ def test_the_page_does_not_give_away_what_is_real(run: Path, tmp_path: Path) -> 
     assert {film["kind"] for film in key["films"]} == {"real", "generated"}
 
 
+def test_films_are_those_of_any_trial_that_export_would_pick(run: Path, tmp_path: Path) -> None:
+    assert invoke(run, tmp_path / "study", "--num", "12", "--pick", "best:fid where fid <= 1e1").exit_code == 0
+    assert json.loads((tmp_path / "study" / "key.json").read_text())["trial_id"] == "a1"
+    assert "fid_mini <= 2" in invoke(run, tmp_path / "none", "--pick", "best:fid where fid <= 2").stderr
+
+
 def test_another_trials_or_another_choice_of_films_is_another_study(run: Path, tmp_path: Path) -> None:
     """So that no browser shows one study's answers in another, and none are scored as the other's."""
     shutil.copytree(run / "evaluation" / "a1", run / "evaluation" / "b2")

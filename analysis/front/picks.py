@@ -16,7 +16,6 @@ from analysis.checks import unknown_name
 from analysis.features import split_metric
 from analysis.front.statuses import FAILED, STOPPED
 from analysis.run_folder import RunFolder
-from sweep.notation import NUMBER, read_value
 
 FRONT = "front"
 WHERE: Final = " where "
@@ -183,12 +182,15 @@ def _target(run: RunFolder, text: str) -> tuple[str, float]:
 
 
 def _number(text: str, column: str) -> float:
-    value = read_value(text) if NUMBER.fullmatch(text.strip()) else None
-    if value is None or not np.isfinite(float(value)):
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not np.isfinite(value):
         raise ValueError(
             f"`{column}` must be compared with a number, but got {text.strip()!r}. Write 60, 2e6 or 1_000."
         )
-    return float(value)
+    return value
 
 
 def _column(run: RunFolder, name: str, what: str) -> str:

@@ -23,7 +23,8 @@ SUGGESTIONS: Final = 2
 """Trials that may be suggested for each training of the pool: those that nothing is left to answer cost nothing."""
 ENOUGH: Final = 0.99
 """Share of the pool's hypervolume at which a search ends."""
-NOTHING_LEFT: Final = TrialEnd.failed("the pool has no further training of this strategy")
+NOTHING_LEFT: Final = TrialEnd.failed("the pool has no further training of this strategy", lost=True)
+"""Not by the configuration's fault: samplers must not learn from it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -227,7 +227,8 @@ def _license(name: str | None, base: str) -> str:
             f"That of the base model `{base}`, which this project does not know, and of the training films. Look them up "
             "before you use or pass on the adapter."
         )
-    return f"`{name}`, from the base model `{base}`. The terms of the training films apply besides."
+    of_base = "from" if LICENSES.get(base) == name else "as chosen by who exported it; see that of"
+    return f"`{name}`, {of_base} the base model `{base}`. The terms of the training films apply besides."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

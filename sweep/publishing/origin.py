@@ -67,13 +67,16 @@ class Origin:
     @property
     def prompts(self) -> str:
         """How its films are asked for."""
-        template = self.dataset.get("prompts", {}).get("template")
-        if template is None:
+        made = self.dataset.get("prompts", {})
+        if made.get("template") is None:
             return "Prompts are free text, as the captions of its training films."
         findings = ", ".join(str(name).lower() for name in self.dataset.get("conditions", ()))
-        views = self.dataset["prompts"].get("view_words") or {}
-        ending = f", {' or '.join(views.values())}" if views else ""
-        return f"{template}{ending}, where findings are {findings}; several are joined by commas and `and`."
+        words = [" or ".join((made.get(name) or {}).values()) for name in ("sex_words", "view_words")]
+        aged = "{age} years old" if made.get("with_age") else ""
+        said = ", ".join(part for part in (made["template"], words[0], aged, words[1]) if part)
+        last = made.get("last_word", "and")
+        joined = f"commas and `{last}`" if last else "commas"
+        return f"{said}, where findings are {findings}; several are joined by {joined}."
 
     def as_words(self) -> dict[str, str]:
         """For the metadata of files."""

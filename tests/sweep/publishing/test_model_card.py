@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from analysis.front.pareto import Front, FrontPoint, Objective
 from analysis.run_folder import RunFolder
 from sweep.publishing.model_card import Publication, write_card
 from sweep.publishing.origin import Origin
+from trainables.datasets.captions import named_template
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 ADAPTER = {"strategy": "lora", "hyperparameters": {"rank": 8}, "base": {"source": SD15, "weights_hash": "abc"}}
@@ -130,8 +132,27 @@ def test_a_reader_is_told_everything(run: RunFolder, tmp_path: Path) -> None:
         assert said in text, said
 
 
+@pytest.mark.parametrize("caption", ["subject", "showing"])
+def test_a_reader_is_told_to_prompt_as_the_captions_were_made(run: RunFolder, caption: str) -> None:
+    made = named_template(caption, with_view=True, with_age=True, with_sex=True)
+    told = replace(Origin.of(run, "a1", ADAPTER), dataset={**DATASET, "prompts": asdict(made)}).prompts
+    due = made.prompt(["Edema", "No Finding"], view="PA", age=61, sex="F")
+    asked, _, joined = told.partition(", where findings are edema, no finding; several are joined by ")
+    for what, choice in (
+        ("female or male", "female"),
+        ("{age}", "61"),
+        ("posteroanterior view or anteroposterior view", "posteroanterior view"),
+    ):
+        assert what in asked
+        asked = asked.replace(what, choice)
+    assert joined == ("commas and `and`." if " and " in due else "commas.")
+    assert asked.replace("{findings}", "edema and no finding" if " and " in due else "edema, no finding") == due
+
+
 def test_a_licence_may_be_given_and_an_unknown_one_is_said_to_be_unknown(run: RunFolder, tmp_path: Path) -> None:
-    assert card_of(run, tmp_path / "given", license="mit").data.license == "mit"
+    given = card_of(run, tmp_path / "given", license="mit")
+    assert given.data.license == "mit" and "`mit`, as chosen by who exported it; see that of the base" in given.text
+    assert "`creativeml-openrail-m`, from the base" in card_of(run, tmp_path / "own").text
     other = {**ADAPTER, "base": {"source": "somebody/model", "weights_hash": "abc"}}
     (tmp_path / "out").mkdir()
     write_card(Origin.of(run, "a1", other), Publication(name="x", license=None, how_to_load=""), tmp_path / "out")

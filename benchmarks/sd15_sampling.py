@@ -116,7 +116,8 @@ def turn_of(base: DiffusionModels, name: str, setting: Setting) -> Callable[[int
 
 def drift(reference: Films, films: Films) -> Mapping[str, float]:
     """Grey levels between films and float32's of the same noise, in the mean; and features, relative to float32's."""
-    own = films[: len(reference)]
+    count = min(len(reference), len(films))
+    reference, own = reference[:count], films[:count]
     levels = np.abs(own.astype(np.float32) - reference).mean()
     expected, found = features(reference), features(own)
     relative = (found - expected).norm(dim=1) / expected.norm(dim=1)

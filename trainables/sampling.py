@@ -125,7 +125,8 @@ def generate_batches(
         for start in range(0, len(prompts), batch_size):
             chosen = slice(start, start + batch_size)
             pipeline.scheduler.set_timesteps(num_steps, device=models.unet.device)
-            noise, given = _noise(models, seeds[chosen]), _conditions(states, prompts[chosen])
+            noise = _noise(models, seeds[chosen])
+            given = _conditions(states, prompts[chosen], is_guided=guidance_scale > 1)
             latents = _denoised(models, pipeline.scheduler, noise, states=given, guidance_scale=guidance_scale)
             yield _decoded(models, latents)
 
@@ -181,10 +182,10 @@ def _encode(
     return embeddings
 
 
-def _conditions(embeddings: Embeddings, prompts: Sequence[str]) -> Tensor:
+def _conditions(embeddings: Embeddings, prompts: Sequence[str], *, is_guided: bool) -> Tensor:
     """One batch's embeddings, after as many of the empty prompt where guidance needs them."""
     states = torch.stack([embeddings[prompt] for prompt in prompts])
-    return torch.cat([embeddings[""].expand_as(states), states]) if "" in embeddings else states
+    return torch.cat([embeddings[""].expand_as(states), states]) if is_guided else states
 
 
 def _noise(models: DiffusionModels, seeds: Sequence[int]) -> Tensor:

@@ -123,7 +123,7 @@ class Guard:
             status = self._wait()
             self._clear()
         self._listen()
-        code = os.waitstatus_to_exitcode(status)
+        code = -signal.SIGTERM if self._was_late and self._lost is None else os.waitstatus_to_exitcode(status)
         out = self._left_open()
         if out is not None or self._lost is not None:
             self._say(f"{self._reason(code)} {how_to_go_on(out) if out is not None else ''}")

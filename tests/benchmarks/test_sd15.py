@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import grimp
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,12 @@ def test_a_toys_films_are_measured_beside_the_rivals(tmp_path: Path) -> None:
     assert all(row["error"] == "" for row in written.values())
     assert written["fp32"]["drift"] == {"grey levels": 0, "features": 0}
     assert 0 < written["bf16"]["drift"]["grey levels"] < 8 and written["bf16"]["drift"]["features"] < 0.1
+
+
+def test_films_are_compared_as_far_as_both_batches_go() -> None:
+    films = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    for reference, own in ((films, films[:2]), (films[:2], films)):
+        assert sd15_sampling.drift(reference, own) == {"grey levels": 0, "features": 0}
 
 
 def test_what_does_not_work_is_a_row_that_says_why_and_each_is_written_as_it_is_had(tmp_path: Path) -> None:

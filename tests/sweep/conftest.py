@@ -71,8 +71,8 @@ def raw_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path, raw_films: Path) -> Path:
-    """A collection without a table whose films are links: replacing one leaves the others as they are."""
+    """A collection without a table whose films are hard links: replacing one leaves the others as they are."""
     (tmp_path / "raw" / "images").mkdir(parents=True)
     for path in raw_films.iterdir():
-        (tmp_path / "raw" / "images" / path.name).symlink_to(path)
+        (tmp_path / "raw" / "images" / path.name).hardlink_to(path)
     return tmp_path / "raw"

@@ -39,6 +39,11 @@ def test_an_image_depends_on_its_prompt_and_seed_only(models: DiffusionModels) -
     assert np.abs(together[0] - together[2]).max() > 1e-2
 
 
+def test_an_empty_prompt_guides_no_other_where_there_is_no_guidance(models: DiffusionModels) -> None:
+    beside = sample(models, ["", PROMPTS[0]], [5, 6], guidance=0.5)
+    np.testing.assert_allclose(beside[1:], sample(models, PROMPTS[:1], [6], guidance=0.5), atol=1e-5)
+
+
 def test_the_same_call_gives_the_same_bits(models: DiffusionModels) -> None:
     torch.manual_seed(0)
     first = sample(models, PROMPTS, [5, 6, 7])

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from trainables.datasets.base import SPLITS, SourceOptions
 from trainables.datasets.captions import NUM_TOKENS
 from trainables.datasets.containers import GreyRange, Kind, grey_ranges
 from trainables.datasets.duplicates import SAME_PICTURE, copies_to_drop, near_copies
+from trainables.datasets.files import leads_out
 from trainables.datasets.images import READABLE, read_grey
 from trainables.datasets.label_map import read_label_map
 from trainables.datasets.labels import FilmLabels, FilmReader
@@ -197,14 +199,22 @@ class CollectionReader:
             for film in films
         ]
 
+    @cached_property
+    def _real_root(self) -> str:
+        return os.path.realpath(self.root)
+
     def _with_file(self, row: FilmLabels, known: Mapping[str, list[Path]]) -> Film | None:
         places = known.get(row.file) or [self.root / row.file, self.root / row.file.replace("\\", "/")]
-        there = [path for path in dict.fromkeys(places) if _is_file(path, self.root)]
+        named = [path for path in dict.fromkeys(places) if _is_file(path, self.root)]
+        there = [path for path in named if not leads_out(path, self._real_root)]
         if len(there) == 1:
             return Film(path=there[0], labels=row, image_id=row.image_id or there[0].stem)
         if there:
             rule, came = "lie in one folder only", " and ".join(shown(path, self.root) for path in there)
             remedy = "Remove or rename the others."
+        elif named:
+            rule, came = "be no links out of the folder", repr(row.file)
+            remedy = "Put the films themselves there, as by `cp -rL`, or give the folder that they lie in as --root."
         else:
             rule, came, remedy = "be there", repr(row.file), f"Complete the folder {self.root}, or remove the rows."
         self.ledger.reject(
@@ -237,7 +247,7 @@ class CollectionReader:
     def _say_rejected(self) -> None:
         rejected = self.ledger.rejected
         if rejected:
-            named = listed(one.came if one.line else f"{one.file} ({one.came})" for one in rejected)
+            named = ", ".join(one.came if one.line else f"{one.file} ({one.came})" for one in rejected)  # all of them
             verb = "is" if len(rejected) == 1 else "are"
             self.ledger.say(
                 f"{count_of(len(rejected), 'film')} of {self._num_films:,} {verb} rejected, not there or not to be read: {named}."

@@ -25,6 +25,16 @@ def require_free(to: Path) -> None:
         raise OSError(f"`to` must lie in a folder that can be written, but got {to}. Choose another.")
 
 
+def leads_out(path: Path, real_root: str) -> bool:
+    """Whether a file lies outside of a folder, be it by its name or by a link on the way.
+
+    Args:
+        path: the file.
+        real_root: what `os.path.realpath` gives for the folder.
+    """
+    return not Path(os.path.realpath(path)).is_relative_to(real_root)
+
+
 @contextmanager
 def partial_folder(to: Path) -> Iterator[Path]:
     """A folder beside `to` that becomes `to` if all goes well, and vanishes if not."""

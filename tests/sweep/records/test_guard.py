@@ -123,7 +123,7 @@ def test_a_sweep_that_does_not_end_on_sigterm_is_ended_in_time(started: Started,
     """Before a scheduler kills it and its parent alike."""
     os.kill(started[0].pid, signal.SIGTERM)
     code, said = ended(*started)
-    assert code == 137 and "must close its records within 0.5 s of SIGTERM, but took longer" in said
+    assert code == 143 and "must close its records within 0.5 s of SIGTERM, but took longer" in said
     assert said.endswith(f"Go on with: --resume {tmp_path}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,8 @@ def test_large_real_films_are_made_small(tmp_path: Path) -> None:
     large = REAL.with_name("nih_cxr14_1000_512")
     lines = (large / "metadata.csv").read_text().splitlines()
     (tmp_path / "metadata.csv").write_text("\n".join(lines[:1] + lines[1::10]))
-    (tmp_path / "images").symlink_to(large / "images")
+    (tmp_path / "images").mkdir()
+    for line in lines[1::10]:
+        shutil.copy(large / line.partition(",")[0], tmp_path / "images")
     source = nih(root=tmp_path, conditions=("No Finding",))
     assert next(source.samples("validation")).image.shape == (64, 64)

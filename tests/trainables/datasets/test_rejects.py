@@ -34,6 +34,15 @@ def test_few_rejects_are_left_out_and_named(damaged: SourceOptions) -> None:
     assert said.startswith("3 films of 150 are rejected") and "films/2.png" in said and "films/0.png" in said
 
 
+def test_all_that_are_left_out_are_named(damaged: SourceOptions, tmp_path: Path) -> None:
+    for number in (3, 4):
+        (tmp_path / "films" / f"{number}.png").write_bytes(b"")
+    (said,) = [
+        sentence for sentence in FolderSource.create(replace(damaged, max_rejects=0.04)).said if "rejected" in sentence
+    ]
+    assert all(f"films/{number}.png" in said for number in range(5))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.019])
 def test_more_stop_with_their_list(damaged: SourceOptions, share: float) -> None:
     damaged = replace(damaged, max_rejects=share)

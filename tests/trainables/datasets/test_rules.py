@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stand_ins import folder
+from stand_ins import folder, mimic_cxr
 
 from trainables.datasets.base import SPLITS, SourceOptions
 from trainables.datasets.chexpert import CheXpertReader
 from trainables.datasets.folder import COLUMNS, FolderSource
 from trainables.datasets.graded import CHEXPERT
 from trainables.datasets.labels import AS_THEY_ARE
+from trainables.datasets.mimic_cxr import MimicCxrSource
 from trainables.datasets.problems import CollectionError, Ledger
 from trainables.datasets.rules import POLICIES, LabelRules
 
@@ -112,6 +114,33 @@ def test_films_outside_the_folder_are_not_read(tmp_path: Path, outside: str) -> 
     table.write_text(table.read_text().replace("films/0.png", outside.replace("{absolute}", str(secret))))
     with pytest.raises(CollectionError, match=r"must name only images that are there, but got .*secret\.png'"):
         FolderSource.create(options)
+
+
+@pytest.mark.parametrize("linked", ["films/0.png", "films"])
+def test_links_out_of_the_folder_are_not_followed(tmp_path: Path, linked: str) -> None:
+    options = folder(tmp_path / "root")
+    (tmp_path / "root" / linked).rename(tmp_path / "secret")
+    (tmp_path / "root" / linked).symlink_to(tmp_path / "secret")
+    with pytest.raises(CollectionError, match=r"images that are no links out of the folder, but got .*'films/0\.png'"):
+        FolderSource.create(options)
+
+
+def test_links_within_the_folder_are_followed_and_so_is_one_to_the_folder(tmp_path: Path) -> None:
+    options = folder(tmp_path / "root")
+    (tmp_path / "root" / "films").rename(tmp_path / "root" / "elsewhere")
+    (tmp_path / "root" / "films").symlink_to("elsewhere")
+    (tmp_path / "link").symlink_to(tmp_path / "root")
+    source = FolderSource.create(replace(options, root=tmp_path / "link"))
+    assert sum(source.num_samples(split) for split in SPLITS) == 150
+
+
+def test_reports_outside_the_folder_are_no_captions(tmp_path: Path) -> None:
+    options = replace(mimic_cxr(tmp_path / "root"), caption="text")
+    for report in (tmp_path / "root" / "files").glob("p*/p*/s*.txt"):
+        report.rename(tmp_path / report.name)
+        report.symlink_to(tmp_path / report.name)
+    with pytest.raises(CollectionError, match=r"films that have texts of their own, but got none"):
+        MimicCxrSource.create(options)
 
 
 def test_texts_alone_make_one_kind_of_film(tmp_path: Path) -> None:

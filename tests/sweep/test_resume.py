@@ -88,7 +88,9 @@ def test_a_sweep_that_died_goes_on_to_the_same_trials(
     assert (rows.loc[ended["trial_id"], "early_fid_mini"] == 1.0).all()
     places.append("early_fid_mini")
     pd.testing.assert_frame_equal(
-        rows.loc[ended["trial_id"]].drop(columns=places), whole.loc[ended["trial_id"]].drop(columns=places)
+        rows.loc[ended["trial_id"]].drop(columns=places),
+        whole.loc[ended["trial_id"]].drop(columns=places),
+        check_dtype=False,  # stopped trials have no counts, so that a column of counts is of floats
     )
     same = ["loss", "fid_mini", "vendi_mini", "trainable_parameters", "param/lr"]
     pd.testing.assert_frame_equal(rows.loc[whole.index, same], whole[same])

@@ -127,7 +127,7 @@ def test_a_sweep_has_a_ray_of_its_own_whatever_else_runs_and_whatever_the_machin
     assert found["errors"] == ["a", "b"]  # each lost for want of memory, and none ends Tune
     said = root_message(found["failure"])
     assert "`memory` of the machine must suffice for all that runs on it, but got" in said
-    assert "Lower compute.concurrent_trials" in said
+    assert "Lower training.micro_batch, compute.concurrent_trials" in said
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def preparation(name: str, root: Path) -> list[str]:
     """The command of a preset's docstring, on a stand-in of its collection, in small."""
     command = re.search(r"python -m sweep\.prepare (.*?)\n\s*\n", inspect.getdoc(PRESETS[name]) or "", re.DOTALL)
     assert command is not None
-    words = shlex.split(command[1].replace("\n", " "))
+    words = shlex.split(command[1].replace("\\\n", " "))
     assert words[words.index("--to") + 1] == f"prepared/{name}" and words[words.index("--resolution") + 1] == "512"
     small = {"--root": str(root), "--to": str(root.parent / name), "--resolution": "64", "--base": "mini"}
     small |= {"--sizes": "240,90,90", "--num-train": "100"}

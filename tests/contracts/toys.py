@@ -29,7 +29,7 @@ from trainables.base_models.models import DiffusionModels
 from trainables.datasets import SOURCES
 from trainables.datasets.base import SPLITS, ImageTextSample, ImageTextSource, SourceOptions, require_split
 from trainables.datasets.captions import paper_template
-from trainables.exports import EXPORTS, ExportFormat
+from trainables.exports import EXPORTS, ExportFormat, Writing
 from trainables.settings import TrainingConfig
 from trainables.strategies import STRATEGIES, Strategy
 
@@ -119,7 +119,7 @@ class ToyFormat(ExportFormat):
                 f"`format` toy must have the toy strategy, but got an adapter by {strategy.name!r}. Use pipeline."
             )
 
-    def write(self, models: DiffusionModels, strategy: Strategy, folder: Path) -> None:
+    def write(self, models: DiffusionModels, strategy: Strategy, folder: Path, writing: Writing | None = None) -> None:
         self.expect_fits(models, strategy)
         folder.mkdir(parents=True, exist_ok=True)
         save_file(dict(strategy.tensors(models)), folder / "toy.safetensors")

@@ -379,7 +379,10 @@ def test_what_a_rung_of_the_same_weights_extracted_is_not_extracted_again(spec: 
 
 def test_rungs_with_all_images_and_steps_are_reported_like_the_last(spec: EvaluationSpec) -> None:
     scorer, extractor = counted(at_rungs(spec, early_images_share=1.0, early_steps_share=1.0))
-    assert scorer.score(None, spec.cache_folder / "a.png", 0.1) == scorer.score(None, spec.cache_folder / "b.png")
+    at_rung, last = (scorer.score(None, spec.cache_folder / f"{share}.png", share) for share in (0.1, 1.0))
+    early = {name for name in at_rung if name.startswith("early_")}
+    assert last == {name: value for name, value in at_rung.items() if name not in early}
+    assert at_rung["early_fid_mini"] == last["fid_mini"] and "early_fid_mini_se" in early
     assert sorted(extractor.counts)[0] == 8 and len(extractor.counts) == 2
 
 

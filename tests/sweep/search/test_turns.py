@@ -80,7 +80,7 @@ def test_later_generations_are_better_than_the_first(name: str) -> None:
 
 def test_gaussian_processes_draw_nearer_than_the_random_trials_before_them() -> None:
     found = search("gp", plan_of(6, ("lora",)))
-    assert max(map(off, found[4:])) < sorted(map(off, found[:4]))[2], [off(one) for one in found]
+    assert 5 * min(map(off, found[4:])) < min(map(off, found[:4])), [off(one) for one in found]
 
 
 def test_a_stopped_or_failed_trial_is_no_parent_and_no_gap() -> None:

@@ -16,7 +16,7 @@ from sweep.engine import stopping_of
 from sweep.records.events import Ended, read_events
 from sweep.records.journal import Journal
 from sweep.search.samplers import SEARCH_SAMPLERS
-from sweep.search.searcher import RUNG, OptunaSearcher
+from sweep.search.searcher import REASON, RUNG, OptunaSearcher
 from sweep.search.stopping import Stopping
 from sweep.trials.ends import FAILURE, FINAL
 from sweep.trials.relay import Relay
@@ -113,4 +113,5 @@ def test_a_failed_trial_is_not_stopped(sweep: Sweep) -> None:
     assert sweep.report(trial, {FAILURE: "`loss` must be finite"}) == "CONTINUE"
     assert sweep.scheduler.stopped(trial.config["trial_id"]) is None
     sweep.relay.on_trial_complete(1, [trial], trial)
-    assert sweep.searcher.record(trial.config["trial_id"]).state == TrialState.FAIL
+    record = sweep.searcher.record(trial.config["trial_id"])
+    assert (record.state, record.user_attrs[REASON]) == (TrialState.PRUNED, "`loss` must be finite")

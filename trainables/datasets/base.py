@@ -21,7 +21,6 @@ CONDITIONS = ("Cardiomegaly", "Lung Opacity", "Edema", "No Finding", "Pneumothor
 SPLITS = ("train", "validation", "test")
 SPLIT_SHARES = (0.70, 0.15, 0.15)
 MAX_SIDE_PX = 8192
-SEXES = ("F", "M")
 VIEWS = ("PA", "AP")
 SplitSizes = Mapping[str, Mapping[str, int]]
 """Films by split and finding; those of all films together stand under the empty text."""

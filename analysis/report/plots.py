@@ -43,6 +43,8 @@ STYLE = {
     "svg.hashsalt": "report",
 }
 LOG_FROM_RATIO = 30
+PANELS_ACROSS = 4
+"""Of learning curves, side by side."""
 
 
 def draw_front(trials: pd.DataFrame, found: Front, to: Path) -> None:
@@ -94,8 +96,11 @@ def learning_curves(results: pd.DataFrame, strategies: Mapping[str, str], column
     """
     styles = strategy_styles(pd.Series(list(strategies.values())))
     with rc_context(STYLE):
-        figure = Figure(figsize=(min(4.1 * len(columns) + 0.3, 12.6), 3.4), layout="constrained")
-        for axes, column in zip(np.ravel(figure.subplots(1, len(columns))), columns, strict=True):
+        across = min(len(columns), PANELS_ACROSS)
+        down = -(-len(columns) // across)
+        figure = Figure(figsize=(min(4.1 * across + 0.3, 12.6), 2.8 * down + 0.6), layout="constrained")
+        for place, column in enumerate(columns, start=1):
+            axes = figure.add_subplot(down, across, place)
             _draw_curves(axes, results, column, {trial: styles[name] for trial, name in strategies.items()})
         handles = [_handle(name, colour, marker) for name, (colour, marker) in styles.items()]
         figure.legend(handles=handles, loc="outside upper center", ncols=len(styles))

@@ -139,6 +139,29 @@ def test_portable_films_have_larger_hearts_and_higher_diaphragms() -> None:
         assert portable.dome[0] < shape_of(exam).dome[0]
 
 
+def test_lines_drawn_at_once_are_as_far_from_every_pixel_as_each_alone() -> None:
+    """In patient coordinates and over the whole film, rather than in windows of the film; one lies beside it."""
+    canvas = Canvas(side_px=64, rotation_rad=0.2, zoom=0.9, shift=(0.05, -0.02))
+    lines = [
+        ([(-0.5, -0.3), (0.1, 0.3), (0.5, 0.1)], [0.02, 0.06, 0.01]),
+        ([(0.6, 0.7), (1.3, 1.2)], [0.1, 0.1]),
+        ([(2.0, 2.0), (2.5, 2.0)], [0.1, 0.1]),
+    ]
+    expected = canvas.blank()
+    for points, radii in lines:
+        for (start, end), (first, last) in zip(pairwise(points), pairwise(radii), strict=True):
+            along = np.array(end) - start
+            away = np.stack([canvas.x - start[0], canvas.y - start[1]], axis=-1)
+            share = np.clip(away @ along / (along @ along), 0, 1)
+            distance = np.linalg.norm(away - share[..., None] * along, axis=-1)
+            ramp = np.clip(0.5 - (distance - first - share * (last - first)) / 0.04, 0, 1)
+            expected = np.maximum(expected, ramp**2 * (3 - 2 * ramp))
+    drawn = canvas.blank()
+    canvas.strokes(drawn, lines, 0.02)
+    np.testing.assert_allclose(drawn, expected, atol=1e-4)
+    assert 0.02 < (drawn == 1).mean() < 0.2
+
+
 def test_two_sources_give_the_same_films(source: PhantomSource) -> None:
     again = PhantomSource(num_patients=60, seed=7)
     for first, second in zip(source.samples("test"), again.samples("test"), strict=True):

@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Field = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Whole = NDArray[np.int64]
 Point = tuple[float, float]
+Line = tuple[Sequence[Point], Sequence[float]]
+"""Points, and half the thickness at each."""
+Number = TypeVar("Number", float, Doubles)
 COARSE = 16
 """Blocks a side of a blurred field; the side of a film is always a multiple of it."""
 
@@ -66,8 +73,8 @@ class Canvas:
         """An empty field."""
         return np.zeros((self.side_px, self.side_px), np.float32)
 
-    def to_film(self, point: Point) -> Point:
-        """Film coordinates of a point of the patient."""
+    def to_film(self, point: tuple[Number, Number]) -> tuple[Number, Number]:
+        """Film coordinates of a point of the patient, or of many."""
         dx, dy = (point[0] - self.shift[0]) / self.zoom**2, (point[1] - self.shift[1]) / self.zoom**2
         (xx, xy), (yx, yy) = self._axes
         return dx * xx + dy * yx, dx * xy + dy * yy
@@ -93,27 +100,35 @@ class Canvas:
             radii: half the line's thickness at each point; thin lines fade instead of vanishing between pixels.
             edge: softness in patient units.
         """
-        film_points = [self.to_film(point) for point in points]
-        for start, end, first, last in zip(film_points, film_points[1:], radii, radii[1:], strict=False):
-            self._segment(field, (start, end), (first / self.zoom, last / self.zoom), edge / self.zoom)
+        self.strokes(field, [(points, radii)], edge)
 
-    def _segment(self, field: Field, ends: tuple[Point, Point], radii: tuple[float, float], edge: float) -> None:
-        (x0, y0), (x1, y1) = ends
-        reach = max(radii) + edge
-        columns, rows = self._span(x0, x1, reach), self._span(y0, y1, reach)
-        dx, dy = x1 - x0, y1 - y0
-        px, py = self.film[None, columns] - np.float32(x0), self.film[rows, None] - np.float32(y0)
-        along = (px * np.float32(dx) + py * np.float32(dy)) / np.float32(dx * dx + dy * dy + 1e-9)
+    def strokes(self, field: Field, lines: Sequence[Line], edge: float = 0.012) -> None:
+        """Draw many lines as `stroke` draws each, at once: a film has hundreds, of a few pixels each.
+
+        Args:
+            field: drawn into.
+            lines: points with their radii.
+            edge: softness in patient units.
+        """
+        pairs = [pair for points, radii in lines for pair in pairwise(zip(points, radii, strict=True))]
+        ends = np.array([(*start, *end, first, last) for (start, first), (end, last) in pairs])
+        x0, y0 = self.to_film((ends[:, 0], ends[:, 1]))
+        x1, y1 = self.to_film((ends[:, 2], ends[:, 3]))
+        first, last, soft = ends[:, 4] / self.zoom, ends[:, 5] / self.zoom, edge / self.zoom
+        reach = np.maximum(first, last) + soft
+        segment, row, column = _windows(self._span(y0, y1, reach), self._span(x0, x1, reach))
+        dx, dy, left, top, thick = (_each(values, segment) for values in (x1 - x0, y1 - y0, x0, y0, first))
+        px, py = self.film[column] - left, self.film[row] - top
+        along = (px * dx + py * dy) / _each((x1 - x0) ** 2 + (y1 - y0) ** 2 + 1e-9, segment)
         along = np.minimum(np.maximum(along, 0, out=along), 1, out=along)
-        distance: Field = np.hypot(px - along * np.float32(dx), py - along * np.float32(dy)).astype(np.float32)
-        radius = np.float32(radii[0]) + along * np.float32(radii[1] - radii[0])
-        part = field[rows, columns]
-        np.maximum(part, inside((distance - radius).astype(np.float32), edge), out=part)
+        distance = np.hypot(px - along * dx, py - along * dy)
+        np.maximum.at(field, (row, column), inside(distance - (thick + along * _each(last - first, segment)), soft))
 
-    def _span(self, start: float, end: float, reach: float) -> slice:
-        low, high = min(start, end) - reach, max(start, end) + reach
-        half = self.side_px / 2
-        return slice(max(0, int((low + 1) * half)), max(0, min(self.side_px, int((high + 1) * half) + 2)))
+    def _span(self, start: Doubles, end: Doubles, reach: Doubles) -> tuple[Whole, Whole]:
+        """First pixel along an axis and the one after the last, of each segment."""
+        low, high, half = np.minimum(start, end) - reach, np.maximum(start, end) + reach, self.side_px / 2
+        stop = np.minimum(((high + 1) * half).astype(np.int64) + 2, self.side_px)
+        return np.maximum(((low + 1) * half).astype(np.int64), 0), np.maximum(stop, 0)
 
     def noise(self, rng: np.random.Generator, cells: int, octaves: int = 1) -> Field:
         """Smooth noise, about standard normal: `cells` bumps a side, finer and fainter in each octave."""
@@ -133,6 +148,21 @@ class Canvas:
         coarse = field.reshape(COARSE, block, COARSE, block).mean(axis=(1, 3))
         kernel = _gaussian_weights(round(radius, 3))
         return spline((kernel @ coarse @ kernel.T).astype(np.float32), self.side_px)
+
+
+def _windows(rows: tuple[Whole, Whole], columns: tuple[Whole, Whole]) -> tuple[Whole, Whole, Whole]:
+    """The pixels of windows one after the other: the number of the window, row and column of each."""
+    height, width = (np.maximum(stop - start, 0) for start, stop in (rows, columns))
+    window = np.repeat(np.arange(len(width)), height * width)
+    within = np.arange(len(window)) - np.repeat(np.cumsum(height * width) - height * width, height * width)
+    down, across = np.divmod(within, width[window])
+    return window, rows[0][window] + down, columns[0][window] + across
+
+
+def _each(values: Doubles, segment: Whole) -> Field:
+    """The value of the segment that each pixel belongs to."""
+    of_each: Field = values.astype(np.float32)[segment]
+    return of_each
 
 
 def spline(controls: Field, side_px: int) -> Field:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trainables.datasets.phantom.canvas import Canvas, Field, bell, inside
+from trainables.datasets.phantom.canvas import Canvas, Field, Line, bell, inside
 from trainables.datasets.phantom.lungs import HILUM
 from trainables.datasets.phantom.patients import Exam
 from trainables.datasets.phantom.shape import ChestMap, Shape, cage_at
@@ -65,6 +65,7 @@ def _septal_lines(scene: Scene, rng: np.random.Generator) -> Field:
     """Kerley B lines: short, level, reaching the side of the lung near its base."""
     field = scene.canvas.blank()
     base = scene.shape.dome[0]
+    lines: list[Line] = []
     for side in (-1, 1):
         for height in base - np.arange(7) * 0.045 + rng.normal(0, 0.01, 7):
             edge = _edge_at(float(height), scene.shape)
@@ -72,7 +73,8 @@ def _septal_lines(scene: Scene, rng: np.random.Generator) -> Field:
                 (side * (edge - 0.02), float(height)),
                 (side * (edge - rng.uniform(0.08, 0.14)), float(height) - 0.01),
             )
-            scene.canvas.stroke(field, [start, end], [0.006, 0.004])
+            lines.append(([start, end], [0.006, 0.004]))
+    scene.canvas.strokes(field, lines)
     return field
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from trainables.datasets.phantom.canvas import Canvas, Field, Point, bell, inside
+from trainables.datasets.phantom.canvas import Canvas, Field, Line, Point, bell, inside
 from trainables.datasets.phantom.patients import Exam
 from trainables.datasets.phantom.shape import ChestMap, Shape
 
@@ -16,30 +18,30 @@ def vessels(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
     """The trees of vessels that spread from both hila, the same on each film of a patient."""
     field = canvas.blank()
     congestion = 1.0 + 0.35 * exam.has("Edema")
+    lines: list[Line] = []
     for side in (-1, 1):
         rng = exam.patient.rng(f"vessels{side}")
         root = (side * HILUM[0] + shape.mediastinal_shift, HILUM[1] + 0.02 * side)
         for angle in np.linspace(-1.25, 1.35, 8) + rng.normal(0, 0.15, 8):
             thick = (0.013 if angle > 0 else 0.010) * rng.uniform(0.8, 1.2) * congestion
-            _branch(canvas, field, rng, (root, side, float(angle), thick, 0.26))
+            lines += _branches(rng, (root, side, float(angle), thick, 0.26))
         hilum = canvas.disc((root[0] + 0.01 * side, root[1] + 0.03), (0.05, 0.10), 0.05, -0.2 * side)
         np.maximum(field, np.float32(0.8) * hilum, out=field)
+    canvas.strokes(field, lines, 0.012)
     return field
 
 
-def _branch(
-    canvas: Canvas, field: Field, rng: np.random.Generator, twig: tuple[Point, int, float, float, float]
-) -> None:
-    """Draw one branch, then two thinner ones from its end, until they are too thin to be seen."""
+def _branches(rng: np.random.Generator, twig: tuple[Point, int, float, float, float]) -> Iterator[Line]:
+    """One branch, then two thinner ones from its end, until they are too thin to be seen."""
     start, side, angle, thick, length = twig
     if thick < 0.0035:
         return
     bent = angle + rng.normal(0, 0.28)
     middle = _walk(start, side, angle, length / 2)
     end = _walk(middle, side, bent, length / 2)
-    canvas.stroke(field, [start, middle, end], [thick, thick * 0.8, thick * 0.6], 0.012)
+    yield [start, middle, end], [thick, thick * 0.8, thick * 0.6]
     for turn in (-0.32, 0.32):
-        _branch(canvas, field, rng, (end, side, bent + turn * rng.uniform(0.5, 1.4), thick * 0.58, length * 0.75))
+        yield from _branches(rng, (end, side, bent + turn * rng.uniform(0.5, 1.4), thick * 0.58, length * 0.75))
 
 
 def _walk(start: Point, side: int, angle: float, length: float) -> Point:

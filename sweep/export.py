@@ -16,6 +16,7 @@ from analysis.terminal import explained, new_console
 from sweep.final.copies_gate import require_few_copies
 from sweep.storage import new_folder
 from trainables.exports import EXPORT_CARD, EXPORTS, ExportFormat, Writing
+from trainables.naming import without_folders
 
 MaxCopies = Annotated[
     float | None, typer.Option(min=0, max=1, help="Refuse an adapter with a larger share of copies.", metavar="SHARE")
@@ -80,7 +81,7 @@ def export(
         from trainables.strategies import load_adapter
         from trainables.strategies.card import read_card
 
-        card = read_card(run.adapter(trial_id))
+        card = without_folders(read_card(run.adapter(trial_id)))
         models = load_base(base)
         strategy = load_adapter(models, run.adapter(trial_id))
         origin = Origin.of(run, trial_id, card)

@@ -1,9 +1,11 @@
-"""Answering an unknown name with the nearest valid ones."""
+"""Names: answering an unknown one with the nearest valid ones, and telling none of this machine's folders."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 
 def expect_known(rule: str, came: object, valid: Iterable[str]) -> None:
@@ -38,3 +40,14 @@ def expect(holds: bool, rule: str, came: str, remedy: str) -> None:
     """Raise a ValueError that names the rule, what came and the remedy, unless the rule holds."""
     if not holds:
         raise ValueError(f"{rule}, but got {came}. {remedy}")
+
+
+def without_folders(value: Any) -> Any:
+    """A value of JSON's kinds in which paths of this machine are cut down to their last name, for what leaves it."""
+    if isinstance(value, dict):
+        return {key: without_folders(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_folders(each) for each in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name or value
+    return value

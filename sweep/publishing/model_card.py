@@ -16,6 +16,7 @@ from analysis.report.subgroups import FIGURES, NOTE, subgroup_rows
 from analysis.report.words import ARROWS, label, number, parameters
 from analysis.run_folder import RunFolder
 from sweep.publishing.origin import Origin
+from trainables.naming import without_folders
 
 CARD_FILE = "README.md"
 SAMPLES = "samples.png"
@@ -149,7 +150,8 @@ def _body(origin: Origin, publication: Publication, scores: FinalScores, *, has_
 
 def _training(origin: Origin) -> str:
     row = origin.run.trials[origin.run.trials["trial_id"].astype(str) == origin.trial_id].iloc[0].to_dict()
-    hyperparameters = {**origin.adapter["hyperparameters"], **(dict(origin.point.params) if origin.point else {})}
+    searched = dict(origin.point.params) if origin.point else {}
+    hyperparameters = without_folders({**origin.adapter["hyperparameters"], **searched})
     data, training = origin.dataset, origin.run.config.get("training", {})
     films = data.get("num_samples", {})
     packages = origin.provenance.get("packages", {})

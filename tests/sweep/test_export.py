@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +23,8 @@ from analysis.front.pareto import Front, FrontPoint, Objective
 from analysis.front.picks import pick_finalists, pick_trial
 from analysis.run_folder import RunFolder
 from sweep import evaluate, export
-from trainables.base_models.models import load_base
+from trainables.base_models.bert_layout import write_bert_layout
+from trainables.base_models.models import load_base, resolve_base
 from trainables.exports import Writing
 from trainables.exports.files import as_written
 from trainables.exports.low_rank_file import LORA_WEIGHTS
@@ -57,8 +60,8 @@ TRIALS = pd.DataFrame(
 )
 
 
-def write_adapter(folder: Path, name: str) -> None:
-    models, strategy = load_base("mini"), make_strategy(name, {})
+def write_adapter(folder: Path, name: str, base: str = "mini", **fields: Any) -> None:
+    models, strategy = load_base(base), make_strategy(name, fields)
     torch.manual_seed(0)
     strategy.attach(models)
     with torch.no_grad():
@@ -238,6 +241,26 @@ def test_half_precision_metadata_and_modes(run_folder: Path, tmp_path: Path) -> 
     assert (known["strategy"], known["trial"], known["run"]) == ("bitfit", "b2", run_folder.name)
     assert known["front"] == "the knee of a front of 2 points: FID (mini) 5 ↓, Vendi score (mini) 4 ↑"
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").rglob("*") if path.is_file()} == {0o640}
+
+
+@pytest.mark.parametrize(("trial", "format_"), [("e5", "pipeline"), ("f6", "peft"), ("f6", "webui")])
+def test_an_export_names_no_folder_of_this_machine(trial: str, format_: str, tmp_path: Path) -> None:
+    base, run = tmp_path / "models" / "own-base", tmp_path / "run"
+    shutil.copytree(resolve_base("mini"), base)
+    write_bert_layout(tmp_path / "models" / "own-bert")
+    fields = {"e5": {"encoder": str(tmp_path / "models" / "own-bert")}, "f6": {"rank": 2}}[trial]
+    strategy = {"e5": "text_encoder_swap", "f6": "lora"}[trial]
+    write_adapter(run / "trials" / trial / "adapter", strategy, base=str(base), **fields)
+    (run / "config.json").write_text(json.dumps({"base": str(base)}))
+    TRIALS.iloc[:1].assign(trial_id=trial, strategy=strategy).to_parquet(run / "trials.parquet")
+    Front(objectives=(Objective("fid_mini", "min"),), points=()).write(run / "pareto.json")
+    result = invoke(run, tmp_path / "out", "--pick", f"trial:{trial}", "--format", format_)
+    assert result.exit_code == 0, result.output
+    files = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert [file.name for file in files if str(tmp_path).encode() in file.read_bytes()] == []
+    assert {"own-base": True, "own-bert": trial == "e5"} == {
+        name: any(name.encode() in file.read_bytes() for file in files) for name in ("own-base", "own-bert")
+    }
 
 
 def test_a_weight_that_float16_cannot_hold_is_named() -> None:

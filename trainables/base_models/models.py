@@ -206,6 +206,8 @@ def load_base(base: str, components: Collection[str] = COMPONENTS) -> DiffusionM
         base=BaseIdentity(name=base, source=HUB_IDS.get(base, Path(base).name), weights_hash=weights_hash(folder)),
         placeholders=_placeholders(folder),
     )
+    for part in (models.unet, models.vae):  # diffusers would write the folder into whatever is saved of them
+        part.register_to_config(_name_or_path=models.base.source)
     models.tokenizer.model_max_length = min(models.tokenizer.model_max_length, num_positions(models.text_encoder))
     for module in models.components().values():
         module.eval().requires_grad_(False)

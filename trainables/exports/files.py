@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainables.exports.base import Writing
 from trainables.exports.steps import SCHEDULER, TOKENS
-from trainables.naming import expect
+from trainables.naming import expect, without_folders
 from trainables.sampling import noise_scheduler_of
 from trainables.strategies.textual_inversion import token_vectors
 
@@ -90,7 +90,7 @@ def described(models: DiffusionModels, strategy: Strategy, writing: Writing, arc
     tokens = ", ".join(token_vectors(models))
     known = {
         "strategy": strategy.name,
-        "hyperparameters": strategy.hyperparameters(),
+        "hyperparameters": without_folders(strategy.hyperparameters()),
         "base": models.base.source,
         "base_weights": models.base.weights_hash,
         **writing.origin,

@@ -15,6 +15,7 @@ from analysis.terminal import explained, new_console
 from sweep.generation.prompts import Wanted, expect_guidance, wanted_films
 from sweep.storage import new_folder
 from trainables.exports import EXPORT_CARD
+from trainables.naming import without_folders
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +62,7 @@ def load_models(adapter: Path, base: str | None, precision: str = "auto") -> tup
         card = read_card(adapter)
         models = _ready(base or card["base"]["name"], precision)
         load_adapter(models, adapter)
-        return models.to(models.unet.device), card
+        return models.to(models.unet.device), without_folders(card)
     if (adapter / "model_index.json").is_file():
         models = _ready(str(adapter), precision)
         return models, {"pipeline": models.base.weights_hash, **_origin(adapter)}

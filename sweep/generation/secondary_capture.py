@@ -75,7 +75,7 @@ def _identify(made: Dataset, study: Study, wanted: Wanted, number: int) -> None:
     """Patient, study and series: nobody, and whatever the standard wants to be there is there and empty."""
     for empty in (
         *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "ReferringPhysicianName"),
-        *("AccessionNumber", "StudyID", "PatientOrientation", "Laterality"),
+        *("AccessionNumber", "StudyID", "PatientOrientation"),
     ):
         setattr(made, empty, "")
     date, time = study.time.strftime("%Y%m%d"), study.time.strftime("%H%M%S")
@@ -86,7 +86,7 @@ def _identify(made: Dataset, study: Study, wanted: Wanted, number: int) -> None:
     made.StudyInstanceUID, made.SeriesInstanceUID = study.uid, study.series_uid(wanted.prompt)
     made.SeriesNumber, made.InstanceNumber = str(len(study.series)), str(number)
     made.StudyDescription, made.SeriesDescription = "Synthetic radiographs", _cut(wanted.prompt, LONG_STRING)
-    made.Modality, made.ConversionType = "OT", "SYN"
+    made.Modality, made.ConversionType, made.BodyPartExamined = "OT", "SYN", "CHEST"
 
 
 def _describe(made: Dataset, study: Study, wanted: Wanted) -> None:

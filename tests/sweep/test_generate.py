@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 
 from sweep import generate as command
 from sweep.scoring.streaming import as_grey
-from trainables.base_models.models import load_base
+from trainables.base_models.models import load_base, resolve_base
 from trainables.exports import EXPORTS
 from trainables.sampling import generate
 from trainables.strategies import load_adapter, make_strategy
@@ -121,6 +122,20 @@ def test_a_file_of_prompts_gives_a_grid_and_dicom_with_marks(folders: dict[str, 
     assert Image.open(tmp_path / "out" / "sheet.png").height > 2 * 64
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
     assert (modes, (tmp_path / "out").stat().st_mode & 0o777) == ({0o644}, 0o755)
+
+
+def test_films_name_no_folder_of_this_machine(folders: dict[str, Path], tmp_path: Path) -> None:
+    base, adapter = tmp_path / "own-base", tmp_path / "adapter"
+    shutil.copytree(resolve_base("mini"), base)
+    shutil.copytree(folders["adapter"], adapter)
+    card = json.loads((adapter / "adapter.json").read_text())
+    card["base"]["name"] = str(base)
+    (adapter / "adapter.json").write_text(json.dumps(card))
+    result = run(adapter, tmp_path / "out", "--prompt", "film", "--num-images", "1", "--steps", "1", "--dicom")
+    assert result.exit_code == 0, result.output
+    files = list((tmp_path / "out").iterdir())
+    assert {file.suffix for file in files} == {".png", ".dcm", ".json"}
+    assert [file.name for file in files if str(tmp_path).encode() in file.read_bytes()] == []
 
 
 def test_a_folder_that_is_no_adapter_is_answered_and_leaves_nothing(tmp_path: Path) -> None:

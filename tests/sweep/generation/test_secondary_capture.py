@@ -47,6 +47,7 @@ def test_the_pixels_and_the_words_come_back(files: list[Path]) -> None:
         assert f"seed {number}, 20 steps, guidance 4" in read.DerivationDescription
         assert "lora+textual_inversion on stable-diffusion-v1-5" in read.DerivationDescription
         assert "lora+textual_inversion" in read.ManufacturerModelName
+        assert (read.BodyPartExamined, "Laterality" in read) == ("CHEST", False)
 
 
 def test_no_patient_is_named_and_all_identifiers_are_new(files: list[Path]) -> None:

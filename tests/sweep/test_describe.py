@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,18 @@ import pytest
 import torch
 import typer
 from click.testing import Result
+from rich.console import Console
 from torch import Tensor
 from typer.testing import CliRunner
 
 from sweep import describe
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import MINI_FOLDER, DiffusionModels, load_base
+from trainables.base_models.shapes import base_on_meta
 from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
 from trainables.strategies.base import TrainingStep
 from trainables.strategies.footprint import footprint
+from trainables.strategies.overview import overview
 
 pytestmark = pytest.mark.slow
 LORA, UNET, TEXT_ENCODER, VAE, WHOLE = 199_296, 859_520_964, 123_060_480, 83_653_863, 1_066_235_307
@@ -165,15 +169,23 @@ def bytes_within(models: DiffusionModels) -> int:
     return sum(held.values())
 
 
-def test_a_folder_without_weights_is_described_as_the_base_that_it_configures(copied: Path) -> None:
-    mini, folder = (json.loads(invoke("--base", base, "--json").stdout) for base in ("mini", str(copied)))
-    assert mini["strategies"] == folder["strategies"]
-
-
-def test_the_table_says_what_trains_and_what_is_not_counted() -> None:
+@pytest.fixture(scope="module")
+def table() -> str:
+    """The mini base, described for the terminal."""
     result = invoke("--base", "mini")
     assert result.exit_code == 0, result.output
-    text = " ".join(result.stdout.split())
+    return result.stdout
+
+
+def test_a_folder_without_weights_is_described_as_the_base_that_it_configures(copied: Path, table: str) -> None:
+    described = [printed.partition("┏") for printed in (table, invoke("--base", str(copied)).stdout)]
+    titles = [" ".join(title.split()).partition(": ")[2] for title, _, _ in described]
+    assert titles[0] == titles[1] and titles[0].startswith("unet ")
+    assert described[0][2] == described[1][2] and described[0][2].count("\n") > len(STRATEGIES)
+
+
+def test_the_table_says_what_trains_and_what_is_not_counted(table: str) -> None:
+    text = " ".join(table.split())
     for expected in (*STRATEGIES, *COMBINATIONS, "targets all_linear", "layers cross", "KiB", "Not in it: activations"):
         assert expected in text
 
@@ -183,14 +195,16 @@ def test_a_base_that_a_strategy_cannot_take_is_described_by_the_others(copied: P
     before = file.read_text()
     blocks = {"down_block_types": ["DownBlock2D"] * 3, "up_block_types": ["UpBlock2D"] * 3, "mid_block_type": None}
     file.write_text(json.dumps(json.loads(before) | blocks))
-    described = json.loads(invoke("--base", str(copied), "--json").stdout)["strategies"]
-    table = invoke("--base", str(copied)).stdout
+    entries = overview(lambda: base_on_meta(str(copied)), 8)
     file.write_text(before)
+    described = [entry.as_dict() for entry in entries]
     problems = {entry["strategy"]: entry["problem"] for entry in described if "problem" in entry}
     low_rank = {"lora", "dora", "adalora", "dylora", "selora", "lora+text_encoder"}
     assert problems.keys() == {"attention", "difffit", *low_rank}
     assert "`attention` must match at least one parameter" in problems["attention"]
-    assert "`attention` must match" in table
+    console = Console(file=io.StringIO(), width=160)
+    console.print(describe.as_table(entries, "a base"))
+    assert "`attention` must match" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

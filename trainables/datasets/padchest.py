@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -81,6 +82,7 @@ def _film_row(row: TableRow, table: str) -> FilmRow:
     )
 
 
+@lru_cache(maxsize=2**14)
 def _findings(cell: str) -> tuple[str, ...]:
     """The terms of a list as Python writes it; "normal" beside others says nothing."""
     try:

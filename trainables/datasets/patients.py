@@ -26,9 +26,10 @@ def known_patients(films: Sequence[FilmLabels], ledger: Ledger) -> list[FilmLabe
         ledger: takes the films without a patient, and says which spellings are one.
     """
     named = [film for film in films if _is_named(film, ledger)]
+    keys = {patient_id: patient_key(patient_id) for patient_id in {film.patient_id for film in named}}
     spellings: dict[str, set[str]] = {}
-    for film in named:
-        spellings.setdefault(patient_key(film.patient_id), set()).add(film.patient_id)
+    for patient_id, key in keys.items():
+        spellings.setdefault(key, set()).add(patient_id)
     chosen = {key: min(forms, key=lambda form: (len(form), form)) for key, forms in spellings.items()}
     merged = [sorted(forms) for forms in spellings.values() if len(forms) > 1]
     if merged:
@@ -36,7 +37,11 @@ def known_patients(films: Sequence[FilmLabels], ledger: Ledger) -> list[FilmLabe
         ledger.say(
             f"Ids of {count_of(len(merged), 'patient')} come in several spellings and are read as one: {examples}."
         )
-    return [replace(film, patient_id=chosen[patient_key(film.patient_id)]) for film in named]
+    spelt = {patient_id: chosen[key] for patient_id, key in keys.items()}
+    return [
+        film if spelt[film.patient_id] == film.patient_id else replace(film, patient_id=spelt[film.patient_id])
+        for film in named
+    ]
 
 
 def patient_key(patient_id: str) -> str:

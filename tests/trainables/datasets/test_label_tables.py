@@ -25,7 +25,7 @@ from trainables.datasets.nih_cxr14 import FOLDER
 from trainables.datasets.patients import known_patients
 from trainables.datasets.problems import CollectionError, Ledger, described
 
-NUM_EXAMPLES = 2000
+NUM_EXAMPLES = 1000
 COLUMNS = ["file", "patient_id", "age", "sex", "view", "labels"]
 BAD_IDS = ("", "nan", " ", "NULL", "1.2E+11")
 BAD_LABELS = (

@@ -31,7 +31,7 @@ def data(phantom: PhantomFilms) -> UtilityData:
 @pytest.fixture(scope="module")
 def utility(data: UtilityData) -> Utility:
     """All equal arms with two seeds."""
-    return compare_arms(data, TrainingSettings(max_epochs=14, patience=14), seeds=(0, 1))
+    return compare_arms(data, TrainingSettings(max_epochs=6, patience=6), seeds=(0, 1))
 
 
 def test_students_interval() -> None:
@@ -69,7 +69,7 @@ def test_a_seed_draws_other_films(data: UtilityData) -> None:
 def test_worthless_films_are_found_to_be_worthless(utility: Utility) -> None:
     means = {arm: utility.interval(arm, "auc").mean for arm in ("real", "mixed", "synthetic")}
     assert means["real"] > means["mixed"] > means["synthetic"], means
-    assert means["real"] > 0.85
+    assert means["real"] > 0.75  # in six epochs; test_classifiers.py shows what the default ones give
     assert abs(means["synthetic"] - 0.5) < 0.12
     assert utility.gain("synthetic", "auc").mean == pytest.approx(means["synthetic"] - means["real"])
     assert utility.gain("real", "f1").mean == 0

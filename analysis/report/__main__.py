@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,22 +23,28 @@ def main(
     tables: Annotated[
         bool, typer.Option("--tables", help="Print the tables of Pixels under Pressure for the evaluated finalists.")
     ] = False,
+    others: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with", help="Another run of the same data, to choose among both; may be repeated.", metavar="DIR"
+        ),
+    ] = None,
 ) -> None:
     """Rebuild DIR/report.html and DIR/pareto.png from what is on disk.
 
-    Example: python -m analysis.report --run runs/demo
+    Example: python -m analysis.report --run runs/second --with runs/first
     """
     console = new_console()
     with explained():
         if tables:
             print_tables(run, console)
         else:
-            rebuild(run, console)
+            rebuild(run, console, others or ())
 
 
-def rebuild(run: Path, console: Console) -> None:
+def rebuild(run: Path, console: Console, others: Sequence[Path] = ()) -> None:
     """Write the page and the plot anew, and say what the evaluations during training were worth."""
-    page, held = write_report(run), RunFolder.open(run)
+    page, held = write_report(run, others), RunFolder.open(run)
     if len(held.front.objectives) > 1:
         draw_front(held.trials, held.front, run / FRONT_PLOT)
     lines = agreement_lines(rung_agreements(held.results, held.front.objectives))

@@ -45,7 +45,8 @@ def course_section(run: RunFolder, embedded: Callable[[bytes, str], str]) -> str
     return (
         "<h2>How the sweep went</h2><p class='quiet'>Hypervolume: how much of the objectives' space the trials so far dominate, as "
         "a share of what they do at the end; costs count by their logarithms. Hours are those of training and evaluation, of all "
-        f'trials together.</p><img class="plot" alt="Hypervolume over trials and hours" src="{plot}">'
+        'trials together.</p><div id="went"><img class="plot still" alt="Hypervolume over trials and hours" '
+        f'src="{plot}"></div>'
         f"{attainment_table(attainments(run.trials, objectives), objectives)}"
         f"{importance_table(importances(run.trials, objectives))}"
     )

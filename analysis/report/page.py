@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import shlex
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-
-from PIL import Image
 
 from analysis.features import split_metric
 from analysis.files import whole_file
@@ -21,6 +18,10 @@ from analysis.metrics import METRICS
 from analysis.report.agreement import agreement_section
 from analysis.report.course import course_section
 from analysis.report.final import final_section
+from analysis.report.instrument.content import sheets
+from analysis.report.instrument.page import markup, scripts
+from analysis.report.instrument.pool import Pool, key
+from analysis.report.pictures import embedded, picture
 from analysis.report.plots import learning_curves, trade_offs
 from analysis.report.rank_map import rank_map
 from analysis.report.readers import readers_section
@@ -29,46 +30,60 @@ from analysis.report.words import label, number, parameters
 from analysis.run_folder import BASELINE_SHEET, CONFIG, REFERENCE_SHEET, REPORT, RunFolder
 from analysis.studies.rung_agreement import EARLY, rung_agreements
 
-MAX_PICTURE_PX = 1100
-PICTURES = {REFERENCE_SHEET: "Held-out films", BASELINE_SHEET: "The base model before any adaptation"}
+PICTURES = {
+    "reference": (REFERENCE_SHEET, "Held-out films"),
+    "base": (BASELINE_SHEET, "The base model before any adaptation"),
+}
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
     """Rebuild `report.html` from a run directory.
+
+    The page says everything without JavaScript; with it, the instrument stands in the place of what it says better.
 
     Args:
         folder: what `python -m sweep.run` left.
+        others: run directories of the same data, whose trials the instrument shows beside this one's.
 
     Returns:
         The page's path.
 
     Raises:
-        FileNotFoundError: the directory or one of its files is missing.
-        ValueError: one of its files is damaged.
+        FileNotFoundError: a directory or one of its files is missing.
+        ValueError: one of its files is damaged, or the runs cannot be compared.
     """
     run = RunFolder.open(folder)
+    pool = Pool.of([run, *map(RunFolder.open, others)])
     page = Template(files("analysis.report").joinpath("template.html").read_text(encoding="utf-8"))
-    sections = (
-        _headline,
-        _trade_offs,
-        _front,
-        _samples,
-        _ranks,
-        _conditions,
-        _final,
-        readers_section,
-        _course,
-        _curves,
-        _rungs,
-        _trials,
-        _export,
-        _settings,
+    body = "\n".join(
+        [
+            _headline(run),
+            markup(),
+            *(_still(section(run)) for section in (_trade_offs, _front, _samples)),
+            *(section(run) for section in (_ranks, _conditions, _final, readers_section, _course)),
+            _still(_curves(run)),
+            _rungs(run),
+            *(_still(section(run)) for section in (_trials, _export)),
+            _settings(run),
+            _scripts(run, pool),
+        ]
     )
-    body = "\n".join(section(run) for section in sections)
     path = folder / REPORT
     with whole_file(path) as file:
         file.write(page.substitute(title=escape(f"Sweep {_name(run)}"), body=body).encode())
     return path
+
+
+def _still(section: str) -> str:
+    """A section in whose place the instrument stands where there is JavaScript."""
+    return f'<div class="still">{section}</div>' if section else ""
+
+
+def _scripts(run: RunFolder, pool: Pool) -> str:
+    """What fills the instrument; pictures that stand on the page without it are not held twice."""
+    drawn = {key(0, name) for name in (*PICTURES, *(point.trial_id for point in run.front.points))}
+    pictures = {name: path for name, path in sheets(pool).items() if name not in drawn}
+    return scripts(pool, _curve_columns(run), pictures)
 
 
 def _name(run: RunFolder) -> str:
@@ -121,7 +136,7 @@ def _summary(run: RunFolder) -> str:
 def _trade_offs(run: RunFolder) -> str:
     if len(run.front.objectives) < 2 or not run.front.points:
         return ""
-    plot = _embedded(trade_offs(run.trials, run.front), "svg+xml")
+    plot = embedded(trade_offs(run.trials, run.front), "svg+xml")
     return (
         "<h2>Trade-offs</h2><p class='quiet'>One point a trial. Filled points are on the front over all objectives at "
         "once, pale ones may be, within noise; the line joins those that nothing beats in the two objectives shown.</p>"
@@ -160,9 +175,13 @@ def _num_images(run: RunFolder) -> str:
 
 
 def _samples(run: RunFolder) -> str:
-    sheets = [_sheet(path, what) for name, what in PICTURES.items() if (path := run.picture(name))]
-    sheets += [_sheet(path, _caption(point)) for point in run.front.points if (path := run.samples(point.trial_id))]
-    return f'<h2>Samples</h2><div class="sheets">{"".join(sheets)}</div>' if sheets else ""
+    shown = [_sheet(path, what, name) for name, (file, what) in PICTURES.items() if (path := run.picture(file))]
+    shown += [
+        _sheet(path, _caption(point), point.trial_id)
+        for point in run.front.points
+        if (path := run.samples(point.trial_id))
+    ]
+    return f'<h2>Samples</h2><div class="sheets">{"".join(shown)}</div>' if shown else ""
 
 
 def _ranks(run: RunFolder) -> str:
@@ -171,7 +190,7 @@ def _ranks(run: RunFolder) -> str:
     if not maps:
         return ""
     figures = "".join(
-        f'<figure><img class="plot" alt="Ranks by layer" src="{_embedded(rank_map(history), "svg+xml")}">'
+        f'<figure><img class="plot" alt="Ranks by layer" src="{embedded(rank_map(history), "svg+xml")}">'
         f"<figcaption>{escape(_caption(point))}</figcaption></figure>"
         for point, history in maps
     )
@@ -183,8 +202,10 @@ def _caption(point: FrontPoint) -> str:
     return f"{'Knee: ' if point.knee else ''}{point.strategy}, trial {point.trial_id}. {values}"
 
 
-def _sheet(path: Path, caption: str) -> str:
-    return f'<figure><img alt="" src="{_picture(path)}"><figcaption>{escape(caption)}</figcaption></figure>'
+def _sheet(path: Path, caption: str, name: str = "") -> str:
+    """A sheet of films; the instrument finds it by the name of its trial."""
+    known = f' data-sheet="{escape(key(0, name))}"' if name else ""
+    return f'<figure><img alt=""{known} src="{picture(path)}"><figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def _conditions(run: RunFolder) -> str:
@@ -198,17 +219,21 @@ def _final(run: RunFolder) -> str:
 
 
 def _course(run: RunFolder) -> str:
-    return course_section(run, _embedded)
+    return course_section(run, embedded)
 
 
 def _curves(run: RunFolder) -> str:
     """Training loss, and metrics where they were taken at more than one epoch."""
-    columns = [c for c in run.results.columns if _is_drawn(run, c) and _is_a_curve(run, c)]
+    columns = _curve_columns(run)
     if not columns:
         return ""
     strategies = dict(zip(run.trials["trial_id"].astype(str), run.trials["strategy"].astype(str), strict=True))
-    plot = _embedded(learning_curves(run.results, strategies, columns), "svg+xml")
+    plot = embedded(learning_curves(run.results, strategies, columns), "svg+xml")
     return f'<h2>Learning curves</h2><img class="plot" alt="Learning curves" src="{plot}">'
+
+
+def _curve_columns(run: RunFolder) -> list[str]:
+    return [str(name) for name in run.results.columns if _is_drawn(run, name) and _is_a_curve(run, name)]
 
 
 def _is_drawn(run: RunFolder, column: str) -> bool:
@@ -262,18 +287,3 @@ def _export(run: RunFolder) -> str:
 def _settings(run: RunFolder) -> str:
     text = escape(json.dumps(run.config, indent=2, ensure_ascii=False))
     return f"<h2>Settings</h2><details><summary>{CONFIG}</summary><pre>{text}</pre></details>"
-
-
-def _picture(path: Path) -> str:
-    """A picture as a data address; large ones are scaled down, so that the page stays light."""
-    with Image.open(path) as image:
-        if image.width <= MAX_PICTURE_PX:
-            return _embedded(path.read_bytes(), (image.format or "png").lower())
-        image.thumbnail((MAX_PICTURE_PX, 4 * MAX_PICTURE_PX))
-        buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, format="JPEG", quality=88)
-    return _embedded(buffer.getvalue(), "jpeg")
-
-
-def _embedded(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

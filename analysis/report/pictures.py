@@ -1,0 +1,49 @@
+"""Pictures as they stand in a page: small, inside it; large ones lie beside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+MAX_PICTURE_PX: Final = 1100
+MAX_PICTURE_BYTES: Final = 60_000
+QUALITIES: Final = (85, 70, 50, 30)
+"""Of WebP, tried one after the other until a picture fits; then it is made smaller."""
+KEPT: Final = 512
+"""Small pictures that a process remembers: a page that is written anew at each end of a trial makes one of them."""
+
+
+def picture(path: Path) -> str:
+    """A picture as a data address of at most `MAX_PICTURE_BYTES` before base64, and at most `MAX_PICTURE_PX` wide."""
+    stat = path.stat()
+    return embedded(_small(path, stat.st_mtime_ns, stat.st_size), "webp")
+
+
+def embedded(content: bytes, kind: str) -> str:
+    """A data address of a picture's content."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+@lru_cache(maxsize=KEPT)
+def _small(path: Path, changed_ns: int, size: int) -> bytes:
+    """The picture as WebP; time and size of the file tell whether it is still the same."""
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+    small.thumbnail((MAX_PICTURE_PX, 4 * MAX_PICTURE_PX))
+    while True:
+        for quality in QUALITIES:
+            content = _webp(small, quality)
+            if len(content) <= MAX_PICTURE_BYTES:
+                return content
+        small = small.resize((max(1, small.width * 3 // 4), max(1, small.height * 3 // 4)))
+
+
+def _webp(image: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="WEBP", quality=quality, method=2)
+    return buffer.getvalue()

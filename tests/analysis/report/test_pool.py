@@ -1,0 +1,143 @@
+"""Several runs as one field of trials, and which of them cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import typer
+from PIL import Image
+from synthetic_runs import CONDITIONS, OBJECTIVES, coded_sheet, film_grey, rung_run, synthetic_run, synthetic_trials
+from typer.testing import CliRunner
+
+from analysis.front.finding import find_front
+from analysis.report import write_report
+from analysis.report.__main__ import main
+from analysis.report.instrument.content import content, sheet_layout, sheets
+from analysis.report.instrument.library import vega
+from analysis.report.instrument.pool import Pool
+from analysis.report.pictures import picture
+from analysis.run_folder import RunFolder
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> list[RunFolder]:
+    return [RunFolder.open(rung_run(tmp_path / name, seed=seed)) for name, seed in (("one", 0), ("two", 5))]
+
+
+def test_one_run_keeps_its_front_and_two_have_that_of_all_their_trials(two: list[RunFolder]) -> None:
+    alone = Pool.of(two[:1])
+    assert [one.trial_id for one in alone.front.points] == [f"0:{one.trial_id}" for one in two[0].front.points]
+    assert alone.front.probabilities == {f"0:{name}": p for name, p in two[0].front.probabilities.items()}
+    both = Pool.of(two)
+    renamed = [run.trials.assign(trial_id=f"{place}:" + run.trials["trial_id"]) for place, run in enumerate(two)]
+    expected = find_front(pd.concat(renamed, ignore_index=True), OBJECTIVES)
+    assert [one.trial_id for one in both.front.points] == [one.trial_id for one in expected.points]
+    assert set(both.front.probabilities) == {
+        f"{place}:{row}" for place, run in enumerate(two) for row in run.completed()["trial_id"]
+    }
+
+
+def test_a_run_with_itself_has_every_point_twice(two: list[RunFolder]) -> None:
+    found = Pool.of([two[0], two[0]]).front.points
+    own = [point.trial_id for point in two[0].front.points]
+    assert sorted(point.trial_id for point in found) == sorted(f"{place}:{name}" for place in (0, 1) for name in own)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("provenance.json", {"data_fingerprint": "other"}, "of the same data"),
+        ("provenance.json", {}, "of the same data"),
+        ("config.json", {"evaluation": {"images_per_condition": 7}}, "of the same images per condition"),
+        ("pareto.json", {"objectives": [{"name": "fid_mini", "direction": "min"}]}, "of the same objectives"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(
+    two: list[RunFolder], file: str, change: dict[str, object], said: str
+) -> None:
+    path = two[1].folder / file
+    kept = json.loads(path.read_text()) if file == "pareto.json" else {}
+    path.write_text(json.dumps({**kept, **change}))
+    app = typer.Typer()
+    app.command()(main)
+    result = CliRunner().invoke(app, ["--run", str(two[0].folder), "--with", str(two[1].folder)])
+    assert result.exit_code == 1 and said in " ".join(result.stderr.split()) and "Make a page for each" in result.stderr
+    assert not (two[0].folder / "report.html").exists()
+
+
+def test_films_are_found_on_sheets_as_the_sweep_lays_them_out(two: list[RunFolder]) -> None:
+    layout = sheet_layout(two[0], len(CONDITIONS))
+    assert layout is not None and layout["columns"] == 4
+    sheet = coded_sheet(3)
+    assert (layout["width"], layout["height"]) == sheet.size
+    for row in range(len(CONDITIONS)):
+        for column in range(4):
+            left = layout["gap"] + column * (layout["film"] + layout["gap"])
+            top = row * layout["row"] + layout["top"]
+            film = sheet.crop((left, top, left + layout["film"], top + layout["film"]))
+            assert set(film.convert("L").getdata()) == {film_grey(3, row, column)}
+
+
+def test_sheets_that_are_laid_out_otherwise_are_shown_whole(tmp_path: Path) -> None:
+    run = RunFolder.open(synthetic_run(tmp_path, synthetic_trials(3)))
+    assert sheet_layout(run, len(CONDITIONS)) is None and len(sheets(Pool.of([run]))) == 5
+
+
+def test_what_the_page_is_told_is_what_is_in_the_tables(two: list[RunFolder]) -> None:
+    told = content(Pool.of(two), ["loss", "early_fid_mini"])
+    assert len(told["trials"]) == sum(len(run.trials) for run in two)
+    rows = {one["key"]: one for one in told["trials"]}
+    stopped = rows["1:00003"]
+    assert (stopped["status"], stopped["rung"], stopped["values"]["fid_mini"]) == ("stopped", 1.0, None)
+    assert stopped["early"]["fid_mini"] == pytest.approx(two[1].trials.set_index("trial_id")["early_fid_mini"]["00003"])
+    assert stopped["large"] == "../two/trials/00003/samples.png"
+    assert {one["log"] for one in told["objectives"] if one["name"] == "trainable_parameters"} == {True}
+    first, second = (len(run.results) for run in two)
+    assert len(told["curves"][0]["points"]) == first + second
+    json.dumps(told, allow_nan=False)
+
+
+def test_a_picture_is_at_most_sixty_kilobytes_whatever_is_in_it(tmp_path: Path) -> None:
+    import base64
+
+    import numpy as np
+
+    noise = np.random.default_rng(0).integers(0, 255, (900, 1400, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    head, _, held = picture(tmp_path / "noise.png").partition(",")
+    assert head == "data:image/webp;base64" and 10_000 < len(base64.b64decode(held)) <= 60_000
+    Image.fromarray(noise[:8, :8]).save(tmp_path / "noise.png")
+    assert len(picture(tmp_path / "noise.png")) < 1000  # another picture under the same name
+
+
+def test_the_library_is_kept_for_the_next_process_with_its_licences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = vega()
+    assert bundle.startswith("/*\nThis page contains Vega") and "THE SOFTWARE IS PROVIDED" in bundle
+    assert len(bundle) < 1_200_000 and "</script" not in bundle
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    vega.cache_clear()
+    assert vega() == bundle
+    (kept,) = (tmp_path / "radiograph-sweep").iterdir()
+    kept.write_text("window.vegaEmbed = 1;")
+    vega.cache_clear()
+    assert "window.vegaEmbed = 1;" in vega()
+    vega.cache_clear()
+
+
+def test_without_the_library_the_page_is_still_whole_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = synthetic_run(tmp_path / "run", synthetic_trials(3))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+    monkeypatch.setattr("analysis.report.instrument.library.COMMAND", "raise SystemExit('no wheel for this machine')")
+    vega.cache_clear()
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "without its instrument" in text and "no wheel for this machine" in text and "<h2>All trials</h2>" in text
+    assert "<script>" not in text
+    monkeypatch.undo()
+    vega.cache_clear()

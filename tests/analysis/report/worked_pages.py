@@ -1,0 +1,78 @@
+"""How tests read and work the page of a run."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page
+
+
+def opened(browser: Browser, folder: Path, width: int = 1400, **options: bool | str) -> Page:
+    """The page of a run, ready; whatever it asks the network for, says or fails by is an error."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, **options)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: errors.append(dialog.message))
+    page.on("request", lambda request: errors.append(request.url) if request.url.startswith("http") else None)
+    page.errors = errors
+    page.goto((folder / "report.html").as_uri())
+    if options.get("java_script_enabled", True):
+        page.wait_for_selector("#scatter .chart:last-child svg")
+    return page
+
+
+def set_number(page: Page, name: str, value: float | str) -> None:
+    page.fill(f"#limit-{name}-number", str(value))
+
+
+def left(page: Page) -> list[str]:
+    """The trials of the table, in its order."""
+    keys: list[str] = page.eval_on_selector_all("#trials tbody tr", "rows => rows.map(row => row.dataset.key)")
+    return [key.partition(":")[2] for key in keys]
+
+
+def command(page: Page, which: str = "command") -> dict[str, str]:
+    """The options of a command that the page gives."""
+    words = shlex.split(page.inner_text(f"#{which}"))
+    assert words[:3] == ["python", "-m", "sweep.export"]
+    return dict(zip(words[3::2], words[4::2], strict=True))
+
+
+def rule_limits(page: Page) -> list[tuple[str, str, float]]:
+    """The limits as the rule for `--pick` says them."""
+    found = re.findall(r"(\S+) (<=|>=) (\S+)", command(page, "rule")["--pick"].partition(" where ")[2])
+    return [(name, sign, float(value)) for name, sign, value in found]
+
+
+def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(*end, steps=3)
+    page.mouse.up()
+
+
+def on_screen(page: Page, place: str) -> dict[str, list[tuple[float, float]]]:
+    """Where the browser draws each trial: the corners of its line, or the middle of its point."""
+    found = page.eval_on_selector_all(
+        f"{place} svg path",
+        """paths => paths.filter(one => one.__data__?.datum?.key && one.__data__.mark.marktype !== 'rule').map(one => {
+            const box = one.getBoundingClientRect(), matrix = one.getScreenCTM();
+            const middle = [[box.x + box.width / 2, box.y + box.height / 2]];
+            const isLine = one.__data__.mark.marktype === 'path';
+            const corners = () => one.getAttribute('d').slice(1).split('L').map(text => text.split(',').map(Number))
+                .map(([x, y]) => { const at = new DOMPoint(x, y).matrixTransform(matrix); return [at.x, at.y]; });
+            return [one.__data__.datum.key.split(':')[1], isLine ? corners() : middle];
+        })""",
+    )
+    return {name: [(x, y) for x, y in corners] for name, corners in found}
+
+
+def grey_at(page: Page, picture: Locator) -> float:
+    """The grey in the middle of a picture as the screen shows it."""
+    with Image.open(io.BytesIO(picture.screenshot())) as shot:
+        return float(np.asarray(shot.convert("L"))[shot.height // 2, shot.width // 2])

@@ -95,7 +95,7 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     require_measured_at_rungs(config, num_images)
     if cut := caption_note(config.base, dataset.split("train").prompts):
         notes.append(f"Of the training films {cut}")
-    limits = limits_of(config, dataset.conditions)
+    limits = limits_of(config, dataset.conditions, str(resolve_base(config.base)))
     strategies, refused = check_limits(config, limits)
     check_sampler(config, strategies)
     notes += [f"{name} is left out by search.limits: it has at least {why}" for name, why in refused.items()]
@@ -111,15 +111,15 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     )
 
 
-def limits_of(config: SweepConfig, conditions: tuple[str, ...]) -> Limits:
+def limits_of(config: SweepConfig, conditions: tuple[str, ...], base: str) -> Limits:
     """What a configuration may cost, and how its costs are counted: on the base model's shapes.
 
     Args:
-        config: names the base and the limits.
+        config: names the limits.
         conditions: of the data set.
+        base: the base model, as `base_on_meta` takes it.
     """
-    folder = str(resolve_base(config.base))
-    costs = KnownCosts(fresh=lambda: base_on_meta(folder), conditions=conditions, cached=config.training.cache_latents)
+    costs = KnownCosts(fresh=lambda: base_on_meta(base), conditions=conditions, cached=config.training.cache_latents)
     return Limits(bounds=config.search.limits.bounds(), costs=costs)
 
 

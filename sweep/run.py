@@ -26,6 +26,10 @@ from sweep.records.owner import owned
 if TYPE_CHECKING:
     from sweep.engine import Outcome
 
+Rate = Annotated[
+    float | None, typer.Option(min=1e-6, help="For the plan: TFLOP/s that one worker sustains.", metavar="RATE")
+]
+
 
 def main(
     preset: Annotated[
@@ -44,7 +48,10 @@ def main(
         typer.Option(help="A run directory whose sweep goes on, or grows by --num-trials.", metavar="DIR"),
     ] = None,
     num_trials: Annotated[int | None, typer.Option(min=1, help="How many configurations to try.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the configuration, then stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the configuration and the plan, then stop.")
+    ] = False,
+    tflops: Rate = None,
 ) -> None:
     """Run a sweep over fine-tuning strategies and their hyperparameters, and propose the best trade-offs.
 
@@ -61,6 +68,9 @@ def main(
             resolved = load_config(preset or "demo", config, overrides)
         if dry_run:
             console.print_json(json.dumps(resolved.model_dump(mode="json")))
+            from sweep.search.forecast_words import print_plan  # torch takes seconds to import
+
+            print_plan(resolved, new_console(stderr=True), tflops)
         else:
             with owned(folder), records_open(folder):
                 run(resolved, folder, console)

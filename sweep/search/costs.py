@@ -98,7 +98,7 @@ class Limits:
             The least of each limited cost over the smallest and the largest choices of every hyperparameter, and whether
             one of the two is within the limits.
         """
-        both = [_at_an_end(space, strategy, fixed, last=last) for last in (False, True)]
+        both = first_and_last(space, strategy, fixed)
         known = [self._known(choice) for choice in both]
         least = {name: min(one[name] for one in known) for name in self.bounds}
         return least, any(max(self.excess(choice).values(), default=0.0) <= 0 for choice in both)
@@ -120,8 +120,17 @@ class _End(FixedTrial):
         return low
 
 
-def _at_an_end(space: SearchSpace, strategy: str, fixed: Mapping[str, Any], *, last: bool) -> dict[str, Any]:
-    return space(_End(last=last), strategies=(strategy,), **({"fixed": fixed} if fixed else {}))
+def first_and_last(space: SearchSpace, strategy: str, fixed: Mapping[str, Any]) -> tuple[Choice, Choice]:
+    """The configurations of a strategy's first and of its last choice of everything.
+
+    Args:
+        space: the search space.
+        strategy: its name.
+        fixed: by strategy, values that are not drawn.
+    """
+    more = {"fixed": fixed} if fixed else {}
+    first, last = (space(_End(last=last), strategies=(strategy,), **more) for last in (False, True))
+    return first, last
 
 
 def strategies_within(

@@ -166,10 +166,12 @@ def test_an_address_without_a_ray_is_named_before_torch_is_imported_and_films_ar
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_prints_the_configuration_and_makes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_configuration_and_the_plan_and_makes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    result = invoke("--dry-run", "--out", str(out), "--num-trials", "7", "--set", "training.num_epochs=2")
+    fewer = ("--set", "training.num_epochs=2", "--set", "search.strategies=[bitfit]")
+    result = invoke("--dry-run", "--out", str(out), "--num-trials", "7", *fewer)
     assert result.exit_code == 0
+    assert "Trials      7 by tpe" in result.stderr and "Operations" in result.stderr
     config = json.loads(result.stdout)
     assert (config["preset"], config["search"]["num_trials"], config["training"]["num_epochs"]) == ("demo", 7, 2)
     assert not out.exists()

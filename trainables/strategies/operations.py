@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables.base_models.models import DiffusionModels, states_width
+from trainables.base_models.models import DiffusionModels, states_width, text_states
 from trainables.loss import DenoisingLoss
 from trainables.strategies.base import Strategy
 
@@ -43,8 +43,8 @@ def operations_per_image(models: DiffusionModels, strategy: Strategy, *, cached:
 
 def _one_image(models: DiffusionModels, strategy: Strategy, *, cached: bool) -> dict[str, Tensor]:
     """A batch of one as training feeds it, without values."""
-    unet: Any = models.unet
-    size, channels = unet.config.sample_size, unet.config.in_channels
+    config = _unet_config(models)
+    size, channels = config.sample_size, config.in_channels
     latents = torch.empty(1, channels, size, size, device="meta")
     batch = {"noise": latents, "timesteps": torch.zeros(1, dtype=torch.int64, device="meta")}
     if cached and "vae" not in strategy.trains:
@@ -59,3 +59,30 @@ def _one_image(models: DiffusionModels, strategy: Strategy, *, cached: bool) -> 
     else:
         batch["token_ids"] = torch.zeros(1, length, dtype=torch.int64, device="meta")
     return batch
+
+
+def operations_per_film(models: DiffusionModels, *, num_steps: int, guidance_scale: float) -> int:
+    """Floating-point operations of one generated film: its prompts, the U-Net at every step, the decoder.
+
+    Args:
+        models: a base on the meta device, which needs no weights.
+        num_steps: of the solver.
+        guidance_scale: of the prompt; above 1 each step passes the U-Net twice.
+
+    Returns:
+        A whole number; lower is cheaper.
+    """
+    unet, vae = models.unet.to("meta"), models.vae.to("meta")
+    passes, config = 2 if guidance_scale > 1 else 1, _unet_config(models)
+    latents = torch.empty(passes, config.in_channels, config.sample_size, config.sample_size, device="meta")
+    token_ids = torch.zeros(passes, models.tokenizer.model_max_length, dtype=torch.int64, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as once:
+        states = text_states(models.text_encoder.to("meta"), token_ids)
+        vae.decode(latents[:1])
+    with torch.no_grad(), FlopCounterMode(display=False) as each_step:
+        unet(latents, torch.zeros(passes, dtype=torch.int64, device="meta"), states)
+    return int(once.get_total_flops() + num_steps * each_step.get_total_flops())
+
+
+def _unet_config(models: DiffusionModels) -> Any:
+    return models.unet.config

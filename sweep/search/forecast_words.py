@@ -1,0 +1,138 @@
+"""The plan of a sweep for the terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from sweep.config import ComputeConfig, SweepConfig
+from sweep.search.forecast import TERA, Forecast, StrategyCosts, Workload, forecast, strategy_costs, workload
+from trainables.base_models.models import load_base, states_width
+
+GPU_TFLOPS: Final = 300.0
+"""What an H100 is expected to sustain in bf16, a third of its peak: an estimate, not a measurement."""
+PROBED_FILMS: Final = 8
+UNITS: Final = (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6))
+
+
+def print_plan(config: SweepConfig, console: Console, tflops: float | None) -> None:
+    """Print what each strategy costs and, where the films are there, what the sweep will.
+
+    Args:
+        config: of the sweep.
+        console: where to.
+        tflops: that one worker sustains, in TFLOP/s; None: measured here for workers without GPUs, else an estimate.
+
+    Raises:
+        ConfigError: no strategy can meet the limits, or the base is not there.
+        ValueError: the data do not show a condition that is to be scored.
+    """
+    config = config.located()
+    with console.status("Counting ..."):
+        films = workload(config)
+        found = forecast(config, films) if films else None
+        costs = found.strategies if found else strategy_costs(config, config.data.conditions or ())
+    console.print(_table(costs, config))
+    if found is None or films is None:
+        console.print(
+            f"[yellow]The films are not there yet:[/yellow] prepare {str(config.data.path)!r}, and this says what the sweep takes.",
+            soft_wrap=True,
+        )
+        return
+    rate, source = (tflops, "as given") if tflops else sustained(config.compute)
+    for line in (*_lines(config, films), *_costs(found, config, rate, source), _ends(config)):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def sustained(compute: ComputeConfig) -> tuple[float, str]:
+    """TFLOP/s of one worker, and where the figure comes from."""
+    if compute.gpus_per_worker:
+        return GPU_TFLOPS * compute.gpus_per_worker, "an estimate for an H100 in bf16; --tflops gives your own"
+    return probed_tflops(round(compute.cpus_per_worker) or 1), "measured here on the mini base's U-Net"
+
+
+def probed_tflops(num_threads: int) -> float:
+    """TFLOP/s of passes of the bundled base's U-Net and their gradients on so many threads of this machine."""
+    unet, before = load_base("mini").unet.requires_grad_(True), torch.get_num_threads()
+    config: Any = unet.config
+    size, channels = config.sample_size, config.in_channels
+    latents = torch.randn(PROBED_FILMS, channels, size, size)
+    states = torch.randn(PROBED_FILMS, 77, states_width(unet))
+    steps = torch.zeros(PROBED_FILMS, dtype=torch.int64)
+    torch.set_num_threads(num_threads)
+    try:
+        with FlopCounterMode(display=False) as counter:  # the first pass also warms up
+            unet(latents, steps, states).sample.sum().backward()
+        begun = time.perf_counter()
+        unet(latents, steps, states).sample.sum().backward()
+        return float(counter.get_total_flops()) / (time.perf_counter() - begun) / TERA
+    finally:
+        torch.set_num_threads(before)
+
+
+def _table(costs: tuple[StrategyCosts, ...], config: SweepConfig) -> Table:
+    table = Table(title=f"{config.preset}: {len(costs)} strategies on {config.base}", title_justify="left")
+    table.add_column("strategy", no_wrap=True)
+    for name in ("parameters", "adapter, MiB", "operations of a training image"):
+        table.add_column(name, justify="right")
+    for one in costs:
+        operations = _span(*map(_flop, one.operations_per_image))
+        parameters = _span(*(f"{count:,.0f}" for count in one.trainable_parameters))
+        table.add_row(one.strategy, parameters, _span(*(f"{mib:.3g}" for mib in one.adapter_mib)), operations)
+    return table
+
+
+def _lines(config: SweepConfig, films: Workload) -> list[str]:
+    search, settings = config.search, config.evaluation
+    generated = sum(min(settings.images_per_condition, most) for most in films.num_held_out.values())
+    return [
+        f"Trials      {search.num_trials} by {search.sampler}, {config.compute.concurrent_trials} at once, each at most "
+        f"{config.training.num_epochs} epochs of {films.num_train:,} films",
+        f"Evaluation  at most {generated:,} films in {settings.num_steps} steps, guidance {settings.guidance_scale:g}",
+    ]
+
+
+def _costs(found: Forecast, config: SweepConfig, tflops: float, source: str) -> list[str]:
+    least, most = found.operations()
+    hours, at_once = found.hours(tflops), config.compute.concurrent_trials
+    unit = "GPU-hours" if config.compute.gpus_per_worker else "hours of a worker"
+    workers = config.compute.workers_per_trial
+    adapters = found.num_trials * found.adapter_mib / 1024
+    return [
+        f"Operations  {_span(_flop(least), _flop(most))} in all; of a complete trial's, {_share(found)} are evaluations",
+        f"Time        {_span(*(_hours(each) for each in hours))} {unit} at {tflops:.3g} TFLOP/s ({source}); "
+        f"{_span(*(_hours(each / at_once / workers) for each in hours))} h in all",
+        f"Disk        at most {adapters:.2g} GiB of adapters, where trials are spread evenly over the strategies",
+    ]
+
+
+def _share(found: Forecast) -> str:
+    return _span(*(f"{found.evaluation / (training + found.evaluation):.0%}" for training in reversed(found.training)))
+
+
+def _ends(config: SweepConfig) -> str:
+    search = config.search
+    rungs = search.ladder(config.training.num_epochs).epochs
+    after = " or ".join(map(str, rungs))
+    stops = f"{search.scheduler} may stop trials after {after} epochs, but the first of each strategy"
+    own = [f"{name}={value:g}" for name, value in search.stop.model_dump(exclude_none=True).items()]
+    earlier = f"search.stop ends the sweep earlier: {', '.join(own)}" if own else "the sweep ends with its last trial"
+    return f"Ends        {stops if rungs else 'no trial is stopped'}; {earlier}"
+
+
+def _flop(count: float) -> str:
+    name, unit = next(((name, unit) for name, unit in UNITS if count >= unit), UNITS[-1])
+    return f"{count / unit:.3g} {name}FLOP"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def _span(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"

@@ -121,8 +121,9 @@ class Canvas:
         px, py = self.film[column] - left, self.film[row] - top
         along = (px * dx + py * dy) / _each((x1 - x0) ** 2 + (y1 - y0) ** 2 + 1e-9, segment)
         along = np.minimum(np.maximum(along, 0, out=along), 1, out=along)
-        distance = np.hypot(px - along * dx, py - along * dy)
-        np.maximum.at(field, (row, column), inside(distance - (thick + along * _each(last - first, segment)), soft))
+        distance: Field = np.hypot(px - along * dx, py - along * dy)
+        distance -= thick + along * _each(last - first, segment)
+        np.maximum.at(field, (row, column), inside(distance, soft))
 
     def _span(self, start: Doubles, end: Doubles, reach: Doubles) -> tuple[Whole, Whole]:
         """First pixel along an axis and the one after the last, of each segment."""

@@ -150,6 +150,8 @@ def main(
 ) -> None:
     """Plant faults in both commits and print which tests caught which.
 
+    What the file holds of the same two commits is not tried again, so that a check that was broken off goes on.
+
     Example: python -m benchmarks.mutation_check --against HEAD~20 --results faults.json --first 0 --last 10
     """
     with TemporaryDirectory() as folder:
@@ -157,11 +159,25 @@ def main(
             Tree.at(commit, Path(folder) / str(number) / "tree") for number, commit in enumerate((against, "HEAD"))
         ]
         drawn = draw(shared_faults(*trees), num_faults, Random(seed))
+        commits = [written_out(tree.commit) for tree in trees]
         for number, pair in list(enumerate(drawn))[first:last]:
+            if held(results).get(str(number), {}).get("commits") == commits:
+                continue
             found = {name: tried(tree, fault) for name, tree, fault in zip(("old", "new"), trees, pair, strict=True)}
-            keep(results, number, {**asdict(pair[1]), **found})
+            keep(results, number, {**asdict(pair[1]), **found, "commits": commits})
             typer.echo(f"{number:3d}  old {found['old']:9} new {found['new']:9} {shown(pair[1])}")
-    typer.echo(summary(json.loads(results.read_text())))
+    typer.echo(summary({number: one for number, one in held(results).items() if one.get("commits") == commits}))
+
+
+def written_out(commit: str) -> str:
+    """The full name of a commit."""
+    command = ["git", "rev-parse", f"{commit}^{{commit}}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def held(results: Path) -> dict[str, dict[str, Any]]:
+    """What the file holds, by the number of the fault."""
+    return dict(json.loads(results.read_text())) if results.is_file() else {}
 
 
 def shared_faults(old: Tree, new: Tree) -> list[tuple[Fault, Fault]]:
@@ -258,8 +274,7 @@ def _run_tests(tree: Tree, tests: list[str], note: Path) -> int:
 
 def keep(results: Path, number: int, found: dict[str, Any]) -> None:
     """Add a fault's outcome to the file."""
-    held = json.loads(results.read_text()) if results.is_file() else {}
-    results.write_text(json.dumps({**held, str(number): found}, indent=1))
+    results.write_text(json.dumps({**held(results), str(number): found}, indent=1))
 
 
 def shown(fault: Fault) -> str:

@@ -193,7 +193,7 @@ def film_sets(rng: np.random.Generator, *counts: int) -> list[Gallery]:
     """Films of so many patients a set: those of one resemble each other, and few patients have most of the films."""
     found = []
     for count in counts:
-        of_each = np.repeat(np.arange(count), rng.geometric(1 / rng.integers(1, 30, count)))
+        of_each = np.repeat(np.arange(count), rng.geometric(1 / rng.integers(1, 12, count)))
         features = 4 + rng.normal(size=(count, 6))[of_each] + 0.05 * rng.normal(size=(len(of_each), 6))
         found.append(Gallery(features, patients=tuple(f"{len(found)}-{patient}" for patient in of_each)))
     return found

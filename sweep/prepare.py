@@ -102,7 +102,7 @@ def main(
     age_in_prompt: Annotated[bool, typer.Option("--age-in-prompt", help="Name the age in the prompts.")] = False,
     sex_in_prompt: Annotated[bool, typer.Option("--sex-in-prompt", help="Name the sex in the prompts.")] = False,
     fit: Annotated[str, typer.Option(help=f"How films become square: {', '.join(FITS)}.")] = "stretch",
-    max_rejects: MaxRejects = 0.0,
+    max_rejects: MaxRejects = 0.01,
     split: Split = HASH,
     sizes: Sizes = None,
     num_train: NumTrain = None,

@@ -81,7 +81,8 @@ class SourceOptions:
         sizes: how many films each split is to hold, in all or of each finding; None: shares of the patients.
         num_train: training films to keep; fewer are always among more.
         fit: how films become square: `stretch`ed, the middle `crop`ped out, or with black bars as a `letterbox`.
-        max_rejects: share of the films that may be left out for they are not there or cannot be read.
+        max_rejects: share of the films that may be left out for they are not there or cannot be read; above it, none is
+            and the collection is refused.
         num_tokens_of: counts the tokens of a text, where own texts are to be cut to what the text encoder takes.
         bits: that pictures of more than 8 bits store; None leaves it to the films.
         grey_range: the levels that are black and white; None leaves it to the films.
@@ -102,7 +103,7 @@ class SourceOptions:
     sizes: SplitSizes | None = None
     num_train: int | None = None
     fit: str = "stretch"
-    max_rejects: float = 0.0
+    max_rejects: float = 0.01
     num_tokens_of: Callable[[str], int] | None = None
     bits: int | None = None
     grey_range: GreyRange | None = None

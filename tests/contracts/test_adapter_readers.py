@@ -31,6 +31,8 @@ from trainables.strategies.adalora import AdaLoRALayer
 from trainables.strategies.base import trained_parameters
 from trainables.strategies.low_rank import low_rank_layers
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 FILE = "pytorch_lora_weights.safetensors"
 SAMPLING: dict[str, Any] = {"seeds": [7], "num_steps": 1, "guidance": 1.0}

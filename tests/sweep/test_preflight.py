@@ -49,12 +49,14 @@ def test_an_objective_that_a_rung_cannot_give_is_refused_with_the_arithmetic() -
     require_measured_at_rungs(never_stopped, {"Edema": 16, "No Finding": 16})
 
 
+@pytest.mark.slow
 def test_no_more_images_than_held_out_films(tmp_path: Path) -> None:
     dataset = write_dataset(PhantomSource(num_patients=60, resolution_px=64, seed=2), tmp_path / "phantom")
     config = load_config("demo", None, ["evaluation.images_per_condition=5"])
     assert images_of_conditions(dataset, ("Edema", "No Finding"), config) == {"Edema": 5, "No Finding": 2}
 
 
+@pytest.mark.slow
 def test_a_sweep_that_could_not_be_scored_does_not_start(tmp_path: Path) -> None:
     overrides = ["objectives=density", "data.num_patients=60", "data.conditions=[Edema]"]
     config = load_config("demo", None, [*overrides, "evaluation.images_per_condition=2"])

@@ -117,6 +117,7 @@ def test_a_condition_without_films_is_refused(tmp_path: Path, dataset: PreparedD
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_what_was_refused_may_be_mended_in_the_same_folder(tmp_path: Path) -> None:
     """The films were drawn before they were found too few; they are not in the way of the next attempt."""
     options = ("--set", "data.num_patients=36", "--set", "data.conditions=[Cardiomegaly]")

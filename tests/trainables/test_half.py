@@ -57,6 +57,7 @@ def _computed(strategy: Strategy, models: DiffusionModels, dtype: torch.dtype) -
     return total, list(torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*STRATEGIES, *COMBINATIONS])
 def test_loss_and_gradients_stay_the_same_to_the_bit(base: DiffusionModels, tmp_path: Path, name: str) -> None:
     strategy, models = _attached(base, name, tmp_path)

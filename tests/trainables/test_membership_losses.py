@@ -51,6 +51,7 @@ def test_a_film_has_the_trainings_loss_whatever_its_batch(base: DiffusionModels,
     assert found == pytest.approx(totals / 3, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_film_that_is_trained_on_alone_gets_a_lower_loss(base: DiffusionModels, moments: NDArray[np.float32]) -> None:
     models = base.fresh()
     models.unet.requires_grad_(True)

@@ -181,6 +181,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["bitfit", *WITH_STEPS])
 def test_a_step_is_taken_anew_where_memory_runs_out_in_it(
     base: DiffusionModels, dataset: PreparedDataset, shared_cache: Path, strategy: str

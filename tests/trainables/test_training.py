@@ -193,6 +193,7 @@ def test_evaluated_weights_are_the_average_and_training_goes_on_from_the_last(
         assert torch.equal(kept, steps[-1][name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["unet", "lora", "dora", "bitfit"])
 def test_bfloat16_trains_float32_parameters_to_nearly_the_same_loss(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path, strategy: str

@@ -30,6 +30,8 @@ from trainables.trial import (
     warm_base,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def _spec(
     seed: int, *, strategy: str = "lora", dataset: Path = Path("data"), out: Path = Path(), **training: Any
@@ -86,7 +88,6 @@ def test_frozen_encoders_are_loaded_only_where_their_outputs_are_not_cached(stra
         assert {name for name in COMPONENTS if models.is_loaded(name)} == due
 
 
-@pytest.mark.slow
 def test_only_what_trains_is_in_memory_while_it_does_even_where_the_trial_filled_the_caches(
     dataset: PreparedDataset, tmp_path: Path
 ) -> None:
@@ -120,7 +121,6 @@ class _Scores:
         return {"fid_none": 1.0}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["lora", "unet+text_encoder", "vae", "textual_inversion", "text_encoder_swap"])
 def test_a_trial_trains_alike_with_and_without_its_frozen_encoders(
     strategy: str, dataset: PreparedDataset, tmp_path: Path
@@ -243,7 +243,6 @@ class _KilledError(BaseException):
     """The process's end."""
 
 
-@pytest.mark.slow
 def test_a_trial_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
     dataset: PreparedDataset, tmp_path: Path
 ) -> None:

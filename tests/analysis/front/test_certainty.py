@@ -56,6 +56,7 @@ def test_lucky_values_count_for_less() -> None:
     assert found[values.argmin()] < naive
 
 
+@pytest.mark.slow
 def test_points_given_nine_tenths_are_on_the_front_nine_times_in_ten() -> None:
     """Known worlds of every family, seen through the resamples and epochs that a sweep leaves; `make test` takes few."""
     rows = [calibration(family, num_worlds=20, num_trials=32, seed=7, with_plain=False) for family in FAMILIES]

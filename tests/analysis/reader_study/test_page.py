@@ -65,6 +65,7 @@ def read_all(page: Page, num: int) -> None:
         page.keyboard.press("Enter")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_a_study_is_made_read_by_keyboard_alone_and_scored(run: Path, tmp_path: Path) -> None:
     study = tmp_path / "study"

@@ -120,6 +120,7 @@ def test_rebuilding_gives_the_same_page(tmp_path: Path) -> None:
     assert write_report(run).read_bytes() == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extractor", ["rad_dino", "xrv-mimic_nb"])
 def test_the_page_is_the_same_with_an_extractor_of_any_name(tmp_path: Path, extractor: str) -> None:
     run = synthetic_run(tmp_path, synthetic_trials(6))
@@ -160,6 +161,7 @@ def test_a_stopped_trial_is_shown_with_its_rung_and_is_no_point(tmp_path: Path) 
     assert "stopped early" not in plain
 
 
+@pytest.mark.slow
 def test_front_plot_is_a_picture(tmp_path: Path) -> None:
     trials = synthetic_trials()
     found = find_front(trials, OBJECTIVES, Evidence(baseline={"fid_mini": 12.0, "vendi_mini": 3.0}))
@@ -184,6 +186,7 @@ def test_front_plot_needs_two_objectives(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_command_rebuilds_page_and_plot(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path, synthetic_trials(6))
     command = [sys.executable, "-m", "analysis.report", "--run", str(run)]

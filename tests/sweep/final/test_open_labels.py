@@ -43,6 +43,7 @@ def bench(tmp_path: Path) -> Workbench:
     return Workbench(run, SETTINGS)
 
 
+@pytest.mark.slow
 def test_utility_and_its_subgroups_are_of_the_films_whose_labels_are_known(bench: Workbench) -> None:
     test, plan = bench.splits["test"], bench.plans["train"]
     open_ = {split: [bool(own) for own in bench.splits[split].unknown] for split in ("train", "test")}

@@ -39,6 +39,7 @@ def run(tmp_path: Path) -> RunFolder:
     )
 
 
+@pytest.mark.slow
 def test_the_last_series_is_that_of_the_last_evaluation_even_if_all_was_known(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

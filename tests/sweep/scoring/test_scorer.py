@@ -39,6 +39,7 @@ from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters
 from trainables.trial import EvaluationError
 
+pytestmark = pytest.mark.slow
 SHOWN = ("Edema", "No Finding")
 PLENTY = ("Edema", "Cardiomegaly")
 """Of each at least four are held out."""
@@ -169,7 +170,6 @@ def test_every_image_is_extracted_once_and_the_numbers_stay(
     assert sorted(extractor.counts) == sorted([num_films, num_generated])
     assert scorer.score(adapter, spec.cache_folder / "samples.png") == first
     assert len(extractor.counts) == 2
-
     base = scorer.score(None, spec.cache_folder / "baseline.png")
     assert base.keys() == first.keys() and base["fid_mini"] != first["fid_mini"]
     assert extractor.counts[2:] == [num_generated]

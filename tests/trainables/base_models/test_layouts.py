@@ -133,6 +133,7 @@ def test_a_pickle_that_holds_more_than_tensors_is_refused_and_not_run(
     assert list((hub_home / "radiograph-sweep").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_single_file_gives_the_weights_of_its_folder(thin: Path, whole: Path, tmp_path: Path) -> None:
     """Its configurations are found in a folder of its name, and in the folder that it lies in."""
     beside, within = tmp_path / "beside" / "model.safetensors", tmp_path / "within" / "any_name.safetensors"
@@ -146,6 +147,7 @@ def test_a_single_file_gives_the_weights_of_its_folder(thin: Path, whole: Path, 
     assert load_base(str(beside), components=()).base.source == "model.safetensors"
 
 
+@pytest.mark.slow
 def test_configurations_beside_a_single_file_act_when_they_change(thin: Path, whole: Path, tmp_path: Path) -> None:
     """The folder that is made of the file is made anew then, and not otherwise."""
     file, scheduler = tmp_path / "model.safetensors", tmp_path / "model" / "scheduler" / "scheduler_config.json"
@@ -166,6 +168,7 @@ def test_a_single_file_without_configurations_says_where_to_put_them(whole: Path
         resolve_base(str(whole))
 
 
+@pytest.mark.slow
 def test_a_single_file_takes_the_configurations_that_the_hub_left_here(thin: Path, whole: Path, hub_home: Path) -> None:
     stored = hub_home / "hub" / "models--stable-diffusion-v1-5--stable-diffusion-v1-5"
     shutil.copytree(thin, stored / "snapshots" / "abc", ignore=shutil.ignore_patterns("*.safetensors"))

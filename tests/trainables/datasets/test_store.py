@@ -78,6 +78,7 @@ class FailingSource(TinySource):
         return super()._sample(split, number)
 
 
+@pytest.mark.slow
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     source = PhantomSource(num_patients=30, seed=2)
     seen: list[int] = []
@@ -156,6 +157,7 @@ def test_a_filled_folder_is_not_touched(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_view", [False, True])
 def test_the_template_of_the_captions_is_kept(tmp_path: Path, with_view: bool) -> None:
     source = PhantomSource(num_patients=30, seed=2, with_view=with_view)
@@ -303,6 +305,7 @@ def _ask(folder: Path, computed: Path) -> float:
     return float(TensorCache(folder).get_or_create("k", "x", compute)["v"].whole().sum())
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_computes(tmp_path: Path) -> None:
     with get_context("spawn").Pool(2) as pool:
         sums = pool.starmap(_ask, [(tmp_path / "cache", tmp_path / "computed")] * 6, chunksize=1)

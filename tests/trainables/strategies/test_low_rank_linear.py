@@ -105,6 +105,7 @@ def test_an_empty_batch_gives_an_empty_output() -> None:
     assert low_rank_linear(inputs()[:0], base, a, b, scale=SCALE, rows=rows).shape == (0, 3, OUT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_rows", [False, True])
 def test_it_compiles_without_a_graph_break(with_rows: bool) -> None:
     base, a, b, rows = parts(bias=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -14,7 +15,10 @@ from trainables.loss import DenoisingLoss
 from trainables.strategies import make_strategy
 from trainables.strategies.operations import operations_per_image
 
+pytestmark = pytest.mark.slow
 
+
+@cache
 def counted(name: str, cached: bool = True, **hyperparameters: Any) -> int:
     models, strategy = base_on_meta("mini"), make_strategy(name, hyperparameters)
     strategy.attach(models)

@@ -362,6 +362,7 @@ def tuned(base: DiffusionModels, dataset: PreparedDataset, **settings: Any) -> t
     return tuning, reports
 
 
+@pytest.mark.slow
 def test_the_trainer_follows_the_growth(base: DiffusionModels, dataset: PreparedDataset) -> None:
     tuning, reports = tuned(base, dataset, micro_batch=4, ema_decay=0.5)
     assert [entry["step"] for entry in tuning.rank_history] == [0, 3, 5]

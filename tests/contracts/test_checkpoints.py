@@ -51,7 +51,7 @@ def base() -> DiffusionModels:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    source = PhantomSource(num_patients=60, resolution_px=64, seed=5)
+    source = PhantomSource(num_patients=32, resolution_px=64, seed=5)
     return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom", on_progress=None)
 
 

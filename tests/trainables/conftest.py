@@ -15,7 +15,7 @@ from trainables.datasets.writing import write_dataset
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     """Phantom films of a few patients at 64 px."""
-    source = PhantomSource(num_patients=60, resolution_px=64, seed=5)
+    source = PhantomSource(num_patients=32, resolution_px=64, seed=5)
     return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom", on_progress=None)
 
 

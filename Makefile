@@ -39,8 +39,10 @@ help:
 demo: $(VENV)/installed
 	$(BIN)/python -m sweep.run
 
-# A worker a core, up to eight, since each holds 2 GB. It runs whole groups: a module, or all that share Ray.
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+# A worker a core, up to eight, since each holds 2 GB, and one for what those leave idle that wait for Ray or another process.
+# It runs whole groups: a module, or all that share Ray.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 
 test: $(VENV)/installed
 	$(PYTEST)

@@ -22,11 +22,12 @@ RAY, PHANTOM = "ray", "phantom"
 FIRST = (
     RAY,
     "tests/contracts/test_strategies.py",
-    "tests/test_layout.py",
     PHANTOM,
-    *(f"tests/{name}.py" for name in ("contracts/test_checkpoints", "contracts/test_extending", "sweep/test_evaluate")),
+    *(f"tests/contracts/{name}.py" for name in ("test_checkpoints", "test_extending", "test_adapter_readers")),
+    *(f"tests/{name}.py" for name in ("sweep/test_evaluate", "sweep/test_describe", "trainables/test_trial")),
+    *("tests/benchmarks/test_record_curves.py", "tests/trainables/datasets/test_real_tables.py"),
 )
-"""The groups that take longest, and a short one: with two workers the third waits behind Ray's for the first."""
+"""The groups that take longest, so that no test worker is left with one of them when the others have ended."""
 WARM = ("trainables.trial", "analysis.report", "analysis.features", "search_spaces", "mlflow", "pyarrow.fs", "pydantic")
 """What processes of the engine import, but Ray, whose library does not bear to be forked."""
 _until_the_end = ExitStack()

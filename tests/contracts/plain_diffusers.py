@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,17 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 OURS = {"sweep", "trainables", "search_spaces", "analysis"}
 
 
+@cache
+def plain(base: str) -> Any:
+    """The base's pipeline, read once; loaders change what they are given, so each gets a copy."""
+    return StableDiffusionPipeline.from_pretrained(base, safety_checker=None, dtype=torch.float32)
+
+
 def load(base: str, kind: str, folder: str) -> Any:
     """The pipeline that a user of plain diffusers would have."""
     if kind == "pipeline":
         return StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
-    pipeline = StableDiffusionPipeline.from_pretrained(base, safety_checker=None, dtype=torch.float32)
+    pipeline = deepcopy(plain(base))
     pipeline.scheduler = DPMSolverMultistepScheduler.from_pretrained(folder, subfolder="scheduler")
     if list(Path(folder).glob("*.safetensors")):
         pipeline.load_lora_weights(folder)

@@ -43,7 +43,7 @@ from trainables.strategies import load_adapter
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
 
-EVALUATION_S = 1.5
+EVALUATION_S = 0.8
 BITFIT = {"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 9}
 DIVERGING = {**BITFIT, "lr": 1e30}
 DYLORA = {
@@ -349,7 +349,8 @@ def ended(ray_cluster: None, dataset: PreparedDataset, tmp_path_factory: pytest.
     searcher = OptunaSearcher(space, config.reported_objectives(), sampler=SEARCH_SAMPLERS["tpe"], num_trials=3, seed=0)
     journal = Journal.open(out, config, {})
     settings = replace(context(dataset, out, evaluate_every_epochs=1), objectives=("epoch_s",))
-    run_trials(settings, ProcessEvaluator(), searcher, listeners=(journal, events), trial_scheduler=StopsNorm())
+    evaluator = ProcessEvaluator(takes_s=0)
+    run_trials(settings, evaluator, searcher, listeners=(journal, events), trial_scheduler=StopsNorm())
     front = journal.finish()
     trials = pd.read_parquet(out / "trials.parquet").set_index("strategy")
     return Ended(trials=trials, front=front, searcher=searcher, events=events)

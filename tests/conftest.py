@@ -17,8 +17,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; Ray's
 settings.register_profile("any machine", deadline=None)  # a busy one takes longer over an example
 settings.load_profile("any machine")
 
-RAY, PHANTOM = "ray", "phantom"
-"""Groups of tests that share what takes long to make; one test worker runs all of a group."""
+RAY, PHANTOM, CLUSTER = "ray", "phantom", "tests/cluster"
+"""Groups of tests that share what takes long to make, or hosts that each fill a machine; one test worker runs all of a group."""
 FIRST = (
     RAY,
     "tests/contracts/test_strategies.py",
@@ -67,4 +67,6 @@ def group_of(item: pytest.Item) -> str:
     fixtures = getattr(item, "fixturenames", ())
     if "ray_address" in fixtures:
         return RAY
+    if item.nodeid.startswith(f"{CLUSTER}/"):
+        return CLUSTER
     return PHANTOM if "phantom" in fixtures else item.nodeid.partition("::")[0]

@@ -1,4 +1,4 @@
-"""cluster.yaml, by Ray's own validation and by what must hold of it."""
+"""cluster.yaml and cluster-local.yaml, by Ray's own validation and by what must hold of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 import yaml
 from ray.autoscaler._private.command_runner import _with_interactive
 from ray.autoscaler._private.util import prepare_config, validate_config
+
+from sweep.loading import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,6 +37,26 @@ def test_ray_would_refuse_a_misspelt_key(text: str) -> None:
         validate_config(prepare_config(yaml.safe_load(text.replace("\nmax_workers: 8", "\nmax_wrkers: 8"))))
 
 
+def test_ray_accepts_the_file_for_own_machines() -> None:
+    validate_config(prepare_config(yaml.safe_load((ROOT / "cluster-local.yaml").read_text())))
+
+
+def test_own_machines_are_set_up_and_started_as_on_aws(text: str) -> None:
+    aws, own = yaml.safe_load(text), yaml.safe_load((ROOT / "cluster-local.yaml").read_text())
+    for part in ("file_mounts", "rsync_exclude", "setup_commands", "worker_start_ray_commands"):
+        assert own[part] == aws[part], part
+    of_an_image, *started = aws["head_start_ray_commands"]
+    assert "meta-data/ami-id" in of_an_image
+    stop, forget, start = own["head_start_ray_commands"]
+    assert forget == f"rm -f /tmp/ray/cluster-{own['cluster_name']}.state"
+    assert [stop, start.replace("RAY_enable_autoscaler_v2=0 ", "")] == started
+
+
+def test_no_step_runs_a_script_from_the_network(text: str) -> None:
+    for file in (text, (ROOT / "cluster-local.yaml").read_text()):
+        assert not re.search(r"(curl|wget)[^\n]*\|\s*(ba)?sh", file)
+
+
 def test_a_cpu_head_and_gpu_workers_that_scale_from_none(cluster: dict[str, Any]) -> None:
     types = cluster["available_node_types"]
     head = types.pop(cluster["head_node_type"])
@@ -49,7 +71,7 @@ def test_every_ray_process_starts_with_token_authentication(cluster: dict[str, A
     for command in starts:
         assert "ray start" not in command or re.search(r"RAY_AUTH_MODE=token \S*ray start", command)
     assert sum("ray start" in command for command in starts) == 2
-    assert cluster["file_mounts"]["/home/ubuntu/.ray/auth_token"] == "~/.ray/auth_token"
+    assert cluster["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
 
 
 def test_processes_compute_with_as_many_threads_as_they_have_cpus(cluster: dict[str, Any]) -> None:
@@ -79,6 +101,36 @@ def test_what_is_mounted_is_here(cluster: dict[str, Any]) -> None:
     assert [path for path in sorted(local) if not (ROOT / path).exists()] == []
 
 
-def test_it_holds_no_secret(text: str) -> None:
+@pytest.mark.parametrize("file", ["cluster.yaml", "cluster-local.yaml"])
+def test_it_holds_no_secret(file: str) -> None:
+    text = (ROOT / file).read_text()
     assert not re.search(r"AKIA[0-9A-Z]{16}|aws_secret|aws_access|BEGIN [A-Z ]*PRIVATE KEY|RAY_AUTH_TOKEN=", text)
     assert not re.search(r"\b(?=[0-9a-f]*\d)[0-9a-f]{32,}\b", text)
+
+
+KUBERAY = {
+    "job": {"entrypoint", "shutdownAfterJobFinishes", "backoffLimit", "rayClusterSpec"},
+    "cluster": {"rayVersion", "authOptions", "enableInTreeAutoscaling", "headGroupSpec", "workerGroupSpecs"},
+    "head": {"rayStartParams", "template"},
+    "workers": {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"},
+}
+"""Fields that the manifest needs, as the reference of KubeRay 1.6 names them; its operator drops others without a word."""
+
+
+def test_the_manifest_for_kubernetes() -> None:
+    job = yaml.safe_load((ROOT / "scripts" / "rayjob.yaml").read_text())
+    cluster = job["spec"]["rayClusterSpec"]
+    (workers,) = cluster["workerGroupSpecs"]
+    named = {"job": job["spec"], "cluster": cluster, "head": cluster["headGroupSpec"], "workers": workers}
+    assert {part: set(fields) for part, fields in named.items()} == KUBERAY
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
+    assert f"\nray=={cluster['rayVersion']} " in (ROOT / "requirements.lock").read_text()
+
+
+@pytest.mark.parametrize("file", ["README.md", "scripts/rayjob.yaml", "scripts/slurm.sh"])
+def test_the_sweeps_that_are_written_down_are_accepted(file: str) -> None:
+    settings = re.findall(r"--set (compute\.[a-z_]+=[\w.]+)", (ROOT / file).read_text())
+    assert "compute.may_grow=true" in settings
+    load_config("nih512", None, settings)

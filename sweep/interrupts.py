@@ -14,6 +14,9 @@ from analysis.terminal import Interrupted
 SAME_S: Final = 1.0
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_blocks: Final[list[list[int]]] = []
+"""Signals that have come in each block that is open."""
+
 
 @contextmanager
 def interruptible() -> Iterator[None]:
@@ -21,7 +24,8 @@ def interruptible() -> Iterator[None]:
 
     Entered anew wherever a library has put handlers of its own in place, as Ray does when it starts. What the process was
     told to ignore, as by `nohup`, it goes on ignoring. A signal that comes twice at once, as where a terminal or Slurm sends
-    it to this process and to its parent, which passes it on, is one.
+    it to this process and to its parent, which passes it on, is one. An exception that is lost, as where a signal comes
+    while C code calls back or an object is taken down, is raised by `raise_if_interrupted`, at the latest after the block.
     """
     received: list[int] = []
 
@@ -40,16 +44,29 @@ def interruptible() -> Iterator[None]:
         raise Interrupted(number)
 
     before = {one: signal.signal(one, interrupt) for one in SIGNALS if _is_heeded(one)}
+    _blocks.append(received)
     try:
         yield
+        raise_if_interrupted()
     except KeyboardInterrupt as error:
         if isinstance(error, Interrupted) or not received:
             raise
         raise Interrupted(received[0]) from error  # Ray raises a plain one in its place
     finally:
+        _blocks.pop()
         for one, handler in before.items():
             if signal.getsignal(one) is interrupt:  # none has come
                 signal.signal(one, handler)
+
+
+def raise_if_interrupted() -> None:
+    """Raise the interrupt that has come in an open block, if one has; for loops that others run, which may have lost it.
+
+    Raises:
+        Interrupted: the process was told to end.
+    """
+    if received := [number for block in _blocks for number in block]:
+        raise Interrupted(received[0])
 
 
 def _is_heeded(number: signal.Signals) -> bool:

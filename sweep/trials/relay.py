@@ -11,6 +11,7 @@ import numpy as np
 from ray import tune
 from ray.tune.result import AUTO_RESULT_KEYS
 
+from sweep.interrupts import raise_if_interrupted
 from sweep.trials.ends import FAILURE, FINAL, TrialEnd, TrialListener, end_of
 from sweep.trials.memory_kills import MEMORY, KernelKills, kernel_kill, out_of_memory
 from sweep.trials.scheduling import TrialScheduler
@@ -59,6 +60,9 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its callbacks for its own restore; the listeners stay in this process."""
         return Relay, ((), self._objectives, TrialScheduler())
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        raise_if_interrupted()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._ensure_started(Suggestion.of_config(trial.config))

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from ray.air.execution._internal import actor_manager
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 from sweep.config import ComputeConfig, ConfigError
-from sweep.records.guard import ray_watched
+from sweep.records.guard import OF_RAY, ray_watched
 from sweep.trials.cluster import ADDRESS, AUTH_MODE, TOKEN, TOKEN_PATH, Cluster, find_cluster
 from sweep.trials.resources import local_cpus
 
@@ -84,12 +84,27 @@ def _init(**options: Any) -> None:
 @contextmanager
 def _own_ray(compute: ComputeConfig) -> Iterator[None]:
     with _session_folder() as folder, _own_environment():
+        before = set(psutil.Process().children())
         _start(folder, local_cpus(compute, os.cpu_count() or 1))
+        helpers = _helpers(set(psutil.Process().children()) - before)
         try:
             with ray_watched():
                 yield
         finally:
+            for process in helpers:  # Ray would wait a second for each
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             ray.shutdown()
+
+
+def _helpers(started: set[psutil.Process]) -> list[psutil.Process]:
+    """Those of Ray's processes that have nothing to close: of logs, metrics and the like."""
+    found = []
+    for process in started:
+        with suppress(psutil.NoSuchProcess):
+            if process.name() not in OF_RAY:
+                found.append(process)
+    return found
 
 
 def _start(folder: Path, num_cpus: int) -> None:

@@ -18,6 +18,8 @@ from sweep.trials.resources import Node
 LINE_S: Final = 30.0
 """How often it is said what is waited for."""
 LOOK_S: Final = 5.0
+LAST_S: Final = 1.0
+"""How long the end waits for a look that has begun: a head that has died answers late or never."""
 
 
 def nodes_of_cluster() -> list[Node]:
@@ -48,7 +50,7 @@ def waiting_told(
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join(LAST_S)
 
 
 def _watch(
@@ -66,7 +68,7 @@ def _watch(
             continue
         since = since or time.monotonic()
         waited_s = time.monotonic() - since
-        if waited_s >= (lines + 1) * line_s:
+        if waited_s >= (lines + 1) * line_s and not ended.is_set():
             lines = int(waited_s // line_s)
             tell(f"waiting for {waited_s:.0f} s: {'; '.join(waits)}")
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from analysis.terminal import Interrupted
-from sweep.interrupts import SIGNALS, interruptible
+from sweep.interrupts import SIGNALS, interruptible, raise_if_interrupted
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +67,31 @@ def test_what_a_process_was_told_to_ignore_it_goes_on_ignoring() -> None:
     with interruptible():
         os.kill(os.getpid(), signal.SIGHUP)
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def lose_an_interrupt() -> None:
+    """As where C code calls back, or an object is taken down: no exception passes through."""
+    with suppress(Interrupted):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_an_interrupt_that_was_lost_is_raised_when_it_is_next_asked_for() -> None:
+    with pytest.raises(Interrupted) as raised, interruptible(), interruptible():
+        lose_an_interrupt()
+        raise_if_interrupted()
+        pytest.fail("it went on")
+    assert raised.value.exit_code == 143
+
+
+def test_an_interrupt_that_was_lost_is_raised_at_the_end_at_the_latest() -> None:
+    with pytest.raises(Interrupted) as raised, interruptible():
+        lose_an_interrupt()
+    assert raised.value.exit_code == 143
+
+
+def test_without_an_interrupt_nothing_is_raised_also_after_one_that_is_over() -> None:
+    raise_if_interrupted()
+    with suppress(Interrupted), interruptible():
+        os.kill(os.getpid(), signal.SIGTERM)
+    with interruptible():
+        raise_if_interrupted()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.terminal import Interrupted
 from sweep.config import SweepConfig
+from sweep.interrupts import interruptible
 from sweep.records.events import Ended, Retried, Started, read_events
 from sweep.records.journal import Journal
 from sweep.trials.ends import TrialEnd, TrialListener
@@ -91,6 +96,15 @@ def test_a_listener_that_fails_is_no_loss_of_the_trials_machine() -> None:
     with pytest.raises(OSError, match="No space left on device"):
         relay.on_trial_error(1, [trial], trial)
     assert heard.events == ["start", "end"] and isinstance(relay.broken, OSError)
+
+
+def test_an_interrupt_that_was_lost_ends_the_sweep_at_tunes_next_step() -> None:
+    relay = Relay((), ("fid",), TrialScheduler())
+    with pytest.raises(Interrupted), interruptible():
+        with suppress(Interrupted):
+            os.kill(os.getpid(), signal.SIGTERM)
+        relay.on_step_begin(1, [])
+        pytest.fail("it went on")
 
 
 class Recorder(TrialListener):

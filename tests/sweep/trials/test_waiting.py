@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
+
+import pytest
 
 from sweep.trials.waiting import waiting_told
 
@@ -32,4 +35,26 @@ def test_a_head_that_does_not_answer_ends_nothing() -> None:
     said: list[str] = []
     with waiting_told(said.append, look=look, line_s=0.05):
         time.sleep(0.2)
+    assert said == []
+
+
+def test_a_head_that_answers_late_keeps_nobody_and_is_not_heard_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep that is to end does not wait for a head that has died."""
+    monkeypatch.setattr("sweep.trials.waiting.LAST_S", 0.1)
+    asked, answer, answered = threading.Event(), threading.Event(), threading.Event()
+
+    def look() -> Sequence[str]:
+        asked.set()
+        answer.wait(30)
+        answered.set()
+        return ["a trial"]
+
+    said: list[str] = []
+    with waiting_told(said.append, look=look, line_s=0.0):
+        assert asked.wait(30)
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s < 10 and not answered.is_set()
+    answer.set()
+    assert answered.wait(30)
+    time.sleep(0.1)
     assert said == []

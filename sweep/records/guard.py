@@ -33,6 +33,7 @@ LOOK_S: Final = 1.0
 PATIENCE_S: Final = 15.0
 """How long a sweep without its Ray may take to end by itself; and how long any may take after SIGTERM. Slurm and
 Kubernetes leave 30 s between that and SIGKILL, for both processes: the rest is for clearing up and closing records."""
+GRACE_S: Final = 3.0
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 _channel: int | None = None
@@ -121,8 +122,8 @@ class Guard:
         """Wait until the child has ended, clear up after it, and give the exit code to end with."""
         with self._passing_signals():
             status = self._wait()
-            self._clear()
-        self._listen()
+            self._listen()
+            self._clear(grace_s=0.0 if self._left_open() is None and self._lost is None else GRACE_S)
         code = -signal.SIGTERM if self._was_late and self._lost is None else os.waitstatus_to_exitcode(status)
         out = self._left_open()
         if out is not None or self._lost is not None:
@@ -175,7 +176,7 @@ class Guard:
         for process in child.children():
             if process.name() in OF_RAY:
                 self._watched.setdefault(process.name(), process)
-        if gone and self._lost is None:
+        if gone and self._lost is None and _lives(child):  # else they died with it
             self._lost = gone[0], time.monotonic()
 
     def _hurry(self) -> None:
@@ -206,16 +207,20 @@ class Guard:
         last = ([line for line in self._told if line.startswith((OPEN, CLOSED))] or [CLOSED])[-1]
         return Path(last.removeprefix(f"{OPEN} ")) if last != CLOSED else None
 
-    def _clear(self) -> None:
-        """End what the child has left, with a moment to end by itself; on Linux that is this process's by now."""
+    def _clear(self, grace_s: float) -> None:
+        """End what the child has left; on Linux that is this process's by now.
+
+        Args:
+            grace_s: how long it may take to end by itself. A child that ended in order has closed all that is to be closed.
+        """
         own = [process for process in psutil.Process().children() if process not in self._others]
         under = [process for one in own for process in _under(one)]
         left = [process for process in {*self._seen, *own, *under} if _lives(process)]
-        for end in (psutil.Process.terminate, psutil.Process.kill):
-            for process in left:
+        for end, wait_s in ((psutil.Process.terminate, grace_s), (psutil.Process.kill, GRACE_S)):
+            for process in left if wait_s else ():
                 with suppress(psutil.Error):
                     end(process)
-            _, left = psutil.wait_procs(left, timeout=3)
+            _, left = psutil.wait_procs(left, timeout=wait_s)
 
     def _say(self, error: str) -> None:
         new_console(stderr=True).print(f"[red]error[/red] {escape(error.strip())}", soft_wrap=True)

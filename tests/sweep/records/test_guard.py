@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sweep.records import guard
+
 GUARDED = """
 import os, signal, subprocess, sys, time, typer
 from pathlib import Path
@@ -23,7 +25,7 @@ from sweep.interrupts import interruptible
 from sweep.records import guard
 
 out, what = Path(sys.argv[1]), sys.argv[2]
-guard.PATIENCE_S, guard.LOOK_S, interrupts.SAME_S = 0.5 if what == "deaf" else 2.0, 0.1, 0.1
+guard.PATIENCE_S, guard.LOOK_S, interrupts.SAME_S = {"deaf": 0.5, "slow": 5.0}.get(what, 2.0), 0.1, 0.1
 
 def work():
     with explained(), interruptible(), guard.records_open(out):
@@ -152,3 +154,23 @@ def test_a_parent_that_is_killed_takes_the_sweep_along_in_order(started: Started
     while psutil.pid_exists(child) and psutil.Process(child).status() != "zombie":
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_ray_that_dies_with_its_sweep_is_not_what_ended_it() -> None:
+    """Ray's processes end as soon as the one that started them has; the parent may see theirs first."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    ray = subprocess.Popen(["true"])
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.write(writing, b"watch\n")
+    seen = guard.Guard(child, reading)
+    seen._watched["gcs_server"] = psutil.Process(ray.pid)
+    ray.wait()
+    seen._look()
+    assert seen._lost is None
+    os.waitpid(child, 0)
+    os.close(reading)
+    os.close(writing)

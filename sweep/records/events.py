@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -27,7 +27,7 @@ class Started:
 
     def tell(self, listener: TrialListener) -> None:
         """Let a listener hear of it, now or from the log."""
-        listener.on_start(Suggestion(**asdict(self)))
+        listener.on_start(Suggestion(**{one.name: getattr(self, one.name) for one in fields(self)}))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,11 +11,11 @@ import hashlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import optuna
-from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from ray.tune.search import Searcher
@@ -90,7 +90,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         self._sampler, fixed = sampler, hyperparameters or {}
         self._plan = SearchPlan.of(space, self.strategies, fixed, num_trials=num_trials, seed=seed)
         self._excess, self._is_over = excess, is_over
-        self.study = _create_study(self.objectives)
+        self._study = _create_study(self.objectives)
         self._suggested_by = space
         self._space = partial(space, strategies=self.strategies, **({"fixed": fixed} if fixed else {}))
         self._open: dict[str, Suggestion] = {}
@@ -100,6 +100,26 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         self._optunas: dict[str, int] = {}
         """Optuna's own number of each trial, which counts in the order of the log."""
         self._reports: dict[str, Mapping[str, Any]] = {}
+        self._told: dict[str, tuple[Suggestion, Mapping[str, Any]]] = {}
+        """Trials of the log that Optuna has not heard of yet, and what has become of each."""
+
+    @property
+    def study(self) -> optuna.Study:
+        """Optuna's study of all trials.
+
+        Those of the log stand in it in their order, put there as what they have become: to begin each and tell its end would
+        take five times as long.
+        """
+        if self._told:
+            told, self._told = self._told, {}
+            number = len(self._study.get_trials(deepcopy=False))
+            for suggestion, fate in told.values():
+                over = [_frozen(one, _over_limits(one["excess"])) for one in suggestion.rejected]
+                kept = _frozen({"params": suggestion.params, "distributions": suggestion.distributions}, fate)
+                self._study.add_trials([*over, kept])
+                self._optunas[suggestion.trial_id] = number + len(over)
+                number += len(over) + 1
+        return self._study
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial: one that is to be tried again, or a new one.
@@ -158,31 +178,21 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
 
     def _reject(self, trial: Trial, excess: Mapping[str, float]) -> None:
         """Tell Optuna that a configuration is over a limit, so that it looks elsewhere."""
-        for name, value in excess.items():
+        self._tell(trial, _over_limits(excess))
+
+    def _tell(self, trial: Trial, fate: Mapping[str, Any]) -> None:
+        for name, value in fate["user_attrs"].items():
+            trial.set_user_attr(name, value)
+        for name, value in fate["constraints"].items():
             trial.set_constraint(name, value)
-        trial.set_user_attr(REASON, "over a limit: not tried")
-        self.study.tell(trial, state=TrialState.PRUNED)
+        self.study.tell(trial, state=fate["state"])
 
     def on_start(self, suggestion: Suggestion) -> None:
         """Take over a trial of the log that this searcher has not suggested itself."""
-        if suggestion.number in self._taken:
-            return
-        for one in suggestion.rejected:
-            self._reject(self._add(one["params"], one["distributions"], {}), one["excess"])
-        added = self._add(suggestion.params, suggestion.distributions, {"trial_id": suggestion.trial_id})
-        self._take(suggestion, added.number)
-
-    def _add(self, params: Mapping[str, Any], distributions: Mapping[str, str], attributes: dict[str, Any]) -> Trial:
-        """Put a trial of the log into the study, as running."""
-        self.study.add_trial(
-            create_trial(
-                state=TrialState.RUNNING,
-                params=dict(params),
-                distributions={name: json_to_distribution(one) for name, one in distributions.items()},
-                user_attrs=attributes,
-            )
-        )
-        return Trial(self.study, self.study.get_trials(deepcopy=False)[-1]._trial_id)
+        if suggestion.number not in self._taken:
+            self._open[suggestion.trial_id] = suggestion
+            self._taken.add(suggestion.number)
+            self._told[suggestion.trial_id] = suggestion, _fate(TrialState.RUNNING, {"trial_id": suggestion.trial_id})
 
     def on_retry(self, trial_id: str, reason: str) -> None:
         """Suggest a trial once more whose process or machine was lost; one that has ended is not tried again."""
@@ -205,17 +215,23 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         suggestion, report = self._open.pop(trial_id, None), self._reports.pop(trial_id, {})
         if suggestion is None:
             return
-        number = self._optunas[trial_id]
+        fate = self._ended(trial_id, end, report)
+        if trial_id in self._told:
+            self._told[trial_id] = suggestion, fate
+        elif end.kind == COMPLETED:  # a `Trial` would ask the sampler
+            self.study.tell(self._optunas[trial_id], fate["values"])
+        else:
+            self._tell(Trial(self.study, self.record(trial_id)._trial_id), fate)
+
+    def _ended(self, trial_id: str, end: TrialEnd, report: Mapping[str, Any]) -> Mapping[str, Any]:
         if end.kind == COMPLETED:
-            self.study.tell(number, [float(report[one.name]) for one in self.objectives])
-            return
-        trial = Trial(self.study, self.study.get_trials(deepcopy=False)[number]._trial_id)
-        for name, value in {REASON: end.reason, RUNG: end.rung}.items():
-            if value is not None:
-                trial.set_user_attr(name, value)
-        if end.kind == FAILED and not end.lost:
-            trial.set_constraint(WORKS, BROKEN)
-        self.study.tell(number, state=TrialState.FAIL if end.lost else STATES[end.kind])
+            values = [float(report[one.name]) for one in self.objectives]
+            return _fate(TrialState.COMPLETE, {"trial_id": trial_id}, values=values)
+        return _fate(
+            TrialState.FAIL if end.lost else STATES[end.kind],
+            {"trial_id": trial_id, REASON: end.reason, RUNG: end.rung},
+            constraints={WORKS: BROKEN} if end.kind == FAILED and not end.lost else {},
+        )
 
     def record(self, trial_id: str) -> FrozenTrial:
         """Optuna's record of a trial: number, parameters by name ("lora/rank"), state, values, reason of an early end.
@@ -235,6 +251,34 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
 def _as_json(trial: Trial) -> dict[str, str]:
     """What a trial's values were drawn from."""
     return {name: distribution_to_json(one) for name, one in trial.distributions.items()}
+
+
+def _fate(
+    state: TrialState,
+    attributes: Mapping[str, Any],
+    *,
+    values: list[float] | None = None,
+    constraints: Mapping[str, float] | None = None,
+) -> Mapping[str, Any]:
+    """What has become of an Optuna trial, by the names that `create_trial` has for it; attributes of None are none."""
+    user_attrs = {name: value for name, value in attributes.items() if value is not None}
+    return {"state": state, "values": values, "constraints": dict(constraints or {}), "user_attrs": user_attrs}
+
+
+def _over_limits(excess: Mapping[str, float]) -> Mapping[str, Any]:
+    return _fate(TrialState.PRUNED, {REASON: "over a limit: not tried"}, constraints=excess)
+
+
+def _frozen(drawn: Mapping[str, Any], fate: Mapping[str, Any]) -> FrozenTrial:
+    """A trial of the log for Optuna."""
+    distributions = {name: _of_json(one) for name, one in drawn["distributions"].items()}
+    return create_trial(params=dict(drawn["params"]), distributions=distributions, **fate)
+
+
+@lru_cache(maxsize=1024)
+def _of_json(text: str) -> BaseDistribution:
+    """Trials have a few distributions between them; a log names each for every trial."""
+    return json_to_distribution(text)
 
 
 def _expect_within(rejected: Sequence[Mapping[str, Any]]) -> None:

@@ -267,6 +267,31 @@ def test_a_search_that_hears_its_past_goes_on_as_if_never_broken(broken_after: i
     assert [trial.params for trial in first.study.trials] == [trial.params for trial in second.study.trials]
 
 
+def test_what_optuna_hears_of_the_log_is_what_it_has_heard_as_trials_ended() -> None:
+    live, again = make_searcher(), make_searcher()
+    ends = (
+        TrialEnd.completed(),
+        TrialEnd.stopped("it ranks last", 1),
+        TrialEnd.failed("loss must be finite"),
+        TrialEnd.failed("its node went", lost=True),
+    )
+    suggestions = [suggested(live) for _ in range(len(ends) + 1)]  # the last has not ended
+    for searcher in (live, again):
+        for suggestion in suggestions:
+            searcher.on_start(through_json(suggestion))
+        for suggestion, end in zip(suggestions, ends, strict=False):
+            searcher.on_report(suggestion.trial_id, good_result(dict(suggestion.choice)))
+            searcher.on_end(suggestion.trial_id, end)
+    heard = [
+        [
+            (one.number, one.state, one.values, one.params, one.distributions, one.user_attrs, one.constraints)
+            for one in trials
+        ]
+        for trials in (live.study.trials, again.study.trials)
+    ]
+    assert heard[0] == heard[1] and len(heard[0]) == 5
+
+
 def make_misbehaving() -> Callable[[dict[str, Any]], None]:
     """A trial that ends well, without final report, with NaN or with an exception, by its strategy.
 

@@ -28,15 +28,13 @@ FIRST = (
     *("tests/benchmarks/test_record_curves.py", "tests/trainables/datasets/test_real_tables.py"),
 )
 """The groups that take longest, so that no test worker is left with one of them when the others have ended."""
-WARM = ("trainables.trial", "analysis.report", "analysis.features", "search_spaces", "mlflow", "pyarrow.fs", "pydantic")
-"""What processes of the engine import, but Ray, whose library does not bear to be forked."""
 _until_the_end = ExitStack()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before test workers start, which share the server, as a run of pytest within a test does."""
     if sys.platform == "linux" and warm_python.VARIABLE not in os.environ:
-        _until_the_end.enter_context(warm_python.server(*WARM))
+        _until_the_end.enter_context(warm_python.server(*warm_python.ENGINE))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -48,6 +48,25 @@ def test_a_program_gets_what_it_is_given_and_ends_with_its_status(tmp_path: Path
     assert [run.returncode for run in runs] == [3, 3]
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import sys; sys.exit()",
+        "import sys; sys.exit('no')",
+        "raise ValueError('no')",
+        "raise KeyboardInterrupt",
+        "print(7)",
+    ],
+)
+def test_a_program_ends_as_by_itself_whatever_ends_it(code: str) -> None:
+    runs = [
+        subprocess.run([*command, "-c", code], capture_output=True, text=True, check=False)
+        for command in ([sys.executable], warm_python.command())
+    ]
+    assert runs[0].returncode == runs[1].returncode and runs[0].stdout == runs[1].stdout
+    assert runs[0].stderr.splitlines()[-1:] == runs[1].stderr.splitlines()[-1:]
+
+
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -2), (signal.SIGKILL, -9)])
 def test_what_ends_the_program_that_asked_ends_its_child(sent: signal.Signals, status: int) -> None:
     command = [*warm_python.command(), "-c", WAITING]

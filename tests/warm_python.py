@@ -26,7 +26,19 @@ VARIABLE = "WARM_PYTHON"
 """Where the server listens, for the processes of the tests and those that they start."""
 OF_RAY = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """By what Ray takes settings of a job from the environment: here the Python of its workers."""
+ENGINE = (
+    "trainables.trial",
+    "analysis.report",
+    "analysis.features",
+    "search_spaces",
+    "mlflow",
+    "pyarrow.fs",
+    "pydantic",
+)
+"""What processes of the engine import, but Ray, whose library does not bear to be forked."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PRESTART = "RAY_prestart_worker_first_driver"
+"""By what Ray would start workers ahead, with another Python than this one: nobody would use them."""
 NUMBER = struct.Struct("!q")
 NO_ANSWER = "`warm_python.py` must be answered by its server, but got no answer. Its own output says why it ended."
 
@@ -49,6 +61,7 @@ def server(*preloaded: str) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="warm-") as folder, socket.socket(socket.AF_UNIX) as listening:
         os.environ[VARIABLE] = f"{folder}/socket"
         os.environ[OF_RAY] = json.dumps({"runtime_env": {"py_executable": " ".join(map(quote, command()))}})
+        os.environ[PRESTART] = "0"
         listening.bind(os.environ[VARIABLE])
         listening.listen(64)
         arguments = [sys.executable, __file__, "--serve", str(listening.fileno()), *preloaded]
@@ -57,7 +70,7 @@ def server(*preloaded: str) -> Iterator[None]:
         try:
             yield
         finally:
-            del os.environ[VARIABLE], os.environ[OF_RAY]
+            del os.environ[VARIABLE], os.environ[OF_RAY], os.environ[PRESTART]
             process.communicate()  # closes its input, by which it knows that nobody needs it any more
 
 
@@ -145,13 +158,20 @@ def _become(folder: str, environment: dict[str, str], files: list[int]) -> None:
         os.dup2(file, number)
         os.close(file)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    atexit.register(gc.unfreeze)  # what is not taken down at the end counts as leaked, and some libraries print that
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     added = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
     sys.path[1:1] = added
+    _customize(added)
     np.random.seed()  # of its own, as Python's is anyhow; else all children would draw the same
+
+
+def _customize(added: list[str]) -> None:
+    """Do what Python does at its start where its path has a `sitecustomize`."""
+    if any((Path(folder) / "sitecustomize.py").is_file() for folder in added):
+        sys.modules.pop("sitecustomize", None)
+        __import__("sitecustomize")
 
 
 def run(arguments: list[str]) -> None:
@@ -170,9 +190,33 @@ def run(arguments: list[str]) -> None:
         runpy.run_path(first, run_name="__main__")
 
 
+def run_to_the_end(arguments: list[str]) -> None:
+    """Run, and end without taking down all that was imported, which takes seconds of a core."""
+    status = 0
+
+    def end() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        end_as(status)
+
+    atexit.register(end)
+    try:
+        run(arguments)
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        raise
+    except KeyboardInterrupt:
+        status = -signal.SIGINT
+        raise
+    except BaseException:
+        status = 1
+        raise
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "--serve":
         sys.path[0] = str(Path(__file__).resolve().parents[1])  # the folders beside this file have the packages' names
-        run(serve(socket.socket(fileno=int(sys.argv[2])), sys.argv[3:]))
+        run_to_the_end(serve(socket.socket(fileno=int(sys.argv[2])), sys.argv[3:]))
     else:
         end_as(ask(sys.argv[1], sys.argv[2:]))

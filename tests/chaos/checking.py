@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,19 +15,11 @@ from sweep.records.log import read_log
 
 OF_MACHINE = ("_s", "_gib", "_memory")
 """Endings of columns that hold times and memory, of which no two sweeps have the same."""
-OF_FRONT = ("pareto", "knee")
-"""Columns that depend on the times of all trials."""
+CLEARED_S = 20.0
 
 
 class UnsoundError(AssertionError):
     """A sweep lost or changed something."""
-
-
-def lives(process: psutil.Process) -> bool:
-    """Whether a process runs still, or may."""
-    with suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def finished(out: Path) -> dict[str, str]:
@@ -70,7 +62,7 @@ def compare(out: Path, reference: Path, before: Mapping[str, str]) -> None:
 
 def _numbers(path: Path, keys: list[str]) -> pd.DataFrame:
     table = pd.read_parquet(path).sort_values(keys).set_index(keys)
-    return table.drop(columns=[name for name in table if str(name).endswith(OF_MACHINE) or name in OF_FRONT])
+    return table.drop(columns=[name for name in table if str(name).endswith(OF_MACHINE)])
 
 
 def _require_equal(name: str, found: pd.DataFrame, wanted: pd.DataFrame) -> None:
@@ -95,15 +87,39 @@ def _require_runs(out: Path) -> None:
         raise UnsoundError(f"MLflow has runs that are {sorted({run.info.status for run in runs})}")
 
 
-def require_nothing_left(seen: set[psutil.Process], memory: set[str]) -> None:
-    deadline = time.monotonic() + 20
-    while (left := [process for process in seen if lives(process)]) and time.monotonic() < deadline:
+def require_nothing_left(processes: Callable[[], list[psutil.Process]], memory: set[str]) -> None:
+    """Check that a sweep has ended with all that it had.
+
+    Args:
+        processes: gives those that may not be there.
+        memory: names of shared memory that was there before.
+
+    Raises:
+        UnsoundError: a process or shared memory is left.
+    """
+    deadline = time.monotonic() + CLEARED_S
+    while (left := processes()) and time.monotonic() < deadline:
         time.sleep(0.5)
     if left:
-        raise UnsoundError(f"processes are left: {[process.name() for process in left]}")
-    shared = shared_memory() - memory
+        raise UnsoundError(f"processes are left: {[_name(process) for process in left]}")
+    shared = {name for name in shared_memory() - memory if not _is_mapped(name)}
     if shared:
         raise UnsoundError(f"shared memory is left: {sorted(shared)}")
+
+
+def _name(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())[-80:]
+    return str(process.pid)
+
+
+def _is_mapped(name: str) -> bool:
+    """Whether a process uses shared memory: other programs run on the machine."""
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):
+            if f"/dev/shm/{name}" in maps.read_text():
+                return True
+    return False
 
 
 def shared_memory() -> set[str]:

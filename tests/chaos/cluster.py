@@ -1,4 +1,4 @@
-"""A cluster of two nodes on this machine, one of which dies."""
+"""Clusters on this machine: of one node that many sweeps join, and of two, one of which dies. By Ray's own test tool."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ray.cluster_utils import Cluster
+
+
+@contextmanager
+def one_node() -> Iterator[str]:
+    """A node with room for evaluation and two trials; its address."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
+    try:
+        yield str(cluster.address)
+    finally:
+        cluster.shutdown()
 
 
 @contextmanager

@@ -59,10 +59,10 @@ def test_a_process_dies_between_a_files_rename_and_its_record(tmp_path: Path) ->
 
 
 def test_numbers_that_differ_are_seen_and_times_are_not(tmp_path: Path) -> None:
-    whole = pd.DataFrame({"trial_id": ["a", "b"], "loss": [0.5, 0.25], "epoch_s": [1.0, 2.0], "pareto": [True, False]})
+    whole = pd.DataFrame({"trial_id": ["a", "b"], "loss": [0.5, 0.25], "epoch_s": [1.0, 2.0]})
     tables = {
         "whole": whole,
-        "slower": whole.assign(epoch_s=9.0, pareto=False)[::-1],
+        "slower": whole.assign(epoch_s=9.0)[::-1],
         "other": whole.assign(loss=[0.5, 0.26]),
         "fewer": whole[:1],
     }

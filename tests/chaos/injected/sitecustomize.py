@@ -2,6 +2,7 @@
 
 CHAOS_FAULT=eio:N      the N-th record of events.log cannot be made sure of: EIO, once
 CHAOS_FAULT=rename:N   the process that renames the N-th file of the run directory dies right after it, before it is recorded
+CHAOS_FILE=NAME        only files of this name count
 CHAOS_ONCE=FILE        appears with the fault, and no process has a second one
 """
 
@@ -40,7 +41,8 @@ def sync_or_fail(handle: int, really: Any = os.fsync) -> None:
 def rename_and_die(before: Any, after: Any, really: Any = os.replace, **options: Any) -> None:
     """Rename, and die where it is a run's file."""
     really(before, after, **options)
-    if os.fspath(after).startswith(os.environ["CHAOS_OUT"]) and is_due():
+    path, name = os.fspath(after), os.environ.get("CHAOS_FILE", "")
+    if path.startswith(os.environ["CHAOS_OUT"]) and path.endswith(name) and is_due():
         os.kill(os.getpid(), signal.SIGKILL)
 
 

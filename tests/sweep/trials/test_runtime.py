@@ -26,7 +26,7 @@ UNWRITABLE = "/sys"
 """A folder in which nobody, root included, can make another."""
 OF_RAY = (
     *("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_TMPDIR", "TMPDIR"),
-    warm_python.OF_RAY,  # a sweep's own Ray starts its workers as it does elsewhere
+    *(warm_python.OF_RAY, warm_python.PRESTART),  # a sweep's own Ray starts its workers as it does elsewhere
 )
 OWN_RAY = """
 import json, logging, os, time

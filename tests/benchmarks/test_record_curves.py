@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pyarrow.parquet as parquet
@@ -17,6 +19,7 @@ from benchmarks.recordings.plot import draw
 from benchmarks.recordings.settings import BASELINE, SETTINGS, Recording
 from benchmarks.recordings.training import CurveScorer, evaluation_of, prepared, record, scorer_of, spec_of
 from sweep.scoring.scorer import AdapterScorer
+from trainables.datasets.base import ImageTextSample
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
 from trainables.trial import fine_tune
@@ -46,11 +49,18 @@ class Interrupted(BaseException):
     """What stands for a kill in the middle of a training."""
 
 
+class FewToTrainOn(PhantomSource):
+    """A phantom with enough films to score by, of which 48 are trained on."""
+
+    def samples(self, split: str) -> Iterator[ImageTextSample]:
+        return islice(super().samples(split), 48 if split == "train" else None)
+
+
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Phantom films of a few patients."""
     folder = tmp_path_factory.mktemp("films") / "phantom"
-    write_dataset(PhantomSource(num_patients=120, resolution_px=64, seed=5), folder)
+    write_dataset(FewToTrainOn(num_patients=120, resolution_px=64, seed=5), folder)
     return folder
 
 

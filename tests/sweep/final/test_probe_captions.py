@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from free_text_phantom import FreeTextPhantom
+from free_text_phantom import FreeTextPhantom, templated
 
 from sweep.final.encoders import _probed_findings, probe_captions
 from trainables.datasets.base import ImageTextSample
@@ -43,8 +43,7 @@ class SharingCaptions(FreeTextPhantom):
 
 def test_free_text_is_taken_from_test_films(tmp_path: Path) -> None:
     captions = probe_captions(write_dataset(FreeTextPhantom(), tmp_path / "data"))
-    films = list(PhantomSource(num_patients=60, seed=2).samples("test"))
-    assert captions == {f"{film.image_id}: see the lungs": film.conditions for film in films}
+    assert captions == {f"{film.image_id}: see the lungs": film.conditions for film in templated("test")}
 
 
 def test_free_text_that_films_of_different_findings_share_is_left_out(tmp_path: Path) -> None:

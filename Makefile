@@ -80,7 +80,7 @@ $(UV):
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet 'uv>=0.5'
 
 lock: | $(UV)
-	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
+	$(UV) pip compile pyproject.toml --extra dev --extra ui --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-annotate --no-emit-index-url $(if $(UPGRADE),--upgrade) --quiet --output-file requirements.lock
 
 clean:

@@ -30,6 +30,7 @@ BASELINE_SHEET: Final = "baseline.png"
 REFERENCE_SHEET: Final = "reference.png"
 SAMPLES_SHEET: Final = "samples.png"
 MLFLOW_STORE: Final = "mlflow.db"
+STUDY_STORE: Final = "study.db"
 CACHE: Final = "cache"
 """Names of a run's files, and of the folder that all trials share; samples lie in their trial's folder."""
 

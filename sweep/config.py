@@ -14,6 +14,7 @@ from analysis.front.objectives import objective_directions
 from analysis.front.pareto import Objective
 from analysis.metrics import METRICS
 from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
+from sweep.records.settings import TrackingConfig
 from sweep.search.ladder import Ladder
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.stopping_rules import NO_STOPS, STOPPING_RULES
@@ -323,6 +324,7 @@ class SweepConfig(Section):
     training: Annotated[TrainingConfig, BeforeValidator(_yaml_no)] = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     compute: ComputeConfig = ComputeConfig()
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
     def located(self) -> Self:
         """The same with absolute folders: trials run in other processes, with working directories of their own."""

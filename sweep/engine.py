@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ from sweep.config import ConfigError, SweepConfig
 from sweep.interrupts import interruptible
 from sweep.preflight import Prepared, preflight
 from sweep.records.journal import Journal
+from sweep.records.pages import PageKeeper
 from sweep.records.progress import ProgressView
 from sweep.records.provenance import collect_provenance
+from sweep.records.study_store import StudyStore
 from sweep.records.tracking import Tracker, TrackingError, TrackingListener
 from sweep.scoring.actors import ActorEvaluator, start_evaluators
 from sweep.scoring.scorer import EvaluationSpec
@@ -60,6 +64,8 @@ class Outcome:
     evaluation_s: float
     """What trials have waited for evaluations in this process; of several at once, each counts."""
     ui_command: str
+    untold: str | None
+    """What MLflow has not taken, in a sentence."""
 
     def num(self, status: Status) -> int:
         """How many trials ended so; smaller adapters cut from them are not counted."""
@@ -83,11 +89,11 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
     started_s = time.monotonic()
     prepared = preflight(config, out, console)
     for note in prepared.notes:
-        console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True, highlight=False)
+        _note(console, note)
     provenance = collect_provenance(prepared.config, prepared.dataset.fingerprint, prepared.weights_hash)
     journal = Journal.open(out, prepared.config, provenance)
     _say_what_is_there(journal, provenance, console)
-    tracker = Tracker.start(prepared.config, out)
+    tracker = Tracker.start(prepared.config, out, partial(_note, console))
     waited_s = journal.tables.evaluation_s()
     try:
         _work(prepared, journal, tracker, console=console)
@@ -98,9 +104,17 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
         raise
 
 
+def _note(console: Console, text: str) -> None:
+    console.print(f"[yellow]note[/yellow] {escape(text)}", soft_wrap=True, highlight=False)
+
+
 def _work(prepared: Prepared, journal: Journal, tracker: Tracker, *, console: Console) -> None:
     """Do what is left to do, after all have heard what was done."""
-    tracking, num_trials = TrackingListener(tracker, prepared.out), prepared.config.search.num_trials
+    config = prepared.config
+    tracking, num_trials = (
+        TrackingListener(tracker, prepared.out, config.reported_objectives()),
+        config.search.num_trials,
+    )
     ended, ending = EndedCheckpoints(_trial_context(prepared).trial_folder), _ending(prepared)
     for event in journal.past:
         for listener in (tracking, ended, ending):
@@ -108,12 +122,25 @@ def _work(prepared: Prepared, journal: Journal, tracker: Tracker, *, console: Co
     tracker.replayed()
     if not _is_unfinished(journal, ending, num_trials):
         return
-    with ray_runtime(prepared.config.compute), interruptible():
-        _search(prepared, journal, (tracking, ending), console=console, ending=ending)
+    with ray_runtime(config.compute), _following(journal, config, console) as following, interruptible():
+        _search(prepared, journal, (tracking, ending, *following), console=console, ending=ending)
     if _is_unfinished(journal, ending, num_trials):
         raise SweepError(f"`sweep` must end all of its {num_trials} trials, but Ray Tune ended before it had.")
     if journal.unfinished(num_trials):
         console.print(f"[yellow]note[/yellow] The sweep ends before its {num_trials} trials: {ending.reason()}.")
+
+
+@contextmanager
+def _following(journal: Journal, config: SweepConfig, console: Console) -> Iterator[Sequence[TrialListener]]:
+    """What is written behind the log, in the background, and not waited for: the study on disk, and the report."""
+    study = StudyStore(journal.out, config.reported_objectives(), len(journal.past))
+    page = PageKeeper(journal.out)
+    try:
+        yield study, page
+    finally:
+        page.close()
+        if (lacking := study.close()) is not None:
+            _note(console, f"{lacking}.")
 
 
 def _is_unfinished(journal: Journal, ending: Ending, num_trials: int) -> bool:
@@ -150,7 +177,7 @@ def _say_what_is_there(journal: Journal, provenance: Mapping[str, Any], console:
 
 def _give_up(error: BaseException, journal: Journal, tracker: Tracker) -> None:
     """Close the records of a sweep that broke off; what goes wrong in that does not hide why it did."""
-    for close in (journal.finish, tracker.abort):
+    for close in (journal.finish, partial(tracker.abort, in_hurry=isinstance(error, KeyboardInterrupt))):
         try:
             close()
         except (OSError, TrackingError) as another:
@@ -172,7 +199,9 @@ def _search(
             baseline = None if journal.tables.baseline is not None else evaluator.score_base(out)
             _run_trials(prepared, evaluator, journal=journal, listeners=listeners, console=console, ending=ending)
         if baseline is not None:
-            journal.on_baseline(_base_scores(evaluator, baseline, out, console))
+            scores = _base_scores(evaluator, baseline, out, console)
+            for told in (journal, *listeners):
+                told.on_baseline(scores)
     finally:
         evaluator.stop()
 
@@ -226,7 +255,8 @@ def _run_trials(
     config, searcher = prepared.config, _searcher(prepared, ending)
     shown = [objective.name for objective in config.reported_objectives()]
     num_trials, num_epochs = config.search.num_trials, config.training.num_epochs
-    view = ProgressView(console, num_trials=num_trials, num_epochs=num_epochs, shown=shown)
+    rungs = config.search.ladder(num_epochs).epochs
+    view = ProgressView(console, num_trials=num_trials, num_epochs=num_epochs, shown=shown, rungs=rungs)
     stopping = stopping_of(config)
     hearing = (stopping, view, searcher)
     for event in journal.past:
@@ -298,7 +328,7 @@ def _conclude(journal: Journal, tracker: Tracker, *, started_s: float, waited_s:
     draw_front(rows, found, out / FRONT_PLOT)
     page = write_report(out)
     files = [page, *(out / name for name in (FRONT_PLOT, BASELINE, BASELINE_SHEET, REFERENCE_SHEET))]
-    tracker.finish(found, [file for file in files if file.is_file()])
+    untold = tracker.finish(found, [file for file in files if file.is_file()])
     return Outcome(
         front=found,
         trials=trials,
@@ -306,7 +336,8 @@ def _conclude(journal: Journal, tracker: Tracker, *, started_s: float, waited_s:
         num_cuts=len(rows) - len(trials),
         wall_s=time.monotonic() - started_s,
         evaluation_s=journal.tables.evaluation_s() - waited_s,
-        ui_command=tracker.ui_command(),
+        ui_command=tracker.shown_by(),
+        untold=untold,
     )
 
 

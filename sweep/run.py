@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED
 from analysis.run_folder import EVENTS
@@ -142,10 +143,13 @@ def run(config: SweepConfig, out: Path, console: Console) -> None:
         console.print(f"[yellow]No knee is proposed:[/yellow] {outcome.front.knee_rule}.", soft_wrap=True)
     if outcome.evaluation_s:
         console.print(evaluation_share(outcome, config.compute.concurrent_trials))
+    if outcome.untold is not None:
+        console.print(f"[yellow]note[/yellow] {escape(outcome.untold)}.", soft_wrap=True, highlight=False)
     shown = shlex.quote(str(relative(out)))
     console.print(
         f"\nReport   {shown}/report.html\n"
         f"Compare  {outcome.ui_command}\n"
+        f"Browse   python -m sweep.ui --run {shown}\n"
         f"Export   python -m sweep.export --run {shown} --pick {_pick(outcome)} --format pipeline --to exported",
         soft_wrap=True,
         markup=False,

@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 import psutil
 from rich.markup import escape
 
-from analysis.run_folder import MLFLOW_STORE
+from analysis.run_folder import CONFIG
 from analysis.terminal import new_console
 from sweep.interrupts import SIGNALS
 from sweep.trials.memory_kills import KernelKills, kernel_kill
@@ -128,7 +128,7 @@ class Guard:
         out = self._left_open()
         if out is not None or self._lost is not None:
             self._say(f"{self._reason(code)} {how_to_go_on(out) if out is not None else ''}")
-        if out is not None and (out / MLFLOW_STORE).is_file():
+        if out is not None and (out / CONFIG).is_file():
             self._close(out)
         return 128 - code if code < 0 else code or (1 if out is not None else 0)
 

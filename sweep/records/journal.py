@@ -34,7 +34,7 @@ from sweep.records.tables import Tables
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
 
-MAY_CHANGE: Final = ("search.num_trials", "search.stop.", "compute.")
+MAY_CHANGE: Final = ("search.num_trials", "search.stop.", "compute.", "tracking.")
 """Keys of the configuration that may have other values when a sweep goes on."""
 EACH_OF_FIRST: Final = 100
 """After each of so many trials the tables are written; later after every second, third and so on."""

@@ -169,7 +169,7 @@ def test_a_trials_ranks_are_drawn_and_logged(tmp_path: Path) -> None:
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (child,) = client.search_runs([one.experiment_id for one in client.search_experiments()], "tags.trial_id = 'a'")
     kept = {file.path for file in client.list_artifacts(child.info.run_id)}
-    assert kept == {"samples.png", "adapter", "ranks.json", "ranks.png"}
+    assert kept == {"samples.png", "images", "adapter", "ranks.json", "ranks.png"}
     assert child.data.metrics["mean_rank"] == 1.5
     assert Image.open(folder / "ranks.png").format == "PNG"
     mlflow.set_tracking_uri(None)

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from mlflow import MlflowClient
 
 from analysis.front.pareto import Front, FrontPoint, Objective
 from sweep.presets import demo
+from sweep.records.settings import TrackingConfig
 from sweep.records.tracking import Tracker, TrackingError
 from sweep.trials.ends import TrialEnd
 
@@ -54,10 +56,10 @@ def track_sweep(out: Path) -> tuple[str, bool]:
     tracker.end("c", COMPLETED)
     tracker.end("d", TrialEnd.stopped("`fid_mini` is beaten", rung=1))
     tracker.end("b", TrialEnd.failed("loss must be finite" + "!" * 9000))
-    waited = not tracker._pending[-1].done()
+    waited = tracker.num_waiting() == 18
     free.set()
     tracker.finish(FRONT, [out / "front.png"])
-    return tracker.ui_command(), waited
+    return tracker.place.ui_command, waited
 
 
 @pytest.fixture(scope="module")
@@ -130,17 +132,27 @@ def test_the_store_lies_in_the_runs_folder_whatever_its_name_and_nothing_beside_
     assert list(tracked.out.parent.iterdir()) == [tracked.out]
 
 
-def test_a_sweep_that_breaks_off_leaves_no_run_open(tmp_path: Path) -> None:
-    tracker = Tracker.start(demo(), tmp_path)
+def test_a_sweep_that_breaks_off_leaves_no_run_open_nor_its_machine_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    tracker = Tracker.start(demo().model_copy(update={"tracking": TrackingConfig(system_metrics=True)}), tmp_path)
     for trial_id in ("done", "broken off"):
         tracker.trial(trial_id, "lora", {})
     tracker.end("done", COMPLETED)
+    while tracker.num_waiting() or "system/cpu_utilization_percentage" not in parent_of(tmp_path).data.metrics:
+        time.sleep(0.2)
     tracker.abort()
-    assert tracker.ui_command() == f"mlflow ui --backend-store-uri sqlite:///{tmp_path / 'mlflow.db'}"
-    client = MlflowClient(shlex.split(tracker.ui_command())[-1])
+    assert tracker.place.ui_command == f"mlflow ui --backend-store-uri sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(shlex.split(tracker.place.ui_command)[-1])
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
     status = {run.data.tags.get("trial_id", "parent"): run.info.status for run in runs}
     assert status == {"parent": "FAILED", "done": "FINISHED", "broken off": "KILLED"}
+
+
+def parent_of(out: Path) -> Any:
+    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    return client.search_runs([one.experiment_id for one in client.search_experiments()], "tags.sweep = 'true'")[0]
 
 
 def test_what_fails_in_the_background_is_raised_at_the_end(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""How a sweep is recorded, as its configuration says."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+SERVERS: Final = ("http://", "https://")
+VARIABLE: Final = "MLFLOW_TRACKING_URI"
+
+
+def _of_environment() -> str | None:
+    """The server that the environment names; other kinds of stores are not for a sweep, which has its own."""
+    uri = os.environ.get(VARIABLE, "").rstrip("/")
+    return uri if uri.startswith(SERVERS) else None
+
+
+class TrackingConfig(BaseModel):
+    """Where MLflow's runs are kept.
+
+    Attributes:
+        uri: address of an MLflow server, by default what MLFLOW_TRACKING_URI says; None: a store in the run directory.
+        system_metrics: whether the load of the machine that runs `sweep.run` is recorded, with the parent run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uri: str | None = Field(default_factory=_of_environment)
+
+    system_metrics: bool = False
+
+    @field_validator("uri")
+    @classmethod
+    def _server(cls, uri: str | None) -> str | None:
+        if uri is not None and not uri.startswith(SERVERS):
+            raise ValueError(
+                f"`tracking.uri` must be the http or https address of an MLflow server, but got {uri!r}. Leave it out, and "
+                "the run directory has a store of its own."
+            )
+        return None if uri is None else uri.rstrip("/")

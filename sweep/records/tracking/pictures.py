@@ -1,0 +1,46 @@
+"""Films as images of an MLflow run, as its image grid reads them."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from sweep.records.tracking.store import Runs, link
+
+SAMPLES: Final = "samples"
+"""Key of the films of a trial, and of the knee on the parent run."""
+THUMBNAIL_PX: Final = 256
+LOGGED_IMAGES: Final = "mlflow.loggedImages"
+
+
+def keep_pictures(runs: Runs, run_id: str, pictures: Mapping[str, Path]) -> None:
+    """Add pictures to a run by their keys; those that are not there are left out, and the same again adds nothing.
+
+    `MlflowClient.log_image` would copy the file, and give it a new name each time.
+    """
+    there = {key: path for key, path in pictures.items() if path.is_file()}
+    if not there:
+        return
+    scratch = runs.place.out / "trials"  # on the same disk, so that pictures can be linked
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".pictures-", dir=scratch) as folder:
+        files = [file for key, path in there.items() for file in _files(Path(folder), key, path)]
+        runs.keep(run_id, files, "images")
+    runs.client.set_tag(run_id, LOGGED_IMAGES, "True")
+
+
+def _files(folder: Path, key: str, path: Path) -> tuple[Path, Path]:
+    """The picture and its thumbnail under the names by which MLflow's pages know them."""
+    written_ms = int(path.stat().st_mtime * 1000)
+    name = f"{key}+step+0+timestamp+{written_ms}+{uuid.uuid5(uuid.NAMESPACE_URL, key)}"
+    whole, small = folder / f"{name}.png", folder / f"{name}+compressed.webp"
+    link(path, whole)
+    with Image.open(path) as picture:
+        picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+        picture.save(small)
+    return whole, small

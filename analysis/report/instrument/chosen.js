@@ -19,11 +19,16 @@ function command(trial, pick) {
 
 // The limits as a rule of --pick that names the same trial; null where it cannot say what the page has asked for.
 function rule(trial) {
-  const isPlain = !state.condition && state.show === "completed" && content.runs.length === 1 && state.strategies.size === content.strategies.length;
+  const isPlain =
+    !state.condition &&
+    state.show === "completed" &&
+    content.runs.length === 1 &&
+    state.strategies.size === content.strategies.length;
   if (trial.mark === "knee" && !hasLimits()) return "knee";
   if (!isPlain || bestOf(shown.left, first)?.trial !== trial) return null;
   const parts = Object.entries(state.limits).flatMap(([name, { low, high }]) => [
-    ...(low === null ? [] : [`${name} >= ${low}`]), ...(high === null ? [] : [`${name} <= ${high}`]),
+    ...(low === null ? [] : [`${name} >= ${low}`]),
+    ...(high === null ? [] : [`${name} <= ${high}`]),
   ]);
   return `best:${first.name}${parts.length ? ` where ${parts.join(" and ")}` : ""}`;
 }
@@ -31,7 +36,12 @@ function rule(trial) {
 function commandBlock(id, said) {
   const copy = element("button", { type: "button", "aria-label": "Copy this command" }, "Copy");
   copy.addEventListener("click", () => copied(said, copy));
-  return element("div", { class: "command" }, element("pre", { id, tabindex: "0", "aria-label": "Command" }, said), copy);
+  return element(
+    "div",
+    { class: "command" },
+    element("pre", { id, tabindex: "0", "aria-label": "Command" }, said),
+    copy,
+  );
 }
 
 // Pages that are opened from the disk may lack the clipboard: then the text is marked for Ctrl+C.
@@ -50,17 +60,46 @@ function drawChosen() {
   const place = byId("chosen");
   const trial = shown.chosen;
   if (!trial) return place.replaceChildren(element("h3", {}, "No trial is left"), element("p", {}, "Loosen a limit."));
-  const values = objectives.map((one) => element("div", {}, element("dt", {}, one.label), element("dd", {}, withError(trial, one.name))));
+  const values = objectives.map((one) =>
+    element("div", {}, element("dt", {}, one.label), element("dd", {}, withError(trial, one.name))),
+  );
   const share = state.condition ? "" : percent(trial.probability);
   if (share) values.push(element("div", {}, element("dt", {}, "on the front"), element("dd", {}, share)));
-  const select = element("select", { id: "format" }, ...FORMATS.map(([name, label]) => element("option", { value: name }, label)));
+  const select = element(
+    "select",
+    { id: "format" },
+    ...FORMATS.map(([name, label]) => element("option", { value: name }, label)),
+  );
   select.value = format.name;
-  select.addEventListener("change", () => { format.name = select.value; keepFocus(drawChosen); byId("format").focus(); });
+  select.addEventListener("change", () => {
+    format.name = select.value;
+    keepFocus(drawChosen);
+    byId("format").focus();
+  });
   const pick = rule(trial);
   place.replaceChildren(
-    element("h3", {}, trial.strategy, " ", element("code", {}, trial.id), ...(trial.mark === "knee" ? [" ", element("span", { class: "tag knee" }, "knee")] : [])),
-    element("p", { class: "quiet" }, trial.params), element("dl", {}, ...values), element("label", {}, "Take it with you as ", select), commandBlock("command", command(trial, `trial:${trial.id}`)),
-    ...(pick ? [element("p", { class: "quiet" }, pick === "knee" ? "The same by rule:" : "The same by rule, in this run or the next:"), commandBlock("rule", command(trial, pick))] : []),
+    element(
+      "h3",
+      {},
+      trial.strategy,
+      " ",
+      element("code", {}, trial.id),
+      ...(trial.mark === "knee" ? [" ", element("span", { class: "tag knee" }, "knee")] : []),
+    ),
+    element("p", { class: "quiet" }, trial.params),
+    element("dl", {}, ...values),
+    element("label", {}, "Take it with you as ", select),
+    commandBlock("command", command(trial, `trial:${trial.id}`)),
+    ...(pick
+      ? [
+          element(
+            "p",
+            { class: "quiet" },
+            pick === "knee" ? "The same by rule:" : "The same by rule, in this run or the next:",
+          ),
+          commandBlock("rule", command(trial, pick)),
+        ]
+      : []),
   );
   return undefined;
 }

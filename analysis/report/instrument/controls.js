@@ -15,11 +15,14 @@ function chip(name, colour, set, value) {
 }
 
 function startFilters() {
-  byId("strategies").append(...content.strategies.map(({ name }) => chip(name, lookOf.get(name).colour, "strategies", name)));
+  byId("strategies").append(
+    ...content.strategies.map(({ name }) => chip(name, lookOf.get(name).colour, "strategies", name)),
+  );
   byId("runs").append(...content.runs.map(({ name }, place) => chip(name, null, "runs", place)));
   byId("runs").hidden = content.runs.length < 2;
   byId("condition").append(
-    element("option", { value: "" }, "all together"), ...content.conditions.map((name) => element("option", { value: name }, name)),
+    element("option", { value: "" }, "all together"),
+    ...content.conditions.map((name) => element("option", { value: name }, name)),
   );
   byId("condition").parentElement.hidden = !content.conditions.length;
   byId("condition").addEventListener("change", (event) => changeCondition(event.target.value));
@@ -33,13 +36,17 @@ function startFilters() {
 
 // Another condition has other values, so limits on what was measured are taken back.
 function changeCondition(condition) {
-  const limits = Object.fromEntries(Object.entries(state.limits).filter(([name]) => objectives.find((one) => one.name === name).cost));
+  const limits = Object.fromEntries(
+    Object.entries(state.limits).filter(([name]) => objectives.find((one) => one.name === name).cost),
+  );
   update({ condition, limits });
 }
 
 // The values at which a slider stops: each further step leaves out one trial more.
 function stops(objective) {
-  const values = new Set(content.trials.map((trial) => valueOf(trial, objective.name)).filter((value) => typeof value === "number"));
+  const values = new Set(
+    content.trials.map((trial) => valueOf(trial, objective.name)).filter((value) => typeof value === "number"),
+  );
   return [...values].sort((one, other) => one - other);
 }
 
@@ -51,8 +58,20 @@ function limitCard(objective) {
   const id = `limit-${objective.name}`;
   const word = objective.direction === "min" ? "at most" : "at least";
   const label = `${objective.label} ${word}`;
-  const number = element("input", { type: "number", step: "any", id: `${id}-number`, "aria-label": `${label}, as a number`, placeholder: "any" });
-  const slider = element("input", { type: "range", id, step: 1, min: 0, class: objective.direction === "min" ? "most" : "least" });
+  const number = element("input", {
+    type: "number",
+    step: "any",
+    id: `${id}-number`,
+    "aria-label": `${label}, as a number`,
+    placeholder: "any",
+  });
+  const slider = element("input", {
+    type: "range",
+    id,
+    step: 1,
+    min: 0,
+    class: objective.direction === "min" ? "most" : "least",
+  });
   const note = element("p", { class: "best" });
   const other = element("p", { class: "quiet other" });
   const set = (value) => {
@@ -60,9 +79,18 @@ function limitCard(objective) {
     limit({ [objective.name]: { ...held, [strictEnd(objective)]: value } });
   };
   slider.addEventListener("input", () => set(stopAt(objective, Number(slider.value))));
-  number.addEventListener("input", () => set(number.value === "" || !Number.isFinite(number.valueAsNumber) ? null : number.valueAsNumber));
+  number.addEventListener("input", () =>
+    set(number.value === "" || !Number.isFinite(number.valueAsNumber) ? null : number.valueAsNumber),
+  );
   const head = element("label", { for: id }, element("b", {}, objective.label), " ", element("span", {}, word));
-  const card = element("div", { class: "limit", "data-objective": objective.name }, head, element("div", { class: "set" }, slider, number), note, other);
+  const card = element(
+    "div",
+    { class: "limit", "data-objective": objective.name },
+    head,
+    element("div", { class: "set" }, slider, number),
+    note,
+    other,
+  );
   return { objective, card, number, slider, note, other };
 }
 
@@ -87,10 +115,14 @@ function drawLimit({ objective, number, slider, note, other }) {
   slider.disabled = stops(objective).length < 2;
   slider.value = placeOf(objective, value);
   slider.style.setProperty("--at", `${(100 * slider.value) / (slider.max || 1)}%`);
-  slider.setAttribute("aria-valuetext", value === null ? "no limit" : `${objective.direction === "min" ? "at most" : "at least"} ${text(value)}`);
+  slider.setAttribute(
+    "aria-valuetext",
+    value === null ? "no limit" : `${objective.direction === "min" ? "at most" : "at least"} ${text(value)}`,
+  );
   if (document.activeElement !== number) number.value = value ?? "";
   const open = held?.[objective.direction === "min" ? "low" : "high"] ?? null;
-  other.textContent = open === null ? "" : `and ${objective.direction === "min" ? "at least" : "at most"} ${text(open)}`;
+  other.textContent =
+    open === null ? "" : `and ${objective.direction === "min" ? "at least" : "at most"} ${text(open)}`;
   note.replaceChildren(...loss(objective));
 }
 
@@ -109,7 +141,8 @@ function sayWhatIsLeft() {
   const front = shown.left.filter(isOnFront).length;
   const total = shown.candidates.length;
   const many = total === 1 ? "trial is" : "trials are";
-  byId("left").textContent = `${shown.left.length} of ${total} ${many} left, ${front} of them on the front${state.condition ? ` for ${state.condition}` : ""}.`;
+  byId("left").textContent =
+    `${shown.left.length} of ${total} ${many} left, ${front} of them on the front${state.condition ? ` for ${state.condition}` : ""}.`;
   byId("csv").disabled = !shown.left.length;
 }
 

@@ -4,32 +4,72 @@ const COURSE_PX = 210;
 
 function courseFrame(width, x, y) {
   return {
-    width: width - 56, height: COURSE_PX - 50, padding: { left: 46, top: 10, right: 10, bottom: 40 }, autosize: "none",
-    axes: [{ scale: "x", orient: "bottom", tickCount: 5, ...x }, { scale: "y", orient: "left", tickCount: 4, grid: true, ...y }],
+    width: width - 56,
+    height: COURSE_PX - 50,
+    padding: { left: 46, top: 10, right: 10, bottom: 40 },
+    autosize: "none",
+    axes: [
+      { scale: "x", orient: "bottom", tickCount: 5, ...x },
+      { scale: "y", orient: "left", tickCount: 4, grid: true, ...y },
+    ],
   };
 }
 
 function historySpec(width, over) {
   const rows = content.runs.flatMap((run, place) =>
-    run.history.volumes.map((volume, index) => ({ run: place, volume, x: over === "trials" ? index + 1 : run.history.hours[index] })),
+    run.history.volumes.map((volume, index) => ({
+      run: place,
+      volume,
+      x: over === "trials" ? index + 1 : run.history.hours[index],
+    })),
   );
   const unit = content.runs.some((run) => run.gpus) ? "GPU-hours" : "hours of training and evaluation";
   const colours = content.strategies.map((one) => lookOf.get(one.name).colour);
   return {
-    ...courseFrame(width, { title: over === "trials" ? "completed trials" : unit, format: ".4~g", tickMinStep: over === "trials" ? 1 : 0 }, { format: ".0%" }),
+    ...courseFrame(
+      width,
+      { title: over === "trials" ? "completed trials" : unit, format: ".4~g", tickMinStep: over === "trials" ? 1 : 0 },
+      { format: ".0%" },
+    ),
     data: [{ name: "rows", values: rows }],
     scales: [
       { name: "x", type: "linear", domain: { data: "rows", field: "x" }, range: "width", zero: true, nice: true },
       { name: "y", type: "linear", domain: [0, 1.05], range: "height" },
       { name: "colour", type: "ordinal", domain: content.runs.map((_, place) => place), range: [INK, ...colours] },
     ],
-    marks: [{
-      type: "group", from: { facet: { name: "one", data: "rows", groupby: "run" } },
-      marks: [
-        { type: "line", from: { data: "one" }, encode: { enter: { x: { scale: "x", field: "x" }, y: { scale: "y", field: "volume" }, interpolate: { value: "step-after" }, stroke: { scale: "colour", field: "run" }, strokeWidth: { value: 1.5 } } } },
-        { type: "symbol", from: { data: "one" }, encode: { enter: { x: { scale: "x", field: "x" }, y: { scale: "y", field: "volume" }, size: { value: 14 }, fill: { scale: "colour", field: "run" } } } },
-      ],
-    }],
+    marks: [
+      {
+        type: "group",
+        from: { facet: { name: "one", data: "rows", groupby: "run" } },
+        marks: [
+          {
+            type: "line",
+            from: { data: "one" },
+            encode: {
+              enter: {
+                x: { scale: "x", field: "x" },
+                y: { scale: "y", field: "volume" },
+                interpolate: { value: "step-after" },
+                stroke: { scale: "colour", field: "run" },
+                strokeWidth: { value: 1.5 },
+              },
+            },
+          },
+          {
+            type: "symbol",
+            from: { data: "one" },
+            encode: {
+              enter: {
+                x: { scale: "x", field: "x" },
+                y: { scale: "y", field: "volume" },
+                size: { value: 14 },
+                fill: { scale: "colour", field: "run" },
+              },
+            },
+          },
+        ],
+      },
+    ],
   };
 }
 
@@ -38,7 +78,12 @@ function curveRows(curve) {
   return curve.points
     .filter(([key]) => kept.has(key) || EARLY_ENDS.has(trialOf.get(key)?.status))
     .filter(([key]) => state.strategies.has(trialOf.get(key).strategy) && state.runs.has(trialOf.get(key).run))
-    .map(([key, epoch, value]) => ({ ...described(trialOf.get(key)), epoch, value, stopped: trialOf.get(key).status === "stopped" }));
+    .map(([key, epoch, value]) => ({
+      ...described(trialOf.get(key)),
+      epoch,
+      value,
+      stopped: trialOf.get(key).status === "stopped",
+    }));
 }
 
 function curveSpec(width) {
@@ -50,20 +95,72 @@ function curveSpec(width) {
   const faint = { signal: "datum.chosen ? 1 : datum.left || datum.stopped ? 0.6 : 0.2" };
   return {
     ...courseFrame(width, { title: "epoch", format: "d", tickMinStep: 1 }, { format: ".4~g" }),
-    data: [{ name: "rows", values: rows }, { name: "ends", source: "rows", transform: [{ type: "window", groupby: ["key"], sort: { field: "epoch", order: "descending" }, ops: ["row_number"], as: ["place"] }, { type: "filter", expr: "datum.stopped && datum.place === 1" }] }],
+    data: [
+      { name: "rows", values: rows },
+      {
+        name: "ends",
+        source: "rows",
+        transform: [
+          {
+            type: "window",
+            groupby: ["key"],
+            sort: { field: "epoch", order: "descending" },
+            ops: ["row_number"],
+            as: ["place"],
+          },
+          { type: "filter", expr: "datum.stopped && datum.place === 1" },
+        ],
+      },
+    ],
     scales: [
-      { name: "x", type: "linear", domain: { data: "rows", field: "epoch" }, range: "width", zero: false, nice: false, padding: 8 },
-      { name: "y", type: log ? "log" : "linear", domain: { data: "rows", field: "value" }, range: "height", zero: false, nice: !log, padding: 6 },
+      {
+        name: "x",
+        type: "linear",
+        domain: { data: "rows", field: "epoch" },
+        range: "width",
+        zero: false,
+        nice: false,
+        padding: 8,
+      },
+      {
+        name: "y",
+        type: log ? "log" : "linear",
+        domain: { data: "rows", field: "value" },
+        range: "height",
+        zero: false,
+        nice: !log,
+        padding: 6,
+      },
     ],
     marks: [
       {
-        type: "group", from: { facet: { name: "one", data: "rows", groupby: "key" } },
+        type: "group",
+        from: { facet: { name: "one", data: "rows", groupby: "key" } },
         marks: [
-          { type: "line", from: { data: "one" }, encode: { update: { ...at, stroke: { field: "colour" }, strokeWidth: { signal: "datum.chosen ? 3 : 1.3" }, strokeOpacity: faint } } },
-          { type: "symbol", from: { data: "one" }, encode: { update: { ...at, size: { value: 12 }, fill: { field: "colour" }, fillOpacity: faint } } },
+          {
+            type: "line",
+            from: { data: "one" },
+            encode: {
+              update: {
+                ...at,
+                stroke: { field: "colour" },
+                strokeWidth: { signal: "datum.chosen ? 3 : 1.3" },
+                strokeOpacity: faint,
+              },
+            },
+          },
+          {
+            type: "symbol",
+            from: { data: "one" },
+            encode: { update: { ...at, size: { value: 12 }, fill: { field: "colour" }, fillOpacity: faint } },
+          },
         ],
       },
-      { type: "symbol", from: { data: "ends" }, encode: { update: { ...at, shape: { value: SHAPES.X }, size: { value: 60 }, fill: { field: "colour" } } } },
+      {
+        type: "symbol",
+        from: { data: "ends" },
+        encode: { update: { ...at, shape: { value: SHAPES.X }, size: { value: 60 }, fill: { field: "colour" } } },
+      },
     ],
   };
 }
@@ -88,6 +185,9 @@ function startCourse() {
   const held = plot(place, curveSpec, () => ({ rows: curveRows(content.curves[byId("curve").value]) }));
   hover(place, held);
   const named = () => place.setAttribute("aria-label", `${content.curves[byId("curve").value].label} over the epochs`);
-  byId("curve").addEventListener("change", () => { held.draw(); named(); });
+  byId("curve").addEventListener("change", () => {
+    held.draw();
+    named();
+  });
   named();
 }

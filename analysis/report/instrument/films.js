@@ -36,7 +36,13 @@ function cut(key, [x, y, width, height], label, address = sheetOf(key)) {
   const image = document.createElementNS(SVG, "image");
   const attributes = { viewBox: `${x} ${y} ${width} ${height}`, role: "img", "aria-label": label };
   for (const [name, value] of Object.entries(attributes)) picture.setAttribute(name, value);
-  for (const [name, value] of Object.entries({ width: layout.width, height: layout.height, href: address, preserveAspectRatio: "none" })) image.setAttribute(name, value);
+  for (const [name, value] of Object.entries({
+    width: layout.width,
+    height: layout.height,
+    href: address,
+    preserveAspectRatio: "none",
+  }))
+    image.setAttribute(name, value);
   picture.append(image);
   return picture;
 }
@@ -61,12 +67,19 @@ function sheetFigure(key) {
   const layout = runOf(key).sheet;
   const row = content.conditions.indexOf(state.condition);
   const whole = !layout || row < 0;
-  const picture = layout ? cut(key, whole ? [0, 0, layout.width, layout.height] : stripBox(layout, row), nameOf(key)) : element("img", { src: sheetOf(key), alt: nameOf(key) });
+  const picture = layout
+    ? cut(key, whole ? [0, 0, layout.width, layout.height] : stripBox(layout, row), nameOf(key))
+    : element("img", { src: sheetOf(key), alt: nameOf(key) });
   const open = (event) => {
     const [condition, column] = layout ? filmAt(layout, picture, whole, row, event) : [0, 0];
     showLarge(condition, column);
   };
-  return element("figure", {}, element("button", { type: "button", class: "picture", onclick: open, "data-sheet-of": key }, picture), element("figcaption", {}, nameOf(key)));
+  return element(
+    "figure",
+    {},
+    element("button", { type: "button", class: "picture", onclick: open, "data-sheet-of": key }, picture),
+    element("figcaption", {}, nameOf(key)),
+  );
 }
 
 function filmAt(layout, picture, whole, row, event) {
@@ -90,19 +103,24 @@ function drawLarge() {
   const figures = compared().map((key) => {
     const layout = runOf(key).sheet;
     const label = `${nameOf(key)}${layout ? `, ${content.conditions[condition]}, film ${column + 1}` : ""}`;
-    const picture = layout ? cut(key, filmBox(layout, condition, column), label) : element("img", { src: sheetOf(key), alt: label });
+    const picture = layout
+      ? cut(key, filmBox(layout, condition, column), label)
+      : element("img", { src: sheetOf(key), alt: label });
     sharpen(picture, key);
     return element("figure", {}, picture, element("figcaption", {}, nameOf(key)));
   });
   byId("large-films").replaceChildren(...figures);
   const layout = runOf(compared()[0]).sheet;
-  byId("large-note").textContent = layout ? `${content.conditions[condition]}, film ${column + 1} of ${layout.columns}. Arrow keys show others.` : "";
+  byId("large-note").textContent = layout
+    ? `${content.conditions[condition]}, film ${column + 1} of ${layout.columns}. Arrow keys show others.`
+    : "";
 }
 
 // Take the full sheet that lies beside the page, where it does.
 function sharpen(picture, key) {
   const full = new Image();
-  full.onload = () => (picture.querySelector?.("image") ?? picture).setAttribute(picture.querySelector ? "href" : "src", full.src);
+  full.onload = () =>
+    (picture.querySelector?.("image") ?? picture).setAttribute(picture.querySelector ? "href" : "src", full.src);
   full.src = largeOf(key);
 }
 
@@ -112,16 +130,20 @@ function moveLarge(event) {
   if (!steps || !layout) return;
   event.preventDefault();
   showLarge(
-    clamp(large.condition + steps[0], 0, content.conditions.length - 1), clamp(large.column + steps[1], 0, layout.columns - 1),
+    clamp(large.condition + steps[0], 0, content.conditions.length - 1),
+    clamp(large.column + steps[1], 0, layout.columns - 1),
   );
 }
 
 function drawSelect(select, chosen, followed) {
-  const keys = [...ordered(shown.left).map((trial) => trial.key), ...content.runs.map((_, place) => `${place}:base`)].filter(sheetOf);
+  const keys = [
+    ...ordered(shown.left).map((trial) => trial.key),
+    ...content.runs.map((_, place) => `${place}:base`),
+  ].filter(sheetOf);
   const options = keys.map((key) => element("option", { value: key }, nameOf(key)));
   if (followed) options.unshift(element("option", { value: "" }, "the chosen trial"));
   select.replaceChildren(...options);
-  select.value = keys.includes(chosen) ? chosen : followed ? "" : compared().at(-1) ?? "";
+  select.value = keys.includes(chosen) ? chosen : followed ? "" : (compared().at(-1) ?? "");
 }
 
 function drawFilms() {
@@ -136,10 +158,14 @@ function drawFilms() {
 }
 
 function drawGallery() {
-  const keys = ordered(shown.left).map((trial) => trial.key).filter(sheetOf);
+  const keys = ordered(shown.left)
+    .map((trial) => trial.key)
+    .filter(sheetOf);
   const kept = new Map([...byId("gallery").children].map((figure) => [figure.dataset.key, figure]));
   const few = wanted.all ? keys : keys.slice(0, FEW);
-  const figures = few.map((key) => (kept.get(key)?.dataset.condition === state.condition ? kept.get(key) : galleryFigure(key)));
+  const figures = few.map((key) =>
+    kept.get(key)?.dataset.condition === state.condition ? kept.get(key) : galleryFigure(key),
+  );
   byId("gallery").replaceChildren(...figures);
   byId("more").hidden = few.length === keys.length;
   byId("more").textContent = `Show all ${keys.length}`;
@@ -150,21 +176,45 @@ function galleryFigure(key) {
   const trial = trialOf.get(key);
   const layout = runOf(key).sheet;
   const row = content.conditions.indexOf(state.condition);
-  const picture = layout ? cut(key, row < 0 ? [0, 0, layout.width, layout.height] : stripBox(layout, row), `Films of ${named(trial)}`) : element("img", { src: sheetOf(key), alt: `Films of ${named(trial)}` });
-  const button = element("button", { type: "button", class: "picture", onclick: () => { choose(trial); showLarge(Math.max(0, row), 0); } }, picture);
+  const picture = layout
+    ? cut(key, row < 0 ? [0, 0, layout.width, layout.height] : stripBox(layout, row), `Films of ${named(trial)}`)
+    : element("img", { src: sheetOf(key), alt: `Films of ${named(trial)}` });
+  const button = element(
+    "button",
+    {
+      type: "button",
+      class: "picture",
+      onclick: () => {
+        choose(trial);
+        showLarge(Math.max(0, row), 0);
+      },
+    },
+    picture,
+  );
   const values = `${first.label} ${text(valueOf(trial, first.name))}`;
-  return element("figure", { "data-key": key, "data-condition": state.condition }, button, element("figcaption", {}, `${named(trial)}. ${values}`));
+  return element(
+    "figure",
+    { "data-key": key, "data-condition": state.condition },
+    button,
+    element("figcaption", {}, `${named(trial)}. ${values}`),
+  );
 }
 
 function startFilms() {
   const any = content.trials.some((trial) => sheetOf(trial.key));
   if (!any) {
-    byId("films").replaceChildren(element("h3", {}, "Films"), element("p", { class: "quiet" }, "This run has no pictures yet."));
+    byId("films").replaceChildren(
+      element("h3", {}, "Films"),
+      element("p", { class: "quiet" }, "This run has no pictures yet."),
+    );
     return;
   }
   byId("film-left").addEventListener("change", (event) => update({ left: event.target.value || null }));
   byId("film-right").addEventListener("change", (event) => update({ right: event.target.value }));
   byId("large").addEventListener("keydown", moveLarge);
-  byId("more").addEventListener("click", () => { wanted.all = true; drawGallery(); });
+  byId("more").addEventListener("click", () => {
+    wanted.all = true;
+    drawGallery();
+  });
   listeners.push(drawFilms);
 }

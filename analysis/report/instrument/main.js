@@ -12,9 +12,14 @@ function begin() {
   startCourse();
   update({});
   document.documentElement.classList.add("live");
+  Promise.all(drawing).then(() => performance.mark("ready"));
 }
 
-if (content.trials.some((trial) => trial.status === "completed" && objectives.every((one) => trial.values[one.name] !== null))) {
+if (
+  content.trials.some(
+    (trial) => trial.status === "completed" && objectives.every((one) => trial.values[one.name] !== null),
+  )
+) {
   try {
     begin();
   } catch (error) {

@@ -16,13 +16,18 @@ function axisScale(objective, height) {
 function layAxes(width, height) {
   const room = Math.max(44, Math.min(width / objectives.length / 2, 110));
   const step = objectives.length > 1 ? (width - room - Math.min(room, 60)) / (objectives.length - 1) : 0;
-  axes = objectives.map((objective, place) => ({ objective, x: room + place * step, scale: axisScale(objective, height) }));
+  axes = objectives.map((objective, place) => ({
+    objective,
+    x: room + place * step,
+    scale: axisScale(objective, height),
+  }));
 }
 
+// The line of a trial; null where it lacks a value.
 function pathOf(trial) {
-  const points = axes.map(({ objective, x, scale }) => [x, scale(valueOf(trial, objective.name))]);
-  if (points.some(([, y]) => !Number.isFinite(y))) return null;
-  return `M${points.map((point) => point.map((one) => one.toFixed(1)).join(",")).join("L")}`;
+  const values = axes.map(({ objective }) => valueOf(trial, objective.name));
+  if (values.some((value) => typeof value !== "number")) return null;
+  return `M${axes.map(({ x, scale }, place) => `${x.toFixed(1)},${scale(values[place]).toFixed(1)}`).join("L")}`;
 }
 
 function lineRows() {
@@ -48,33 +53,62 @@ function parallelSpec(width) {
   layAxes(width, height);
   const narrow = width / objectives.length < 150;
   return {
-    width, height, padding: { top: narrow ? 62 : 34, bottom: 8, left: 0, right: 0 }, autosize: "none",
-    data: [{ name: "lines", values: lineRows() }, { name: "limits", values: limitRows() }],
+    width,
+    height,
+    padding: { top: narrow ? 62 : 34, bottom: 8, left: 0, right: 0 },
+    autosize: "none",
+    data: [
+      { name: "lines", values: lineRows() },
+      { name: "limits", values: limitRows() },
+    ],
     scales: axes.map(({ objective, scale }, place) => ({
-      name: `y${place}`, type: isLog(objective) ? "log" : "linear", domain: scale.domain(), range: scale.range(), zero: false, nice: false,
+      name: `y${place}`,
+      type: isLog(objective) ? "log" : "linear",
+      domain: scale.domain(),
+      range: scale.range(),
+      zero: false,
+      nice: false,
     })),
     axes: axes.map(({ objective, x }, place) => ({
-      scale: `y${place}`, orient: "left", offset: -x, ...ticks(objective), format: tickFormat(objective), zindex: 1, labelPadding: 3,
+      scale: `y${place}`,
+      orient: "left",
+      offset: -x,
+      ...ticks(objective),
+      format: tickFormat(objective),
+      zindex: 1,
+      labelPadding: 3,
     })),
     marks: [
       {
-        type: "path", from: { data: "lines" }, key: "key",
+        type: "path",
+        from: { data: "lines" },
+        key: "key",
         encode: {
           enter: { strokeJoin: { value: "round" } },
           update: {
-            path: { field: "path" }, stroke: [{ test: "datum.left", field: "colour" }, { value: "var(--faded)" }],
+            path: { field: "path" },
+            stroke: [{ test: "datum.left", field: "colour" }, { value: "var(--faded)" }],
             strokeWidth: { signal: "datum.chosen ? 3.5 : datum.left && datum.front ? 2 : 1.2" },
             strokeOpacity: { signal: "datum.chosen ? 1 : datum.left ? (datum.front ? 0.9 : 0.5) : 0.55" },
-            zindex: { field: "layer" }, cursor: { value: "pointer" },
+            zindex: { field: "layer" },
+            cursor: { value: "pointer" },
           },
         },
       },
       {
-        type: "rect", from: { data: "limits" }, interactive: false,
+        type: "rect",
+        from: { data: "limits" },
+        interactive: false,
         encode: {
           update: {
-            x: { signal: "datum.x - 9" }, x2: { signal: "datum.x + 9" }, y: { field: "top" }, y2: { field: "bottom" },
-            fill: { value: "var(--accent)" }, fillOpacity: { value: 0.16 }, stroke: { value: "var(--accent)" }, cornerRadius: { value: 3 },
+            x: { signal: "datum.x - 9" },
+            x2: { signal: "datum.x + 9" },
+            y: { field: "top" },
+            y2: { field: "bottom" },
+            fill: { value: "var(--accent)" },
+            fillOpacity: { value: 0.16 },
+            stroke: { value: "var(--accent)" },
+            cornerRadius: { value: 3 },
           },
         },
       },
@@ -82,13 +116,23 @@ function parallelSpec(width) {
         const align = place === 0 ? "left" : place === axes.length - 1 ? "right" : "center";
         const at = place === 0 ? Math.max(0, x - 44) : place === axes.length - 1 ? Math.min(width, x + 44) : x;
         const enter = { x: { value: at }, align: { value: align }, baseline: { value: "bottom" } };
-        return [{
-          type: "text", interactive: false,
-          encode: { enter: {
-            ...enter, y: { value: -12 }, dy: { value: narrow ? -13 * (titleLines(objective.label, narrow).length - 1) : 0 }, lineHeight: { value: 13 },
-            text: { value: titleLines(objective.label, narrow) }, fontWeight: { value: 600 }, fontSize: { value: narrow ? 11 : 12.5 },
-          } },
-        }];
+        return [
+          {
+            type: "text",
+            interactive: false,
+            encode: {
+              enter: {
+                ...enter,
+                y: { value: -12 },
+                dy: { value: narrow ? -13 * (titleLines(objective.label, narrow).length - 1) : 0 },
+                lineHeight: { value: 13 },
+                text: { value: titleLines(objective.label, narrow) },
+                fontWeight: { value: 600 },
+                fontSize: { value: narrow ? 11 : 12.5 },
+              },
+            },
+          },
+        ];
       }),
     ],
   };
@@ -105,9 +149,14 @@ function clamp(value, low, high) {
 // What lies between two heights of an axis; an end beyond all trials is no limit.
 function between({ objective, scale }, from, to) {
   const [start, end] = scale.range();
-  const [low, high] = [from, to].map((y) => scale.invert(clamp(y, Math.min(start, end), Math.max(start, end)))).sort((a, b) => a - b);
+  const [low, high] = [from, to]
+    .map((y) => scale.invert(clamp(y, Math.min(start, end), Math.max(start, end))))
+    .sort((a, b) => a - b);
   const [least, most] = scale.domain();
-  return { low: low <= least * (1 + 1e-9) ? null : tidy(low, false), high: high >= most * (1 - 1e-9) ? null : tidy(high, true) };
+  return {
+    low: low <= least * (1 + 1e-9) ? null : tidy(low, false),
+    high: high >= most * (1 - 1e-9) ? null : tidy(high, true),
+  };
 }
 
 function startParallel() {
@@ -121,15 +170,24 @@ function startParallel() {
   });
   hover(parallelPlace, held);
   listeners.push(() => {
-    parallelPlace.setAttribute("aria-label", `Parallel coordinates of ${shown.candidates.length} trials over ${objectives.map((one) => one.label).join(", ")}; better is up. ${shown.left.length} are left within the limits. The table below holds the same values.`);
+    const names = objectives.map((one) => one.label).join(", ");
+    const said = `Parallel coordinates of ${shown.candidates.length} trials over ${names}; better is up.`;
+    const left = `${shown.left.length} are left within the limits. The table below holds the same values.`;
+    parallelPlace.setAttribute("aria-label", `${said} ${left}`);
   });
 }
 
 // On a limited axis a click removes its limits; elsewhere it chooses the trial whose line is nearest.
 function clickedParallel(x, y) {
   const axis = axisAt(x);
-  if (Math.abs(axis.x - x) <= REACH_PX && state.limits[axis.objective.name]) return limit({ [axis.objective.name]: null });
-  const place = clamp(axes.findIndex((one) => one.x > x), 1, axes.length - 1);
+  if (Math.abs(axis.x - x) <= REACH_PX && state.limits[axis.objective.name])
+    return limit({ [axis.objective.name]: null });
+  if (axes.length < 2) return undefined;
+  const place = clamp(
+    axes.findIndex((one) => one.x > x),
+    1,
+    axes.length - 1,
+  );
   const [before, after] = [axes[place - 1], axes[place]];
   const share = clamp((x - before.x) / (after.x - before.x), 0, 1);
   const away = (trial) => {

@@ -1,29 +1,49 @@
 // What all plots share: looks, scales, brushes and the box that says what lies under the pointer.
 
 const SHAPES = {
-  o: "circle", s: "square", "^": "triangle-up", D: "diamond", v: "triangle-down", P: "cross", "<": "triangle-left",
-  ">": "triangle-right", X: "M-1,-0.6L-0.6,-1L0,-0.4L0.6,-1L1,-0.6L0.4,0L1,0.6L0.6,1L0,0.4L-0.6,1L-1,0.6L-0.4,0Z",
+  o: "circle",
+  s: "square",
+  "^": "triangle-up",
+  D: "diamond",
+  v: "triangle-down",
+  P: "cross",
+  "<": "triangle-left",
+  ">": "triangle-right",
+  X: "M-1,-0.6L-0.6,-1L0,-0.4L0.6,-1L1,-0.6L0.4,0L1,0.6L0.6,1L0,0.4L-0.6,1L-1,0.6L-0.4,0Z",
 };
 const INK = "var(--ink)";
 const FONT = "Segoe UI, Helvetica Neue, Noto Sans, Arial, sans-serif"; // as the page
 const LOOKS = {
   background: null,
   axis: {
-    labelColor: "var(--quiet)", titleColor: INK, domainColor: "var(--axis)", tickColor: "var(--axis)", gridColor: "var(--line)",
-    labelFont: FONT, titleFont: FONT, labelFontSize: 11, titleFontSize: 12, titleFontWeight: 400, tickSize: 4, labelOverlap: true,
+    labelColor: "var(--quiet)",
+    titleColor: INK,
+    domainColor: "var(--axis)",
+    tickColor: "var(--axis)",
+    gridColor: "var(--line)",
+    labelFont: FONT,
+    titleFont: FONT,
+    labelFontSize: 11,
+    titleFontSize: 12,
+    titleFontWeight: 400,
+    tickSize: 4,
+    labelOverlap: true,
   },
   text: { font: FONT, fontSize: 12, fill: INK },
   aria: false,
 };
 const lookOf = new Map(
   content.strategies.map(({ name, colour, marker }) => [
-    name, { colour: colour === "#333333" ? INK : colour, shape: SHAPES[marker] ?? "circle" },
+    name,
+    { colour: colour === "#333333" ? INK : colour, shape: SHAPES[marker] ?? "circle" },
   ]),
 );
 
 // Lowest and highest value of an objective over all completed trials, with some room.
 function extent(objective, room = 0.05) {
-  const values = content.trials.map((trial) => valueOf(trial, objective.name)).filter((value) => typeof value === "number");
+  const values = content.trials
+    .map((trial) => valueOf(trial, objective.name))
+    .filter((value) => typeof value === "number");
   if (!values.length) return [0, 1];
   const [low, high] = [Math.min(...values), Math.max(...values)];
   if (isLog(objective)) {
@@ -35,7 +55,10 @@ function extent(objective, room = 0.05) {
 }
 
 function isLog(objective) {
-  return objective.log && content.trials.every((trial) => !(valueOf(trial, objective.name) <= 0) || valueOf(trial, objective.name) === null);
+  return (
+    objective.log &&
+    content.trials.every((trial) => !(valueOf(trial, objective.name) <= 0) || valueOf(trial, objective.name) === null)
+  );
 }
 
 function tickFormat(objective) {
@@ -47,9 +70,14 @@ function ticks(objective) {
   if (!isLog(objective)) return { tickCount: 5 };
   const [low, high] = extent(objective, 0.08).map(Math.log10);
   const steps = high - low > 3 ? [1] : [1, 2, 5];
-  const decades = Array.from({ length: Math.ceil(high) - Math.floor(low) + 1 }, (_, place) => 10 ** (Math.floor(low) + place));
+  const decades = Array.from(
+    { length: Math.ceil(high) - Math.floor(low) + 1 },
+    (_, place) => 10 ** (Math.floor(low) + place),
+  );
   return { values: decades.flatMap((decade) => steps.map((step) => step * decade)) };
 }
+
+const drawing = []; // the first drawing of each plot
 
 // A plot in its place: `view` once it is drawn. It is drawn anew when the place gets another width, and takes `rows`, the
 // data sets by name, when anything changes.
@@ -65,7 +93,14 @@ function plot(place, makeSpec, rows = () => ({})) {
     if (!width) return;
     held.width = width;
     const spec = { $schema: "https://vega.github.io/schema/vega/v6.json", ...makeSpec(width) };
-    const made = await vegaEmbed(place, spec, { mode: "vega", renderer: "svg", actions: false, tooltip: false, defaultStyle: false, config: LOOKS });
+    const made = await vegaEmbed(place, spec, {
+      mode: "vega",
+      renderer: "svg",
+      actions: false,
+      tooltip: false,
+      defaultStyle: false,
+      config: LOOKS,
+    });
     if (turn !== held.turn) return made.finalize();
     held.view?.finalize();
     held.view = made.view;
@@ -144,8 +179,13 @@ function choose(trial) {
 function described(trial) {
   const isLeft = shown.keys.has(trial.key);
   return {
-    key: trial.key, colour: lookOf.get(trial.strategy).colour, shape: lookOf.get(trial.strategy).shape, left: isLeft,
-    chosen: shown.chosen === trial, front: isOnFront(trial), near: !state.condition && trial.mark === "within noise",
+    key: trial.key,
+    colour: lookOf.get(trial.strategy).colour,
+    shape: lookOf.get(trial.strategy).shape,
+    left: isLeft,
+    chosen: shown.chosen === trial,
+    front: isOnFront(trial),
+    near: !state.condition && trial.mark === "within noise",
     layer: shown.chosen === trial ? 3 : isLeft ? (isOnFront(trial) ? 2 : 1) : 0,
   };
 }

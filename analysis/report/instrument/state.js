@@ -36,9 +36,11 @@ function update(change) {
   for (const listener of listeners) listener();
 }
 
+// A trial's value of an objective: that of the condition where it has one, and null where that was not measured.
 function valueOf(trial, name) {
+  if (trial.status !== "completed") return null;
   const own = state.condition ? trial.conditions[state.condition]?.[name] : undefined;
-  return trial.status === "completed" ? own ?? trial.values[name] : null;
+  return own === undefined ? trial.values[name] : own;
 }
 
 function isOnFront(trial) {
@@ -66,7 +68,8 @@ function bestOf(trials, objective) {
   for (const trial of trials) {
     const value = valueOf(trial, objective.name);
     if (value === null || value === undefined) continue;
-    if (best === null || (objective.direction === "min" ? value < best.value : value > best.value)) best = { value, trial };
+    if (best === null || (objective.direction === "min" ? value < best.value : value > best.value))
+      best = { value, trial };
   }
   return best;
 }
@@ -99,7 +102,7 @@ function limit(changes) {
 
 // Five digits, outwards, so that the number that is shown, the command and the trials that are left say the same.
 function tidy(value, up) {
-  if (!value || Number.isInteger(value) && Math.abs(value) < 1e5) return value;
+  if (!value || (Number.isInteger(value) && Math.abs(value) < 1e5)) return value;
   const unit = 10 ** (Math.floor(Math.log10(Math.abs(value))) - 4);
   const whole = value / unit;
   if (Math.abs(whole - Math.round(whole)) < 1e-9) return Number(value.toPrecision(5));

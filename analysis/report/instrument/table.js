@@ -1,11 +1,23 @@
 // The trials that are left, as a table that is sorted by its headings, and as CSV.
 
-const PROBABILITY = { name: "probability", label: "on the front", of: (trial) => trial.probability, ascending: false, numeric: true };
+const PROBABILITY = {
+  name: "probability",
+  label: "on the front",
+  of: (trial) => trial.probability,
+  ascending: false,
+  numeric: true,
+};
 const isSure = content.trials.some((trial) => trial.probability !== null);
 const COLUMNS = [
   { name: "strategy", label: "strategy", of: (trial) => trial.strategy },
   { name: "params", label: "hyperparameters", of: (trial) => trial.params },
-  ...objectives.map((one) => ({ name: one.name, label: titled(one), of: (trial) => valueOf(trial, one.name), ascending: one.direction === "min", numeric: true })),
+  ...objectives.map((one) => ({
+    name: one.name,
+    label: titled(one),
+    of: (trial) => valueOf(trial, one.name),
+    ascending: one.direction === "min",
+    numeric: true,
+  })),
   ...(isSure ? [PROBABILITY] : []),
   { name: "mark", label: "", of: (trial) => trial.mark },
 ];
@@ -25,10 +37,14 @@ function ordered(trials) {
 function heading(column) {
   if (!column.label) return element("th", {}, element("span", { class: "unseen" }, "standing"));
   const sort = () => {
-    const ascending = state.sort.column === column.name ? !state.sort.ascending : column.ascending ?? true;
+    const ascending = state.sort.column === column.name ? !state.sort.ascending : (column.ascending ?? true);
     update({ sort: { column: column.name, ascending } });
   };
-  return element("th", { class: column.numeric ? "n" : null, "data-column": column.name }, element("button", { type: "button", onclick: sort }, column.label));
+  return element(
+    "th",
+    { class: column.numeric ? "n" : null, "data-column": column.name },
+    element("button", { type: "button", onclick: sort }, column.label),
+  );
 }
 
 function standing(trial) {
@@ -39,25 +55,44 @@ function standing(trial) {
 
 function valueCell(trial, { name }) {
   const early = trial.status === "completed" ? null : trial.early[name];
-  return element("td", { class: "n" }, early === null || early === undefined ? withError(trial, name) : element("i", {}, `early ${text(early)}`));
+  return element(
+    "td",
+    { class: "n" },
+    early === null || early === undefined ? withError(trial, name) : element("i", {}, `early ${text(early)}`),
+  );
 }
 
 function rowOf(trial) {
-  const radio = element("input", { type: "radio", name: "chosen", value: trial.key, "aria-label": `Choose ${named(trial)}`, onchange: () => choose(trial) });
+  const radio = element("input", {
+    type: "radio",
+    name: "chosen",
+    value: trial.key,
+    "aria-label": `Choose ${named(trial)}`,
+    onchange: () => choose(trial),
+  });
   radio.disabled = trial.status !== "completed";
   const dot = element("span", { class: "dot", "aria-hidden": "true" });
   dot.style.background = lookOf.get(trial.strategy).colour;
   const mark = standing(trial);
   const row = element(
-    "tr", { "data-key": trial.key, class: trial.status === "completed" ? null : "unfinished" },
+    "tr",
+    { "data-key": trial.key, class: trial.status === "completed" ? null : "unfinished" },
     element("td", {}, radio),
-    element("th", { scope: "row" }, dot, trial.strategy, element("code", {}, content.runs.length > 1 ? `${content.runs[trial.run].name} ${trial.id}` : trial.id)),
+    element(
+      "th",
+      { scope: "row" },
+      dot,
+      trial.strategy,
+      element("code", {}, content.runs.length > 1 ? `${content.runs[trial.run].name} ${trial.id}` : trial.id),
+    ),
     element("td", { class: "wide" }, trial.params),
     ...objectives.map((objective) => valueCell(trial, objective)),
     ...(isSure ? [element("td", { class: "n" }, state.condition ? "" : percent(trial.probability))] : []),
     element("td", {}, mark ? element("span", { class: `tag ${mark.split(" at ")[0].replace(" ", "-")}` }, mark) : ""),
   );
-  row.addEventListener("click", (event) => { if (event.target !== radio && !radio.disabled) choose(trial); });
+  row.addEventListener("click", (event) => {
+    if (event.target !== radio && !radio.disabled) choose(trial);
+  });
   return row;
 }
 
@@ -86,7 +121,12 @@ function keepFocus(change) {
 }
 
 function startTable() {
-  const head = element("tr", {}, element("th", {}, element("span", { class: "unseen" }, "chosen")), ...COLUMNS.map(heading));
+  const head = element(
+    "tr",
+    {},
+    element("th", {}, element("span", { class: "unseen" }, "chosen")),
+    ...COLUMNS.map(heading),
+  );
   byId("trials").append(element("table", {}, element("thead", {}, head), element("tbody")));
   listeners.push(drawTable);
   redraws.push(() => rows.clear());
@@ -100,10 +140,27 @@ function csvCell(value) {
 
 function csv() {
   const errors = objectives.map((one) => `${one.name}_se`);
-  const head = ["run", "trial_id", "strategy", "hyperparameters", "status", "standing", "probability", ...objectives.map((one) => one.name), ...errors];
+  const head = [
+    "run",
+    "trial_id",
+    "strategy",
+    "hyperparameters",
+    "status",
+    "standing",
+    "probability",
+    ...objectives.map((one) => one.name),
+    ...errors,
+  ];
   const lines = ordered(shown.left).map((trial) => [
-    content.runs[trial.run].name, trial.id, trial.strategy, trial.params, trial.status, trial.mark, trial.probability,
-    ...objectives.map((one) => valueOf(trial, one.name)), ...objectives.map((one) => (state.condition ? null : trial.errors[one.name])),
+    content.runs[trial.run].name,
+    trial.id,
+    trial.strategy,
+    trial.params,
+    trial.status,
+    trial.mark,
+    trial.probability,
+    ...objectives.map((one) => valueOf(trial, one.name)),
+    ...objectives.map((one) => (state.condition ? null : trial.errors[one.name])),
   ]);
   return [head, ...lines].map((line) => line.map(csvCell).join(",")).join("\r\n") + "\r\n";
 }

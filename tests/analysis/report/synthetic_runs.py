@@ -121,6 +121,7 @@ def rung_run(folder: Path, *, seed: int = 0, num_trials: int = 13) -> Path:
     for name in measured:
         trials[f"early_{name}"] = trials[name] * 1.5
         trials.loc[[3, 7], name] = np.nan
+    trials.loc[trials["fid_mini"].idxmin(), f"fid_mini/{CONDITIONS[2]}"] = np.nan
     synthetic_run(folder, trials)
     results = pd.read_parquet(folder / "results.parquet")
     results["early_fid_mini"] = np.where(results["epoch"] % 2 == 0, 30.0 / (1 + results["epoch"]), np.nan)

@@ -19,11 +19,13 @@ LOGGED_IMAGES: Final = "mlflow.loggedImages"
 
 
 def keep_pictures(runs: Runs, run_id: str, pictures: Mapping[str, Path]) -> None:
-    """Add pictures to a run by their keys; those that are not there are left out, and the same again adds nothing.
+    """Add pictures to a run by their keys; the same again adds nothing.
+
+    Those that are not there or cannot be read are left out: a picture is no result, and must not cost a sweep its records.
 
     `MlflowClient.log_image` would copy the file, and give it a new name each time.
     """
-    there = {key: path for key, path in pictures.items() if path.is_file()}
+    there = {key: path for key, path in pictures.items() if _is_picture(path)}
     if not there:
         return
     scratch = runs.place.out / "trials"  # on the same disk, so that pictures can be linked
@@ -32,6 +34,15 @@ def keep_pictures(runs: Runs, run_id: str, pictures: Mapping[str, Path]) -> None
         files = [file for key, path in there.items() for file in _files(Path(folder), key, path)]
         runs.keep(run_id, files, "images")
     runs.client.set_tag(run_id, LOGGED_IMAGES, "True")
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except OSError:  # Pillow's own errors of files that are none are such too
+        return False
+    return True
 
 
 def _files(folder: Path, key: str, path: Path) -> tuple[Path, Path]:

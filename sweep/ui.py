@@ -61,23 +61,26 @@ def show(out: Path, mlflow_port: int, dashboard_port: int, console: Console) -> 
     with ExitStack() as stack:
         with console.status("starting MLflow and optuna-dashboard"):
             config = load_run_config(out)
-            is_running = _settle(out, config)
+            is_running = _settle(out, config, console)
             servers = [
                 stack.enter_context(started(name, arguments, port=port, health=health))
-                for name, (arguments, port, health) in _commands(out, config, mlflow_port, dashboard_port).items()
+                for name, (arguments, port, health) in _commands(out, mlflow_port, dashboard_port).items()
             ]
             pages = {**_report(out), **_mlflow(out, config, servers), **_dashboard(servers)}
             for server in servers:
                 server.wait()
-        _print(pages, _notes(out, config, servers, is_running), console)
+        _print(pages, _notes(out, servers, is_running), console, is_served=bool(servers))
         try:
             _wait(servers)
-        except KeyboardInterrupt:
-            return
+        except KeyboardInterrupt:  # is how it ends
+            raise typer.Exit from None
 
 
-def _settle(out: Path, config: SweepConfig) -> bool:
-    """Bring up to date what is shown of a run, unless its sweep does so itself: gives whether that is running."""
+def _settle(out: Path, config: SweepConfig, console: Console) -> bool:
+    """Bring up to date what is shown of a run, unless its sweep does so itself: gives whether that is running.
+
+    What cannot be written, as where the run is somebody else's, is shown as it is.
+    """
     try:
         with owned(out):
             from sweep.records.study_store import rebuild_study
@@ -87,19 +90,17 @@ def _settle(out: Path, config: SweepConfig) -> bool:
             settle(out, config)
     except ConfigError:
         return True
-    except OSError:  # somebody else's run, which may be read only
-        return False
+    except Exception as error:  # noqa: BLE001  # of the disk, Optuna, SQLAlchemy or MLflow
+        _say(f"the run is shown as it is, as it could not be brought up to date: {error}", console)
     return False
 
 
-def _commands(
-    out: Path, config: SweepConfig, mlflow_port: int, dashboard_port: int
-) -> Mapping[str, tuple[Sequence[str], int, str]]:
+def _commands(out: Path, mlflow_port: int, dashboard_port: int) -> Mapping[str, tuple[Sequence[str], int, str]]:
     """By name, what to give to Python, the port, and the path that answers."""
-    commands: dict[str, tuple[Sequence[str], int, str]] = {}
-    if config.tracking.uri is None and (out / MLFLOW_STORE).is_file():
-        from sweep.records.tracking import place_of, quieten
+    from sweep.records.tracking import place_of, quieten
 
+    commands: dict[str, tuple[Sequence[str], int, str]] = {}
+    if place_of(out).server is None and (out / MLFLOW_STORE).is_file():
         quieten()
         store = ["--backend-store-uri", place_of(out).uri, "--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
         commands["MLflow"] = (["-m", "mlflow", "server", *store], mlflow_port, "/health")
@@ -116,12 +117,13 @@ def _report(out: Path) -> dict[str, str]:
 
 def _mlflow(out: Path, config: SweepConfig, servers: Sequence[Server]) -> dict[str, str]:
     """The pages of the run, on its own server or the one just started."""
-    address = config.tracking.uri or next((one.address for one in servers if one.name == "MLflow"), None)
-    if address is None or (config.tracking.uri is not None and not answers(f"{address}/health")):
-        return {}
     from sweep.records.tracking import links_of, place_of
 
-    links = links_of(place_of(out), config.preset)
+    place = place_of(out)
+    address = place.server or next((one.address for one in servers if one.name == "MLflow"), None)
+    if address is None or (place.server is not None and not answers(f"{address}/health")):
+        return {}
+    links = links_of(place, config.preset)
     if links is None:
         return {}
     pages = {"Front": links.front, "Compare": links.compare, "Trials": links.trials}
@@ -133,9 +135,15 @@ def _dashboard(servers: Sequence[Server]) -> dict[str, str]:
     return {} if address is None else {"Study": f"{address}/dashboard/studies/1"}
 
 
-def _notes(out: Path, config: SweepConfig, servers: Sequence[Server], is_running: bool) -> list[str]:
+def _notes(out: Path, servers: Sequence[Server], is_running: bool) -> list[str]:
     """What is not shown, and why."""
-    names, uri = {one.name for one in servers}, config.tracking.uri
+    from sweep.records.tracking import place_of
+
+    names, uri, has_dashboard = (
+        {one.name for one in servers},
+        place_of(out).server,
+        find_spec("optuna_dashboard") is not None,
+    )
     how = f"python -m sweep.run --resume {shlex.quote(str(out))}"
     later = (
         "comes with the first trial that ends" if is_running else f"is not there: the sweep broke off. {how} goes on"
@@ -147,18 +155,27 @@ def _notes(out: Path, config: SweepConfig, servers: Sequence[Server], is_running
             uri is not None and not answers(f"{uri}/health"),
             f"the tracking server {uri} does not answer; its links are left out.",
         ),
-        ("optuna-dashboard" not in names, "optuna-dashboard is left out: pip install 'radiograph-sweep[ui]' has it."),
+        (not has_dashboard, "optuna-dashboard is left out: pip install 'radiograph-sweep[ui]' has it."),
+        (
+            has_dashboard and "optuna-dashboard" not in names,
+            f"optuna-dashboard is left out: there is no {STUDY_STORE}.",
+        ),
         (is_running, "the sweep goes on; the pages follow it."),
     ]
     return [note for holds, note in notes if holds]
 
 
-def _print(pages: Mapping[str, str], notes: Sequence[str], console: Console) -> None:
+def _say(note: str, console: Console) -> None:
+    console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True, highlight=False)
+
+
+def _print(pages: Mapping[str, str], notes: Sequence[str], console: Console, *, is_served: bool) -> None:
     for note in notes:
-        console.print(f"[yellow]note[/yellow] {escape(note)}", soft_wrap=True, highlight=False)
+        _say(note, console)
     for name, link in pages.items():
         console.print(f"{name:<9}{link}", soft_wrap=True, highlight=False, markup=False)
-    console.print("Ctrl+C ends it.")
+    if is_served:
+        console.print("Ctrl+C ends it.")
 
 
 def _wait(servers: Sequence[Server]) -> None:

@@ -13,10 +13,14 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 HOST: Final = "127.0.0.1"
+OWN: Final = (HOST, "localhost", "::1")
+"""This machine, which no proxy of the environment leads to."""
 PATIENCE_S: Final = 180.0
 """How long a program may take to answer: on a busy machine, MLflow imports for a minute."""
 POLL_S: Final = 0.2
@@ -93,9 +97,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def answers(url: str, timeout_s: float = 5.0) -> bool:
     """Whether there is a page at an address."""
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as response:
+        proxies = [urllib.request.ProxyHandler({})] if urlsplit(url).hostname in OWN else []
+        with urllib.request.build_opener(*proxies).open(url, timeout=timeout_s) as response:
             return bool(response.status < 400)
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return False
 
 

@@ -155,7 +155,7 @@ def _trial(pool: Pool, row: Mapping[Any, Any], fronts: Mapping[str, set[str]]) -
         "probability": _plain(pool.front.probabilities.get(name)),
         "values": {one: _plain(row.get(one)) if status == COMPLETED else None for one in objectives},
         "early": {one: _plain(row.get(f"{EARLY}{one}")) for one in objectives} if status != COMPLETED else {},
-        "errors": dict(point.errors) if point else {},
+        "errors": {one: _plain(error) for one, error in point.errors.items()} if point else {},
         "conditions": {
             condition: {one: _plain(row.get(f"{one}/{condition}")) for one in objectives if f"{one}/{condition}" in row}
             for condition in fronts
@@ -187,13 +187,14 @@ def _front_of_condition(pool: Pool, condition: str) -> set[str]:
 
 
 def _curve(pool: Pool, column: str) -> dict[str, Any]:
-    """A column over the epochs: trial, epoch, value."""
+    """A column over the epochs: trial, epoch, value where it is finite."""
     tables = [run.results for run in pool.runs]
     points = [
         [key(place, str(trial)), int(epoch), float(value)]
         for place, table in enumerate(tables)
         if column in table
         for trial, epoch, value in table.dropna(subset=[column])[["trial_id", "epoch", column]].itertuples(index=False)
+        if math.isfinite(value)
     ]
     return {"name": column, "label": label(column), "points": points}
 

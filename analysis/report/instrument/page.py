@@ -50,7 +50,8 @@ def scripts(pool: Pool, curves: Sequence[str], pictures: Mapping[str, Path]) -> 
         return f'<p class="quiet">The page is without its instrument: {escape(str(error))}</p>'
     held = json.dumps(content(pool, curves), allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
     sheets = "\n".join(
-        f'<script type="text/plain" data-sheet="{name}">{picture(path)}</script>' for name, path in pictures.items()
+        f'<script type="text/plain" data-sheet="{escape(name)}">{picture(path)}</script>'
+        for name, path in pictures.items()
     )
     own = "\n".join(_text(name) for name in SCRIPTS)
     return (

@@ -17,6 +17,7 @@ from analysis.report import write_report
 from analysis.report.__main__ import main
 from analysis.report.instrument.content import content, sheet_layout, sheets
 from analysis.report.instrument.library import vega
+from analysis.report.instrument.page import scripts
 from analysis.report.instrument.pool import Pool
 from analysis.report.pictures import picture
 from analysis.run_folder import RunFolder
@@ -98,6 +99,28 @@ def test_what_the_page_is_told_is_what_is_in_the_tables(two: list[RunFolder]) ->
     first, second = (len(run.results) for run in two)
     assert len(told["curves"][0]["points"]) == first + second
     json.dumps(told, allow_nan=False)
+
+
+def test_values_that_are_not_finite_are_none_on_the_page(tmp_path: Path) -> None:
+    folder = rung_run(tmp_path / "run")
+    results = pd.read_parquet(folder / "results.parquet")
+    results.loc[3, "loss"] = float("inf")  # a trial that diverged
+    results.to_parquet(folder / "results.parquet")
+    front = json.loads((folder / "pareto.json").read_text())
+    front["points"][0]["errors"] = {"fid_mini": float("nan")}
+    (folder / "pareto.json").write_text(json.dumps(front))
+    told = content(Pool.of([RunFolder.open(folder)]), ["loss"])
+    json.dumps(told, allow_nan=False)
+    assert len(told["curves"][0]["points"]) == len(results) - 1
+    (errors,) = [one["errors"] for one in told["trials"] if one["id"] == front["points"][0]["trial_id"]]
+    assert errors == {"fid_mini": None}
+
+
+def test_names_of_trials_are_text_on_the_page(tmp_path: Path) -> None:
+    held = scripts(
+        Pool.of([RunFolder.open(rung_run(tmp_path / "run"))]), [], {'0:"><b>': tmp_path / "run" / "reference.png"}
+    )
+    assert 'data-sheet="0:&quot;&gt;&lt;b&gt;"' in held
 
 
 def test_a_picture_is_at_most_sixty_kilobytes_whatever_is_in_it(tmp_path: Path) -> None:

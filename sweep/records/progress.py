@@ -151,7 +151,7 @@ class ProgressView(TrialListener):
         elapsed_s, ended = time.monotonic() - self._started_s, self._num_ended - self._num_past
         left = f", about {_clock(elapsed_s / ended * (self._num_trials - self._num_ended))} left" if ended else ""
         summary = f"{self._num_ended} of {self._num_trials} trials after {_clock(elapsed_s)}{left}"
-        return Group(self._grid(self._rows.values(), has_head=True), Text(summary, style="bold"))
+        return Group(self._grid(list(self._rows.values()), has_head=True), Text(summary, style="bold"))
 
     def _grid(self, rows: Any, *, has_head: bool) -> Table:
         names = [name.partition("_")[0].upper() for name in self._scores] + [""] * (NUM_SCORES - len(self._scores))

@@ -6,9 +6,9 @@ import io
 import re
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from sweep.records.progress import ProgressView
+from sweep.records.progress import ProgressView, _Row
 from sweep.trials.ends import TrialEnd
 from sweep.trials.suggestions import Suggestion
 
@@ -62,6 +62,21 @@ def test_the_table_fits_80_columns_and_says_of_each_trial_how_far_it_is() -> Non
     assert new.split() == ["9c5bdec8", "dora", "0/40", "0/2", "starting"]
     assert summary == "0 of 3 trials after 0:00"
     assert max(map(len, (head, row, new, summary))) <= 80
+
+
+def test_a_trial_that_ends_while_the_table_is_drawn_does_not_end_the_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = view_of(Console(file=io.StringIO(), width=80))
+    for trial_id in ("a", "b", "c"):
+        view.on_start(suggestion(trial_id, "unet"))
+    cells = view._cells
+
+    def ending(row: _Row) -> list[RenderableType]:
+        view._rows.pop("b", None)  # by the sweep's thread; Rich draws in one of its own
+        return cells(row)
+
+    monkeypatch.setattr(view, "_cells", ending)
+    assert [line.split()[0] for line in drawn(view, 80)[1:3]] == ["a", "b"]
+    assert [line.split()[0] for line in drawn(view, 80)[1:3]] == ["a", "c"]
 
 
 def test_final_values_take_the_place_of_a_rungs_and_hours_are_hours() -> None:

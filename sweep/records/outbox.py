@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 Write = Callable[[], None]
@@ -83,15 +84,26 @@ class Outbox:
         pause_s = FIRST_PAUSE_S
         while (error := self._try(write)) is not None:
             if pause_s == FIRST_PAUSE_S:
-                self._on_pause(error)
-            with self._changed:
-                self._changed.wait_for(self._is_late, pause_s)
+                self._tell(error)
+            self._pause(pause_s)
             if self._is_late():
                 return False
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         if pause_s != FIRST_PAUSE_S:
-            self._on_pause(None)
+            self._tell(None)
         return True
+
+    def _pause(self, pause_s: float) -> None:
+        """Wait for the next try; a close has it done at once, and then no pause is longer than the time that is left."""
+        with self._changed:
+            if self._deadline_s is None:
+                self._changed.wait_for(lambda: self._deadline_s is not None, pause_s)
+            else:
+                self._changed.wait(max(0.0, min(pause_s, self._deadline_s - time.monotonic())))
+
+    def _tell(self, error: Exception | None) -> None:
+        with suppress(Exception):  # a terminal that is gone
+            self._on_pause(error)
 
     def _try(self, write: Write) -> Exception | None:
         """What is in its way for now."""

@@ -79,3 +79,49 @@ def test_a_close_ends_the_waiting_for_what_does_not_come_back() -> None:
     box.submit(lambda: done.append(1))
     assert box.close(lambda: done.append(2), 0.1) == 2
     assert done == [2]
+
+
+def test_a_close_tries_again_at_once_what_waits_for_its_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "FIRST_PAUSE_S", 30.0)
+    told, done, is_back = list[str](), list[int](), threading.Event()
+    box = new(told)
+
+    def write() -> None:
+        if not is_back.is_set():
+            raise AwayError
+        done.append(1)
+
+    box.submit(write)
+    while told != ["away"]:
+        time.sleep(0.001)
+    is_back.set()
+    assert box.close(lambda: done.append(2), 1.0) == 0
+    assert done == [1, 2]
+
+
+def test_the_last_write_is_done_though_the_pause_is_longer_than_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "FIRST_PAUSE_S", 30.0)
+    box, done = new([]), list[int]()
+
+    def never() -> None:
+        raise AwayError
+
+    box.submit(never)
+    assert box.close(lambda: done.append(1), 0.1) == 1
+    assert done == [1]
+
+
+def test_a_word_that_cannot_be_said_does_not_end_the_writing() -> None:
+    def mute(error: Exception | None) -> None:
+        raise BrokenPipeError
+
+    box, done, failures = Outbox(lambda error: isinstance(error, AwayError), mute), list[int](), [AwayError()]
+
+    def write() -> None:
+        if failures:
+            raise failures.pop()
+        done.append(1)
+
+    box.submit(write)
+    assert box.close(lambda: done.append(2), 1.0) == 0
+    assert done == [1, 2]

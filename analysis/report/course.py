@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from analysis.front.history import History, hypervolume_history
 from analysis.front.hypervolume import comparable, hypervolume, nadir
 from analysis.front.pareto import Direction, Objective
 from analysis.front.statuses import COMPLETED, STOPPED, with_status
-from analysis.report.plots import INK, STYLE, figure_content
+from analysis.report.plots import INK, figure_content, styled
 from analysis.report.tables import NUMERIC, table
 from analysis.report.words import axis_label, label, number, percent
 from analysis.run_folder import RunFolder
@@ -28,12 +27,13 @@ FEWEST_TRIALS = 3
 """Trials from which on a course is worth drawing."""
 
 
-def course_section(run: RunFolder, embedded: Callable[[bytes, str], str]) -> str:
+def course_section(run: RunFolder, embedded: Callable[[bytes, str], str], *, with_importances: bool = True) -> str:
     """The plot and the table; nothing where there are too few trials or one objective.
 
     Args:
         run: the sweep.
         embedded: makes a data address of a picture's content and kind.
+        with_importances: whether to say what objectives depend on, which takes seconds.
     """
     objectives = run.front.objectives
     if len(objectives) < 2:
@@ -48,14 +48,14 @@ def course_section(run: RunFolder, embedded: Callable[[bytes, str], str]) -> str
         'trials together.</p><div id="went"><img class="plot still" alt="Hypervolume over trials and hours" '
         f'src="{plot}"></div>'
         f"{attainment_table(attainments(run.trials, objectives), objectives)}"
-        f"{importance_table(importances(run.trials, objectives))}"
+        f"{importance_table(importances(run.trials, objectives) if with_importances else {})}"
     )
 
 
 def course_plot(history: History) -> bytes:
     """The share of the last hypervolume over finished trials and over hours, as SVG."""
     counts = np.arange(1, len(history.volumes) + 1)
-    with rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(8.5, 3.0), layout="constrained")
         panels: Any = figure.subplots(1, 2, sharey=True)
         for axes, across, name in zip(panels, (counts, history.hours), ("completed trials", "hours"), strict=True):

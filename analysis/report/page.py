@@ -37,9 +37,7 @@ PICTURES = {
 
 
 def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
-    """Rebuild `report.html` from a run directory.
-
-    The page says everything without JavaScript; with it, the instrument stands in the place of what it says better.
+    """Rebuild `report.html` from a run directory; see `report_page`.
 
     Args:
         folder: what `python -m sweep.run` left.
@@ -47,6 +45,22 @@ def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
 
     Returns:
         The page's path.
+    """
+    content, path = report_page(folder, others), folder / REPORT
+    with whole_file(path) as file:
+        file.write(content.encode())
+    return path
+
+
+def report_page(folder: Path, others: Sequence[Path] = (), *, with_importances: bool = True) -> str:
+    """The page of a run directory.
+
+    It says everything without JavaScript; with it, the instrument stands in the place of what it says better.
+
+    Args:
+        folder: what `python -m sweep.run` left.
+        others: run directories of the same data, whose trials the instrument shows beside this one's.
+        with_importances: whether to say what objectives depend on, which takes seconds.
 
     Raises:
         FileNotFoundError: a directory or one of its files is missing.
@@ -60,7 +74,8 @@ def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
             _headline(run),
             markup(),
             *(_still(section(run)) for section in (_trade_offs, _front, _samples)),
-            *(section(run) for section in (_ranks, _conditions, _final, readers_section, _course)),
+            *(section(run) for section in (_ranks, _conditions, _final, readers_section)),
+            course_section(run, embedded, with_importances=with_importances),
             _still(_curves(run)),
             _rungs(run),
             *(_still(section(run)) for section in (_trials, _export)),
@@ -68,10 +83,7 @@ def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
             _scripts(run, pool),
         ]
     )
-    path = folder / REPORT
-    with whole_file(path) as file:
-        file.write(page.substitute(title=escape(f"Sweep {_name(run)}"), body=body).encode())
-    return path
+    return page.substitute(title=escape(f"Sweep {_name(run)}"), body=body)
 
 
 def _still(section: str) -> str:
@@ -216,10 +228,6 @@ def _conditions(run: RunFolder) -> str:
 
 def _final(run: RunFolder) -> str:
     return final_section(run.folder, _sheet)
-
-
-def _course(run: RunFolder) -> str:
-    return course_section(run, embedded)
 
 
 def _curves(run: RunFolder) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "report",
 }
+_DRAWING = threading.RLock()
 LOG_FROM_RATIO = 30
 PANELS_ACROSS = 4
 """Of learning curves, side by side."""
@@ -60,6 +63,13 @@ def draw_front(trials: pd.DataFrame, found: Front, to: Path) -> None:
         file.write(content)
 
 
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in the plots' style in the block, one thread at a time: Matplotlib's settings are those of the process."""
+    with _DRAWING, rc_context(STYLE):
+        yield
+
+
 def trade_offs(trials: pd.DataFrame, found: Front, *, form: str = "svg") -> bytes:
     """The first objective against each of the others, one panel each, as an image file's content.
 
@@ -73,7 +83,7 @@ def trade_offs(trials: pd.DataFrame, found: Front, *, form: str = "svg") -> byte
     styles = strategy_styles(trials["strategy"])
     looks = _looks(shown, found, styles)
     num_panels = len(objectives) - 1
-    with rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(4.1 * num_panels + 0.3, 4.1), layout="constrained")
         for axes, other in zip(np.ravel(figure.subplots(1, num_panels, sharey=True)), objectives[1:], strict=True):
             _draw_pair_front(axes, shown, (other, objectives[0]))
@@ -95,7 +105,7 @@ def learning_curves(results: pd.DataFrame, strategies: Mapping[str, str], column
         columns: what to draw, one panel each.
     """
     styles = strategy_styles(pd.Series(list(strategies.values())))
-    with rc_context(STYLE):
+    with styled():
         across = min(len(columns), PANELS_ACROSS)
         down = -(-len(columns) // across)
         figure = Figure(figsize=(min(4.1 * across + 0.3, 12.6), 2.8 * down + 0.6), layout="constrained")

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from analysis.files import whole_file
-from analysis.report.plots import INK, QUIET, STYLE, figure_content
+from analysis.report.plots import INK, QUIET, figure_content, styled
 from analysis.studies.rank_history import GROUPS, LAST, STAGES, Place, RankHistory, place_of
 
 COLOURS: Final = LinearSegmentedColormap.from_list("ranks", ("#f1f5f9", "#a9cbe6", "#4f97cb", "#0072B2", "#00375a"))
@@ -77,7 +76,7 @@ def rank_map(history: RankHistory, *, form: str = "svg") -> bytes:
     found = panels(history)
     highest = max(2, int(history.ranks[-1].max()))
     frames, (width, height) = arranged([*(panel.frame for panel in found), CURVE])
-    with rc_context(STYLE):
+    with styled():
         figure = Figure(figsize=(width, height))
         inches = [
             figure.add_axes((left / width, 1 - (top + tall) / height, wide / width, tall / height))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import rcParams
 
 from analysis.front.pareto import Front, Objective
 from analysis.report.course import attainments, course_section
+from analysis.report.plots import STYLE, styled
 from analysis.run_folder import RunFolder
 
 OBJECTIVES = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
@@ -54,3 +60,38 @@ def test_the_section_has_the_plot_and_a_row_a_strategy() -> None:
 def test_there_is_nothing_to_say_of_few_trials_or_of_one_objective() -> None:
     for run in (_run(TRIALS.head(2)), _run(TRIALS, OBJECTIVES[:1]), _run(TRIALS.assign(status="failed"))):
         assert course_section(run, lambda content, kind: "") == ""
+
+
+def test_what_objectives_depend_on_is_left_out_where_it_should_not_take_seconds() -> None:
+    many = pd.concat([TRIALS] * 5, ignore_index=True)
+    many = many.assign(
+        trial_id=[f"t{place}" for place in range(len(many))],
+        status="completed",
+        **{
+            "param/lr": np.linspace(1e-4, 1e-2, len(many)),
+            "fid_mini": np.arange(1.0, len(many) + 1),
+            "vendi_mini": 2.0,
+        },
+    )
+    results = pd.DataFrame({"trial_id": many["trial_id"], "epoch": 0, "epoch_s": 3600.0})
+    run = replace(_run(many), results=results)
+    whole, quick = (course_section(run, lambda content, kind: "", with_importances=asked) for asked in (True, False))
+    assert "depends on" in whole and "depends on" not in quick and whole.startswith(quick) and quick
+
+
+def test_plots_of_two_threads_have_their_style_and_leave_matplotlib_as_it_was() -> None:
+    before, inside, found = dict(rcParams), threading.Event(), list[object]()
+
+    def draw() -> None:
+        with styled():
+            inside.set()
+            time.sleep(0.1)
+            found.append(rcParams["font.size"])
+
+    first, second = threading.Thread(target=draw), threading.Thread(target=draw)
+    first.start()
+    inside.wait(5)
+    second.start()
+    first.join(5)
+    second.join(5)
+    assert found == [STYLE["font.size"]] * 2 and dict(rcParams) == before

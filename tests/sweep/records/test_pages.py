@@ -1,4 +1,4 @@
-"""The report of a running sweep: rewritten behind it, and never so often that it costs."""
+"""The report of a running sweep: rewritten behind it, never so often that it costs, and never over that of its end."""
 
 from __future__ import annotations
 
@@ -16,37 +16,60 @@ END = TrialEnd.completed()
 
 
 def settled(keeper: PageKeeper) -> None:
-    while keeper._outbox.num_waiting():
-        time.sleep(0.001)
+    assert keeper._writer is not None
+    keeper._writer.join(10)
 
 
 def test_a_page_is_written_when_a_trial_ends_and_not_while_it_is_being_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written, free = list[Path](), threading.Event()
+    made, free = list[Path](), threading.Event()
 
-    def slow(out: Path) -> None:
-        written.append(out)
+    def slow(out: Path, *, with_importances: bool) -> str:
+        made.append(out)
         free.wait(10)
+        return f"importances: {with_importances}"
 
-    monkeypatch.setattr(pages, "write_report", slow)
+    monkeypatch.setattr(pages, "report_page", slow)
     keeper, started = PageKeeper(tmp_path), time.monotonic()
     for number in range(50):
         keeper.on_end(str(number), END)
     assert time.monotonic() - started < 1
     free.set()
     settled(keeper)
-    assert written == [tmp_path]
+    assert made == [tmp_path]
+    assert (tmp_path / "report.html").read_text() == "importances: False"
+
+
+def test_a_page_that_is_being_made_at_the_end_is_not_waited_for_and_takes_no_ones_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = threading.Event()
+
+    def slow(out: Path, *, with_importances: bool) -> str:
+        free.wait(10)
+        return "old"
+
+    monkeypatch.setattr(pages, "report_page", slow)
+    keeper, started = PageKeeper(tmp_path), time.monotonic()
+    keeper.on_end("a", END)
+    keeper.close()
+    assert time.monotonic() - started < 1
+    (tmp_path / "report.html").write_text("of the end")
+    free.set()
+    settled(keeper)
+    assert (tmp_path / "report.html").read_text() == "of the end"
 
 
 def test_pages_take_at_most_their_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spent = list[float]()
 
-    def costly(out: Path) -> None:
+    def costly(out: Path, *, with_importances: bool) -> str:
         time.sleep(0.01)
         spent.append(0.01)
+        return ""
 
-    monkeypatch.setattr(pages, "write_report", costly)
+    monkeypatch.setattr(pages, "report_page", costly)
     keeper, started = PageKeeper(tmp_path), time.monotonic()
     while time.monotonic() - started < 1:
         keeper.on_end("a", END)
@@ -55,9 +78,9 @@ def test_pages_take_at_most_their_share_of_the_time(tmp_path: Path, monkeypatch:
     assert 1 <= len(spent) <= 5 + 1  # 0.05 of 1 s is five times 0.01 s
 
 
-def test_a_page_that_cannot_be_written_does_not_end_the_sweep(tmp_path: Path) -> None:
+def test_a_page_that_cannot_be_made_does_not_end_the_sweep(tmp_path: Path) -> None:
     keeper = PageKeeper(tmp_path)
     keeper.on_end("a", END)
     settled(keeper)
     keeper.close()
-    assert [type(error) for error in keeper._outbox.errors] == [FileNotFoundError]
+    assert list(tmp_path.iterdir()) == []

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import optuna
 import pytest
+import typer
 from rich.console import Console
 
 from sweep import ui
+from sweep.loading import load_run_config
 from sweep.presets import demo
 from sweep.records import study_store
 from sweep.records.log import RecordLog
@@ -41,14 +43,14 @@ def test_control_c_is_how_it_ends_and_no_failure(out: Path, monkeypatch: pytest.
     monkeypatch.setattr(ui, "_settle", lambda *arguments: False)
     monkeypatch.setattr(ui, "_commands", lambda *arguments: {})
     monkeypatch.setattr(ui, "_wait", interrupted)
-    with pytest.raises(ui.typer.Exit) as ended:
+    with pytest.raises(typer.Exit) as ended:
         ui.main(run=out)
     assert ended.value.exit_code == 0
 
 
 def test_control_c_while_programs_start_is_told(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ui, "_settle", lambda *arguments: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(ui.typer.Exit) as ended:
+    with pytest.raises(typer.Exit) as ended:
         ui.main(run=out)
     assert ended.value.exit_code == 130
 
@@ -69,7 +71,7 @@ def test_a_study_that_cannot_be_made_leaves_out_the_dashboard_and_says_so(
         raise optuna.exceptions.StorageInternalError("disk full")
 
     monkeypatch.setattr(study_store, "rebuild_study", full)
-    assert ui._settle(out, ui.load_run_config(out), Console()) is False
+    assert ui._settle(out, load_run_config(out), Console()) is False
     assert "disk full" in capsys.readouterr().out
     (note,) = [note for note in ui._notes(out, [], False) if "optuna-dashboard" in note]
     assert "study.db" in note and "pip install" not in note

@@ -54,7 +54,7 @@ class FilmModel(PythonModel):  # type: ignore[misc]  # MLflow is not typed here
 
         prompts, given = list(model_input["prompt"]), params or {}
         seeds = [int(given["seed"]) + number for number in range(len(prompts))]
-        options = {
+        options: dict[str, Any] = {
             "num_steps": int(given["num_steps"]),
             "guidance_scale": float(given["guidance_scale"]),
             "batch_size": AT_ONCE,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,20 @@ def test_the_manifest_for_kubernetes() -> None:
     assert cluster["authOptions"] == {"mode": "token"}
     assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
     assert f"\nray=={cluster['rayVersion']} " in (ROOT / "requirements.lock").read_text()
+
+
+def test_the_sweep_on_kubernetes_is_one_command_of_the_shell_that_submits_it() -> None:
+    """KubeRay writes `ray job submit ... -- ENTRYPOINT ; fi` for a shell; Ray joins the words again for the head's."""
+    entrypoint = yaml.safe_load((ROOT / "scripts" / "rayjob.yaml").read_text())["spec"]["entrypoint"]
+    submitted = subprocess.run(
+        ["bash", "-c", f"if true ; then printf '%s\\0' -- {entrypoint} ; fi"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")[1:-1]
+    assert submitted[:2] == ["bash", "-c"]
+    assert submitted[2].startswith("cd /shared && python -m sweep.run --preset")
+    assert shlex.split(shlex.join(submitted)) == submitted and len(submitted) == 3
 
 
 @pytest.mark.parametrize("file", ["README.md", "scripts/rayjob.yaml", "scripts/slurm.sh"])

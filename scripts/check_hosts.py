@@ -47,7 +47,10 @@ def run_there(address: str, auth: Mapping[str, str], script: str) -> tuple[bool,
         return False, _refused(address, login, key, f"no answer within {ANSWER_S} s")
     if done.returncode == 255:  # ssh's own failures
         return False, _refused(address, login, key, (done.stderr.strip().splitlines() or ["no connection"])[-1])
-    return done.returncode == 0, (done.stdout + done.stderr).strip()
+    said = (
+        done.stdout.strip().splitlines()
+    )  # shells warn on stderr, as of a locale; profiles may greet before the script
+    return done.returncode == 0, said[-1] if said else done.stderr.strip()
 
 
 def _refused(address: str, login: str, key: str | None, reason: str) -> str:
@@ -94,6 +97,8 @@ def looks(file: str) -> list[tuple[bool, str]]:
 
 def main() -> None:
     """Print what is wrong with this machine and the others, and end with exit code 1 if anything is."""
+    if len(sys.argv) != 2:
+        sys.exit("`check_hosts.py` must be given one file for `ray up`, but got none or more. Try cluster-local.yaml.")
     found = looks(sys.argv[1])
     problems = [*filter(None, [token_problem()]), *(said for is_well, said in found if not is_well)]
     if problems:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Final
 
@@ -11,13 +12,16 @@ from analysis.front.objectives import OPERATIONS
 from search_spaces import SEARCH_SPACES
 from sweep.config import SweepConfig
 from sweep.preflight import check_limits, images_of_conditions, limits_of
-from sweep.scoring.plans import conditions_to_score
+from sweep.scoring.plans import conditions_to_score, require_known_conditions
 from sweep.scoring.rungs import at_rung
-from sweep.search.costs import first_and_last
-from trainables.base_models.models import resolve_base
+from sweep.search.costs import Choice, first_and_last
+from sweep.search.ladder import Ladder
+from sweep.search.stopping import LEAST_OTHERS
+from trainables.base_models.models import HUB_IDS, resolve_base
 from trainables.base_models.shapes import base_on_meta
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset
+from trainables.strategies import make_strategy
 from trainables.strategies.operations import operations_per_film
 from trainables.trial import evaluates_after
 
@@ -34,12 +38,14 @@ class StrategyCosts:
         trainable_parameters: least and most, when training begins.
         adapter_mib: least and most, of the adapter's file.
         operations_per_image: least and most, floating-point operations of a training image.
+        adapters: least and most that one training gives, each of which is evaluated at the end: its own and its cuts.
     """
 
     strategy: str
     trainable_parameters: tuple[float, float]
     adapter_mib: tuple[float, float]
     operations_per_image: tuple[float, float]
+    adapters: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,52 +55,67 @@ class Workload:
     Attributes:
         num_train: films of the training split.
         num_held_out: by scored condition, the most films that one evaluation generates for it.
+        conditions: all that the data have, scored or not.
     """
 
     num_train: int
     num_held_out: Mapping[str, int]
+    conditions: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Costs of a sweep.
+    """Costs of a sweep, in means over the strategies that its trials try.
 
     Attributes:
         strategies: those that can meet the limits.
-        training: operations of a complete trial's training, the mean over strategies of their least and of their most.
-        adapter_mib: of a complete trial, likewise the mean of the most.
-        evaluation: operations of a complete trial's evaluations.
-        stopped: the share of a trial's training after which the trial scheduler may stop it first; 1: never.
-        stopped_evaluation: operations of the evaluations up to there.
+        training: operations of a complete trial's training, least and most.
+        evaluation: of its evaluations, likewise.
+        adapter_mib: of a complete trial's adapters, the most.
+        stopped: operations of the training and of the evaluations of a trial that is stopped as soon as its strategy's
+            may be, the least; as of a complete one where none may be.
         num_trials: of the sweep.
-        num_whole: how many trials are trained to the end at least: one of each strategy.
+        num_whole: how many trials are trained to the end at least: one of each strategy, and those that no rung compares
+            as few have reached it.
     """
 
     strategies: tuple[StrategyCosts, ...]
     training: tuple[float, float]
+    evaluation: tuple[float, float]
     adapter_mib: float
-    evaluation: float
-    stopped: float
-    stopped_evaluation: float
+    stopped: tuple[float, float]
     num_trials: int
     num_whole: int
 
-    def operations(self) -> tuple[float, float]:
+    def operations(self, num_workers: int = 1) -> tuple[float, float]:
         """Of all trials, spread evenly over the strategies.
 
-        Returns:
-            What they take where all that may be are stopped at the first rung and cost least, and where none is stopped
-            and all cost most.
-        """
-        cheapest, dearest = self.training
-        num_stopped = self.num_trials - self.num_whole
-        least = self.num_whole * (cheapest + self.evaluation)
-        least += num_stopped * (self.stopped * cheapest + self.stopped_evaluation)
-        return least, self.num_trials * (dearest + self.evaluation)
+        Args:
+            num_workers: that share a trial's training, of which those of one are counted; evaluations are not shared.
 
-    def hours(self, tflops: float) -> tuple[float, float]:
-        """Hours of one worker that sustains so many TFLOP/s, for all trials one after the other; least and most."""
-        least, most = self.operations()
+        Returns:
+            What they take where all that may be are stopped as soon as they may be and cost least, and where none is
+            stopped and all cost most.
+        """
+        least, most = (
+            training / num_workers + evaluation
+            for training, evaluation in zip(self.training, self.evaluation, strict=True)
+        )
+        training, evaluation = self.stopped
+        num_stopped = self.num_trials - self.num_whole
+        return (
+            self.num_whole * least + num_stopped * (training / num_workers + evaluation),
+            self.num_trials * most,
+        )
+
+    def hours(self, tflops: float, num_workers: int = 1) -> tuple[float, float]:
+        """Hours of all trials one after the other, least and most.
+
+        Args:
+            tflops: that one worker sustains, in TFLOP/s.
+            num_workers: that share a trial's training.
+        """
+        least, most = self.operations(num_workers)
         return least / (tflops * TERA * SECONDS_PER_HOUR), most / (tflops * TERA * SECONDS_PER_HOUR)
 
 
@@ -107,10 +128,12 @@ def workload(config: SweepConfig) -> Workload | None:
     data = config.data
     if data.source == "phantom":
         source = PhantomSource(num_patients=data.num_patients, resolution_px=data.resolution_px, seed=data.seed)
+        require_known_conditions(data.conditions or (), source.conditions)
         most = config.evaluation.images_per_condition
         return Workload(
             num_train=source.num_samples("train"),
             num_held_out=dict.fromkeys(data.conditions or source.conditions, most),
+            conditions=tuple(source.conditions),
         )
     try:
         dataset = PreparedDataset.open(data.path) if data.path is not None else None
@@ -120,7 +143,9 @@ def workload(config: SweepConfig) -> Workload | None:
         return None
     conditions = conditions_to_score(dataset, config.evaluation.split, data.conditions)
     return Workload(
-        num_train=len(dataset.split("train")), num_held_out=images_of_conditions(dataset, conditions, config)
+        num_train=len(dataset.split("train")),
+        num_held_out=images_of_conditions(dataset, conditions, config),
+        conditions=dataset.conditions,
     )
 
 
@@ -135,24 +160,44 @@ def forecast(config: SweepConfig, films: Workload) -> Forecast:
         ConfigError: no strategy can meet the limits.
         FileNotFoundError: the base is not there.
     """
-    costs = strategy_costs(config, tuple(films.num_held_out))
-    num_epochs = config.training.num_epochs
-    low, high = (fmean(one.operations_per_image[end] for one in costs) for end in (0, 1))
-    images = num_epochs * films.num_train
-    rungs = config.search.ladder(num_epochs).epochs
-    evaluated = [epoch + 1 for epoch in range(num_epochs) if evaluates_after(epoch, config.training, rungs)]
+    costs = strategy_costs(config, films.conditions)
+    tried = costs[: config.search.num_trials]  # the first trials try one after the other
+    num_epochs, ladder = config.training.num_epochs, config.search.ladder(config.training.num_epochs)
+    evaluated = [epoch + 1 for epoch in range(num_epochs) if evaluates_after(epoch, config.training, ladder.epochs)]
     spent = _sampling(config, films)
-    first = min(rungs, default=num_epochs)
+    low, high = (fmean(one.operations_per_image[end] for one in tried) * films.num_train for end in (0, 1))
+    few, many = (fmean(one.adapters[end] for one in tried) for end in (0, 1))
+    early, last = sum(map(spent, evaluated[:-1])), spent(num_epochs)
+    whole = min(max(len(costs), LEAST_OTHERS), config.search.num_trials)
     return Forecast(
         strategies=costs,
-        training=(low * images, high * images),
-        adapter_mib=fmean(one.adapter_mib[1] for one in costs),
-        evaluation=sum(map(spent, evaluated)),
-        stopped=first / num_epochs,
-        stopped_evaluation=sum(spent(epochs) for epochs in evaluated if epochs <= first),
+        training=(num_epochs * low, num_epochs * high),
+        evaluation=(early + few * last, early + many * last),
+        adapter_mib=fmean(one.adapter_mib[1] * one.adapters[1] for one in tried),
+        stopped=_least_stopped(tried, ladder, films.num_train, {epochs: spent(epochs) for epochs in evaluated}),
         num_trials=config.search.num_trials,
-        num_whole=min(len(costs), config.search.num_trials) if rungs else config.search.num_trials,
+        num_whole=whole if ladder.epochs else config.search.num_trials,
     )
+
+
+def _least_stopped(
+    tried: tuple[StrategyCosts, ...], ladder: Ladder, num_train: int, evaluations: Mapping[int, float]
+) -> tuple[float, float]:
+    """Operations of the training and of the evaluations of a trial that is stopped as soon as it may be.
+
+    Args:
+        tried: what strategies cost.
+        ladder: the rungs.
+        num_train: films of the training split.
+        evaluations: operations of each, by the epochs that are behind it; the last is that of a complete trial.
+    """
+    num_epochs, training, evaluation = max(evaluations), [], []
+    for one in tried:
+        last = next((epochs for epochs in ladder.epochs if ladder.may_stop(one.strategy, epochs)), num_epochs)
+        training.append(last * num_train * one.operations_per_image[0])
+        cuts = (one.adapters[0] - 1) * evaluations[num_epochs] if last == num_epochs else 0
+        evaluation.append(cuts + sum(each for epochs, each in evaluations.items() if epochs <= last))
+    return fmean(training), fmean(evaluation)
 
 
 def strategy_costs(config: SweepConfig, conditions: tuple[str, ...]) -> tuple[StrategyCosts, ...]:
@@ -170,15 +215,24 @@ def strategy_costs(config: SweepConfig, conditions: tuple[str, ...]) -> tuple[St
     space, fixed = SEARCH_SPACES[config.search.space], config.search.hyperparameters
     found = []
     for name in names:
-        ends = [limits.costs.of(choice) for choice in first_and_last(space, name, fixed)]
+        choices = first_and_last(space, name, fixed)
+        ends = [limits.costs.of(choice) for choice in choices]
         pairs = {key: _span([end[key] for end in ends]) for key in ("trainable_parameters", "adapter_mib", OPERATIONS)}
-        found.append(StrategyCosts(strategy=name, **pairs))
+        found.append(StrategyCosts(strategy=name, adapters=_span([_adapters(choice) for choice in choices]), **pairs))
     return tuple(found)
 
 
+def _adapters(choice: Choice) -> float:
+    """How many a training gives: its own and its cuts."""
+    fields = {name: value for name, value in choice["strategy"].items() if name != "name"}
+    return 1.0 + len(make_strategy(choice["strategy"]["name"], fields).cuts())
+
+
 def _shapes_of(base: str) -> str:
-    """Where a base's shapes are read; those of `sd15` need no download."""
-    return base if base == "sd15" else str(resolve_base(base))
+    """Where a base's shapes are read: a folder's need no weights, those of Stable Diffusion 1.5 no download."""
+    if base in ("sd15", HUB_IDS["sd15"]):
+        return "sd15"
+    return base if base == "mini" or Path(base).is_dir() else str(resolve_base(base))
 
 
 def _span(values: list[float]) -> tuple[float, float]:

@@ -99,20 +99,22 @@ def _lines(config: SweepConfig, films: Workload) -> list[str]:
 
 def _costs(found: Forecast, config: SweepConfig, tflops: float, source: str) -> list[str]:
     least, most = found.operations()
-    hours, at_once = found.hours(tflops), config.compute.concurrent_trials
-    unit = "GPU-hours" if config.compute.gpus_per_worker else "hours of a worker"
-    workers = config.compute.workers_per_trial
+    compute = config.compute
+    hours, at_once = found.hours(tflops), min(compute.concurrent_trials, found.num_trials)
+    unit = "GPU-hours" if compute.gpus_per_worker else "hours of a worker"
+    whole = [_hours(each * (compute.gpus_per_worker or 1)) for each in hours]
+    in_all = [_hours(each / at_once) for each in found.hours(tflops, compute.workers_per_trial)]
     adapters = found.num_trials * found.adapter_mib / 1024
     return [
         f"Operations  {_span(_flop(least), _flop(most))} in all; of a complete trial's, {_share(found)} are evaluations",
-        f"Time        {_span(*(_hours(each) for each in hours))} {unit} at {tflops:.3g} TFLOP/s ({source}); "
-        f"{_span(*(_hours(each / at_once / workers) for each in hours))} h in all",
+        f"Time        {_span(*whole)} {unit}, at {tflops:.3g} TFLOP/s of a worker ({source}); {_span(*in_all)} h in all",
         f"Disk        at most {adapters:.2g} GiB of adapters, where trials are spread evenly over the strategies",
     ]
 
 
 def _share(found: Forecast) -> str:
-    return _span(*(f"{found.evaluation / (training + found.evaluation):.0%}" for training in reversed(found.training)))
+    (least, most), (few, many) = found.training, found.evaluation
+    return _span(f"{few / (most + few):.0%}", f"{many / (least + many):.0%}")
 
 
 def _ends(config: SweepConfig) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,19 +11,35 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from analysis.front.pareto import Objective
 from sweep.config import SweepConfig
 from sweep.loading import load_config
-from sweep.search.forecast import Workload, forecast, workload
-from sweep.search.forecast_words import print_plan, probed_tflops
+from sweep.search.forecast import TERA, Forecast, Workload, _shapes_of, forecast, workload
+from sweep.search.forecast_words import _costs, print_plan, probed_tflops
+from sweep.search.stopping import Stopping
+from sweep.search.stopping_rules import by_first_objective
+from sweep.trials.ends import TrialEnd
+from sweep.trials.suggestions import Suggestion
+from trainables.base_models.models import MINI_FOLDER
 from trainables.base_models.shapes import base_on_meta
 from trainables.strategies.operations import operations_per_film
 
-FILMS = Workload(num_train=100, num_held_out={"Edema": 6, "No Finding": 10})
+FILMS = Workload(
+    num_train=100, num_held_out={"Edema": 6, "No Finding": 10}, conditions=("Edema", "Fracture", "No Finding")
+)
+
+
+HOUR = 3600 * TERA
 
 
 def config_of(*overrides: str) -> SweepConfig:
     fixed = ("search.strategies=[bitfit]", "training.num_epochs=9")
     return load_config("demo", None, [*fixed, *overrides])
+
+
+@cache
+def of_one_trial() -> Forecast:
+    return forecast(config_of("search.scheduler=none", "search.num_trials=1"), FILMS)
 
 
 def test_films_of_sd15_cost_what_the_graph_of_the_engine_was_counted_to() -> None:
@@ -67,16 +85,73 @@ def test_a_sweep_without_stops_costs_its_trials_times_one() -> None:
     assert one.trainable_parameters[0] == one.trainable_parameters[1]
     assert found.training == pytest.approx(tuple(each * 9 * 100 for each in one.operations_per_image))
     per_film = operations_per_film(base_on_meta("mini"), num_steps=8, guidance_scale=1.0)
-    assert found.evaluation == 16 * per_film  # 6 of Edema, 10 of the most 16 of No Finding
+    assert found.evaluation == (16 * per_film, 16 * per_film)  # 6 of Edema, 10 of the most 16 of No Finding
     assert found.operations()[1] == pytest.approx(5 * (found.training[1] + 16 * per_film))
     assert found.hours(2.0)[1] == pytest.approx(found.operations()[1] / 2e12 / 3600)
 
 
-def test_stops_at_the_first_rung_leave_a_ninth_of_the_training_of_all_but_one() -> None:
-    found = forecast(config_of("search.num_trials=10"), FILMS)
-    assert (found.stopped, found.num_whole) == (1 / 9, 1)
-    evaluations = found.evaluation + 9 * found.stopped_evaluation
-    assert found.operations()[0] - evaluations == pytest.approx(2 * found.training[0])  # 1 + 9 x 1/9
+@pytest.mark.parametrize(("num_trials", "floor"), [(10, 1), (10, 2), (10, 9), (3, 1)])
+def test_the_least_is_what_the_trial_scheduler_leaves_where_each_trial_is_worse_than_those_before(
+    num_trials: int, floor: int
+) -> None:
+    config = config_of(
+        f"search.num_trials={num_trials}", f"search.rungs.floors.bitfit={floor}", "search.scheduler=asha"
+    )
+    found = forecast(config, FILMS)
+    stopping = Stopping(by_first_objective, config.search.ladder(9), [Objective("fid_mini", "min")], eta=3)
+    epochs = [trained(stopping, f"trial{number}", fid=float(number)) for number in range(num_trials)]
+    assert found.num_whole == epochs.count(9) or floor == 9
+    training = found.operations(num_workers=1)[0] - found.operations(num_workers=2)[0]  # evaluations are not shared
+    assert 2 * training == pytest.approx(found.training[0] * sum(epochs) / 9)
+
+
+def trained(stopping: Stopping, trial_id: str, *, fid: float) -> int:
+    """For how many of nine epochs the trial scheduler lets a trial train."""
+    own = Suggestion(
+        trial_id=trial_id, number=0, choice={"strategy": {"name": "bitfit"}}, params={}, distributions={}, rejected=[]
+    )
+    stopping.on_start(own)
+    for epoch in range(8):
+        report = {"epoch": epoch, "early_fid_mini": fid}
+        end = stopping.decide(trial_id, report)
+        stopping.on_report(trial_id, report)
+        if end is not None:
+            stopping.on_end(trial_id, end)
+            return epoch + 1
+    stopping.on_end(trial_id, TrialEnd.completed())
+    return 9
+
+
+def test_with_fewer_trials_than_strategies_only_the_first_are_counted() -> None:
+    among = forecast(
+        config_of("search.scheduler=none", "search.strategies=[bitfit,unet]", "search.num_trials=1"), FILMS
+    )
+    assert len(among.strategies) == 2
+    assert among.operations() == of_one_trial().operations()
+    assert among.adapter_mib == of_one_trial().adapter_mib
+
+
+def test_tokens_are_counted_for_all_conditions_of_the_data_also_those_that_are_not_scored() -> None:
+    (one,) = forecast(config_of("search.strategies=[textual_inversion]"), FILMS).strategies
+    width = base_on_meta("mini").text_encoder.config.hidden_size
+    assert one.trainable_parameters[0] == len(FILMS.conditions) * width
+
+
+def test_each_cut_of_a_training_is_evaluated_and_kept() -> None:
+    fixed = ("search.strategies=[dylora]", "search.scheduler=none", "search.hyperparameters.dylora.rank=8")
+    found = forecast(config_of(*fixed, "search.num_trials=1"), FILMS)
+    assert found.evaluation == tuple(4 * each for each in of_one_trial().evaluation)  # ranks 8, 4, 2, 1
+    assert found.adapter_mib == 4 * found.strategies[0].adapter_mib[1]
+
+
+def test_a_condition_that_the_phantom_does_not_have_is_refused_before_it_is_drawn() -> None:
+    with pytest.raises(ValueError, match=r"data\.conditions.*Oedema"):
+        workload(config_of("data.conditions=[Oedema]"))
+
+
+def test_shapes_of_a_folder_need_no_weights(tmp_path: Path) -> None:
+    bare = shutil.copytree(MINI_FOLDER, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    assert base_on_meta(_shapes_of(str(bare))).unet.num_parameters() == base_on_meta("mini").unet.num_parameters()
 
 
 def test_films_of_the_phantom_are_counted_without_drawing_them() -> None:
@@ -93,6 +168,35 @@ def test_a_plan_says_what_runs_how_long_and_when_it_ends(tmp_path: Path) -> None
     for words in ("5 by tpe", "at most 9 epochs of 533 films", "hours of a worker at 0.001 TFLOP/s (as given)"):
         assert words in said
     assert "hypervolume may stop trials after 1 or 3 epochs" in said and "hours=2" in said
+
+
+@pytest.mark.parametrize(
+    ("compute", "gpu_hours", "in_all"),
+    [  # three whole and two stopped ones at their least, five whole ones at their most
+        (("compute.gpus_per_worker=1", "compute.concurrent_trials=1"), "48 to 220", "48 to 220"),
+        (("compute.gpus_per_worker=0.25", "compute.concurrent_trials=4"), "12 to 55", "12 to 55"),
+        (("compute.gpus_per_worker=1", "compute.concurrent_trials=8"), "48 to 220", "9.6 to 44"),  # five at once
+        (
+            ("compute.gpus_per_worker=1", "compute.concurrent_trials=1", "compute.workers_per_trial=4"),
+            "48 to 220",
+            "18 to 70",
+        ),
+    ],
+)
+def test_hours_of_gpus_are_those_of_workers_times_their_share_and_workers_share_no_evaluation(
+    compute: tuple[str, ...], gpu_hours: str, in_all: str
+) -> None:
+    found = Forecast(
+        strategies=(),
+        training=(10.0 * HOUR, 40.0 * HOUR),
+        evaluation=(2.0 * HOUR, 4.0 * HOUR),
+        adapter_mib=1.0,
+        stopped=(5.0 * HOUR, 1.0 * HOUR),
+        num_trials=5,
+        num_whole=3,
+    )
+    said = "".join(_costs(found, config_of(*compute), 1.0, "as given"))
+    assert f"Time        {gpu_hours} GPU-hours, at 1 TFLOP/s of a worker (as given); {in_all} h in all" in said
 
 
 def test_a_plan_of_films_that_are_not_there_says_what_each_strategy_costs(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def _costs(found: Forecast, config: SweepConfig, tflops: float, source: str) -> 
     adapters = found.num_trials * found.adapter_mib / 1024
     return [
         f"Operations  {_span(_flop(least), _flop(most))} in all; of a complete trial's, {_share(found)} are evaluations",
-        f"Time        {_span(*whole)} {unit}, at {tflops:.3g} TFLOP/s of a worker ({source}); {_span(*in_all)} h in all",
+        f"Time        {_span(*whole)} {unit} at {tflops:.3g} TFLOP/s of a worker ({source}); {_span(*in_all)} h in all",
         f"Disk        at most {adapters:.2g} GiB of adapters, where trials are spread evenly over the strategies",
     ]
 

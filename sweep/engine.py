@@ -29,7 +29,7 @@ from sweep.records.pages import PageKeeper
 from sweep.records.progress import ProgressView
 from sweep.records.provenance import collect_provenance
 from sweep.records.study_store import StudyStore
-from sweep.records.tracking import Tracker, TrackingError, TrackingListener
+from sweep.records.tracking import Tracker, TrackingListener
 from sweep.scoring.actors import ActorEvaluator, start_evaluators
 from sweep.scoring.scorer import EvaluationSpec
 from sweep.search.ending import Ending
@@ -177,11 +177,12 @@ def _say_what_is_there(journal: Journal, provenance: Mapping[str, Any], console:
 
 def _give_up(error: BaseException, journal: Journal, tracker: Tracker) -> None:
     """Close the records of a sweep that broke off; what goes wrong in that does not hide why it did."""
-    for close in (journal.finish, partial(tracker.abort, in_hurry=isinstance(error, KeyboardInterrupt))):
-        try:
-            close()
-        except (OSError, TrackingError) as another:
-            error.add_note(str(another))
+    try:
+        journal.finish()
+    except OSError as another:
+        error.add_note(str(another))
+    if (untold := tracker.abort(in_hurry=isinstance(error, KeyboardInterrupt))) is not None:
+        error.add_note(f"{untold}.")
 
 
 def _search(

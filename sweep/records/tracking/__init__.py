@@ -9,7 +9,7 @@ from analysis.run_folder import MLFLOW_STORE
 from sweep.records.tracking import store
 from sweep.records.tracking.listener import TrackingListener
 from sweep.records.tracking.store import Place, place_of, quieten
-from sweep.records.tracking.tracker import Tracker, TrackingError
+from sweep.records.tracking.tracker import Tracker
 from sweep.records.tracking.views import Links, links_of, settle
 
 __all__ = [
@@ -24,6 +24,10 @@ __all__ = [
     "quieten",
     "settle",
 ]
+
+
+class TrackingError(RuntimeError):
+    """MLflow refused some of the records."""
 
 
 def close_broken(out: Path) -> None:

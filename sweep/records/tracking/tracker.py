@@ -50,10 +50,6 @@ SERVER_S: Final = 30.0
 """How long a finished sweep waits for a server that takes no records."""
 
 
-class TrackingError(RuntimeError):
-    """MLflow refused some of the records."""
-
-
 class Tracker:
     """Records a sweep in the SQLite store of its run directory, or on a server, in the background."""
 
@@ -150,10 +146,7 @@ class Tracker:
             artifacts: Files such as the front's plot.
 
         Returns:
-            What a server has not taken, in a sentence; None where all is written.
-
-        Raises:
-            TrackingError: some records could not be written to the store of the run directory.
+            What MLflow has not taken, in a sentence; None where all is written.
         """
         self._submit(lambda runs: _write_front(runs, front))
         if front.knee is not None:
@@ -169,9 +162,6 @@ class Tracker:
 
         Returns:
             What has not been written, in a sentence; None where all is.
-
-        Raises:
-            TrackingError: some records could not be written to the store of the run directory.
         """
         return self._end("FAILED", (), ABORT_S if in_hurry else self._patience_s())
 
@@ -230,7 +220,7 @@ class Tracker:
         self._outbox.submit(run)
 
     def _end(self, status: str, artifacts: Sequence[Path], patience_s: float | None) -> str | None:
-        """Close what is open; a tracker that has ended keeps its end."""
+        """Close what is open; a tracker that has ended keeps its end. Gives what is not written, in a sentence."""
         if self._has_ended:
             return None
         self._has_ended = True
@@ -249,10 +239,10 @@ class Tracker:
 
     def _outcome(self, left_out: int, errors: Sequence[Exception]) -> str | None:
         if self.place.server is None and errors:
-            raise TrackingError(
-                f"`{MLFLOW_STORE}` must take every record, but got {len(errors)} errors, the first {errors[0]!r}. "
-                f"The results themselves are safe in {str(self.place.out)!r}; free the disk or choose another --out."
-            ) from errors[0]
+            return (
+                f"`{MLFLOW_STORE}` lacks records: {errors[0]!r}. The results themselves are safe in "
+                f"{str(self.place.out)!r}; where the disk was full, free it, and --resume writes what is missing"
+            )
         if errors:
             return (
                 f"the tracking server {self.place.server} refused {len(errors)} records, the first: {_short(errors[0])}"

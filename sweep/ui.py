@@ -155,7 +155,7 @@ def _notes(out: Path, servers: Sequence[Server], is_running: bool) -> list[str]:
             uri is not None and not answers(f"{uri}/health"),
             f"the tracking server {uri} does not answer; its links are left out.",
         ),
-        (not has_dashboard, "optuna-dashboard is left out: pip install 'radiograph-sweep[ui]' has it."),
+        (not has_dashboard, "optuna-dashboard is left out: pip install optuna-dashboard adds it."),
         (
             has_dashboard and "optuna-dashboard" not in names,
             f"optuna-dashboard is left out: there is no {STUDY_STORE}.",

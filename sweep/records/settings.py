@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Final
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -14,7 +15,17 @@ VARIABLE: Final = "MLFLOW_TRACKING_URI"
 def _of_environment() -> str | None:
     """The server that the environment names; other kinds of stores are not for a sweep, which has its own."""
     uri = os.environ.get(VARIABLE, "").rstrip("/")
-    return uri if uri.startswith(SERVERS) else None
+    return _without_password(uri) if uri.startswith(SERVERS) else None
+
+
+def _without_password(uri: str) -> str:
+    """The same address; what it holds stands in `config.json` and the report, so it must hold no secret."""
+    if urlsplit(uri).username is not None:
+        raise ValueError(
+            f"`tracking.uri`, or {VARIABLE}, must be without user and password, but got them. Give them by "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        )
+    return uri
 
 
 class TrackingConfig(BaseModel):
@@ -39,4 +50,4 @@ class TrackingConfig(BaseModel):
                 f"`tracking.uri` must be the http or https address of an MLflow server, but got {uri!r}. Leave it out, and "
                 "the run directory has a store of its own."
             )
-        return None if uri is None else uri.rstrip("/")
+        return None if uri is None else _without_password(uri.rstrip("/"))

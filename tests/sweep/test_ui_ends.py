@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from sweep import ui
-from sweep.loading import load_run_config
+from sweep.loading import load_config, load_run_config
 from sweep.presets import demo
 from sweep.records import study_store
 from sweep.records.log import RecordLog
@@ -33,6 +33,16 @@ def out(tmp_path: Path) -> Path:
     del config["tracking"]
     (out / "config.json").write_text(json.dumps(config))
     return out
+
+
+@pytest.mark.parametrize("way", ["set", "environment"])
+def test_a_servers_password_is_refused_and_not_repeated(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = "https://me:s3cret@host:5000"
+    if way == "environment":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(ValueError, match="MLFLOW_TRACKING_PASSWORD") as refused:
+        load_config("demo", None, [f"tracking.uri={uri}"] if way == "set" else [])
+    assert "s3cret" not in str(refused.value)
 
 
 def test_control_c_is_how_it_ends_and_no_failure(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sweep.config import ComputeConfig, SweepConfig
 from sweep.search.forecast import TERA, Forecast, StrategyCosts, Workload, forecast, strategy_costs, workload
+from sweep.search.stopping import LEAST_OTHERS
 from trainables.base_models.models import load_base, states_width
 
 GPU_TFLOPS: Final = 300.0
@@ -91,7 +92,7 @@ def _lines(config: SweepConfig, films: Workload) -> list[str]:
     search, settings = config.search, config.evaluation
     generated = sum(min(settings.images_per_condition, most) for most in films.num_held_out.values())
     return [
-        f"Trials      {search.num_trials} by {search.sampler}, {config.compute.concurrent_trials} at once, each at most "
+        f"Trials      {search.num_trials} by {search.sampler}, {_at_once(config)} at once, each at most "
         f"{config.training.num_epochs} epochs of {films.num_train:,} films",
         f"Evaluation  at most {generated:,} films in {settings.num_steps} steps, guidance {settings.guidance_scale:g}",
     ]
@@ -100,7 +101,7 @@ def _lines(config: SweepConfig, films: Workload) -> list[str]:
 def _costs(found: Forecast, config: SweepConfig, tflops: float, source: str) -> list[str]:
     least, most = found.operations()
     compute = config.compute
-    hours, at_once = found.hours(tflops), min(compute.concurrent_trials, found.num_trials)
+    hours, at_once = found.hours(tflops), _at_once(config)
     unit = "GPU-hours" if compute.gpus_per_worker else "hours of a worker"
     whole = [_hours(each * (compute.gpus_per_worker or 1)) for each in hours]
     in_all = [_hours(each / at_once) for each in found.hours(tflops, compute.workers_per_trial)]
@@ -112,6 +113,10 @@ def _costs(found: Forecast, config: SweepConfig, tflops: float, source: str) -> 
     ]
 
 
+def _at_once(config: SweepConfig) -> int:
+    return min(config.compute.concurrent_trials, config.search.num_trials)
+
+
 def _share(found: Forecast) -> str:
     (least, most), (few, many) = found.training, found.evaluation
     return _span(f"{few / (most + few):.0%}", f"{many / (least + many):.0%}")
@@ -121,7 +126,7 @@ def _ends(config: SweepConfig) -> str:
     search = config.search
     rungs = search.ladder(config.training.num_epochs).epochs
     after = " or ".join(map(str, rungs))
-    stops = f"{search.scheduler} may stop trials after {after} epochs, but the first of each strategy"
+    stops = f"{search.scheduler} may stop trials after {after} epochs, but the first of each strategy and the first {LEAST_OTHERS} of all"
     own = [f"{name}={value:g}" for name, value in search.stop.model_dump(exclude_none=True).items()]
     earlier = f"search.stop ends the sweep earlier: {', '.join(own)}" if own else "the sweep ends with its last trial"
     return f"Ends        {stops if rungs else 'no trial is stopped'}; {earlier}"

@@ -163,15 +163,22 @@ def test_films_of_the_phantom_are_counted_without_drawing_them() -> None:
 
 def test_a_plan_says_what_runs_how_long_and_when_it_ends(tmp_path: Path) -> None:
     with (tmp_path / "said").open("w") as file:
-        print_plan(config_of("search.stop.hours=2", "search.num_trials=5"), Console(file=file, width=200), 0.001)
+        print_plan(
+            config_of("search.stop.hours=2", "search.num_trials=5", "compute.concurrent_trials=8"),
+            Console(file=file, width=200),
+            0.001,
+        )
     said = (tmp_path / "said").read_text()
     for words in (
-        "5 by tpe",
+        "5 by tpe, 5 at once",
         "at most 9 epochs of 533 films",
         "hours of a worker at 0.001 TFLOP/s of a worker (as given)",
     ):
         assert words in said
-    assert "hypervolume may stop trials after 1 or 3 epochs" in said and "hours=2" in said
+    assert (
+        "hypervolume may stop trials after 1 or 3 epochs, but the first of each strategy and the first 4 of all" in said
+        and "hours=2" in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,7 +206,7 @@ def test_hours_of_gpus_are_those_of_workers_times_their_share_and_workers_share_
         num_trials=5,
         num_whole=3,
     )
-    said = "".join(_costs(found, config_of(*compute), 1.0, "as given"))
+    said = "".join(_costs(found, config_of(*compute, "search.num_trials=5"), 1.0, "as given"))
     assert f"Time        {gpu_hours} GPU-hours at 1 TFLOP/s of a worker (as given); {in_all} h in all" in said
 
 

@@ -153,9 +153,14 @@ function between({ objective, scale }, from, to) {
     .map((y) => scale.invert(clamp(y, Math.min(start, end), Math.max(start, end))))
     .sort((a, b) => a - b);
   const [least, most] = scale.domain();
+  return openAtEnds(low, high, least, most);
+}
+
+// Limits from a brush; an end at the edge of a scale, whatever its sign, is none.
+function openAtEnds(low, high, least, most) {
   return {
-    low: low <= least * (1 + 1e-9) ? null : tidy(low, false),
-    high: high >= most * (1 - 1e-9) ? null : tidy(high, true),
+    low: low <= least + Math.abs(least) * 1e-9 ? null : tidy(low, false),
+    high: high >= most - Math.abs(most) * 1e-9 ? null : tidy(high, true),
   };
 }
 

@@ -207,10 +207,7 @@ function side(view, name, place, from, to) {
   const ends = [from[place], to[place]].map((one) => clamp(one, start, stop));
   const [low, high] = ends.map((one) => scale.invert(one)).sort((a, b) => a - b);
   const [least, most] = scale.domain();
-  return {
-    low: low <= least * (1 + 1e-9) ? null : tidy(low, false),
-    high: high >= most * (1 - 1e-9) ? null : tidy(high, true),
-  };
+  return openAtEnds(low, high, least, most);
 }
 
 function clickedPoint(view, x, y, [across, up]) {

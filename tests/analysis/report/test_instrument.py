@@ -332,3 +332,23 @@ def test_several_runs_of_the_same_data_on_one_page(browser: Browser, run: Path, 
     assert page.errors == []
     page.close()
     (run / "report.html").write_bytes(alone)
+
+
+def test_a_brush_to_the_end_of_an_axis_of_values_below_zero_leaves_that_end_open(
+    browser: Browser, tmp_path: Path
+) -> None:
+    trials = synthetic_trials(6)
+    trials["vendi_mini"] -= 100
+    folder = synthetic_run(tmp_path / "run", trials)
+    write_report(folder)
+    page = opened(browser, folder)
+    page.locator("#parallel").scroll_into_view_if_needed()
+    corners = [at[NAMES.index("vendi_mini")] for at in on_screen(page, "#parallel").values()]
+    across, heights = corners[0][0], [y for _, y in corners]
+    drag(page, (across, (min(heights) + max(heights)) / 2), (across + 5, max(heights) + 60))
+    limits = page.locator("[data-objective=vendi_mini]")
+    assert (
+        limits.locator("input[type=number]").input_value() == ""
+        and "at most -" in limits.locator(".other").inner_text()
+    )
+    page.close()

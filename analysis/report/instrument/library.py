@@ -14,6 +14,8 @@ from typing import Final
 from analysis.files import whole_file
 
 PACKAGE: Final = "vl-convert-python"
+PATIENCE_S: Final = 120.0
+"""How long it may take on a busy machine; the page of a finished sweep must not wait for ever."""
 COMMAND: Final = "import vl_convert; print(vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;'))"
 
 
@@ -54,7 +56,11 @@ def _keep(path: Path, bundle: str) -> None:
 
 def _bundle() -> str:
     """In a process of its own, as the JavaScript engine keeps threads and 100 MB."""
-    done = subprocess.run([sys.executable, "-c", COMMAND], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", COMMAND]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RuntimeError(f"`{PACKAGE}` must bundle Vega for the page, but got: {error}.") from error
     if done.returncode or "window.vegaEmbed" not in done.stdout:
         raise RuntimeError(
             f"`{PACKAGE}` must bundle Vega for the page, but got exit code {done.returncode}: {done.stderr[-500:].strip()}. "

@@ -152,6 +152,17 @@ def test_the_library_is_kept_for_the_next_process_with_its_licences(
     vega.cache_clear()
 
 
+def test_a_library_that_does_not_come_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
+    monkeypatch.setattr("analysis.report.instrument.library.COMMAND", "import time; time.sleep(20)")
+    monkeypatch.setattr("analysis.report.instrument.library.PATIENCE_S", 0.2, raising=False)
+    vega.cache_clear()
+    with pytest.raises(RuntimeError, match="timed out"):
+        vega()
+    monkeypatch.undo()
+    vega.cache_clear()
+
+
 def test_without_the_library_the_page_is_still_whole_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,7 +105,9 @@ def _commands(out: Path, mlflow_port: int, dashboard_port: int) -> Mapping[str, 
         store = ["--backend-store-uri", place_of(out).uri, "--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
         commands["MLflow"] = (["-m", "mlflow", "server", *store], mlflow_port, "/health")
     if find_spec("optuna_dashboard") is not None and (out / STUDY_STORE).is_file():
-        study = [f"sqlite:///{out / STUDY_STORE}", "--host", HOST, "--port", str(dashboard_port)]
+        from sweep.records.study_store import sqlite_address
+
+        study = [sqlite_address(out / STUDY_STORE), "--host", HOST, "--port", str(dashboard_port)]
         command = ["-c", "from optuna_dashboard._cli import main; main()", *study]
         commands["optuna-dashboard"] = (command, dashboard_port, "/dashboard")
     return commands

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import optuna
 from optuna.distributions import json_to_distribution
@@ -123,9 +124,14 @@ def rebuild_study(out: Path, objectives: Sequence[Objective], num_records: int |
     return trials
 
 
+def sqlite_address(path: Path) -> str:
+    """A file's address for Optuna and its dashboard; letters that addresses take for something else are escaped."""
+    return f"sqlite:///{quote(str(path.resolve()))}"
+
+
 def _open(path: Path) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return RDBStorage(f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": 20}})
+    return RDBStorage(sqlite_address(path), engine_kwargs={"connect_args": {"timeout": 20}})
 
 
 def _study_id(storage: BaseStorage, out: Path, objectives: Sequence[Objective], *, is_new: bool) -> int:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from analysis.front.pareto import Objective
 from sweep.records.events import BaselineScored, Ended, Event, Reported, Started, record
 from sweep.records.log import RecordLog
-from sweep.records.study_store import StudyStore, rebuild_study
+from sweep.records.study_store import StudyStore, rebuild_study, sqlite_address
 
 OBJECTIVES = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
 LR = {"lr": distribution_to_json(FloatDistribution(1e-5, 1e-2, log=True))}
@@ -127,6 +127,16 @@ def test_what_follows_a_running_sweep_ends_as_what_is_made_from_its_log(
     assert store.close() is None
     live, wanted = ([content(trial, timed=False) for trial in study_of(one).trials] for one in (out, rebuilt))
     assert live == wanted
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    out = tmp_path / "r1 100% x #3? it's;&=+%20{}"
+    logged(out, EVENTS)
+    rebuild_study(out, OBJECTIVES)
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert sorted(path.name for path in out.iterdir()) == ["events.log", "study.db"]
+    study = optuna.load_study(study_name=None, storage=sqlite_address(out / "study.db"))
+    assert [trial.state for trial in study.trials] == STATES
 
 
 def test_a_store_that_cannot_be_written_is_told_and_nothing_else(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from sweep.interrupts import interruptible
 from sweep.records import guard
 
 out, what = Path(sys.argv[1]), sys.argv[2]
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup, which is passed on
 guard.PATIENCE_S, guard.LOOK_S, interrupts.SAME_S = {"deaf": 0.5, "slow": 5.0}.get(what, 2.0), 0.1, 0.1
 
 def work():

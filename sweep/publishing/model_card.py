@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -133,8 +134,7 @@ def _body(origin: Origin, publication: Publication, scores: FinalScores, *, has_
     sections = {
         "What was trained on what": _training(origin),
         "How to prompt": origin.prompts if origin.dataset else "As the captions of its training films.",
-        "How to load": f"    hf download {publication.name} --local-dir adapter\n\n"
-        + "\n".join(f"    {line}" for line in publication.how_to_load.splitlines()),
+        "How to load": _loading(publication),
         "Place on the front": _front(origin),
         "Final evaluation on test patients": _evaluation(scores, origin.run),
         "Copies of training films": _copies(scores, publication.max_copies),
@@ -146,6 +146,17 @@ def _body(origin: Origin, publication: Publication, scores: FinalScores, *, has_
         f"{origin.trial_id}, {origin.place}.\n\n{picture}"
     )
     return "\n\n".join([head, *(f"## {title}\n\n{text}" for title, text in sections.items())]) + "\n"
+
+
+def _loading(publication: Publication) -> str:
+    """The terminal's lines, of which those that are indented are code."""
+    fetch = f"    hf download {publication.name} --local-dir adapter" if "/" in publication.name else ""
+    lines = publication.how_to_load.splitlines()
+    parts = [
+        fetch,
+        *(("\n" if code else "\n\n").join(own) for code, own in groupby(lines, lambda line: line.startswith(" "))),
+    ]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _training(origin: Origin) -> str:
@@ -170,7 +181,9 @@ def _training(origin: Origin) -> str:
         ),
         "commit": origin.provenance.get("git_commit"),
     }
-    return _table(("property", "value"), [(name, str(value)) for name, value in facts.items() if value])
+    return _table(
+        ("property", "value"), [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
+    )
 
 
 def _front(origin: Origin) -> str:

@@ -94,7 +94,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 def card_of(run: RunFolder, to: Path, **more: Any) -> ModelCard:
     to.mkdir()
-    said = {"name": "owner/films", "license": None, "how_to_load": "pipeline.load_lora_weights('adapter')", **more}
+    said = {"name": "owner/films", "license": None, "how_to_load": "    pipeline.load_lora_weights('adapter')", **more}
     write_card(Origin.of(run, "a1", ADAPTER), Publication(**said), to)
     return ModelCard.load(to / "README.md")
 
@@ -109,6 +109,21 @@ def test_the_hub_reads_what_it_is(run: RunFolder, tmp_path: Path) -> None:
         ("vendi", 3.0, "test"),
     ]
     assert (tmp_path / "out" / "samples.png").is_file()
+
+
+def test_sentences_of_how_to_load_stand_beside_code_and_what_is_not_on_the_hub_is_not_fetched(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    how = "Load it with diffusers:\n    pipeline.load()\n    pipeline.go()"
+    text = card_of(run, tmp_path / "out", name="films", how_to_load=how).text
+    assert "## How to load\n\nLoad it with diffusers:\n\n    pipeline.load()\n    pipeline.go()\n\n## " in text
+    assert "hf download" not in text
+
+
+def test_a_seed_of_0_is_told(run: RunFolder, tmp_path: Path) -> None:
+    config = json.loads((run.folder / "config.json").read_text())
+    (run.folder / "config.json").write_text(json.dumps({**config, "seed": 0}))
+    assert "| seed | 0 |" in card_of(RunFolder.open(run.folder), tmp_path / "out").text
 
 
 def test_a_reader_is_told_everything(run: RunFolder, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import mlflow
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from rich.console import Console
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -204,11 +205,10 @@ def test_of_a_run_that_goes_on_and_of_a_server_that_refuses_it_says_what_is_miss
     config = demo()
     config = config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
     Journal.open(tmp_path, config, PROVENANCE).finish()
-    assert ui._settle(tmp_path, config) is False and (tmp_path / "study.db").is_file()
     with owned(tmp_path):
-        assert ui._settle(tmp_path, config) is True
+        assert ui._settle(tmp_path, config, Console()) is True
     assert ui._mlflow(tmp_path, config, []) == {}
-    (report, server, dashboard, going_on) = ui._notes(tmp_path, config, [], True)
+    (report, server, dashboard, going_on) = ui._notes(tmp_path, [], True)
     assert report == "the report comes with the first trial that ends."
     assert server == f"the tracking server {uri} does not answer; its links are left out."
-    assert "radiograph-sweep[ui]" in dashboard and going_on.startswith("the sweep goes on")
+    assert "optuna-dashboard is left out" in dashboard and going_on.startswith("the sweep goes on")

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -60,15 +61,12 @@ def server(store: str, folder: Path, port: int) -> AbstractContextManager[Server
 
 @contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
-    """A PostgreSQL of its own; it refuses to be root."""
+    """A PostgreSQL of its own, which refuses to be root, in a folder that its user can reach."""
     assert INITDB is not None
-    folder.mkdir()
     as_user: list[str] = []
     if os.getuid() == 0:
         user = pwd.getpwnam("postgres")
         os.chown(folder, user.pw_uid, user.pw_gid)
-        for parent in folder.parents[:3]:
-            parent.chmod(parent.stat().st_mode | 0o011)  # pytest's folders are their owner's alone
         as_user = ["runuser", "-u", "postgres", "--"]
     port, programs = port_for("port", None, 5600), Path(INITDB).resolve().parent
     data = folder / "data"
@@ -100,7 +98,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if INITDB is None:
         pytest.skip("PostgreSQL is not installed")
     pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
-    with postgresql(tmp_path / "postgresql") as uri:
+    with tempfile.TemporaryDirectory() as folder, postgresql(Path(folder)) as uri:  # pytest's folders are root's alone
         yield uri
 
 

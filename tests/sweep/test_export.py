@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import typer
+from adapted import adapted
 from click.testing import Result
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
@@ -29,8 +30,7 @@ from trainables.exports import Writing
 from trainables.exports.files import as_written
 from trainables.exports.low_rank_file import LORA_WEIGHTS
 from trainables.sampling import generate_batches
-from trainables.strategies import load_adapter, make_strategy
-from trainables.strategies.base import trained_parameters
+from trainables.strategies import load_adapter
 
 TRIALS = pd.DataFrame(
     [
@@ -61,12 +61,7 @@ TRIALS = pd.DataFrame(
 
 
 def write_adapter(folder: Path, name: str, base: str = "mini", **fields: Any) -> None:
-    models, strategy = load_base(base), make_strategy(name, fields)
-    torch.manual_seed(0)
-    strategy.attach(models)
-    with torch.no_grad():
-        for _, parameter in trained_parameters(models):
-            parameter.add_(0.2 * torch.randn_like(parameter))
+    models, strategy = adapted(name, base=base, spread=0.2, **fields)
     strategy.export(models, folder)
 
 

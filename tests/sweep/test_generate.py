@@ -12,6 +12,7 @@ import pydicom
 import pytest
 import torch
 import typer
+from adapted import adapted
 from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
@@ -21,8 +22,7 @@ from sweep.scoring.streaming import as_grey
 from trainables.base_models.models import load_base, resolve_base
 from trainables.exports import EXPORTS
 from trainables.sampling import generate
-from trainables.strategies import load_adapter, make_strategy
-from trainables.strategies.base import trained_parameters
+from trainables.strategies import load_adapter
 
 SETTINGS = ("--prompt", "film", "--num-images", "3", "--seed", "5", "--steps", "2", "--guidance", "3")
 
@@ -31,12 +31,7 @@ SETTINGS = ("--prompt", "film", "--num-images", "3", "--seed", "5", "--steps", "
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One adapter, as its own folder and merged into a pipeline."""
     root = tmp_path_factory.mktemp("adapted")
-    models, strategy = load_base("mini"), make_strategy("dora", {"rank": 2})
-    torch.manual_seed(0)
-    strategy.attach(models)
-    with torch.no_grad():
-        for _, parameter in trained_parameters(models):
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    models, strategy = adapted("dora", rank=2)
     strategy.export(models, root / "adapter")
     EXPORTS["pipeline"].write(models, strategy, root / "pipeline")
     return {"adapter": root / "adapter", "pipeline": root / "pipeline"}

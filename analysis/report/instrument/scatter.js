@@ -1,6 +1,8 @@
 // Every two objectives against each other; a box limits both.
 
 const PANEL_PX = 250;
+// The axes span what the points do, and no more.
+const TIGHT = { zero: false, nice: false };
 
 function pointRows(x, y) {
   return shown.candidates.flatMap((trial) => {
@@ -91,22 +93,8 @@ function scatterSpec(x, y, width) {
       { name: "box", values: boxRows(x, y) },
     ],
     scales: [
-      {
-        name: "x",
-        type: isLog(x) ? "log" : "linear",
-        domain: { signal: "xdomain" },
-        range: "width",
-        zero: false,
-        nice: false,
-      },
-      {
-        name: "y",
-        type: isLog(y) ? "log" : "linear",
-        domain: { signal: "ydomain" },
-        range: "height",
-        zero: false,
-        nice: false,
-      },
+      { name: "x", type: isLog(x) ? "log" : "linear", domain: { signal: "xdomain" }, range: "width", ...TIGHT },
+      { name: "y", type: isLog(y) ? "log" : "linear", domain: { signal: "ydomain" }, range: "height", ...TIGHT },
     ],
     axes: [
       { scale: "x", orient: "bottom", title: titled(x), ...ticks(x), format: tickFormat(x), grid: true },

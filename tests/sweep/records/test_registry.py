@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from adapted import adapted
 from mlflow import MlflowClient
 from PIL import Image
 
@@ -20,8 +21,7 @@ from sweep.scoring.streaming import as_grey
 from sweep.trials.ends import TrialEnd
 from trainables.base_models.models import load_base
 from trainables.sampling import generate
-from trainables.strategies import load_adapter, make_strategy
-from trainables.strategies.base import trained_parameters
+from trainables.strategies import load_adapter
 
 PROMPTS = ["Chest X-ray of a subject with edema", "film"]
 
@@ -30,12 +30,7 @@ PROMPTS = ["Chest X-ray of a subject with edema", "film"]
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory whose sweep ended twice with the same knee."""
     out = tmp_path_factory.mktemp("run") / "run"
-    models, strategy = load_base("mini"), make_strategy("lora", {"rank": 2})
-    torch.manual_seed(0)
-    strategy.attach(models)
-    with torch.no_grad():
-        for _, parameter in trained_parameters(models):
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    models, strategy = adapted("lora", rank=2)
     strategy.export(models, out / "trials" / "a" / "adapter")
     knee = FrontPoint(trial_id="a", strategy="lora", values={"fid_mini": 1.0}, params={}, knee=True)
     for _ in range(2):

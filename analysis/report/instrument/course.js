@@ -38,37 +38,38 @@ function historySpec(width, over) {
       { name: "colour", type: "ordinal", domain: content.runs.map((_, place) => place), range: [INK, ...colours] },
     ],
     marks: [
-      {
-        type: "group",
-        from: { facet: { name: "one", data: "rows", groupby: "run" } },
-        marks: [
-          {
-            type: "line",
-            from: { data: "one" },
-            encode: {
-              enter: {
-                x: { scale: "x", field: "x" },
-                y: { scale: "y", field: "volume" },
-                interpolate: { value: "step-after" },
-                stroke: { scale: "colour", field: "run" },
-                strokeWidth: { value: 1.5 },
-              },
-            },
+      tracks(
+        "run",
+        {
+          enter: {
+            x: { scale: "x", field: "x" },
+            y: { scale: "y", field: "volume" },
+            interpolate: { value: "step-after" },
+            stroke: { scale: "colour", field: "run" },
+            strokeWidth: { value: 1.5 },
           },
-          {
-            type: "symbol",
-            from: { data: "one" },
-            encode: {
-              enter: {
-                x: { scale: "x", field: "x" },
-                y: { scale: "y", field: "volume" },
-                size: { value: 14 },
-                fill: { scale: "colour", field: "run" },
-              },
-            },
+        },
+        {
+          enter: {
+            x: { scale: "x", field: "x" },
+            y: { scale: "y", field: "volume" },
+            size: { value: 14 },
+            fill: { scale: "colour", field: "run" },
           },
-        ],
-      },
+        },
+      ),
+    ],
+  };
+}
+
+// A line through the rows of each group, and a point on each row.
+function tracks(groupby, line, point) {
+  return {
+    type: "group",
+    from: { facet: { name: "one", data: "rows", groupby } },
+    marks: [
+      { type: "line", from: { data: "one" }, encode: line },
+      { type: "symbol", from: { data: "one" }, encode: point },
     ],
   };
 }
@@ -133,29 +134,18 @@ function curveSpec(width) {
       },
     ],
     marks: [
-      {
-        type: "group",
-        from: { facet: { name: "one", data: "rows", groupby: "key" } },
-        marks: [
-          {
-            type: "line",
-            from: { data: "one" },
-            encode: {
-              update: {
-                ...at,
-                stroke: { field: "colour" },
-                strokeWidth: { signal: "datum.chosen ? 3 : 1.3" },
-                strokeOpacity: faint,
-              },
-            },
+      tracks(
+        "key",
+        {
+          update: {
+            ...at,
+            stroke: { field: "colour" },
+            strokeWidth: { signal: "datum.chosen ? 3 : 1.3" },
+            strokeOpacity: faint,
           },
-          {
-            type: "symbol",
-            from: { data: "one" },
-            encode: { update: { ...at, size: { value: 12 }, fill: { field: "colour" }, fillOpacity: faint } },
-          },
-        ],
-      },
+        },
+        { update: { ...at, size: { value: 12 }, fill: { field: "colour" }, fillOpacity: faint } },
+      ),
       {
         type: "symbol",
         from: { data: "ends" },

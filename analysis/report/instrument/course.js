@@ -62,6 +62,13 @@ function historySpec(width, over) {
   };
 }
 
+// At most eight of the epochs that there are.
+function wholeTicks(epochs) {
+  const own = [...new Set(epochs)].sort((one, other) => one - other);
+  const step = Math.ceil(own.length / 8);
+  return own.filter((_, place) => place % step === 0);
+}
+
 // A line through the rows of each group, and a point on each row.
 function tracks(groupby, line, point) {
   return {
@@ -95,7 +102,7 @@ function curveSpec(width) {
   const at = { x: { scale: "x", field: "epoch" }, y: { scale: "y", field: "value" } };
   const faint = { signal: "datum.chosen ? 1 : datum.left || datum.stopped ? 0.6 : 0.2" };
   return {
-    ...courseFrame(width, { title: "epoch", format: "d", tickMinStep: 1 }, { format: ".4~g" }),
+    ...courseFrame(width, { title: "epoch", format: "d", values: wholeTicks(rows.map((row) => row.epoch)) }, { format: ".4~g" }),
     data: [
       { name: "rows", values: rows },
       {

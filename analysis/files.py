@@ -11,6 +11,17 @@ from typing import IO
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an error of the system in the block, such as that of a full disk, say of which file it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path` that takes its place when the block ends well and goes when it does not.
 
@@ -24,7 +35,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "wb") as file, naming(path):
             yield file
             file.flush()
             os.fsync(file.fileno())

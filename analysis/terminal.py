@@ -49,10 +49,15 @@ def explained(how_to_go_on: Callable[[], str] = str) -> Iterator[None]:
     except typer.Exit:  # a RuntimeError as well
         raise
     except (ValueError, OSError, RuntimeError) as error:
-        fail(str(error))
+        fail(_with_notes(str(error), error))
     except KeyboardInterrupt as error:
         code = error.exit_code if isinstance(error, Interrupted) else Interrupted().exit_code
-        fail(f"Interrupted. {how_to_go_on()}".strip(), code)
+        fail(f"{_with_notes('Interrupted.', error)} {how_to_go_on()}".strip(), code)
+
+
+def _with_notes(said: str, error: BaseException) -> str:
+    """What else went wrong beside an error stands in its notes, a sentence each."""
+    return " ".join([said, *getattr(error, "__notes__", ())])
 
 
 def relative(path: Path) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ from analysis.front.pareto import Front
 from analysis.front.statuses import COMPLETED, Status, with_status
 from analysis.metrics import METRICS
 from analysis.report import draw_front, write_report
-from analysis.run_folder import BASELINE, BASELINE_SHEET, CACHE, FRONT_PLOT, REFERENCE_SHEET
+from analysis.run_folder import BASELINE, BASELINE_SHEET, CACHE, FRONT_PLOT, REFERENCE_SHEET, REPORT
 from analysis.terminal import relative
 from search_spaces import SEARCH_SPACES
 from sweep.config import ConfigError, SweepConfig
@@ -64,8 +65,8 @@ class Outcome:
     evaluation_s: float
     """What trials have waited for evaluations in this process; of several at once, each counts."""
     ui_command: str
-    untold: str | None
-    """What MLflow has not taken, in a sentence."""
+    lacking: tuple[str, ...]
+    """What of the report and of MLflow's runs is not written, a sentence each."""
 
     def num(self, status: Status) -> int:
         """How many trials ended so; smaller adapters cut from them are not counted."""
@@ -176,13 +177,32 @@ def _say_what_is_there(journal: Journal, provenance: Mapping[str, Any], console:
 
 
 def _give_up(error: BaseException, journal: Journal, tracker: Tracker) -> None:
-    """Close the records of a sweep that broke off; what goes wrong in that does not hide why it did."""
+    """Close the records of a sweep that broke off, and report what there is where it was told to end.
+
+    What goes wrong in that does not hide why it broke off: it becomes notes of that error.
+    """
+    is_told = isinstance(error, KeyboardInterrupt)
     try:
         journal.finish()
     except OSError as another:
         error.add_note(str(another))
-    if (untold := tracker.abort(in_hurry=isinstance(error, KeyboardInterrupt))) is not None:
-        error.add_note(f"{untold}.")
+    lacking = [tracker.abort(in_hurry=is_told)]
+    if is_told and journal.tables.num_ended():
+        lacking.append(_lacking_of(lambda: write_report(journal.out, with_importances=False), journal.out))
+    for sentence in filter(None, lacking):
+        error.add_note(f"{sentence}.")
+
+
+def _lacking_of(draw: Callable[[], object], out: Path) -> str | None:
+    """Draw what shows a sweep's results; what goes wrong, in a sentence, as the results are there whatever it is."""
+    try:
+        draw()
+    except Exception as error:  # noqa: BLE001  # a fault of the page must not hide what was found
+        return (
+            f"`report` must be written, but got {type(error).__name__}: {error}. The results are safe; "
+            f"python -m analysis.report --run {shlex.quote(str(relative(out)))} writes it"
+        )
+    return None
 
 
 def _search(
@@ -323,12 +343,13 @@ def _conclude(journal: Journal, tracker: Tracker, *, started_s: float, waited_s:
     rows = journal.tables.trials(found)
     trials = rows[rows["cut_of"].isna()]
     if with_status(trials, COMPLETED).empty:
-        tracker.abort()
         reasons = "; ".join(sorted(set(trials["reason"].dropna()))) or "no trial was started"
         raise SweepError(f"`sweep` must complete at least one trial, but got {len(trials)} without result: {reasons}")
-    draw_front(rows, found, out / FRONT_PLOT)
-    page = write_report(out)
-    files = [page, *(out / name for name in (FRONT_PLOT, BASELINE, BASELINE_SHEET, REFERENCE_SHEET))]
+    undrawn = [
+        _lacking_of(lambda: draw_front(rows, found, out / FRONT_PLOT), out),
+        _lacking_of(lambda: write_report(out), out),
+    ]
+    files = [out / name for name in (REPORT, FRONT_PLOT, BASELINE, BASELINE_SHEET, REFERENCE_SHEET)]
     untold = tracker.finish(found, [file for file in files if file.is_file()])
     return Outcome(
         front=found,
@@ -338,7 +359,7 @@ def _conclude(journal: Journal, tracker: Tracker, *, started_s: float, waited_s:
         wall_s=time.monotonic() - started_s,
         evaluation_s=journal.tables.evaluation_s() - waited_s,
         ui_command=tracker.shown_by(),
-        untold=untold,
+        lacking=tuple(filter(None, [*undrawn, untold])),
     )
 
 

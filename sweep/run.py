@@ -69,11 +69,12 @@ def main(
             resolved = load_config(preset or "demo", config, overrides)
         if dry_run:
             console.print_json(json.dumps(resolved.model_dump(mode="json")))
-            from sweep.search.forecast_words import print_plan  # torch takes seconds to import
+            from sweep.records.journal import past_of  # these and torch take seconds to import
+            from sweep.search.forecast_words import print_plan
 
-            print_plan(resolved, new_console(stderr=True), tflops)
+            print_plan(resolved, new_console(stderr=True), tflops, past_of(folder, resolved.reported_objectives()))
         else:
-            with owned(folder), records_open(folder):
+            with owned(folder), records_open(folder), told_how_to_go_on(folder):
                 run(resolved, folder, console)
 
 
@@ -82,6 +83,17 @@ def how_to_go_on(out: Path) -> str:
     if not (out / EVENTS).is_file():
         return ""
     return f"What had finished is kept. Go on with: python -m sweep.run --resume {shlex.quote(str(relative(out)))}"
+
+
+@contextmanager
+def told_how_to_go_on(out: Path) -> Iterator[None]:
+    """Add to what breaks a sweep off how it is gone on with; input that is refused is to be mended first."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, ValueError) and (how := how_to_go_on(out)):
+            error.add_note(how)
+        raise
 
 
 def require_alone(**others: object) -> None:
@@ -109,12 +121,18 @@ def ray_unwrapped() -> Iterator[None]:
         from ray.exceptions import RayError, RayTaskError
 
         if isinstance(error, RayTaskError):
-            raise RuntimeError(str(error.cause)) from error
+            raise _with_notes_of(error, RuntimeError(str(error.cause))) from error
         if isinstance(error, RayError):
             from sweep.trials.relay import root_message
 
-            raise RuntimeError(root_message(str(error))) from error
+            raise _with_notes_of(error, RuntimeError(root_message(str(error)))) from error
         raise
+
+
+def _with_notes_of(error: Exception, told: RuntimeError) -> RuntimeError:
+    for note in getattr(error, "__notes__", ()):
+        told.add_note(note)
+    return told
 
 
 def default_out(preset: str) -> Path:
@@ -143,8 +161,8 @@ def run(config: SweepConfig, out: Path, console: Console) -> None:
         console.print(f"[yellow]No knee is proposed:[/yellow] {outcome.front.knee_rule}.", soft_wrap=True)
     if outcome.evaluation_s:
         console.print(evaluation_share(outcome, config.compute.concurrent_trials))
-    if outcome.untold is not None:
-        console.print(f"[yellow]note[/yellow] {escape(outcome.untold)}.", soft_wrap=True, highlight=False)
+    for sentence in outcome.lacking:
+        console.print(f"[yellow]note[/yellow] {escape(sentence)}.", soft_wrap=True, highlight=False)
     shown = shlex.quote(str(relative(out)))
     console.print(
         f"\nReport   {shown}/report.html\n"

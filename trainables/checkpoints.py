@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from trainables.datasets.files import partial_folder
+from trainables.tensor_files import save_tensors
 
 FORMAT: Final = 2
 FOLDER: Final = "checkpoints"
@@ -56,8 +56,7 @@ def write_checkpoint(trial: Path, number: int, checkpoint: Checkpoint) -> None:
     """
     kept = trial / FOLDER
     with partial_folder(kept / str(number)) as partial:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-        _save(tensors, partial / TENSORS)
+        save_tensors(checkpoint.tensors, partial / TENSORS)
         (partial / FACTS).write_text(json.dumps({"format": FORMAT, **checkpoint.facts}))
         for path in (partial / TENSORS, partial / FACTS, partial):
             _sync(path)
@@ -89,13 +88,6 @@ def read_checkpoint(trial: Path) -> Checkpoint | None:
 def remove_checkpoints(trial: Path) -> None:
     """Free what a trial that has ended kept to go on with."""
     shutil.rmtree(trial / FOLDER, ignore_errors=True)
-
-
-def _save(tensors: dict[str, Tensor], file: Path) -> None:
-    try:
-        save_file(tensors, file)
-    except SafetensorError as error:  # as which it has whatever the disk refuses
-        raise OSError(str(error)) from error
 
 
 def _sync(path: Path) -> None:

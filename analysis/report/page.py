@@ -36,17 +36,18 @@ PICTURES = {
 }
 
 
-def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
+def write_report(folder: Path, others: Sequence[Path] = (), *, with_importances: bool = True) -> Path:
     """Rebuild `report.html` from a run directory; see `report_page`.
 
     Args:
         folder: what `python -m sweep.run` left.
         others: run directories of the same data, whose trials the instrument shows beside this one's.
+        with_importances: whether to say what objectives depend on, which takes seconds.
 
     Returns:
         The page's path.
     """
-    content, path = report_page(folder, others), folder / REPORT
+    content, path = report_page(folder, others, with_importances=with_importances), folder / REPORT
     with whole_file(path) as file:
         file.write(content.encode())
     return path

@@ -126,7 +126,7 @@ class Guard:
             self._clear(grace_s=0.0 if self._left_open() is None and self._lost is None else GRACE_S)
         code = -signal.SIGTERM if self._was_late and self._lost is None else os.waitstatus_to_exitcode(status)
         out = self._left_open()
-        if out is not None or self._lost is not None:
+        if out is not None or (self._lost is not None and code != 0):
             self._say(f"{self._reason(code)} {how_to_go_on(out) if out is not None else ''}")
         if out is not None and (out / CONFIG).is_file():
             self._close(out)

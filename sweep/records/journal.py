@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis.files import whole_file
 from analysis.front.pareto import Front, Objective
+from analysis.front.statuses import COMPLETED
 from analysis.run_folder import BASELINE, CONFIG, EVENTS, PARETO, PROVENANCE, RESULTS, TRIALS, read_resamples
 from sweep.config import ConfigError, SweepConfig
 from sweep.records.events import (
@@ -30,8 +31,9 @@ from sweep.records.events import (
     record,
 )
 from sweep.records.log import RecordLog, read_log
-from sweep.records.tables import Tables
+from sweep.records.tables import Past, Tables
 from sweep.trials.ends import TrialEnd, TrialListener
+from sweep.trials.full_disks import is_full
 from sweep.trials.suggestions import Suggestion
 
 MAY_CHANGE: Final = ("search.num_trials", "search.stop.", "compute.", "tracking.")
@@ -133,8 +135,9 @@ class Journal(TrialListener):
         return (resumed or [_read_json(self.out / PROVENANCE)])[-1].get("git_commit")
 
     def losses(self) -> dict[str, int]:
-        """How often each trial that the past leaves open lost its process or machine."""
-        lost = Counter(event.trial_id for event in self.past if isinstance(event, Retried))
+        """How often each trial that the past leaves open lost its process or machine; full disks do not count."""
+        retries = (event for event in self.past if isinstance(event, Retried))
+        lost = Counter(event.trial_id for event in retries if not is_full(event.reason))
         return {trial_id: lost[trial_id] for trial_id in self.tables.running()}
 
     def finish(self) -> Front:
@@ -158,6 +161,19 @@ class Journal(TrialListener):
         if self.tables.baseline is not None:
             _write_json(self.out / BASELINE, self.tables.baseline)
         return found
+
+
+def past_of(out: Path, objectives: Sequence[Objective]) -> Past:
+    """How far the sweep that a folder holds, if it does, has come; nothing is written.
+
+    Raises:
+        ConfigError: it holds the tables of a run without its events.
+        ValueError: the event log is of another version.
+    """
+    tables = Tables(objectives)
+    for event in parse_events(read_log(out / EVENTS).records) if holds_run(out) else ():
+        event.tell(tables)
+    return Past(num_ended=tables.num_ended(), num_completed=tables.num_ended(COMPLETED))
 
 
 def holds_run(out: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,19 @@ import pandas as pd
 from analysis.front.finding import find_front
 from analysis.front.noise import Evidence
 from analysis.front.pareto import PARAMETER_PREFIX, Front, Objective
-from analysis.front.statuses import RUNNING
+from analysis.front.statuses import RUNNING, EndKind
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
 
 COLUMNS = ("trial_id", "number", "status", "reason", "rung", "cut_of", "strategy")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Past:
+    """How many trials of a sweep have ended, and how many of them completed; cuts apart."""
+
+    num_ended: int = 0
+    num_completed: int = 0
 
 
 class Tables(TrialListener):
@@ -72,9 +81,10 @@ class Tables(TrialListener):
         """Trials and cuts that have not ended."""
         return [trial_id for trial_id, row in self._trials.items() if row["status"] == RUNNING]
 
-    def num_ended(self) -> int:
-        """How many trials have ended, cuts apart."""
-        return sum(row["cut_of"] is None and row["status"] != RUNNING for row in self._trials.values())
+    def num_ended(self, *statuses: EndKind) -> int:
+        """How many trials have ended, cuts apart; where statuses are named, by one of them."""
+        ended = [row["status"] for row in self._trials.values() if row["cut_of"] is None and row["status"] != RUNNING]
+        return sum(status in (statuses or ended) for status in ended)
 
     def evaluation_s(self) -> float:
         """Seconds that trials have waited for evaluations, cuts' and early ones included."""

@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from analysis.run_folder import BASELINE_SHEET, REFERENCE_SHEET, SAMPLES_SHEET
 from sweep.config import ComputeConfig
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
+from sweep.trials.full_disks import is_full
 from trainables.trial import EvaluationError
 
 ATTEMPTS = 2
@@ -33,6 +34,7 @@ class ActorEvaluator:
 
         Raises:
             EvaluationError: it failed again.
+            OSError: a disk is full.
         """
         actor = self.actors[zlib.crc32(str(adapter).encode()) % len(self.actors)]
         return _scores(lambda: actor.score.remote(adapter, adapter.parent / SAMPLES_SHEET, share_done))
@@ -50,6 +52,7 @@ class ActorEvaluator:
 
         Raises:
             EvaluationError: it failed again.
+            OSError: a disk is full.
         """
         return _scores(lambda: self.score_base(out), running)
 
@@ -66,7 +69,8 @@ def _scores(start: Callable[[], Any], running: Any = None) -> dict[str, float]:
             return dict(ray.get(running or start()))
         except RayError as error:
             failure, running = error, None
-    raise EvaluationError(str(getattr(failure, "cause", failure))) from failure
+    cause = str(getattr(failure, "cause", failure))
+    raise (OSError if is_full(cause) else EvaluationError)(cause) from failure
 
 
 def start_evaluators(

@@ -12,6 +12,7 @@ from analysis.front.objectives import OPERATIONS
 from search_spaces import SEARCH_SPACES
 from sweep.config import SweepConfig
 from sweep.preflight import check_limits, images_of_conditions, limits_of
+from sweep.records.tables import Past
 from sweep.scoring.plans import conditions_to_score, require_known_conditions
 from sweep.scoring.rungs import at_rung
 from sweep.search.costs import Choice, first_and_last
@@ -74,7 +75,7 @@ class Forecast:
         adapter_mib: of a complete trial's adapters, the most.
         stopped: operations of the training and of the evaluations of a trial that is stopped as soon as its strategy's
             may be, the least; as of a complete one where none may be.
-        num_trials: of the sweep.
+        num_trials: of the sweep that have not ended yet; what those under way have done is not taken off.
         num_whole: how many trials are trained to the end at least: one of each strategy, and those that no rung compares
             as few have reached it.
     """
@@ -149,12 +150,13 @@ def workload(config: SweepConfig) -> Workload | None:
     )
 
 
-def forecast(config: SweepConfig, films: Workload) -> Forecast:
-    """Count what a sweep costs on its base's shapes, which needs no weights.
+def forecast(config: SweepConfig, films: Workload, past: Past = Past()) -> Forecast:
+    """Count what is left to do of a sweep on its base's shapes, which needs no weights.
 
     Args:
         config: of the sweep, with absolute folders.
         films: that its trials see and make.
+        past: what of it is done.
 
     Raises:
         ConfigError: no strategy can meet the limits.
@@ -168,15 +170,16 @@ def forecast(config: SweepConfig, films: Workload) -> Forecast:
     low, high = (fmean(one.operations_per_image[end] for one in tried) * films.num_train for end in (0, 1))
     few, many = (fmean(one.adapters[end] for one in tried) for end in (0, 1))
     early, last = sum(map(spent, evaluated[:-1])), spent(num_epochs)
-    whole = min(max(len(costs), LEAST_OTHERS), config.search.num_trials)
+    num_trials = max(0, config.search.num_trials - past.num_ended)
+    whole = max(0, min(max(len(costs), LEAST_OTHERS), config.search.num_trials) - past.num_completed)
     return Forecast(
         strategies=costs,
         training=(num_epochs * low, num_epochs * high),
         evaluation=(early + few * last, early + many * last),
         adapter_mib=fmean(one.adapter_mib[1] * one.adapters[1] for one in tried),
         stopped=_least_stopped(tried, ladder, films.num_train, {epochs: spent(epochs) for epochs in evaluated}),
-        num_trials=config.search.num_trials,
-        num_whole=whole if ladder.epochs else config.search.num_trials,
+        num_trials=num_trials,
+        num_whole=min(whole, num_trials) if ladder.epochs else num_trials,
     )
 
 

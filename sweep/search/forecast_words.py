@@ -11,6 +11,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from sweep.config import ComputeConfig, SweepConfig
+from sweep.records.tables import Past
 from sweep.search.forecast import TERA, Forecast, StrategyCosts, Workload, forecast, strategy_costs, workload
 from sweep.search.stopping import LEAST_OTHERS
 from trainables.base_models.models import load_base, states_width
@@ -21,13 +22,14 @@ PROBED_FILMS: Final = 8
 UNITS: Final = (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6))
 
 
-def print_plan(config: SweepConfig, console: Console, tflops: float | None) -> None:
+def print_plan(config: SweepConfig, console: Console, tflops: float | None, past: Past = Past()) -> None:
     """Print what each strategy costs and, where the films are there, what the sweep will.
 
     Args:
         config: of the sweep.
         console: where to.
         tflops: that one worker sustains, in TFLOP/s; None: measured here for workers without GPUs, else an estimate.
+        past: of a sweep that goes on, what is done.
 
     Raises:
         ConfigError: no strategy can meet the limits, or the base is not there.
@@ -36,7 +38,7 @@ def print_plan(config: SweepConfig, console: Console, tflops: float | None) -> N
     config = config.located()
     with console.status("Counting ..."):
         films = workload(config)
-        found = forecast(config, films) if films else None
+        found = forecast(config, films, past) if films else None
         costs = found.strategies if found else strategy_costs(config, config.data.conditions or ())
     console.print(_table(costs, config))
     if found is None or films is None:
@@ -46,7 +48,8 @@ def print_plan(config: SweepConfig, console: Console, tflops: float | None) -> N
         )
         return
     rate, source = (tflops, "as given") if tflops else sustained(config.compute)
-    for line in (*_lines(config, films), *_costs(found, config, rate, source), _ends(config)):
+    costs_left = _costs(found, config, rate, source) if found.num_trials else ()
+    for line in (*_lines(config, films, past), *costs_left, _ends(config)):
         console.print(line, soft_wrap=True, highlight=False)
 
 
@@ -88,12 +91,13 @@ def _table(costs: tuple[StrategyCosts, ...], config: SweepConfig) -> Table:
     return table
 
 
-def _lines(config: SweepConfig, films: Workload) -> list[str]:
+def _lines(config: SweepConfig, films: Workload, past: Past) -> list[str]:
     search, settings = config.search, config.evaluation
+    left = f"; {past.num_ended} have ended, and what follows is of the other {search.num_trials - past.num_ended}"
     generated = sum(min(settings.images_per_condition, most) for most in films.num_held_out.values())
     return [
         f"Trials      {search.num_trials} by {search.sampler}, {_at_once(config)} at once, each at most "
-        f"{config.training.num_epochs} epochs of {films.num_train:,} films",
+        f"{config.training.num_epochs} epochs of {films.num_train:,} films{left if past.num_ended else ''}",
         f"Evaluation  at most {generated:,} films in {settings.num_steps} steps, guidance {settings.guidance_scale:g}",
     ]
 
@@ -101,7 +105,7 @@ def _lines(config: SweepConfig, films: Workload) -> list[str]:
 def _costs(found: Forecast, config: SweepConfig, tflops: float, source: str) -> list[str]:
     least, most = found.operations()
     compute = config.compute
-    hours, at_once = found.hours(tflops), _at_once(config)
+    hours, at_once = found.hours(tflops), min(compute.concurrent_trials, found.num_trials)
     unit = "GPU-hours" if compute.gpus_per_worker else "hours of a worker"
     whole = [_hours(each * (compute.gpus_per_worker or 1)) for each in hours]
     in_all = [_hours(each / at_once) for each in found.hours(tflops, compute.workers_per_trial)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from ray.tune.result import AUTO_RESULT_KEYS
 
 from sweep.interrupts import raise_if_interrupted
 from sweep.trials.ends import FAILURE, FINAL, TrialEnd, TrialListener, end_of
+from sweep.trials.full_disks import full_disk, is_full
 from sweep.trials.memory_kills import MEMORY, KernelKills, kernel_kill, out_of_memory
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
@@ -46,15 +48,18 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             listeners: Know no more than the event log.
             objectives: Names of what a completed trial must have.
             trial_scheduler: Knows which trials it has stopped.
-            max_retries: How often a trial that loses its process or machine is tried again.
+            max_retries: How often a trial that loses its process or machine is tried again. One that finds a disk full
+                so often ends the sweep, with which it can go on when there is room.
             losses: How often each trial of the event log that has not ended lost its process or machine before.
             kernel_kills: how many processes the kernel has ended for want of memory since it was last asked.
         """
         self._kernel_kills = kernel_kills or KernelKills()
         self._listeners, self._objectives, self._trial_scheduler = tuple(listeners), tuple(objectives), trial_scheduler
-        self._max_retries, self._losses = max_retries, dict(losses or {})
+        self._max_retries, self._losses = max_retries, Counter(losses or {})
+        self._found_full: Counter[str] = Counter()
+        """How often each trial found a disk full in this process."""
         self.broken: Exception | None = None
-        """What a listener raised. Tune takes some of it for a loss of the trial's machine; here it ends the sweep."""
+        """What ends the sweep: what a listener raised, which Tune may take for a loss of the trial's machine, or a full disk."""
         self._started: set[str] = set(self._losses)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -89,11 +94,15 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         """Tune's trial lost its process or machine: what is the trial's own fault, it reports."""
         suggestion = Suggestion.of_config(trial.config)
         reason = kernel_kill(self._kernel_kills()) or root_message(_recorded_error(trial))
-        losses = self._losses.get(suggestion.trial_id, 0) + 1
-        self._losses[suggestion.trial_id] = losses
+        counted = self._found_full if is_full(reason) else self._losses
+        counted[suggestion.trial_id] += 1
+        losses = counted[suggestion.trial_id]
+        self._ensure_started(suggestion)
         if losses <= self._max_retries:
-            self._ensure_started(suggestion)
             self._tell("on_retry", suggestion.trial_id, reason)
+        elif is_full(reason):
+            self.broken = full_disk(reason)
+            raise self.broken
         else:
             again = f" (and {losses - 1} times before)" if losses > 1 else ""
             self._end(suggestion, TrialEnd.failed(f"{reason}{again}", lost=not reason.startswith(MEMORY)))

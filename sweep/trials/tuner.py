@@ -23,6 +23,7 @@ from analysis.front.objectives import OPERATIONS
 from analysis.run_folder import CACHE
 from sweep.config import ComputeConfig
 from sweep.trials.ends import FAILURE, LOST, TrialListener
+from sweep.trials.full_disks import full_disk_named
 from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.memory_kills import out_of_memory
 from sweep.trials.relay import Relay, root_message
@@ -30,7 +31,7 @@ from sweep.trials.resources import trial_resources, worker_resources
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
 from trainables.settings import TrainingConfig
-from trainables.trial import EvaluationError, Evaluator, TrialSpec, fine_tune
+from trainables.trial import EvaluationError, Evaluator, Report, TrialSpec, fine_tune
 
 TUNE_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -93,7 +94,7 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
     spec.folder.mkdir(parents=True, exist_ok=True)
     if context.compute.workers_per_trial == 1:
         trainer = TorchTrainer(
-            lambda: fine_tune(spec, evaluator, tune.report), scaling_config=ray.train.ScalingConfig(num_workers=0)
+            lambda: attempt(spec, evaluator, tune.report), scaling_config=ray.train.ScalingConfig(num_workers=0)
         )
     else:
         trainer = worker_group(spec, evaluator, context)
@@ -105,6 +106,12 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
             raise
         said = f"{type(cause).__name__}: {cause}"
         tune.report({FAILURE: out_of_memory(said) or said, LOST: isinstance(cause, EvaluationError)})
+
+
+def attempt(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
+    """What a worker of a trial does."""
+    with full_disk_named(spec.folder):
+        fine_tune(spec, evaluator, report)
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -122,7 +129,7 @@ def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -
     """A trainer with processes of its own; rank 0's reports reach Tune."""
     compute = context.compute
     return TorchTrainer(
-        lambda: fine_tune(spec, evaluator, ray.train.report),
+        lambda: attempt(spec, evaluator, ray.train.report),
         scaling_config=ray.train.ScalingConfig(
             num_workers=compute.workers_per_trial,
             use_gpu=compute.gpus_per_worker > 0,

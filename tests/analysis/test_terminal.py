@@ -26,6 +26,19 @@ def test_an_interrupt_has_a_code_and_words_of_its_own(capsys: pytest.CaptureFixt
         assert capsys.readouterr().err == f"error {said}\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "said"), [(OSError("Disk full."), "Disk full."), (KeyboardInterrupt(), "Interrupted.")]
+)
+def test_what_went_wrong_besides_is_said_too(
+    capsys: pytest.CaptureFixture[str], error: BaseException, said: str
+) -> None:
+    error.add_note("MLflow lacks 3 records.")
+    error.add_note("The report is old.")
+    with pytest.raises(typer.Exit), explained():
+        raise error
+    assert capsys.readouterr().err == f"error {said} MLflow lacks 3 records. The report is old.\n"
+
+
 def test_ends_of_commands_and_faults_of_ours_pass() -> None:
     with pytest.raises(typer.Exit) as ended, explained():
         raise typer.Exit(3)

@@ -35,6 +35,8 @@ SETTINGS = {
 }
 """Configurations are drawn at random by the number of the trial, and no objective is of measured seconds: all sweeps are alike."""
 PATIENCE_S = 240.0
+OF_A_NODE = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""Ray's own helpers, of which every node has one each."""
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -88,14 +90,18 @@ class Sweep:
         out: the run directory.
         settings: over `SETTINGS`.
         environment: of the processes of its first start.
-        others: those that are there before it.
+        others: processes below this one that were there before it.
     """
 
     out: Path
     settings: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     others: set[psutil.Process] = field(default_factory=lambda: set(below()))
-    """Processes below this one that are not the sweep's: those of a cluster that lives on."""
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether it works on a cluster that lives on; else it has a Ray of its own."""
+        return "compute.address" in self.settings
 
     def start(self, *, again: bool = False) -> subprocess.Popen[str]:
         """Begin it, or go on with it; where it had not begun, the same command begins it."""
@@ -125,8 +131,20 @@ class Sweep:
         return False
 
     def processes(self, *programs: str) -> list[psutil.Process]:
-        """Those that run now and whose program is one of these; Ray's workers overwrite what theirs is."""
-        return [process for process in below() if any(name in "".join(_command_line(process)[:1]) for name in programs)]
+        """Those that run now and whose program is one of these; Ray's workers overwrite what theirs is.
+
+        A sweep with a Ray of its own has nothing to do with processes that were there before; a cluster may give it those.
+        """
+        found = below() if self.has_joined else set(below()) - self.others
+        return [process for process in found if any(name in "".join(_command_line(process)[:1]) for name in programs)]
+
+    def left(self) -> list[psutil.Process]:
+        """Its processes; of a cluster that it has joined, those that still work for it."""
+        if not self.has_joined:
+            return self.processes("")
+        resting = self.processes("ray::IDLE", *OF_A_NODE)
+        working = [process for process in self.processes("ray::") if process not in resting]
+        return [*working, *([self.driver()] if self.has_owner() else [])]
 
     def wait(self, command: subprocess.Popen[str]) -> int:
         """The command's exit code, once it has ended."""

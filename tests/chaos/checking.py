@@ -108,8 +108,9 @@ def require_nothing_left(processes: Callable[[], list[psutil.Process]], memory: 
 
 
 def _name(process: psutil.Process) -> str:
+    """What it runs, and its number; Ray's workers fill up what their command line was with blanks."""
     with suppress(psutil.Error):
-        return " ".join(process.cmdline())[-80:]
+        return f"{' '.join(process.cmdline()).strip()[-80:]} ({process.pid}, {process.status()})"
     return str(process.pid)
 
 

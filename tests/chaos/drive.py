@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # of warm_python
 from broken_sweeps import SETTINGS, Sweep, all_processes_below, kill, wait_until
 from checking import UnsoundError, compare, finished, require_nothing_left, shared_memory
 from cluster import one_node
-from faults import JOINING, KINDS, Act, TooLateError, surroundings
+from faults import ENDING, JOINING, KINDS, Act, TooLateError, surroundings
 
 from sweep.records.log import read_log
 
@@ -73,9 +73,9 @@ def broken(outcome: Outcome, folder: Path, reference: Path, address: str) -> Non
                 _go_on(sweep, outcome)
                 outcome.retries = sum(one["event"] == "retry" for one in sweep.log().records)
                 compare(out, reference, before)
-                require_nothing_left(lambda: left_of(sweep, has_joined=outcome.has_joined), memory)
+                require_nothing_left(sweep.left, memory)
             finally:
-                kill(*left_of(sweep, has_joined=outcome.has_joined))
+                kill(*sweep.left())
     except (UnsoundError, subprocess.SubprocessError, psutil.Error, OSError, ValueError) as error:
         outcome.fault = f"{type(error).__name__}: {error}"
     outcome.wall_s = time.monotonic() - started
@@ -89,14 +89,6 @@ def _go_on(sweep: Sweep, outcome: Outcome) -> None:
         code = sweep.wait(sweep.start(again=True))
     if code != 0:
         raise UnsoundError(f"it does not go on: {sweep.said()[-600:]}")
-
-
-def left_of(sweep: Sweep, *, has_joined: bool) -> list[psutil.Process]:
-    """Processes of a sweep; a cluster that it has joined keeps workers that wait for anybody's work."""
-    if not has_joined:
-        return sweep.processes()
-    idle = sweep.processes("ray::IDLE")
-    return [process for process in sweep.processes("ray::") if process not in idle]
 
 
 def _break(sweep: Sweep, act: Act, outcome: Outcome, chance: random.Random, total: int) -> None:
@@ -114,10 +106,14 @@ def _break(sweep: Sweep, act: Act, outcome: Outcome, chance: random.Random, tota
         if not has_come or command.poll() is not None:
             raise TooLateError
         act(sweep, command)
+        has_ended = False
     except TooLateError:
         outcome.moment += "; it had ended"
+        has_ended = True
     outcome.exit_code = sweep.wait(command)
     outcome.end_s = time.monotonic() - acted_s
+    if outcome.exit_code == 0 and outcome.kind in ENDING and not has_ended:
+        raise UnsoundError("it was to be broken, and was not")
 
 
 def table_of(outcomes: list[Outcome]) -> str:

@@ -32,7 +32,7 @@ def kill_driver(sweep: Sweep, command: Command) -> None:
 
 def kill_all(sweep: Sweep, command: Command) -> None:
     """The whole machine goes, the small parent included."""
-    kill(*sweep.processes())
+    kill(*sweep.left())
 
 
 def killing(*programs: str) -> Act:
@@ -94,6 +94,8 @@ KINDS: Mapping[str, Act] = {
     "disk": fill_disk,
     "node": nothing,
 }
+ENDING = frozenset({"driver", "machine", "raylet", "gcs", "signal"})
+"""Kinds that no sweep outlives."""
 OF_A_CLUSTER = "node"
 """The kind that brings its own cluster."""
 JOINING = frozenset(KINDS) - {"machine", "raylet", "gcs", OF_A_CLUSTER}

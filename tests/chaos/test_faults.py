@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from broken_sweeps import Sweep
 from checking import UnsoundError, _numbers, _require_equal, finished
 
 from sweep.records.log import RecordLog, read_log
@@ -88,3 +89,16 @@ def test_what_was_finished_is_known_by_its_bytes(tmp_path: Path) -> None:
     after = finished(tmp_path)
     assert before.keys() == after.keys() == {"events.log", str(adapter / "weights")}
     assert before["events.log"] == after["events.log"] and before != after
+
+
+def test_a_sweeps_processes_are_those_that_came_with_it(tmp_path: Path) -> None:
+    sleeping = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(sleeping) as before:
+        sweep = Sweep(tmp_path / "run")
+        with subprocess.Popen(sleeping) as own:
+            try:
+                found = {process.pid for process in sweep.left()}
+            finally:
+                before.kill()
+                own.kill()
+    assert own.pid in found and before.pid not in found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 from dataclasses import replace
@@ -273,17 +274,22 @@ def test_one_that_cannot_be_written_leaves_the_last_one(tmp_path: Path) -> None:
     assert [folder.name for folder in (tmp_path / FOLDER).iterdir()] == ["0"]
 
 
-def test_a_full_disk_is_the_disks_fault_whoever_writes(tmp_path: Path) -> None:
+def test_a_full_disk_is_the_disks_fault_whoever_writes(base: DiffusionModels, tmp_path: Path) -> None:
     """safetensors has errors of its own, by which a trial would count as failed by its own fault."""
     write_checkpoint(tmp_path, 0, _small(0.0))
     large = Checkpoint(tensors={"weights/a": torch.ones(10_000)}, facts={})
+    strategy, models = make_strategy("bitfit", {}), base.fresh()
+    strategy.attach(models)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
             write_checkpoint(tmp_path, 1, large)
+        with pytest.raises(OSError, match="File too large") as adapter:
+            strategy.export(models, tmp_path / "adapter")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert adapter.value.errno == errno.EFBIG and Path(adapter.value.filename).parent == tmp_path / "adapter"
     assert read_checkpoint(tmp_path) is not None
     assert [folder.name for folder in (tmp_path / FOLDER).iterdir()] == ["0"]
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import zlib
 from pathlib import Path
 
 import mlflow
 import pandas as pd
+import warm_python
 from mlflow import MlflowClient
-from small_sweep import invoke, sweep_of
+from small_sweep import SETTINGS, invoke, sweep_of
 
 from sweep import run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_same_command_a_second_time_does_nothing_over_and_tells_the_result(out: Path) -> None:
@@ -21,6 +26,24 @@ def test_the_same_command_a_second_time_does_nothing_over_and_tells_the_result(o
     again = sweep_of(out, 4, "training.evaluate_every_epochs=1", "search.scheduler=asha")
     assert again.exit_code == 0 and "trials have ended" in again.stdout and "Pareto front" in again.stdout
     assert (out / "trials.parquet").read_bytes() == before
+
+
+def test_the_plan_of_a_sweep_that_goes_on_is_of_what_is_left(out: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    said = invoke(run.main, "--resume", str(out), "--dry-run", "--tflops", "1").stderr
+    assert "4 have ended, and what follows is of the other 0" in said and "Operations" not in said
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_report_that_cannot_be_written_costs_a_sweep_nothing_else(out: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(out, tmp_path / "run")
+    (copy / "report.html").unlink()
+    (copy / "report.html").mkdir()
+    again = invoke(run.main, "--resume", str(copy))
+    assert again.exit_code == 0 and "Pareto front" in again.stdout, again.output
+    assert "note `report` must be written, but got IsADirectoryError" in again.stdout
+    assert f"python -m analysis.report --run {copy} writes it." in again.stdout
+    assert statuses(copy, pd.read_parquet(copy / "trials.parquet").set_index("trial_id")) <= {"FINISHED", "KILLED"}
 
 
 def test_another_configuration_is_refused_in_the_same_out(out: Path) -> None:
@@ -94,8 +117,55 @@ def test_a_sweep_that_died_goes_on_to_the_same_trials(
     )
     same = ["loss", "fid_mini", "vendi_mini", "trainable_parameters", "param/lr"]
     pd.testing.assert_frame_equal(rows.loc[whole.index, same], whole[same])
-    client = MlflowClient(f"sqlite:///{tmp_path / 'run' / 'mlflow.db'}")
+    assert statuses(tmp_path / "run", rows) == {"FINISHED", "KILLED"}
+
+
+def statuses(out: Path, rows: pd.DataFrame) -> set[str]:
+    """How the runs of MLflow have ended, of which there is one a trial and the sweep's own."""
+    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
     runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
     assert sorted(run.data.tags.get("trial_id", "") for run in runs) == sorted(["", *rows.index])
-    assert {run.info.status for run in runs} == {"FINISHED", "KILLED"}
     mlflow.set_tracking_uri(None)
+    return {run.info.status for run in runs}
+
+
+def killed_at_a_table(out: Path, address: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, which is killed when the table of the second ended trial has just been written."""
+    settings = (*SETTINGS, "training.evaluate_every_epochs=1", "search.scheduler=asha")
+    faults = {
+        "CHAOS_FAULT": "rename:2",
+        "CHAOS_FILE": "trials.parquet",
+        "CHAOS_OUT": str(out),
+        "CHAOS_ONCE": f"{out}.once",
+    }
+    path = os.pathsep.join([str(ROOT / "tests" / "chaos" / "injected"), str(ROOT)])
+    command = [*warm_python.command(), "-m", "sweep.run", "--out", str(out), "--num-trials", "4"]
+    return subprocess.run(
+        [*command, *(text for setting in settings for text in ("--set", setting))],
+        cwd=ROOT,
+        env={**os.environ, **faults, "PYTHONPATH": path, "RAY_ADDRESS": address},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_sweep_that_is_killed_goes_on_to_the_numbers_of_one_that_is_not(
+    ray_cluster: None, ray_address: str, trials: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Nothing in it comes to close anything; `tests/chaos/drive.py` does so in more ways and checks more."""
+    out = tmp_path / "run"
+    killed = killed_at_a_table(out, ray_address)
+    assert killed.returncode == 137, killed.stderr
+    assert f"Go on with: python -m sweep.run --resume {out}" in " ".join(killed.stderr.split())
+    ended = pd.read_parquet(out / "trials.parquet").set_index("trial_id").query("status == 'completed'")
+    assert len(ended) == 2
+    again = invoke(run.main, "--resume", str(out))
+    assert again.exit_code == 0 and "2 trials have ended" in again.stdout, again.output
+    rows = pd.read_parquet(out / "trials.parquet").set_index("trial_id")
+    whole = trials.set_index("trial_id")
+    same = ["status", "loss", "fid_mini", "vendi_mini", "trainable_parameters", "param/lr"]
+    pd.testing.assert_frame_equal(rows[same], whole[same])
+    pd.testing.assert_series_equal(rows.loc[ended.index, "epoch_s"], ended["epoch_s"])  # they were not run again
+    assert statuses(out, rows) == {"FINISHED"}

@@ -228,6 +228,8 @@ def test_an_interrupted_sweep_keeps_what_finished(ray_cluster: None, ray_address
     assert f"Go on with: python -m sweep.run --resume {out}" in errors
     trials = pd.read_parquet(out / "trials.parquet")
     completed = trials[trials["status"] == "completed"]
+    page = (out / "report.html").read_text()
+    assert all(trial_id in page for trial_id in completed["trial_id"])
     assert 2 <= len(completed) < 500 and set(trials["status"]) <= {"completed", "running"}
     front = json.loads((out / "pareto.json").read_text())
     assert front["points"] and {point["trial_id"] for point in front["points"]} <= set(completed["trial_id"])

@@ -16,10 +16,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.loaders.single_file_utils import SingleFileComponentError, infer_diffusers_model_type
 from huggingface_hub import constants, snapshot_download
-from safetensors.torch import save_file
 from torch import Tensor
 
 from trainables.base_models.checking import PARTS, PIPELINE_CARD, STEMS, shapes_in, weight_files
+from trainables.tensor_files import save_tensors
 
 SINGLE_FILE: Final = ".safetensors"
 PICKLES: Final = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "pytorch_model"}
@@ -126,7 +126,7 @@ def _link(base: Path, to: Path) -> None:
         if weight_files(base, part) or substitute is None:
             continue
         if substitute.suffix == ".bin":
-            save_file(unpickled(substitute), to / part / f"{STEMS[part]}.safetensors", metadata={"format": "pt"})
+            save_tensors(unpickled(substitute), to / part / f"{STEMS[part]}.safetensors", {"format": "pt"})
         else:
             name = f"{STEMS[part]}.safetensors" + (".index.json" if substitute.suffix == ".json" else "")
             (to / part / name).symlink_to(substitute.absolute())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from trainables.exports.base import Writing
@@ -16,6 +16,7 @@ from trainables.exports.steps import SCHEDULER, TOKENS
 from trainables.naming import expect, without_folders
 from trainables.sampling import noise_scheduler_of
 from trainables.strategies.textual_inversion import token_vectors
+from trainables.tensor_files import save_tensors
 
 if TYPE_CHECKING:
     from trainables.base_models.models import DiffusionModels
@@ -38,8 +39,8 @@ def write_tensors(tensors: Mapping[str, Tensor], file: Path, writing: Writing, m
         ValueError: a weight is too large for float16.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    written = {name: as_written(tensor, writing).cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(written, file, metadata={"format": "pt", **metadata})
+    written = {name: as_written(tensor, writing) for name, tensor in tensors.items()}
+    save_tensors(written, file, {"format": "pt", **metadata})
 
 
 def as_written(tensor: Tensor, writing: Writing) -> Tensor:
@@ -60,7 +61,7 @@ def write_metadata(folder: Path, metadata: Mapping[str, str]) -> None:
     """Give the safetensors files of a folder, which another program wrote, metadata."""
     for file in sorted(folder.glob("*.safetensors")):
         partial = file.with_suffix(".partial")
-        save_file(load_file(file), partial, metadata={"format": "pt", **metadata})
+        save_tensors(load_file(file), partial, {"format": "pt", **metadata})
         partial.replace(file)
 
 
@@ -72,7 +73,7 @@ def write_companions(models: DiffusionModels, folder: Path) -> None:
     """
     for token, vectors in token_vectors(models).items():
         (folder / TOKENS).mkdir(parents=True, exist_ok=True)
-        save_file({token: vectors.cpu().contiguous()}, folder / TOKENS / f"{token.strip('<>')}.safetensors")
+        save_tensors({token: vectors}, folder / TOKENS / f"{token.strip('<>')}.safetensors")
     noise_scheduler_of(models.scheduler_config).save_pretrained(folder / SCHEDULER)
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
 from trainables.naming import expect
 from trainables.strategies.card import ADAPTER_CARD, ADAPTER_FORMAT, ADAPTER_WEIGHTS, read_card, read_weights
+from trainables.tensor_files import save_tensors
 
 Sizes = Mapping[str, tuple[Any, ...]]
 """Values by hyperparameter."""
@@ -254,8 +254,7 @@ class Strategy(ABC):
     def export(self, models: DiffusionModels, folder: Path) -> None:
         """Write the adapter's tensors as safetensors, with a card that says what they are."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {path: tensor.contiguous().cpu() for path, tensor in self.tensors(models).items()}
-        save_file(tensors, folder / ADAPTER_WEIGHTS)
+        save_tensors(self.tensors(models), folder / ADAPTER_WEIGHTS)
         (folder / ADAPTER_CARD).write_text(json.dumps(self.card(models), indent=2) + "\n")
 
     def card(self, models: DiffusionModels) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -27,6 +28,8 @@ QUIET: Final = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 """Environment that MLflow reads: no telemetry over the network, no notes about its tables, no minutes in one request."""
+FAULTS_OF_STORES: Final = "mlflow.store.db.utils"
+"""MLflow's logger of a store's errors with their whole traces; what is raised besides is told in a line."""
 SWEEP: Final = "sweep"
 """Tag of the parent run."""
 SWEEP_ID: Final = "sweep_id"
@@ -93,6 +96,7 @@ def quieten() -> None:
     """Say to MLflow what it reads when it is imported."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    logging.getLogger(FAULTS_OF_STORES).setLevel(logging.CRITICAL)
 
 
 def place_of(out: Path) -> Place:

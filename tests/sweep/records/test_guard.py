@@ -38,10 +38,11 @@ def work():
             if what == "deaf":
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, signal.SIG_IGN)
-            if what == "shutdown":
+            if what in ("shutdown", "outlived"):
                 time.sleep(0.5)
                 started.kill()
-            if what != "shutdown":
+                time.sleep(0.5 if what == "outlived" else 0)
+            else:
                 try:
                     time.sleep(60)
                 finally:
@@ -141,8 +142,8 @@ def test_other_processes_of_a_shell_that_became_the_sweep_live_on(tmp_path: Path
     other.kill()
 
 
-@pytest.mark.parametrize("started", ["shutdown"], indirect=True)
-def test_a_ray_that_is_shut_down_is_no_loss(started: Started) -> None:
+@pytest.mark.parametrize("started", ["shutdown", "outlived"], indirect=True)
+def test_a_ray_that_is_shut_down_or_outlived_is_no_loss(started: Started) -> None:
     assert ended(*started) == (0, "")
 
 

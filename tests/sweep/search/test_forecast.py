@@ -14,6 +14,7 @@ from torch import nn
 from analysis.front.pareto import Objective
 from sweep.config import SweepConfig
 from sweep.loading import load_config
+from sweep.records.tables import Past
 from sweep.search.forecast import TERA, Forecast, Workload, _shapes_of, forecast, workload
 from sweep.search.forecast_words import _costs, print_plan, probed_tflops
 from sweep.search.stopping import Stopping
@@ -88,6 +89,22 @@ def test_a_sweep_without_stops_costs_its_trials_times_one() -> None:
     assert found.evaluation == (16 * per_film, 16 * per_film)  # 6 of Edema, 10 of the most 16 of No Finding
     assert found.operations()[1] == pytest.approx(5 * (found.training[1] + 16 * per_film))
     assert found.hours(2.0)[1] == pytest.approx(found.operations()[1] / 2e12 / 3600)
+
+
+def test_what_is_left_costs_what_follows_the_trials_that_have_ended() -> None:
+    """Of four trials that no rung compares two are left, once two have completed; a stopped one compared none."""
+    config = config_of("search.num_trials=10", "search.scheduler=asha")
+    whole, left = (forecast(config, FILMS, past) for past in (Past(), Past(num_ended=3, num_completed=2)))
+    assert (whole.num_trials, whole.num_whole, left.num_trials, left.num_whole) == (10, 4, 7, 2)
+    assert left.operations()[1] == pytest.approx(0.7 * whole.operations()[1])
+    assert forecast(config, FILMS, Past(num_ended=12, num_completed=12)).operations() == (0, 0)
+
+
+def test_a_plan_says_what_has_ended(tmp_path: Path) -> None:
+    with (tmp_path / "said").open("w") as file:
+        print_plan(config_of("search.num_trials=5"), Console(file=file, width=200), 1.0, Past(num_ended=2))
+    said = (tmp_path / "said").read_text()
+    assert "2 have ended, and what follows is of the other 3" in said and "Operations" in said
 
 
 @pytest.mark.parametrize(("num_trials", "floor"), [(10, 1), (10, 2), (10, 9), (3, 1)])

@@ -17,6 +17,7 @@ from sweep.config import SweepConfig
 from sweep.interrupts import interruptible
 from sweep.records.events import Ended, Retried, Started, read_events
 from sweep.records.journal import Journal
+from sweep.records.log import RecordLog
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.relay import Relay, own_values, root_message
 from sweep.trials.scheduling import TrialScheduler
@@ -73,6 +74,25 @@ def test_a_trial_that_the_kernel_ends_for_want_of_memory_each_time_has_itself_to
     assert isinstance(retry, Retried) and "got the kernel ending 1 of" in retry.reason
     assert isinstance(end, Ended) and end.kind == "failed" and not end.lost
     assert "Lower training.micro_batch" in str(end.reason)
+
+
+def test_a_trial_that_finds_its_disk_full_each_time_ends_the_sweep_and_not_itself(tmp_path: Path) -> None:
+    """When there is room again, the sweep goes on with it, and it may be lost as often as every other."""
+    journal = Journal.open(tmp_path / "run", SweepConfig(), {"git_commit": None})
+    (tmp_path / "error").write_text("OSError: [Errno 28] No space left on device: '/runs/a'")
+    trial = SimpleNamespace(
+        config=Suggestion(trial_id="a", number=0, choice=BITFIT).as_config(), error_file=tmp_path / "error"
+    )
+    relay = Relay((journal,), (), TrialScheduler(), max_retries=1)
+    relay.on_trial_error(1, [trial], trial)
+    with pytest.raises(OSError, match=r"`disk` must have room .*: '/runs/a'\. Free space there"):
+        relay.on_trial_error(1, [trial], trial)
+    assert isinstance(relay.broken, OSError)
+    kinds = [type(event) for event in read_events(tmp_path / "run" / "events.log")]
+    assert kinds == [Started, Retried]
+    past = tuple(read_events(tmp_path / "run" / "events.log"))
+    again = Journal(tmp_path / "run", (), RecordLog.reopen(tmp_path / "run" / "events.log"), past)
+    assert again.losses() == {"a": 0}
 
 
 class FullDisk(TrialListener):

@@ -35,7 +35,14 @@ from ray import tune
 from sweep.config import ComputeConfig
 from sweep.trials.runtime import ray_runtime
 
-before = dict(os.environ)
+before, shutdown, left = dict(os.environ), ray.shutdown, []
+
+def shutdown_seen():
+    psutil.wait_procs(psutil.Process().children(), timeout=2)  # what was killed takes a moment
+    left.extend(sorted(process.name() for process in psutil.Process().children()))
+    shutdown()
+
+ray.shutdown = shutdown_seen
 with ray_runtime(ComputeConfig(concurrent_trials=7)):
     found = {"address": ray.get_runtime_context().gcs_address, "cpus": ray.cluster_resources()["CPU"]}
     workers = []
@@ -54,10 +61,10 @@ with ray_runtime(ComputeConfig(concurrent_trials=7)):
     tune.Tuner(lambda config: time.sleep(60), param_space={"name": tune.grid_search(["a", "b"])}, run_config=config).fit()
     found["errors"] = sorted(errors)
 changed = [name for name in before.keys() | os.environ.keys() if before.get(name) != os.environ.get(name)]
-print(json.dumps({**found, "nice": max(workers), "changed": changed}))
+print(json.dumps({**found, "nice": max(workers), "changed": changed, "left": left}))
 """
 """A sweep's Ray without its sweep: where it is, what it promises, how nice its workers are, what it says when memory ran out,
-what Tune then tells of its trials, and which variables stay changed."""
+what Tune then tells of its trials, which variables stay changed, and which processes Ray itself ends one after the other."""
 
 ASKING = """
 import json, os, sys
@@ -122,6 +129,7 @@ def test_a_sweep_has_a_ray_of_its_own_whatever_else_runs_and_whatever_the_machin
     assert found["cpus"] == max(os.cpu_count() or 1, 8)  # seven trials of one CPU, and the evaluation's
     assert found["nice"] == os.nice(0)
     assert not set(found["changed"]) & {*OF_OTHERS, *OWN_SETTINGS, "RAY_AUTH_TOKEN", "HOME", "TMPDIR"}
+    assert found["left"] == ["gcs_server", "raylet"]  # for each, Ray waits a second
     assert came.stderr == ""
     assert list((long_folder / "ray").glob("session_2*/logs/raylet.out"))
     assert found["errors"] == ["a", "b"]  # each lost for want of memory, and none ends Tune

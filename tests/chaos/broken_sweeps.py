@@ -47,6 +47,9 @@ def all_processes_below() -> Iterator[None]:
     Processes of the engine are forked from one that has imported what takes long.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault(
+        "RAY_worker_niceness", "0"
+    )  # else, beside other work, workers of clusters get next to nothing
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with warm_python.server(*warm_python.ENGINE):
         try:

@@ -94,8 +94,8 @@ KINDS: Mapping[str, Act] = {
     "disk": fill_disk,
     "node": nothing,
 }
-ENDING = frozenset({"driver", "machine", "raylet", "gcs", "signal"})
-"""Kinds that no sweep outlives."""
+ENDING = frozenset({"driver", "machine", "signal"})
+"""Kinds that no sweep outlives; without its Ray one may still end what its processes have in hand."""
 OF_A_CLUSTER = "node"
 """The kind that brings its own cluster."""
 JOINING = frozenset(KINDS) - {"machine", "raylet", "gcs", OF_A_CLUSTER}

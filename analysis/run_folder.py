@@ -25,6 +25,7 @@ PARETO: Final = "pareto.json"
 BASELINE: Final = "baseline.json"
 READERS: Final = "reader_study.json"
 REPORT: Final = "report.html"
+COMPARED: Final = "compared.json"
 FRONT_PLOT: Final = "pareto.png"
 BASELINE_SHEET: Final = "baseline.png"
 REFERENCE_SHEET: Final = "reference.png"
@@ -104,6 +105,12 @@ class RunFolder:
     def directed(self) -> list[str]:
         """The columns of the trials of which one can pick the best."""
         return [str(name) for name in self.trials.columns if self.direction(str(name)) is not None]
+
+    def compared(self) -> list[Path]:
+        """The other runs that its report was last asked to show, those that are still there."""
+        path = self.folder / COMPARED
+        held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        return [other for one in held if (other := Path(one)).is_dir()]
 
     def picture(self, name: str) -> Path | None:
         """A picture of the run, if it is there."""

@@ -27,7 +27,7 @@ from analysis.report.rank_map import rank_map
 from analysis.report.readers import readers_section
 from analysis.report.tables import condition_table, front_table, trial_table
 from analysis.report.words import label, number, parameters
-from analysis.run_folder import BASELINE_SHEET, CONFIG, REFERENCE_SHEET, REPORT, RunFolder
+from analysis.run_folder import BASELINE_SHEET, COMPARED, CONFIG, REFERENCE_SHEET, REPORT, RunFolder
 from analysis.studies.rung_agreement import EARLY, rung_agreements
 
 PICTURES = {
@@ -36,12 +36,12 @@ PICTURES = {
 }
 
 
-def write_report(folder: Path, others: Sequence[Path] = (), *, with_importances: bool = True) -> Path:
+def write_report(folder: Path, others: Sequence[Path] | None = None, *, with_importances: bool = True) -> Path:
     """Rebuild `report.html` from a run directory; see `report_page`.
 
     Args:
         folder: what `python -m sweep.run` left.
-        others: run directories of the same data, whose trials the instrument shows beside this one's.
+        others: as `report_page` takes them; what is given is kept for the pages that are written later.
         with_importances: whether to say what objectives depend on, which takes seconds.
 
     Returns:
@@ -50,17 +50,23 @@ def write_report(folder: Path, others: Sequence[Path] = (), *, with_importances:
     content, path = report_page(folder, others, with_importances=with_importances), folder / REPORT
     with whole_file(path) as file:
         file.write(content.encode())
+    if others:
+        with whole_file(folder / COMPARED) as file:
+            file.write(json.dumps([str(one.resolve()) for one in others]).encode())
+    elif others is not None:
+        (folder / COMPARED).unlink(missing_ok=True)
     return path
 
 
-def report_page(folder: Path, others: Sequence[Path] = (), *, with_importances: bool = True) -> str:
+def report_page(folder: Path, others: Sequence[Path] | None = None, *, with_importances: bool = True) -> str:
     """The page of a run directory.
 
     It says everything without JavaScript; with it, the instrument stands in the place of what it says better.
 
     Args:
         folder: what `python -m sweep.run` left.
-        others: run directories of the same data, whose trials the instrument shows beside this one's.
+        others: run directories of the same data, whose trials the instrument shows beside this one's; None: those that it
+            was last asked to show, where they can still be compared.
         with_importances: whether to say what objectives depend on, which takes seconds.
 
     Raises:
@@ -68,7 +74,7 @@ def report_page(folder: Path, others: Sequence[Path] = (), *, with_importances: 
         ValueError: one of its files is damaged, or the runs cannot be compared.
     """
     run = RunFolder.open(folder)
-    pool = Pool.of([run, *map(RunFolder.open, others)])
+    pool = _last_asked(run) if others is None else Pool.of([run, *map(RunFolder.open, others)])
     page = Template(files("analysis.report").joinpath("template.html").read_text(encoding="utf-8"))
     body = "\n".join(
         [
@@ -85,6 +91,13 @@ def report_page(folder: Path, others: Sequence[Path] = (), *, with_importances: 
         ]
     )
     return page.substitute(title=escape(f"Sweep {_name(run)}"), body=body)
+
+
+def _last_asked(run: RunFolder) -> Pool:
+    try:
+        return Pool.of([run, *map(RunFolder.open, run.compared())])
+    except (OSError, ValueError):  # another run has changed, which must not take this one's page
+        return Pool.of([run])
 
 
 def _still(section: str) -> str:

@@ -7,8 +7,10 @@ follows. The search itself never reads it, and whatever goes wrong here, the swe
 from __future__ import annotations
 
 import math
+import sqlite3
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -120,8 +122,21 @@ def rebuild_study(out: Path, objectives: Sequence[Objective], num_records: int |
     for trial in trials.all:
         storage.create_new_trial(study_id, template_trial=trial)
     storage.engine.dispose()
-    partial.replace(out / STUDY_STORE)
+    _put(partial, out / STUDY_STORE)
     return trials
+
+
+def _put(partial: Path, store: Path) -> None:
+    """Let a store hold what another one does, in one step; in the file that is there, which a dashboard may have open."""
+    try:
+        if store.is_file():
+            with closing(sqlite3.connect(partial)) as new, closing(sqlite3.connect(store)) as old:
+                new.backup(old)
+            partial.unlink()
+            return
+    except sqlite3.DatabaseError:  # what is there is damaged
+        pass
+    partial.replace(store)
 
 
 def sqlite_address(path: Path) -> str:

@@ -69,6 +69,18 @@ def test_runs_that_cannot_be_compared_are_refused(
     assert not (two[0].folder / "report.html").exists()
 
 
+def test_a_page_that_is_rewritten_keeps_the_runs_that_it_was_asked_to_show(two: list[RunFolder]) -> None:
+    folder, other = two[0].folder, two[1].folder
+    name = f'"folder": "{other.resolve()}"'
+    assert name not in write_report(folder).read_text() and name in write_report(folder, [other]).read_text()
+    assert name in write_report(folder).read_text()  # as when a trial ends
+    (other / "provenance.json").write_text(json.dumps({"data_fingerprint": "another"}))
+    assert name not in write_report(folder).read_text()
+    (other / "provenance.json").write_text(json.dumps({"data_fingerprint": "one"}))
+    write_report(folder, [])
+    assert name not in write_report(folder).read_text()
+
+
 def test_films_are_found_on_sheets_as_the_sweep_lays_them_out(two: list[RunFolder]) -> None:
     layout = sheet_layout(two[0], len(CONDITIONS))
     assert layout is not None and layout["columns"] == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,17 @@ def test_made_anew_it_is_the_same_with_the_logs_own_times(rebuilt: Path, tmp_pat
     assert after == before
     assert all(trial["end"] >= trial["start"] for trial in before if trial["end"])
     assert [path.name for path in again.iterdir() if "partial" in path.name] == []
+
+
+def test_whoever_has_it_open_sees_it_made_anew(tmp_path: Path) -> None:
+    logged(tmp_path, EVENTS[:1])
+    rebuild_study(tmp_path, OBJECTIVES)
+    with closing(sqlite3.connect(tmp_path / "study.db")) as dashboard:
+        (before,) = dashboard.execute("SELECT count(*) FROM trials").fetchone()
+        logged(tmp_path, EVENTS[1:])
+        rebuild_study(tmp_path, OBJECTIVES)
+        (after,) = dashboard.execute("SELECT count(*) FROM trials").fetchone()
+    assert before < after == len(STATES)
 
 
 @pytest.mark.parametrize("num_past", [0, 3])

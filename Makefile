@@ -29,7 +29,7 @@ help:
 	@echo "make demo    run the demo sweep on this machine: no network, no GPU, no data"
 	@echo "make test    run the tests, on all cores"
 	@echo "make test-quick    run those that need neither Ray nor long"
-	@echo "make chaos   break sweeps in twelve ways, go on with them and check that nothing is lost; hours. SEEDS=1: each way once"
+	@echo "make chaos   break sweeps in thirteen ways, go on with them and check that nothing is lost; hours. SEEDS=1: each way once"
 	@echo "make check   lint, layout, types and import rules"
 	@echo "make gpu-check    on a machine with a GPU: is its work sound, and how fast is it, in nine minutes"
 	@echo "make format  lay the code out and sort its imports"

@@ -160,11 +160,12 @@ class ComputeConfig(Section):
     """What the sweep may use. CPUs are also the threads that a process computes with.
 
     Attributes:
+        workers_per_trial: processes that share a trial's training; of [fewest, most] as many as there is room for.
         max_retries: how often a trial is tried again that lost its process or its machine.
         may_grow: the cluster adds nodes when they are asked for; what finds no room is waited for and not refused.
     """
 
-    workers_per_trial: Count = 1
+    workers_per_trial: Count | tuple[Count, Count] = 1
     concurrent_trials: Count = 1
     cpus_per_worker: Positive = 1.0
     gpus_per_worker: NonNegative = 0.0

@@ -40,7 +40,7 @@ from sweep.search.stopping import Stopping
 from sweep.search.stopping_rules import STOPPING_RULES
 from sweep.trials.ends import TrialListener
 from sweep.trials.leftovers import EndedCheckpoints
-from sweep.trials.resources import place
+from sweep.trials.resources import most_workers, place
 from sweep.trials.runtime import ray_runtime
 from sweep.trials.scheduling import RungScheduler
 from sweep.trials.tuner import SweepContext, run_trials
@@ -156,7 +156,7 @@ def _ending(prepared: Prepared) -> Ending:
         config.reported_objectives(),
         strategies=prepared.strategies,
         concurrent_trials=config.compute.concurrent_trials,
-        gpus_per_trial=config.compute.workers_per_trial * config.compute.gpus_per_worker,
+        gpus_per_trial=most_workers(config.compute) * config.compute.gpus_per_worker,
     )
 
 

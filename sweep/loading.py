@@ -147,7 +147,7 @@ def _reader(path: Sequence[str]) -> Callable[[str], Any]:
         return str
     types = set(_types(path))
     is_optional = NoneType in types
-    if tuple not in types and not (types and types <= {str, Path, NoneType}):
+    if int in types or (tuple not in types and not (types and types <= {str, Path, NoneType})):
         return read_value
     read: Callable[[str], Any] = read_words if tuple in types else str
     return lambda text: None if is_optional and text in ("", "null") else read(text)

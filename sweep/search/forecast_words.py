@@ -14,6 +14,7 @@ from sweep.config import ComputeConfig, SweepConfig
 from sweep.records.tables import Past
 from sweep.search.forecast import TERA, Forecast, StrategyCosts, Workload, forecast, strategy_costs, workload
 from sweep.search.stopping import LEAST_OTHERS
+from sweep.trials.resources import fewest_workers
 from trainables.base_models.models import load_base, states_width
 
 GPU_TFLOPS: Final = 300.0
@@ -108,7 +109,7 @@ def _costs(found: Forecast, config: SweepConfig, tflops: float, source: str) -> 
     hours, at_once = found.hours(tflops), min(compute.concurrent_trials, found.num_trials)
     unit = "GPU-hours" if compute.gpus_per_worker else "hours of a worker"
     whole = [_hours(each * (compute.gpus_per_worker or 1)) for each in hours]
-    in_all = [_hours(each / at_once) for each in found.hours(tflops, compute.workers_per_trial)]
+    in_all = [_hours(each / at_once) for each in found.hours(tflops, fewest_workers(compute))]
     adapters = found.num_trials * found.adapter_mib / 1024
     return [
         f"Operations  {_span(_flop(least), _flop(most))} in all; of a complete trial's, {_share(found)} are evaluations",

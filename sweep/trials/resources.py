@@ -39,6 +39,18 @@ class Placement:
     evaluation_nodes: tuple[str | None, ...]
 
 
+def fewest_workers(compute: ComputeConfig) -> int:
+    """Workers without which no trial begins."""
+    workers = compute.workers_per_trial
+    return workers if isinstance(workers, int) else min(workers)
+
+
+def most_workers(compute: ComputeConfig) -> int:
+    """Workers of a trial where there is room; if they may be more than one, each is a process of its own."""
+    workers = compute.workers_per_trial
+    return workers if isinstance(workers, int) else max(workers)
+
+
 def worker_resources(compute: ComputeConfig) -> dict[str, float]:
     """What a worker of a trial holds."""
     gpus = {"GPU": compute.gpus_per_worker} if compute.gpus_per_worker else {}
@@ -47,13 +59,13 @@ def worker_resources(compute: ComputeConfig) -> dict[str, float]:
 
 def trial_resources(compute: ComputeConfig) -> dict[str, float]:
     """What the trial's own process holds: the worker's share, or next to nothing beside a worker group."""
-    return worker_resources(compute) if compute.workers_per_trial == 1 else dict(BESIDE_WORKERS)
+    return worker_resources(compute) if most_workers(compute) == 1 else dict(BESIDE_WORKERS)
 
 
 def local_cpus(compute: ComputeConfig, here: int) -> int:
     """CPUs that a Ray instance of the sweep's own promises: those that are here, and no fewer than are asked for at once."""
-    beside = 0 if compute.workers_per_trial == 1 else BESIDE_WORKERS["CPU"]
-    trial = compute.workers_per_trial * compute.cpus_per_worker + beside
+    beside = 0 if most_workers(compute) == 1 else BESIDE_WORKERS["CPU"]
+    trial = fewest_workers(compute) * compute.cpus_per_worker + beside
     asked = compute.concurrent_trials * trial + compute.evaluation_actors * compute.evaluation_cpus
     return max(here, math.ceil(round(asked, 4)))
 
@@ -84,14 +96,32 @@ def place(nodes: Sequence[Node], compute: ComputeConfig) -> Placement:
     return Placement(trials_at_once=room, evaluation_nodes=found)
 
 
-def placed_evaluation(nodes: Sequence[Node], compute: ComputeConfig, num_trials: int) -> tuple[str, ...] | None:
+def workers_of_trial(nodes: Sequence[Node], compute: ComputeConfig) -> int:
+    """How many workers an attempt at a trial has: as many as all trials at once find room for, at most what is allowed.
+
+    Ray Train's own elastic groups are not used: they count on all that the nodes have, also what evaluation holds, and wait
+    for ever for a second worker where the room of the first is left (Ray 2.60).
+
+    Args:
+        nodes: that are alive, with all that they have.
+        compute: what is asked for; as many trials run at once as it says.
+    """
+    few, most, trials = fewest_workers(compute), most_workers(compute), compute.concurrent_trials
+    numbers = range(most, few, -1)
+    return next((one for one in numbers if placed_evaluation(nodes, compute, trials, one) is not None), few)
+
+
+def placed_evaluation(
+    nodes: Sequence[Node], compute: ComputeConfig, num_trials: int, workers_per_trial: int | None = None
+) -> tuple[str, ...] | None:
     """The node of each evaluation actor so that a number of trials goes beside them; None where none will do.
 
-    Node by node it is kept, for every number of actors and workers laid so far, how many more processes that trials have
-    beside their workers went with them at most. So no arrangement is missed.
+    A trial has its fewest workers unless another number is given. Node by node it is kept, for every number of actors and
+    workers laid so far, how many more processes that trials have beside their workers went with them at most. So no
+    arrangement is missed.
     """
-    num_workers = num_trials * compute.workers_per_trial
-    num_beside = num_trials if compute.workers_per_trial > 1 else 0
+    num_workers = num_trials * (workers_per_trial or fewest_workers(compute))
+    num_beside = num_trials if most_workers(compute) > 1 else 0
     laid: dict[tuple[int, int], tuple[int, tuple[str, ...]]] = {(0, 0): (0, ())}
     for node in nodes:
         further: dict[tuple[int, int], tuple[int, tuple[str, ...]]] = {}
@@ -178,8 +208,8 @@ def _shortage(nodes: Sequence[Node], compute: ComputeConfig) -> str:
 
 def _asked(compute: ComputeConfig) -> str:
     """The sum, such as `2 x 1 CPU for evaluation + 2 x 1 CPU and 0.01 CPU for a trial = 4.01 CPU`."""
-    actors, workers = compute.evaluation_actors, compute.workers_per_trial
-    beside = BESIDE_WORKERS["CPU"] if workers > 1 else 0.0
+    actors, workers = compute.evaluation_actors, fewest_workers(compute)
+    beside = BESIDE_WORKERS["CPU"] if most_workers(compute) > 1 else 0.0
     cpus = actors * compute.evaluation_cpus + workers * compute.cpus_per_worker + beside
     gpus = actors * compute.evaluation_gpus + workers * compute.gpus_per_worker
     evaluation = f"{actors} x {_amounts(compute.evaluation_cpus, compute.evaluation_gpus)} for evaluation"

@@ -27,9 +27,10 @@ from sweep.trials.full_disks import full_disk_named
 from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.memory_kills import out_of_memory
 from sweep.trials.relay import Relay, root_message
-from sweep.trials.resources import trial_resources, worker_resources
+from sweep.trials.resources import most_workers, trial_resources, worker_resources, workers_of_trial
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
+from sweep.trials.waiting import nodes_of_cluster
 from trainables.settings import TrainingConfig
 from trainables.trial import EvaluationError, Evaluator, Report, TrialSpec, fine_tune
 
@@ -92,7 +93,7 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
     suggestion = Suggestion.of_config(config)
     spec = context.spec(suggestion.trial_id, suggestion.choice)
     spec.folder.mkdir(parents=True, exist_ok=True)
-    if context.compute.workers_per_trial == 1:
+    if most_workers(context.compute) == 1:
         trainer = TorchTrainer(
             lambda: attempt(spec, evaluator, tune.report), scaling_config=ray.train.ScalingConfig(num_workers=0)
         )
@@ -126,12 +127,13 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> TorchTrainer:
-    """A trainer with processes of its own; rank 0's reports reach Tune."""
+    """A trainer with processes of its own, as many as there is room for now; rank 0's reports reach Tune."""
     compute = context.compute
+    num_workers = workers_of_trial(nodes_of_cluster(), compute)
     return TorchTrainer(
         lambda: attempt(spec, evaluator, ray.train.report),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=compute.workers_per_trial,
+            num_workers=num_workers,
             use_gpu=compute.gpus_per_worker > 0,
             resources_per_worker=worker_resources(compute),
         ),

@@ -37,13 +37,14 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def compare(out: Path, reference: Path, before: Mapping[str, str]) -> None:
+def compare(out: Path, reference: Path, before: Mapping[str, str], rounding: float = 0.0) -> None:
     """Check a sweep that went on.
 
     Args:
         out: its run directory.
         reference: of the one that was not disturbed.
         before: what it held of finished trials when it was broken.
+        rounding: share by which numbers may differ.
 
     Raises:
         UnsoundError: something is lost, doubled or changed.
@@ -56,7 +57,7 @@ def compare(out: Path, reference: Path, before: Mapping[str, str]) -> None:
         elif not Path(name).is_file() or _hash(Path(name).read_bytes()) != held:
             raise UnsoundError(f"{name} of a finished trial has changed")
     for name, keys in (("trials.parquet", ["trial_id"]), ("results.parquet", ["trial_id", "epoch"])):
-        _require_equal(name, _numbers(out / name, keys), _numbers(reference / name, keys))
+        _require_equal(name, _numbers(out / name, keys), _numbers(reference / name, keys), rounding)
     _require_runs(out)
 
 
@@ -65,11 +66,12 @@ def _numbers(path: Path, keys: list[str]) -> pd.DataFrame:
     return table.drop(columns=[name for name in table if str(name).endswith(OF_MACHINE)])
 
 
-def _require_equal(name: str, found: pd.DataFrame, wanted: pd.DataFrame) -> None:
+def _require_equal(name: str, found: pd.DataFrame, wanted: pd.DataFrame, rounding: float = 0.0) -> None:
     if list(found.index) != list(wanted.index) or set(found) != set(wanted):
         raise UnsoundError(f"{name} has rows {list(found.index)} where {list(wanted.index)} belong")
     try:
-        pd.testing.assert_frame_equal(found[list(wanted)], wanted, check_exact=True, check_dtype=False)
+        how = {"rtol": rounding} if rounding else {"check_exact": True}
+        pd.testing.assert_frame_equal(found[list(wanted)], wanted, check_dtype=False, **how)
     except AssertionError as error:
         raise UnsoundError(f"{name}: {error}") from error
 

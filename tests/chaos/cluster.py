@@ -1,4 +1,4 @@
-"""Clusters on this machine: of one node that many sweeps join, and of two, one of which dies. By Ray's own test tool."""
+"""Clusters on this machine: of one node that many sweeps join, and of several, one of which dies. By Ray's own test tool."""
 
 from __future__ import annotations
 
@@ -19,18 +19,24 @@ def one_node() -> Iterator[str]:
 
 
 @contextmanager
-def two_nodes() -> Iterator[tuple[str, Callable[[], None]]]:
-    """A head that has room for evaluation alone, and a node for a trial.
+def several_nodes(head_cpus: int, others: int, *, replaced: bool) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A head, and other nodes of one CPU each.
+
+    Args:
+        head_cpus: of the head; evaluation takes one.
+        others: how many.
+        replaced: whether another one comes where one has died.
 
     Yields:
-        The head's address, and a function by which the second node dies and a third comes.
+        The head's address, and a function by which one of the others dies.
     """
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    nodes = [cluster.add_node(num_cpus=1)]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": head_cpus, "include_dashboard": False})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(others)]
 
     def lose() -> None:
         cluster.remove_node(nodes.pop(), allow_graceful=False)
-        nodes.append(cluster.add_node(num_cpus=1))
+        if replaced:
+            nodes.append(cluster.add_node(num_cpus=1))
 
     try:
         yield str(cluster.address), lose

@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # of warm_python
 from broken_sweeps import SETTINGS, Sweep, all_processes_below, kill, wait_until
 from checking import UnsoundError, compare, finished, require_nothing_left, shared_memory
 from cluster import one_node
-from faults import ENDING, JOINING, KINDS, Act, TooLateError, surroundings
+from faults import ENDING, JOINING, KINDS, ROUNDING, Act, TooLateError, surroundings
 
 from sweep.records.log import read_log
 
@@ -72,7 +72,7 @@ def broken(outcome: Outcome, folder: Path, reference: Path, address: str) -> Non
                 before = finished(sweep.out)
                 _go_on(sweep, outcome)
                 outcome.retries = sum(one["event"] == "retry" for one in sweep.log().records)
-                compare(out, reference, before)
+                compare(out, reference, before, ROUNDING.get(kind, 0.0))
                 require_nothing_left(sweep.left, memory)
             finally:
                 kill(*sweep.left())

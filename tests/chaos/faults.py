@@ -93,12 +93,15 @@ KINDS: Mapping[str, Act] = {
     "rename": nothing,
     "disk": fill_disk,
     "node": nothing,
+    "workers": nothing,
 }
 ENDING = frozenset({"driver", "machine", "signal"})
 """Kinds that no sweep outlives; without its Ray one may still end what its processes have in hand."""
-OF_A_CLUSTER = "node"
-"""The kind that brings its own cluster."""
-JOINING = frozenset(KINDS) - {"machine", "raylet", "gcs", OF_A_CLUSTER}
+ROUNDING = {"workers": 0.02}
+"""Kinds that change how many workers share a training, and so how sums are rounded: by how much numbers may differ."""
+OF_A_CLUSTER = frozenset({"node", "workers"})
+"""Kinds that bring their own cluster: of the only node for trials, which is replaced, and of one of two for a group of workers."""
+JOINING = frozenset(KINDS) - {"machine", "raylet", "gcs"} - OF_A_CLUSTER
 """Kinds whose sweeps may join a cluster that lives on; every second seed does."""
 
 
@@ -124,11 +127,13 @@ def surroundings(
     elif kind == "disk":
         with small_disk(out):
             yield Sweep(out, settings), KINDS[kind]
-    elif kind == OF_A_CLUSTER:
-        from cluster import two_nodes  # imports Ray
+    elif kind in OF_A_CLUSTER:
+        from cluster import several_nodes  # imports Ray
 
-        with two_nodes() as (address, lose):
-            yield Sweep(out, {"compute.address": address}), lambda sweep, command: lose()
+        groups = {"compute.workers_per_trial": "[1, 2]", "compute.concurrent_trials": "1"}
+        more, nodes = ({}, (1, 1)) if kind == "node" else (groups, (2, 2))
+        with several_nodes(*nodes, replaced=kind == "node") as (address, lose):
+            yield Sweep(out, {"compute.address": address, **more}), lambda sweep, command: lose()
     else:
         yield Sweep(out, settings), KINDS[kind]
 

@@ -85,6 +85,13 @@ def test_a_word_that_is_chosen_from_is_one() -> None:
         load_config("demo", None, ["data.source=prepared # mine"])
 
 
+@pytest.mark.parametrize(("text", "workers"), [("2", 2), ("[1, 2]", (1, 2)), ("[1,0_4]", (1, 4))])
+def test_workers_are_a_number_or_the_fewest_and_the_most(text: str, workers: object) -> None:
+    assert value_of(f"compute.workers_per_trial={text}") == workers
+    with pytest.raises(ConfigError, match=r"`compute.workers_per_trial` must be .*, but got \[0, 2\]"):
+        load_config("demo", None, ["compute.workers_per_trial=[0, 2]"])
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [

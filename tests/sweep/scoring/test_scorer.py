@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +15,13 @@ import ray
 import torch
 from counting_extractor import CountingExtractor
 from free_text_phantom import FreeTextPhantom
-from ray import cloudpickle
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from analysis.features.mini import load_mini
 from analysis.metrics import frechet_distance, vendi_score
 from analysis.run_folder import resamples_beside
 from sweep.config import ComputeConfig, EvaluationConfig
-from sweep.scoring.actors import ActorEvaluator, start_evaluators
+from sweep.scoring.actors import start_evaluators
 from sweep.scoring.identity import weights_digest
 from sweep.scoring.plans import GenerationPlan, conditions_to_score, plan_by_caption, plan_by_condition
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
@@ -37,7 +35,6 @@ from trainables.datasets.writing import write_dataset
 from trainables.sampling import generate
 from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters
-from trainables.trial import EvaluationError
 
 pytestmark = pytest.mark.slow
 SHOWN = ("Edema", "No Finding")
@@ -258,36 +255,6 @@ def test_an_actor_that_dies_is_succeeded_and_its_score_is_not_lost(ray_cluster: 
     score = evaluator.score_base(spec.cache_folder)
     ray.kill(evaluator.actors[0], no_restart=False)
     assert ray.get(score, timeout=300).keys() >= {"fid_mini", "vendi_mini"}
-
-
-class Moody:
-    """A scorer whose first attempts fail."""
-
-    def __init__(self, num_failures: int) -> None:
-        self.left = num_failures
-
-    def score(self, adapter: Path, samples: Path, *more: object) -> dict[str, float]:
-        self.left -= 1
-        if self.left >= 0:
-            raise ValueError("`images` must be finite, but got NaN")
-        return {"fid_none": 2.0}
-
-
-def test_a_failed_evaluation_is_tried_once_more(ray_cluster: None, tmp_path: Path) -> None:
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
-    scorers = {count: ray.remote(Moody).options(num_cpus=0).remote(count) for count in (1, 2)}
-    assert ActorEvaluator((scorers[1],)).evaluate(tmp_path / "adapter", 1.0) == {"fid_none": 2.0}
-    with pytest.raises(EvaluationError, match="`images` must be finite, but got NaN"):
-        ActorEvaluator((scorers[2],)).evaluate(tmp_path / "adapter", 1.0)
-
-
-def test_the_base_models_failed_evaluation_is_tried_once_more(ray_cluster: None, tmp_path: Path) -> None:
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    scorers = [ray.remote(Moody).options(num_cpus=0).remote(count) for count in (1, 2)]
-    recovered, broken = (ActorEvaluator((scorer,)) for scorer in scorers)
-    assert recovered.base_scores(recovered.score_base(tmp_path), tmp_path) == {"fid_none": 2.0}
-    with pytest.raises(EvaluationError, match="`images` must be finite, but got NaN"):
-        broken.base_scores(broken.score_base(tmp_path), tmp_path)
 
 
 def test_films_of_another_precision_have_features_of_their_own(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,21 +27,30 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes d
 
 @dataclass(frozen=True)
 class RecordingEvaluator:
-    """Wherever it arrives, every process notes the images that it trains on and the parameters that it ends with."""
+    """Wherever it arrives, every process notes the images that it trains on and the parameters that it ends with.
+
+    Args:
+        folder: where to.
+        dies: the process that evaluates first dies of it.
+    """
 
     folder: Path
+    dies: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (self.folder,)
+        return _arrive, (self.folder, self.dies)
 
     def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
+        if self.dies and not (self.folder / "died.json").exists():
+            _note(self.folder, "died.json", {"process": os.getpid()})
+            os.kill(os.getpid(), signal.SIGKILL)
         _note(self.folder, f"evaluation-{time.time_ns()}.json", {"process": os.getpid()})
         return {"score": 1.0}
 
 
-def _arrive(folder: Path) -> RecordingEvaluator:
+def _arrive(folder: Path, dies: bool) -> RecordingEvaluator:
     _record(folder)
-    return RecordingEvaluator(folder)
+    return RecordingEvaluator(folder, dies)
 
 
 def _note(folder: Path, name: str, values: Any) -> None:
@@ -76,4 +86,4 @@ def recorded_here(spec: TrialSpec, folder: Path, report: Callable[[Mapping[str, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BatchFeeder, "batches", BatchFeeder.batches)  # so that both are what they were afterwards
         patch.setattr(FineTuning, "run", FineTuning.run)
-        fine_tune(spec, _arrive(folder), report)
+        fine_tune(spec, _arrive(folder, dies=False), report)

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.config import ComputeConfig, ConfigError
-from sweep.trials.resources import Node, local_cpus, place, placed_evaluation, trial_resources, worker_resources
+from sweep.trials.resources import (
+    Node,
+    fewest_workers,
+    local_cpus,
+    most_workers,
+    place,
+    placed_evaluation,
+    trial_resources,
+    worker_resources,
+    workers_of_trial,
+)
 
 Machine = tuple[int, tuple[int, ...]]
 """Hundredths of CPUs, and of each GPU, that are free."""
@@ -21,8 +31,8 @@ def asked(compute: ComputeConfig, num_trials: int) -> list[tuple[int, int]]:
     """Everything to be laid, as hundredths of CPU and GPU; equal things stand together."""
     actors = [(round(100 * compute.evaluation_cpus), round(100 * compute.evaluation_gpus))] * compute.evaluation_actors
     worker = (round(100 * compute.cpus_per_worker), round(100 * compute.gpus_per_worker))
-    workers = [worker] * (num_trials * compute.workers_per_trial)
-    return [*actors, *workers, *[(1, 0)] * (num_trials if compute.workers_per_trial > 1 else 0)]
+    workers = [worker] * (num_trials * fewest_workers(compute))
+    return [*actors, *workers, *[(1, 0)] * (num_trials if most_workers(compute) > 1 else 0)]
 
 
 def without(machine: Machine, thing: tuple[int, int]) -> list[Machine]:
@@ -82,7 +92,7 @@ def cases(draw: st.DrawFn) -> tuple[list[Node], ComputeConfig]:
     ]
     compute = ComputeConfig(
         concurrent_trials=draw(st.integers(1, 2)),
-        workers_per_trial=draw(st.integers(1, 3)),
+        workers_per_trial=draw(st.one_of(st.integers(1, 3), st.tuples(st.integers(1, 2), st.integers(1, 3)))),
         cpus_per_worker=draw(st.sampled_from([0.01, 0.5, 1, 2])),
         gpus_per_worker=draw(st.sampled_from([0, 0, 0.3, 0.5, 1, 2])),
         evaluation_actors=draw(st.integers(1, 3)),
@@ -104,6 +114,28 @@ def test_what_goes_on_goes_on_and_nothing_else(case: tuple[list[Node], ComputeCo
             assert len(where) == compute.evaluation_actors and all(node.cpus >= 0 for node in left)
             trials_alone = compute.model_copy(update={"evaluation_actors": 0, "gpus_per_worker": 0.0})
             assert by_trying(left, trials_alone, num_trials)
+
+
+@given(cases())
+def test_a_trial_has_as_many_workers_as_all_at_once_find_room_for(case: tuple[list[Node], ComputeConfig]) -> None:
+    nodes, compute = case
+    fits = [
+        number
+        for number in range(fewest_workers(compute), most_workers(compute) + 1)
+        if by_trying(nodes, compute.model_copy(update={"workers_per_trial": (number, 3)}), compute.concurrent_trials)
+    ]
+    if most_workers(compute) == 1 or not fits:
+        assert workers_of_trial(nodes, compute) == fewest_workers(compute)
+    else:
+        assert workers_of_trial(nodes, compute) == max(fits)
+
+
+def test_a_trial_has_fewer_workers_where_a_node_is_gone() -> None:
+    compute, nodes = ComputeConfig(workers_per_trial=(1, 2)), [Node("head", 2), Node("other", 1), Node("third", 1)]
+    assert [workers_of_trial(nodes[:count], compute) for count in (3, 2, 1, 0)] == [2, 1, 1, 1]
+    assert place(nodes[:2], compute).trials_at_once == 1
+    with pytest.raises(ConfigError, match=r"1 x 1 CPU and 0\.01 CPU for a trial = 2\.01 CPU"):
+        place(nodes[:1], compute)
 
 
 def test_evaluation_leaves_a_worker_the_node_that_it_needs() -> None:

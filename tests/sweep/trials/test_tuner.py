@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -55,18 +56,24 @@ LORA = {"strategy": {"name": "lora", "rank": 2, "alpha": 4}, "lr": 1e-3, "batch_
 
 
 class Choices(Searcher, TrialListener):  # type: ignore[misc]
-    """A searcher that suggests what it is given."""
+    """A searcher that suggests what it is given, and once more what was lost."""
 
     def __init__(self, *choices: dict[str, Any]) -> None:
         super().__init__()
-        self._choices = list(choices)
-        self._num_given = 0
+        given = [Suggestion(trial_id=f"trial{n}", number=n, choice=choice) for n, choice in enumerate(choices)]
+        self._open = {one.trial_id: one.as_config() for one in given}
+        self._waiting = deque(self._open.values())
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        if not self._choices:
-            return str(Searcher.FINISHED)
-        number, self._num_given = self._num_given, self._num_given + 1
-        return Suggestion(trial_id=f"trial{number}", number=number, choice=self._choices.pop(0)).as_config()
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._waiting:
+            return self._waiting.popleft()
+        return None if self._open else str(Searcher.FINISHED)
+
+    def on_retry(self, trial_id: str, reason: str) -> None:
+        self._waiting.append(self._open[trial_id])
+
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        self._open.pop(trial_id, None)
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Nothing is learnt."""
@@ -97,6 +104,7 @@ class Events(TrialListener):
     reports: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     reported_at_s: list[float] = field(default_factory=list)
     cuts: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=list)
+    retries: list[tuple[str, str]] = field(default_factory=list)
     ends: dict[str, TrialEnd] = field(default_factory=dict)
     cut_ends: dict[str, TrialEnd] = field(default_factory=dict)
 
@@ -111,6 +119,9 @@ class Events(TrialListener):
         assert trial_id not in self.ends
         self.cuts.append((cut_id, trial_id, choice, metrics))
 
+    def on_retry(self, trial_id: str, reason: str) -> None:
+        self.retries.append((trial_id, reason))
+
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         (self.ends if trial_id in self.starts else self.cut_ends)[trial_id] = end
 
@@ -121,9 +132,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom")
 
 
-def context(dataset: PreparedDataset, out: Path, *, workers: int = 1, **training: Any) -> SweepContext:
+def context(dataset: PreparedDataset, out: Path, *, workers: Any = 1, **training: Any) -> SweepContext:
     settings = TrainingConfig(**{"num_epochs": 2, "warmup_fraction": 0.0, "mixed_precision": "no", **training})
-    compute = ComputeConfig(workers_per_trial=workers)
+    compute = ComputeConfig(workers_per_trial=workers, evaluation_cpus=0.5)
     return SweepContext(
         base="mini", dataset=dataset.folder, out=out, seed=7, objectives=(), training=settings, compute=compute
     )
@@ -192,6 +203,22 @@ def test_two_workers_train_as_one_does(recorded: dict[int, Recorded]) -> None:
     one, two = recorded[1].parameters(0), recorded[2].parameters(0)
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-2, atol=1e-4)
+
+
+def test_a_group_whose_worker_dies_goes_on_from_its_checkpoint_to_the_same_bits(
+    recorded: dict[int, Recorded], dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    """Of one or two workers there is room for two; what the second attempt trains on is the second epoch."""
+    run = Recorded(events=Events(), folder=tmp_path / "recorded")
+    settings = context(dataset, tmp_path, workers=(1, 2), checkpoint_every_s=0)
+    run_trials(settings, RecordingEvaluator(run.folder, dies=True), Choices(BITFIT), listeners=(run.events,))
+    assert list(run.events.ends.values()) == [TrialEnd.completed()] and len(run.events.retries) == 1
+    assert [metrics["epoch"] for _, metrics in run.events.reports] == [0, 1]
+    assert run.losses() == recorded[2].losses()
+    for worker, whole in zip(run.workers(), recorded[2].workers(), strict=True):
+        assert worker["seen"] == whole["seen"][len(whole["seen"]) // 2 :]
+    same = recorded[2].parameters(0)
+    assert all(torch.equal(tensor, same[name]) for name, tensor in run.parameters(0).items())
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

@@ -34,11 +34,18 @@ MLFLOW_STORE: Final = "mlflow.db"
 STUDY_STORE: Final = "study.db"
 CACHE: Final = "cache"
 """Names of a run's files, and of the folder that all trials share; samples lie in their trial's folder."""
+WORD_MAPS_KEY: Final = "word_maps"
+"""Under which the picture of word maps has its layout in its text, as JSON."""
 
 
 def resamples_beside(samples: Path) -> Path:
     """Where the values on resampled films and patients lie, beside the sheet of samples of a trial or of the base."""
     return samples.with_name(f"{samples.stem}-resamples.parquet")
+
+
+def word_maps_beside(samples: Path) -> Path:
+    """Where the maps of what the prompts' words moved lie, beside the sheet of samples of a trial or of the base."""
+    return samples.with_name(f"{samples.stem}-words.png")
 
 
 @dataclass(frozen=True, kw_only=True)

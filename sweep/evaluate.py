@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from analysis.front.picks import EXAMPLES, FINALIST_PICKS, pick_finalists
-from analysis.run_folder import RunFolder
+from analysis.run_folder import BASELINE_SHEET, SAMPLES_SHEET, RunFolder, word_maps_beside
 from analysis.terminal import explained, new_console, relative
 from sweep.records.owner import owned
 
 if TYPE_CHECKING:
     from sweep.final.settings import FinalSettings
+
+
+WordMaps = Annotated[
+    bool,
+    typer.Option(
+        "--word-maps",
+        help="Only map where the prompts' words act on the trials' films, for the report; on no test film.",
+    ),
+]
 
 
 def main(
@@ -42,6 +51,7 @@ def main(
             help="Where findings lie: BBox_List_2017.csv, or the same columns for other films.", metavar="FILE"
         ),
     ] = None,
+    word_maps: WordMaps = False,
 ) -> None:
     """Evaluate the finalists of a run on test patients, whom no selection has seen.
 
@@ -49,6 +59,7 @@ def main(
     command goes on where it was stopped.
 
     Example: python -m sweep.evaluate --run runs/demo --pick knee --pick best:fid_mini --seeds 3
+    Example: python -m sweep.evaluate --run runs/demo --pick front --word-maps
     """
     with explained(lambda: "What had finished is in the run directory; the same command goes on from there."):
         opened = RunFolder.open(run.expanduser().resolve())
@@ -57,7 +68,30 @@ def main(
 
         settings = final_settings(opened, images_per_condition, classifier, classifier_weights)
         with owned(opened.folder):
-            evaluate(opened, trial_ids, settings, boxes=boxes, num_seeds=seeds)
+            if word_maps:
+                map_words(opened, trial_ids)
+            else:
+                evaluate(opened, trial_ids, settings, boxes=boxes, num_seeds=seeds)
+
+
+def map_words(run: RunFolder, trial_ids: Sequence[str]) -> None:
+    """Map the words on the films of the un-adapted base and of these trials, and write the report anew.
+
+    Raises:
+        ValueError: the data do not show the conditions of the run.
+        OSError: a file is missing.
+    """
+    from analysis.report import write_report
+    from sweep.final.word_maps import scorer_of, write_word_maps
+
+    scorer, console = scorer_of(run), new_console()
+    sheets = {run.folder / BASELINE_SHEET: None} | {
+        run.adapter(name).with_name(SAMPLES_SHEET): run.adapter(name) for name in trial_ids
+    }
+    for samples, adapter in sheets.items():
+        write_word_maps(scorer, adapter, samples)
+        console.print(f"Maps     {relative(word_maps_beside(samples))}", soft_wrap=True, markup=False)
+    console.print(f"Report   {relative(write_report(run.folder))}", soft_wrap=True, markup=False)
 
 
 def evaluate(

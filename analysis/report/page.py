@@ -21,7 +21,7 @@ from analysis.report.final import final_section
 from analysis.report.instrument.content import sheets
 from analysis.report.instrument.page import markup, scripts
 from analysis.report.instrument.pool import Pool, key
-from analysis.report.pictures import embedded, picture
+from analysis.report.pictures import embedded, sheet_picture
 from analysis.report.plots import learning_curves, trade_offs
 from analysis.report.rank_map import rank_map
 from analysis.report.readers import readers_section
@@ -231,7 +231,7 @@ def _caption(point: FrontPoint) -> str:
 def _sheet(path: Path, caption: str, name: str = "") -> str:
     """A sheet of films; the instrument finds it by the name of its trial."""
     known = f' data-sheet="{escape(key(0, name))}"' if name else ""
-    return f'<figure><img alt=""{known} src="{picture(path)}"><figcaption>{escape(caption)}</figcaption></figure>'
+    return f'<figure><img alt=""{known} src="{sheet_picture(path)}"><figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def _conditions(run: RunFolder) -> str:

@@ -13,8 +13,9 @@ function quoted(said) {
   return /^[\w@%+=:,./-]+$/.test(said) ? said : `'${said.replaceAll("'", `'"'"'`)}'`;
 }
 
-function command(trial, pick) {
-  return `python -m sweep.export --run ${quoted(content.runs[trial.run].folder)} --pick ${quoted(pick)} --format ${format.name} --to chosen`;
+// To a folder of its own for each choice, as an export goes into a new one only.
+function command(trial, pick, to) {
+  return `python -m sweep.export --run ${quoted(content.runs[trial.run].folder)} --pick ${quoted(pick)} --format ${format.name} --to ${quoted(`${to}-${format.name}`)}`;
 }
 
 // The limits as a rule of --pick that names the same trial; null where it cannot say what the page has asked for.
@@ -89,7 +90,8 @@ function drawChosen() {
     element("p", { class: "quiet" }, trial.params),
     element("dl", {}, ...values),
     element("label", {}, "Take it with you as ", select),
-    commandBlock("command", command(trial, `trial:${trial.id}`)),
+    commandBlock("command", command(trial, `trial:${trial.id}`, trial.id)),
+    element("p", { class: "quiet" }, "For a terminal in the project's folder, after ", element("code", {}, "source .venv/bin/activate"), "."),
     ...(pick
       ? [
           element(
@@ -97,7 +99,7 @@ function drawChosen() {
             { class: "quiet" },
             pick === "knee" ? "The same by rule:" : "The same by rule, in this run or the next:",
           ),
-          commandBlock("rule", command(trial, pick)),
+          commandBlock("rule", command(trial, pick, "chosen")),
         ]
       : []),
   );
@@ -105,5 +107,5 @@ function drawChosen() {
 }
 
 function startChosen() {
-  listeners.push(drawChosen);
+  listen(drawChosen);
 }

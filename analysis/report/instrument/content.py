@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from os.path import relpath
@@ -19,7 +20,7 @@ from analysis.report.front_table import KNEE, WITHIN_NOISE
 from analysis.report.instrument.pool import RUN, Pool, key
 from analysis.report.plots import LOG_FROM_RATIO, strategy_styles
 from analysis.report.words import label, parameters
-from analysis.run_folder import BASELINE_SHEET, REFERENCE_SHEET, SAMPLES_SHEET, RunFolder
+from analysis.run_folder import BASELINE_SHEET, REFERENCE_SHEET, SAMPLES_SHEET, WORD_MAPS_KEY, RunFolder
 from analysis.studies.rung_agreement import EARLY
 
 FRONT: Final = "front"
@@ -28,12 +29,13 @@ SHEET_LABEL_PX: Final = 16
 """How the sheets of samples are laid out: a gap around each film, and a label above each condition's row."""
 
 
-def content(pool: Pool, curves: Sequence[str]) -> dict[str, Any]:
+def content(pool: Pool, curves: Sequence[str], word_maps: Mapping[str, Path] | None = None) -> dict[str, Any]:
     """All that the page's scripts are told.
 
     Args:
         pool: the runs.
         curves: columns of the reports to draw over the epochs.
+        word_maps: pictures of what words moved, by the keys of their trials.
     """
     conditions = _conditions(pool)
     styles = strategy_styles(pool.trials["strategy"])
@@ -45,6 +47,7 @@ def content(pool: Pool, curves: Sequence[str]) -> dict[str, Any]:
         "runs": [_run(pool, place) for place in range(len(pool.runs))],
         "trials": [_trial(pool, row, fronts) for row in pool.trials.to_dict("records")],
         "curves": [_curve(pool, column) for column in curves],
+        "word_maps": {name: _map_layout(path) for name, path in (word_maps or {}).items()},
     }
 
 
@@ -135,6 +138,24 @@ def sheet_layout(run: RunFolder, num_conditions: int) -> dict[str, int] | None:
         "gap": SHEET_GAP_PX,
         "columns": columns,
     }
+
+
+def _map_layout(path: Path) -> dict[str, Any]:
+    """The words whose maps a picture has, and where.
+
+    Raises:
+        ValueError: the picture does not say it.
+    """
+    with Image.open(path) as image:
+        said = image.info.get(WORD_MAPS_KEY)
+        width, height = image.size
+    try:
+        return {**json.loads(said or ""), "width": width, "height": height}
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(
+            f"`{path.name}` must say in its text which words it maps, but got {said!r}. Delete {path}, or map again with "
+            "`python -m sweep.evaluate --word-maps`."
+        ) from error
 
 
 def _trial(pool: Pool, row: Mapping[Any, Any], fronts: Mapping[str, set[str]]) -> dict[str, Any]:

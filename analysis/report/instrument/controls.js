@@ -8,7 +8,7 @@ function chip(name, colour, set, value) {
     update({ [set]: next });
   };
   const box = element("input", { type: "checkbox", onchange: toggled });
-  listeners.push(() => (box.checked = state[set].has(value)));
+  listen(() => (box.checked = state[set].has(value)));
   const dot = element("span", { class: "dot", "aria-hidden": "true" });
   if (colour) dot.style.background = colour;
   return element("label", { class: "chip" }, box, ...(colour ? [dot] : []), name);
@@ -28,7 +28,7 @@ function startFilters() {
   byId("condition").addEventListener("change", (event) => changeCondition(event.target.value));
   byId("show").addEventListener("change", (event) => update({ show: event.target.value }));
   byId("reset").addEventListener("click", () => update(unlimited()));
-  listeners.push(() => {
+  listen(() => {
     byId("condition").value = state.condition;
     byId("show").value = state.show;
   });
@@ -42,8 +42,16 @@ function changeCondition(condition) {
   update({ condition, limits });
 }
 
+const heldStops = new Map();
+
 // The values at which a slider stops: each further step leaves out one trial more.
 function stops(objective) {
+  const key = `${objective.name} ${state.condition}`;
+  if (!heldStops.has(key)) heldStops.set(key, stopsNow(objective));
+  return heldStops.get(key);
+}
+
+function stopsNow(objective) {
   const values = new Set(
     content.trials.map((trial) => valueOf(trial, objective.name)).filter((value) => typeof value === "number"),
   );
@@ -149,5 +157,6 @@ function sayWhatIsLeft() {
 function startLimits() {
   const cards = objectives.map(limitCard);
   byId("limits").append(...cards.map(({ card }) => card));
-  listeners.push(() => cards.forEach(drawLimit), sayWhatIsLeft);
+  listen(() => cards.forEach(drawLimit));
+  listen(sayWhatIsLeft);
 }

@@ -3,7 +3,6 @@
 const FEW = window.innerWidth < 560 ? 2 : 8; // sheets of the gallery that are shown at once
 const addresses = new Map();
 const wanted = { all: false };
-const SVG = "http://www.w3.org/2000/svg";
 
 // The address of a sheet that the page holds, by key; undefined where there is none.
 function sheetOf(key) {
@@ -68,7 +67,7 @@ function sheetFigure(key) {
   const row = content.conditions.indexOf(state.condition);
   const whole = !layout || row < 0;
   const picture = layout
-    ? cut(key, whole ? [0, 0, layout.width, layout.height] : stripBox(layout, row), nameOf(key))
+    ? shade(cut(key, whole ? [0, 0, layout.width, layout.height] : stripBox(layout, row), nameOf(key)), key, filmsOf(key, row))
     : element("img", { src: sheetOf(key), alt: nameOf(key) });
   const open = (event) => {
     const [condition, column] = layout ? filmAt(layout, picture, whole, row, event) : [0, 0];
@@ -80,6 +79,12 @@ function sheetFigure(key) {
     element("button", { type: "button", class: "picture", onclick: open, "data-sheet-of": key }, picture),
     element("figcaption", {}, nameOf(key)),
   );
+}
+
+// The films of a sheet, or of one row of it.
+function filmsOf(key, row) {
+  const rows = row < 0 ? content.conditions.map((_, place) => place) : [row];
+  return rows.flatMap((place) => Array.from({ length: runOf(key).sheet.columns }, (_, column) => [place, column]));
 }
 
 function filmAt(layout, picture, whole, row, event) {
@@ -104,10 +109,10 @@ function drawLarge() {
     const layout = runOf(key).sheet;
     const label = `${nameOf(key)}${layout ? `, ${content.conditions[condition]}, film ${column + 1}` : ""}`;
     const picture = layout
-      ? cut(key, filmBox(layout, condition, column), label)
+      ? shade(cut(key, filmBox(layout, condition, column), label), key, [[condition, column]])
       : element("img", { src: sheetOf(key), alt: label });
     sharpen(picture, key);
-    return element("figure", {}, picture, element("figcaption", {}, nameOf(key)));
+    return element("figure", {}, picture, element("figcaption", {}, nameOf(key), paid(key, condition, column)));
   });
   byId("large-films").replaceChildren(...figures);
   const layout = runOf(compared()[0]).sheet;
@@ -151,7 +156,7 @@ function drawFilms() {
   drawSelect(byId("film-right"), state.right, false);
   const place = byId("compared");
   place.classList.toggle("strips", Boolean(state.condition));
-  const drawn = JSON.stringify([compared(), state.condition]);
+  const drawn = JSON.stringify([compared(), state.condition, state.word]);
   if (place.dataset.drawn !== drawn) place.replaceChildren(...compared().map(sheetFigure));
   place.dataset.drawn = drawn;
   drawGallery();
@@ -166,7 +171,7 @@ function drawGallery() {
   const figures = few.map((key) =>
     kept.get(key)?.dataset.condition === state.condition ? kept.get(key) : galleryFigure(key),
   );
-  byId("gallery").replaceChildren(...figures);
+  fill(byId("gallery"), figures);
   byId("more").hidden = few.length === keys.length;
   byId("more").textContent = `Show all ${keys.length}`;
   byId("gallery-title").hidden = !keys.length;
@@ -211,10 +216,11 @@ function startFilms() {
   }
   byId("film-left").addEventListener("change", (event) => update({ left: event.target.value || null }));
   byId("film-right").addEventListener("change", (event) => update({ right: event.target.value }));
+  startWords();
   byId("large").addEventListener("keydown", moveLarge);
   byId("more").addEventListener("click", () => {
     wanted.all = true;
     drawGallery();
   });
-  listeners.push(drawFilms);
+  listen(drawFilms, byId("films"));
 }

@@ -12,7 +12,6 @@ function begin() {
   startCourse();
   update({});
   document.documentElement.classList.add("live");
-  Promise.all(drawing).then(() => performance.mark("ready"));
 }
 
 if (

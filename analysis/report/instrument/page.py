@@ -9,19 +9,22 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from analysis.report.instrument.content import content
+from analysis.report.instrument.content import content, sheets
 from analysis.report.instrument.library import vega
 from analysis.report.instrument.pool import Pool
-from analysis.report.pictures import picture
+from analysis.report.pictures import MAX_MAPS_BYTES, picture, sheet_picture
+from analysis.run_folder import word_maps_beside
 
 SCRIPTS: Final = (
     "state.js",
+    "parts.js",
     "plots.js",
     "parallel.js",
     "scatter.js",
     "course.js",
     "controls.js",
     "table.js",
+    "words.js",
     "films.js",
     "chosen.js",
     "main.js",
@@ -48,16 +51,23 @@ def scripts(pool: Pool, curves: Sequence[str], pictures: Mapping[str, Path]) -> 
         library = vega()
     except RuntimeError as error:
         return f'<p class="quiet">The page is without its instrument: {escape(str(error))}</p>'
-    held = json.dumps(content(pool, curves), allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
-    sheets = "\n".join(
-        f'<script type="text/plain" data-sheet="{escape(name)}">{picture(path)}</script>'
-        for name, path in pictures.items()
+    maps = {name: path for name, sheet in sheets(pool).items() if (path := word_maps_beside(sheet)).is_file()}
+    held = json.dumps(content(pool, curves, maps), allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
+    drawn = "\n".join(
+        [
+            *(_held("sheet", name, sheet_picture(path)) for name, path in pictures.items()),
+            *(_held("words", name, picture(path, MAX_MAPS_BYTES)) for name, path in maps.items()),
+        ]
     )
     own = "\n".join(_text(name) for name in SCRIPTS)
     return (
-        f'<script type="application/json" id="content">{held}</script>\n{sheets}\n'
+        f'<script type="application/json" id="content">{held}</script>\n{drawn}\n'
         f'<script>{library}</script>\n<script>(() => {{\n"use strict";\n{own}\n}})();</script>'
     )
+
+
+def _held(kind: str, name: str, address: str) -> str:
+    return f'<script type="text/plain" data-{kind}="{escape(name)}">{address}</script>'
 
 
 def _text(name: str) -> str:

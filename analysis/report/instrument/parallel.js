@@ -40,7 +40,7 @@ function limitRows() {
     if (!own) return [];
     const [low, high] = scale.domain();
     const ends = [scale(Math.max(own.low ?? low, low)), scale(Math.min(own.high ?? high, high))];
-    return [{ x, top: Math.min(...ends), bottom: Math.max(...ends) }];
+    return [{ key: objective.name, x, top: Math.min(...ends), bottom: Math.max(...ends) }];
   });
 }
 
@@ -174,7 +174,7 @@ function startParallel() {
     clicked: ([x, y]) => clickedParallel(x, y),
   });
   hover(parallelPlace, held);
-  listeners.push(() => {
+  listen(() => {
     const names = objectives.map((one) => one.label).join(", ");
     const said = `Parallel coordinates of ${shown.candidates.length} trials over ${names}; better is up.`;
     const left = `${shown.left.length} are left within the limits. The table below holds the same values.`;

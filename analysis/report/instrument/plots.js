@@ -77,16 +77,14 @@ function ticks(objective) {
   return { values: decades.flatMap((decade) => steps.map((step) => step * decade)) };
 }
 
-const drawing = []; // the first drawing of each plot
-
 // A plot in its place: `view` once it is drawn. It is drawn anew when the place gets another width, and takes `rows`, the
 // data sets by name, when anything changes.
 function plot(place, makeSpec, rows = () => ({})) {
-  const held = { view: null, width: 0, turn: 0 };
+  const held = { view: null, width: 0, turn: 0, rows: {} };
   held.refresh = () => {
     if (!held.view) return;
-    for (const [name, values] of Object.entries(rows())) held.view.data(name, values);
-    held.view.run();
+    const changes = Object.entries(rows()).filter(([name, values]) => changeRows(held, name, values));
+    if (changes.length) held.view.run();
   };
   held.draw = async () => {
     const [width, turn] = [Math.floor(place.clientWidth), ++held.turn];
@@ -104,15 +102,37 @@ function plot(place, makeSpec, rows = () => ({})) {
     if (turn !== held.turn) return made.finalize();
     held.view?.finalize();
     held.view = made.view;
+    held.rows = {};
     place.querySelector("svg").setAttribute("aria-hidden", "true");
     return held.refresh();
   };
   new ResizeObserver(() => {
     if (Math.abs(place.clientWidth - held.width) > 4) held.draw();
   }).observe(place);
-  listeners.push(held.refresh);
+  listen(held.refresh, place);
   redraws.push(held.draw);
   return held;
+}
+
+// Give a plot's data set the rows that it lacks, and take those that it no longer has; whether there were any.
+function changeRows(held, name, values) {
+  const before = held.rows[name] ?? new Map(held.view.data(name).map((row) => [nameOfRow(row), row]));
+  const after = new Map(values.map((row) => [nameOfRow(row), row]));
+  for (const [key, row] of before) if (after.has(key) && isSame(row, after.get(key))) after.set(key, row);
+  const gone = [...before].filter(([key, row]) => after.get(key) !== row).map(([, row]) => row);
+  const come = [...after].filter(([key, row]) => before.get(key) !== row).map(([, row]) => row);
+  held.rows[name] = after;
+  if (!gone.length && !come.length) return false;
+  held.view.change(name, held.view.changeset().remove(gone).insert(come));
+  return true;
+}
+
+function nameOfRow(row) {
+  return `${row.key} ${row.epoch ?? ""}`;
+}
+
+function isSame(one, other) {
+  return Object.keys(other).every((name) => one[name] === other[name]);
 }
 
 // The pointer's place in a plot's own pixels.

@@ -1,6 +1,7 @@
 // Every two objectives against each other; a box limits both.
 
 const PANEL_PX = 250;
+const SURE = "datum.left && (datum.front || datum.chosen)"; // whose errors are drawn
 // The axes span what the points do, and no more.
 const TIGHT = { zero: false, nice: false };
 
@@ -76,10 +77,7 @@ function baseMarks(x, y, height) {
 function scatterSpec(x, y, width) {
   const size = { width: width - 62, height: PANEL_PX - 52 };
   const [across, up] = [whisker("x", "across", "dx"), whisker("y", "up", "dy")];
-  const bar = {
-    stroke: { field: "colour" },
-    strokeOpacity: { signal: "datum.left && (datum.front || datum.chosen) ? 0.45 : 0" },
-  };
+  const bar = { stroke: { field: "colour" }, strokeOpacity: { value: 0.45 } };
   return {
     ...size,
     padding: { left: 52, top: 10, right: 10, bottom: 42 },
@@ -90,6 +88,7 @@ function scatterSpec(x, y, width) {
     ],
     data: [
       { name: "points", values: pointRows(x, y) },
+      { name: "whiskers", source: "points", transform: [{ type: "filter", expr: SURE }] },
       { name: "box", values: boxRows(x, y) },
     ],
     scales: [
@@ -122,14 +121,14 @@ function scatterSpec(x, y, width) {
       },
       {
         type: "rule",
-        from: { data: "points" },
+        from: { data: "whiskers" },
         key: "key",
         interactive: false,
         encode: { update: { x: across.low, x2: across.high, y: { scale: "y", field: "up" }, ...bar } },
       },
       {
         type: "rule",
-        from: { data: "points" },
+        from: { data: "whiskers" },
         key: "key",
         interactive: false,
         encode: { update: { x: { scale: "x", field: "across" }, y: up.low, y2: up.high, ...bar } },

@@ -18,14 +18,14 @@ function unlimited() {
     pinned: null, // the trial that the reader chose
     left: null, // on the left of the films; null: the chosen trial
     right: null, // on the right; null: the base
+    word: "", // of the prompts, whose maps lie over the films
     sort: { column: first.name, ascending: first.direction === "min" },
   };
 }
 
 const state = unlimited();
 const shown = { candidates: [], left: [], keys: new Set(), chosen: null };
-const listeners = []; // called when anything changes
-const redraws = []; // called before them when values change, as they do with the condition
+const redraws = []; // called before the parts are drawn when values change, as they do with the condition
 
 // Change what is asked for, then let every part of the page draw what follows.
 function update(change) {
@@ -33,7 +33,7 @@ function update(change) {
   Object.assign(state, change);
   settle();
   if (isOther) for (const redraw of redraws) redraw();
-  for (const listener of listeners) listener();
+  drawParts();
 }
 
 // A trial's value of an objective: that of the condition where it has one, and null where that was not measured.
@@ -130,6 +130,15 @@ function percent(share) {
 function named(trial) {
   const run = content.runs.length > 1 ? `${content.runs[trial.run].name} ` : "";
   return `${trial.strategy}, ${run}${trial.id}`;
+}
+
+// Give an element these children; those that it has already and keep their order are not touched.
+function fill(place, wanted) {
+  const kept = new Set(wanted);
+  for (const child of [...place.children]) if (!kept.has(child)) child.remove();
+  wanted.forEach((child, at) => {
+    if (place.children[at] !== child) place.insertBefore(child, place.children[at] ?? null);
+  });
 }
 
 // An element with its attributes and children; text is never read as markup.

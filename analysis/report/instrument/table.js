@@ -105,8 +105,7 @@ function drawTable() {
     held.querySelector("input").checked = trial === shown.chosen;
     return held;
   });
-  const same = wanted.length === body.children.length && wanted.every((row, place) => row === body.children[place]);
-  if (!same) keepFocus(() => body.replaceChildren(...wanted));
+  keepFocus(() => fill(body, wanted));
   for (const head of byId("trials").querySelectorAll("th[data-column]")) {
     const isSorted = head.dataset.column === state.sort.column;
     head.setAttribute("aria-sort", isSorted ? (state.sort.ascending ? "ascending" : "descending") : "none");
@@ -128,7 +127,7 @@ function startTable() {
     ...COLUMNS.map(heading),
   );
   byId("trials").append(element("table", {}, element("thead", {}, head), element("tbody")));
-  listeners.push(drawTable);
+  listen(drawTable);
   redraws.push(() => rows.clear());
   byId("csv").addEventListener("click", saveCsv);
 }

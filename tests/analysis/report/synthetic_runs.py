@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from analysis.front.finding import find_front
 from analysis.front.noise import Evidence
@@ -109,6 +110,23 @@ def coded_sheet(trial: int) -> Image.Image:
         for row, name in enumerate(CONDITIONS)
     }
     return labelled_sheet(rows)
+
+
+def write_word_maps(sheet: Path, conditions: Sequence[int], num_columns: int = NUM_FILMS) -> None:
+    """Maps of the finding, which acts on the left half of films of these conditions, and of `Chest`, on the right of all."""
+    tile, left = 10, np.arange(10) < 5
+    maps = np.zeros((2, len(CONDITIONS), tile, num_columns, tile), np.uint8)
+    maps[0, list(conditions)] = np.where(left, 255, 0)
+    maps[1] = np.where(left, 0, 255)
+    peaks = np.zeros((2, len(CONDITIONS), num_columns))
+    peaks[0, list(conditions)], peaks[1] = 0.25, 0.0125
+    text = PngInfo()
+    text.add_text(
+        "word_maps",
+        json.dumps({"words": ["Chest"], "side": 8, "margin": 1, "lows": (0 * peaks).tolist(), "peaks": peaks.tolist()}),
+    )
+    picture = Image.fromarray(maps.reshape(-1, num_columns * tile))
+    picture.save(sheet.with_name(f"{sheet.stem}-words.png"), pnginfo=text)
 
 
 def rung_run(folder: Path, *, seed: int = 0, num_trials: int = 13) -> Path:

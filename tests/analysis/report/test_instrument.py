@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
-from synthetic_runs import CONDITIONS, EVIL, OBJECTIVES, film_grey, rung_run, synthetic_run, synthetic_trials, within
-from worked_pages import command, drag, grey_at, left, on_screen, opened, rule_limits, set_number
+from playwright.sync_api import Browser, Page
+from synthetic_runs import (
+    CONDITIONS,
+    EVIL,
+    OBJECTIVES,
+    film_grey,
+    rung_run,
+    within,
+    write_word_maps,
+)
+from worked_pages import (
+    colour_at,
+    command,
+    drag,
+    grey_at,
+    left,
+    looks,
+    on_screen,
+    opened,
+    rule_limits,
+    set_number,
+    settled,
+)
 
 from analysis.front.pareto import pareto_mask
 from analysis.front.picks import pick_trial
@@ -22,23 +40,14 @@ from analysis.report import write_report
 from analysis.report.words import number
 from analysis.run_folder import RunFolder
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 STRICT = {"min": "<=", "max": ">="}
 NAMES = [one.name for one in OBJECTIVES]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = rung_run(tmp_path_factory.mktemp("runs") / "first run")
+    write_word_maps(folder / "baseline.png", [1])
     write_report(folder)
     return folder
 
@@ -143,6 +152,45 @@ def test_a_box_in_a_plot_limits_both_objectives(page: Page, trials: pd.DataFrame
     check(page, trials, limits)
 
 
+def test_plots_show_what_is_left_after_each_change_and_at_last_what_they_did_at_first(
+    page: Page, trials: pd.DataFrame
+) -> None:
+    places = ["#parallel", "#scatter .chart:nth-child(1)", "#scatter .chart:nth-child(6)"]
+    before, every = [looks(page, place) for place in places], set(within(trials, [])["trial_id"])
+    for value in (1e5, 3e4, 1e6):
+        set_number(page, "trainable_parameters", value)
+        faded = every - set(within(trials, [("trainable_parameters", "<=", value)])["trial_id"])
+        assert 0 < len(faded) < len(every)
+        for place in places:
+            assert {name for name, look in looks(page, place).items() if look[0] == "var(--faded)"} == faded
+    page.click("#reset")
+    assert [looks(page, place) for place in places] == before
+
+
+def test_where_a_word_acts_lies_over_the_films_of_what_was_mapped(page: Page, trials: pd.DataFrame) -> None:
+    assert page.inner_text("#acting-note") == ""
+    page.select_option("#word", label="the finding of each row")
+    settled(page)
+    assert "Not mapped: " in page.inner_text("#acting-note")
+    page.focus("#compared button >> nth=0")
+    page.keyboard.press("Enter")
+    for pressed, share in (("", None), ("ArrowDown", "25 %")):
+        if pressed:
+            page.keyboard.press(pressed)
+        grey, film = film_grey(len(trials) + 1, 1 if pressed else 0, 0), page.locator("#large-films svg").nth(2)
+        for across, acts in ((0.25, share is not None), (0.75, False)):
+            red, _, blue = colour_at(page, film, across)
+            assert (red - blue > 80) if acts else (abs(red - grey) <= 3 and abs(blue - grey) <= 3)
+        said = page.inner_text("#large-films figcaption >> nth=2")
+        assert (f"0 to {share} of the attention" if share else "does not have the word") in said
+    assert page.locator("#large-films mask").count() == 1  # the base alone is mapped
+    page.keyboard.press("Escape")
+    page.select_option("#word", "Chest")
+    settled(page)
+    assert page.locator("#compared figure >> nth=2").locator("mask svg").count() == 24
+    page.select_option("#word", "")
+
+
 def test_the_commands_name_the_chosen_trial_and_the_same_by_rule(page: Page, run: Path, trials: pd.DataFrame) -> None:
     held = RunFolder.open(run)
     assert command(page)["--pick"] == f"trial:{held.front.knee.trial_id}" and command(page, "rule")["--pick"] == "knee"
@@ -200,6 +248,7 @@ def test_films_in_large_are_the_same_place_of_both_trials_and_the_real_ones(page
     chosen, other = left(page)[0], left(page)[3]
     page.click(f"#trials tr[data-key='0:{chosen}']")
     page.select_option("#film-right", f"0:{other}")
+    settled(page)
     page.focus("#compared button >> nth=0")
     page.keyboard.press("Enter")
     for pressed, condition, column in (("", 0, 0), ("ArrowDown", 1, 0), ("ArrowRight", 1, 1)):
@@ -254,6 +303,7 @@ def test_every_control_is_reached_and_worked_by_keyboard_alone(page: Page) -> No
     assert page.evaluate("document.activeElement.value") == "0:" + command(page)["--pick"].removeprefix("trial:")
     page.focus("#strategies input")
     page.keyboard.press("Space")
+    settled(page)
     assert "bitfit" not in page.inner_text("#trials")
 
 
@@ -297,58 +347,3 @@ def test_with_javascript_nothing_is_said_twice(page: Page) -> None:
     assert not any(one.is_visible() for one in page.locator(".still").all())
     assert page.is_visible("#went #history-trials svg") and page.is_visible("#curves svg")
     assert EVIL not in page.content()
-
-
-def test_a_run_without_pictures_and_one_that_still_goes(browser: Browser, tmp_path: Path) -> None:
-    run = synthetic_run(tmp_path / "bare", synthetic_trials(6))
-    for path in [*run.glob("*.png"), *run.glob("trials/*/*.png")]:
-        path.unlink()
-    write_report(run)
-    page = opened(browser, run)
-    assert "This run has no pictures yet." in page.inner_text("#films") and len(left(page)) == 4
-    going = synthetic_run(tmp_path / "going", synthetic_trials(4).assign(status="running"))
-    (going / "results.parquet").unlink()
-    write_report(going)
-    page.goto((going / "report.html").as_uri())
-    assert page.is_hidden("#instrument") and page.is_visible("h2:has-text('All trials')")
-    assert page.errors == []
-    page.close()
-
-
-def test_several_runs_of_the_same_data_on_one_page(browser: Browser, run: Path, tmp_path: Path) -> None:
-    other = rung_run(tmp_path / "other", seed=5)
-    alone = (run / "report.html").read_bytes()
-    write_report(run, [other])
-    page = opened(browser, run)
-    tables = [pd.read_parquet(folder / "trials.parquet").assign(run=place) for place, folder in enumerate((run, other))]
-    done = within(pd.concat(tables, ignore_index=True), [])
-    keys = done["run"].astype(str) + ":" + done["trial_id"]
-    front = keys[pareto_mask(done[NAMES].to_numpy(), [one.direction for one in OBJECTIVES])]
-    page.select_option("#show", "front")
-    found = page.eval_on_selector_all("#trials tbody tr", "rows => rows.map(row => row.dataset.key)")
-    assert sorted(found) == sorted(front) and {key[0] for key in found} == {"0", "1"}
-    page.uncheck("#runs label:has-text('first run') input")
-    assert command(page)["--run"] == str(other)
-    assert page.errors == []
-    page.close()
-    (run / "report.html").write_bytes(alone)
-
-
-def test_a_brush_to_the_end_of_an_axis_of_values_below_zero_leaves_that_end_open(
-    browser: Browser, tmp_path: Path
-) -> None:
-    trials = synthetic_trials(6)
-    trials["vendi_mini"] -= 100
-    folder = synthetic_run(tmp_path / "run", trials)
-    write_report(folder)
-    page = opened(browser, folder)
-    page.locator("#parallel").scroll_into_view_if_needed()
-    corners = [at[NAMES.index("vendi_mini")] for at in on_screen(page, "#parallel").values()]
-    across, heights = corners[0][0], [y for _, y in corners]
-    drag(page, (across, (min(heights) + max(heights)) / 2), (across + 5, max(heights) + 60))
-    limits = page.locator("[data-objective=vendi_mini]")
-    assert (
-        limits.locator("input[type=number]").input_value() == ""
-        and "at most -" in limits.locator(".other").inner_text()
-    )
-    page.close()

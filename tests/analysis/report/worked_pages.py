@@ -23,7 +23,13 @@ def opened(browser: Browser, folder: Path, width: int = 1400, **options: bool | 
     page.goto((folder / "report.html").as_uri())
     if options.get("java_script_enabled", True):
         page.wait_for_selector("#scatter .chart:last-child svg")
+        settled(page)
     return page
+
+
+def settled(page: Page) -> None:
+    """What is out of sight follows when the browser has time."""
+    page.wait_for_selector("#instrument[data-late='0']", state="attached")
 
 
 def set_number(page: Page, name: str, value: float | str) -> None:
@@ -32,6 +38,7 @@ def set_number(page: Page, name: str, value: float | str) -> None:
 
 def left(page: Page) -> list[str]:
     """The trials of the table, in its order."""
+    settled(page)
     keys: list[str] = page.eval_on_selector_all("#trials tbody tr", "rows => rows.map(row => row.dataset.key)")
     return [key.partition(":")[2] for key in keys]
 
@@ -58,6 +65,7 @@ def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> No
 
 def on_screen(page: Page, place: str) -> dict[str, list[tuple[float, float]]]:
     """Where the browser draws each trial: the corners of its line, or the middle of its point."""
+    settled(page)
     found = page.eval_on_selector_all(
         f"{place} svg path",
         """paths => paths.filter(one => one.__data__?.datum?.key && one.__data__.mark.marktype !== 'rule').map(one => {
@@ -70,6 +78,25 @@ def on_screen(page: Page, place: str) -> dict[str, list[tuple[float, float]]]:
         })""",
     )
     return {name: [(x, y) for x, y in corners] for name, corners in found}
+
+
+def looks(page: Page, place: str) -> dict[str, list[str]]:
+    """How a plot draws each trial: its outline, filling and widths."""
+    settled(page)
+    found = page.eval_on_selector_all(
+        f"{place} svg path",
+        """paths => paths.filter(one => one.__data__?.datum?.key && one.__data__.mark.marktype !== 'rule').map(one => [
+            one.__data__.datum.key.split(':')[1], ['stroke', 'fill', 'stroke-width', 'fill-opacity', 'stroke-opacity'].map(
+                name => one.style.getPropertyValue(name) || one.getAttribute(name))])""",
+    )
+    return dict(found)
+
+
+def colour_at(page: Page, picture: Locator, across: float) -> tuple[int, int, int]:
+    """Red, green and blue at a share of a picture's width, half way down, as the screen shows it."""
+    with Image.open(io.BytesIO(picture.screenshot())) as shot:
+        red, green, blue = np.asarray(shot.convert("RGB"))[shot.height // 2, int(shot.width * across)]
+    return int(red), int(green), int(blue)
 
 
 def grey_at(page: Page, picture: Locator) -> float:

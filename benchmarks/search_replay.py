@@ -2,8 +2,10 @@
 
     python -m benchmarks.search_replay --quick --json replay.json
 
-A suggestion is answered by the nearest training of its strategy in the pool that the search has not taken. The clock is
-simulated; searcher, samplers and stopping decisions are those of a sweep.
+Of a recording, a suggestion is answered by the nearest training of its strategy that the search has not taken, and the
+search is told which that was. Of a synthetic problem it is answered by the problem's formula; what is found is measured
+without noise, beside a pool of quasi-random trainings. The clock is simulated; searcher, samplers and stopping decisions
+are those of a sweep.
 """
 
 from __future__ import annotations
@@ -61,10 +63,11 @@ class Row:
 
 
 def ways() -> list[tuple[str, str]]:
-    """Every sampler with the default scheduler, every scheduler with the default sampler, and random search."""
+    """Every sampler with the default scheduler, every scheduler with the default sampler, and two without stops: random
+    search, and Optuna's estimators."""
     sampler, scheduler = DEFAULT
     pairs = [(one, scheduler) for one in SEARCH_SAMPLERS if one != "grid"] + [(sampler, one) for one in STOPPING_RULES]
-    return list(dict.fromkeys([*pairs, ("random", NO_STOPS)]))
+    return list(dict.fromkeys([*pairs, ("random", NO_STOPS), ("tpe", NO_STOPS)]))
 
 
 def replay(problem: Problem, way: tuple[str, str], *, num_workers: int, seeds: Sequence[int]) -> Iterator[Row]:

@@ -334,6 +334,7 @@ def _searcher(prepared: Prepared, ending: Ending) -> OptunaSearcher:
         strategies=prepared.strategies,
         hyperparameters=search.hyperparameters,
         excess=prepared.limits.excess,
+        known=partial(prepared.limits.costs.of, operations=False),
         is_over=lambda: ending.reason() is not None,
     )
 

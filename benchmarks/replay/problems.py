@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +21,8 @@ from analysis.studies.rung_agreement import STANDARD_ERROR
 from benchmarks.recordings import Curve, Point, read_recording
 from benchmarks.recordings.draws import configurations
 from search_spaces import SEARCH_SPACES
+from sweep.search.history import rung_name
 from sweep.search.plan import SearchPlan
-from sweep.search.stopping import rung_name
 from sweep.trials.ends import FAILURE, FINAL
 
 SPACE: Final = "mini"
@@ -57,19 +59,40 @@ class Training:
     strategy: str
     params: Mapping[str, Any]
     stages: tuple[Stage, ...]
+    true_values: Sequence[float] | None = None
+    """The objectives at its end without the errors of measuring, where a formula gives them."""
 
     @property
     def values(self) -> list[float]:
-        """The objectives at its end; NaN where it failed."""
+        """The objectives at its end, true ones where they are known; NaN where it failed."""
+        if self.true_values is not None:
+            return list(self.true_values)
         return [float(self.stages[-1].report.get(one.name, math.nan)) for one in OBJECTIVES]
+
+
+Answer = Callable[[str, Mapping[str, Any]], Training | None]
+"""The training that answers a suggestion: a strategy with its parameters."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A pool of trainings of some strategies of the mini space, and how good it is as a whole."""
+    """A pool of trainings of some strategies of the mini space, and how good it is as a whole.
+
+    Attributes:
+        name: for the reader.
+        pool: what a search is measured by.
+        formula: gives the training of any configuration; None: suggestions are answered from the pool.
+        known: by objective, the costs of a choice of the space that are known before it is trained.
+    """
 
     name: str
     pool: Sequence[Training]
+    formula: Callable[[str, Mapping[str, Any]], Training] | None = None
+    known: Callable[[Mapping[str, Any]], Mapping[str, float]] = lambda choice: {}
+
+    def answers(self) -> Answer:
+        """What answers one search's suggestions."""
+        return self.formula or Pool(self).take
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -184,50 +207,87 @@ def synthetic(seed: int, num: int) -> Problem:
         Deb et al. 2005 (DTLZ2).
     """
     space, per_strategy = SEARCH_SPACES[SPACE], -(-num // len(SYNTHETIC))
-    pool: list[Training] = []
-    for strategy in SYNTHETIC:
-        rng = np.random.default_rng((seed, *strategy.encode()))
-        world = _World(rng)
-        for drawn in configurations(space, strategy, per_strategy, seed):
-            pool.append(Training(strategy=strategy, params=drawn.params, stages=tuple(world.stages(drawn.params))))
-    return Problem(f"synthetic-{seed}", pool)
+    answer = partial(_answered, seed)
+    drawn = [one for strategy in SYNTHETIC for one in configurations(space, strategy, per_strategy, seed)]
+    pool = [answer(one.strategy, one.params) for one in drawn]
+    return Problem(f"synthetic-{seed}", pool, answer, partial(_parameters, seed))
+
+
+def _parameters(seed: int, choice: Mapping[str, Any]) -> Mapping[str, float]:
+    """The trainable parameters of a choice in a member of the family."""
+    strategy = choice["strategy"]
+    return {"trainable_parameters": _world(seed, strategy["name"]).parameters(strategy.get("rank", 2))}
+
+
+@cache
+def _world(seed: int, strategy: str) -> _World:
+    return _World(np.random.default_rng((seed, *strategy.encode())))
+
+
+def _answered(seed: int, strategy: str, params: Mapping[str, Any]) -> Training:
+    """The training of a configuration in a member of the family, the same each time."""
+    text = json.dumps([strategy, params], sort_keys=True)
+    noise = np.random.default_rng((seed, zlib.crc32(text.encode())))
+    world = _world(seed, strategy)
+    stages = tuple(world.stages(params, noise))
+    return Training(strategy=strategy, params=params, stages=stages, true_values=world.true_values(params))
 
 
 class _World:
     """What is the case for one strategy."""
 
     def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
         self.angle, self.best, self.pace = rng.uniform(0.05, 0.75), rng.uniform(0.2, 0.8), rng.uniform(0.1, 0.9)
         self.shortcoming = 0.3 * rng.random() * (1 - self.pace)
         self.epoch_s = 8 + 16 * self.angle
 
-    def stages(self, params: Mapping[str, Any]) -> Iterator[Stage]:
+    def stages(self, params: Mapping[str, Any], noise: np.random.Generator) -> Iterator[Stage]:
         """Rungs and end of a training."""
-        shares = {name.rpartition("/")[2]: value for name, value in params.items()}
-        rank, batch = math.log2(shares.get("rank", 2)) / 5, shares["batch_size"] / 32
-        others = float(shares.get("alpha_ratio", 2.0)) / 4
-        a = (self.angle + 0.2 * rank) * math.pi / 2
-        b = np.clip(0.2 + 0.4 * batch + 0.3 * others - 0.3 * self.pace, 0, 1) * math.pi / 2
-        span = math.log10(shares["lr"] / 1e-4) / 3
-        g = 4 * (span - self.best) ** 2 + self.shortcoming
-        known = {
-            "trainable_parameters": round(10 ** (3 + 3 * math.sin(a))),
-            "epoch_s": self.epoch_s * (1.2 - 0.2 * batch) * self._rng.normal(1, 0.03),
-        }
+        known = self._known(params)
+        known["epoch_s"] *= noise.normal(1, 0.03)
         for epoch in (*RUNGS, NUM_EPOCHS):
-            yield self._stage(epoch, known, (a, b, g + 0.15 * ((epoch / NUM_EPOCHS) ** -self.pace - 1)))
+            yield self._stage(epoch, known, self._scores(params, epoch), noise)
 
-    def _stage(self, epoch: int, known: Mapping[str, float], place: tuple[float, float, float]) -> Stage:
-        (a, b, g), early = place, epoch < NUM_EPOCHS
-        errors = dict(zip(OBJECTIVES[:2], ERRORS[early], strict=True))
-        exact = (
-            10 + 50 * (1 + g) * math.cos(a) * math.cos(b) + BIAS[early],
-            6 - 4 * (1 + g) * math.cos(a) * math.sin(b),
+    def true_values(self, params: Mapping[str, Any]) -> list[float]:
+        """The objectives at the end."""
+        return [*self._scores(params, NUM_EPOCHS), *self._known(params).values()]
+
+    def _known(self, params: Mapping[str, Any]) -> dict[str, float]:
+        shares = _by_field(params)
+        epoch_s = self.epoch_s * (1.2 - 0.2 * shares["batch_size"] / 32)
+        return {"trainable_parameters": self.parameters(shares.get("rank", 2)), "epoch_s": epoch_s}
+
+    def parameters(self, rank: int) -> int:
+        """Trainable parameters at a rank; what has none counts as rank 2."""
+        return round(10 ** (3 + 3 * math.sin(self._angle(rank))))
+
+    def _angle(self, rank: int) -> float:
+        return (self.angle + 0.2 * math.log2(rank) / 5) * math.pi / 2
+
+    def _scores(self, params: Mapping[str, Any], epoch: int) -> tuple[float, float]:
+        """Fréchet distance and Vendi score."""
+        shares = _by_field(params)
+        batch, others = shares["batch_size"] / 32, float(shares.get("alpha_ratio", 2.0)) / 4
+        a, b = (
+            self._angle(shares.get("rank", 2)),
+            np.clip(0.2 + 0.4 * batch + 0.3 * others - 0.3 * self.pace, 0, 1) * math.pi / 2,
         )
+        span = math.log10(shares["lr"] / 1e-4) / 3
+        g = 4 * (span - self.best) ** 2 + self.shortcoming + 0.15 * ((epoch / NUM_EPOCHS) ** -self.pace - 1)
+        return 10 + 50 * (1 + g) * math.cos(a) * math.cos(b), 6 - 4 * (1 + g) * math.cos(a) * math.sin(b)
+
+    def _stage(
+        self, epoch: int, known: Mapping[str, float], exact: tuple[float, float], noise: np.random.Generator
+    ) -> Stage:
+        early = epoch < NUM_EPOCHS
         measured: dict[str, float] = {}
-        for (objective, error), value in zip(errors.items(), exact, strict=True):
+        for objective, error, value in zip(OBJECTIVES[:2], ERRORS[early], exact, strict=True):
             name = rung_name(objective) if early else objective.name
-            measured |= {name: value + self._rng.normal(0, error), f"{name}{STANDARD_ERROR}": error}
+            bias = BIAS[early] if objective.name == OBJECTIVES[0].name else 0.0
+            measured |= {name: value + bias + noise.normal(0, error), f"{name}{STANDARD_ERROR}": error}
         report = {"epoch": epoch - 1, FINAL: not early, **known, **measured}
         return Stage(training_s=epoch * known["epoch_s"], evaluation_s=EVALUATION_S[early], report=report)
+
+
+def _by_field(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.rpartition("/")[2]: value for name, value in params.items()}

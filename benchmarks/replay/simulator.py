@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ray.tune.search import Searcher
 
-from benchmarks.replay.problems import NUM_EPOCHS, OBJECTIVES, SPACE, Pool, Problem, Stage, Training
+from benchmarks.replay.problems import NUM_EPOCHS, OBJECTIVES, SPACE, Problem, Stage, Training
 from search_spaces import SEARCH_SPACES
 from sweep.config import SearchConfig
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
 from sweep.search.stopping import Stopping
 from sweep.search.stopping_rules import STOPPING_RULES
-from sweep.trials.ends import TrialEnd, end_of
+from sweep.trials.ends import TrialEnd, TrialListener, end_of
 from sweep.trials.suggestions import Suggestion
 
 SUGGESTIONS: Final = 2
@@ -67,18 +67,11 @@ class Simulator:
     def __init__(self, problem: Problem, search: Search) -> None:
         """Nothing has started."""
         config = SearchConfig(scheduler=search.scheduler)
-        self._problem, self._pool, self._search = problem, Pool(problem), search
-        self._searcher = OptunaSearcher(
-            SEARCH_SPACES[SPACE],
-            OBJECTIVES,
-            sampler=SEARCH_SAMPLERS[search.sampler],
-            num_trials=SUGGESTIONS * len(problem.pool),
-            seed=search.seed,
-            strategies=problem.strategies,
-        )
+        self._problem, self._answer, self._search = problem, problem.answers(), search
         self._ladder = config.ladder(NUM_EPOCHS)
         rule = STOPPING_RULES[search.scheduler]
         self._stopping = Stopping(rule, self._ladder, OBJECTIVES, eta=config.rungs.eta)
+        self._log: list[Callable[[TrialListener], None]] = []
         self._queue: list[_Running] = []
         self.finished: list[Finished] = []
         self._values: list[list[float]] = []
@@ -91,18 +84,47 @@ class Simulator:
         while self._queue and self.share < ENOUGH:
             self._report(heapq.heappop(self._queue))
 
+    def searcher(self) -> OptunaSearcher:
+        """The engine's searcher, which has heard of what was done so far.
+
+        A suggestion is answered by a neighbour where there is no training of just that configuration. The searcher hears of
+        the neighbour, as from a log: it would learn from parameters that were never trained otherwise.
+        """
+        searcher = OptunaSearcher(
+            SEARCH_SPACES[SPACE],
+            OBJECTIVES,
+            sampler=SEARCH_SAMPLERS[self._search.sampler],
+            num_trials=SUGGESTIONS * len(self._problem.pool),
+            seed=self._search.seed,
+            strategies=self._problem.strategies,
+            known=self._problem.known,
+        )
+        for event in self._log:
+            event(searcher)
+        return searcher
+
+    def _tell(self, event: Callable[[TrialListener], None]) -> None:
+        self._log.append(event)
+        event(self._stopping)
+
+    def _begin(self, suggestion: Suggestion) -> None:
+        self._tell(lambda listener: listener.on_start(suggestion))
+
     def _start(self, now_s: float) -> None:
-        """Give a free worker the next trial that the pool can answer."""
-        while (config := self._searcher.suggest("")) not in (None, Searcher.FINISHED):
+        """Give a free worker the next trial that the problem can answer."""
+        searcher = self.searcher()
+        while (config := searcher.suggest("")) not in (None, Searcher.FINISHED):
             assert isinstance(config, dict)
             suggestion = Suggestion.of_config(config)
-            self._stopping.on_start(suggestion)
-            training = self._pool.take(suggestion.choice["strategy"]["name"], suggestion.params)
+            training = self._answer(suggestion.choice["strategy"]["name"], suggestion.params)
             if training is not None:
+                self._begin(replace(suggestion, params=training.params))
                 stages = [one for one in training.stages[:-1] if self._ladder.epochs] + [training.stages[-1]]
                 self._push(_Running(now_s, suggestion.number, suggestion.trial_id, training, stages), 0.0)
                 return
+            self._begin(suggestion)
             self._end(suggestion.trial_id, NOTHING_LEFT)
+            searcher.on_end(suggestion.trial_id, NOTHING_LEFT)
 
     def _push(self, running: _Running, trained_s: float) -> None:
         due = running.stages[0]
@@ -113,9 +135,8 @@ class Simulator:
         """Let a trial report its stage, and stop, end or go on."""
         stage, trial_id = running.stages.pop(0), running.trial_id
         stopped = self._stopping.decide(trial_id, stage.report)
-        for listener in (self._stopping, self._searcher):
-            if "epoch" in stage.report:
-                listener.on_report(trial_id, stage.report)
+        if "epoch" in stage.report:
+            self._tell(lambda listener: listener.on_report(trial_id, stage.report))
         if stopped is None and running.stages:
             self._push(running, stage.training_s)
             return
@@ -131,8 +152,7 @@ class Simulator:
         self._start(running.at_s)
 
     def _end(self, trial_id: str, end: TrialEnd) -> None:
-        for listener in (self._stopping, self._searcher):
-            listener.on_end(trial_id, end)
+        self._tell(lambda listener: listener.on_end(trial_id, end))
 
 
 def hours_to(finished: Sequence[Finished], share: float) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Self
@@ -11,11 +11,15 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 
+from analysis.front.pareto import Objective
 from search_spaces import SearchSpace
+from sweep.search.history import Tried
 
 STRATEGY: Final = "strategy"
 """The parameter on which it depends which others there are."""
 Distributions = Mapping[str, BaseDistribution]
+Values = Mapping[str, Any]
+"""A strategy's parameters by Optuna's names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +33,10 @@ class SearchPlan:
         seed: of the search.
         number: 0-based, of the trial.
         attempt: 0-based: how many configurations for this trial were over a limit and are not tried.
+        objectives: of the search.
+        history: the trials so far, in the order of their numbers.
+        known: by objective, what is known of a strategy with its parameters before it is tried, as decimal logarithms.
+        is_within: whether a strategy with its parameters is within all limits.
     """
 
     spaces: Mapping[str, Distributions]
@@ -36,6 +44,10 @@ class SearchPlan:
     seed: int
     number: int = 0
     attempt: int = 0
+    objectives: tuple[Objective, ...] = ()
+    history: Sequence[Tried] = ()
+    known: Callable[[str, Values], Mapping[str, float]] = lambda strategy, values: {}
+    is_within: Callable[[str, Values], bool] = lambda strategy, values: True
 
     @classmethod
     def of(
@@ -59,9 +71,9 @@ class SearchPlan:
         suggest = partial(space, **({"fixed": hyperparameters} if hyperparameters else {}))
         return cls(spaces={name: _own_space(suggest, name) for name in strategies}, num_trials=num_trials, seed=seed)
 
-    def at(self, number: int, attempt: int = 0) -> Self:
-        """The same for another trial, or for another attempt at it."""
-        return replace(self, number=number, attempt=attempt)
+    def at(self, number: int, attempt: int = 0, history: Sequence[Tried] = ()) -> Self:
+        """The same for another trial, or for another attempt at it, with what was tried before."""
+        return replace(self, number=number, attempt=attempt, history=history)
 
     @property
     def strategies(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Final
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 
+from sweep.search.expected_gain import most_gainful
 from sweep.search.plan import SearchPlan
 from sweep.search.turns import Turns, by_own_study, grid_points, in_turns, sobol_point, untried_point
 
@@ -40,6 +41,15 @@ def tpe(plan: SearchPlan) -> BaseSampler:
             n_startup_trials=min(10, max(len(plan.strategies), plan.num_trials // 3)),
             seed=plan.trial_seed,
         )
+
+
+def front(plan: SearchPlan) -> BaseSampler:
+    """What is expected to add most to the front's hypervolume for its cost, by a Gaussian process over all strategies.
+
+    Source:
+        Noisy expected improvement of the hypervolume: Daulton et al. 2021.
+    """
+    return Turns(lambda enqueued, study: most_gainful(plan, enqueued))
 
 
 def random(plan: SearchPlan) -> BaseSampler:
@@ -95,6 +105,7 @@ def grid(plan: SearchPlan) -> BaseSampler:
 
 
 SEARCH_SAMPLERS: Final[Mapping[str, SearchSampler]] = {
+    "front": front,
     "tpe": tpe,
     "nsga2": nsga2,
     "nsga3": nsga3,

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, Final
 
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
 from ray.tune.search import Searcher
 
 from analysis.front.pareto import Objective
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
 from search_spaces import SearchSpace, published, strategies_of
+from sweep.search.history import History
 from sweep.search.plan import STRATEGY, SearchPlan
 from sweep.search.samplers import SearchSampler
 from sweep.trials.ends import TrialEnd, TrialListener
@@ -68,6 +71,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         strategies: Sequence[str] | None = None,
         hyperparameters: Mapping[str, Mapping[str, Any]] | None = None,
         excess: Callable[[Mapping[str, Any]], Mapping[str, float]] = lambda choice: {},
+        known: Callable[[Mapping[str, Any]], Mapping[str, float]] = lambda choice: {},
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         """Set up an empty study.
@@ -82,14 +86,21 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
             hyperparameters: By strategy, values that the space does not suggest but takes.
             is_over: Whether no further trial is to begin.
             excess: By limit, by how much a configuration is over it; one with a value above 0 is not tried.
+            known: By objective, the costs of a configuration that are known before it is tried.
         """
         self.objectives = tuple(objectives)
         super().__init__()  # told of metrics here, Tune would refuse the reports of epochs without evaluation
         self.strategies = tuple(strategies or strategies_of(space))
         self.num_trials = num_trials
         self._sampler, fixed = sampler, hyperparameters or {}
-        self._plan = SearchPlan.of(space, self.strategies, fixed, num_trials=num_trials, seed=seed)
-        self._excess, self._is_over = excess, is_over
+        self._excess, self._known, self._is_over = excess, known, is_over
+        self._plan = replace(
+            SearchPlan.of(space, self.strategies, fixed, num_trials=num_trials, seed=seed),
+            objectives=self.objectives,
+            known=self._known_costs,
+            is_within=lambda strategy, values: max(excess(self._choice(strategy, values)).values(), default=0.0) <= 0,
+        )
+        self._history = History(self.objectives)
         self._study = _create_study(self.objectives)
         self._suggested_by = space
         self._space = partial(space, strategies=self.strategies, **({"fixed": fixed} if fixed else {}))
@@ -165,6 +176,15 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         self._open[suggestion.trial_id] = suggestion
         self._taken.add(suggestion.number)
         self._optunas[suggestion.trial_id] = optunas
+        self._history.on_start(suggestion)
+
+    def _choice(self, strategy: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What the space makes of a strategy with its parameters."""
+        return self._space(FixedTrial({STRATEGY: strategy, **values}))
+
+    def _known_costs(self, strategy: str, values: Mapping[str, Any]) -> dict[str, float]:
+        costs = self._known(self._choice(strategy, values))
+        return {one.name: math.log10(costs[one.name]) for one in self.objectives if costs.get(one.name, 0.0) > 0}
 
     def _ask(self, number: int, attempt: int) -> tuple[Trial, dict[str, Any]]:
         """A configuration for the trial of that number; attempts after the first follow rejected ones."""
@@ -172,7 +192,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
             first = self.strategies[number]
             values = published(self._suggested_by, first) if not attempt else {}
             self.study.enqueue_trial({STRATEGY: first, **values})
-        self.study.sampler = self._sampler(self._plan.at(number, attempt))
+        self.study.sampler = self._sampler(self._plan.at(number, attempt, tuple(self._history)))
         trial = self.study.ask()
         return trial, self._space(trial)
 
@@ -190,6 +210,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
     def on_start(self, suggestion: Suggestion) -> None:
         """Take over a trial of the log that this searcher has not suggested itself."""
         if suggestion.number not in self._taken:
+            self._history.on_start(suggestion)
             self._open[suggestion.trial_id] = suggestion
             self._taken.add(suggestion.number)
             self._told[suggestion.trial_id] = suggestion, _fate(TrialState.RUNNING, {"trial_id": suggestion.trial_id})
@@ -207,8 +228,9 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         """Tune's word does not say how a trial ended; `on_end` does."""
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """Keep a trial's last report."""
+        """Keep a trial's last report, and what it says of a rung."""
         self._reports[trial_id] = metrics
+        self._history.on_report(trial_id, metrics)
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Tell Optuna how a trial ended; a trial that has ended already keeps its end."""
@@ -216,6 +238,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         if suggestion is None:
             return
         fate = self._ended(trial_id, end, report)
+        self._history.on_end(trial_id, end)
         if trial_id in self._told:
             self._told[trial_id] = suggestion, fate
         elif end.kind == COMPLETED:  # a `Trial` would ask the sampler

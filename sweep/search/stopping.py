@@ -16,7 +16,8 @@ from analysis.front.hypervolume import comparable
 from analysis.front.objectives import COSTS
 from analysis.front.pareto import Objective, minimised
 from analysis.front.statuses import COMPLETED
-from analysis.studies.rung_agreement import EARLY, STANDARD_ERROR
+from analysis.studies.rung_agreement import STANDARD_ERROR
+from sweep.search.history import rung_name
 from sweep.search.ladder import Ladder
 from sweep.search.stopping_rules import Standing, StoppingRule
 from sweep.trials.ends import FINAL, TrialEnd, TrialListener
@@ -143,8 +144,3 @@ class Stopping(TrialListener):
         named = [float(metrics.get(f"{rung_name(one)}{STANDARD_ERROR}", 0.0)) for one in self._objectives]
         errors: NDArray[np.float64] = np.nan_to_num(np.array(named))
         return errors
-
-
-def rung_name(objective: Objective) -> str:
-    """Under which name a rung reports an objective: a metric of few films has another than at the end, a cost the same."""
-    return objective.name if objective.name in COSTS else f"{EARLY}{objective.name}"

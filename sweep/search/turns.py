@@ -7,7 +7,8 @@ Here each is given the trials of one strategy as a study of its own, in which ev
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import optuna
@@ -22,9 +23,8 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats.qmc import Sobol
 
-from sweep.search.plan import STRATEGY, Distributions, SearchPlan
+from sweep.search.plan import STRATEGY, Distributions, SearchPlan, Values
 
-Values = Mapping[str, Any]
 Choose = Callable[[str, optuna.Study], Values]
 """Chooses the parameters of a strategy, given the whole search's study."""
 ChooseBoth = Callable[[str | None, optuna.Study], tuple[str, Values]]
@@ -105,6 +105,33 @@ def value_at(share: float, distribution: BaseDistribution) -> CategoricalChoiceT
     raise ValueError(
         f"`distribution` must be categorical, uniform or log-uniform, but got {distribution}. Extend it here."
     )
+
+
+def share_at(value: Any, distribution: BaseDistribution) -> float:
+    """At which share, in [0, 1), of a distribution a value lies: the inverse of `value_at`.
+
+    Raises:
+        ValueError: it is of a kind that no search space here has.
+    """
+    match distribution:
+        case CategoricalDistribution():
+            return (distribution.choices.index(value) + 0.5) / len(distribution.choices)
+        case IntDistribution(log=False, step=1):
+            return (float(value) - distribution.low + 0.5) / (distribution.high - distribution.low + 1)
+        case FloatDistribution(log=True):
+            return math.log(float(value) / distribution.low) / math.log(distribution.high / distribution.low)
+        case FloatDistribution(step=None):
+            return (float(value) - distribution.low) / (distribution.high - distribution.low)
+    raise ValueError(
+        f"`distribution` must be categorical, uniform or log-uniform, but got {distribution}. Extend it here."
+    )
+
+
+def has_order(distribution: BaseDistribution) -> bool:
+    """Whether neighbours are alike: numbers have an order, names and switches none."""
+    if not isinstance(distribution, CategoricalDistribution):
+        return True
+    return all(isinstance(one, int | float) and not isinstance(one, bool) for one in distribution.choices)
 
 
 def by_own_study(plan: SearchPlan, strategy: str, study: optuna.Study, sampler: BaseSampler) -> Values:

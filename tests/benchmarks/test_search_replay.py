@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,13 +30,13 @@ def test_without_stops_one_worker_does_all_the_work_of_the_pool_and_finds_all(
 ) -> None:
     monkeypatch.setattr(simulator, "ENOUGH", math.inf)
     monkeypatch.setattr(simulator, "SUGGESTIONS", 9)
-    run = searched(problem, "none")
+    run = searched(replace(problem, formula=None), "none")
     ends = [one.stages[-1] for one in problem.pool]
     assert run.finished[-1].work_s == pytest.approx(sum(end.training_s + end.evaluation_s for end in ends))
     assert run.finished[-1].share == pytest.approx(1.0) and run.num_stopped == 0
     shares = [one.share for one in run.finished]
     assert len(shares) == 32 and np.diff(shares).min() > -1e-9
-    unanswered = [trial for trial in run._searcher.study.trials if trial.values is None]
+    unanswered = [trial for trial in run.searcher().study.trials if trial.values is None]
     assert unanswered and not any(trial.constraints for trial in unanswered), "no configuration is at fault for that"
 
 
@@ -43,7 +44,7 @@ def test_without_stops_one_worker_does_all_the_work_of_the_pool_and_finds_all(
 def test_trials_are_stopped_and_what_is_stopped_is_not_found(problem: Problem, scheduler: str) -> None:
     run = searched(problem, scheduler, num_workers=4)
     assert 0 < run.num_stopped == run.num_trials - len(run.finished)
-    assert {end.state.name for end in run._searcher.study.trials} >= {"COMPLETE", "PRUNED"}
+    assert {end.state.name for end in run.searcher().study.trials} >= {"COMPLETE", "PRUNED"}
 
 
 def test_the_seed_decides(problem: Problem) -> None:
@@ -94,4 +95,4 @@ def test_a_row_has_what_a_reader_needs_for_each_share(problem: Problem) -> None:
     }
     hours = [row.gpu_hours for row in rows if row.gpu_hours is not None]
     assert hours == sorted(hours) and not rows[0].is_default and rows[0].num_seeds == 2
-    assert ("tpe", "hypervolume") in ways() and ("random", "none") in ways()
+    assert {("front", "hypervolume"), ("tpe", "hypervolume"), ("tpe", "none"), ("random", "none")} <= set(ways())

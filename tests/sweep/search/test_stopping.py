@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from analysis.front.pareto import Objective
+from sweep.search.history import rung_name
 from sweep.search.ladder import Ladder
-from sweep.search.stopping import Stopping, rung_name
+from sweep.search.stopping import Stopping
 from sweep.search.stopping_rules import STOPPING_RULES, Standing
 from sweep.trials.ends import FAILURE, TrialEnd
 from sweep.trials.suggestions import Suggestion

@@ -1,0 +1,292 @@
+"""The search sampler of our own: try next what is expected to add most to the front's hypervolume for its cost.
+
+One Gaussian process an objective learns from all strategies' trials at their rungs and ends. Costs that are exact from
+shapes are not learned. Trials that still run count with what the model expects of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats.qmc import Sobol
+
+from analysis.front.hypervolume import MARGIN
+from analysis.front.objectives import COSTS, OPERATIONS
+from analysis.front.pareto import pareto_mask
+from sweep.search.history import Tried
+from sweep.search.plan import SearchPlan, Values
+from sweep.search.surrogate import Places, Scales, Surrogate
+from sweep.search.turns import has_order, share_at, value_at
+
+Floats = NDArray[np.float64]
+Config = tuple[str, Values]
+
+FEWEST_ENDS: Final = 4
+"""Completed trials from which on there is a model; before, configurations are drawn."""
+DRAWN: Final = 24
+"""Candidates of each strategy that are drawn from its whole space."""
+NEARBY: Final = 24
+"""Candidates of each strategy of the front that lie near its points there."""
+STEP: Final = 0.15
+"""Width of a step to a nearby candidate, as a share of a parameter's range."""
+CHANGED: Final = 0.25
+"""Probability that a choice without an order is drawn anew in such a step."""
+WORLDS: Final = 16
+"""Drawn possibilities of how all of it is, over which a candidate's gain is averaged."""
+LOG_POINTS: Final = 11
+"""Base-2 logarithm of the points that measure hypervolumes."""
+FENCE: Final = 3.0
+"""Interquartile ranges above the upper quartile beyond which a value counts as the fence (Tukey 1977, far out)."""
+SCALE_STEPS: Final = 1.2
+"""The model's scales are fitted anew when there are a fifth more trials."""
+PRICES: Final = ("epoch_s", OPERATIONS)
+"""Objectives by which one training costs more than another, the best first."""
+
+
+def most_gainful(plan: SearchPlan, enqueued: str | None) -> Config:
+    """A strategy, unless one is given, and its parameters.
+
+    Args:
+        plan: the search, with its history.
+        enqueued: the strategy to choose parameters for.
+    """
+    rng = np.random.default_rng(plan.trial_seed)
+    strategies = (enqueued,) if enqueued else plan.strategies
+    ended = [one for one in plan.history if one.end is not None]
+    if len(ended) < FEWEST_ENDS:
+        return _drawn(plan, strategies[plan.number % len(strategies)], rng)
+    candidates = [one for one in _candidates(plan, strategies, ended, rng) if plan.is_within(*one)]
+    if not candidates:
+        return _drawn(plan, strategies[int(rng.integers(len(strategies)))], rng)
+    model = FrontModel.of(plan)
+    gains = model.gains(candidates, rng)
+    return candidates[int(np.argmax(gains))]
+
+
+def _candidates(
+    plan: SearchPlan, strategies: Sequence[str], ended: Sequence[Tried], rng: np.random.Generator
+) -> list[Config]:
+    """Configurations from everywhere, and some near the front."""
+    ends = np.array([one.end.values for one in ended if one.end is not None])
+    front = [one for one, is_on in zip(ended, pareto_mask(ends, ["min"] * ends.shape[1]), strict=True) if is_on]
+    found = []
+    for strategy in strategies:
+        found += [_drawn(plan, strategy, rng) for _ in range(DRAWN)]
+        own = [one for one in front if one.strategy == strategy]
+        chosen = rng.integers(len(own), size=NEARBY) if own else ()
+        found += [_nearby(plan, own[place], rng) for place in chosen]
+    return found
+
+
+def _drawn(plan: SearchPlan, strategy: str, rng: np.random.Generator) -> Config:
+    return strategy, {name: value_at(rng.random(), one) for name, one in plan.spaces[strategy].items()}
+
+
+def _nearby(plan: SearchPlan, tried: Tried, rng: np.random.Generator) -> Config:
+    values = {}
+    for name, one in plan.spaces[tried.strategy].items():
+        if has_order(one):
+            share = share_at(tried.params[name], one) + rng.normal(0, STEP)
+            values[name] = value_at(float(np.clip(share, 0, 1 - 1e-9)), one)
+        else:
+            values[name] = value_at(rng.random(), one) if rng.random() < CHANGED else tried.params[name]
+    return tried.strategy, values
+
+
+class Encoding:
+    """Parameters of all strategies as columns of numbers: one for what has an order, one a choice for what has none.
+
+    Those that strategies have under one name share a column: `lora/rank` and `dora/rank` are both `rank`.
+    """
+
+    def __init__(self, plan: SearchPlan) -> None:
+        """Lay out the columns of a search's spaces."""
+        self._spaces, self._strategies = plan.spaces, plan.strategies
+        rows = {
+            name: self._columns(space, {key: value_at(0.0, one) for key, one in space.items()})
+            for name, space in plan.spaces.items()
+        }
+        self._names = list(dict.fromkeys(column for row in rows.values() for column in row))
+        self.shared = [place for place, column in enumerate(self._names) if all(column in row for row in rows.values())]
+
+    @property
+    def num_columns(self) -> int:
+        """How many columns there are."""
+        return len(self._names)
+
+    def places(
+        self, configs: Sequence[Config], numbers: Sequence[int] | None = None, unfinished: Sequence[float] | None = None
+    ) -> Places:
+        """Where trainings lie, at their end unless it is said how much of them is missing.
+
+        Args:
+            configs: strategies and parameters.
+            numbers: of the trials; those of no trial yet are none of them.
+            unfinished: of each, 0 at the end and 1 at the first rung.
+        """
+        rows = [self._columns(self._spaces[strategy], values) for strategy, values in configs]
+        return Places(
+            trials=-1 - np.arange(len(rows)) if numbers is None else np.array(numbers, np.int64),
+            strategies=np.array([self._strategies.index(strategy) for strategy, _ in configs], np.int64),
+            shares=np.array([[row.get(name, 0.0) for name in self._names] for row in rows]).reshape(len(rows), -1),
+            unfinished=np.zeros(len(rows)) if unfinished is None else np.asarray(unfinished, np.float64),
+        )
+
+    def learned(self, places: Places, values: Floats, errors: Floats, early: NDArray[np.bool_]) -> Surrogate:
+        """A model of values.
+
+        Args:
+            places: of trainings.
+            values: float[n], what was measured there.
+            errors: float[n], standard errors.
+            early: bool[n], which of them give the model its scales.
+        """
+        about = (places.trials, places.strategies, places.unfinished, values, errors)
+        rows = np.column_stack([*about, places.shares])
+        scales = _fitted(rows[early].tobytes(), self.num_columns, tuple(self.shared))
+        return Surrogate(places, values, errors, scales)
+
+    def _columns(self, space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, float]:
+        found = {}
+        for name, one in space.items():
+            short = name.rpartition("/")[2]
+            if has_order(one):
+                found[short] = share_at(values[name], one)
+            else:
+                found |= {f"{short}={choice}": float(values[name] == choice) / np.sqrt(2) for choice in one.choices}
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontModel:
+    """What is known of the front, and what could be added to it.
+
+    Attributes:
+        plan: the search.
+        encoding: of its configurations.
+        surrogates: by the column of an objective the model of what is not known of it; none where all of it is known.
+    """
+
+    plan: SearchPlan
+    encoding: Encoding
+    surrogates: Mapping[int, Surrogate]
+
+    @classmethod
+    def of(cls, plan: SearchPlan) -> FrontModel:
+        """Learn from a search's history; scales from its beginning, so that they are not fitted for each trial."""
+        encoding = Encoding(plan)
+        seen = [(tried, measured) for tried in plan.history for measured in tried.measured]
+        rungs = [measured.epochs for _, measured in seen if np.isfinite(measured.epochs)]
+        places = encoding.places(
+            [(tried.strategy, tried.params) for tried, _ in seen],
+            [tried.number for tried, _ in seen],
+            [_missing(one.epochs, rungs) for _, one in seen],
+        )
+        values, errors = (np.array([getattr(one, name) for _, one in seen]) for name in ("values", "errors"))
+        early = np.array([tried.number < _beginning(plan.number) for tried, _ in seen])
+        values = values - _known(plan, [(tried.strategy, tried.params) for tried, _ in seen])
+        surrogates = {}
+        for column, objective in enumerate(plan.objectives):
+            has = ~np.isnan(values[:, column])
+            own = values[has, column] if objective.name in COSTS else _fenced(values[has, column])
+            if np.any(own):
+                surrogates[column] = encoding.learned(places.only(has), own, errors[has, column], early[has])
+        return cls(plan=plan, encoding=encoding, surrogates=surrogates)
+
+    def gains(self, candidates: Sequence[Config], rng: np.random.Generator) -> Floats:
+        """float[n]: what each would add to the front's hypervolume by its own cost, on the average over worlds.
+
+        Args:
+            candidates: strategies and parameters.
+            rng: draws the worlds.
+        """
+        kept = [one for one in self.plan.history if one.is_open or one.end is not None]
+        worlds = self._worlds(kept, candidates, rng)
+        return _gains(worlds, len(kept)) / self._prices(worlds[:, len(kept) :].mean(axis=0))
+
+    def _worlds(self, kept: Sequence[Tried], candidates: Sequence[Config], rng: np.random.Generator) -> Floats:
+        """float[k, n, m]: objectives of the trials that count and of candidates, in each world."""
+        configs = [(one.strategy, one.params) for one in kept]
+        places = self.encoding.places(configs, [one.number for one in kept])
+        others = self.encoding.places(candidates)
+        found = np.tile(_known(self.plan, [*configs, *candidates]), (WORLDS, 1, 1))
+        for column, surrogate in self.surrogates.items():
+            normals = rng.standard_normal(found.shape[:2])
+            found[..., column] += np.hstack(surrogate.draw(places, others, normals))
+        return found
+
+    def _prices(self, values: Floats) -> Floats:
+        """float[n]: what trainings cost beside each other: by seconds an epoch, else by operations, else all the same."""
+        names = [one.name for one in self.plan.objectives]
+        priced = next((names.index(name) for name in PRICES if name in names), None)
+        return np.ones(len(values)) if priced is None else np.power(10.0, values[:, priced])
+
+
+def _gains(worlds: Floats, num_kept: int) -> Floats:
+    """float[n]: what each candidate adds to the hypervolume of what is kept, as a share of a box, on the average of worlds.
+
+    The box reaches to a tenth beyond the nadir of the front of all means.
+
+    Args:
+        worlds: float[k, n, m], objectives of what is kept first, of candidates after it.
+        num_kept: how many are kept.
+    """
+    mean = worlds.mean(axis=0)
+    front = mean[pareto_mask(mean, ["min"] * mean.shape[1])]
+    worst = front.max(axis=0) + MARGIN * np.ptp(front, axis=0)
+    best = np.quantile(worlds, 0.001, axis=(0, 1))
+    points = best + (worst - best) * Sobol(worlds.shape[2], rng=np.random.default_rng(0)).random_base2(LOG_POINTS)
+    gains = np.zeros(worlds.shape[1] - num_kept)
+    for world in worlds:
+        reached = np.all([world[:, [column]] <= points[:, column] for column in range(world.shape[1])], axis=0)
+        gains += reached[num_kept:, ~reached[:num_kept].any(axis=0)].sum(axis=1) / len(points)
+    return gains / len(worlds)
+
+
+def _known(plan: SearchPlan, configs: Sequence[Config]) -> Floats:
+    """float[n, m]: what is known of each objective before a training; 0 where nothing is.
+
+    A strategy whose parameters change in training, such as AdaLoRA, ends at others: what is learned is the difference.
+    """
+    known = [plan.known(*one) for one in configs]
+    return np.array([[one.get(objective.name, 0.0) for objective in plan.objectives] for one in known])
+
+
+def _missing(epochs: float, rungs: Sequence[float]) -> float:
+    """How much of a training is missing at a rung: 1 at the first, 0 at the end, and even steps between."""
+    steps = sorted(set(rungs))
+    return 1 - steps.index(epochs) / len(steps) if np.isfinite(epochs) else 0.0
+
+
+def _fenced(values: Floats) -> Floats:
+    """Values to be minimised without far outliers, which would flatten all others for a model of even smoothness.
+
+    What failed is as bad as the worst of them.
+    """
+    lower, upper = np.quantile(values[np.isfinite(values)], [0.25, 0.75])
+    found: Floats = np.minimum(values, upper + FENCE * max(upper - lower, 1e-9))
+    return found
+
+
+def _beginning(number: int) -> int:
+    """How many of the first trials give the model its scales."""
+    steps = int(np.log(max(number, 1)) / np.log(SCALE_STEPS))
+    return max(FEWEST_ENDS, int(SCALE_STEPS**steps))
+
+
+@lru_cache(maxsize=64)
+def _fitted(rows: bytes, num_columns: int, shared: tuple[int, ...]) -> Scales:
+    """Scales of a model of the rows' places, values and errors: the same ones for each suggestion until there are more."""
+    trials, strategies, unfinished, values, errors, *columns = np.frombuffer(rows).reshape(-1, num_columns + 5).T
+    places = Places(
+        trials=trials.astype(np.int64),
+        strategies=strategies.astype(np.int64),
+        unfinished=unfinished,
+        shares=np.array(columns).T,
+    )
+    return Scales.fit(places, values, errors, shared)

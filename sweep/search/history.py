@@ -1,0 +1,120 @@
+"""What a search knows of its trials: what each was given, and how it stood at rungs and at its end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.front.hypervolume import comparable
+from analysis.front.objectives import COSTS
+from analysis.front.pareto import Objective, minimised
+from analysis.front.statuses import COMPLETED, FAILED
+from analysis.studies.rung_agreement import EARLY, STANDARD_ERROR
+from sweep.trials.ends import FINAL, TrialEnd, TrialListener
+from sweep.trials.suggestions import Suggestion
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a trial had come to.
+
+    Attributes:
+        epochs: that were behind it; infinite at its end.
+        values: float[m], the objectives, all to be minimised, costs as logarithms; metrics of a trial that failed by its
+            configuration's fault are infinite, its costs NaN.
+        errors: float[m], their standard errors; 0 where none is known.
+    """
+
+    epochs: float
+    values: Floats
+    errors: Floats
+
+
+@dataclass(kw_only=True)
+class Tried:
+    """A trial that was suggested.
+
+    Attributes:
+        number: of the suggestion.
+        strategy: its name.
+        params: the search sampler's own values by Optuna's names.
+        measured: at rungs, in their order, and at the end unless the trial was stopped or lost.
+        is_open: whether it has not ended.
+    """
+
+    number: int
+    strategy: str
+    params: Mapping[str, Any]
+    measured: list[Measured] = field(default_factory=list)
+    is_open: bool = True
+
+    @property
+    def end(self) -> Measured | None:
+        """How it ended, if it was completed."""
+        last = self.measured[-1] if self.measured else None
+        return last if last is not None and math.isinf(last.epochs) and np.isfinite(last.values).all() else None
+
+
+class History(TrialListener):
+    """All trials of a search by the events that a sweep's log holds."""
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        """Nothing was tried.
+
+        Args:
+            objectives: each one's key in a trial's final report, and its direction.
+        """
+        self.objectives: Final = tuple(objectives)
+        self._tried: dict[str, Tried] = {}
+        self._reports: dict[str, Mapping[str, Any]] = {}
+
+    def __iter__(self) -> Any:
+        """The trials in the order of their numbers."""
+        return iter(sorted(self._tried.values(), key=lambda one: one.number))
+
+    def on_start(self, suggestion: Suggestion) -> None:
+        """Note what is tried; once, though it is suggested first and begun later."""
+        strategy = suggestion.choice["strategy"]["name"]
+        tried = Tried(number=suggestion.number, strategy=strategy, params=suggestion.params)
+        self._tried.setdefault(suggestion.trial_id, tried)
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """Note what a rung measured; an epoch that is reported anew takes the place of the old and of what followed it."""
+        self._reports[trial_id] = metrics
+        if metrics.get(FINAL) or "epoch" not in metrics:
+            return
+        own, epochs = self._tried[trial_id].measured, metrics["epoch"] + 1
+        own[:] = [one for one in own if one.epochs < epochs]
+        found = self._measured(metrics, epochs, [rung_name(one) for one in self.objectives])
+        if np.isfinite(found.values).all():
+            own.append(found)
+
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        """Note the values of a trial that was completed, and what failed by its configuration's fault."""
+        report = self._reports.pop(trial_id, {})
+        if (tried := self._tried.get(trial_id)) is None:
+            return  # a smaller adapter that was cut out of a training
+        tried.is_open = False
+        if end.kind == COMPLETED:
+            tried.measured.append(self._measured(report, math.inf, [one.name for one in self.objectives]))
+        elif end.kind == FAILED and not end.lost:
+            values = np.array([math.nan if one.name in COSTS else math.inf for one in self.objectives])
+            tried.measured.append(Measured(epochs=math.inf, values=values, errors=np.zeros(len(values))))
+
+    def _measured(self, metrics: Mapping[str, Any], epochs: float, names: Sequence[str]) -> Measured:
+        values = comparable([[float(metrics.get(name, math.nan)) for name in names]], self.objectives)
+        errors = np.array([float(metrics.get(f"{name}{STANDARD_ERROR}", 0.0)) for name in names])
+        directions = [one.direction for one in self.objectives]
+        return Measured(epochs=epochs, values=minimised(values, directions)[0], errors=np.nan_to_num(errors))
+
+
+def rung_name(objective: Objective) -> str:
+    """Under which name a rung reports an objective: a metric of few films has another than at the end, a cost the same."""
+    return objective.name if objective.name in COSTS else f"{EARLY}{objective.name}"

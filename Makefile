@@ -23,12 +23,13 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick chaos check gpu-check format lock clean
+.PHONY: help demo test test-quick cluster-check chaos check gpu-check format lock clean
 
 help:
 	@echo "make demo    run the demo sweep on this machine: no network, no GPU, no data"
 	@echo "make test    run the tests, on all cores"
 	@echo "make test-quick    run those that need neither Ray nor long"
+	@echo "make cluster-check    all that is tried on two hosts of a cluster, also those that fail; minutes, as root on Linux"
 	@echo "make chaos   break sweeps in thirteen ways, go on with them and check that nothing is lost; hours. SEEDS=1: each way once"
 	@echo "make check   lint, layout, types and import rules"
 	@echo "make gpu-check    on a machine with a GPU: is its work sound, and how fast is it, in nine minutes"
@@ -49,6 +50,10 @@ test: $(VENV)/installed
 
 test-quick: $(VENV)/installed
 	$(PYTEST) -m 'not ray and not slow'
+
+# As root, on Linux; CONTRIBUTING.md names the programs that it needs.
+cluster-check: $(VENV)/installed
+	$(BIN)/python -m pytest -m '' -rs tests/cluster
 
 chaos: $(VENV)/installed
 	$(BIN)/python tests/chaos/drive.py --seeds $(or $(SEEDS),4)

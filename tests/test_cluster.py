@@ -34,6 +34,27 @@ def test_ray_accepts_it(cluster: dict[str, Any]) -> None:
     validate_config(cluster)
 
 
+@pytest.mark.parametrize(
+    "provider",
+    [
+        {"type": "gcp", "region": "us-west1", "availability_zone": "us-west1-a", "project_id": "radiographs"},
+        {"type": "azure", "location": "westus2", "resource_group": "radiographs"},
+    ],
+    ids=lambda provider: provider["type"],
+)
+def test_ray_accepts_what_the_file_says_of_other_clouds(text: str, provider: dict[str, str]) -> None:
+    """Its provider and machines are others, and the first start command of the head is left out."""
+    changed = yaml.safe_load(text) | {"provider": provider, "auth": {"ssh_user": "ubuntu"}}
+    for kind in changed["available_node_types"].values():
+        kind["node_config"] = {"machineType": "n1-standard-8"}
+    assert "meta-data" in changed["head_start_ray_commands"].pop(0)
+    prepared = prepare_config(changed)
+    validate_config(prepared)
+    assert prepared["provider"]["type"] == provider["type"]
+    with pytest.raises(Exception, match="max_wrkers"):
+        validate_config({**prepared, "max_wrkers": 8})
+
+
 def test_ray_would_refuse_a_misspelt_key(text: str) -> None:
     with pytest.raises(Exception, match="max_wrkers"):
         validate_config(prepare_config(yaml.safe_load(text.replace("\nmax_workers: 8", "\nmax_wrkers: 8"))))

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import os
 import platform
+import pty
+import select
 import shlex
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 IN_NEW_NAMESPACES = ("unshare", "--fork", "--pid", "--net", "--mount", "--ipc", "--uts", "bash")
+NEEDED = (
+    "ip link add lan type bridge && ip link add cable type veth peer name other && mount -t tmpfs tmpfs /mnt && "
+    "cd /mnt && mkdir upper work laid && mount -t overlay -o lowerdir=/etc,upperdir=upper,workdir=work overlay laid"
+)
+"""What hosts and their network are made of."""
 PROGRAMS = {"ip": "iproute2", "rsync": "rsync", "ssh": "openssh-client", "sshd": "openssh-server", "tmux": "tmux"}
 """What else than util-linux and passwd, which every Linux has, and its package."""
-COMMAND_S = 300.0
+COMMAND_S = 600.0
 LOGS = ("monitor.*", "gcs_server.out", "raylet.out", "raylet.err", "dashboard.log", "job-driver-*")
 
 
@@ -33,7 +41,7 @@ def obstacle(programs: Mapping[str, str] = PROGRAMS) -> str | None:
     missing = [package for name, package in programs.items() if shutil.which(name, path=PATH["PATH"]) is None]
     if missing:
         return f"{', '.join(missing)} must be installed"
-    tried = subprocess.run([*IN_NEW_NAMESPACES, "-c", "mount -t tmpfs tmpfs /mnt"], capture_output=True, text=True)
+    tried = subprocess.run([*IN_NEW_NAMESPACES, "-c", NEEDED], capture_output=True, text=True)
     return f"this machine makes no namespaces: {tried.stderr.strip()}" if tried.returncode else None
 
 
@@ -176,3 +184,25 @@ def wait_for(what: str, ready: Callable[[], object], limit_s: float = COMMAND_S)
     while not ready():
         assert time.monotonic() < deadline, f"`{what}` must be there within {limit_s:.0f} s, but is not"
         time.sleep(0.2)
+
+
+def type_into(host: Host, line: str, typed: Sequence[str]) -> str:
+    """Run a command in a terminal and type lines into the shell that it opens; returns all that the terminal showed."""
+    controller, terminal = pty.openpty()
+    streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
+    process = subprocess.Popen(host.command(line), start_new_session=True, **streams)
+    os.close(terminal)
+    shown, waiting, deadline = "", "".join(f"{one}\r" for one in typed), time.monotonic() + COMMAND_S
+    try:
+        while process.poll() is None:
+            assert time.monotonic() < deadline, f"`{line}` must end in time, but showed\n{shown[-5000:]}"
+            if select.select([controller], [], [], 0.2)[0]:
+                with suppress(OSError):  # the terminal is closed by its last user
+                    shown += os.read(controller, 65536).decode(errors="replace")
+            elif waiting and "$ " in shown:
+                os.write(controller, waiting.encode())
+                waiting = ""
+    finally:
+        process.kill()
+        os.close(controller)
+    return shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from sites import LOCAL, Site
@@ -82,19 +81,3 @@ def test_a_worker_with_another_ray_or_none(site: Site) -> None:
     )
     assert re.fullmatch(rf"{rule}Ray 2\.50\.0 and Python \S+{remedy}", other)
     assert re.fullmatch(rf"{rule}none{remedy}", none)
-
-
-def test_nothing_is_left_behind(site: Site) -> None:
-    namespaces = {
-        Path(f"/proc/{host.first.pid}/ns/{kind}").readlink() for host in site.hosts for kind in ("net", "pid", "mnt")
-    }
-    site.network.end()
-    left = {link for link in Path("/proc").glob("[0-9]*/ns/*") if _target(link) in namespaces}
-    assert left == set()
-
-
-def _target(link: Path) -> Path | None:
-    try:
-        return link.readlink()
-    except OSError:  # it has ended
-        return None

@@ -108,21 +108,17 @@ def place_of(out: Path) -> Place:
 
 def is_passing(error: Exception) -> bool:
     """Whether an error of a server's client is of a server that is away, busy or locked, and not of what it was sent."""
-    status = status_of(error)
-    return status is not None and (status >= 500 or status in (0, 401, 403, 407, 429))
-
-
-def status_of(error: Exception) -> int | None:
-    """What a server answered, as HTTP has it; 0: it did not answer; None: the error is not of a server."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import ConnectionError as NoConnection
     from requests.exceptions import HTTPError, Timeout
 
     if isinstance(error, MlflowException):
-        return int(error.get_http_status_code())
-    if isinstance(error, HTTPError) and error.response is not None:
-        return int(error.response.status_code)
-    return 0 if isinstance(error, (NoConnection, Timeout)) else None
+        status = error.get_http_status_code()
+    elif isinstance(error, HTTPError) and error.response is not None:
+        status = error.response.status_code
+    else:
+        return isinstance(error, (NoConnection, Timeout))
+    return bool(status >= 500 or status in (401, 403, 429))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,6 @@ from sweep.records.tracking.store import (
     is_passing,
     open_runs,
     runs_of,
-    status_of,
 )
 from sweep.records.tracking.views import keep_views, links
 from sweep.trials.ends import TrialEnd
@@ -47,9 +46,6 @@ SHOWN_TABLES: Final = "mlflow.loggedArtifacts"
 """Artifacts that the MLflow UI shows as tables; its own `log_table` adds rows to those that are there."""
 ABORT_S: Final = 3.0
 """How long the records of a sweep that is told to end may take: Slurm and Kubernetes leave little time."""
-INTERNAL: Final = 500
-TRIES: Final = 10
-"""How often a record may be answered with an internal error by a server that answers all else, which takes 90 s."""
 SERVER_S: Final = 30.0
 """How long a finished sweep waits for a server that takes no records."""
 
@@ -63,8 +59,7 @@ class Tracker:
         self._config, self._say = config, say
         self._runs: Runs | None = None
         self._is_past, self._has_ended, self._cannot_open, self._is_watched = True, False, False, False
-        self._num_faults = 0
-        self._outbox = Outbox(self._is_passing if place.server else lambda error: False, self._on_pause)
+        self._outbox = Outbox(is_passing if place.server else lambda error: False, self._on_pause)
 
     @classmethod
     def start(cls, config: SweepConfig, out: Path, say: Callable[[str], None] = lambda line: None) -> Tracker:
@@ -202,22 +197,6 @@ class Tracker:
         SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self.place.uri).start()
         self._is_watched = True
 
-    def _is_passing(self, error: Exception) -> bool:
-        """Whether to try a record again: not for ever one that alone is answered with an internal error."""
-        self._num_faults += status_of(error) == INTERNAL
-        if not is_passing(error) or (self._num_faults >= TRIES and self._answers()):
-            self._num_faults = 0
-            return False
-        return True
-
-    def _answers(self) -> bool:
-        """Whether the server does what needs its database."""
-        try:
-            self.place.client().search_experiments(max_results=1)
-        except Exception:  # noqa: BLE001  # whatever it is, it is none
-            return False
-        return True
-
     def _on_pause(self, error: Exception | None) -> None:
         if error is None:
             self._say(f"the tracking server {self.place.server} takes records again.")
@@ -233,7 +212,6 @@ class Tracker:
                 return
             try:
                 write(self._open())
-                self._num_faults = 0
             except Exception:
                 if self.place.server:  # what it has taken is asked of it before the next try
                     self._runs = None

@@ -372,11 +372,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_during_a_trial_is_told(ray_cluster: None, small_disk: Path) -> None:
-    """It would be tried again, as the machine's fault, in a new process each time."""
+    """The disk is at fault: the trial stays open, to go on once there is room."""
     settings = ("evaluation.images_per_condition=2", "search.strategies=[bitfit]", "compute.max_retries=0")
     result = sweep_of(small_disk, 1, *settings)
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr and "Traceback" not in result.stderr
+    assert "--resume" in result.stderr
     assert not [file for file in (small_disk / "cache").rglob("*") if file.name.endswith((".partial", ".tmp"))]
     assert len(list((small_disk / "cache" / "dataset").glob("*.arrow"))) == 3
-    assert pd.read_parquet(small_disk / "trials.parquet")["status"].tolist() == ["failed"]
+    assert pd.read_parquet(small_disk / "trials.parquet")["status"].tolist() == ["running"]

@@ -13,6 +13,7 @@ from analysis.front.objectives import OPERATIONS
 from search_spaces import SearchSpace
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies import make_strategy
+from trainables.strategies.composed import LR_RATIO
 from trainables.strategies.footprint import footprint
 from trainables.strategies.operations import operations_per_image
 
@@ -37,7 +38,9 @@ class KnownCosts:
     _kept: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def of(self, choice: Choice, *, operations: bool = True) -> Mapping[str, float]:
-        """`trainable_parameters`, `adapter_mib`, `operations_per_image` of a configuration; of one strategy counted once.
+        """`trainable_parameters`, `adapter_mib`, `operations_per_image` of a configuration.
+
+        They are counted once for all configurations that have the same shapes, whatever their learning rates.
 
         Args:
             choice: the configuration.
@@ -46,10 +49,10 @@ class KnownCosts:
         Raises:
             ValueError: the base model has nothing that the strategy could train.
         """
-        key = json.dumps([choice["strategy"], operations], sort_keys=True, default=str)
+        shaping = {name: value for name, value in choice["strategy"].items() if not name.endswith(LR_RATIO)}
+        key = json.dumps([shaping, operations], sort_keys=True, default=str)
         if key not in self._kept:
-            fields = {name: value for name, value in choice["strategy"].items() if name != "name"}
-            self._kept[key] = self._count(make_strategy(choice["strategy"]["name"], fields), operations)
+            self._kept[key] = self._count(make_strategy(shaping.pop("name"), shaping), operations)
         return self._kept[key]
 
     def _count(self, strategy: Any, operations: bool) -> dict[str, float]:

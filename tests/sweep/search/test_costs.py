@@ -27,6 +27,15 @@ def test_costs_are_those_of_the_shapes(costs: KnownCosts) -> None:
     assert costs.of({**lora, "lr": 1.0}) is known
 
 
+def test_shapes_do_not_depend_on_learning_rates_and_are_counted_once(costs: KnownCosts) -> None:
+    """A combination's ratios are another for every configuration, of which a search looks at dozens for each trial."""
+    both = {"name": "lora+text_encoder", "lora.rank": 4, "lora.alpha": 8, "lora.lr_ratio": 1.0}
+    first, second = (
+        costs.of({"strategy": {**both, "text_encoder.lr_ratio": ratio}}, operations=False) for ratio in (0.1, 0.2)
+    )
+    assert first is second
+
+
 def test_nothing_over_a_limit_takes_a_place_and_optuna_is_told(costs: KnownCosts) -> None:
     limits = Limits(bounds={"trainable_parameters": 40_000.0}, costs=costs)
     searcher = make_searcher(num_trials=10, strategies=("lora", "dora", "bitfit"), excess=limits.excess)

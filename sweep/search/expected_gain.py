@@ -101,7 +101,8 @@ def _nearby(plan: SearchPlan, tried: Tried, rng: np.random.Generator) -> Config:
 class Encoding:
     """Parameters of all strategies as columns of numbers: one for what has an order, one a choice for what has none.
 
-    Those that strategies have under one name share a column: `lora/rank` and `dora/rank` are both `rank`.
+    Those that strategies have under one name share a column: `lora/rank` and `dora/rank` are both `rank`. The learning rates
+    of a combination's further parts have columns of their own.
     """
 
     def __init__(self, plan: SearchPlan) -> None:
@@ -154,12 +155,18 @@ class Encoding:
     def _columns(self, space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, float]:
         found = {}
         for name, one in space.items():
-            short = name.rpartition("/")[2]
+            short = _column(name)
             if has_order(one):
                 found[short] = share_at(values[name], one)
             else:
                 found |= {f"{short}={choice}": float(values[name] == choice) / np.sqrt(2) for choice in one.choices}
         return found
+
+
+def _column(name: str) -> str:
+    """`lora/rank` is `rank`, `lora+vae/lora/rank` too; `lora+vae/lr` is `lr`, and `lora+vae/vae/lr` is `vae/lr`."""
+    own = name.partition("/")[2]
+    return own if own.endswith("/lr") else name.rpartition("/")[2]
 
 
 @dataclass(frozen=True, kw_only=True)

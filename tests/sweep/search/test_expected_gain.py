@@ -12,7 +12,7 @@ import pytest
 
 from analysis.front.hypervolume import hypervolume, nadir
 from analysis.front.pareto import Objective
-from search_spaces import SEARCH_SPACES
+from search_spaces import SEARCH_SPACES, strategies_of
 from sweep.search import expected_gain
 from sweep.search.expected_gain import Encoding, FrontModel, most_gainful
 from sweep.search.history import Measured, Tried
@@ -142,6 +142,17 @@ def test_columns_are_shared_by_name_and_names_have_one_each() -> None:
     assert places.shares.shape == (3, encoding.num_columns) and len(encoding.shared) == 2
     np.testing.assert_allclose(places.shares[0], places.shares[1])
     assert list(places.strategies) == [0, 1, 2]
+
+
+def test_every_parameter_of_every_strategy_is_seen() -> None:
+    """Those of a combination's parts too: each part has a learning rate."""
+    made = SearchPlan.of(SEARCH_SPACES["core"], strategies_of(SEARCH_SPACES["core"]), {}, num_trials=4, seed=0)
+    encoding = Encoding(made)
+    for strategy, space in made.spaces.items():
+        lowest = {name: value_at(0.0, one) for name, one in space.items()}
+        changed = [{**lowest, name: value_at(0.99, one)} for name, one in space.items()]
+        shares = encoding.places([(strategy, one) for one in (lowest, *changed)]).shares
+        assert len(np.unique(shares, axis=0)) == 1 + len(space), strategy
 
 
 def test_scales_are_fitted_once_for_a_beginning(plan: SearchPlan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,8 @@ FENCE: Final = 3.0
 """Interquartile ranges above the upper quartile beyond which a value counts as the fence (Tukey 1977, far out)."""
 SCALE_STEPS: Final = 1.2
 """The model's scales are fitted anew when there are a fifth more trials."""
+ROUNDING: Final = 1e-9
+"""Up to which a cost's logarithm is what was known of it."""
 PRICES: Final = ("epoch_s", OPERATIONS)
 """Objectives by which one training costs more than another, the best first."""
 
@@ -145,11 +147,12 @@ class Encoding:
             places: of trainings.
             values: float[n], what was measured there.
             errors: float[n], standard errors.
-            early: bool[n], which of them give the model its scales.
+            early: bool[n], which of them give the model its scales; all where none is.
         """
         about = (places.trials, places.strategies, places.unfinished, values, errors)
         rows = np.column_stack([*about, places.shares])
-        scales = _fitted(rows[early].tobytes(), self.num_columns, tuple(self.shared))
+        first = rows[early] if early.any() else rows
+        scales = _fitted(first.tobytes(), self.num_columns, tuple(self.shared))
         return Surrogate(places, values, errors, scales)
 
     def _columns(self, space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, float]:
@@ -201,7 +204,7 @@ class FrontModel:
         for column, objective in enumerate(plan.objectives):
             has = ~np.isnan(values[:, column])
             own = values[has, column] if objective.name in COSTS else _fenced(values[has, column])
-            if np.any(own):
+            if np.any(np.abs(own) > ROUNDING):
                 surrogates[column] = encoding.learned(places.only(has), own, errors[has, column], early[has])
         return cls(plan=plan, encoding=encoding, surrogates=surrogates)
 
@@ -289,11 +292,9 @@ def _beginning(number: int) -> int:
 @lru_cache(maxsize=64)
 def _fitted(rows: bytes, num_columns: int, shared: tuple[int, ...]) -> Scales:
     """Scales of a model of the rows' places, values and errors: the same ones for each suggestion until there are more."""
-    trials, strategies, unfinished, values, errors, *columns = np.frombuffer(rows).reshape(-1, num_columns + 5).T
+    about, shares = np.split(np.frombuffer(rows).reshape(-1, 5 + num_columns), [5], axis=1)
+    trials, strategies, unfinished, values, errors = about.T
     places = Places(
-        trials=trials.astype(np.int64),
-        strategies=strategies.astype(np.int64),
-        unfinished=unfinished,
-        shares=np.array(columns).T,
+        trials=trials.astype(np.int64), strategies=strategies.astype(np.int64), unfinished=unfinished, shares=shares
     )
     return Scales.fit(places, values, errors, shared)

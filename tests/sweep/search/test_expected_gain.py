@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -153,6 +154,38 @@ def test_every_parameter_of_every_strategy_is_seen() -> None:
         changed = [{**lowest, name: value_at(0.99, one)} for name, one in space.items()]
         shares = encoding.places([(strategy, one) for one in (lowest, *changed)]).shares
         assert len(np.unique(shares, axis=0)) == 1 + len(space), strategy
+
+
+def test_where_every_hyperparameter_is_fixed_strategies_are_chosen() -> None:
+    fixed = {name: {"lr": 1e-3, "batch_size": 8} for name in ("unet", "bitfit")}
+    made = SearchPlan.of(SEARCH_SPACES["mini"], tuple(fixed), fixed, num_trials=9, seed=0)
+    ends = [
+        Tried(
+            number=number,
+            strategy=tuple(fixed)[number % 2],
+            params={},
+            measured=[Measured(epochs=math.inf, values=np.array([20.0 + 9 * (number % 2)]), errors=np.ones(1))],
+            is_open=False,
+        )
+        for number in range(8)
+    ]
+    now = replace(made, objectives=OBJECTIVES[:1]).at(8, history=ends)
+    assert most_gainful(now, None) == ("unet", {})
+
+
+def test_costs_are_known_though_logarithms_are_rounded_otherwise(plan: SearchPlan) -> None:
+    """The difference would be learned as if it were a cost's, and decide which of two equal costs is the lower."""
+    rounded = replace(plan, known=lambda strategy, values: {"trainable_parameters": PARAMETERS[strategy] + 1e-15})
+    assert list(FrontModel.of(rounded.at(12, history=searched(plan, 12))).surrogates) == [0]
+
+
+def test_of_a_beginning_without_results_nothing_is_needed(plan: SearchPlan) -> None:
+    """As where the first trials were lost, or a broken sweep leaves out a number."""
+    history = [replace(one, number=one.number + 6) for one in searched(plan, 6)]
+    lost = [replace(one, number=number, measured=[]) for number, one in enumerate(history)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert most_gainful(plan.at(5, history=[*lost, *history]), None)[0] in STRATEGIES
 
 
 def test_scales_are_fitted_once_for_a_beginning(plan: SearchPlan, monkeypatch: pytest.MonkeyPatch) -> None:

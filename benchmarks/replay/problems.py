@@ -176,10 +176,15 @@ def _stage(point: Point, *, early: bool) -> Stage:
     measured = {"trainable_parameters": point.trainable_parameters, "epoch_s": point.training_cpu_s / point.epoch}
     for objective in OBJECTIVES:
         if score := point.scores.get(objective.name):
-            name = rung_name(objective) if early else objective.name
-            measured |= {name: score.value, f"{name}{STANDARD_ERROR}": score.se_generated}
+            measured |= _reported(objective, score.value, score.se_generated, early=early)
     report = {"epoch": point.epoch - 1, FINAL: not early, **measured}
     return Stage(training_s=point.training_cpu_s, evaluation_s=point.evaluation_cpu_s, report=report)
+
+
+def _reported(objective: Objective, value: float, error: float, *, early: bool) -> dict[str, float]:
+    """A metric as a sweep's trial reports it: at a rung with its standard error, at the end without."""
+    name = rung_name(objective)
+    return {name: value, f"{name}{STANDARD_ERROR}": error} if early else {objective.name: value}
 
 
 SYNTHETIC: Final = ("lora", "unet", "bitfit", "dora", "textual_inversion", "adalora", "norm", "attention")
@@ -282,9 +287,8 @@ class _World:
         early = epoch < NUM_EPOCHS
         measured: dict[str, float] = {}
         for objective, error, value in zip(OBJECTIVES[:2], ERRORS[early], exact, strict=True):
-            name = rung_name(objective) if early else objective.name
             bias = BIAS[early] if objective.name == OBJECTIVES[0].name else 0.0
-            measured |= {name: value + bias + noise.normal(0, error), f"{name}{STANDARD_ERROR}": error}
+            measured |= _reported(objective, value + bias + noise.normal(0, error), error, early=early)
         report = {"epoch": epoch - 1, FINAL: not early, **known, **measured}
         return Stage(training_s=epoch * known["epoch_s"], evaluation_s=EVALUATION_S[early], report=report)
 

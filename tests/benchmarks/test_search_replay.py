@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from benchmarks.replay import simulator
-from benchmarks.replay.problems import OBJECTIVES, Pool, Problem, synthetic
+from benchmarks.replay.problems import OBJECTIVES, Pool, Problem, recorded, synthetic
 from benchmarks.replay.simulator import Finished, Search, Simulator, hours_to
-from benchmarks.search_replay import SHARES, median_interval, replay, ways
+from benchmarks.search_replay import RECORDING, SHARES, median_interval, replay, ways
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,13 @@ def test_curves_of_a_rung_are_alike_and_the_front_has_several_strategies(problem
     assert problem.volume(values.tolist()) == pytest.approx(1.0)
     closest, cheapest = (min(problem.pool, key=lambda one: one.values[column]).strategy for column in (0, 2))
     assert closest != cheapest and [one.name for one in OBJECTIVES][::2] == ["fid_mini", "trainable_parameters"]
+
+
+@pytest.mark.parametrize("made", [partial(synthetic, 0, 32), partial(recorded, RECORDING)])
+def test_standard_errors_are_told_at_rungs_alone_as_in_a_sweep(made: Callable[[], Problem]) -> None:
+    for training in made().pool:
+        *rungs, end = [{name for name in one.report if name.endswith("_se")} for one in training.stages]
+        assert not end and all(one == {"early_fid_mini_se", "early_vendi_mini_se"} for one in rungs)
 
 
 def test_hours_are_those_of_the_first_that_reaches_the_share() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,12 @@ from sweep.search import expected_gain
 from sweep.search.expected_gain import Encoding, FrontModel, most_gainful
 from sweep.search.history import Measured, Tried
 from sweep.search.plan import SearchPlan
+from sweep.search.samplers import SEARCH_SAMPLERS
+from sweep.search.searcher import OptunaSearcher
 from sweep.search.surrogate import Scales
 from sweep.search.turns import value_at
+from sweep.trials.ends import FINAL, TrialEnd, TrialListener
+from sweep.trials.suggestions import Suggestion
 
 OBJECTIVES = (Objective("fid_mini", "min"), Objective("trainable_parameters", "min"))
 STRATEGIES = ("unet", "lora", "bitfit")
@@ -186,6 +192,42 @@ def test_of_a_beginning_without_results_nothing_is_needed(plan: SearchPlan) -> N
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert most_gainful(plan.at(5, history=[*lost, *history]), None)[0] in STRATEGIES
+
+
+def going(number: int, trial_id: str, lr: float) -> list[Callable[[TrialListener], None]]:
+    """What befalls a trial: a rung, the same anew as after a loss, and one of three kinds of end."""
+    distance = abs(math.log10(lr / 2e-3))
+    rung = {"epoch": 0, "early_fid_mini": 9 + distance, "early_fid_mini_se": 0.5, "trainable_parameters": 2000.0}
+    final = {"epoch": 8, FINAL: True, "fid_mini": distance, "trainable_parameters": 2000.0}
+    ends = [TrialEnd.completed(), TrialEnd.completed(), TrialEnd.stopped("is far", 0), TrialEnd.failed("diverged")]
+    return [
+        lambda listener: listener.on_report(trial_id, {**rung, "early_fid_mini": 90.0}),
+        lambda listener: listener.on_report(trial_id, rung),
+        *([lambda listener: listener.on_report(trial_id, final)] if number % 4 < 2 else []),
+        lambda listener: listener.on_end(trial_id, ends[number % 4]),
+    ]
+
+
+def test_a_search_that_goes_on_from_its_log_suggests_the_same() -> None:
+    """Retried, stopped and failed trials among them, those of a combination too; what is running stays open."""
+    options: dict[str, Any] = {"sampler": SEARCH_SAMPLERS["front"], "num_trials": 14, "seed": 0}
+    options |= {"strategies": ("lora", "unet+vae"), "known": lambda choice: {"trainable_parameters": 2000.0}}
+    events: list[Callable[[TrialListener], None]] = []
+    first, wanted = OptunaSearcher(SEARCH_SPACES["mini"], OBJECTIVES, **options), []
+    for number in range(14):
+        told = json.loads(json.dumps(first.suggest("")))
+        if number >= 10:
+            second = OptunaSearcher(SEARCH_SPACES["mini"], OBJECTIVES, **options)
+            for event in events:
+                event(second)
+            wanted.append((told, json.loads(json.dumps(second.suggest("")))))
+        suggestion = Suggestion.of_config(told)
+        own = going(number, suggestion.trial_id, suggestion.choice["lr"])
+        events.append(partial(lambda one, listener: listener.on_start(one), suggestion))
+        events += own if number != 9 else own[:2]
+        for event in own if number != 9 else own[:2]:
+            event(first)
+    assert all(ours == theirs for ours, theirs in wanted)
 
 
 def test_scales_are_fitted_once_for_a_beginning(plan: SearchPlan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,7 +155,7 @@ def over_rank_four(choice: Mapping[str, Any]) -> dict[str, float]:
     return {"rank": choice["strategy"].get("rank", 0) / 4 - 1}
 
 
-@pytest.mark.parametrize("sampler", ["grid", "qmc", "nsga2", "random"])
+@pytest.mark.parametrize("sampler", ["front", "grid", "qmc", "nsga2", "random"])
 def test_every_sampler_draws_anew_what_was_over_a_limit(sampler: str) -> None:
     options: dict[str, Any] = {"sampler": SEARCH_SAMPLERS[sampler], "strategies": ("unet", "dora", "lora")}
     searcher = make_searcher(num_trials=12, excess=over_rank_four, **options)

@@ -44,6 +44,8 @@ FENCE: Final = 3.0
 """Interquartile ranges above the upper quartile beyond which a value counts as the fence (Tukey 1977, far out)."""
 SCALE_STEPS: Final = 1.2
 """The model's scales are fitted anew when there are a fifth more trials."""
+MOST_FOR_SCALES: Final = 100
+"""The first trials that give the model its scales in a long search: a fit takes as long as the cube of what it is given."""
 ROUNDING: Final = 1e-9
 """Up to which a cost's logarithm is what was known of it."""
 PRICES: Final = ("epoch_s", OPERATIONS)
@@ -286,7 +288,7 @@ def _fenced(values: Floats) -> Floats:
 def _beginning(number: int) -> int:
     """How many of the first trials give the model its scales."""
     steps = int(np.log(max(number, 1)) / np.log(SCALE_STEPS))
-    return max(FEWEST_ENDS, int(SCALE_STEPS**steps))
+    return min(max(FEWEST_ENDS, int(SCALE_STEPS**steps)), MOST_FOR_SCALES)
 
 
 @lru_cache(maxsize=64)

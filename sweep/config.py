@@ -214,7 +214,8 @@ class StopConfig(Section):
 
     Attributes:
         hours: since the command began.
-        gpu_hours: of training and evaluation of all trials, by the GPUs that a trial has.
+        gpu_hours: of training and evaluation of all trials, by the GPUs that a trial has; of [fewest, most] workers, by
+            those of the most.
         money: at `price_per_hour`, since the command began.
         price_per_hour: of all machines together.
         growth: the least share by which the front's hypervolume must grow over the last completed trials.

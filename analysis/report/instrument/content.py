@@ -73,8 +73,7 @@ def _objective(pool: Pool, one: Objective) -> dict[str, Any]:
 
 def _run(pool: Pool, place: int) -> dict[str, Any]:
     run = pool.runs[place]
-    compute = run.config.get("compute", {})
-    gpus = float(compute.get("workers_per_trial", 1)) * float(compute.get("gpus_per_worker", 0.0))
+    gpus = _gpus_of_a_trial(run.config.get("compute", {}))
     history = hypervolume_history(run.trials, run.results, pool.objectives)
     return {
         "name": _names(pool)[place],
@@ -87,6 +86,14 @@ def _run(pool: Pool, place: int) -> dict[str, Any]:
         },
         "large": {name: _beside(pool, run.folder / sheet) for name, sheet in OTHER_SHEETS.items()},
     }
+
+
+def _gpus_of_a_trial(compute: Mapping[str, Any]) -> float:
+    """Those of all its workers; of [fewest, most] workers, the most are counted, as `search.stop.gpu_hours` does."""
+    workers = compute.get("workers_per_trial", 1)
+    return float(max(workers) if isinstance(workers, Sequence) else workers) * float(
+        compute.get("gpus_per_worker", 0.0)
+    )
 
 
 OTHER_SHEETS: Final = {"base": BASELINE_SHEET, "reference": REFERENCE_SHEET}

@@ -113,6 +113,16 @@ def test_what_the_page_is_told_is_what_is_in_the_tables(two: list[RunFolder]) ->
     json.dumps(told, allow_nan=False)
 
 
+@pytest.mark.parametrize(("workers", "gpus"), [(4, 2.0), ([1, 4], 2.0), ([4, 1], 2.0)])
+def test_hours_are_those_of_all_gpus_that_a_trial_may_have(
+    tmp_path: Path, workers: int | list[int], gpus: float
+) -> None:
+    folder = rung_run(tmp_path / "run")
+    compute = {"workers_per_trial": workers, "gpus_per_worker": 0.5}
+    (folder / "config.json").write_text(json.dumps({"preset": "demo", "base": "mini", "compute": compute}))
+    assert [one["gpus"] for one in content(Pool.of([RunFolder.open(folder)]), [])["runs"]] == [gpus]
+
+
 def test_values_that_are_not_finite_are_none_on_the_page(tmp_path: Path) -> None:
     folder = rung_run(tmp_path / "run")
     results = pd.read_parquet(folder / "results.parquet")

@@ -289,7 +289,7 @@ def _run_trials(
                 told.on_end(trial_id, end)
         searcher.resume()
         run_trials(
-            _trial_context(prepared),
+            replace(_trial_context(prepared), evaluation_nodes=evaluator.nodes),
             evaluator,
             searcher,
             listeners=(journal, *listeners, stopping, view),

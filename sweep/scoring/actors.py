@@ -28,6 +28,8 @@ class ActorEvaluator:
     """What a trial holds of the evaluation actors; picklable."""
 
     actors: tuple[Any, ...]
+    nodes: tuple[str | None, ...] = ()
+    """Where each should run."""
 
     def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
         """Score an exported adapter, a second time where the first fails; leaves `samples.png` beside its folder.
@@ -90,10 +92,9 @@ def start_evaluators(
         "max_restarts": MAX_DEATHS,
         "max_task_retries": MAX_DEATHS,
     }
-    places = [_place(node) for node in nodes or [None] * compute.evaluation_actors]
-    return ActorEvaluator(
-        tuple(remote_class.options(scheduling_strategy=place, **options).remote(spec) for place in places)
-    )
+    nodes = tuple(nodes or [None] * compute.evaluation_actors)
+    actors = [remote_class.options(scheduling_strategy=_place(node), **options).remote(spec) for node in nodes]
+    return ActorEvaluator(tuple(actors), nodes)
 
 
 def _place(node: str | None) -> str | NodeAffinitySchedulingStrategy:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -37,6 +37,22 @@ class Placement:
 
     trials_at_once: int
     evaluation_nodes: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Running:
+    """What runs already, and does not move.
+
+    Attributes:
+        evaluation: how many evaluation actors, by node.
+        trial: the node of a trial's own process beside its workers; None where there is none yet.
+    """
+
+    evaluation: Counter[str] = field(default_factory=Counter)
+    trial: str | None = None
+
+
+NOTHING: Final = Running()
 
 
 def fewest_workers(compute: ComputeConfig) -> int:
@@ -71,7 +87,7 @@ def local_cpus(compute: ComputeConfig, here: int) -> int:
 
 
 def place(nodes: Sequence[Node], compute: ComputeConfig) -> Placement:
-    """Lay the evaluation actors and as many trials as go beside them onto nodes.
+    """Lay the evaluation actors and as many trials as go beside them onto nodes; and where all do, as many workers.
 
     Args:
         nodes: with all that they have, as if nobody used it.
@@ -88,6 +104,8 @@ def place(nodes: Sequence[Node], compute: ComputeConfig) -> Placement:
             sought = middle
         else:
             room, found = middle, laid
+    if room == compute.concurrent_trials and most_workers(compute) > fewest_workers(compute):
+        found = placed_evaluation(nodes, compute, room, workers_of_trial(nodes, compute))
     if compute.may_grow:
         here = found or (None,) * compute.evaluation_actors
         return Placement(trials_at_once=compute.concurrent_trials, evaluation_nodes=here)
@@ -96,7 +114,13 @@ def place(nodes: Sequence[Node], compute: ComputeConfig) -> Placement:
     return Placement(trials_at_once=room, evaluation_nodes=found)
 
 
-def workers_of_trial(nodes: Sequence[Node], compute: ComputeConfig) -> int:
+def workers_of_trial(
+    nodes: Sequence[Node],
+    compute: ComputeConfig,
+    *,
+    evaluation_nodes: Sequence[str | None] = (),
+    here: str | None = None,
+) -> int:
     """How many workers an attempt at a trial has: as many as all trials at once find room for, at most what is allowed.
 
     Ray Train's own elastic groups are not used: they count on all that the nodes have, also what evaluation holds, and wait
@@ -105,20 +129,27 @@ def workers_of_trial(nodes: Sequence[Node], compute: ComputeConfig) -> int:
     Args:
         nodes: that are alive, with all that they have.
         compute: what is asked for; as many trials run at once as it says.
+        evaluation_nodes: where evaluation actors run already; those of nodes that are gone run anywhere.
+        here: the node on which the trial's own process runs already, if it does.
     """
     few, most, trials = fewest_workers(compute), most_workers(compute), compute.concurrent_trials
+    runs = Running(evaluation=Counter(node for node in evaluation_nodes if node is not None), trial=here)
     numbers = range(most, few, -1)
-    return next((one for one in numbers if placed_evaluation(nodes, compute, trials, one) is not None), few)
+    return next((one for one in numbers if placed_evaluation(nodes, compute, trials, one, runs) is not None), few)
 
 
 def placed_evaluation(
-    nodes: Sequence[Node], compute: ComputeConfig, num_trials: int, workers_per_trial: int | None = None
+    nodes: Sequence[Node],
+    compute: ComputeConfig,
+    num_trials: int,
+    workers_per_trial: int | None = None,
+    runs: Running = NOTHING,
 ) -> tuple[str, ...] | None:
     """The node of each evaluation actor so that a number of trials goes beside them; None where none will do.
 
-    A trial has its fewest workers unless another number is given. Node by node it is kept, for every number of actors and
-    workers laid so far, how many more processes that trials have beside their workers went with them at most. So no
-    arrangement is missed.
+    A trial has its fewest workers unless another number is given; what runs already stays where it is. Node by node it is
+    kept, for every number of actors and workers laid so far, how many more processes that trials have beside their workers
+    went with them at most. So no arrangement is missed.
     """
     num_workers = num_trials * (workers_per_trial or fewest_workers(compute))
     num_beside = num_trials if most_workers(compute) > 1 else 0
@@ -127,6 +158,8 @@ def placed_evaluation(
         further: dict[tuple[int, int], tuple[int, tuple[str, ...]]] = {}
         for (actors, workers), (beside, where) in laid.items():
             for own in _loads(node, compute, compute.evaluation_actors - actors, num_workers - workers, num_beside):
+                if own[0] < runs.evaluation[node.node_id] or (node.node_id == runs.trial and own[2] < 1):
+                    continue
                 key = (actors + own[0], workers + own[1])
                 total = min(num_beside, beside + own[2])
                 if total > further.get(key, (-1,))[0]:

@@ -51,6 +51,7 @@ class SweepContext:
     Attributes:
         objectives: names of what a trial must report at its end to be complete.
         rungs: epochs after which trials are evaluated too, since a trial scheduler compares them.
+        evaluation_nodes: where evaluation actors run; None where it is not known.
     """
 
     base: str
@@ -61,6 +62,7 @@ class SweepContext:
     training: TrainingConfig
     compute: ComputeConfig
     rungs: tuple[int, ...] = ()
+    evaluation_nodes: tuple[str | None, ...] = ()
 
     def trial_folder(self, trial_id: str) -> Path:
         """Where a trial leaves its adapter and samples."""
@@ -129,7 +131,8 @@ def root_cause(error: BaseException) -> BaseException:
 def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> TorchTrainer:
     """A trainer with processes of its own, as many as there is room for now; rank 0's reports reach Tune."""
     compute = context.compute
-    num_workers = workers_of_trial(nodes_of_cluster(), compute)
+    here = ray.get_runtime_context().get_node_id()
+    num_workers = workers_of_trial(nodes_of_cluster(), compute, evaluation_nodes=context.evaluation_nodes, here=here)
     return TorchTrainer(
         lambda: attempt(spec, evaluator, ray.train.report),
         scaling_config=ray.train.ScalingConfig(

@@ -138,6 +138,23 @@ def test_a_trial_has_fewer_workers_where_a_node_is_gone() -> None:
         place(nodes[:1], compute)
 
 
+def test_evaluation_leaves_as_many_workers_their_room_as_a_trial_then_has() -> None:
+    compute, nodes = ComputeConfig(workers_per_trial=(1, 2), cpus_per_worker=2), [Node("small", 1.02), Node("big", 4)]
+    assert workers_of_trial(nodes, compute) == 2
+    assert place(nodes, compute).evaluation_nodes == ("small",)
+
+
+def test_workers_go_beside_what_runs_already() -> None:
+    compute, nodes = ComputeConfig(workers_per_trial=(1, 3), cpus_per_worker=8), [Node("small", 8), Node("big", 16)]
+    numbers = {
+        (where, here): workers_of_trial(nodes, compute, evaluation_nodes=(where,), here=here)
+        for where in ("small", "big")
+        for here in ("small", "big")
+    }
+    assert numbers == {("small", "small"): 2, ("small", "big"): 1, ("big", "small"): 1, ("big", "big"): 2}
+    assert workers_of_trial(nodes, compute, evaluation_nodes=("gone", None), here="small") == 2
+
+
 def test_evaluation_leaves_a_worker_the_node_that_it_needs() -> None:
     compute = ComputeConfig(evaluation_actors=2, cpus_per_worker=3)
     assert place([Node("big", 3), Node("small", 2)], compute).evaluation_nodes == ("small", "small")

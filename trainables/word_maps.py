@@ -47,7 +47,8 @@ class AttentionRecorder:
         is_guided: the first half of each batch is without the prompt, and is left out.
 
     Source: Tang et al. 2023, "What the DAAM: Interpreting Stable Diffusion Using Cross Attention", section 2.2; there sums
-    over layers and steps, here means, which differ by a factor.
+    over layers and steps, here means, which differ by a factor; and here with the middle block's layer, which the authors'
+    code leaves out.
     """
 
     def __init__(self, unet: nn.Module, *, side: int, is_guided: bool) -> None:

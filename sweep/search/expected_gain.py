@@ -1,7 +1,8 @@
 """The search sampler of our own: try next what is expected to add most to the front's hypervolume for its cost.
 
-One Gaussian process an objective learns from all strategies' trials at their rungs and ends. Costs that are exact from
-shapes are not learned. Trials that still run count with what the model expects of them.
+One Gaussian process an objective learns from all strategies' trials at their rungs and ends. Of trainable parameters, which
+are counted beforehand, it learns no more than how training changes them. Trials that still run count with what the model
+expects of them.
 """
 
 from __future__ import annotations

@@ -247,7 +247,7 @@ def test_a_long_search_fits_its_scales_to_no_more_than_its_first_trials(
     """A fit takes as long as the cube of what it is given, and the sweep waits for it."""
     rng = np.random.default_rng(0)
     history = [tried(plan, number, *expected_gain._drawn(plan, STRATEGIES[number % 3], rng)) for number in range(150)]
-    any_scales = Scales(lengths=np.ones(2), variances=np.ones(7), noise=0.1, shared=(0, 1))
+    any_scales = Scales(lengths=np.ones(4), variances=np.ones(7), noise=0.1, shared=(0, 1))
     fits: list[int] = []
     monkeypatch.setattr(Scales, "fit", lambda places, *rest: fits.append(len(places)) or any_scales)
     for number in (120, 150):

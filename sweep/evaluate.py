@@ -62,6 +62,14 @@ def main(
     Example: python -m sweep.evaluate --run runs/demo --pick front --word-maps
     """
     with explained(lambda: "What had finished is in the run directory; the same command goes on from there."):
+        if word_maps:
+            expect_alone(
+                seeds=seeds if seeds > 1 else None,
+                images_per_condition=images_per_condition,
+                classifier=classifier,
+                classifier_weights=classifier_weights,
+                boxes=boxes,
+            )
         opened = RunFolder.open(run.expanduser().resolve())
         trial_ids = pick_finalists(opened, pick or ["knee"])
         from sweep.final.settings import final_settings  # torch takes seconds to import; wrong input is answered before
@@ -72,6 +80,20 @@ def main(
                 map_words(opened, trial_ids)
             else:
                 evaluate(opened, trial_ids, settings, boxes=boxes, num_seeds=seeds)
+
+
+def expect_alone(**others: object) -> None:
+    """Refuse options of the final evaluation beside `--word-maps`, which has no use for them.
+
+    Raises:
+        ValueError: one was given.
+    """
+    given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"`--word-maps` must stand without {' and '.join(given)}, but got both. Maps are made instead of the final "
+            "evaluation; give two commands."
+        )
 
 
 def map_words(run: RunFolder, trial_ids: Sequence[str]) -> None:

@@ -76,3 +76,12 @@ def test_the_command_maps_the_base_and_the_trials_and_shows_them_in_the_report(r
     assert {path.name for path in run.folder.glob("**/*-words.png")} == {"baseline-words.png", "samples-words.png"}
     assert not (run.folder / "evaluation").exists()
     assert "baseline-words.png" in done.stdout and (run.folder / "report.html").is_file()
+
+
+def test_options_of_the_final_evaluation_are_refused_beside_the_maps(run: RunFolder) -> None:
+    app = Typer()
+    app.command()(evaluate.main)
+    given = ["--seeds", "3", "--boxes", "boxes.csv"]
+    done = CliRunner().invoke(app, ["--run", str(run.folder), "--word-maps", *given])
+    assert done.exit_code == 1
+    assert "`--word-maps` must stand without --seeds and --boxes, but got both" in " ".join(done.stderr.split())

@@ -1,7 +1,7 @@
 """The search samplers: how the next configuration is chosen. One object each, one line in the table.
 
-All of them are given the same space, whose hyperparameters depend on the strategy, and several objectives. `tpe` and
-`random` choose the strategy too; in the others the strategies take turns.
+All of them are given the same space, whose hyperparameters depend on the strategy, and several objectives. `front`,
+`tpe` and `random` choose the strategy too, and `grid` has all in one order; in the others the strategies take turns.
 """
 
 from __future__ import annotations

@@ -86,9 +86,12 @@ class History(TrialListener):
         self._tried.setdefault(suggestion.trial_id, tried)
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """Note what a rung measured; an epoch that is reported anew takes the place of the old and of what followed it."""
+        """Note what a rung measured; an epoch that is reported anew takes the place of the old and of what followed it.
+
+        Where all objectives are costs, which every epoch reports, there are no rungs.
+        """
         self._reports[trial_id] = metrics
-        if metrics.get(FINAL) or "epoch" not in metrics:
+        if metrics.get(FINAL) or "epoch" not in metrics or all(one.name in COSTS for one in self.objectives):
             return
         own, epochs = self._tried[trial_id].measured, metrics["epoch"] + 1
         own[:] = [one for one in own if one.epochs < epochs]

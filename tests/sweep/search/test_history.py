@@ -56,6 +56,18 @@ def test_an_epoch_that_is_reported_anew_takes_the_place_of_the_old() -> None:
     assert [(one.epochs, one.values[0]) for one in trial.measured] == [(1, 41.0)]
 
 
+def test_of_costs_alone_the_end_says_all() -> None:
+    """Every epoch reports them: a search would learn the same from twenty reports of each trial."""
+    history = History(OBJECTIVES[2:])
+    choice = {"strategy": {"name": "lora"}}
+    history.on_start(Suggestion(trial_id="a", number=0, choice=choice))
+    history.on_report("a", {"epoch": 0, "trainable_parameters": 1000})
+    history.on_report("a", {FINAL: True, "epoch": 1, "trainable_parameters": 1000})
+    history.on_end("a", TrialEnd.completed())
+    (trial,) = history
+    assert [one.epochs for one in trial.measured] == [math.inf]
+
+
 def test_what_was_stopped_failed_or_could_not_be_scored_has_no_end() -> None:
     history = begun("a", "b", "c")
     history.on_report("a", at_rung(0, 40.0))

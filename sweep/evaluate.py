@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from sweep.final.settings import FinalSettings
 
 
+Boxes = Annotated[
+    Path | None,
+    typer.Option(help="Where findings lie: BBox_List_2017.csv, or the same columns for other films.", metavar="FILE"),
+]
 WordMaps = Annotated[
     bool,
     typer.Option(
@@ -45,12 +49,7 @@ def main(
     classifier_weights: Annotated[
         Path | None, typer.Option(help="Safetensors that classifiers start from.", metavar="FILE")
     ] = None,
-    boxes: Annotated[
-        Path | None,
-        typer.Option(
-            help="Where findings lie: BBox_List_2017.csv, or the same columns for other films.", metavar="FILE"
-        ),
-    ] = None,
+    boxes: Boxes = None,
     word_maps: WordMaps = False,
 ) -> None:
     """Evaluate the finalists of a run on test patients, whom no selection has seen.

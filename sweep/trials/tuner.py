@@ -106,6 +106,8 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
     except Exception as error:
         cause = root_cause(error)
         if isinstance(cause, MACHINES_FAULT):
+            if isinstance(cause, OSError) and cause is not error:
+                raise cause from error  # a group's own words end with what its other workers said
             raise
         said = f"{type(cause).__name__}: {cause}"
         tune.report({FAILURE: out_of_memory(said) or said, LOST: isinstance(cause, EvaluationError)})

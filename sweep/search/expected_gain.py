@@ -279,7 +279,7 @@ def _missing(epochs: float, rungs: Sequence[float]) -> float:
 def _fenced(values: Floats) -> Floats:
     """Values to be minimised without far outliers, which would flatten all others for a model of even smoothness.
 
-    What failed is as bad as the worst of them.
+    What failed counts as that fence.
     """
     lower, upper = np.quantile(values[np.isfinite(values)], [0.25, 0.75])
     found: Floats = np.minimum(values, upper + FENCE * max(upper - lower, 1e-9))

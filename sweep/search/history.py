@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -75,7 +75,7 @@ class History(TrialListener):
         self._tried: dict[str, Tried] = {}
         self._reports: dict[str, Mapping[str, Any]] = {}
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Tried]:
         """The trials in the order of their numbers."""
         return iter(sorted(self._tried.values(), key=lambda one: one.number))
 
@@ -112,10 +112,27 @@ class History(TrialListener):
             tried.measured.append(Measured(epochs=math.inf, values=values, errors=np.zeros(len(values))))
 
     def _measured(self, metrics: Mapping[str, Any], epochs: float, names: Sequence[str]) -> Measured:
-        values = comparable([[float(metrics.get(name, math.nan)) for name in names]], self.objectives)
-        errors = np.array([float(metrics.get(f"{name}{STANDARD_ERROR}", 0.0)) for name in names])
-        directions = [one.direction for one in self.objectives]
-        return Measured(epochs=epochs, values=minimised(values, directions)[0], errors=np.nan_to_num(errors))
+        values, errors = reported(metrics, self.objectives, names)
+        return Measured(epochs=epochs, values=values, errors=errors)
+
+
+def reported(
+    metrics: Mapping[str, Any], objectives: Sequence[Objective], names: Sequence[str]
+) -> tuple[Floats, Floats]:
+    """What a report says of the objectives.
+
+    Args:
+        metrics: the report.
+        objectives: m of them.
+        names: under which name it has each.
+
+    Returns:
+        float[m], the values, all to be minimised, costs as logarithms, NaN where there is none; and float[m], their
+        standard errors, 0 where there is none.
+    """
+    values = comparable([[float(metrics.get(name, math.nan)) for name in names]], objectives)
+    errors = np.array([float(metrics.get(f"{name}{STANDARD_ERROR}", 0.0)) for name in names])
+    return minimised(values, [one.direction for one in objectives])[0], np.nan_to_num(errors)
 
 
 def rung_name(objective: Objective) -> str:

@@ -5,19 +5,16 @@ Free of Ray, so that a benchmark can replay recorded learning curves through the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.front.hypervolume import comparable
 from analysis.front.objectives import COSTS
-from analysis.front.pareto import Objective, minimised
+from analysis.front.pareto import Objective
 from analysis.front.statuses import COMPLETED
-from analysis.studies.rung_agreement import STANDARD_ERROR
-from sweep.search.history import rung_name
+from sweep.search.history import reported, rung_name
 from sweep.search.ladder import Ladder
 from sweep.search.stopping_rules import Standing, StoppingRule
 from sweep.trials.ends import FINAL, TrialEnd, TrialListener
@@ -72,7 +69,7 @@ class Stopping(TrialListener):
             return None
         *others, own = self._without_timing({**arrived, trial_id: own})
         standing = Standing(
-            own=own, errors=self._errors(metrics), others=np.array(others), is_cost=self._is_cost, eta=self._eta
+            own=own, errors=self._reported(metrics)[1], others=np.array(others), is_cost=self._is_cost, eta=self._eta
         )
         reason = self._rule(standing)
         return None if reason is None else TrialEnd.stopped(f"after epoch {self.ladder.epochs[rung]} it {reason}", rung)
@@ -121,10 +118,11 @@ class Stopping(TrialListener):
 
     def _values(self, metrics: Mapping[str, Any]) -> NDArray[np.float64] | None:
         """What a report at a rung says of the objectives, all to be minimised; None where it lacks one."""
-        named = [float(metrics.get(rung_name(one), math.nan)) for one in self._objectives]
-        directions = [one.direction for one in self._objectives]
-        values: NDArray[np.float64] = minimised(comparable([named], self._objectives), directions)[0]
+        values, _ = self._reported(metrics)
         return values if np.isfinite(values).all() else None
+
+    def _reported(self, metrics: Mapping[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return reported(metrics, self._objectives, [rung_name(one) for one in self._objectives])
 
     def _without_timing(self, values: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """The values by trial as rows, in which the trials of a strategy at a rung share the median of what was timed.
@@ -139,8 +137,3 @@ class Stopping(TrialListener):
             own = strategies == strategy
             rows[np.ix_(own, timed)] = np.median(rows[np.ix_(own, timed)], axis=0)
         return rows
-
-    def _errors(self, metrics: Mapping[str, Any]) -> NDArray[np.float64]:
-        named = [float(metrics.get(f"{rung_name(one)}{STANDARD_ERROR}", 0.0)) for one in self._objectives]
-        errors: NDArray[np.float64] = np.nan_to_num(np.array(named))
-        return errors

@@ -58,7 +58,7 @@ def hypervolume_gain(
     if not len(_inside(own, bound)):
         return 0.0
     shared = np.maximum(_inside(costs, bound), own)  # what the point and each of the others dominate both
-    return float(np.prod(bound - own[0])) - _volume(shared, bound)
+    return max(0.0, float(np.prod(bound - own[0])) - _volume(shared, bound))  # rounding may leave a little less
 
 
 def nadir(values: ArrayLike, directions: Sequence[Direction], margin: float = MARGIN) -> NDArray[np.float64]:

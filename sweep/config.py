@@ -254,7 +254,7 @@ class SearchConfig(Section):
     space: str = "mini"
     strategies: Names | None = None
     hyperparameters: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_strategy)] = {}
-    sampler: str = "front"
+    sampler: str = "tpe"
     scheduler: str = "hypervolume"
     rungs: RungsConfig = RungsConfig()
     limits: LimitsConfig = LimitsConfig()

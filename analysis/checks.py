@@ -48,10 +48,10 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 
     Names with a dot that end as the unknown one come before all others.
     """
-    spelt = {one.lower(): one for one in valid}
+    spelt = {candidate.lower(): candidate for candidate in valid}
     close = difflib.get_close_matches(name.lower(), spelt, n=3, cutoff=0.5)
-    near = [repr(one) for one in spelt.values() if one.rpartition(".")[2] == name]
-    near = near or [repr(spelt[one]) for one in close]
+    near = [repr(candidate) for candidate in spelt.values() if candidate.rpartition(".")[2] == name]
+    near = near or [repr(spelt[spelling]) for spelling in close]
     return f"Did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -32,22 +32,22 @@ def read_scores(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(
             f"`{SCORES_FILE}` must be JSON, but got {error} in {str(path)!r}. Remove it and evaluate again."
         ) from error
-    if not isinstance(held, dict) or held.get("format") != FORMAT:
-        came = repr(held.get("format")) if isinstance(held, dict) else f"a {type(held).__name__}"
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        came = repr(record.get("format")) if isinstance(record, dict) else f"a {type(record).__name__}"
         raise ValueError(
             f"`{SCORES_FILE}` must have format {FORMAT}, but got {came} in {str(path)!r}. Remove it and evaluate again."
         )
-    if not isinstance(held.get("studies"), dict) or not isinstance(held.get(SERIES), int):
+    if not isinstance(record.get("studies"), dict) or not isinstance(record.get(SERIES), int):
         raise ValueError(
-            f"`{SCORES_FILE}` must hold `studies` and `{SERIES}`, but got {sorted(held)} in {str(path)!r}. "
+            f"`{SCORES_FILE}` must hold `studies` and `{SERIES}`, but got {sorted(record)} in {str(path)!r}. "
             "Remove it and evaluate again."
         )
-    return held
+    return record
 
 
 def values_of(record: Mapping[str, Any]) -> dict[str, float]:
@@ -151,11 +151,15 @@ def read_finalists(run: Path) -> Comparable:
     Raises:
         ValueError: a file is damaged.
     """
-    found = _read_all(run)
-    alike = [one for one in found if one.conditions_of_measurement == _last(found).conditions_of_measurement]
+    evaluated = _read_all(run)
+    alike = [
+        finalist
+        for finalist in evaluated
+        if finalist.conditions_of_measurement == _last(evaluated).conditions_of_measurement
+    ]
     return Comparable(
-        finalists=tuple(sorted(alike, key=lambda one: (one.trial_id != BASE, one.trial_id))),
-        left_out=tuple(sorted(one.trial_id for one in found if one not in alike)),
+        finalists=tuple(sorted(alike, key=lambda finalist: (finalist.trial_id != BASE, finalist.trial_id))),
+        left_out=tuple(sorted(finalist.trial_id for finalist in evaluated if finalist not in alike)),
     )
 
 
@@ -174,10 +178,10 @@ def series_of(run: Path, record: Mapping[str, Any]) -> int:
     Raises:
         ValueError: a file is damaged.
     """
-    found = _read_all(run)
-    if not found:
+    evaluated = _read_all(run)
+    if not evaluated:
         return 1
-    last = _last(found)
+    last = _last(evaluated)
     return last.series + (last.conditions_of_measurement != _measurement(record))
 
 
@@ -187,8 +191,8 @@ def _read_all(run: Path) -> list[FinalScores]:
     return [FinalScores(folder=k, record=v, values=values_of(v)) for k, v in records.items() if v is not None]
 
 
-def _last(found: Sequence[FinalScores]) -> FinalScores:
-    return max(found, key=lambda one: one.series)
+def _last(finalists: Sequence[FinalScores]) -> FinalScores:
+    return max(finalists, key=lambda finalist: finalist.series)
 
 
 def _measurement(record: Mapping[str, Any]) -> tuple[Any, ...]:

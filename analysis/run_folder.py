@@ -88,7 +88,12 @@ class RunFolder:
             baseline=_read_json(baseline) if baseline.exists() else {},
         )
         named = [opened.trials[name].dropna() for name in ("trial_id", "cut_of") if name in opened.trials]
-        _require_names([*(one for column in named for one in column), *(one.trial_id for one in opened.front.points)])
+        _require_names(
+            [
+                *(trial_id for column in named for trial_id in column),
+                *(point.trial_id for point in opened.front.points),
+            ]
+        )
         return opened
 
     @property
@@ -106,8 +111,8 @@ class RunFolder:
 
     def direction(self, column: str) -> Direction | None:
         """Which way of a column of the trials is better, or none where it is neither objective, metric nor cost."""
-        own = {objective.name: objective.direction for objective in self.front.objectives}
-        return own.get(column) or column_direction(column)
+        directions = {objective.name: objective.direction for objective in self.front.objectives}
+        return directions.get(column) or column_direction(column)
 
     def directed(self) -> list[str]:
         """The columns of the trials of which one can pick the best."""
@@ -116,8 +121,8 @@ class RunFolder:
     def compared(self) -> list[Path]:
         """The other runs that its report was last asked to show, those that are still there."""
         path = self.folder / COMPARED
-        held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-        return [other for one in held if (other := Path(one)).is_dir()]
+        paths = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        return [other for folder in paths if (other := Path(folder)).is_dir()]
 
     def picture(self, name: str) -> Path | None:
         """A picture of the run, if it is there."""
@@ -185,9 +190,11 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"`{path.name}` must be JSON, but got: {error}. Restore the file.") from error
-    if not isinstance(held, dict):
-        raise ValueError(f"`{path.name}` must hold keys and values, but got a {type(held).__name__}. Restore the file.")
-    return held
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"`{path.name}` must hold keys and values, but got a {type(content).__name__}. Restore the file."
+        )
+    return content

@@ -101,13 +101,13 @@ class FeatureCache:
             ValueError: `compute` gave another shape or dtype than the key says.
             CacheWriteError: the file cannot be written, for example because the disk is full.
         """
-        found = self.get(key)
-        if found is not None:
-            return found
+        features = self.get(key)
+        if features is not None:
+            return features
         with FileLock(f"{self.path(key)}.lock"):
-            found = self.get(key)
-            if found is not None:
-                return found
+            features = self.get(key)
+            if features is not None:
+                return features
             self._remove_leftovers(key)
             self._set_aside(self.path(key))
             _write(self.path(key), key, compute())
@@ -160,10 +160,10 @@ def _read(path: Path, key: FeatureKey) -> Features:
         features = _view(batch, np.dtype(key.dtype))
     except (pa.ArrowInvalid, OSError, IndexError, KeyError) as error:
         raise CorruptCacheError(f"`{path.name}` must be a whole Arrow file, but got: {error}.") from error
-    held = {name.decode(): value.decode() for name, value in (batch.schema.metadata or {}).items()}
-    if held.get("key") != key.text or len(features) != key.count:
-        raise CorruptCacheError(f"`{path.name}` must be of key {key.text}, but got {held.get('key')}.")
-    if held.get("sha256") != hashlib.sha256(features.data).hexdigest():
+    metadata = {name.decode(): value.decode() for name, value in (batch.schema.metadata or {}).items()}
+    if metadata.get("key") != key.text or len(features) != key.count:
+        raise CorruptCacheError(f"`{path.name}` must be of key {key.text}, but got {metadata.get('key')}.")
+    if metadata.get("sha256") != hashlib.sha256(features.data).hexdigest():
         raise CorruptCacheError(f"`{path.name}` must match its checksum, but got other values.")
     return features
 

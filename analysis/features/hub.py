@@ -83,8 +83,8 @@ class HubExtractor(NetworkExtractor):
 
     def preprocess(self, batch: Tensor) -> Tensor:
         """uint8[n, H, W] or [n, H, W, 3] to float32[n, 3, h, w], by the settings that came with the weights."""
-        found = self.processor(images=list(as_rgb(batch)), input_data_format="channels_first", return_tensors="pt")
-        pixels: Tensor = found["pixel_values"]
+        inputs = self.processor(images=list(as_rgb(batch)), input_data_format="channels_first", return_tensors="pt")
+        pixels: Tensor = inputs["pixel_values"]
         return pixels.to(self.device)
 
     def pooled(self, pixels: Tensor) -> Tensor:
@@ -146,19 +146,19 @@ def _architecture(name: str, config: Mapping[str, Any], source: str) -> Architec
 
 def _read(architecture: Architecture, config: Mapping[str, Any], source: str) -> tuple[Any, list[str]]:
     """A network in float32, and the names of what its file lacks; that a whole CLIP has a text side is no news."""
-    own = (
+    options = (
         {"projection_dim": config["projection_dim"]} if "projection_dim" in config else {}
     )  # CLIP's lies outside its parts
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        network, found = architecture.network.from_pretrained(
-            source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **own
+        network, loading = architecture.network.from_pretrained(
+            source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
         )
     finally:
         transformers_logging.set_verbosity(verbosity)
-    return network, sorted(found["missing_keys"])
+    return network, sorted(loading["missing_keys"])
 
 
 def _require_files(name: str, hub_id: str, folder: Path) -> None:

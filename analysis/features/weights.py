@@ -94,14 +94,14 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     _refuse_script(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the classes' source text has changed since; tensors are checked by name
-        held = torch.load(path, map_location="cpu", pickle_module=_allowed_pickle(), weights_only=False)
-    if isinstance(held, nn.Module):
-        for module in held.modules():  # modules from before torch 1.6 do not have it
+        content = torch.load(path, map_location="cpu", pickle_module=_allowed_pickle(), weights_only=False)
+    if isinstance(content, nn.Module):
+        for module in content.modules():  # modules from before torch 1.6 do not have it
             module.__dict__.setdefault("_non_persistent_buffers_set", set())
-        held = held.state_dict()
-    if not isinstance(held, Mapping):
-        raise pickle.UnpicklingError(f"a {type(held).__name__} is neither a module nor a state dict")
-    return {name: tensor for name, tensor in held.items() if isinstance(tensor, Tensor)}
+        content = content.state_dict()
+    if not isinstance(content, Mapping):
+        raise pickle.UnpicklingError(f"a {type(content).__name__} is neither a module nor a state dict")
+    return {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
 
 
 def _refuse_script(path: Path) -> None:

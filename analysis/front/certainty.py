@@ -72,19 +72,19 @@ def front_probabilities(
 def _true_values(costs: Floats, noise: Floats) -> Floats:
     """Draws of the values without noise, float[d, n, m]."""
     shared = noise.mean(axis=1, keepdims=True)
-    own = noise - shared
-    kept = _kept_share(costs, own)
+    individual = noise - shared
+    kept = _kept_share(costs, individual)
     mean = costs.mean(axis=0)
-    drawn: Floats = mean + kept * (costs - mean) + shared + np.sqrt(kept) * own
+    drawn: Floats = mean + kept * (costs - mean) + shared + np.sqrt(kept) * individual
     return drawn
 
 
-def _kept_share(costs: Floats, own: Floats) -> Floats:
+def _kept_share(costs: Floats, individual: Floats) -> Floats:
     """How much of a value's distance from the trials' mean is not noise, float[m] in (0, 1]."""
     num_trials = len(costs)
     if num_trials < FEWEST_TO_SHRINK:
         return np.ones(costs.shape[1])
-    of_noise, seen = own.var(axis=1, ddof=1).mean(axis=0), costs.var(axis=0, ddof=1)
+    of_noise, seen = individual.var(axis=1, ddof=1).mean(axis=0), costs.var(axis=0, ddof=1)
     ratio = np.divide(of_noise, seen, out=np.zeros_like(seen), where=seen > 0)
     kept: Floats = np.clip(1 - (num_trials - 3) / (num_trials - 1) * ratio, LEAST_KEPT, 1)
     return kept
@@ -99,6 +99,6 @@ def _dominated(costs: Floats, by: Floats) -> NDArray[np.bool_]:
     """Whether rows are nowhere better than other rows, and somewhere worse; over the last axis, an objective at a time."""
     nowhere, somewhere = _ALL, ~_ALL
     for index in range(costs.shape[-1]):
-        own, other = costs[..., index], by[..., index]
-        nowhere, somewhere = nowhere & (other <= own), somewhere | (other < own)
+        cost, other = costs[..., index], by[..., index]
+        nowhere, somewhere = nowhere & (other <= cost), somewhere | (other < cost)
     return nowhere & somewhere

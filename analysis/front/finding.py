@@ -88,10 +88,10 @@ class _Field:
 
     @property
     def directions(self) -> list[Direction]:
-        return [one.direction for one in self.objectives]
+        return [objective.direction for objective in self.objectives]
 
     def base_row(self) -> NDArray[np.float64] | None:
-        return np.array([self.base[one.name] for one in self.objectives]) if self.base else None
+        return np.array([self.base[objective.name] for objective in self.objectives]) if self.base else None
 
     def on_front(self) -> NDArray[np.bool_]:
         """Which trials nothing dominates, the base included."""
@@ -108,11 +108,13 @@ class _Field:
         if self.noise is None:
             return {}
         spread = self.noise.trials[:, index].std(axis=0, ddof=1)
-        return {one.name: float(error) for one, error in zip(self.objectives, spread, strict=True) if error > 0}
+        return {
+            objective.name: float(error) for objective, error in zip(self.objectives, spread, strict=True) if error > 0
+        }
 
     def measured(self) -> int | None:
         """The first objective that is a metric: the one in which an adapter must beat the base."""
-        return next((index for index, one in enumerate(self.objectives) if one.name not in COSTS), None)
+        return next((index for index, objective in enumerate(self.objectives) if objective.name not in COSTS), None)
 
     def knee(self) -> int:
         """The proposed point's row, -1 where there is none."""
@@ -145,21 +147,21 @@ class _Field:
 
 def _finite(done: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Trials that have every objective."""
-    held = np.isfinite(done[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)).all(axis=1)
-    finite: pd.DataFrame = done.loc[held]
+    complete = np.isfinite(done[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)).all(axis=1)
+    finite: pd.DataFrame = done.loc[complete]
     return finite
 
 
 def _point(row: Mapping[Hashable, Any], names: Sequence[str]) -> FrontPoint:
     """A row of the trials' table as a point; parameters that its strategy does not have are left out."""
-    held = {
+    params = {
         str(key).removeprefix(PARAMETER_PREFIX): _plain(value) for key, value in row.items() if _is_param(key, value)
     }
     return FrontPoint(
         trial_id=str(row["trial_id"]),
         strategy=str(row["strategy"]),
         values={name: float(row[name]) for name in names},
-        params=held,
+        params=params,
         knee=False,
     )
 

@@ -47,14 +47,14 @@ def hypervolume_history(trials: pd.DataFrame, results: pd.DataFrame, objectives:
     Returns:
         The history, empty where no trial has all objectives.
     """
-    names, directions = [one.name for one in objectives], [one.direction for one in objectives]
+    names, directions = [objective.name for objective in objectives], [objective.direction for objective in objectives]
     done = with_status(trials, COMPLETED)
     ends = _ends(results)
     finished = done.assign(trial_id=done["trial_id"].astype(str)).join(ends, on="trial_id", how="inner")
     finished = finished.sort_values("place", kind="stable")
     values = comparable(finished[names], objectives)
-    held = np.flatnonzero(np.isfinite(values).all(axis=1))
-    finished, values = finished.iloc[held], values[held]
+    complete = np.flatnonzero(np.isfinite(values).all(axis=1))
+    finished, values = finished.iloc[complete], values[complete]
     if not len(values):
         return History(trial_ids=(), hours=np.empty(0), volumes=np.empty(0))
     reference = nadir(values, directions)

@@ -53,12 +53,13 @@ def hypervolume_gain(
     Raises:
         ValueError: as of `hypervolume`.
     """
-    own, bound = _bounded(np.atleast_2d(np.asarray(point, dtype=np.float64)), directions, reference)
+    costs_of_point, bound = _bounded(np.atleast_2d(np.asarray(point, dtype=np.float64)), directions, reference)
     costs, _ = _bounded(others, directions, reference)
-    if not len(_inside(own, bound)):
+    if not len(_inside(costs_of_point, bound)):
         return 0.0
-    shared = np.maximum(_inside(costs, bound), own)  # what the point and each of the others dominate both
-    return max(0.0, float(np.prod(bound - own[0])) - _volume(shared, bound))  # rounding may leave a little less
+    shared = np.maximum(_inside(costs, bound), costs_of_point)  # what the point and each of the others dominate both
+    gain = float(np.prod(bound - costs_of_point[0])) - _volume(shared, bound)
+    return max(0.0, gain)  # rounding may leave a little less than nothing
 
 
 def nadir(values: ArrayLike, directions: Sequence[Direction], margin: float = MARGIN) -> NDArray[np.float64]:

@@ -53,20 +53,20 @@ def draw_noise(
     """
     rng = np.random.default_rng(seed)
     names = [*done["trial_id"].astype(str), *([BASE] if base_values(evidence.baseline, objectives) else [])]
-    measured = [one.name for one in objectives if one.name not in COSTS]
-    held = [evidence.resamples.get(name) for name in names]
-    tables = [table[measured] for table in held if table is not None and set(measured) <= set(table)]
+    measured = [objective.name for objective in objectives if objective.name not in COSTS]
+    resampled = [evidence.resamples.get(name) for name in names]
+    tables = [table[measured] for table in resampled if table is not None and set(measured) <= set(table)]
     if measured and (len(tables) < len(names) or len({len(table) for table in tables}) != 1):
         return None
     noise = np.zeros((NUM_DRAWS, len(names), len(objectives)))
     if measured:
         weights = rng.standard_normal((NUM_DRAWS, len(tables[0])))
-        columns = [index for index, one in enumerate(objectives) if one.name not in COSTS]
+        columns = [index for index, objective in enumerate(objectives) if objective.name not in COSTS]
         noise[:, :, columns] = _together(np.stack([table.to_numpy(np.float64) for table in tables]), weights)
-    for index, one in enumerate(objectives):
-        if one.name in TIMED:
-            spread = relative_spread(evidence.results, one.name)
-            seconds = done[one.name].to_numpy(np.float64)
+    for index, objective in enumerate(objectives):
+        if objective.name in TIMED:
+            spread = relative_spread(evidence.results, objective.name)
+            seconds = done[objective.name].to_numpy(np.float64)
             noise[:, : len(done), index] = spread * seconds * rng.standard_normal((NUM_DRAWS, len(done)))
     trials, rest = noise[:, : len(done)], noise[:, len(done) :]
     return Noise(trials=trials, base=rest.sum(axis=1))

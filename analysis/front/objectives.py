@@ -56,10 +56,12 @@ def base_values(baseline: Mapping[str, Any] | None, objectives: Sequence[Objecti
         A value for each objective, infinite for a cost of which more is better; empty where a score is missing, and where
         all objectives are costs, in which nothing beats not adapting.
     """
-    if all(one.name in COSTS for one in objectives):
+    if all(objective.name in COSTS for objective in objectives):
         return {}
     known = {
-        one.name: COSTS_OF_BASE[one.direction] if one.name in COSTS else float((baseline or {}).get(one.name, math.nan))
-        for one in objectives
+        objective.name: COSTS_OF_BASE[objective.direction]
+        if objective.name in COSTS
+        else float((baseline or {}).get(objective.name, math.nan))
+        for objective in objectives
     }
     return {} if any(math.isnan(value) for value in known.values()) else known

@@ -47,10 +47,10 @@ def pick_finalists(run: RunFolder, picks: Sequence[str]) -> list[str]:
     Raises:
         ValueError: A pick, metric or trial is unknown, or no trial qualifies.
     """
-    found: list[str] = []
+    trial_ids: list[str] = []
     for pick in picks:
-        found += _front(run) if pick == FRONT else [pick_trial(run, pick, among=FINALIST_PICKS)]
-    return list(dict.fromkeys(found))
+        trial_ids += _front(run) if pick == FRONT else [pick_trial(run, pick, among=FINALIST_PICKS)]
+    return list(dict.fromkeys(trial_ids))
 
 
 def pick_trial(run: RunFolder, pick: str, among: Sequence[str] = PICKS) -> str:
@@ -102,7 +102,7 @@ def _best(run: RunFolder, text: str) -> str:
     """`METRIC`, or `METRIC where CONDITION and CONDITION`."""
     named, _, conditions = text.partition(WHERE)
     metric = _column(run, named, "--pick best:METRIC")
-    rules = [_condition(run, one) for one in AND.split(conditions)] if conditions.strip() else []
+    rules = [_condition(run, condition) for condition in AND.split(conditions)] if conditions.strip() else []
     scored = run.completed().dropna(subset=[metric])
     if scored.empty:
         raise ValueError(
@@ -198,10 +198,10 @@ def _column(run: RunFolder, name: str, what: str) -> str:
     directed, asked = run.directed(), name.strip()
     if asked in directed:
         return asked
-    own = [column for column in directed if "/" not in column and split_metric(column)[0] == asked]
-    if len(own) != 1:
+    matches = [column for column in directed if "/" not in column and split_metric(column)[0] == asked]
+    if len(matches) != 1:
         raise ValueError(unknown_name(what, asked, directed))
-    return own[0]
+    return matches[0]
 
 
 def _trial(run: RunFolder, trial_id: str) -> str:

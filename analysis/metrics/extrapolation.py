@@ -76,13 +76,13 @@ def extrapolated_frechet_distance(
     """
     images, real = as_features(generated, "generated"), as_features(reference, "reference")
     require_same_dim(images.shape[1], real.shape[1])
-    codes, own = group_codes(groups, len(real)), np.arange(len(images))
+    codes, image_codes = group_codes(groups, len(real)), np.arange(len(images))
     _check_sizes(min(len(images), len(np.unique(codes))), num_sizes, num_halves)
-    distances = _distances((images, own), (real, codes), num_sizes, np.random.default_rng(seed))
+    distances = _distances((images, image_codes), (real, codes), num_sizes, np.random.default_rng(seed))
     halves = [
         _intercept(
             _distances(
-                (images[rows], own[: len(rows)]),
+                (images[rows], image_codes[: len(rows)]),
                 (real[real_rows], group_codes(codes[real_rows], len(real_rows))),
                 num_sizes,
                 np.random.default_rng(seed),

@@ -59,7 +59,9 @@ def require_comparable(first: Measurement, second: Measurement) -> None:
     names = ("metric", "extractor", "weights_hash", *COUNTS)
     differing = [name for name in names if getattr(first, name) != getattr(second, name)]
     if differing:
-        ours, theirs = (", ".join(f"{name} {getattr(one, name)}" for name in differing) for one in (first, second))
+        ours, theirs = (
+            ", ".join(f"{name} {getattr(measurement, name)}" for name in differing) for measurement in (first, second)
+        )
         raise ValueError(
             f"`measurements` must share {', '.join(names)} to be compared, but got {ours} against {theirs}. "
             "Evaluate both in the same way; a metric's bias depends on the number of images."
@@ -78,12 +80,12 @@ def measurements(results: Mapping[str, float], *, extractor: str, weights_hash: 
         ValueError: a value is not finite.
         KeyError: the numbers of images behind a value are missing.
     """
-    found = []
+    entries = []
     for key, value in results.items():
         name, slash, condition = key.partition("/")
         if name.endswith(f"_{extractor}"):
             counts = {count: int(results[f"{count}{slash}{condition}"]) for count in COUNTS}
-            found.append(
+            entries.append(
                 Measurement(
                     metric=name.removesuffix(f"_{extractor}"),
                     value=value,
@@ -93,4 +95,4 @@ def measurements(results: Mapping[str, float], *, extractor: str, weights_hash: 
                     condition=condition or None,
                 )
             )
-    return tuple(found)
+    return tuple(entries)

@@ -130,8 +130,8 @@ def _one_channel(images: NDArray[np.float64], others: NDArray[np.float64], data_
     weights = np.array(SCALE_WEIGHTS[:scales]) / sum(SCALE_WEIGHTS[:scales])
     product = np.ones(len(images))
     for number, weight in enumerate(weights):
-        found = similarity(images, others, data_range)
-        factor = found.ssim if number == scales - 1 else found.contrast_structure
+        likeness = similarity(images, others, data_range)
+        factor = likeness.ssim if number == scales - 1 else likeness.contrast_structure
         product *= np.clip(factor, 0, None) ** weight
         images, others = _halved(images), _halved(others)
     return product

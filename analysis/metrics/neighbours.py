@@ -154,20 +154,20 @@ def _hits(balls: FeatureSet, points: FeatureSet, num_neighbours: int) -> _Hits:
     met = np.zeros(len(balls), dtype=bool)
     per_point = []
     for block in points.blocks():
-        found, at = np.zeros(len(block), dtype=np.int64), 0
+        counts, at = np.zeros(len(block), dtype=np.int64), 0
         for ball_block in balls.blocks():
             here = slice(at, at + len(ball_block))
             inside = _squared_distances(block - centre, ball_block - centre) <= radii[here]
-            found += inside.sum(axis=1)
+            counts += inside.sum(axis=1)
             met[here] |= inside.any(axis=0)
             at = here.stop
-        per_point.append(found)
+        per_point.append(counts)
     return _Hits(np.concatenate(per_point), met)
 
 
 def _nearest(images: FeatureSet, num_neighbours: int) -> NDArray[np.float64]:
     """Squared distances to the nearest others: the smallest of every block, and of those the smallest."""
-    centre, found, at = mean_of(images), [], 0
+    centre, nearest, at = mean_of(images), [], 0
     for block in images.blocks():
         candidates, other_at = [], 0
         for other in images.blocks():
@@ -176,9 +176,9 @@ def _nearest(images: FeatureSet, num_neighbours: int) -> NDArray[np.float64]:
                 np.fill_diagonal(distances, np.inf)
             candidates.append(_smallest(distances, num_neighbours))
             other_at += len(other)
-        found.append(np.sort(_smallest(np.concatenate(candidates, axis=1), num_neighbours), axis=1))
+        nearest.append(np.sort(_smallest(np.concatenate(candidates, axis=1), num_neighbours), axis=1))
         at += len(block)
-    return np.concatenate(found)
+    return np.concatenate(nearest)
 
 
 def _smallest(distances: NDArray[np.float64], number: int) -> NDArray[np.float64]:

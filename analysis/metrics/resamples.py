@@ -59,7 +59,7 @@ def resampled_values(
         (FeatureSet(images[chosen]), FeatureSet(real[others]))
         for chosen, others in half_samples(len(images), codes, num_resamples=num_resamples, seed=seed)
     ]
-    fewest = min(min(len(one), len(other)) for one, other in halves)
+    fewest = min(min(len(first), len(other)) for first, other in halves)
     return {
         metric.name: _around(metric, metric.fn(images, real), [metric.fn(*half) for half in halves])
         for metric in metrics

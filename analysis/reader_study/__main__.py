@@ -64,7 +64,7 @@ def make_study(run: RunFolder, pick: str, to: Path, *, num: int, seed: int) -> N
     trial_id = pick_trial(run, pick)
     films = read_films(run, trial_id)
     shown = chosen_films(films.labels, num, seed)
-    conditions = sorted({name for one in shown for name in one.conditions})
+    conditions = sorted({name for film in shown for name in film.conditions})
     content = {"trial_id": trial_id, "conditions": conditions, "films": as_records(shown)}
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[
         :8
@@ -88,25 +88,28 @@ def score_study(run: RunFolder, to: Path, console: Console) -> None:
     key = read_json(to / KEY)
     known = set(run.trials["trial_id"].astype(str))
     expect(key["trial_id"] in known, "`--run` must be the run of the study", key["trial_id"], "Give its directory.")
-    found = score_answers(key, [read_json(file) for file in sorted(to.glob(ANSWERS))])
+    scores = score_answers(key, [read_json(file) for file in sorted(to.glob(ANSWERS))])
     with whole_file(run.folder / READERS) as file:
-        file.write((json.dumps(found.as_record(), indent=2) + "\n").encode())
-    console.print(_table(found))
-    if found.agreement is not None:
-        one = found.agreement
-        console.print(f"Cohen's kappa between readers {one.kappa:.2f} [{one.low:.2f}, {one.high:.2f}]", markup=False)
+        file.write((json.dumps(scores.as_record(), indent=2) + "\n").encode())
+    console.print(_table(scores))
+    if scores.agreement is not None:
+        agreement = scores.agreement
+        console.print(
+            f"Cohen's kappa between readers {agreement.kappa:.2f} [{agreement.low:.2f}, {agreement.high:.2f}]",
+            markup=False,
+        )
     console.print(f"Report   {write_report(run.folder)}", soft_wrap=True, markup=False)
 
 
-def _table(found: ReaderScores) -> Table:
+def _table(scores: ReaderScores) -> Table:
     table = Table(title="Real or generated: share of right answers, 95 % intervals", title_justify="left")
     for name in ("", "right", "of", "share", "p of guessing"):
         table.add_column(name, justify="left" if not name else "right")
-    for group in (found.readers, found.conditions):
+    for group in (scores.readers, scores.conditions):
         for name, share in group.items():
             table.add_row(name, str(share.count), str(share.num), _in_words(share), f"{share.p_chance:.2g}")
         table.add_section()
-    for name, num in found.too_few.items():
+    for name, num in scores.too_few.items():
         table.add_row(name, "", str(num), "too few films", "")
     return table
 

@@ -50,9 +50,9 @@ class Pairs:
     real: NDArray[np.uint8]
     labels: tuple[tuple[str, ...], ...]
 
-    def film(self, one: Shown) -> NDArray[np.uint8]:
+    def film(self, shown: Shown) -> NDArray[np.uint8]:
         """The film that is shown, uint8[H, W]."""
-        films: NDArray[np.uint8] = (self.real if one.kind == "real" else self.generated)[one.row]
+        films: NDArray[np.uint8] = (self.real if shown.kind == "real" else self.generated)[shown.row]
         return films
 
 
@@ -68,9 +68,9 @@ def read_films(run: RunFolder, trial_id: str) -> Pairs:
             f"`--pick` must be a trial with a final evaluation, but got {trial_id!r}, of which there is no {FILMS}. "
             f"Evaluate it: python -m sweep.evaluate --run {run.folder} --pick trial:{trial_id}"
         )
-    with np.load(file) as held:
-        labels = tuple(tuple(json.loads(str(one))) for one in held["labels"])
-        return Pairs(held["generated"], held["real"], labels)
+    with np.load(file) as archive:
+        labels = tuple(tuple(json.loads(str(text))) for text in archive["labels"])
+        return Pairs(archive["generated"], archive["real"], labels)
 
 
 def chosen_films(labels: Sequence[tuple[str, ...]], num: int, seed: int) -> list[Shown]:
@@ -111,4 +111,4 @@ def _spread(labels: Sequence[tuple[str, ...]], rng: np.random.Generator) -> NDAr
 
 def as_records(shown: Sequence[Shown]) -> list[dict[str, Any]]:
     """For the key file."""
-    return [asdict(one) for one in shown]
+    return [asdict(film) for film in shown]

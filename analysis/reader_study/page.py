@@ -30,12 +30,12 @@ def study_page(study: str, shown: Sequence[Shown], films: Pairs, conditions: Seq
     content = {
         "study": study,
         "conditions": list(conditions),
-        "films": [{"id": one.id, "source": _encoded(films, one)} for one in shown],
+        "films": [{"id": film.id, "source": _encoded(films, film)} for film in shown],
     }
     return page.substitute(title=escape(f"Reader study {study}"), content=json.dumps(content).replace("<", "\\u003c"))
 
 
-def _encoded(films: Pairs, one: Shown) -> str:
+def _encoded(films: Pairs, shown: Shown) -> str:
     memory = io.BytesIO()
-    Image.fromarray(films.film(one)).save(memory, format="PNG")
+    Image.fromarray(films.film(shown)).save(memory, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(memory.getvalue()).decode()}"

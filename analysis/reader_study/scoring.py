@@ -120,19 +120,20 @@ def score_answers(key: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) 
             form.
     """
     expect(bool(answers), "`--score` must have answers to score", "none", "Put the readers' answers-*.json into --to.")
-    names = [str(one.get("reader")) for one in answers]
+    names = [str(reply.get("reader")) for reply in answers]
     expect(len(set(names)) == len(names), "`answers` must be of different readers", names, "Keep one file of each.")
     truth = {film["id"]: film for film in key["films"]}
-    for one in answers:
-        _check(one, key["study"], truth)
+    for reply in answers:
+        _check(reply, key["study"], truth)
     films = list(truth.values())
     real = np.array([film["kind"] == "real" for film in films])
-    given = [{own["id"]: own for own in one["answers"]} for one in answers]
-    said = np.array([[own[film["id"]]["realism"] >= FIRST_REAL for film in films] for own in given])
+    given = [{answer["id"]: answer for answer in reply["answers"]} for reply in answers]
+    said = np.array([[by_film[film["id"]]["realism"] >= FIRST_REAL for film in films] for by_film in given])
     right = said == real
     shows = {name: np.array([name in film["conditions"] for film in films]) for name in key["conditions"]}
     seen = {
-        name: np.array([[name in own[film["id"]]["findings"] for film in films] for own in given]) for name in shows
+        name: np.array([[name in by_film[film["id"]]["findings"] for film in films] for by_film in given])
+        for name in shows
     }
     enough = {name: has for name, has in shows.items() if has.sum() >= FEWEST}
     return ReaderScores(
@@ -146,12 +147,12 @@ def score_answers(key: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) 
     )
 
 
-def _check(one: Mapping[str, Any], study: str, truth: Mapping[str, Any]) -> None:
+def _check(reply: Mapping[str, Any], study: str, truth: Mapping[str, Any]) -> None:
     rule, remedy = f"`answers` must be of study {study!r}", "Take the files of this study's page."
-    expect(one.get("study") == study, rule, repr(one.get("study")), remedy)
-    own = {answer.get("id"): answer for answer in one.get("answers", [])}
-    open_ = [name for name in truth if own.get(name, {}).get("realism") not in (1, 2, 3, 4)]
-    came = f"{len(open_)} of {one.get('reader')!r} without"
+    expect(reply.get("study") == study, rule, repr(reply.get("study")), remedy)
+    by_film = {answer.get("id"): answer for answer in reply.get("answers", [])}
+    open_ = [name for name in truth if by_film.get(name, {}).get("realism") not in (1, 2, 3, 4)]
+    came = f"{len(open_)} of {reply.get('reader')!r} without"
     expect(not open_, "`answers` must rate every film", came, "Let the reader finish the page and save again.")
 
 
@@ -189,7 +190,7 @@ def _agreement(said: NDArray[np.bool_]) -> Agreement:
     """bool[readers, films]; the interval is over films."""
 
     def mean_kappa(rows: NDArray[np.bool_]) -> float:
-        return float(np.mean([cohen_kappa(one, other) for one, other in combinations(rows, 2)]))
+        return float(np.mean([cohen_kappa(reader, other) for reader, other in combinations(rows, 2)]))
 
     rng, num = np.random.default_rng(0), said.shape[1]
     resampled = [mean_kappa(said[:, rng.integers(0, num, num)]) for _ in range(NUM_RESAMPLES)]
@@ -209,9 +210,14 @@ def read_json(file: Path) -> Mapping[str, Any]:
             f"`--to` must be a study's folder, but got {str(file.parent)!r}, which has no {file.name}."
         )
     try:
-        held = json.loads(file.read_text(encoding="utf-8"))
+        document = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"`{file.name}` must be JSON, but got: {error}. Save it from the page again.") from error
-    expect(isinstance(held, dict), f"`{file.name}` must hold keys and values", type(held).__name__, "Save it again.")
-    content: Mapping[str, Any] = held
+    expect(
+        isinstance(document, dict),
+        f"`{file.name}` must hold keys and values",
+        type(document).__name__,
+        "Save it again.",
+    )
+    content: Mapping[str, Any] = document
     return content

@@ -44,10 +44,10 @@ def main(
 
 def rebuild(run: Path, console: Console, others: Sequence[Path] = ()) -> None:
     """Write the page and the plot anew, and say what the evaluations during training were worth."""
-    page, held = write_report(run, others), RunFolder.open(run)
-    if len(held.front.objectives) > 1:
-        draw_front(held.trials, held.front, run / FRONT_PLOT)
-    lines = agreement_lines(rung_agreements(held.results, held.front.objectives))
+    page, opened_run = write_report(run, others), RunFolder.open(run)
+    if len(opened_run.front.objectives) > 1:
+        draw_front(opened_run.trials, opened_run.front, run / FRONT_PLOT)
+    lines = agreement_lines(rung_agreements(opened_run.results, opened_run.front.objectives))
     for line in (*lines, f"{page} ({page.stat().st_size / 2**20:.1f} MiB)"):
         console.print(line, markup=False, soft_wrap=True)
 

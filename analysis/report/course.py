@@ -70,15 +70,15 @@ def course_plot(history: History) -> bytes:
         return figure_content(figure, "svg")
 
 
-def importance_table(found: Mapping[str, Mapping[str, float]]) -> str:
+def importance_table(by_objective: Mapping[str, Mapping[str, float]]) -> str:
     """A row an objective, its hyperparameters with the most important first; nothing where there are too few trials."""
-    if not found:
+    if not by_objective:
         return ""
     rows = (
         f"<tr><td>{escape(label(name))}</td><td>"
-        + escape(", ".join(f"{one.replace('_', ' ')} {percent(share)}" for one, share in shares.items()))
+        + escape(", ".join(f"{parameter.replace('_', ' ')} {percent(share)}" for parameter, share in shares.items()))
         + "</td></tr>"
-        for name, shares in found.items()
+        for name, shares in by_objective.items()
     )
     return (
         "<p class='quiet'>What an objective depends on, of the hyperparameters that all completed trials have: the share of its "
@@ -110,41 +110,43 @@ def attainments(trials: pd.DataFrame, objectives: Sequence[Objective]) -> list[A
         trials: one row a trial, at least one of them completed with all objectives.
         objectives: of the sweep.
     """
-    names, directions = [one.name for one in objectives], [one.direction for one in objectives]
+    names, directions = [objective.name for objective in objectives], [objective.direction for objective in objectives]
     done = with_status(trials, COMPLETED).dropna(subset=names)
     values = comparable(done[names], objectives)
     reference = nadir(values, directions)
     whole = hypervolume(values, directions, reference)
-    found = []
+    attained = []
     for strategy, rows in trials.groupby("strategy"):
-        own = (done["strategy"] == strategy).to_numpy()
-        reached = done.loc[own, names].to_numpy(np.float64)
-        found.append(
+        members = (done["strategy"] == strategy).to_numpy()
+        reached = done.loc[members, names].to_numpy(np.float64)
+        attained.append(
             Attainment(
                 strategy=str(strategy),
-                completed=int(own.sum()),
+                completed=int(members.sum()),
                 stopped=len(with_status(rows, STOPPED)),
-                best=_best(reached, directions) if own.any() else (),
-                share=hypervolume(values[own], directions, reference) / whole,
+                best=_best(reached, directions) if members.any() else (),
+                share=hypervolume(values[members], directions, reference) / whole,
             )
         )
-    return sorted(found, key=lambda one: (-one.share, one.strategy))
+    return sorted(attained, key=lambda row: (-row.share, row.strategy))
 
 
 def _best(values: NDArray[np.float64], directions: Sequence[Direction]) -> tuple[float, ...]:
     """The best value of each column."""
-    return tuple(float(min(own) if way == "min" else max(own)) for own, way in zip(values.T, directions, strict=True))
+    return tuple(
+        float(min(column) if way == "min" else max(column)) for column, way in zip(values.T, directions, strict=True)
+    )
 
 
-def attainment_table(found: Sequence[Attainment], objectives: Sequence[Objective]) -> str:
+def attainment_table(rows: Sequence[Attainment], objectives: Sequence[Objective]) -> str:
     """A row a strategy."""
     best = [f"best {axis_label(objective)}{NUMERIC}" for objective in objectives]
     head = ["strategy", f"completed{NUMERIC}", f"stopped{NUMERIC}", *best, f"hypervolume by itself{NUMERIC}"]
-    return table(head, (_row(one, len(objectives)) for one in found))
+    return table(head, (_row(row, len(objectives)) for row in rows))
 
 
-def _row(one: Attainment, num_objectives: int) -> str:
-    values = [*map(number, one.best)] or ["–"] * num_objectives
-    texts = [number(one.completed), number(one.stopped), *values, percent(one.share)]
+def _row(attainment: Attainment, num_objectives: int) -> str:
+    values = [*map(number, attainment.best)] or ["–"] * num_objectives
+    texts = [number(attainment.completed), number(attainment.stopped), *values, percent(attainment.share)]
     cells = "".join(f'<td class="n">{escape(text)}</td>' for text in texts)
-    return f"<tr><td>{escape(one.strategy)}</td>{cells}</tr>"
+    return f"<tr><td>{escape(attainment.strategy)}</td>{cells}</tr>"

@@ -46,14 +46,14 @@ def final_section(run: Path, sheet: Callable[[Path, str], str]) -> str:
     Raises:
         ValueError: a file is damaged.
     """
-    found = read_finalists(run)
-    everyone = found.finalists
-    finalists = [one for one in everyone if one.trial_id != BASE]
+    comparable = read_finalists(run)
+    everyone = comparable.finalists
+    finalists = [finalist for finalist in everyone if finalist.trial_id != BASE]
     if not finalists:
         return ""
     parts = [f"<h2>{TITLE}</h2>", _introduction(finalists[0])]
-    parts += [f"<p class='quiet'>{escape(found.note)}</p>"] if found.note else []
-    parts += [_paper_table(one) for one in paper_tables(finalists)]
+    parts += [f"<p class='quiet'>{escape(comparable.note)}</p>"] if comparable.note else []
+    parts += [_paper_table(paper) for paper in paper_tables(finalists)]
     parts += [
         _fidelity(finalists),
         _utility(finalists),
@@ -65,9 +65,9 @@ def final_section(run: Path, sheet: Callable[[Path, str], str]) -> str:
     return "".join([*parts, _failures(everyone), _pictures(finalists, sheet)])
 
 
-def _introduction(one: FinalScores) -> str:
-    settings, extractor = one.record["settings"], one.record["extractor"]
-    classifier = one.record["studies"].get("alignment", {}).get("details", {}).get("classifier", {})
+def _introduction(finalist: FinalScores) -> str:
+    settings, extractor = finalist.record["settings"], finalist.record["extractor"]
+    classifier = finalist.record["studies"].get("alignment", {}).get("details", {}).get("classifier", {})
     text = (
         "Trials were selected on validation patients, in the tables above. Here films are compared with those of test "
         "patients, whom neither training nor selection has seen, except where the list below names other patients. For the "
@@ -76,15 +76,15 @@ def _introduction(one: FinalScores) -> str:
         f"{extractor['name']} ({extractor['weights_hash'][:12]}), classifier {classifier.get('architecture', 'none')} "
         f"({str(classifier.get('weights_hash', 'none'))[:12]}), trained on real training films."
     )
-    splits = {name: study.get("inputs", {}).get("splits") for name, study in one.record["studies"].items()}
+    splits = {name: study.get("inputs", {}).get("splits") for name, study in finalist.record["studies"].items()}
     items = "".join(f"<li>{escape(name)}: {escape(words)}</li>" for name, words in splits.items() if words)
     return f"<p class='quiet'>{escape(text)}</p>" + (f"<ul class='quiet'>{items}</ul>" if items else "")
 
 
-def _paper_table(one: PaperTable) -> str:
-    head = [name if position < 2 else f"{name}{NUMERIC}" for position, name in enumerate(one.head)]
-    rows = [_row(row) for row in one.rows] + [_row(row, quiet=True) for row in one.references]
-    return f"<p><b>{escape(one.title)}</b></p>{table(head, rows)}<p class='quiet'>{escape(one.note)}</p>"
+def _paper_table(paper: PaperTable) -> str:
+    head = [name if position < 2 else f"{name}{NUMERIC}" for position, name in enumerate(paper.head)]
+    rows = [_row(row) for row in paper.rows] + [_row(row, quiet=True) for row in paper.references]
+    return f"<p><b>{escape(paper.title)}</b></p>{table(head, rows)}<p class='quiet'>{escape(paper.note)}</p>"
 
 
 def _fidelity(finalists: Sequence[FinalScores]) -> str:
@@ -108,15 +108,15 @@ def _utility(finalists: Sequence[FinalScores]) -> str:
     rows = [
         _row(
             (
-                one.trial_id,
-                one.strategy,
+                finalist.trial_id,
+                finalist.strategy,
                 words,
-                *(with_interval(one, f"utility_{score}/{arm}") for score in SCORE_WORDS),
+                *(with_interval(finalist, f"utility_{score}/{arm}") for score in SCORE_WORDS),
             )
         )
-        for one in finalists
+        for finalist in finalists
         for arm, words in ARMS.items()
-        if one.value(f"utility_auc/{arm}") is not None
+        if finalist.value(f"utility_auc/{arm}") is not None
     ]
     if not rows:
         return ""
@@ -153,16 +153,23 @@ def _probe(everyone: Sequence[FinalScores]) -> str:
 
 
 def _with(everyone: Sequence[FinalScores], study: str) -> list[FinalScores]:
-    return [one for one in everyone if study in one.record["studies"]]
+    return [finalist for finalist in everyone if study in finalist.record["studies"]]
 
 
 def _values_table(title: str, columns: dict[str, str], finalists: Sequence[FinalScores]) -> str:
     """One row a finalist; a column that nobody has a number in is left out."""
-    shown = {name: words for name, words in columns.items() if any(one.value(name) is not None for one in finalists)}
+    shown = {
+        name: words
+        for name, words in columns.items()
+        if any(finalist.value(name) is not None for finalist in finalists)
+    }
     if not shown:
         return ""
     head = ["trial", "strategy", *(f"{words}{NUMERIC}" for words in shown.values())]
-    rows = [_row((one.trial_id, one.strategy, *(with_interval(one, name) for name in shown))) for one in finalists]
+    rows = [
+        _row((finalist.trial_id, finalist.strategy, *(with_interval(finalist, name) for name in shown)))
+        for finalist in finalists
+    ]
     return f"<p><b>{escape(title)}</b></p>{table(head, rows)}"
 
 
@@ -175,9 +182,9 @@ def _row(cells: Sequence[str], *, quiet: bool = False) -> str:
 
 def _failures(everyone: Sequence[FinalScores]) -> str:
     items = "".join(
-        f"<li><code>{escape(one.trial_id)}</code> {escape(study)}: {escape(error)}</li>"
-        for one in everyone
-        for study, error in one.failures().items()
+        f"<li><code>{escape(finalist.trial_id)}</code> {escape(study)}: {escape(error)}</li>"
+        for finalist in everyone
+        for study, error in finalist.failures().items()
     )
     return f"<p><b>Studies that failed</b></p><ul class='quiet'>{items}</ul>" if items else ""
 
@@ -185,17 +192,17 @@ def _failures(everyone: Sequence[FinalScores]) -> str:
 def _pictures(finalists: Sequence[FinalScores], sheet: Callable[[Path, str], str]) -> str:
     real = finalists[0].picture("real.png")
     sheets = [sheet(real, "Real test films of the same captions")] if real else []
-    for one in finalists:
+    for finalist in finalists:
         for name, words in PICTURES.items():
-            if path := one.picture(name):
-                sheets.append(sheet(path, _caption(one, name, words)))
+            if path := finalist.picture(name):
+                sheets.append(sheet(path, _caption(finalist, name, words)))
     return f'<div class="sheets">{"".join(sheets)}</div>'
 
 
-def _caption(one: FinalScores, name: str, words: str) -> str:
-    share = percent(one.values.get("memorisation_share"))
-    copies = number(one.values.get("memorisation_num_copies"))
+def _caption(finalist: FinalScores, name: str, words: str) -> str:
+    share = percent(finalist.values.get("memorisation_share"))
+    copies = number(finalist.values.get("memorisation_num_copies"))
     first = (
         f"{copies} generated films ({share} %) count as copies, some of them on the " if name == "copies.png" else ""
     )
-    return f"{one.strategy}, trial {one.trial_id}: {first}{words}"
+    return f"{finalist.strategy}, trial {finalist.trial_id}: {first}{words}"

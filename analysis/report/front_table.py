@@ -55,7 +55,7 @@ def base_row(front: Front, baseline: Mapping[str, Any]) -> FrontRow:
         trial_id=BASE,
         strategy="none",
         hyperparameters="the model before any adaptation",
-        values=tuple(number(known.get(one.name)) for one in front.objectives),
+        values=tuple(number(known.get(objective.name)) for objective in front.objectives),
     )
 
 
@@ -92,14 +92,17 @@ def _point(point: FrontPoint, objectives: Sequence[Objective], mark: str) -> Fro
         trial_id=point.trial_id,
         strategy=point.strategy,
         hyperparameters=parameters(point.params, point.strategy),
-        values=tuple(number(point.values.get(one.name)) + error(point.errors.get(one.name)) for one in objectives),
+        values=tuple(
+            number(point.values.get(objective.name)) + error(point.errors.get(objective.name))
+            for objective in objectives
+        ),
         probability=percent(point.probability),
         mark=mark,
     )
 
 
 def _heads(front: Front) -> list[str]:
-    names = [f"{one.name} {ARROWS[one.direction]}" for one in front.objectives]
+    names = [f"{objective.name} {ARROWS[objective.direction]}" for objective in front.objectives]
     return [*names, PROBABILITY] if has_probabilities(front) else names
 
 

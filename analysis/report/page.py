@@ -52,7 +52,7 @@ def write_report(folder: Path, others: Sequence[Path] | None = None, *, with_imp
         file.write(content.encode())
     if others:
         with whole_file(folder / COMPARED) as file:
-            file.write(json.dumps([str(one.resolve()) for one in others]).encode())
+            file.write(json.dumps([str(other.resolve()) for other in others]).encode())
     elif others is not None:
         (folder / COMPARED).unlink(missing_ok=True)
     return path
@@ -236,8 +236,8 @@ def _sheet(path: Path, caption: str, name: str = "") -> str:
 
 def _conditions(run: RunFolder) -> str:
     tables = [condition_table(run.trials, run.front, objective) for objective in run.front.objectives]
-    held = [text for text in tables if text]
-    return f"<h2>By condition</h2>{''.join(held)}" if held else ""
+    texts = [text for text in tables if text]
+    return f"<h2>By condition</h2>{''.join(texts)}" if texts else ""
 
 
 def _final(run: RunFolder) -> str:

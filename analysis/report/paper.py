@@ -43,7 +43,7 @@ def paper_tables(finalists: Sequence[FinalScores]) -> tuple[PaperTable, ...]:
     Source:
         Pixels under Pressure, its tables of fidelity with alignment and of classifiers trained on synthetic films.
     """
-    adapted = [one for one in finalists if one.trial_id != BASE]
+    adapted = [finalist for finalist in finalists if finalist.trial_id != BASE]
     if not adapted:
         return ()
     names, extractor = adapted[0].record["conditions"], adapted[0].record["extractor"]["name"]
@@ -64,8 +64,8 @@ def print_tables(run: Path, console: Console) -> None:
         FileNotFoundError: nothing of the run was evaluated.
         ValueError: a file is damaged.
     """
-    found = read_finalists(run)
-    tables = paper_tables(found.finalists)
+    comparable = read_finalists(run)
+    tables = paper_tables(comparable.finalists)
     if not tables:
         raise FileNotFoundError(
             f"`--tables` must be of a run whose finalists were evaluated, but got {str(run)!r}. "
@@ -73,11 +73,11 @@ def print_tables(run: Path, console: Console) -> None:
         )
     for table in tables:
         console.print(_for_terminal(table))
-    adapted = [one for one in found.finalists if one.trial_id != BASE]
+    adapted = [finalist for finalist in comparable.finalists if finalist.trial_id != BASE]
     for published in beside_published(_preset_of(run), adapted):
         console.print(_beside_for_terminal(published))
-    if found.note:
-        console.print(found.note, highlight=False, soft_wrap=True)
+    if comparable.note:
+        console.print(comparable.note, highlight=False, soft_wrap=True)
 
 
 def _preset_of(run: Path) -> str:
@@ -111,13 +111,13 @@ def _alignment_table(finalists: Sequence[FinalScores], names: Sequence[str], ext
     fid, vendi = f"fid_{extractor}", f"vendi_{extractor}"
     rows = [
         (
-            one.trial_id,
-            one.strategy,
-            with_interval(one, fid),
-            with_interval(one, vendi),
-            *_cells(one, "alignment_recall/{}", names, percent),
+            finalist.trial_id,
+            finalist.strategy,
+            with_interval(finalist, fid),
+            with_interval(finalist, vendi),
+            *_cells(finalist, "alignment_recall/{}", names, percent),
         )
-        for one in finalists
+        for finalist in finalists
     ]
     first = finalists[0]
     return PaperTable(
@@ -134,9 +134,12 @@ def _alignment_table(finalists: Sequence[FinalScores], names: Sequence[str], ext
 
 
 def _by_condition(finalists: Sequence[FinalScores], names: Sequence[str], metric: str, title: str) -> PaperTable:
-    rows = [(one.trial_id, one.strategy, *_cells(one, f"{metric}/{{}}", names, number)) for one in finalists]
+    rows = [
+        (finalist.trial_id, finalist.strategy, *_cells(finalist, f"{metric}/{{}}", names, number))
+        for finalist in finalists
+    ]
     first = finalists[0].record["studies"].get("fidelity", {}).get("details", {}).get("figures", [])
-    counts = {one["condition"]: str(one["num_generated"]) for one in first if one["condition"] is not None}
+    counts = {figure["condition"]: str(figure["num_generated"]) for figure in first if figure["condition"] is not None}
     return PaperTable(
         title=title,
         note="Values of one column compare; across columns the numbers of films differ.",
@@ -148,7 +151,8 @@ def _by_condition(finalists: Sequence[FinalScores], names: Sequence[str], metric
 
 def _utility_table(finalists: Sequence[FinalScores], names: Sequence[str]) -> PaperTable:
     rows = [
-        (one.trial_id, one.strategy, *_cells(one, "utility_accuracy/synthetic/{}", names, percent)) for one in finalists
+        (finalist.trial_id, finalist.strategy, *_cells(finalist, "utility_accuracy/synthetic/{}", names, percent))
+        for finalist in finalists
     ]
     first = finalists[0]
     count = first.value("utility_num_images/synthetic")
@@ -162,20 +166,20 @@ def _utility_table(finalists: Sequence[FinalScores], names: Sequence[str]) -> Pa
     )
 
 
-def _cells(one: FinalScores, pattern: str, names: Sequence[str], shown: Callable[[float | None], str]) -> Row:
-    return tuple(shown(one.value(pattern.format(name))) for name in names)
+def _cells(finalist: FinalScores, pattern: str, names: Sequence[str], shown: Callable[[float | None], str]) -> Row:
+    return tuple(shown(finalist.value(pattern.format(name))) for name in names)
 
 
 def _seeds(finalists: Sequence[FinalScores]) -> str:
-    most = max(one.num_seeds for one in finalists)
+    most = max(finalist.num_seeds for finalist in finalists)
     if most == 1:
         return " Brackets: 95 % intervals over films, real ones by patient."
     return f" Means{' and 95 % intervals' if most > 2 else ''} over {most} trainings."
 
 
-def with_interval(one: FinalScores, name: str) -> str:
+def with_interval(finalist: FinalScores, name: str) -> str:
     """A number with its 95 % interval where there is one."""
-    value, ends = one.value(name), one.interval(name)
+    value, ends = finalist.value(name), finalist.interval(name)
     return number(value) if ends is None else f"{number(value)} [{ends[0]:.3g}, {ends[1]:.3g}]"
 
 

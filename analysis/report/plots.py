@@ -50,15 +50,15 @@ PANELS_ACROSS = 4
 """Of learning curves, side by side."""
 
 
-def draw_front(trials: pd.DataFrame, found: Front, to: Path) -> None:
+def draw_front(trials: pd.DataFrame, front: Front, to: Path) -> None:
     """Write the trade-offs of a sweep as PNG.
 
     Args:
         trials: one row a trial, with `trial_id`, `strategy` and a column for each objective.
-        found: their front over two or more objectives; the first is drawn against each of the others.
+        front: their front over two or more objectives; the first is drawn against each of the others.
         to: the file.
     """
-    content = trade_offs(trials, found, form="png")
+    content = trade_offs(trials, front, form="png")
     with whole_file(to) as file:
         file.write(content)
 
@@ -70,26 +70,26 @@ def styled() -> Iterator[None]:
         yield
 
 
-def trade_offs(trials: pd.DataFrame, found: Front, *, form: str = "svg") -> bytes:
+def trade_offs(trials: pd.DataFrame, front: Front, *, form: str = "svg") -> bytes:
     """The first objective against each of the others, one panel each, as an image file's content.
 
     Filled points are on the front over all objectives, pale ones may be, as far as noise lets one see; the solid line is the
     front over the two of its panel, the dotted one what the un-adapted base scores.
     """
-    objectives = found.objectives
+    objectives = front.objectives
     if len(objectives) < 2:
         raise ValueError(f"`objectives` must be at least 2 for a trade-off, but got {len(objectives)}. Name another.")
     shown = _finite(trials, [objective.name for objective in objectives])
     styles = strategy_styles(trials["strategy"])
-    looks = _looks(shown, found, styles)
+    looks = _looks(shown, front, styles)
     num_panels = len(objectives) - 1
     with styled():
         figure = Figure(figsize=(4.1 * num_panels + 0.3, 4.1), layout="constrained")
         for axes, other in zip(np.ravel(figure.subplots(1, num_panels, sharey=True)), objectives[1:], strict=True):
             _draw_pair_front(axes, shown, (other, objectives[0]))
             _draw_points(axes, shown, (other, objectives[0]), looks)
-            _draw_base(axes, found, (other, objectives[0]))
-            _mark_knee(axes, found, (other, objectives[0]))
+            _draw_base(axes, front, (other, objectives[0]))
+            _mark_knee(axes, front, (other, objectives[0]))
         for axes in figure.axes[1:]:
             axes.set_ylabel("")
         figure.legend(handles=_legend(styles), loc="outside upper center", ncols=len(styles) + 4)
@@ -131,9 +131,9 @@ def _finite(trials: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return shown
 
 
-def _looks(shown: pd.DataFrame, found: Front, styles: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+def _looks(shown: pd.DataFrame, front: Front, styles: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
     """How each trial is drawn: filled on the front over all objectives, pale within noise of it, hollow elsewhere."""
-    on_front, near = ({point.trial_id for point in points} for points in (found.points, found.near))
+    on_front, near = ({point.trial_id for point in points} for points in (front.points, front.near))
     looks = []
     for trial_id, strategy in zip(shown["trial_id"], shown["strategy"], strict=True):
         colour, marker = styles[str(strategy)]
@@ -164,24 +164,24 @@ def _draw_pair_front(axes: Any, shown: pd.DataFrame, pair: tuple[Objective, Obje
     axes.step(best[:, 0], best[:, 1], where=where, color=QUIET, linewidth=1.2, zorder=2)
 
 
-def _draw_base(axes: Any, found: Front, pair: tuple[Objective, Objective]) -> None:
+def _draw_base(axes: Any, front: Front, pair: tuple[Objective, Objective]) -> None:
     """A dotted line at the base's score, and a cross on it where the other objective is a score too."""
-    if not found.base:
+    if not front.base:
         return
     x, y = pair
-    axes.axhline(found.base[y.name], color=INK, linewidth=1, linestyle=":", zorder=1)
+    axes.axhline(front.base[y.name], color=INK, linewidth=1, linestyle=":", zorder=1)
     if x.name not in COSTS:
-        axes.scatter(found.base[x.name], found.base[y.name], marker="x", s=46, color=INK, linewidth=1.5, zorder=4)
+        axes.scatter(front.base[x.name], front.base[y.name], marker="x", s=46, color=INK, linewidth=1.5, zorder=4)
 
 
-def _mark_knee(axes: Any, found: Front, pair: tuple[Objective, Objective]) -> None:
-    if found.knee is None:
+def _mark_knee(axes: Any, front: Front, pair: tuple[Objective, Objective]) -> None:
+    if front.knee is None:
         return
-    position = tuple(found.knee.values[objective.name] for objective in pair)
+    position = tuple(front.knee.values[objective.name] for objective in pair)
     axes.scatter(*position, s=190, facecolor="none", edgecolor=INK, linewidth=1.4, zorder=4)
     left = axes.transAxes.inverted().transform(axes.transData.transform(position))[0] > 0.6
     axes.annotate(
-        f"knee: {found.knee.strategy}",
+        f"knee: {front.knee.strategy}",
         position,
         xytext=(-11 if left else 11, 9),
         textcoords="offset points",

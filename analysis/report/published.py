@@ -145,7 +145,7 @@ class Beside:
 
 def beside_published(preset: str, finalists: Sequence[FinalScores]) -> tuple[Beside, ...]:
     """The tables of the study that a preset replays, with what the finalists of a run reached; none for other presets."""
-    ours = {one.strategy: one for one in reversed(finalists)}
+    ours = {finalist.strategy: finalist for finalist in reversed(finalists)}
     return tuple(_beside(table, ours) for table in PUBLISHED.get(preset, ()))
 
 
@@ -161,21 +161,21 @@ def _beside(table: PublishedTable, ours: Mapping[str, FinalScores]) -> Beside:
     return Beside(title=table.title, head=head, rows=tuple(rows), obstacles=_obstacles(table, ours))
 
 
-def _cell(column: Column, one: FinalScores | None, table: PublishedTable, name: str, place: int) -> str:
-    found = None if one is None else one.value(column.ours)
+def _cell(column: Column, finalist: FinalScores | None, table: PublishedTable, name: str, place: int) -> str:
+    value = None if finalist is None else finalist.value(column.ours)
     published = table.rows[name][place] if name in table.rows else None
     spread = f" ± {table.spread[name][place]:g}" if name in table.spread else ""
-    return f"{number(None if found is None else found * column.scale)} / {number(published)}{spread}"
+    return f"{number(None if value is None else value * column.scale)} / {number(published)}{spread}"
 
 
 def _obstacles(table: PublishedTable, ours: Mapping[str, FinalScores]) -> tuple[str, ...]:
-    found = list(table.obstacles)
+    obstacles = list(table.obstacles)
     wanted = dict.fromkeys(column.extractor for column in table.columns if column.extractor)
-    used = dict.fromkeys(str(one.record["extractor"]["name"]) for one in ours.values())
+    used = dict.fromkeys(str(finalist.record["extractor"]["name"]) for finalist in ours.values())
     if wanted and list(used) != list(wanted)[:1]:
-        found.append(f"published features are of {' and '.join(wanted)}, ours of {' and '.join(used) or 'none'}")
-    counts = dict.fromkeys(int(one.record["settings"]["images_per_condition"]) for one in ours.values())
+        obstacles.append(f"published features are of {' and '.join(wanted)}, ours of {' and '.join(used) or 'none'}")
+    counts = dict.fromkeys(int(finalist.record["settings"]["images_per_condition"]) for finalist in ours.values())
     if table.images_per_condition is not None and list(counts) != [table.images_per_condition]:
         came = " and ".join(f"{count:,}" for count in counts)
-        found.append(f"published with up to {table.images_per_condition:,} films a condition, ours with {came}")
-    return tuple(found)
+        obstacles.append(f"published with up to {table.images_per_condition:,} films a condition, ours with {came}")
+    return tuple(obstacles)

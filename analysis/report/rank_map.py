@@ -73,16 +73,16 @@ def rank_map(history: RankHistory, *, form: str = "svg") -> bytes:
     One column a transformer or residual block in the order of the network, one row a kind of layer; the text encoder has
     a panel of its own. A last panel has the mean and the largest rank over the steps.
     """
-    found = panels(history)
+    drawn = panels(history)
     highest = max(2, int(history.ranks[-1].max()))
-    frames, (width, height) = arranged([*(panel.frame for panel in found), CURVE])
+    frames, (width, height) = arranged([*(panel.frame for panel in drawn), CURVE])
     with styled():
         figure = Figure(figsize=(width, height))
         inches = [
             figure.add_axes((left / width, 1 - (top + tall) / height, wide / width, tall / height))
             for left, top, wide, tall in frames
         ]
-        for axes, panel in zip(inches[:-1], found, strict=True):
+        for axes, panel in zip(inches[:-1], drawn, strict=True):
             _draw_panel(axes, panel, Normalize(0, highest))
         _draw_curve(inches[-1], history)
         return figure_content(figure, form)
@@ -99,12 +99,12 @@ def panels(history: RankHistory) -> list[Panel]:
     ]
 
 
-def _panel(part: str, held: Sequence[tuple[Place, int]]) -> Panel:
+def _panel(part: str, layers: Sequence[tuple[Place, int]]) -> Panel:
     last: dict[tuple[str, int], int] = {}
-    for place, _ in held:
+    for place, _ in layers:
         if place.column != LAST:
             last[place.block] = max(place.column, last.get(place.block, 0))
-    spots = [((p.block, last.get(p.block, 0) if p.column == LAST else p.column), p.row, rank) for p, rank in held]
+    spots = [((p.block, last.get(p.block, 0) if p.column == LAST else p.column), p.row, rank) for p, rank in layers]
     columns = tuple(sorted({column for column, _, _ in spots}, key=_in_network))
     rows = tuple(sorted(dict.fromkeys(row for _, row, _ in spots), key=_in_block))
     cells = {(rows.index(row), columns.index(column)): rank for column, row, rank in spots}

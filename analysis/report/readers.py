@@ -23,46 +23,46 @@ def readers_section(run: RunFolder) -> str:
     if not file.is_file():
         return ""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        scores = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"`{READERS}` must be JSON, but got: {error}. Score the study again.") from error
     words = [
-        f"Readers told real films from generated ones of trial {found['trial_id']}, half of each, without knowing which. A "
+        f"Readers told real films from generated ones of trial {scores['trial_id']}, half of each, without knowing which. A "
         "share of 0.5 is guessing: generated films that nobody tells apart. In brackets 95 % intervals, of each reader over "
         "films; p is that of guessing.",
-        *_together(found),
+        *_together(scores),
     ]
-    paragraphs = "".join(f"<p>{escape(one)}</p>" for one in words)
-    return f"<h2>Reader study</h2>{paragraphs}{_accuracy(found)}{_findings(found)}"
+    paragraphs = "".join(f"<p>{escape(text)}</p>" for text in words)
+    return f"<h2>Reader study</h2>{paragraphs}{_accuracy(scores)}{_findings(scores)}"
 
 
-def _together(found: Mapping[str, Any]) -> list[str]:
+def _together(scores: Mapping[str, Any]) -> list[str]:
     """Mean and agreement, where there are several readers."""
-    if found["mean"] is None:
+    if scores["mean"] is None:
         return []
-    mean, low, high = found["mean"]
-    one = found["agreement"]
+    mean, low, high = scores["mean"]
+    agreement = scores["agreement"]
     return [
-        f"Mean of {len(found['readers'])} readers {mean:.2f} [{low:.2f}, {high:.2f}] over readers; agreement between them "
-        f"(mean of Cohen's kappa over pairs) {one['kappa']:.2f} [{one['low']:.2f}, {one['high']:.2f}] over films."
+        f"Mean of {len(scores['readers'])} readers {mean:.2f} [{low:.2f}, {high:.2f}] over readers; agreement between them "
+        f"(mean of Cohen's kappa over pairs) {agreement['kappa']:.2f} [{agreement['low']:.2f}, {agreement['high']:.2f}] over films."
     ]
 
 
-def _accuracy(found: Mapping[str, Any]) -> str:
-    groups = (("reader", found["readers"]), ("films with", found["conditions"]))
+def _accuracy(scores: Mapping[str, Any]) -> str:
+    groups = (("reader", scores["readers"]), ("films with", scores["conditions"]))
     rows = [
-        _row((f"{kind} {name}", str(one["num"]), in_words(one), f"{one['p_chance']:.2g}"))
+        _row((f"{kind} {name}", str(share["num"]), in_words(share), f"{share['p_chance']:.2g}"))
         for kind, group in groups
-        for name, one in group.items()
+        for name, share in group.items()
     ]
-    rows += [_row((f"films with {name}", str(num), "too few films", "")) for name, num in found["too_few"].items()]
+    rows += [_row((f"films with {name}", str(num), "too few films", "")) for name, num in scores["too_few"].items()]
     return table(["", f"films{NUMERIC}", f"right{NUMERIC}", f"p{NUMERIC}"], rows)
 
 
-def _findings(found: Mapping[str, Any]) -> str:
+def _findings(scores: Mapping[str, Any]) -> str:
     rows = [
         _row((name, *(in_words(kinds[kind]) if kind in kinds else "no films" for kind in KINDS)))
-        for name, kinds in found["findings"].items()
+        for name, kinds in scores["findings"].items()
     ]
     if not rows:
         return ""
@@ -70,9 +70,9 @@ def _findings(found: Mapping[str, Any]) -> str:
     return title + table(["finding", *(f"{kind} films{NUMERIC}" for kind in KINDS)], rows)
 
 
-def in_words(one: Mapping[str, Any]) -> str:
+def in_words(share: Mapping[str, Any]) -> str:
     """A share with its interval."""
-    return f"{one['count'] / one['num']:.2f} [{one['low']:.2f}, {one['high']:.2f}]"
+    return f"{share['count'] / share['num']:.2f} [{share['low']:.2f}, {share['high']:.2f}]"
 
 
 def _row(cells: Sequence[str]) -> str:

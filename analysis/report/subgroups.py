@@ -25,38 +25,43 @@ NOTE = (
 
 def subgroups_section(finalists: Sequence[FinalScores]) -> str:
     """A table a finalist, or nothing where no group was large enough."""
-    shown = "".join(_table(one) for one in finalists)
+    shown = "".join(_table(finalist) for finalist in finalists)
     return f"{shown}<p class='quiet'>{escape(NOTE)}</p>" if shown else ""
 
 
-def subgroup_rows(one: FinalScores) -> list[tuple[str, ...]]:
+def subgroup_rows(finalist: FinalScores) -> list[tuple[str, ...]]:
     """Group, figures in the order of `FIGURES`; the gaps of a division after its groups; then groups that are too small."""
     names = {
-        name.partition("/")[2] for figure in FIGURES for name in one.values if name.startswith(f"subgroup_{figure}/")
+        name.partition("/")[2]
+        for figure in FIGURES
+        for name in finalist.values
+        if name.startswith(f"subgroup_{figure}/")
     }
     rows = []
     for division in DIVISIONS:
-        own = sorted(name for name in names if name.startswith(f"{division} "))
-        rows += [(name, *(with_interval(one, f"subgroup_{figure}/{name}") for figure in FIGURES)) for name in own]
-        if len(own) > 1:
-            gaps = (with_interval(one, f"subgroup_{figure}_gap/{division}") for figure in FIGURES)
+        groups = sorted(name for name in names if name.startswith(f"{division} "))
+        rows += [
+            (name, *(with_interval(finalist, f"subgroup_{figure}/{name}") for figure in FIGURES)) for name in groups
+        ]
+        if len(groups) > 1:
+            gaps = (with_interval(finalist, f"subgroup_{figure}_gap/{division}") for figure in FIGURES)
             rows.append((f"largest gap by {division}", *gaps))
-    return rows + [(name, *("too few films",) * len(FIGURES)) for name in _too_few(one) if name not in names]
+    return rows + [(name, *("too few films",) * len(FIGURES)) for name in _too_few(finalist) if name not in names]
 
 
-def _too_few(one: FinalScores) -> list[str]:
-    studies = (one.record["studies"].get(study, {}) for study, _ in FIGURES.values())
+def _too_few(finalist: FinalScores) -> list[str]:
+    studies = (finalist.record["studies"].get(study, {}) for study, _ in FIGURES.values())
     return sorted(
         {name for study in studies for name in study.get("details", {}).get("subgroups", {}).get("too_few", {})}
     )
 
 
-def _table(one: FinalScores) -> str:
-    rows = subgroup_rows(one)
+def _table(finalist: FinalScores) -> str:
+    rows = subgroup_rows(finalist)
     if not rows:
         return ""
     head = ["group", *(f"{words}{NUMERIC}" for _, words in FIGURES.values())]
-    title = f"Subgroups of patients: {one.strategy}, trial {one.trial_id}"
+    title = f"Subgroups of patients: {finalist.strategy}, trial {finalist.trial_id}"
     return f"<p><b>{escape(title)}</b></p>{table(head, [_row(row) for row in rows])}"
 
 

@@ -104,14 +104,14 @@ def image_prompt_alignment(generated: Scored, real: Scored, thresholds: Threshol
     expect(generated.conditions == real.conditions, rule, list(generated.conditions), "Use `Scored.only` on both.")
     both_classes(real.labels, real.conditions, "real")
     _check_prompts(generated)
-    found, real_found = decide(generated, thresholds), decide(real, thresholds)
+    assigned, real_assigned = decide(generated, thresholds), decide(real, thresholds)
     weights, shown = _prompted_weights(real.labels, generated.labels), real.labels.any(axis=1)
     return Alignment(
-        generated=_shares(found, generated.labels, np.ones(len(generated))),
-        real=_shares(real_found[shown], real.labels[shown], weights[shown]),
+        generated=_shares(assigned, generated.labels, np.ones(len(generated))),
+        real=_shares(real_assigned[shown], real.labels[shown], weights[shown]),
         conditions={
             name: _of_condition(
-                i, (generated, found), (real, real_found, weights), look_up(thresholds, name, "thresholds")
+                i, (generated, assigned), (real, real_assigned, weights), look_up(thresholds, name, "thresholds")
             )
             for i, name in enumerate(generated.conditions)
         },
@@ -144,21 +144,21 @@ def _of_condition(
     threshold: float,
 ) -> ConditionAlignment:
     """Alignment of the images that are prompted with one condition, beside that of real images that have it."""
-    (scored, found), (real_scored, real_found, weights) = generated, real
+    (scored, assigned), (real_scored, real_assigned, weights) = generated, real
     asked, true = np.flatnonzero(scored.labels[:, index]), np.flatnonzero(real_scored.labels[:, index])
     return ConditionAlignment(
-        generated=_shares(found[asked], scored.labels[asked], np.ones(len(asked))),
-        recall=float(found[asked, index].mean()),
-        real=_shares(real_found[true], real_scored.labels[true], weights[true]),
-        real_recall=_weighted(real_found[true, index], weights[true]),
+        generated=_shares(assigned[asked], scored.labels[asked], np.ones(len(asked))),
+        recall=float(assigned[asked, index].mean()),
+        real=_shares(real_assigned[true], real_scored.labels[true], weights[true]),
+        real_recall=_weighted(real_assigned[true, index], weights[true]),
         classifier_auc=area_under_curve(real_scored.probabilities[:, index], real_scored.labels[:, index]),
         threshold=threshold,
     )
 
 
-def _shares(found: NDArray[np.bool_], asked: NDArray[np.bool_], weights: NDArray[np.float64]) -> Shares:
-    aligned, exact = (found | ~asked).all(axis=1), (found == asked).all(axis=1)
-    return Shares(num_images=len(found), aligned=_weighted(aligned, weights), exact=_weighted(exact, weights))
+def _shares(assigned: NDArray[np.bool_], asked: NDArray[np.bool_], weights: NDArray[np.float64]) -> Shares:
+    aligned, exact = (assigned | ~asked).all(axis=1), (assigned == asked).all(axis=1)
+    return Shares(num_images=len(assigned), aligned=_weighted(aligned, weights), exact=_weighted(exact, weights))
 
 
 def _weighted(holds: ArrayLike, weights: NDArray[np.float64]) -> float:

@@ -250,14 +250,14 @@ class Training:
             FloatingPointError: the network gives NaN.
         """
         settings = self.settings
-        found = _probabilities(self.network, self.validation_pixels, settings.architecture, settings.device)
-        if not np.isfinite(found).all():
+        probabilities = _probabilities(self.network, self.validation_pixels, settings.architecture, settings.device)
+        if not np.isfinite(probabilities).all():
             raise FloatingPointError(
                 "`validation probabilities` must be finite, but got NaN: the training diverged. "
                 f"Lower `peak_lr`, now {settings.peak_lr:g}."
             )
         rows = self.validation_labels * (self.weights.double() - 1) + 1
-        loss = functional.binary_cross_entropy(torch.from_numpy(found), self.validation_labels, weight=rows)
+        loss = functional.binary_cross_entropy(torch.from_numpy(probabilities), self.validation_labels, weight=rows)
         return float(loss)
 
 
@@ -276,5 +276,5 @@ def _probabilities(network: nn.Module, pixels: Tensor, architecture: str, device
     logits = [
         network(standardise(part.to(device), channels)).double() for part in torch.split(pixels, PREDICTION_BATCH)
     ]
-    found: NDArray[np.float64] = torch.sigmoid(torch.cat(logits)).cpu().numpy()
-    return found
+    probabilities: NDArray[np.float64] = torch.sigmoid(torch.cat(logits)).cpu().numpy()
+    return probabilities

@@ -177,11 +177,11 @@ def score_decisions(scored: Scored, thresholds: Thresholds) -> dict[str, Conditi
 def _scores(
     probabilities: NDArray[np.float64], present: NDArray[np.bool_], assigned: NDArray[np.bool_]
 ) -> ConditionScores:
-    hits, found, true = int((assigned & present).sum()), int(assigned.sum()), int(present.sum())
+    hits, positives, true = int((assigned & present).sum()), int(assigned.sum()), int(present.sum())
     specificity = float((~assigned[~present]).mean())
     return ConditionScores(
         auc=area_under_curve(probabilities, present),
         accuracy=float((assigned == present).mean()),
         balanced_accuracy=(hits / true + specificity) / 2,
-        f1=2 * hits / (found + true),
+        f1=2 * hits / (positives + true),
     )

@@ -44,10 +44,12 @@ class Figure:
 
     def named(self) -> dict[str, float]:
         """The numbers as results name them: `fid_mini/Edema`, `fid_mini_low/Edema`, `fid_mini_high/Edema`."""
-        one = self.measurement
-        suffix = "" if one.condition is None else f"/{one.condition}"
-        ends = {"": one.value, "_low": self.low, "_high": self.high}
-        return {f"{one.metric}_{one.extractor}{end}{suffix}": v for end, v in ends.items() if v is not None}
+        measurement = self.measurement
+        suffix = "" if measurement.condition is None else f"/{measurement.condition}"
+        ends = {"": measurement.value, "_low": self.low, "_high": self.high}
+        return {
+            f"{measurement.metric}_{measurement.extractor}{end}{suffix}": v for end, v in ends.items() if v is not None
+        }
 
 
 def fidelity_figures(
@@ -77,10 +79,10 @@ def fidelity_figures(
             films are not equally many.
     """
     values = evaluate(METRICS.values(), generated, reference, extractor=extractor, conditions=conditions)
-    found = measurements(values, extractor=extractor, weights_hash=weights_hash)
+    measured = measurements(values, extractor=extractor, weights_hash=weights_hash)
     films = {name: _Films.of(name, generated, reference, patients) for name in (None, *conditions)}
-    pairs = [(one, films[one.condition]) for one in found]
-    figures = [_with_interval(one, films, num_resamples) for one, films in pairs]
+    pairs = [(measurement, films[measurement.condition]) for measurement in measured]
+    figures = [_with_interval(measurement, films, num_resamples) for measurement, films in pairs]
     return (*figures, *_at_infinity(pairs))
 
 
@@ -102,7 +104,7 @@ class _Films:
             len(patients),
             "Give the patient of each.",
         )
-        chosen = [condition is None or condition in own for own in reference.labels]
+        chosen = [condition is None or condition in conditions for conditions in reference.labels]
         return _Films(
             generated=generated.of(condition),
             reference=reference.of(condition),
@@ -115,13 +117,13 @@ class _Films:
         return fewest >= num_films and len(np.unique(self.patients)) >= num_patients
 
 
-def _with_interval(one: Measurement, films: _Films, num_resamples: int) -> Figure:
-    metric = METRICS[one.metric]
-    has_one = metric.spread is not None and one.value not in metric.bounds
+def _with_interval(measurement: Measurement, films: _Films, num_resamples: int) -> Figure:
+    metric = METRICS[measurement.metric]
+    has_one = metric.spread is not None and measurement.value not in metric.bounds
     halves = len(films.generated) // 2, smallest_half(films.patients)
     if not (has_one and films.enough(MIN_FILMS, MIN_PATIENTS) and metric.fits(*halves)):
-        return Figure(measurement=one)
-    found = bootstrap_interval(
+        return Figure(measurement=measurement)
+    interval = bootstrap_interval(
         metric.fn,
         films.generated,
         films.reference,
@@ -131,17 +133,17 @@ def _with_interval(one: Measurement, films: _Films, num_resamples: int) -> Figur
         bounds=metric.bounds,
         relative=metric.spread == "relative",
     )
-    return Figure(measurement=one, low=found.low, high=found.high)
+    return Figure(measurement=measurement, low=interval.low, high=interval.high)
 
 
 def _at_infinity(pairs: Sequence[tuple[Measurement, _Films]]) -> Iterator[Figure]:
     """The extrapolated Fréchet distance wherever there are films enough; its interval holds the line's doubt too."""
-    for one, films in pairs:
+    for measurement, films in pairs:
         # The error comes from halves of the films, each of which is cut into parts of at least four again.
-        if one.metric == "fid" and films.enough(8 * SIZES, 8 * SIZES):
+        if measurement.metric == "fid" and films.enough(8 * SIZES, 8 * SIZES):
             line = extrapolated_frechet_distance(
                 films.generated, films.reference, groups=films.patients, num_sizes=SIZES
             )
             half = NORMAL_QUANTILE * line.standard_error
-            named = Measurement(**{**asdict(one), "metric": INFINITE, "value": line.value})
+            named = Measurement(**{**asdict(measurement), "metric": INFINITE, "value": line.value})
             yield Figure(measurement=named, low=line.value - half, high=line.value + half)

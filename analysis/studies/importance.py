@@ -33,13 +33,13 @@ def importances(trials: pd.DataFrame, objectives: Sequence[Objective]) -> dict[s
     Source:
         Hutter et al. 2014 (functional ANOVA of a random forest), as Optuna has it.
     """
-    done = with_status(trials, COMPLETED).dropna(subset=[one.name for one in objectives])
+    done = with_status(trials, COMPLETED).dropna(subset=[objective.name for objective in objectives])
     columns = [str(name) for name in done.columns if str(name).startswith(PARAMETER_PREFIX) or name == STRATEGY]
     columns = [name for name in columns if name != f"{PARAMETER_PREFIX}{STRATEGY}"]
     shared = [name for name in columns if done[name].notna().all() and done[name].nunique() > 1]
     if len(done) < FEWEST_TRIALS or not shared:
         return {}
-    varied = [one.name for one in objectives if done[one.name].nunique() > 1]
+    varied = [objective.name for objective in objectives if done[objective.name].nunique() > 1]
     return {name: _shares(done[shared], done[name].to_numpy(np.float64)) for name in varied}
 
 
@@ -48,11 +48,13 @@ def _shares(params: pd.DataFrame, values: Any) -> dict[str, float]:
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     names = {str(column): str(column).removeprefix(PARAMETER_PREFIX) for column in params}
-    drawn = {own: _distribution(params[column]) for column, own in names.items()}
+    drawn = {name: _distribution(params[column]) for column, name in names.items()}
     study = optuna.create_study()
     for row, value in zip(params.rename(columns=names).to_dict("records"), values, strict=True):
-        own = {str(name): one.item() if isinstance(one, np.generic) else one for name, one in row.items()}
-        study.add_trial(optuna.trial.create_trial(params=own, distributions=drawn, value=float(value)))
+        settings = {
+            str(name): setting.item() if isinstance(setting, np.generic) else setting for name, setting in row.items()
+        }
+        study.add_trial(optuna.trial.create_trial(params=settings, distributions=drawn, value=float(value)))
     evaluator = FanovaImportanceEvaluator(n_trees=NUM_TREES, seed=0)
     return {name: float(share) for name, share in get_param_importances(study, evaluator=evaluator).items()}
 

@@ -81,8 +81,8 @@ def loss_gap_membership(
     _refuse_shared(member_patients or (), other_patients or ())
     by_member, by_other = placements(inside, outside)
     auc = float(by_member.mean())
-    own, foreign = group_codes(member_patients, len(inside)), group_codes(other_patients, len(outside))
-    variance = _variance(by_member, own, "members") + _variance(by_other, foreign, "others")
+    member_codes, other_codes = group_codes(member_patients, len(inside)), group_codes(other_patients, len(outside))
+    variance = _variance(by_member, member_codes, "members") + _variance(by_other, other_codes, "others")
     half = NormalDist().inv_cdf((1 + confidence) / 2) * variance**0.5
     return Membership(
         auc=auc,
@@ -90,8 +90,8 @@ def loss_gap_membership(
         high=min(auc + half, 1.0),
         num_members=len(inside),
         num_others=len(outside),
-        num_member_patients=len(np.unique(own)),
-        num_other_patients=len(np.unique(foreign)),
+        num_member_patients=len(np.unique(member_codes)),
+        num_other_patients=len(np.unique(other_codes)),
     )
 
 

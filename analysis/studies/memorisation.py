@@ -226,7 +226,7 @@ def find_copies(generated: Gallery, calibration: Calibration) -> MemorisationRep
     control = exchanged.scores({s: _ratio(to_held_out[s], to_some[s]) for s in deciding}, calibration.all_of_them)
     return MemorisationReport(
         ratios=ratios,
-        nearest_train={space: found.rows for space, found in to_train.items()},
+        nearest_train={space: neighbours.rows for space, neighbours in to_train.items()},
         scores=limit.scores(ratios, calibration.all_of_them),
         deciding=deciding,
         threshold=limit.threshold,

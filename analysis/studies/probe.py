@@ -89,12 +89,12 @@ def linear_probe(
     groups = _groups(rows, prompts)
     folds = StratifiedGroupKFold(n_splits=num_folds, shuffle=True, random_state=seed)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / l2, max_iter=MAX_ITERATIONS))
-    found = {}
+    by_condition = {}
     for i, name in enumerate(names):
         _check_condition(table[:, i], groups, name, num_folds)
         splits = list(folds.split(rows, table[:, i], groups))
-        found[name] = _probe_condition(model, rows, table[:, i], splits)
-    return Probe(num_prompts=len(np.unique(groups)), conditions=found)
+        by_condition[name] = _probe_condition(model, rows, table[:, i], splits)
+    return Probe(num_prompts=len(np.unique(groups)), conditions=by_condition)
 
 
 Split = tuple[NDArray[np.int64], NDArray[np.int64]]

@@ -73,9 +73,9 @@ def read_ranks(file: Path) -> RankHistory:
         ) from error
 
 
-def _history(held: Any) -> RankHistory:
-    layers, steps = tuple(map(str, held["layers"])), tuple(map(int, held["steps"]))
-    ranks = np.array(held["ranks"], dtype=np.int64)
+def _history(record: Any) -> RankHistory:
+    layers, steps = tuple(map(str, record["layers"])), tuple(map(int, record["steps"]))
+    ranks = np.array(record["ranks"], dtype=np.int64)
     if not layers or not steps or ranks.shape != (len(steps), len(layers)):
         raise ValueError(f"{len(steps)} steps, {len(layers)} layers and ranks of shape {ranks.shape}")
     return RankHistory(layers=layers, steps=steps, ranks=ranks)
@@ -84,14 +84,14 @@ def _history(held: Any) -> RankHistory:
 def place_of(path: str) -> Place:
     """Where a layer of Stable Diffusion's U-Net or text encoder is in it, by the names that diffusers gives."""
     part, _, inner = path.partition(".")
-    found = re.search(r"\blayers\.(\d+)\.(.+)$", inner)
-    if part == "text_encoder" and found:
-        return Place(part=part, block=("layers", 0), column=int(found[1]), row=_text_row(found[2]))
-    found = re.match(r"(down|mid|up)_blocks?(?:\.(\d+))?\.(\w+)\.(\d+)\.(.+)$", inner)
-    if found is None:
+    match = re.search(r"\blayers\.(\d+)\.(.+)$", inner)
+    if part == "text_encoder" and match:
+        return Place(part=part, block=("layers", 0), column=int(match[1]), row=_text_row(match[2]))
+    match = re.match(r"(down|mid|up)_blocks?(?:\.(\d+))?\.(\w+)\.(\d+)\.(.+)$", inner)
+    if match is None:
         stage = "out" if inner.startswith("conv_out") else "in"
         return Place(part=part, block=(stage, 0), column=0, row=("other", _plain(inner)))
-    stage, number, kind, column, rest = found.groups()
+    stage, number, kind, column, rest = match.groups()
     is_sampler = kind.endswith("samplers")
     block = (stage, int(number or 0))
     return Place(part=part, block=block, column=LAST if is_sampler else int(column), row=_unet_row(kind, rest))
@@ -108,10 +108,10 @@ def _text_row(name: str) -> tuple[str, str]:
 
 
 def _unet_row(kind: str, rest: str) -> tuple[str, str]:
-    found = re.match(r"transformer_blocks\.(\d+)\.(attn1|attn2|ff)\.(.+)$", rest)
-    if found is None:
+    match = re.match(r"transformer_blocks\.(\d+)\.(attn1|attn2|ff)\.(.+)$", rest)
+    if match is None:
         return "other", (kind.rstrip("s") if kind.endswith("samplers") else _plain(rest))
-    depth, group, layer = found.groups()
+    depth, group, layer = match.groups()
     more = "" if depth == "0" else f" {int(depth) + 1}"
     if group == "ff":
         return GROUPS[2], ("in" if layer.startswith("net.0") else "out") + more

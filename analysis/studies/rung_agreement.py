@@ -70,7 +70,7 @@ def rung_agreements(results: pd.DataFrame, objectives: Sequence[Objective], *, s
         return []
     final = results["final"].fillna(False).astype(bool)
     last, during = _by_trial(results[final]), results[~final]
-    found = [
+    agreements = [
         _agreement(_by_trial(rung), last, (metric, objective), seed)
         for objective in objectives
         if _metric_of(objective.name) and objective.name in last
@@ -78,7 +78,7 @@ def rung_agreements(results: pd.DataFrame, objectives: Sequence[Objective], *, s
         if _is_compared(metric, objective)
         for _, rung in during.dropna(subset=[metric]).groupby("epoch")
     ]
-    return sorted(found, key=lambda one: (one.objective, one.metric, one.epoch))
+    return sorted(agreements, key=lambda agreement: (agreement.objective, agreement.metric, agreement.epoch))
 
 
 def spearman_interval(pairs: NDArray[np.float64], *, seed: int = 0) -> tuple[float, float]:

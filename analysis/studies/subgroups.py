@@ -77,7 +77,7 @@ class Patients:
             "age": [None if age is None else age_band(age) for age in self.ages],
             "view": list(self.views),
         }
-        return {name: _rows_by(own) for name, own in labels.items()}
+        return {name: _rows_by(values) for name, values in labels.items()}
 
     def take(self, rows: Sequence[int] | Rows) -> Patients:
         """Those of some films."""
@@ -99,7 +99,7 @@ def age_band(age: int) -> str:
 
 def _rows_by(labels: Sequence[str | None]) -> dict[str, Rows]:
     names = sorted({name for name in labels if name is not None}, key=lambda name: name.split("-")[0].zfill(3))
-    return {name: np.array([row for row, own in enumerate(labels) if own == name], np.int64) for name in names}
+    return {name: np.array([row for row, label in enumerate(labels) if label == name], np.int64) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,24 +118,26 @@ class Subgroups:
 
     def named(self, figure: str) -> dict[str, float]:
         """The numbers as results name them: `subgroup_kid/sex female`, `subgroup_kid_gap_low/sex`, ..."""
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         for division, groups in self.estimates.items():
-            for name, one in groups.items():
-                found |= _ends(f"subgroup_{figure}", f"{division} {name}", one)
+            for name, estimate in groups.items():
+                values |= _ends(f"subgroup_{figure}", f"{division} {name}", estimate)
         for division, gap in self.gaps.items():
-            found |= _ends(f"subgroup_{figure}_gap", division, gap)
-        return found
+            values |= _ends(f"subgroup_{figure}_gap", division, gap)
+        return values
 
     def details(self) -> dict[str, Any]:
         """What else belongs to them, as JSON has it."""
         return {
-            "too_few": {name: {"films": films, "patients": own} for name, (films, own) in self.too_few.items()},
+            "too_few": {
+                name: {"films": films, "patients": patients} for name, (films, patients) in self.too_few.items()
+            },
             "gaps_between": {division: list(gap.groups) for division, gap in self.gaps.items()},
         }
 
 
-def _ends(key: str, rest: str, one: Estimate | Gap) -> dict[str, float]:
-    return {f"{key}/{rest}": one.value, f"{key}_low/{rest}": one.low, f"{key}_high/{rest}": one.high}
+def _ends(key: str, rest: str, estimate: Estimate | Gap) -> dict[str, float]:
+    return {f"{key}/{rest}": estimate.value, f"{key}_low/{rest}": estimate.low, f"{key}_high/{rest}": estimate.high}
 
 
 def subgroups(patients: Patients, estimate: Callable[[Rows], Estimate | None]) -> Subgroups:
@@ -150,11 +152,11 @@ def subgroups(patients: Patients, estimate: Callable[[Rows], Estimate | None]) -
     for division, groups in patients.groups().items():
         for name, rows in groups.items():
             count = len(rows), len(np.unique(patients.ids[rows]))
-            found = estimate(rows) if count[0] >= MIN_FILMS and count[1] >= MIN_PATIENTS else None
-            if found is None:
+            result = estimate(rows) if count[0] >= MIN_FILMS and count[1] >= MIN_PATIENTS else None
+            if result is None:
                 too_few[f"{division} {name}"] = count
             else:
-                estimates.setdefault(division, {})[name] = found
+                estimates.setdefault(division, {})[name] = result
     gaps = {division: largest_gap(groups) for division, groups in estimates.items() if len(groups) > 1}
     return Subgroups(estimates=estimates, gaps=gaps, too_few=too_few)
 
@@ -173,9 +175,9 @@ def largest_gap(groups: Mapping[str, Estimate]) -> Gap:
     return Gap(value=value, low=value - half, high=value + half, groups=(large, small))
 
 
-def _half(one: Estimate) -> float:
+def _half(estimate: Estimate) -> float:
     """Half the width of an interval; of one that was cut where its figure ends, by the side that was not."""
-    return max(one.high - one.value, one.value - one.low)
+    return max(estimate.high - estimate.value, estimate.value - estimate.low)
 
 
 def over_patients(
@@ -193,9 +195,12 @@ def over_patients(
     Source: Field and Welsh 2007, the cluster bootstrap.
     """
     rng = np.random.default_rng(seed)
-    own = [rows[ids[rows] == name] for name in np.unique(ids[rows])]
-    drawn = [np.concatenate([own[at] for at in rng.integers(0, len(own), len(own))]) for _ in range(num_resamples)]
-    spread = float(np.nanstd([statistic(one) for one in drawn], ddof=1))
+    by_patient = [rows[ids[rows] == name] for name in np.unique(ids[rows])]
+    drawn = [
+        np.concatenate([by_patient[at] for at in rng.integers(0, len(by_patient), len(by_patient))])
+        for _ in range(num_resamples)
+    ]
+    spread = float(np.nanstd([statistic(sample) for sample in drawn], ddof=1))
     value, half = statistic(rows), NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * spread
     return Estimate(value=value, low=value - half, high=value + half)
 
@@ -215,10 +220,10 @@ def kid_by_group(
     """
 
     def estimate(rows: Rows) -> Estimate:
-        found = bootstrap_interval(
+        interval = bootstrap_interval(
             METRICS["kid"].fn, generated[rows], real[rows], groups=patients.ids[rows], num_resamples=num_resamples
         )
-        return Estimate(value=found.value, low=found.low, high=found.high)
+        return Estimate(value=interval.value, low=interval.low, high=interval.high)
 
     return subgroups(patients, estimate)
 
@@ -232,8 +237,8 @@ def share_by_group(holds: NDArray[np.bool_], patients: Patients) -> Subgroups:
     """
 
     def estimate(rows: Rows) -> Estimate:
-        found = over_patients(lambda chosen: float(holds[chosen].mean()), rows, patients.ids)
-        return Estimate(value=found.value, low=max(found.low, 0.0), high=min(found.high, 1.0))
+        interval = over_patients(lambda chosen: float(holds[chosen].mean()), rows, patients.ids)
+        return Estimate(value=interval.value, low=max(interval.low, 0.0), high=min(interval.high, 1.0))
 
     return subgroups(patients, estimate)
 
@@ -249,13 +254,13 @@ def auc_by_group(scored: Sequence[Scored], patients: Patients) -> Subgroups:
     """
 
     def mean(rows: Rows) -> float:
-        found = [
-            area_under_curve(one.probabilities[rows, column], one.labels[rows, column])
-            for one in scored
-            for column in range(len(one.conditions))
-            if 0 < one.labels[rows, column].sum() < len(rows)
+        areas = [
+            area_under_curve(scores.probabilities[rows, column], scores.labels[rows, column])
+            for scores in scored
+            for column in range(len(scores.conditions))
+            if 0 < scores.labels[rows, column].sum() < len(rows)
         ]
-        return float(np.mean(found)) if found else float("nan")
+        return float(np.mean(areas)) if areas else float("nan")
 
     def estimate(rows: Rows) -> Estimate | None:
         return None if np.isnan(mean(rows)) else over_patients(mean, rows, patients.ids)

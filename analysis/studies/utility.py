@@ -125,8 +125,8 @@ class Utility:
         Raises:
             ValueError: a name is not known.
         """
-        found = t_interval(self._values(arm, score, condition), confidence=self.confidence)
-        return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+        interval = t_interval(self._values(arm, score, condition), confidence=self.confidence)
+        return replace(interval, low=max(interval.low, 0.0), high=min(interval.high, 1.0))
 
     def gain(self, arm: str, score: str, *, over: str = "real", condition: str | None = None) -> Interval:
         """How much better an arm is than another, seed by seed, in [-1, 1]; above 0 it is better."""
@@ -144,8 +144,8 @@ class Utility:
 
     def _named(self, arm: str, score: str, condition: str | None) -> dict[str, float]:
         suffix = f"/{arm}" if condition is None else f"/{arm}/{condition}"
-        found = self.interval(arm, score, condition)
-        ends = {"": found.mean, "_low": found.low, "_high": found.high}
+        interval = self.interval(arm, score, condition)
+        ends = {"": interval.mean, "_low": interval.low, "_high": interval.high}
         return {f"utility_{score}{end}{suffix}": value for end, value in ends.items()}
 
     def _values(self, arm: str, score: str, condition: str | None) -> NDArray[np.float64]:
@@ -228,7 +228,7 @@ def _train_arm(
         tested, thresholds = _train_and_test(draw_arm(arm, data, seed), data, replace(settings, seed=seed))
         on_tested(arm, tested)
         rows.append([asdict(scores) for scores in score_decisions(tested, thresholds).values()])
-    return {score: np.array([[found[score] for found in row] for row in rows]) for score in CLASSIFIER_SCORES}
+    return {score: np.array([[cell[score] for cell in row] for row in rows]) for score in CLASSIFIER_SCORES}
 
 
 def _train_and_test(train: LabelledImages, data: UtilityData, settings: TrainingSettings) -> tuple[Scored, Thresholds]:

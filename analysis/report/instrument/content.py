@@ -41,7 +41,7 @@ def content(pool: Pool, curves: Sequence[str], word_maps: Mapping[str, Path] | N
     styles = strategy_styles(pool.trials["strategy"])
     fronts = {name: _front_of_condition(pool, name) for name in conditions}
     return {
-        "objectives": [_objective(pool, one) for one in pool.objectives],
+        "objectives": [_objective(pool, objective) for objective in pool.objectives],
         "conditions": conditions,
         "strategies": [{"name": name, "colour": colour, "marker": marker} for name, (colour, marker) in styles.items()],
         "runs": [_run(pool, place) for place in range(len(pool.runs))],
@@ -53,21 +53,21 @@ def content(pool: Pool, curves: Sequence[str], word_maps: Mapping[str, Path] | N
 
 def _conditions(pool: Pool) -> list[str]:
     """Conditions for which a metric was measured, in the order of the sheets' rows."""
-    prefixes = tuple(f"{one.name}/" for one in pool.objectives)
-    found = [str(name).partition("/")[2] for name in pool.trials.columns if str(name).startswith(prefixes)]
-    return list(dict.fromkeys(found))
+    prefixes = tuple(f"{objective.name}/" for objective in pool.objectives)
+    names = [str(name).partition("/")[2] for name in pool.trials.columns if str(name).startswith(prefixes)]
+    return list(dict.fromkeys(names))
 
 
-def _objective(pool: Pool, one: Objective) -> dict[str, Any]:
-    values = with_status(pool.trials, COMPLETED)[one.name].dropna()
+def _objective(pool: Pool, objective: Objective) -> dict[str, Any]:
+    values = with_status(pool.trials, COMPLETED)[objective.name].dropna()
     wide = len(values) > 0 and values.min() > 0 and values.max() / values.min() > LOG_FROM_RATIO
     return {
-        "name": one.name,
-        "label": label(one.name),
-        "direction": one.direction,
+        "name": objective.name,
+        "label": label(objective.name),
+        "direction": objective.direction,
         "log": bool(wide),
-        "cost": one.name in COSTS,
-        "base": _plain(pool.front.base.get(one.name)),
+        "cost": objective.name in COSTS,
+        "base": _plain(pool.front.base.get(objective.name)),
     }
 
 
@@ -81,8 +81,8 @@ def _run(pool: Pool, place: int) -> dict[str, Any]:
         "sheet": sheet_layout(run, len(_conditions(pool))),
         "gpus": gpus,
         "history": {
-            "hours": [_plain(one) for one in history.hours * (gpus or 1.0)],
-            "volumes": [_plain(one) for one in history.volumes],
+            "hours": [_plain(value) for value in history.hours * (gpus or 1.0)],
+            "volumes": [_plain(value) for value in history.volumes],
         },
         "large": {name: _beside(pool, run.folder / sheet) for name, sheet in OTHER_SHEETS.items()},
     }
@@ -108,14 +108,14 @@ def _names(pool: Pool) -> list[str]:
 
 def sheets(pool: Pool) -> dict[str, Path]:
     """The sheets of films by the keys of their trials, and of the base and the held-out films of each run."""
-    found = {
+    paths = {
         key(place, name): run.picture(sheet)
         for place, run in enumerate(pool.runs)
         for name, sheet in OTHER_SHEETS.items()
     }
     for row in pool.trials.to_dict("records"):
-        found[str(row["trial_id"])] = pool.runs[row[RUN]].samples(_own_name(row))
-    return {name: path for name, path in found.items() if path is not None}
+        paths[str(row["trial_id"])] = pool.runs[row[RUN]].samples(_own_name(row))
+    return {name: path for name, path in paths.items() if path is not None}
 
 
 def sheet_layout(run: RunFolder, num_conditions: int) -> dict[str, int] | None:
@@ -125,7 +125,7 @@ def sheet_layout(run: RunFolder, num_conditions: int) -> dict[str, int] | None:
         run.picture(BASELINE_SHEET),
         *map(run.samples, run.trials["trial_id"].astype(str)),
     ]
-    path = next((one for one in paths if one is not None), None)
+    path = next((candidate for candidate in paths if candidate is not None), None)
     if path is None or num_conditions == 0:
         return None
     with Image.open(path) as image:
@@ -169,7 +169,7 @@ def _trial(pool: Pool, row: Mapping[Any, Any], fronts: Mapping[str, set[str]]) -
     name, strategy, status = str(row["trial_id"]), str(row["strategy"]), str(row.get("status", COMPLETED))
     point = _points(pool).get(name)
     params = {str(column): value for column, value in row.items() if str(column).startswith(PARAMETER_PREFIX)}
-    objectives = [one.name for one in pool.objectives]
+    objectives = [objective.name for objective in pool.objectives]
     run = pool.runs[row[RUN]]
     return {
         "key": name,
@@ -181,14 +181,20 @@ def _trial(pool: Pool, row: Mapping[Any, Any], fronts: Mapping[str, set[str]]) -
         "rung": _plain(row.get("rung")),
         "mark": _mark(pool, name),
         "probability": _plain(pool.front.probabilities.get(name)),
-        "values": {one: _plain(row.get(one)) if status == COMPLETED else None for one in objectives},
-        "early": {one: _plain(row.get(f"{EARLY}{one}")) for one in objectives} if status != COMPLETED else {},
-        "errors": {one: _plain(error) for one, error in point.errors.items()} if point else {},
+        "values": {objective: _plain(row.get(objective)) if status == COMPLETED else None for objective in objectives},
+        "early": {objective: _plain(row.get(f"{EARLY}{objective}")) for objective in objectives}
+        if status != COMPLETED
+        else {},
+        "errors": {objective: _plain(error) for objective, error in point.errors.items()} if point else {},
         "conditions": {
-            condition: {one: _plain(row.get(f"{one}/{condition}")) for one in objectives if f"{one}/{condition}" in row}
+            condition: {
+                objective: _plain(row.get(f"{objective}/{condition}"))
+                for objective in objectives
+                if f"{objective}/{condition}" in row
+            }
             for condition in fronts
         },
-        "fronts": [condition for condition, held in fronts.items() if name in held],
+        "fronts": [condition for condition, members in fronts.items() if name in members],
         "large": _beside(pool, run.folder / "trials" / _own_name(row) / SAMPLES_SHEET),
     }
 
@@ -209,8 +215,11 @@ def _front_of_condition(pool: Pool, condition: str) -> set[str]:
     done = with_status(pool.trials, COMPLETED)
     if done.empty:
         return set()
-    columns = [f"{one.name}/{condition}" if f"{one.name}/{condition}" in done else one.name for one in pool.objectives]
-    mask = pareto_mask(done[columns].to_numpy("float64"), [one.direction for one in pool.objectives])
+    columns = [
+        f"{objective.name}/{condition}" if f"{objective.name}/{condition}" in done else objective.name
+        for objective in pool.objectives
+    ]
+    mask = pareto_mask(done[columns].to_numpy("float64"), [objective.direction for objective in pool.objectives])
     return set(done["trial_id"].astype(str)[mask])
 
 

@@ -52,17 +52,17 @@ def scripts(pool: Pool, curves: Sequence[str], pictures: Mapping[str, Path]) -> 
     except RuntimeError as error:
         return f'<p class="quiet">The page is without its instrument: {escape(str(error))}</p>'
     maps = {name: path for name, sheet in sheets(pool).items() if (path := word_maps_beside(sheet)).is_file()}
-    held = json.dumps(content(pool, curves, maps), allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
+    payload = json.dumps(content(pool, curves, maps), allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
     drawn = "\n".join(
         [
             *(_held("sheet", name, sheet_picture(path)) for name, path in pictures.items()),
             *(_held("words", name, picture(path, MAX_MAPS_BYTES)) for name, path in maps.items()),
         ]
     )
-    own = "\n".join(_text(name) for name in SCRIPTS)
+    code = "\n".join(_text(name) for name in SCRIPTS)
     return (
-        f'<script type="application/json" id="content">{held}</script>\n{drawn}\n'
-        f'<script>{library}</script>\n<script>(() => {{\n"use strict";\n{own}\n}})();</script>'
+        f'<script type="application/json" id="content">{payload}</script>\n{drawn}\n'
+        f'<script>{library}</script>\n<script>(() => {{\n"use strict";\n{code}\n}})();</script>'
     )
 
 

@@ -77,23 +77,23 @@ def _evidence(runs: Sequence[RunFolder]) -> Evidence:
     """What tells how sure the values of all runs are; the un-adapted base is that of the first."""
     resamples: dict[str, pd.DataFrame] = {}
     for place, run in enumerate(runs):
-        own = run.resamples()
-        resamples |= {key(place, name): table for name, table in own.items() if name != BASE}
-        resamples |= {BASE: own[BASE]} if place == 0 and BASE in own else {}
+        tables = run.resamples()
+        resamples |= {key(place, name): table for name, table in tables.items() if name != BASE}
+        resamples |= {BASE: tables[BASE]} if place == 0 and BASE in tables else {}
     results = pd.concat([_keyed(run.results, place) for place, run in enumerate(runs)], ignore_index=True)
     return Evidence(baseline=runs[0].baseline, resamples=resamples, results=results)
 
 
 def _require_comparable(first: RunFolder, other: RunFolder) -> None:
-    for what, own, theirs in (
+    for what, ours, theirs in (
         ("objectives", first.front.objectives, other.front.objectives),
         ("data", _fingerprint(first), _fingerprint(other)),
         ("images per condition", _images(first.config), _images(other.config)),
     ):
-        if own != theirs or own is None:
+        if ours != theirs or ours is None:
             raise ValueError(
                 f"`--with` must be runs of the same {what} as {str(first.folder)!r}, but got {str(other.folder)!r} with "
-                f"{_short(theirs)} beside {_short(own)}. Make a page for each."
+                f"{_short(theirs)} beside {_short(ours)}. Make a page for each."
             )
 
 
@@ -107,4 +107,8 @@ def _images(config: Mapping[str, Any]) -> Any:
 
 
 def _short(value: Any) -> str:
-    return ", ".join(one.name for one in value) if isinstance(value, tuple) else f"{value or 'none known'}"[:80]
+    return (
+        ", ".join(objective.name for objective in value)
+        if isinstance(value, tuple)
+        else f"{value or 'none known'}"[:80]
+    )

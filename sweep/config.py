@@ -80,7 +80,9 @@ def _by_strategy(value: object) -> object:
     """`{"lora+text_encoder": {"lora": {"rank": 4}}}` and `{...: {"lora.rank": 4}}` are the same."""
     if not isinstance(value, Mapping):
         return value
-    return {name: dict(_flat(own)) if isinstance(own, Mapping) else own for name, own in value.items()}
+    return {
+        name: dict(_flat(settings)) if isinstance(settings, Mapping) else settings for name, settings in value.items()
+    }
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -275,8 +277,8 @@ class SearchConfig(Section):
     def located(self) -> Self:
         """The same with absolute folders of text encoders."""
         hyperparameters = {
-            name: {key: _located(value) if key in ENCODER_FIELDS else value for key, value in own.items()}
-            for name, own in self.hyperparameters.items()
+            name: {key: _located(value) if key in ENCODER_FIELDS else value for key, value in settings.items()}
+            for name, settings in self.hyperparameters.items()
         }
         return self.model_copy(update={"hyperparameters": hyperparameters})
 

@@ -48,13 +48,13 @@ def as_table(entries: list[Entry], title: str) -> Table:
 
 
 def _figures(entry: Entry, again: bool) -> tuple[str | Text, ...]:
-    found = entry.footprint
-    if found is None:
+    footprint = entry.footprint
+    if footprint is None:
         return Text(entry.problem or "", style="red"), "", "", ""
-    summary = "" if again else found.summary
-    bound = BOUNDS.get(found.adapter_after_training, "")
-    adapter = f"{bound} {size(found.adapter_bytes)}".strip()
-    return summary, f"{found.trainable_parameters:,}", adapter, size(found.training_bytes)
+    summary = "" if again else footprint.summary
+    bound = BOUNDS.get(footprint.adapter_after_training, "")
+    adapter = f"{bound} {size(footprint.adapter_bytes)}".strip()
+    return summary, f"{footprint.trainable_parameters:,}", adapter, size(footprint.training_bytes)
 
 
 def size(num_bytes: int) -> str:

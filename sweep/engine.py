@@ -340,20 +340,20 @@ def _searcher(prepared: Prepared, ending: Ending) -> OptunaSearcher:
 
 
 def _conclude(journal: Journal, tracker: Tracker, *, started_s: float, waited_s: float) -> Outcome:
-    found, out = journal.finish(), journal.out
-    rows = journal.tables.trials(found)
+    front, out = journal.finish(), journal.out
+    rows = journal.tables.trials(front)
     trials = rows[rows["cut_of"].isna()]
     if with_status(trials, COMPLETED).empty:
         reasons = "; ".join(sorted(set(trials["reason"].dropna()))) or "no trial was started"
         raise SweepError(f"`sweep` must complete at least one trial, but got {len(trials)} without result: {reasons}")
     undrawn = [
-        _lacking_of(lambda: draw_front(rows, found, out / FRONT_PLOT), out),
+        _lacking_of(lambda: draw_front(rows, front, out / FRONT_PLOT), out),
         _lacking_of(lambda: write_report(out), out),
     ]
     files = [out / name for name in (REPORT, FRONT_PLOT, BASELINE, BASELINE_SHEET, REFERENCE_SHEET)]
-    untold = tracker.finish(found, [file for file in files if file.is_file()])
+    untold = tracker.finish(front, [file for file in files if file.is_file()])
     return Outcome(
-        front=found,
+        front=front,
         trials=trials,
         baseline=journal.tables.baseline or {},
         num_cuts=len(rows) - len(trials),

@@ -112,14 +112,18 @@ def write_images(
     study = Study(record=record, is_marked=output.is_marked)
     for start in range(0, len(wanted), output.batch_size):
         batch = wanted[start : start + output.batch_size]
-        for number, (film, one) in enumerate(zip(_films(models, batch, record, output), batch, strict=True), start):
-            write_png(film, to / names[number], one, record)
+        for number, (film, request) in enumerate(zip(_films(models, batch, record, output), batch, strict=True), start):
+            write_png(film, to / names[number], request, record)
             if output.as_dicom:
-                write_dicom(film, to / f"{number:04d}.dcm", study, one, number + 1)
+                write_dicom(film, to / f"{number:04d}.dcm", study, request, number + 1)
             shown += [film] if number < SHEET_FILMS else []
         yield len(batch)
     grid(shown, wanted[: len(shown)]).save(to / "sheet.png")
-    origin = {"prompts": [one.prompt for one in wanted], "seeds": [one.seed for one in wanted], **record}
+    origin = {
+        "prompts": [request.prompt for request in wanted],
+        "seeds": [request.seed for request in wanted],
+        **record,
+    }
     (to / "generation.json").write_text(json.dumps({**origin, "files": names}, indent=2) + "\n")
 
 
@@ -134,7 +138,7 @@ def _films(
     from trainables.sampling import generate
 
     options = {"num_steps": record["num_steps"], "guidance_scale": record["guidance_scale"], "batch_size": len(wanted)}
-    images = generate(models, [one.prompt for one in wanted], [one.seed for one in wanted], **options)
+    images = generate(models, [request.prompt for request in wanted], [request.seed for request in wanted], **options)
     films = images if output.in_colour else as_grey(torch.from_numpy(images)).numpy()
     return [marked(film) if output.is_marked else film for film in films]
 

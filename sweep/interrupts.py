@@ -38,12 +38,12 @@ def interruptible() -> Iterator[None]:
                 signal.signal(another, signal.SIG_DFL)
                 signal.raise_signal(another)
 
-        for one in SIGNALS:
-            if _is_heeded(one):
-                signal.signal(one, again)
+        for signum in SIGNALS:
+            if _is_heeded(signum):
+                signal.signal(signum, again)
         raise Interrupted(number)
 
-    before = {one: signal.signal(one, interrupt) for one in SIGNALS if _is_heeded(one)}
+    before = {signum: signal.signal(signum, interrupt) for signum in SIGNALS if _is_heeded(signum)}
     _blocks.append(received)
     try:
         yield
@@ -54,9 +54,9 @@ def interruptible() -> Iterator[None]:
         raise Interrupted(received[0]) from error  # Ray raises a plain one in its place
     finally:
         _blocks.pop()
-        for one, handler in before.items():
-            if signal.getsignal(one) is interrupt:  # none has come
-                signal.signal(one, handler)
+        for signum, handler in before.items():
+            if signal.getsignal(signum) is interrupt:  # none has come
+                signal.signal(signum, handler)
 
 
 def raise_if_interrupted() -> None:

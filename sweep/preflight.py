@@ -212,8 +212,8 @@ def check_strategies(config: SweepConfig) -> None:
         try:
             _expect_fixed(name, fixed)
             drawn = [key for key in ENCODER_FIELDS if key in hyperparameters_of(name) and key not in fixed]
-            for own in [{**fixed, key: encoder} for key in drawn for encoder in ENCODERS] or [fixed]:
-                _check_strategy(name, own, base_on_meta(folder))
+            for hyperparameters in [{**fixed, key: encoder} for key in drawn for encoder in ENCODERS] or [fixed]:
+                _check_strategy(name, hyperparameters, base_on_meta(folder))
         except (ValueError, FileNotFoundError) as error:
             remedies = [
                 f" The space draws the encoder; fix one that works with --set search.hyperparameters.{name}.{key}=ENCODER."

@@ -122,7 +122,7 @@ def _mlflow(out: Path, config: SweepConfig, servers: Sequence[Server]) -> dict[s
     from sweep.records.tracking import links_of, place_of
 
     place = place_of(out)
-    address = place.server or next((one.address for one in servers if one.name == "MLflow"), None)
+    address = place.server or next((server.address for server in servers if server.name == "MLflow"), None)
     if address is None or (place.server is not None and not answers(f"{address}/health")):
         return {}
     links = links_of(place, config.preset)
@@ -133,7 +133,7 @@ def _mlflow(out: Path, config: SweepConfig, servers: Sequence[Server]) -> dict[s
 
 
 def _dashboard(servers: Sequence[Server]) -> dict[str, str]:
-    address = next((one.address for one in servers if one.name == "optuna-dashboard"), None)
+    address = next((server.address for server in servers if server.name == "optuna-dashboard"), None)
     return {} if address is None else {"Study": f"{address}/dashboard/studies/1"}
 
 
@@ -142,7 +142,7 @@ def _notes(out: Path, servers: Sequence[Server], is_running: bool) -> list[str]:
     from sweep.records.tracking import place_of
 
     names, uri, has_dashboard = (
-        {one.name for one in servers},
+        {server.name for server in servers},
         place_of(out).server,
         find_spec("optuna_dashboard") is not None,
     )

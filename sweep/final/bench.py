@@ -204,13 +204,13 @@ class Workbench(Studio):
         Raises:
             ValueError: there is none.
         """
-        found = two_sided([*(self.real_labels(name) for name in SPLITS), *more], self.conditions)
-        if not found:
+        conditions = two_sided([*(self.real_labels(name) for name in SPLITS), *more], self.conditions)
+        if not conditions:
             raise ValueError(
                 "`conditions` must be on some films and absent on others in every split to train a classifier, but got "
                 f"none such among {', '.join(self.conditions)}. Prepare more patients."
             )
-        return found
+        return conditions
 
     def _generate(self, finalist: Finalist, plan: GenerationPlan) -> NDArray[np.uint8]:
         grey = []
@@ -237,10 +237,10 @@ def _scored_conditions(dataset: PreparedDataset, config: SweepConfig) -> tuple[s
     swept = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
     shown = (set(conditions_to_score(dataset, split, None)) for split in MIRRORED)
     enough = set.intersection(*shown)
-    found = tuple(name for name in swept if name in enough)
-    if not found:
+    conditions = tuple(name for name in swept if name in enough)
+    if not conditions:
         raise ValueError(
             f"`test` must show a condition that the sweep scored on at least 2 films, but got {', '.join(swept)} without. "
             "Prepare more films."
         )
-    return found
+    return conditions

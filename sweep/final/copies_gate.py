@@ -28,14 +28,14 @@ def require_few_copies(run: RunFolder, trial_id: str, limit: float | None) -> No
     from analysis.studies.memorisation import MemorisationError, gate_share  # torch takes seconds to import
 
     scores = read_scores(run.folder / EVALUATION / trial_id / SCORES_FILE)
-    found = values_of(scores) if scores is not None else {}
-    if scores is None or "memorisation_share" not in found or not _of_these_weights(scores, run.adapter(trial_id)):
+    values = values_of(scores) if scores is not None else {}
+    if scores is None or "memorisation_share" not in values or not _of_these_weights(scores, run.adapter(trial_id)):
         raise MemorisationError(
             f"`--max-copies` must have the trial's copies counted before, but got no count for {trial_id!r} as it is. "
             f"Count them with `python -m sweep.evaluate --run {shlex.quote(str(run.folder))} --pick trial:{trial_id}`."
         )
-    counts = {"num_copies": found["memorisation_num_copies"], "num_films": found["memorisation_num_generated"]}
-    gate_share(found["memorisation_share"], limit, **{name: int(count) for name, count in counts.items()})
+    counts = {"num_copies": values["memorisation_num_copies"], "num_films": values["memorisation_num_generated"]}
+    gate_share(values["memorisation_share"], limit, **{name: int(count) for name, count in counts.items()})
 
 
 def _of_these_weights(scores: Mapping[str, Any], adapter: Path) -> bool:

@@ -51,14 +51,14 @@ def autoencoder(bench: Workbench, finalist: Finalist) -> StudyResult:
 def _pixel_values(bench: Workbench, before: NDArray[np.uint8], after: NDArray[np.uint8]) -> dict[str, float]:
     """`vae_rmse`, `vae_rmse/Edema`, ...: means over the films; a film that comes back exactly has the most PSNR counted."""
     table = bench.plans["test"].table(bench.conditions)
-    found = {
+    measures = {
         "vae_rmse": rmse(after, before),
         "vae_psnr": np.minimum(psnr(after, before), MOST_PSNR_DB),
         "vae_ssim": ssim(after, before),
     }
-    values = {name: float(of_films.mean()) for name, of_films in found.items()}
+    values = {name: float(of_films.mean()) for name, of_films in measures.items()}
     for i, condition in enumerate(bench.conditions):
-        values |= {f"{name}/{condition}": float(of_films[table[:, i]].mean()) for name, of_films in found.items()}
+        values |= {f"{name}/{condition}": float(of_films[table[:, i]].mean()) for name, of_films in measures.items()}
     return values
 
 
@@ -115,8 +115,10 @@ def text_probe(bench: Workbench, finalist: Finalist) -> StudyResult:
     labels = label_rows(named, findings)
     fewest = int(min(labels.sum(axis=0).min(), (~labels).sum(axis=0).min()))
     folds = max(FEWEST_FOLDS, min(MOST_FOLDS, fewest))
-    found = linear_probe(embeddings, labels, findings, prompts=prompts, num_folds=folds)
-    return StudyResult(values=found.as_dict(), details={name: asdict(one) for name, one in found.conditions.items()})
+    probe = linear_probe(embeddings, labels, findings, prompts=prompts, num_folds=folds)
+    return StudyResult(
+        values=probe.as_dict(), details={name: asdict(result) for name, result in probe.conditions.items()}
+    )
 
 
 def probe_captions(data: PreparedDataset) -> dict[str, tuple[str, ...]]:
@@ -129,9 +131,9 @@ def probe_captions(data: PreparedDataset) -> dict[str, tuple[str, ...]]:
     if data.prompts.template is None:
         return _free_captions(data.split("test"))
     findings = [name for name in data.conditions if name != NO_FINDING]
-    named = [own for count in range(1, MOST_FINDINGS + 1) for own in combinations(findings, count)]
+    named = [combination for count in range(1, MOST_FINDINGS + 1) for combination in combinations(findings, count)]
     [(view, _)] = Counter(data.split("train").views).most_common(1)
-    return {data.prompts.prompt(own, view=view): own for own in named}
+    return {data.prompts.prompt(combination, view=view): combination for combination in named}
 
 
 def _free_captions(films: PreparedSplit) -> dict[str, tuple[str, ...]]:
@@ -139,22 +141,22 @@ def _free_captions(films: PreparedSplit) -> dict[str, tuple[str, ...]]:
 
     Such words do not say which findings are there; whichever label they got, a probe would be judged wrongly by it.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    by_caption: dict[str, tuple[str, ...]] = {}
     shown: dict[str, set[frozenset[str]]] = {}
     for caption, conditions in zip(films.prompts, films.conditions, strict=True):
-        found[caption] = tuple(conditions)
+        by_caption[caption] = tuple(conditions)
         shown.setdefault(caption, set()).add(frozenset(conditions))
-    return {caption: conditions for caption, conditions in found.items() if len(shown[caption]) == 1}
+    return {caption: conditions for caption, conditions in by_caption.items() if len(shown[caption]) == 1}
 
 
 def _probed_findings(data: PreparedDataset, named: Sequence[Sequence[str]]) -> list[str]:
     """Conditions that enough captions name and enough do not, one a fold."""
     rows = label_rows(named, data.conditions)
     fewest = dict(zip(data.conditions, np.minimum(rows.sum(axis=0), (~rows).sum(axis=0)), strict=True))
-    found = [name for name in data.conditions if name != NO_FINDING and fewest[name] >= FEWEST_FOLDS]
-    if not found:
+    findings = [name for name in data.conditions if name != NO_FINDING and fewest[name] >= FEWEST_FOLDS]
+    if not findings:
         raise ValueError(
             f"`conditions` must have one that {FEWEST_FOLDS} captions name and {FEWEST_FOLDS} do not, but got none among "
             f"{', '.join(data.conditions)}. Prepare data with more conditions."
         )
-    return found
+    return findings

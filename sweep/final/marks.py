@@ -34,8 +34,8 @@ class PlacedBoxes:
     @property
     def summary(self) -> str:
         """The counts in words."""
-        own = self.counts
-        return f"{own['on_test_films']} of {own['in_list']} boxes lie on test films; {own['too_small']} are too small."
+        counts = self.counts
+        return f"{counts['on_test_films']} of {counts['in_list']} boxes lie on test films; {counts['too_small']} are too small."
 
 
 def place_boxes(file: Path, films: PreparedSplit) -> PlacedBoxes:
@@ -57,7 +57,7 @@ def place_boxes(file: Path, films: PreparedSplit) -> PlacedBoxes:
             f"`--boxes` must have a film of the test split, but got {boxes[0].image_id!r} and others, none among its "
             f"{len(films)} films such as {films.image_ids[0]!r}. Give the list of the films that were prepared."
         )
-    marks = tuple(Mark.of_box(*own, side_px) for own in placed if min(own[2][2:]) >= MIN_BOX_PX)
+    marks = tuple(Mark.of_box(*entry, side_px) for entry in placed if min(entry[2][2:]) >= MIN_BOX_PX)
     if not marks:
         raise ValueError(
             f"`--boxes` must have a box of at least {MIN_BOX_PX:g} px on a test film of {side_px} px, but got "

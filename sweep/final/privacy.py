@@ -54,12 +54,12 @@ def _save_copies(bench: Workbench, finalist: Finalist, copies: Sequence[CopyPair
 def _generated_rows(bench: Workbench, finalist: Finalist, rows: Sequence[int]) -> NDArray[np.uint8]:
     """Some of the films for the captions of all mirrored splits, in full size; one split is in memory at a time."""
     start = 0
-    found: dict[int, NDArray[np.uint8]] = {}
+    by_row: dict[int, NDArray[np.uint8]] = {}
     for split in MIRRORED:
         films = bench.generated(finalist, split)
-        found |= {row: films[row - start].copy() for row in rows if start <= row < start + len(films)}
+        by_row |= {row: films[row - start].copy() for row in rows if start <= row < start + len(films)}
         start += len(films)
-    return np.stack([found[row] for row in rows])
+    return np.stack([by_row[row] for row in rows])
 
 
 def membership(bench: Workbench, finalist: Finalist) -> StudyResult:
@@ -73,8 +73,8 @@ def membership(bench: Workbench, finalist: Finalist) -> StudyResult:
         moments = bench.moments(finalist, name)[rows]
         losses[name] = membership_losses(models, moments, [data.prompts[row] for row in rows])
         patients[name] = [data.patient_ids[row] for row in rows]
-    found = loss_gap_membership(
+    result = loss_gap_membership(
         losses["train"], losses["test"], member_patients=patients["train"], other_patients=patients["test"]
     )
     means = {f"membership_loss_{name}": float(values.mean()) for name, values in losses.items()}
-    return StudyResult(values={**found.as_dict(), **means})
+    return StudyResult(values={**result.as_dict(), **means})

@@ -45,18 +45,20 @@ def fidelity(bench: Workbench, finalist: Finalist) -> StudyResult:
     rows = {name: np.flatnonzero(plan.table([name])[:, 0]) for name in bench.conditions}
     similar = {"ms_ssim": films, "ms_ssim_real": bench.splits["test"].images(plan.rows)}
     diversity = {key: diversity_by_condition(images, rows) for key, images in similar.items()}
-    values = {name: value for one in figures for name, value in one.named().items()} | {"num_films": float(len(plan))}
-    for key, found in diversity.items():
-        values |= {f"{key}/{name}": one.value for name, one in found.items()}
-        values[key] = float(np.mean([one.value for one in found.values()]))
+    values = {name: value for figure in figures for name, value in figure.named().items()} | {
+        "num_films": float(len(plan))
+    }
+    for key, by_condition in diversity.items():
+        values |= {f"{key}/{name}": result.value for name, result in by_condition.items()}
+        values[key] = float(np.mean([result.value for result in by_condition.values()]))
     by_group = kid_by_group(
         generated.features, real, patients_of(bench, "test").take(plan.rows), num_resamples=bench.settings.num_resamples
     )
-    details = {name: asdict(one) for name, one in diversity["ms_ssim"].items()}
+    details = {name: asdict(result) for name, result in diversity["ms_ssim"].items()}
     return StudyResult(
         values=values | by_group.named("kid"),
         details={
-            "figures": [one.as_record() for one in figures],
+            "figures": [figure.as_record() for figure in figures],
             "ms_ssim": details,
             "subgroups": by_group.details(),
         },
@@ -102,7 +104,10 @@ def save_samples(bench: Workbench, finalist: Finalist) -> None:
             labelled_sheet({label: films[chosen] for label, chosen in rows.items()}).save(file, format="PNG")
     with whole_file(finalist.folder / FILMS) as file:
         np.savez_compressed(
-            file, generated=generated, real=real, labels=np.array([json.dumps(own) for own in plan.labels])
+            file,
+            generated=generated,
+            real=real,
+            labels=np.array([json.dumps(conditions) for conditions in plan.labels]),
         )
 
 
@@ -110,25 +115,25 @@ def alignment(bench: Workbench, finalist: Finalist) -> StudyResult:
     """Whether films show what their captions, of one or several conditions, ask for."""
     classifier = bench.classifier
     films, labels = bench.generated(finalist, "test"), bench.plans["test"].labels
-    names = tuple(name for name in classifier.conditions if any(name in own for own in labels))
+    names = tuple(name for name in classifier.conditions if any(name in label for label in labels))
     table = label_rows(labels, names)
     asked = table.any(axis=1)
     scored = Scored(
         classifier.predict(films[asked]), label_rows(labels, classifier.conditions)[asked], classifier.conditions
     )
     real = classifier.score(only(bench.real("test"), classifier.conditions))
-    found = image_prompt_alignment(scored.only(names), real.only(names), bench.thresholds)
+    result = image_prompt_alignment(scored.only(names), real.only(names), bench.thresholds)
     details = {
         "classifier": {"architecture": classifier.architecture, "weights_hash": classifier.weights_hash},
         "thresholds": dict(bench.thresholds),
         "left_out": sorted(set(bench.conditions) - set(names)),
     }
-    recall = {f"alignment_recall_real/{name}": one.real_recall for name, one in found.conditions.items()}
-    own = scored.only(names)
-    aligned = np.all(decide(own, bench.thresholds) | ~own.labels, axis=1)
+    recall = {f"alignment_recall_real/{name}": condition.real_recall for name, condition in result.conditions.items()}
+    prompted = scored.only(names)
+    aligned = np.all(decide(prompted, bench.thresholds) | ~prompted.labels, axis=1)
     by_group = share_by_group(aligned, patients_of(bench, "test").take(bench.plans["test"].rows[asked]))
     return StudyResult(
-        values={**found.as_dict(), **recall, **by_group.named("alignment")},
+        values={**result.as_dict(), **recall, **by_group.named("alignment")},
         details={**details, "subgroups": by_group.details()},
     )
 
@@ -147,7 +152,7 @@ def utility(bench: Workbench, finalist: Finalist) -> StudyResult:
     )
     seeds = range(settings.utility_seeds)
     tested: dict[str, list[Scored]] = {}
-    found = compare_arms(
+    comparison = compare_arms(
         data,
         training,
         seeds=seeds,
@@ -157,6 +162,6 @@ def utility(bench: Workbench, finalist: Finalist) -> StudyResult:
     by_group = auc_by_group(tested["synthetic"], patients_of(bench, "test").take(bench.known("test")))
     details = {"training": {**asdict(training), "initial_weights": str(training.initial_weights)}, "seeds": list(seeds)}
     return StudyResult(
-        values=found.as_dict() | by_group.named("utility_auc"),
+        values=comparison.as_dict() | by_group.named("utility_auc"),
         details={**details, "conditions": list(names), "subgroups": by_group.details()},
     )

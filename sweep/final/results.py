@@ -86,7 +86,7 @@ def write_summary(run: RunFolder, path: Path) -> None:
         run: the run that the finalists are of.
         path: `DIR/evaluation/summary.parquet`.
     """
-    rows = [_row(run, one.record) for one in read_finalists(run.folder).finalists]
+    rows = [_row(run, finalist.record) for finalist in read_finalists(run.folder).finalists]
     with whole_file(path) as file:
         pd.DataFrame(rows).to_parquet(file, index=False)
 
@@ -107,21 +107,21 @@ def _row(run: RunFolder, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _over_seeds(record: Mapping[str, Any]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for name, interval in record.get("seeds", {}).get("values", {}).items():
         key, slash, rest = name.partition("/")
         ends = {"": interval["mean"], "_low": interval["low"], "_high": interval["high"]}
-        found |= {f"{key}{end}{slash}{rest}": value for end, value in ends.items() if value is not None}
-    return found
+        figures |= {f"{key}{end}{slash}{rest}": value for end, value in ends.items() if value is not None}
+    return figures
 
 
 def _selection(run: RunFolder, trial_id: str) -> dict[str, Any]:
     """What the trial scored on validation patients, by which it was selected."""
-    own = run.trials[run.trials["trial_id"].astype(str) == trial_id]
-    if own.empty:
+    row = run.trials[run.trials["trial_id"].astype(str) == trial_id]
+    if row.empty:
         return {}
     measured = [name for name in run.trials.columns if _is_metric(run, str(name))]
-    return {f"{VALIDATION}{name}": own.iloc[0][name] for name in measured}
+    return {f"{VALIDATION}{name}": row.iloc[0][name] for name in measured}
 
 
 def _is_metric(run: RunFolder, column: str) -> bool:

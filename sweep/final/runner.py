@@ -92,10 +92,10 @@ class FinalEvaluation:
         scores.write()  # its series, even if all else was known
         return scores
 
-    def _repeat(self, finalist: Finalist, own: Scores) -> None:
+    def _repeat(self, finalist: Finalist, scores: Scores) -> None:
         """Train and study with further seeds; a training that fails is recorded and leaves the others."""
         names = [name for name, study in STUDIES.items() if study.per_seed]
-        trainings, failures = [(finalist.seed, own.values(names))], {}
+        trainings, failures = [(finalist.seed, scores.values(names))], {}
         for seed in further_seeds(self.bench, self.num_seeds):
             label = f"{finalist.strategy} {finalist.trial_id}: training with seed {seed}"
             outcome = self._attempt(label, partial(self._retrain, finalist, seed))
@@ -104,7 +104,7 @@ class FinalEvaluation:
             else:
                 failures[str(seed)] = outcome["error"]
         if len(trainings) > 1:
-            own.note("seeds", over_seeds(trainings) | {"failed": failures})
+            scores.note("seeds", over_seeds(trainings) | {"failed": failures})
 
     def _retrain(self, finalist: Finalist, seed: int) -> StudyResult:
         retrain(self.bench, finalist, seed)

@@ -74,8 +74,8 @@ def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:
 
 def whole_trial(bench: Workbench, finalist: Finalist) -> str:
     """The trial that a finalist was trained in: its own, or that of which it is a cut."""
-    own = _row(bench, finalist).get("cut_of")
-    return own if isinstance(own, str) else finalist.trial_id
+    parent = _row(bench, finalist).get("cut_of")
+    return parent if isinstance(parent, str) else finalist.trial_id
 
 
 def _row(bench: Workbench, finalist: Finalist) -> dict[Hashable, Any]:
@@ -98,22 +98,22 @@ def over_seeds(trainings: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str
         trainings: at least two; the seed of each, and its numbers by name.
     """
     shared = set.intersection(*(set(values) for _, values in trainings))
-    found = {name: [values[name] for _, values in trainings] for name in trainings[0][1] if name in shared}
+    by_name = {name: [values[name] for _, values in trainings] for name in trainings[0][1] if name in shared}
     summaries = {
         name: _summary(name, values)
-        for name, values in found.items()
-        if len(set(values)) > 1 and not _is_an_end(name, found)
+        for name, values in by_name.items()
+        if len(set(values)) > 1 and not _is_an_end(name, by_name)
     }
     return {"seeds": [seed for seed, _ in trainings], "confidence": 0.95, "values": summaries}
 
 
 def _summary(name: str, values: Sequence[float]) -> dict[str, float | None]:
     """The mean and the ends of its interval, which are None where there are too few values."""
-    found = t_interval(values)
+    interval = t_interval(values)
     if len(values) < MIN_SEEDS:
-        return {"mean": found.mean, "low": None, "high": None}
+        return {"mean": interval.mean, "low": None, "high": None}
     smallest, largest = bounds_of(name)
-    return {"mean": found.mean, "low": max(found.low, smallest), "high": min(found.high, largest)}
+    return {"mean": interval.mean, "low": max(interval.low, smallest), "high": min(interval.high, largest)}
 
 
 def bounds_of(name: str) -> tuple[float, float]:

@@ -86,13 +86,13 @@ def _save(
     picture = np.zeros((maps.shape[1], len(conditions), tile, SHEET_COLUMNS, tile), np.uint8)
     lows, peaks = np.zeros((2, maps.shape[1], len(conditions), SHEET_COLUMNS))
     for film, ((label,), column) in enumerate(zip(plan.labels, plan.places, strict=True)):
-        row, own = conditions.index(label), maps[film]
-        low, peak = own.min(axis=(1, 2)), own.max(axis=(1, 2))
-        scaled = 255 * (own - low[:, None, None]) / np.where(peak > 0, peak, 1)[:, None, None]
+        row, film_maps = conditions.index(label), maps[film]
+        low, peak = film_maps.min(axis=(1, 2)), film_maps.max(axis=(1, 2))
+        scaled = 255 * (film_maps - low[:, None, None]) / np.where(peak > 0, peak, 1)[:, None, None]
         picture[:, row, :, column] = np.pad(scaled.round(), ((0, 0), *[(MARGIN_PX, MARGIN_PX)] * 2), mode="edge")
         lows[:, row, column], peaks[:, row, column] = low.round(5), peak.round(5)
-    held = {"words": words, "side": side, "margin": MARGIN_PX, "lows": lows.tolist(), "peaks": peaks.tolist()}
+    layout = {"words": words, "side": side, "margin": MARGIN_PX, "lows": lows.tolist(), "peaks": peaks.tolist()}
     text = PngInfo()
-    text.add_text(WORD_MAPS_KEY, json.dumps(held))
+    text.add_text(WORD_MAPS_KEY, json.dumps(layout))
     with whole_file(to) as file:
         Image.fromarray(picture.reshape(-1, SHEET_COLUMNS * tile)).save(file, format="PNG", pnginfo=text)

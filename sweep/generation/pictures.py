@@ -47,10 +47,10 @@ def write_png(film: Film, file: Path, wanted: Wanted, record: Mapping[str, Any])
         wanted: What it was generated for.
         record: The settings: `num_steps`, `guidance_scale`, `adapter`.
     """
-    own = {"prompt": wanted.prompt, "seed": wanted.seed, **record}
+    metadata = {"prompt": wanted.prompt, "seed": wanted.seed, **record}
     text = PngInfo()
     text.add_itxt("parameters", _parameters(film, wanted, record))
-    text.add_itxt("radiograph_sweep", json.dumps(own, default=str))
+    text.add_itxt("radiograph_sweep", json.dumps(metadata, default=str))
     text.add_text("Software", "radiograph-sweep")
     Image.fromarray(film).save(file, pnginfo=text)
 
@@ -72,8 +72,8 @@ def grid(films: Sequence[Film], wanted: Sequence[Wanted]) -> Image.Image:
     """A sheet of the first films: of one prompt in rows of four, of several a row each under the prompt."""
     shown = list(zip(films, wanted, strict=True))[:SHEET_FILMS]
     rows: dict[str, list[Film]] = {}
-    for film, one in shown:
-        rows.setdefault(one.prompt, []).append(film)
+    for film, request in shown:
+        rows.setdefault(request.prompt, []).append(film)
     if len(rows) == 1:
         return sheet([film for film, _ in shown], SHEET_COLUMNS)
-    return labelled_sheet({prompt: np.stack(own) for prompt, own in rows.items()})
+    return labelled_sheet({prompt: np.stack(row) for prompt, row in rows.items()})

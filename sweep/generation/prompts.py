@@ -44,9 +44,9 @@ def wanted_films(prompt: str | None, file: Path | None, *, seed: int, num_images
     if (prompt is None) == (file is None):
         came = "neither" if prompt is None else "both"
         raise ValueError(f"`--prompt` or `--prompts` must be given, and one of them, but got {came}. Give one.")
-    found = _from(prompt, file, seed, num_images)
-    _expect_few(len(found))
-    return found
+    requests = _from(prompt, file, seed, num_images)
+    _expect_few(len(requests))
+    return requests
 
 
 def _expect_few(count: int) -> None:
@@ -62,10 +62,10 @@ def _from(prompt: str | None, file: Path | None, seed: int, num_images: int) -> 
         return _series(prompt or "", seed, num_images)
     lines = _read(file).splitlines()
     rows = _table(lines) if file.suffix.lower() == ".csv" else ({"prompt": line} for line in lines)
-    found = [film for number, row in enumerate(rows, 1) for film in _of_row(row, number, seed, num_images)]
-    if not found:
+    requests = [film for number, row in enumerate(rows, 1) for film in _of_row(row, number, seed, num_images)]
+    if not requests:
         raise ValueError(f"`--prompts` must have a prompt, but got an empty file: {file}. Write one a line.")
-    return found
+    return requests
 
 
 def _read(file: Path) -> str:

@@ -27,7 +27,7 @@ STRATEGIES: Final[Values] = {
 """Its eleven, at its learning rates; and `delta_full`, which its code runs under the name DiffFit."""
 LARGE_BATCH: Final = ("dora", "bitfit", "difffit", "delta_full")
 PUBLISHED_BATCHES: Final[Values] = {
-    name: {**own, "batch_size": 128 if name in LARGE_BATCH else 64} for name, own in STRATEGIES.items()
+    name: {**values, "batch_size": 128 if name in LARGE_BATCH else 64} for name, values in STRATEGIES.items()
 }
 IN_THE_PAPER: Final = ("fid", "vendi", "trainable_parameters", "epoch_s")
 CONDITIONS: Final = ("Cardiomegaly", "Lung Opacity", "Edema", "No Finding", "Pneumothorax", "Pleural Effusion")

@@ -20,7 +20,7 @@ def pixels_under_pressure_corrected() -> SweepConfig:
     uncertain are neither present nor absent; `difffit` is the method of its paper at that paper's 1e-3, and `delta_full` is
     left out; a tenth of the captions is dropped, since sampling is guided. The captions are those of the paper's text.
     """
-    values = {name: {**own, "batch_size": 64} for name, own in STRATEGIES.items() if name != "delta_full"}
+    values = {name: {**settings, "batch_size": 64} for name, settings in STRATEGIES.items() if name != "delta_full"}
     values["difffit"]["lr"] = 1e-3
     return SweepConfig(
         preset="pixels_under_pressure_corrected",

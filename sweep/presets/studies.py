@@ -14,7 +14,7 @@ Values = Mapping[str, Mapping[str, Any]]
 
 def each_once(values: Values) -> SearchConfig:
     """A grid of one point for each strategy: nothing is left to draw."""
-    fixed = {name: dict(own) for name, own in values.items()}
+    fixed = {name: dict(settings) for name, settings in values.items()}
     return SearchConfig(
         space="core", strategies=tuple(values), hyperparameters=fixed, sampler="grid", num_trials=len(values)
     )

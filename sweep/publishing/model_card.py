@@ -60,14 +60,14 @@ def finalist_of(run: RunFolder, trial_id: str) -> FinalScores:
     Raises:
         ValueError: it has none.
     """
-    found = read_finalists(run.folder).finalists
-    one = next((one for one in found if one.trial_id == trial_id), None)
-    if one is None:
+    finalists = read_finalists(run.folder).finalists
+    finalist = next((finalist for finalist in finalists if finalist.trial_id == trial_id), None)
+    if finalist is None:
         raise ValueError(
             f"`--card` must be of a trial with a final evaluation, but got {trial_id!r} without. "
             f"Evaluate it first: python -m sweep.evaluate --run {run.folder} --pick trial:{trial_id}"
         )
-    return one
+    return finalist
 
 
 def write_card(origin: Origin, publication: Publication, folder: Path) -> None:
@@ -112,7 +112,7 @@ def _results(origin: Origin, scores: FinalScores) -> list[EvalResult]:
     extractor = str(scores.record["extractor"]["name"])
     dataset = str(origin.dataset.get("name", "films of the run"))
     named = {name.format(extractor): label(name.format(extractor)) for name in METRICS}
-    found = {name: (words, scores.value(name)) for name, words in named.items()}
+    figures = {name: (words, scores.value(name)) for name, words in named.items()}
     return [
         EvalResult(
             task_type="text-to-image",
@@ -123,7 +123,7 @@ def _results(origin: Origin, scores: FinalScores) -> list[EvalResult]:
             metric_name=words,
             metric_value=round(value, 4),
         )
-        for name, (words, value) in found.items()
+        for name, (words, value) in figures.items()
         if value is not None
     ]
 
@@ -154,7 +154,7 @@ def _loading(publication: Publication) -> str:
     lines = publication.how_to_load.splitlines()
     parts = [
         fetch,
-        *(("\n" if code else "\n\n").join(own) for code, own in groupby(lines, lambda line: line.startswith(" "))),
+        *(("\n" if code else "\n\n").join(block) for code, block in groupby(lines, lambda line: line.startswith(" "))),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -188,25 +188,27 @@ def _training(origin: Origin) -> str:
 
 def _front(origin: Origin) -> str:
     objectives = origin.run.front.objectives
-    names = [f"{label(one.name)} {ARROWS[one.direction]}" for one in objectives]
+    names = [f"{label(objective.name)} {ARROWS[objective.direction]}" for objective in objectives]
     rows = []
     for point in origin.run.front.points:
         mark = "**" if point.trial_id == origin.trial_id else ""
-        cells = (point.trial_id, point.strategy, *(number(point.values[one.name]) for one in objectives))
+        cells = (point.trial_id, point.strategy, *(number(point.values[objective.name]) for objective in objectives))
         rows.append(tuple(f"{mark}{cell}{mark}" for cell in cells))
     note = "\n\nScores in this table are those on validation patients by which trials were selected. This one: bold."
     return _table(("trial", "strategy", *names), rows) + note
 
 
 def _evaluation(scores: FinalScores, run: RunFolder) -> str:
-    everyone = [one for one in read_finalists(run.folder).finalists if one.trial_id in (scores.trial_id, BASE)]
+    everyone = [
+        finalist for finalist in read_finalists(run.folder).finalists if finalist.trial_id in (scores.trial_id, BASE)
+    ]
     extractor = scores.record["extractor"]
     parts = [
         f"Extractor {extractor['name']} ({str(extractor['weights_hash'])[:12]}), {_repetitions(scores)}. In brackets: 95 % "
         "intervals, where they hold."
     ]
-    own = [one for one in everyone if one.trial_id == scores.trial_id]
-    parts += [_paper_table(table) for table in paper_tables(own)]
+    selected = [finalist for finalist in everyone if finalist.trial_id == scores.trial_id]
+    parts += [_paper_table(table) for table in paper_tables(selected)]
     if rows := subgroup_rows(scores):
         head = ("group", *(words for _, words in FIGURES.values()))
         parts.append(f"### Subgroups of patients\n\n{_table(head, rows)}\n\n{NOTE}")

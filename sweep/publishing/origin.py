@@ -59,8 +59,8 @@ class Origin:
             return f"not on the front, which has {len(points)} points"
         knee = "the knee of" if self.point.knee else "on"
         values = (
-            f"{label(one.name)} {number(self.point.values[one.name])} {ARROWS[one.direction]}"
-            for one in self.run.front.objectives
+            f"{label(objective.name)} {number(self.point.values[objective.name])} {ARROWS[objective.direction]}"
+            for objective in self.run.front.objectives
         )
         return f"{knee} a front of {len(points)} points: {', '.join(values)}"
 

@@ -27,7 +27,7 @@ class Started:
 
     def tell(self, listener: TrialListener) -> None:
         """Let a listener hear of it, now or from the log."""
-        listener.on_start(Suggestion(**{one.name: getattr(self, one.name) for one in fields(self)}))
+        listener.on_start(Suggestion(**{field.name: getattr(self, field.name) for field in fields(self)}))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,13 +130,13 @@ def parse_events(records: Iterable[Mapping[str, Any]]) -> Iterator[Event]:
     Raises:
         ValueError: a record is of no known kind, or its fields are not that kind's.
     """
-    for number, held in enumerate(records, start=1):
-        fields = {name: value for name, value in held.items() if name not in (EVENT, TIME)}
+    for number, record in enumerate(records, start=1):
+        fields = {name: value for name, value in record.items() if name not in (EVENT, TIME)}
         try:
-            yield EVENTS[held[EVENT]](**fields)
+            yield EVENTS[record[EVENT]](**fields)
         except (KeyError, TypeError) as error:
             raise ValueError(
-                f"`event log` must hold events that this version knows, but got {str(held)[:80]!r} as event {number}. "
+                f"`event log` must hold events that this version knows, but got {str(record)[:80]!r} as event {number}. "
                 "Read the run with the version that wrote it."
             ) from error
 

@@ -143,13 +143,15 @@ class Guard:
                 os.kill(self._child, number)
 
         before = {
-            one: signal.signal(one, pass_on) for one in SIGNALS if signal.getsignal(one) not in (signal.SIG_IGN, None)
+            signum: signal.signal(signum, pass_on)
+            for signum in SIGNALS
+            if signal.getsignal(signum) not in (signal.SIG_IGN, None)
         }
         try:
             yield
         finally:
-            for one, handler in before.items():
-                signal.signal(one, handler)
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
 
     def _wait(self) -> int:
         looked = time.monotonic()
@@ -213,9 +215,9 @@ class Guard:
         Args:
             grace_s: how long it may take to end by itself. A child that ended in order has closed all that is to be closed.
         """
-        own = [process for process in psutil.Process().children() if process not in self._others]
-        under = [process for one in own for process in _under(one)]
-        left = [process for process in {*self._seen, *own, *under} if _lives(process)]
+        children = [process for process in psutil.Process().children() if process not in self._others]
+        under = [process for child in children for process in _under(child)]
+        left = [process for process in {*self._seen, *children, *under} if _lives(process)]
         for end, wait_s in ((psutil.Process.terminate, grace_s), (psutil.Process.kill, GRACE_S)):
             for process in left if wait_s else ():
                 with suppress(psutil.Error):

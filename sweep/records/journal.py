@@ -90,9 +90,9 @@ class Journal(TrialListener):
             _write_json(out / CONFIG, config.model_dump(mode="json"))
             return cls(out, config.reported_objectives(), RecordLog.create(out / EVENTS))
         require_continued(out, config, provenance)
-        held = read_log(out / EVENTS)
-        past, log = tuple(parse_events(held.records)), RecordLog.reopen(out / EVENTS)
-        journal = cls(out, config.reported_objectives(), log, past, held.torn_bytes)
+        contents = read_log(out / EVENTS)
+        past, log = tuple(parse_events(contents.records)), RecordLog.reopen(out / EVENTS)
+        journal = cls(out, config.reported_objectives(), log, past, contents.torn_bytes)
         journal._record(Resumed(provenance=provenance))
         _write_json(out / CONFIG, config.model_dump(mode="json"))
         return journal
@@ -142,9 +142,9 @@ class Journal(TrialListener):
 
     def finish(self) -> Front:
         """Write the front and the final tables, and close; trials that have not ended can go on another time."""
-        found = self._write_tables()
+        front = self._write_tables()
         self._log.close()
-        return found
+        return front
 
     def _record(self, event: Event) -> None:
         record(self._log, event)
@@ -153,14 +153,14 @@ class Journal(TrialListener):
     def _write_tables(self) -> Front:
         new = [trial_id for trial_id in self.tables.ended() if trial_id not in self._resamples]
         self._resamples |= read_resamples(self.out, new)
-        found = self.tables.front(self._resamples)
+        front = self.tables.front(self._resamples)
         self._written_s = time.monotonic()
-        _write_parquet(self.out / TRIALS, self.tables.trials(found))
+        _write_parquet(self.out / TRIALS, self.tables.trials(front))
         _write_parquet(self.out / RESULTS, self.tables.results())
-        found.write(self.out / PARETO)
+        front.write(self.out / PARETO)
         if self.tables.baseline is not None:
             _write_json(self.out / BASELINE, self.tables.baseline)
-        return found
+        return front
 
 
 def past_of(out: Path, objectives: Sequence[Objective]) -> Past:

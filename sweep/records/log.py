@@ -77,10 +77,10 @@ class RecordLog:
             FileNotFoundError: there is no log.
             ValueError: it is damaged elsewhere than at its end, or a version that this one does not know wrote it.
         """
-        held = read_log(path)
-        if held.torn_bytes:
-            _cut(path, held.sound_bytes)
-        if not held.sound_bytes:  # the sweep died before its first record
+        contents = read_log(path)
+        if contents.torn_bytes:
+            _cut(path, contents.sound_bytes)
+        if not contents.sound_bytes:  # the sweep died before its first record
             path.unlink()
             return cls.create(path)
         return cls(path.open("ab", buffering=0))
@@ -197,5 +197,5 @@ def _as_json(value: Any) -> Any:
     return {NOT_FINITE: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _from_json(held: dict[str, Any]) -> Any:
-    return float(held[NOT_FINITE]) if held.keys() == {NOT_FINITE} else held
+def _from_json(value: dict[str, Any]) -> Any:
+    return float(value[NOT_FINITE]) if value.keys() == {NOT_FINITE} else value

@@ -54,7 +54,7 @@ class StudyTrials:
     """
 
     def __init__(self, objectives: Sequence[Objective]) -> None:
-        self._names = [one.name for one in objectives]
+        self._names = [objective.name for objective in objectives]
         self._open: dict[str, _Trial] = {}
         self.all: list[FrozenTrial] = []
 
@@ -62,7 +62,7 @@ class StudyTrials:
         """Add an event that happened then; gives the trial that it ended, if it ended one."""
         match event:
             case Started():
-                self.all += [_new(one, TrialState.PRUNED, when, {"reason": LIMIT}) for one in event.rejected]
+                self.all += [_new(drawn, TrialState.PRUNED, when, {"reason": LIMIT}) for drawn in event.rejected]
                 named = {"trial_id": event.trial_id, "strategy": event.choice["strategy"]["name"]}
                 started = _new({"params": event.params, "distributions": event.distributions}, None, when, named)
                 self._open[event.trial_id] = _Trial(started)
@@ -91,7 +91,9 @@ def _new(
     trial = create_trial(
         state=state or TrialState.RUNNING,
         params=dict(drawn["params"]),
-        distributions={name: json_to_distribution(one) for name, one in drawn["distributions"].items()},
+        distributions={
+            name: json_to_distribution(distribution) for name, distribution in drawn["distributions"].items()
+        },
         user_attrs=dict(attributes),
     )
     trial.datetime_start, trial.datetime_complete = when, when if state else None
@@ -154,11 +156,11 @@ def _study_id(storage: BaseStorage, out: Path, objectives: Sequence[Objective], 
     if not is_new:
         return storage.get_all_studies()[0]._study_id
     study = optuna.create_study(
-        study_name=name, storage=storage, directions=[DIRECTIONS[one.direction] for one in objectives]
+        study_name=name, storage=storage, directions=[DIRECTIONS[objective.direction] for objective in objectives]
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([one.name for one in objectives])
+        study.set_metric_names([objective.name for objective in objectives])
     return study._study_id
 
 
@@ -218,8 +220,8 @@ class StudyStore(TrialListener):
         self._trials = rebuild_study(self._out, self._objectives, num_past)
         storage = _open(self._out / STUDY_STORE)
         self._study_id = _study_id(storage, self._out, self._objectives, is_new=False)
-        for held in storage.get_all_trials(self._study_id, deepcopy=False, states=(TrialState.RUNNING,)):
-            self._ids[held.user_attrs["trial_id"]] = held._trial_id
+        for trial in storage.get_all_trials(self._study_id, deepcopy=False, states=(TrialState.RUNNING,)):
+            self._ids[trial.user_attrs["trial_id"]] = trial._trial_id
         self._storage = storage
 
     def _follow(self, event: Event, when: datetime) -> None:

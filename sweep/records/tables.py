@@ -100,22 +100,22 @@ class Tables(TrialListener):
         evidence = Evidence(baseline=self.baseline, resamples=resamples or {}, results=self.results())
         return find_front(self._rows(), self._objectives, evidence)
 
-    def trials(self, found: Front | None = None) -> pd.DataFrame:
+    def trials(self, front: Front | None = None) -> pd.DataFrame:
         """One row a trial or cut, in the order of their suggestions.
 
         There is a column for every objective, for whether it is on the front and its knee, and for the probability that it
         belongs to the front.
 
         Args:
-            found: their front, where it has been found already.
+            front: their front, where it has been found already.
         """
-        rows, found = self._rows(), found or self.front()
-        members = {point.trial_id for point in found.points}
-        knee = {found.knee.trial_id} if found.knee else set()
+        rows, front = self._rows(), front or self.front()
+        members = {point.trial_id for point in front.points}
+        knee = {front.knee.trial_id} if front.knee else set()
         return rows.assign(
             pareto=rows["trial_id"].isin(members),
             knee=rows["trial_id"].isin(knee),
-            front_probability=rows["trial_id"].map(found.probabilities).astype("float64"),
+            front_probability=rows["trial_id"].map(front.probabilities).astype("float64"),
         )
 
     def ended(self) -> list[str]:

@@ -145,7 +145,7 @@ def known_rows(
 
 def label_rows(labels: Sequence[Sequence[str]], conditions: Sequence[str]) -> NDArray[np.bool_]:
     """Names as a table, bool[n, c]."""
-    return np.array([[name in own for name in conditions] for own in labels], bool).reshape(
+    return np.array([[name in label for name in conditions] for label in labels], bool).reshape(
         len(labels), len(conditions)
     )
 

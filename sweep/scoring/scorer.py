@@ -103,7 +103,7 @@ class AdapterScorer(Studio):
         )
         if values:
             table = pd.DataFrame(
-                {METRICS[name].reported_name(self.extractor.name): own for name, own in values.items()}
+                {METRICS[name].reported_name(self.extractor.name): column for name, column in values.items()}
             )
             with whole_file(to) as file:
                 table.to_parquet(file, index=False)
@@ -111,7 +111,7 @@ class AdapterScorer(Studio):
     def save_sheet(self, films: Films, labels: Sequence[Sequence[str]], to: Path) -> None:
         """A row of films for each condition, as PNG."""
         shown = label_rows(labels, self.conditions).T
-        labelled_sheet({name: films[own] for name, own in zip(self.conditions, shown, strict=True)}).save(to)
+        labelled_sheet({name: films[rows] for name, rows in zip(self.conditions, shown, strict=True)}).save(to)
 
     def save_reference_sheet(self, to: Path) -> None:
         """The first held-out films, for the eye to compare with."""
@@ -142,9 +142,12 @@ class AdapterScorer(Studio):
         drawn: list[Films] = []
 
         def compute() -> NDArray[np.float32]:
-            known, held = self._features_of_an_earlier_rung(adapter, config)
+            known, earlier_features = self._features_of_an_earlier_rung(adapter, config)
             features = np.empty((len(plan), self.extractor.dim), np.float32)
-            features[known], (features[~known], shown) = held, self._draw(adapter, config, wanted=~known, shown=sheet)
+            features[known], (features[~known], shown) = (
+                earlier_features,
+                self._draw(adapter, config, wanted=~known, shown=sheet),
+            )
             drawn.append(shown)
             return features
 
@@ -158,9 +161,9 @@ class AdapterScorer(Studio):
         """Which of a rung's images an earlier rung of the same weights and steps has extracted, and their features."""
         places = self._plan_of(config.images_per_condition).places
         for count in earlier_image_counts(self.evaluation, config.images_per_condition):
-            held = self.features.get(self.generated_key(adapter, self._plan_of(count), config))
-            if held is not None:
-                return places < count, held
+            features = self.features.get(self.generated_key(adapter, self._plan_of(count), config))
+            if features is not None:
+                return places < count, features
         return np.zeros(len(places), bool), np.empty((0, self.extractor.dim), np.float32)
 
     def _draw(

@@ -20,14 +20,14 @@ Chosen = NDArray[np.bool_]
 
 def regrouped(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     """The same films in the same order, `size` at a time and at last what is left."""
-    held: Tensor | None = None
+    remainder: Tensor | None = None
     for batch in batches:
-        held = batch if held is None else torch.cat([held, batch])
-        while len(held) >= size:
-            yield held[:size]
-            held = held[size:]
-    if held is not None and len(held):
-        yield held
+        remainder = batch if remainder is None else torch.cat([remainder, batch])
+        while len(remainder) >= size:
+            yield remainder[:size]
+            remainder = remainder[size:]
+    if remainder is not None and len(remainder):
+        yield remainder
 
 
 def as_grey(films: Tensor) -> Tensor:

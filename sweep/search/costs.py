@@ -57,10 +57,10 @@ class KnownCosts:
 
     def _count(self, strategy: Any, operations: bool) -> dict[str, float]:
         models, strategy = self.fresh(), strategy.for_conditions(self.conditions)
-        found = footprint(models, strategy)
+        sizes = footprint(models, strategy)
         counted = {
-            "trainable_parameters": float(found.trainable_parameters),
-            "adapter_mib": found.adapter_bytes / MIB,
+            "trainable_parameters": float(sizes.trainable_parameters),
+            "adapter_mib": sizes.adapter_bytes / MIB,
         }
         if operations:
             counted[OPERATIONS] = float(operations_per_image(models, strategy, cached=self.cached))
@@ -103,7 +103,7 @@ class Limits:
         """
         both = first_and_last(space, strategy, fixed)
         known = [self._known(choice) for choice in both]
-        least = {name: min(one[name] for one in known) for name in self.bounds}
+        least = {name: min(costs[name] for costs in known) for name in self.bounds}
         return least, any(max(self.excess(choice).values(), default=0.0) <= 0 for choice in both)
 
 
@@ -152,9 +152,9 @@ def strategies_within(
     """
     if not limits.bounds:
         return tuple(candidates), {}
-    found = {name: limits.cheapest(space, name, fixed) for name in candidates}
-    refused = {name: _arithmetic(least, limits.bounds) for name, (least, fits) in found.items() if not fits}
-    if len(refused) == len(found):
+    cheapest = {name: limits.cheapest(space, name, fixed) for name in candidates}
+    refused = {name: _arithmetic(least, limits.bounds) for name, (least, fits) in cheapest.items() if not fits}
+    if len(refused) == len(cheapest):
         raise ValueError(
             "`search.limits` must leave a strategy to be tried, but got limits that none meets: "
             f"{'; '.join(f'{name} has at least {why}' for name, why in refused.items())}. Raise a limit, or name other "

@@ -66,7 +66,7 @@ class Ending(TrialListener):
         self._missing.discard(self._strategies.pop(trial_id, ""))
         report = self._reports.pop(trial_id, {})
         if end.kind == COMPLETED and report:
-            self._values.append([float(report[one.name]) for one in self._objectives])
+            self._values.append([float(report[objective.name]) for objective in self._objectives])
             self._check_growth()
 
     def reason(self) -> str | None:
@@ -89,7 +89,7 @@ class Ending(TrialListener):
     def _check_growth(self) -> None:
         if self._rules.growth is None or self._missing or len(self._values) <= self._window:
             return
-        directions = [one.direction for one in self._objectives]
+        directions = [objective.direction for objective in self._objectives]
         values = comparable(self._values, self._objectives)
         reference = nadir(values, directions)
         now, before = (hypervolume(some, directions, reference) for some in (values, values[: -self._window]))

@@ -62,10 +62,10 @@ def most_gainful(plan: SearchPlan, enqueued: str | None) -> Config:
     """
     rng = np.random.default_rng(plan.trial_seed)
     strategies = (enqueued,) if enqueued else plan.strategies
-    ended = [one for one in plan.history if one.end is not None]
+    ended = [tried for tried in plan.history if tried.end is not None]
     if len(ended) < FEWEST_ENDS:
         return _drawn(plan, strategies[plan.number % len(strategies)], rng)
-    candidates = [one for one in _candidates(plan, strategies, ended, rng) if plan.is_within(*one)]
+    candidates = [candidate for candidate in _candidates(plan, strategies, ended, rng) if plan.is_within(*candidate)]
     if not candidates:
         return _drawn(plan, strategies[int(rng.integers(len(strategies)))], rng)
     model = FrontModel.of(plan)
@@ -77,29 +77,31 @@ def _candidates(
     plan: SearchPlan, strategies: Sequence[str], ended: Sequence[Tried], rng: np.random.Generator
 ) -> list[Config]:
     """Configurations from everywhere, and some near the front."""
-    ends = np.array([one.end.values for one in ended if one.end is not None])
-    front = [one for one, is_on in zip(ended, pareto_mask(ends, ["min"] * ends.shape[1]), strict=True) if is_on]
-    found = []
+    ends = np.array([tried.end.values for tried in ended if tried.end is not None])
+    front = [tried for tried, is_on in zip(ended, pareto_mask(ends, ["min"] * ends.shape[1]), strict=True) if is_on]
+    configs = []
     for strategy in strategies:
-        found += [_drawn(plan, strategy, rng) for _ in range(DRAWN)]
-        own = [one for one in front if one.strategy == strategy]
-        chosen = rng.integers(len(own), size=NEARBY) if own else ()
-        found += [_nearby(plan, own[place], rng) for place in chosen]
-    return found
+        configs += [_drawn(plan, strategy, rng) for _ in range(DRAWN)]
+        points = [tried for tried in front if tried.strategy == strategy]
+        chosen = rng.integers(len(points), size=NEARBY) if points else ()
+        configs += [_nearby(plan, points[place], rng) for place in chosen]
+    return configs
 
 
 def _drawn(plan: SearchPlan, strategy: str, rng: np.random.Generator) -> Config:
-    return strategy, {name: value_at(rng.random(), one) for name, one in plan.spaces[strategy].items()}
+    return strategy, {
+        name: value_at(rng.random(), distribution) for name, distribution in plan.spaces[strategy].items()
+    }
 
 
 def _nearby(plan: SearchPlan, tried: Tried, rng: np.random.Generator) -> Config:
     values = {}
-    for name, one in plan.spaces[tried.strategy].items():
-        if has_order(one):
-            share = share_at(tried.params[name], one) + rng.normal(0, STEP)
-            values[name] = value_at(float(np.clip(share, 0, 1 - 1e-9)), one)
+    for name, distribution in plan.spaces[tried.strategy].items():
+        if has_order(distribution):
+            share = share_at(tried.params[name], distribution) + rng.normal(0, STEP)
+            values[name] = value_at(float(np.clip(share, 0, 1 - 1e-9)), distribution)
         else:
-            values[name] = value_at(rng.random(), one) if rng.random() < CHANGED else tried.params[name]
+            values[name] = value_at(rng.random(), distribution) if rng.random() < CHANGED else tried.params[name]
     return tried.strategy, values
 
 
@@ -114,7 +116,7 @@ class Encoding:
         """Lay out the columns of a search's spaces."""
         self._spaces, self._strategies = plan.spaces, plan.strategies
         rows = {
-            name: self._columns(space, {key: value_at(0.0, one) for key, one in space.items()})
+            name: self._columns(space, {key: value_at(0.0, distribution) for key, distribution in space.items()})
             for name, space in plan.spaces.items()
         }
         self._names = list(dict.fromkeys(column for row in rows.values() for column in row))
@@ -159,20 +161,22 @@ class Encoding:
         return Surrogate(places, values, errors, scales)
 
     def _columns(self, space: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, float]:
-        found = {}
-        for name, one in space.items():
+        columns = {}
+        for name, distribution in space.items():
             short = _column(name)
-            if has_order(one):
-                found[short] = share_at(values[name], one)
+            if has_order(distribution):
+                columns[short] = share_at(values[name], distribution)
             else:
-                found |= {f"{short}={choice}": float(values[name] == choice) / np.sqrt(2) for choice in one.choices}
-        return found
+                columns |= {
+                    f"{short}={choice}": float(values[name] == choice) / np.sqrt(2) for choice in distribution.choices
+                }
+        return columns
 
 
 def _column(name: str) -> str:
     """`lora/rank` is `rank`, `lora+vae/lora/rank` too; `lora+vae/lr` is `lr`, and `lora+vae/vae/lr` is `vae/lr`."""
-    own = name.partition("/")[2]
-    return own if own.endswith("/lr") else name.rpartition("/")[2]
+    key = name.partition("/")[2]
+    return key if key.endswith("/lr") else name.rpartition("/")[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,17 +202,19 @@ class FrontModel:
         places = encoding.places(
             [(tried.strategy, tried.params) for tried, _ in seen],
             [tried.number for tried, _ in seen],
-            [_missing(one.epochs, rungs) for _, one in seen],
+            [_missing(measurement.epochs, rungs) for _, measurement in seen],
         )
-        values, errors = (np.array([getattr(one, name) for _, one in seen]) for name in ("values", "errors"))
+        values, errors = (
+            np.array([getattr(measurement, name) for _, measurement in seen]) for name in ("values", "errors")
+        )
         early = np.array([tried.number < _beginning(plan.number) for tried, _ in seen])
         values = values - _known(plan, [(tried.strategy, tried.params) for tried, _ in seen])
         surrogates = {}
         for column, objective in enumerate(plan.objectives):
             has = ~np.isnan(values[:, column])
-            own = values[has, column] if objective.name in COSTS else _fenced(values[has, column])
-            if np.any(np.abs(own) > ROUNDING):
-                surrogates[column] = encoding.learned(places.only(has), own, errors[has, column], early[has])
+            targets = values[has, column] if objective.name in COSTS else _fenced(values[has, column])
+            if np.any(np.abs(targets) > ROUNDING):
+                surrogates[column] = encoding.learned(places.only(has), targets, errors[has, column], early[has])
         return cls(plan=plan, encoding=encoding, surrogates=surrogates)
 
     def gains(self, candidates: Sequence[Config], rng: np.random.Generator) -> Floats:
@@ -218,24 +224,24 @@ class FrontModel:
             candidates: strategies and parameters.
             rng: draws the worlds.
         """
-        kept = [one for one in self.plan.history if one.is_open or one.end is not None]
+        kept = [tried for tried in self.plan.history if tried.is_open or tried.end is not None]
         worlds = self._worlds(kept, candidates, rng)
         return _gains(worlds, len(kept)) / self._prices(worlds[:, len(kept) :].mean(axis=0))
 
     def _worlds(self, kept: Sequence[Tried], candidates: Sequence[Config], rng: np.random.Generator) -> Floats:
         """float[k, n, m]: objectives of the trials that count and of candidates, in each world."""
-        configs = [(one.strategy, one.params) for one in kept]
-        places = self.encoding.places(configs, [one.number for one in kept])
+        configs = [(tried.strategy, tried.params) for tried in kept]
+        places = self.encoding.places(configs, [tried.number for tried in kept])
         others = self.encoding.places(candidates)
-        found = np.tile(_known(self.plan, [*configs, *candidates]), (WORLDS, 1, 1))
+        worlds = np.tile(_known(self.plan, [*configs, *candidates]), (WORLDS, 1, 1))
         for column, surrogate in self.surrogates.items():
-            normals = rng.standard_normal(found.shape[:2])
-            found[..., column] += np.hstack(surrogate.draw(places, others, normals))
-        return found
+            normals = rng.standard_normal(worlds.shape[:2])
+            worlds[..., column] += np.hstack(surrogate.draw(places, others, normals))
+        return worlds
 
     def _prices(self, values: Floats) -> Floats:
         """float[n]: what trainings cost beside each other: by seconds an epoch, else by operations, else all the same."""
-        names = [one.name for one in self.plan.objectives]
+        names = [objective.name for objective in self.plan.objectives]
         priced = next((names.index(name) for name in PRICES if name in names), None)
         return np.ones(len(values)) if priced is None else np.power(10.0, values[:, priced])
 
@@ -266,8 +272,8 @@ def _known(plan: SearchPlan, configs: Sequence[Config]) -> Floats:
 
     A strategy whose parameters change in training, such as AdaLoRA, ends at others: what is learned is the difference.
     """
-    known = [plan.known(*one) for one in configs]
-    return np.array([[one.get(objective.name, 0.0) for objective in plan.objectives] for one in known])
+    known = [plan.known(*config) for config in configs]
+    return np.array([[costs.get(objective.name, 0.0) for objective in plan.objectives] for costs in known])
 
 
 def _missing(epochs: float, rungs: Sequence[float]) -> float:
@@ -282,8 +288,8 @@ def _fenced(values: Floats) -> Floats:
     What failed counts as that fence.
     """
     lower, upper = np.quantile(values[np.isfinite(values)], [0.25, 0.75])
-    found: Floats = np.minimum(values, upper + FENCE * max(upper - lower, 1e-9))
-    return found
+    fenced: Floats = np.minimum(values, upper + FENCE * max(upper - lower, 1e-9))
+    return fenced
 
 
 def _beginning(number: int) -> int:

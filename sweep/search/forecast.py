@@ -167,8 +167,8 @@ def forecast(config: SweepConfig, films: Workload, past: Past = Past()) -> Forec
     num_epochs, ladder = config.training.num_epochs, config.search.ladder(config.training.num_epochs)
     evaluated = [epoch + 1 for epoch in range(num_epochs) if evaluates_after(epoch, config.training, ladder.epochs)]
     spent = _sampling(config, films)
-    low, high = (fmean(one.operations_per_image[end] for one in tried) * films.num_train for end in (0, 1))
-    few, many = (fmean(one.adapters[end] for one in tried) for end in (0, 1))
+    low, high = (fmean(strategy.operations_per_image[end] for strategy in tried) * films.num_train for end in (0, 1))
+    few, many = (fmean(strategy.adapters[end] for strategy in tried) for end in (0, 1))
     early, last = sum(map(spent, evaluated[:-1])), spent(num_epochs)
     num_trials = max(0, config.search.num_trials - past.num_ended)
     whole = max(0, min(max(len(costs), LEAST_OTHERS), config.search.num_trials) - past.num_completed)
@@ -176,7 +176,7 @@ def forecast(config: SweepConfig, films: Workload, past: Past = Past()) -> Forec
         strategies=costs,
         training=(num_epochs * low, num_epochs * high),
         evaluation=(early + few * last, early + many * last),
-        adapter_mib=fmean(one.adapter_mib[1] * one.adapters[1] for one in tried),
+        adapter_mib=fmean(strategy.adapter_mib[1] * strategy.adapters[1] for strategy in tried),
         stopped=_least_stopped(tried, ladder, films.num_train, {epochs: spent(epochs) for epochs in evaluated}),
         num_trials=num_trials,
         num_whole=min(whole, num_trials) if ladder.epochs else num_trials,
@@ -195,10 +195,10 @@ def _least_stopped(
         evaluations: operations of each, by the epochs that are behind it; the last is that of a complete trial.
     """
     num_epochs, training, evaluation = max(evaluations), [], []
-    for one in tried:
-        last = next((epochs for epochs in ladder.epochs if ladder.may_stop(one.strategy, epochs)), num_epochs)
-        training.append(last * num_train * one.operations_per_image[0])
-        cuts = (one.adapters[0] - 1) * evaluations[num_epochs] if last == num_epochs else 0
+    for costs in tried:
+        last = next((epochs for epochs in ladder.epochs if ladder.may_stop(costs.strategy, epochs)), num_epochs)
+        training.append(last * num_train * costs.operations_per_image[0])
+        cuts = (costs.adapters[0] - 1) * evaluations[num_epochs] if last == num_epochs else 0
         evaluation.append(cuts + sum(each for epochs, each in evaluations.items() if epochs <= last))
     return fmean(training), fmean(evaluation)
 
@@ -216,13 +216,13 @@ def strategy_costs(config: SweepConfig, conditions: tuple[str, ...]) -> tuple[St
     limits = limits_of(config, conditions, _shapes_of(config.base))
     names, _ = check_limits(config, limits)
     space, fixed = SEARCH_SPACES[config.search.space], config.search.hyperparameters
-    found = []
+    costs = []
     for name in names:
         choices = first_and_last(space, name, fixed)
         ends = [limits.costs.of(choice) for choice in choices]
         pairs = {key: _span([end[key] for end in ends]) for key in ("trainable_parameters", "adapter_mib", OPERATIONS)}
-        found.append(StrategyCosts(strategy=name, adapters=_span([_adapters(choice) for choice in choices]), **pairs))
-    return tuple(found)
+        costs.append(StrategyCosts(strategy=name, adapters=_span([_adapters(choice) for choice in choices]), **pairs))
+    return tuple(costs)
 
 
 def _adapters(choice: Choice) -> float:

@@ -39,17 +39,17 @@ def print_plan(config: SweepConfig, console: Console, tflops: float | None, past
     config = config.located()
     with console.status("Counting ..."):
         films = workload(config)
-        found = forecast(config, films, past) if films else None
-        costs = found.strategies if found else strategy_costs(config, config.data.conditions or ())
+        prediction = forecast(config, films, past) if films else None
+        costs = prediction.strategies if prediction else strategy_costs(config, config.data.conditions or ())
     console.print(_table(costs, config))
-    if found is None or films is None:
+    if prediction is None or films is None:
         console.print(
             f"[yellow]The films are not there yet:[/yellow] prepare {str(config.data.path)!r}, and this says what the sweep takes.",
             soft_wrap=True,
         )
         return
     rate, source = (tflops, "as given") if tflops else sustained(config.compute)
-    costs_left = _costs(found, config, rate, source) if found.num_trials else ()
+    costs_left = _costs(prediction, config, rate, source) if prediction.num_trials else ()
     for line in (*_lines(config, films, past), *costs_left, _ends(config)):
         console.print(line, soft_wrap=True, highlight=False)
 
@@ -85,10 +85,10 @@ def _table(costs: tuple[StrategyCosts, ...], config: SweepConfig) -> Table:
     table.add_column("strategy", no_wrap=True)
     for name in ("parameters", "adapter, MiB", "operations of a training image"):
         table.add_column(name, justify="right")
-    for one in costs:
-        operations = _span(*map(_flop, one.operations_per_image))
-        parameters = _span(*(f"{count:,.0f}" for count in one.trainable_parameters))
-        table.add_row(one.strategy, parameters, _span(*(f"{mib:.3g}" for mib in one.adapter_mib)), operations)
+    for row in costs:
+        operations = _span(*map(_flop, row.operations_per_image))
+        parameters = _span(*(f"{count:,.0f}" for count in row.trainable_parameters))
+        table.add_row(row.strategy, parameters, _span(*(f"{mib:.3g}" for mib in row.adapter_mib)), operations)
     return table
 
 
@@ -103,16 +103,16 @@ def _lines(config: SweepConfig, films: Workload, past: Past) -> list[str]:
     ]
 
 
-def _costs(found: Forecast, config: SweepConfig, tflops: float, source: str) -> list[str]:
-    least, most = found.operations()
+def _costs(prediction: Forecast, config: SweepConfig, tflops: float, source: str) -> list[str]:
+    least, most = prediction.operations()
     compute = config.compute
-    hours, at_once = found.hours(tflops), min(compute.concurrent_trials, found.num_trials)
+    hours, at_once = prediction.hours(tflops), min(compute.concurrent_trials, prediction.num_trials)
     unit = "GPU-hours" if compute.gpus_per_worker else "hours of a worker"
     whole = [_hours(each * (compute.gpus_per_worker or 1)) for each in hours]
-    in_all = [_hours(each / at_once) for each in found.hours(tflops, fewest_workers(compute))]
-    adapters = found.num_trials * found.adapter_mib / 1024
+    in_all = [_hours(each / at_once) for each in prediction.hours(tflops, fewest_workers(compute))]
+    adapters = prediction.num_trials * prediction.adapter_mib / 1024
     return [
-        f"Operations  {_span(_flop(least), _flop(most))} in all; of a complete trial's, {_share(found)} are evaluations",
+        f"Operations  {_span(_flop(least), _flop(most))} in all; of a complete trial's, {_share(prediction)} are evaluations",
         f"Time        {_span(*whole)} {unit} at {tflops:.3g} TFLOP/s of a worker ({source}); {_span(*in_all)} h in all",
         f"Disk        at most {adapters:.2g} GiB of adapters, where trials are spread evenly over the strategies",
     ]
@@ -122,8 +122,8 @@ def _at_once(config: SweepConfig) -> int:
     return min(config.compute.concurrent_trials, config.search.num_trials)
 
 
-def _share(found: Forecast) -> str:
-    (least, most), (few, many) = found.training, found.evaluation
+def _share(prediction: Forecast) -> str:
+    (least, most), (few, many) = prediction.training, prediction.evaluation
     return _span(f"{few / (most + few):.0%}", f"{many / (least + many):.0%}")
 
 
@@ -132,8 +132,10 @@ def _ends(config: SweepConfig) -> str:
     rungs = search.ladder(config.training.num_epochs).epochs
     after = " or ".join(map(str, rungs))
     stops = f"{search.scheduler} may stop trials after {after} epochs, but the first of each strategy and the first {LEAST_OTHERS} of all"
-    own = [f"{name}={value:g}" for name, value in search.stop.model_dump(exclude_none=True).items()]
-    earlier = f"search.stop ends the sweep earlier: {', '.join(own)}" if own else "the sweep ends with its last trial"
+    limits = [f"{name}={value:g}" for name, value in search.stop.model_dump(exclude_none=True).items()]
+    earlier = (
+        f"search.stop ends the sweep earlier: {', '.join(limits)}" if limits else "the sweep ends with its last trial"
+    )
     return f"Ends        {stops if rungs else 'no trial is stopped'}; {earlier}"
 
 

@@ -77,7 +77,7 @@ class History(TrialListener):
 
     def __iter__(self) -> Iterator[Tried]:
         """The trials in the order of their numbers."""
-        return iter(sorted(self._tried.values(), key=lambda one: one.number))
+        return iter(sorted(self._tried.values(), key=lambda tried: tried.number))
 
     def on_start(self, suggestion: Suggestion) -> None:
         """Note what is tried; once, though it is suggested first and begun later."""
@@ -91,13 +91,17 @@ class History(TrialListener):
         Where all objectives are costs, which every epoch reports, there are no rungs.
         """
         self._reports[trial_id] = metrics
-        if metrics.get(FINAL) or "epoch" not in metrics or all(one.name in COSTS for one in self.objectives):
+        if (
+            metrics.get(FINAL)
+            or "epoch" not in metrics
+            or all(objective.name in COSTS for objective in self.objectives)
+        ):
             return
-        own, epochs = self._tried[trial_id].measured, metrics["epoch"] + 1
-        own[:] = [one for one in own if one.epochs < epochs]
-        found = self._measured(metrics, epochs, [rung_name(one) for one in self.objectives])
-        if np.isfinite(found.values).all():
-            own.append(found)
+        measured, epochs = self._tried[trial_id].measured, metrics["epoch"] + 1
+        measured[:] = [earlier for earlier in measured if earlier.epochs < epochs]
+        measurement = self._measured(metrics, epochs, [rung_name(objective) for objective in self.objectives])
+        if np.isfinite(measurement.values).all():
+            measured.append(measurement)
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Note the values of a trial that was completed, and what failed by its configuration's fault."""
@@ -106,9 +110,9 @@ class History(TrialListener):
             return  # a smaller adapter that was cut out of a training
         tried.is_open = False
         if end.kind == COMPLETED:
-            tried.measured.append(self._measured(report, math.inf, [one.name for one in self.objectives]))
+            tried.measured.append(self._measured(report, math.inf, [objective.name for objective in self.objectives]))
         elif end.kind == FAILED and not end.lost:
-            values = np.array([math.nan if one.name in COSTS else math.inf for one in self.objectives])
+            values = np.array([math.nan if objective.name in COSTS else math.inf for objective in self.objectives])
             tried.measured.append(Measured(epochs=math.inf, values=values, errors=np.zeros(len(values))))
 
     def _measured(self, metrics: Mapping[str, Any], epochs: float, names: Sequence[str]) -> Measured:
@@ -132,7 +136,7 @@ def reported(
     """
     values = comparable([[float(metrics.get(name, math.nan)) for name in names]], objectives)
     errors = np.array([float(metrics.get(f"{name}{STANDARD_ERROR}", 0.0)) for name in names])
-    return minimised(values, [one.direction for one in objectives])[0], np.nan_to_num(errors)
+    return minimised(values, [objective.direction for objective in objectives])[0], np.nan_to_num(errors)
 
 
 def rung_name(objective: Objective) -> str:

@@ -95,4 +95,4 @@ def _own_space(suggest: SearchSpace, strategy: str) -> Distributions:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
     suggest(trial, strategies=(strategy,))
-    return {name: own for name, own in trial.distributions.items() if name != STRATEGY}
+    return {name: distribution for name, distribution in trial.distributions.items() if name != STRATEGY}

@@ -95,7 +95,7 @@ def grid(plan: SearchPlan) -> BaseSampler:
     """
     points = grid_points(plan)
     if plan.num_trials > len(points):
-        sizes = {name: sum(own == name for own, _ in points) for name in plan.strategies}
+        sizes = {name: sum(point_strategy == name for point_strategy, _ in points) for name in plan.strategies}
         raise ValueError(
             f"`search.num_trials` must be at most {len(points)} with the sampler 'grid', the points of the grid "
             f"({', '.join(f'{name} {size}' for name, size in sizes.items())}), but got {plan.num_trials}. Lower it, or "

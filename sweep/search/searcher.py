@@ -125,7 +125,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
             told, self._told = self._told, {}
             number = len(self._study.get_trials(deepcopy=False))
             for suggestion, fate in told.values():
-                over = [_frozen(one, _over_limits(one["excess"])) for one in suggestion.rejected]
+                over = [_frozen(drawn, _over_limits(drawn["excess"])) for drawn in suggestion.rejected]
                 kept = _frozen({"params": suggestion.params, "distributions": suggestion.distributions}, fate)
                 self._study.add_trials([*over, kept])
                 self._optunas[suggestion.trial_id] = number + len(over)
@@ -184,7 +184,11 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
 
     def _known_costs(self, strategy: str, values: Mapping[str, Any]) -> dict[str, float]:
         costs = self._known(self._choice(strategy, values))
-        return {one.name: math.log10(costs[one.name]) for one in self.objectives if costs.get(one.name, 0.0) > 0}
+        return {
+            objective.name: math.log10(costs[objective.name])
+            for objective in self.objectives
+            if costs.get(objective.name, 0.0) > 0
+        }
 
     def _ask(self, number: int, attempt: int) -> tuple[Trial, dict[str, Any]]:
         """A configuration for the trial of that number; attempts after the first follow rejected ones."""
@@ -248,7 +252,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
 
     def _ended(self, trial_id: str, end: TrialEnd, report: Mapping[str, Any]) -> Mapping[str, Any]:
         if end.kind == COMPLETED:
-            values = [float(report[one.name]) for one in self.objectives]
+            values = [float(report[objective.name]) for objective in self.objectives]
             return _fate(TrialState.COMPLETE, {"trial_id": trial_id}, values=values)
         return _fate(
             TrialState.FAIL if end.lost else STATES[end.kind],
@@ -273,7 +277,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
 
 def _as_json(trial: Trial) -> dict[str, str]:
     """What a trial's values were drawn from."""
-    return {name: distribution_to_json(one) for name, one in trial.distributions.items()}
+    return {name: distribution_to_json(distribution) for name, distribution in trial.distributions.items()}
 
 
 def _fate(
@@ -294,7 +298,7 @@ def _over_limits(excess: Mapping[str, float]) -> Mapping[str, Any]:
 
 def _frozen(drawn: Mapping[str, Any], fate: Mapping[str, Any]) -> FrozenTrial:
     """A trial of the log for Optuna."""
-    distributions = {name: _of_json(one) for name, one in drawn["distributions"].items()}
+    distributions = {name: _of_json(distribution) for name, distribution in drawn["distributions"].items()}
     return create_trial(params=dict(drawn["params"]), distributions=distributions, **fate)
 
 
@@ -308,7 +312,7 @@ def _expect_within(rejected: Sequence[Mapping[str, Any]]) -> None:
     """Refuse to go on drawing where next to nothing is within the limits."""
     if len(rejected) < MOST_REJECTED:
         return
-    least = min((one["excess"] for one in rejected), key=lambda excess: max(excess.values()))
+    least = min((drawn["excess"] for drawn in rejected), key=lambda excess: max(excess.values()))
     name = max(least, key=lambda key: least[key])
     raise ValueError(
         f"`search.limits` must leave configurations to be tried, but got {len(rejected)} in a row that are over, the closest "
@@ -325,4 +329,4 @@ def trial_id_of(seed: int, number: int) -> str:
 
 def _create_study(objectives: Sequence[Objective]) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(directions=[DIRECTIONS[one.direction] for one in objectives])
+    return optuna.create_study(directions=[DIRECTIONS[objective.direction] for objective in objectives])

@@ -46,7 +46,7 @@ class Stopping(TrialListener):
         """
         self.ladder = ladder
         self._rule, self._objectives, self._eta = rule, tuple(objectives), eta
-        self._is_cost = tuple(one.name in COSTS for one in self._objectives)
+        self._is_cost = tuple(objective.name in COSTS for objective in self._objectives)
         self._strategies: dict[str, str] = {}
         self._finished: set[str] = set()
         """Strategies of which a trial was trained to its end."""
@@ -61,15 +61,19 @@ class Stopping(TrialListener):
             trial_id: Of a trial that has started.
             metrics: An epoch's report.
         """
-        rung, own = self._rung_of(metrics), self._values(metrics)
-        if rung is None or own is None or not self._may_stop(trial_id, metrics):
+        rung, point = self._rung_of(metrics), self._values(metrics)
+        if rung is None or point is None or not self._may_stop(trial_id, metrics):
             return None
         arrived = {name: values for name, values in self._arrivals.get(rung, {}).items() if name != trial_id}
         if len(arrived) < LEAST_OTHERS:
             return None
-        *others, own = self._without_timing({**arrived, trial_id: own})
+        *others, point = self._without_timing({**arrived, trial_id: point})
         standing = Standing(
-            own=own, errors=self._reported(metrics)[1], others=np.array(others), is_cost=self._is_cost, eta=self._eta
+            values=point,
+            errors=self._reported(metrics)[1],
+            others=np.array(others),
+            is_cost=self._is_cost,
+            eta=self._eta,
         )
         reason = self._rule(standing)
         return None if reason is None else TrialEnd.stopped(f"after epoch {self.ladder.epochs[rung]} it {reason}", rung)
@@ -122,7 +126,7 @@ class Stopping(TrialListener):
         return values if np.isfinite(values).all() else None
 
     def _reported(self, metrics: Mapping[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return reported(metrics, self._objectives, [rung_name(one) for one in self._objectives])
+        return reported(metrics, self._objectives, [rung_name(objective) for objective in self._objectives])
 
     def _without_timing(self, values: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """The values by trial as rows, in which the trials of a strategy at a rung share the median of what was timed.
@@ -131,9 +135,9 @@ class Stopping(TrialListener):
         not go on for having run alone.
         """
         rows = np.array(list(values.values()))
-        timed = [place for place, one in enumerate(self._objectives) if one.name in TIMED]
+        timed = [place for place, objective in enumerate(self._objectives) if objective.name in TIMED]
         strategies = np.array([self._strategies[name] for name in values])
         for strategy in set(strategies):
-            own = strategies == strategy
-            rows[np.ix_(own, timed)] = np.median(rows[np.ix_(own, timed)], axis=0)
+            peers = strategies == strategy
+            rows[np.ix_(peers, timed)] = np.median(rows[np.ix_(peers, timed)], axis=0)
         return rows

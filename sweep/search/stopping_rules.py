@@ -30,14 +30,14 @@ class Standing:
     """A trial among those that reached the rung before it; every objective is to be minimised, costs are logarithms.
 
     Attributes:
-        own: float[m], the trial's values.
+        values: float[m], the trial's values.
         errors: float[m], their standard errors; 0 for what is known exactly.
         others: float[n, m], n >= 1, the others' values.
         is_cost: of the m objectives, which are costs.
         eta: one in so many goes on where a rule counts.
     """
 
-    own: NDArray[np.float64]
+    values: NDArray[np.float64]
     errors: NDArray[np.float64]
     others: NDArray[np.float64]
     is_cost: tuple[bool, ...]
@@ -45,7 +45,7 @@ class Standing:
 
     def all(self) -> NDArray[np.float64]:
         """float[n + 1, m], the others' values and the trial's own as the last."""
-        return np.vstack([self.others, self.own])
+        return np.vstack([self.others, self.values])
 
 
 StoppingRule = Callable[[Standing], str | None]
@@ -58,9 +58,9 @@ def by_hypervolume(standing: Standing) -> str | None:
     Costs enter as they are: a cheap strategy does not go on for its cheapness alone, nor is an expensive one stopped for
     its price where it shows a quality that nothing else does.
     """
-    directions: list[Direction] = ["min"] * len(standing.own)
+    directions: list[Direction] = ["min"] * len(standing.values)
     bound = reference_point(standing)
-    hopeful = standing.own - BONUS * standing.errors
+    hopeful = standing.values - BONUS * standing.errors
     gain = hypervolume_gain(hopeful, standing.others, directions, bound)
     whole = hypervolume(standing.others, directions, bound)
     if gain >= LEAST_GAIN * whole:
@@ -101,7 +101,7 @@ def by_first_objective(standing: Standing) -> str | None:
     Source:
         Asynchronous successive halving: Li et al. 2020.
     """
-    better = int((standing.others[:, 0] < standing.own[0]).sum())
+    better = int((standing.others[:, 0] < standing.values[0]).sum())
     return _beyond(better, len(standing.others) + 1, standing.eta, "by the first objective")
 
 

@@ -97,16 +97,16 @@ class Scales:
         medians, widths = np.array([LENGTH] * num_columns + [VARIANCE] * NUM_PARTS + [NOISE]).T
 
         def loss(logs: Floats) -> tuple[float, Floats]:
-            own = cls._of(logs, shared)
-            likelihood, gradient = own._negative_log_likelihood(places, centred, errors / scale)
+            scales = cls._of(logs, shared)
+            likelihood, gradient = scales._negative_log_likelihood(places, centred, errors / scale)
             away = (logs - np.log(medians)) / widths
             return likelihood + 0.5 * float(away @ away), gradient + away / widths
 
         bounds = np.log(medians)[:, np.newaxis] + 4 * widths[:, np.newaxis] * np.array([-1.0, 1.0])
-        found = minimize(
+        optimum = minimize(
             loss, np.log(medians), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": MOST_STEPS}
         )
-        return cls._of(found.x, shared)
+        return cls._of(optimum.x, shared)
 
     @classmethod
     def _of(cls, logs: Floats, shared: tuple[int, ...]) -> Self:
@@ -118,13 +118,15 @@ class Scales:
 
     def covariance(self, first: Places, second: Places) -> Floats:
         """float[n, m]: of the true values at two sets of places."""
-        found: Floats = np.tensordot(self.variances, self._parts(first, second), 1)
-        return found
+        covariance: Floats = np.tensordot(self.variances, self._parts(first, second), 1)
+        return covariance
 
     def variance(self, places: Places) -> Floats:
         """float[n]: of the true values, before anything was measured."""
-        found: Floats = self.variances[:NUM_LASTING].sum() + self.variances[NUM_LASTING:].sum() * places.unfinished**2
-        return found
+        variance: Floats = (
+            self.variances[:NUM_LASTING].sum() + self.variances[NUM_LASTING:].sum() * places.unfinished**2
+        )
+        return variance
 
     def measured(self, places: Places, errors: Floats) -> Floats:
         """float[n, n]: covariance of what is measured with those standard errors."""
@@ -132,8 +134,8 @@ class Scales:
 
     def _apart(self, first: Places, second: Places) -> Floats:
         """float[n, m, d]: squared distances by column."""
-        found: Floats = ((first.shares[:, np.newaxis] - second.shares[np.newaxis]) / self.lengths) ** 2
-        return found
+        squares: Floats = ((first.shares[:, np.newaxis] - second.shares[np.newaxis]) / self.lengths) ** 2
+        return squares
 
     def _parts(self, first: Places, second: Places) -> Floats:
         same = first.strategies[:, np.newaxis] == second.strategies
@@ -141,8 +143,8 @@ class Scales:
         apart = self._apart(first, second)
         within = same * _matern(apart.sum(axis=-1))
         common = _matern(apart[..., list(self.shared)].sum(axis=-1))
-        own = first.trials[:, np.newaxis] == second.trials
-        return np.stack([same, common, within, own, late, late * same, late * within])
+        identity = first.trials[:, np.newaxis] == second.trials
+        return np.stack([same, common, within, identity, late, late * same, late * within])
 
     def _negative_log_likelihood(self, places: Places, values: Floats, errors: Floats) -> tuple[float, Floats]:
         """Of standardised values, up to a constant, and its gradient by the logarithms of all scales."""
@@ -162,9 +164,9 @@ class Scales:
         late = np.multiply.outer(places.unfinished, places.unfinished)
         within = slopes * same * _matern_slope(apart.sum(axis=-1)) * (self.variances[2] + self.variances[6] * late)
         common = slopes * self.variances[1] * _matern_slope(apart[..., shared].sum(axis=-1))
-        found: Floats = np.einsum("ij,ijd->d", within, apart)
-        found[shared] += np.einsum("ij,ijd->d", common, apart[..., shared])
-        return found
+        gradient: Floats = np.einsum("ij,ijd->d", within, apart)
+        gradient[shared] += np.einsum("ij,ijd->d", common, apart[..., shared])
+        return gradient
 
 
 class Surrogate:
@@ -214,8 +216,8 @@ class Surrogate:
 
     def _half(self, places: Places) -> Floats:
         """float[seen, n]: the covariances with what was seen, in its own independent directions."""
-        found: Floats = solve_triangular(self._root, self._scales.covariance(self._places, places), lower=True)
-        return found
+        solution: Floats = solve_triangular(self._root, self._scales.covariance(self._places, places), lower=True)
+        return solution
 
 
 def _standardised(values: Floats) -> tuple[Floats, float]:
@@ -226,12 +228,12 @@ def _standardised(values: Floats) -> tuple[Floats, float]:
 
 def _matern(squared: Floats) -> Floats:
     distance = np.sqrt(5 * squared)
-    found: Floats = (1 + distance + distance**2 / 3) * np.exp(-distance)
-    return found
+    correlation: Floats = (1 + distance + distance**2 / 3) * np.exp(-distance)
+    return correlation
 
 
 def _matern_slope(squared: Floats) -> Floats:
     """What multiplies a column's squared distance in the derivative by the logarithm of its length scale."""
     distance = np.sqrt(5 * squared)
-    found: Floats = 5 / 3 * (1 + distance) * np.exp(-distance)
-    return found
+    slope: Floats = 5 / 3 * (1 + distance) * np.exp(-distance)
+    return slope

@@ -131,30 +131,31 @@ def has_order(distribution: BaseDistribution) -> bool:
     """Whether neighbours are alike: numbers have an order, names and switches none."""
     if not isinstance(distribution, CategoricalDistribution):
         return True
-    return all(isinstance(one, int | float) and not isinstance(one, bool) for one in distribution.choices)
+    return all(isinstance(choice, int | float) and not isinstance(choice, bool) for choice in distribution.choices)
 
 
 def by_own_study(plan: SearchPlan, strategy: str, study: optuna.Study, sampler: BaseSampler) -> Values:
     """What a sampler of Optuna's suggests that knows the trials of one strategy, as if there were no others."""
     space = plan.spaces[strategy]
-    own = optuna.create_study(directions=study.directions, sampler=sampler)
+    own_study = optuna.create_study(directions=study.directions, sampler=sampler)
     for trial in study.get_trials(deepcopy=False):
         if trial.params.get(STRATEGY) == strategy and trial.params.keys() - {STRATEGY} == space.keys():
-            _take_over(own, trial, space)
-    return own.ask(dict(space)).params
+            _take_over(own_study, trial, space)
+    return own_study.ask(dict(space)).params
 
 
-def _take_over(own: optuna.Study, trial: FrozenTrial, space: Distributions) -> None:
+def _take_over(own_study: optuna.Study, trial: FrozenTrial, space: Distributions) -> None:
     """Add a trial to the study of its strategy; one that gave no values as one that still runs."""
     params = {name: trial.params[name] for name in space}
-    own.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=dict(space)))
-    added = own.get_trials(deepcopy=False)[-1]
+    own_study.add_trial(create_trial(state=TrialState.RUNNING, params=params, distributions=dict(space)))
+    added = own_study.get_trials(deepcopy=False)[-1]
     if trial.state == TrialState.COMPLETE:
-        if isinstance(own.sampler, optuna.samplers.BaseGASampler):
-            own.sampler.get_trial_generation(own, added)  # counts it to the generation that was being filled
-        own.tell(added.number, trial.values)
+        if isinstance(own_study.sampler, optuna.samplers.BaseGASampler):
+            # Asking for the generation of a trial counts it to the one that was being filled.
+            own_study.sampler.get_trial_generation(own_study, added)
+        own_study.tell(added.number, trial.values)
     elif trial.state != TrialState.RUNNING:
-        own.tell(added.number, state=trial.state)
+        own_study.tell(added.number, state=trial.state)
 
 
 def grid_points(plan: SearchPlan) -> list[tuple[str, Values]]:
@@ -164,9 +165,9 @@ def grid_points(plan: SearchPlan) -> list[tuple[str, Values]]:
         points = [dict(zip(space, values, strict=True)) for values in itertools.product(*map(_levels, space.values()))]
         order = plan.strategy_rng(strategy).permutation(len(points))
         drawn.append([(strategy, points[place]) for place in order])
-    rest = [point for own in drawn for point in own[1:]]
+    rest = [point for of_strategy in drawn for point in of_strategy[1:]]
     order = plan.strategy_rng("").permutation(len(rest))
-    return [*(own[0] for own in drawn), *(rest[place] for place in order)]
+    return [*(of_strategy[0] for of_strategy in drawn), *(rest[place] for place in order)]
 
 
 def untried_point(
@@ -178,9 +179,9 @@ def untried_point(
         ValueError: all have been tried, or were over a limit.
     """
     tried = {frozenset(trial.params.items()) for trial in study.get_trials(deepcopy=False)}
-    for own, values in points:
-        if strategy in (None, own) and frozenset({STRATEGY: own, **values}.items()) not in tried:
-            return own, values
+    for name, values in points:
+        if strategy in (None, name) and frozenset({STRATEGY: name, **values}.items()) not in tried:
+            return name, values
     whose = f" of {strategy}" if strategy else ""
     raise ValueError(
         f"`search.num_trials` must be at most the points of the grid that are within search.limits, but got no further "

@@ -22,11 +22,11 @@ def out_of_memory(trace: str) -> str | None:
     Args:
         trace: the message of Ray's exception.
     """
-    found = re.search(r"Memory on the node .*?was ([\d.]+\w+)(?: used)? / ([\d.]+\w+)", trace)
-    if found is None:
+    match = re.search(r"Memory on the node .*?was ([\d.]+\w+)(?: used)? / ([\d.]+\w+)", trace)
+    if match is None:
         return None
     return (
-        f"{MEMORY} of the machine must suffice for all that runs on it, but got {found[1]} of {found[2]} in use, at which "
+        f"{MEMORY} of the machine must suffice for all that runs on it, but got {match[1]} of {match[2]} in use, at which "
         f"Ray ended a process. {REMEDY}"
     )
 

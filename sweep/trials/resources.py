@@ -97,21 +97,21 @@ def place(nodes: Sequence[Node], compute: ComputeConfig) -> Placement:
         ConfigError: one trial does not go beside the evaluation actors, however they are laid; the message has the sum.
     """
     room, sought = 0, compute.concurrent_trials + 1
-    found = placed_evaluation(nodes, compute, 0)
+    actor_nodes = placed_evaluation(nodes, compute, 0)
     while sought - room > 1:  # where k trials go, fewer do too
         middle = (room + sought) // 2
         if (laid := placed_evaluation(nodes, compute, middle)) is None:
             sought = middle
         else:
-            room, found = middle, laid
+            room, actor_nodes = middle, laid
     if room == compute.concurrent_trials and most_workers(compute) > fewest_workers(compute):
-        found = placed_evaluation(nodes, compute, room, workers_of_trial(nodes, compute))
+        actor_nodes = placed_evaluation(nodes, compute, room, workers_of_trial(nodes, compute))
     if compute.may_grow:
-        here = found or (None,) * compute.evaluation_actors
+        here = actor_nodes or (None,) * compute.evaluation_actors
         return Placement(trials_at_once=compute.concurrent_trials, evaluation_nodes=here)
-    if room == 0 or found is None:
+    if room == 0 or actor_nodes is None:
         raise ConfigError(_shortage(nodes, compute))
-    return Placement(trials_at_once=room, evaluation_nodes=found)
+    return Placement(trials_at_once=room, evaluation_nodes=actor_nodes)
 
 
 def workers_of_trial(
@@ -135,7 +135,9 @@ def workers_of_trial(
     few, most, trials = fewest_workers(compute), most_workers(compute), compute.concurrent_trials
     runs = Running(evaluation=Counter(node for node in evaluation_nodes if node is not None), trial=here)
     numbers = range(most, few, -1)
-    return next((one for one in numbers if placed_evaluation(nodes, compute, trials, one, runs) is not None), few)
+    return next(
+        (number for number in numbers if placed_evaluation(nodes, compute, trials, number, runs) is not None), few
+    )
 
 
 def placed_evaluation(
@@ -157,13 +159,13 @@ def placed_evaluation(
     for node in nodes:
         further: dict[tuple[int, int], tuple[int, tuple[str, ...]]] = {}
         for (actors, workers), (beside, where) in laid.items():
-            for own in _loads(node, compute, compute.evaluation_actors - actors, num_workers - workers, num_beside):
-                if own[0] < runs.evaluation[node.node_id] or (node.node_id == runs.trial and own[2] < 1):
+            for load in _loads(node, compute, compute.evaluation_actors - actors, num_workers - workers, num_beside):
+                if load[0] < runs.evaluation[node.node_id] or (node.node_id == runs.trial and load[2] < 1):
                     continue
-                key = (actors + own[0], workers + own[1])
-                total = min(num_beside, beside + own[2])
+                key = (actors + load[0], workers + load[1])
+                total = min(num_beside, beside + load[2])
                 if total > further.get(key, (-1,))[0]:
-                    further[key] = (total, (*where, *(node.node_id,) * own[0]))
+                    further[key] = (total, (*where, *(node.node_id,) * load[0]))
         laid = further
     beside, where = laid.get((compute.evaluation_actors, num_workers), (-1, ()))
     return where if beside >= num_beside else None
@@ -218,10 +220,10 @@ def _on_shared_gpus(gpus: int, actors: int, per_actor: int, per_worker: int) -> 
     if gpus == 0:
         return 0 if actors == 0 else -1
     best = -1
-    for own in range(min(actors, UNIT // per_actor) + 1):
-        others = _on_shared_gpus(gpus - 1, actors - own, per_actor, per_worker)
+    for count in range(min(actors, UNIT // per_actor) + 1):
+        others = _on_shared_gpus(gpus - 1, actors - count, per_actor, per_worker)
         if others >= 0:
-            best = max(best, others + (UNIT - own * per_actor) // per_worker)
+            best = max(best, others + (UNIT - count * per_actor) // per_worker)
     return best
 
 

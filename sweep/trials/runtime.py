@@ -99,12 +99,12 @@ def _own_ray(compute: ComputeConfig) -> Iterator[None]:
 
 def _helpers(started: set[psutil.Process]) -> list[psutil.Process]:
     """Those of Ray's processes that have nothing to close: of logs, metrics and the like."""
-    found = []
+    helpers = []
     for process in started:
         with suppress(psutil.NoSuchProcess):
             if process.name() not in OF_RAY:
-                found.append(process)
-    return found
+                helpers.append(process)
+    return helpers
 
 
 def _start(folder: Path, num_cpus: int) -> None:
@@ -134,14 +134,14 @@ def _session_folder() -> Iterator[Path]:
     if takes_files and _longest_socket(usual) <= SOCKET_PATH_BYTES:
         yield usual
         return
-    own = Path(tempfile.mkdtemp(prefix="ray-", dir=_short_folder(usual)))
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir=_short_folder(usual)))
     if takes_files:  # its disk is the one to use; the kernel counts the bytes of the path that it is given
-        (own / "ray").symlink_to(usual)
+        (folder / "ray").symlink_to(usual)
     try:
-        yield own / "ray"
+        yield folder / "ray"
     finally:
         if takes_files:
-            shutil.rmtree(own)
+            shutil.rmtree(folder)
 
 
 def _longest_socket(folder: Path) -> int:

@@ -25,9 +25,9 @@ LAST_S: Final = 1.0
 def nodes_of_cluster() -> list[Node]:
     """The nodes that are alive, with all that they have."""
     return [
-        Node(one["NodeID"], one["Resources"].get("CPU", 0.0), one["Resources"].get("GPU", 0.0))
-        for one in ray.nodes()
-        if one["Alive"]
+        Node(node["NodeID"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        for node in ray.nodes()
+        if node["Alive"]
     ]
 
 
@@ -101,8 +101,8 @@ def _waiting_actors(job: str) -> list[str]:
     """Actors outside of groups that no node has taken yet: those of evaluation."""
     return [
         "an evaluation actor"
-        for one in actors(job_id=ray.JobID.from_hex(job), actor_state_name="PENDING_CREATION").values()
-        if not one["Pid"]  # it has one while it loads what it needs
+        for actor in actors(job_id=ray.JobID.from_hex(job), actor_state_name="PENDING_CREATION").values()
+        if not actor["Pid"]  # it has one while it loads what it needs
     ]
 
 

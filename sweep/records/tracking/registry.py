@@ -38,9 +38,9 @@ def register_knee(runs: Runs, trial_id: str, preset: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    found = [one for one in client.search_model_versions(f"name = '{name}'") if one.run_id == run_id]
-    held = found[0] if found else _new_version(runs, run_id, adapter, name)
-    client.set_registered_model_alias(name, KNEE, held.version)
+    versions = [version for version in client.search_model_versions(f"name = '{name}'") if version.run_id == run_id]
+    registered_version = versions[0] if versions else _new_version(runs, run_id, adapter, name)
+    client.set_registered_model_alias(name, KNEE, registered_version.version)
 
 
 def _new_version(runs: Runs, run_id: str, adapter: Path, name: str) -> Any:

@@ -102,8 +102,8 @@ def quieten() -> None:
 def place_of(out: Path) -> Place:
     """Where the runs of a run directory are kept, by its configuration."""
     config = out / CONFIG
-    held = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    return Place(out=out, server=held.get("tracking", {}).get("uri"))
+    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    return Place(out=out, server=settings.get("tracking", {}).get("uri"))
 
 
 def is_passing(error: Exception) -> bool:
@@ -186,8 +186,8 @@ def open_runs(place: Place, config: Mapping[str, Any], *, is_past: bool) -> Runs
     experiment_id = open_experiment(client, place, config["preset"])
     provenance = _provenance(place)
     tags = {SWEEP_ID: place.sweep_id, **_source(provenance)}
-    found = list(runs_of(client, experiment_id, place.filter))
-    parent = next((run for run in found if SWEEP in run.data.tags), None)
+    known_runs = list(runs_of(client, experiment_id, place.filter))
+    parent = next((run for run in known_runs if SWEEP in run.data.tags), None)
     if parent is None:
         name = f"sweep {config['preset']}"
         parent = client.create_run(experiment_id, run_name=name, tags={SWEEP: "true", **tags})
@@ -196,7 +196,7 @@ def open_runs(place: Place, config: Mapping[str, Any], *, is_past: bool) -> Runs
     if not parent.data.params:  # they cannot change, and some of a sweep that goes on may
         client.log_batch(runs.parent, params=params(config))
     _log_dataset(client, runs.parent, config, provenance)
-    for run in found:
+    for run in known_runs:
         _take_over(runs, run, is_past)
     return runs
 
@@ -293,10 +293,10 @@ def _provenance(place: Place) -> Mapping[str, Any]:
 
 def _source(provenance: Mapping[str, Any]) -> dict[str, str]:
     """The command and the commit, as MLflow shows them."""
-    held = {"mlflow.source.git.commit": provenance.get("git_commit")}
+    tags = {"mlflow.source.git.commit": provenance.get("git_commit")}
     if command := provenance.get("command"):
-        held |= {"mlflow.source.type": "LOCAL", "mlflow.source.name": shlex.join(command)[:500]}
-    return {name: value for name, value in held.items() if value}
+        tags |= {"mlflow.source.type": "LOCAL", "mlflow.source.name": shlex.join(command)[:500]}
+    return {name: value for name, value in tags.items() if value}
 
 
 def _log_dataset(client: Any, run_id: str, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:

@@ -42,11 +42,11 @@ def keep_views(runs: Runs, objectives: Sequence[Objective]) -> None:
     of_sweep = runs.place.filter
     filters = {FRONT: 'tags.pareto = "true"', TRIALS: "tags.trial_id LIKE '%'"}
     started_ms = runs.client.get_run(runs.parent).info.start_time
-    for view, own in filters.items():
-        state = _state(objectives, " AND ".join(filter(None, (own, of_sweep))))
+    for view, condition in filters.items():
+        state = _state(objectives, " AND ".join(filter(None, (condition, of_sweep))))
         name = {FRONT: "Pareto front", TRIALS: "All trials"}[view]
-        held = {"name": name, "createdAt": started_ms, "updatedAt": started_ms, "state": json.dumps(state)}
-        runs.client.set_experiment_tag(runs.experiment_id, SHARED_VIEW + _key(runs.place, view), json.dumps(held))
+        record = {"name": name, "createdAt": started_ms, "updatedAt": started_ms, "state": json.dumps(state)}
+        runs.client.set_experiment_tag(runs.experiment_id, SHARED_VIEW + _key(runs.place, view), json.dumps(record))
 
 
 def settle(out: Path, config: SweepConfig) -> None:
@@ -68,10 +68,10 @@ def links_of(place: Place, preset: str) -> Links | None:
     """Where MLflow shows a sweep; None: it knows nothing of it yet."""
     client = place.client()
     experiment = client.get_experiment_by_name(preset)
-    found = list(runs_of(client, experiment.experiment_id, place.filter)) if experiment is not None else []
-    if not any(SWEEP in run.data.tags for run in found):
+    runs = list(runs_of(client, experiment.experiment_id, place.filter)) if experiment is not None else []
+    if not any(SWEEP in run.data.tags for run in runs):
         return None
-    front = [run.info.run_id for run in found if run.data.tags.get("pareto") == "true"]
+    front = [run.info.run_id for run in runs if run.data.tags.get("pareto") == "true"]
     return links(place, experiment.experiment_id, front)
 
 
@@ -102,7 +102,7 @@ def _state(objectives: Sequence[Objective], filter_string: str) -> dict[str, Any
         "orderByKey": f"metrics.`{objectives[0].name}`",
         "orderByAsc": objectives[0].direction == "min",
         "runsHiddenMode": "SHOWALL",
-        "compareRunCharts": _charts([one.name for one in objectives]),
+        "compareRunCharts": _charts([objective.name for objective in objectives]),
         "compareRunSections": [
             {"uuid": "trade-offs", "name": "Trade-offs", "display": True, "isReordered": True, "columns": 1},
             {"uuid": "films", "name": "Films", "display": True, "isReordered": True, "columns": 1},

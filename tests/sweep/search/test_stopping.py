@@ -104,7 +104,7 @@ def test_a_question_changes_nothing_and_a_rule_sees_what_came_before_in_one_dire
         stopping.decide("own", report(7.0, vendi=9.0, error=0.5))
     stopping.on_report("own", report(7.0, vendi=9.0, error=0.5))
     for standing in seen[-3:]:
-        assert standing.own.tolist() == [7.0, -9.0, 3.0] and standing.errors.tolist() == [0.5, 0.0, 0.0]
+        assert standing.values.tolist() == [7.0, -9.0, 3.0] and standing.errors.tolist() == [0.5, 0.0, 0.0]
         assert standing.others[:, 0].tolist() == [10.0, 11.0, 12.0, 13.0]
         assert standing.is_cost == (False, False, True)
 

@@ -22,7 +22,7 @@ from sweep.search.stopping_rules import (
 def standing(own: ArrayLike, others: ArrayLike, *, errors: ArrayLike | None = None, num_costs: int = 1) -> Standing:
     values = np.asarray(own, dtype=np.float64)
     return Standing(
-        own=values,
+        values=values,
         errors=np.zeros(len(values)) if errors is None else np.asarray(errors, dtype=np.float64),
         others=np.asarray(others, dtype=np.float64),
         is_cost=(*[False] * (len(values) - num_costs), *[True] * num_costs),

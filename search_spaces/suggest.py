@@ -22,8 +22,8 @@ def searched(space: str) -> tuple[str, ...]:
 
     Combinations are among them where the space has all their parts.
     """
-    own = [name for name, ranges in RANGES.items() if space in ranges.lr and not ranges.on_request]
-    return (*own, *(name for name in SEARCHED_COMBINATIONS if set(parts_of(name)) <= set(own)))
+    strategies = [name for name, ranges in RANGES.items() if space in ranges.lr and not ranges.on_request]
+    return (*strategies, *(name for name in SEARCHED_COMBINATIONS if set(parts_of(name)) <= set(strategies)))
 
 
 def suggest_choice(
@@ -70,8 +70,8 @@ def shared_of(name: str) -> tuple[str, ...]:
 
 def _suggest_lr(draw: Draw, parts: Sequence[str], bounds: Bounds) -> float:
     """The trial's learning rate: the first part's, recorded as the whole combination's."""
-    own = draw if len(parts) == 1 else replace(draw.of_part(parts[0], parts), prefix=draw.prefix)
-    return own.rate(bounds)
+    part_draw = draw if len(parts) == 1 else replace(draw.of_part(parts[0], parts), prefix=draw.prefix)
+    return part_draw.rate(bounds)
 
 
 def _suggest_fields(draw: Draw, parts: Sequence[str]) -> dict[str, Any]:

@@ -58,9 +58,9 @@ class MovingAverage:
 
 def stretches(sizes: Sequence[int], most: int) -> list[slice]:
     """Which neighbours go together so that none of the sums is above `most`, but of what is above it alone."""
-    starts, held = [0], 0
+    starts, total = [0], 0
     for place, size in enumerate(sizes):
-        if held and held + size > most:
-            starts, held = [*starts, place], 0
-        held += size
+        if total and total + size > most:
+            starts, total = [*starts, place], 0
+        total += size
     return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(sizes)], strict=True)]

@@ -72,7 +72,7 @@ def read_checkpoint(trial: Path) -> Checkpoint | None:
     Raises:
         ValueError: a later version of this program wrote it.
     """
-    numbers = [int(found.name) for found in (trial / FOLDER).glob("*") if found.name.isdecimal()]
+    numbers = [int(numbered.name) for numbered in (trial / FOLDER).glob("*") if numbered.name.isdecimal()]
     if not numbers:
         return None
     folder = trial / FOLDER / str(max(numbers))

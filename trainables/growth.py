@@ -23,7 +23,7 @@ def adopt(grown: Iterable[Growth], optimizer: torch.optim.Optimizer) -> None:
     """
     for growth in grown:
         for group in optimizer.param_groups:
-            group["params"] = [growth.new if held is growth.old else held for held in group["params"]]
+            group["params"] = [growth.new if parameter is growth.old else parameter for parameter in group["params"]]
         state = optimizer.state.pop(growth.old, {})
         optimizer.state[growth.new] = {
             name: padded(value, new_moment(name, value, growth.new)) if is_like(value, growth.old) else value

@@ -37,18 +37,18 @@ class MicroBatch:
         return self._fitting - self._too_large == 1 and self._fitting < len(self._sizes)
 
     @property
-    def found(self) -> dict[str, Any]:
+    def progress(self) -> dict[str, Any]:
         """What is known so far, for `go_on` and for JSON: the place in `sizes` of the one that fits, and `sizes`."""
         return {"sizes": list(self._sizes), "fitting": self._fitting}
 
-    def go_on(self, found: Mapping[str, Any]) -> None:
+    def go_on(self, progress: Mapping[str, Any]) -> None:
         """Start at what fitted in another search, and try one size more: there may be more room by now.
 
         Of other sizes, as another number of workers has them, nothing is taken up; nor where this search has found
         something by itself.
         """
-        if found["sizes"] == list(self._sizes) and found["fitting"] < len(self._sizes) == self._fitting:
-            self._fitting = found["fitting"]
+        if progress["sizes"] == list(self._sizes) and progress["fitting"] < len(self._sizes) == self._fitting:
+            self._fitting = progress["fitting"]
             self._too_large = max(-1, self._fitting - 2)
 
     @property
@@ -100,7 +100,7 @@ def micro_batch_for(setting: int | Literal["auto"], num_images: int, shape: Hash
     search = MicroBatch(distinct_sizes(num_images))
     if shape is not None:
         if (last := _searches.get((shape, num_images))) is not None:
-            search.go_on(last.found)
+            search.go_on(last.progress)
         _searches[shape, num_images] = search
     return search
 

@@ -30,7 +30,9 @@ def unknown_name(rule: str, came: object, valid: Iterable[str]) -> ValueError:
     names = sorted(valid)
     spelt = {name.lower(): name for name in names}
     close = difflib.get_close_matches(str(came).lower(), spelt, n=3, cutoff=0.5)
-    near = [repr(name) for name in names if name.rpartition(".")[2] == came] or [repr(spelt[one]) for one in close]
+    near = [repr(name) for name in names if name.rpartition(".")[2] == came] or [
+        repr(spelt[spelling]) for spelling in close
+    ]
     choice = f"Did you mean {' or '.join(near)}? Valid:" if near else "Choose one of:"
     remedy = f"{choice} {', '.join(names)}." if names else "There is none; leave it out."
     return ValueError(f"`{rule}` must be a known name, but got {came!r}. {remedy}")

@@ -23,9 +23,9 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[st
     Raises:
         OSError: the disk refuses; by safetensors' own error a trial would count as failed by its own fault.
     """
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
-        save_file(own, file, metadata=None if metadata is None else dict(metadata))
+        save_file(copies, file, metadata=None if metadata is None else dict(metadata))
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         if number is None:

@@ -180,7 +180,7 @@ class FineTuning:
             "lr_schedule": self._lr_schedule.state_dict(),
             "average_steps": self._average.num_steps if self._average else 0,
             "scaler": scaler.state_dict() if scaler else {},
-            "micro_batch": self._micro_batch.found,
+            "micro_batch": self._micro_batch.progress,
             "mixed_precision": self.accelerator.mixed_precision,
         }
         tensors = {name: t for prefix, part in parts.items() for name, t in under_prefix(prefix, part).items()}

@@ -309,9 +309,9 @@ def cut_name(trial: str, label: str) -> str:
 def cut_choice(choice: Mapping[str, Any], strategy: Strategy, cut: Strategy) -> dict[str, Any]:
     """What the search sampler chose for a trial's strategy, with the figures that are a cut's own."""
     whole = strategy.hyperparameters()
-    own = {name: value for name, value in cut.hyperparameters().items() if value != whole[name]}
-    figures = {name: value for name, value in own.items() if isinstance(value, int | float | str)}
-    return {name: value for name, value in choice.items() if name not in own} | figures
+    changes = {name: value for name, value in cut.hyperparameters().items() if value != whole[name]}
+    figures = {name: value for name, value in changes.items() if isinstance(value, int | float | str)}
+    return {name: value for name, value in choice.items() if name not in changes} | figures
 
 
 def _score_cuts(

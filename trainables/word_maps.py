@@ -52,7 +52,9 @@ class AttentionRecorder:
     """
 
     def __init__(self, unet: nn.Module, *, side: int, is_guided: bool) -> None:
-        self._layers = [one for one in unet.modules() if isinstance(one, Attention) and one.is_cross_attention]
+        self._layers = [
+            module for module in unet.modules() if isinstance(module, Attention) and module.is_cross_attention
+        ]
         self._side, self._is_guided = side, is_guided
         self._hooks: list[Any] = []
         self._queries: dict[int, Tensor] = {}
@@ -117,19 +119,19 @@ def phrase_tokens(models: DiffusionModels, prompt: str, phrase: str) -> list[int
     Of several occurrences the first counts. Marks at the ends and padding are no words, and never among them.
     """
     text, part = spelled_out(models, prompt), spelled_out(models, phrase)
-    found = re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text, re.IGNORECASE)
-    if found is None or not part:
+    match = re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text, re.IGNORECASE)
+    if match is None or not part:
         return []
     length = models.tokenizer.model_max_length
     spans = models.tokenizer(text, truncation=True, max_length=length, return_offsets_mapping=True).offset_mapping
-    return [place for place, (start, end) in enumerate(spans) if found.start() < end and start < found.end()]
+    return [place for place, (start, end) in enumerate(spans) if match.start() < end and start < match.end()]
 
 
 def common_words(prompts: Sequence[str]) -> tuple[str, ...]:
     """The words that all prompts have, each once, in the order of the first prompt."""
-    held = [{word.lower() for word in words_in(prompt)} for prompt in prompts]
-    words = {word.lower(): word for word in words_in(prompts[0])} if held else {}
-    return tuple(word for key, word in words.items() if all(key in own for own in held))
+    vocabularies = [{word.lower() for word in words_in(prompt)} for prompt in prompts]
+    words = {word.lower(): word for word in words_in(prompts[0])} if vocabularies else {}
+    return tuple(word for key, word in words.items() if all(key in vocabulary for vocabulary in vocabularies))
 
 
 def words_in(prompt: str) -> list[str]:

@@ -93,7 +93,9 @@ def plan_by_condition(
         rows=compared,
         labels=tuple(labels),
         prompts=tuple(
-            template.prompt(label, view=data.views[row], age=data.ages[row], sex=data.sexes[row], own=data.prompts[row])
+            template.prompt(
+                label, view=data.views[row], age=data.ages[row], sex=data.sexes[row], text=data.prompts[row]
+            )
             for label, row in zip(labels, compared, strict=True)
         ),
         seeds=_noise(seed, len(labels)),

@@ -81,17 +81,17 @@ def test_what_another_search_found_serves_one_of_the_same_sizes_and_harms_none(
             fitting = max(fitting, one_more)
         _after_steps(search, room)
         assert search.is_settled and search.size == sizes[fitting]
-        found = search.found
+        found = search.progress
 
 
 def test_a_search_that_has_found_something_keeps_to_it() -> None:
     search, other = MicroBatch(distinct_sizes(8)), MicroBatch(distinct_sizes(8))
     search.fitted(8)
     _after_steps(other, 1)
-    search.go_on(other.found)
+    search.go_on(other.progress)
     assert search.is_settled and search.size == 8
     first, second = (micro_batch_for("auto", 8, "a shape") for _ in range(2))
-    second.go_on(other.found)
+    second.go_on(other.progress)
     assert first is not second and first.size == 8 and second.size == 2
 
 

@@ -285,12 +285,14 @@ def _expect_tensors(name: str, part: nn.Module, folder: Path) -> None:
 
 def _quantised(files: Sequence[Path]) -> dict[str, tuple[int, ...]]:
     """The tensors of safetensors files whose numbers are whole: read as weights they would be others than the model's."""
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
         with safe_open(file, framework="pt") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
-            found |= {name: tuple(own.get_shape()) for name, own in slices.items() if "F" not in own.get_dtype()}
-    return found
+            shapes |= {
+                name: tuple(tensor.get_shape()) for name, tensor in slices.items() if "F" not in tensor.get_dtype()
+            }
+    return shapes
 
 
 def _renamed(name: str, part: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

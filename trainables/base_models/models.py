@@ -135,7 +135,7 @@ class DiffusionModels:
         pattern = re.compile(
             "|".join([*written, *(rf"(?<!\w){re.escape(word)}(?!\w)" for word in words)]), re.IGNORECASE
         )
-        return pattern.sub(lambda found: tokens.get(found.group().lower(), found.group()), prompt)
+        return pattern.sub(lambda match: tokens.get(match.group().lower(), match.group()), prompt)
 
     @property
     def resolution_px(self) -> int:
@@ -150,9 +150,9 @@ class DiffusionModels:
 
 def _sharing(module: nn.Module) -> nn.Module:
     """A copy of a module tree with parameters of its own, whose values are the very same memory."""
-    held: dict[int, Any] = {id(buffer): buffer for buffer in module.buffers()}
-    held |= {id(each): nn.Parameter(each.detach(), each.requires_grad) for each in module.parameters()}
-    return copy.deepcopy(module, held)
+    memo: dict[int, Any] = {id(buffer): buffer for buffer in module.buffers()}
+    memo |= {id(each): nn.Parameter(each.detach(), each.requires_grad) for each in module.parameters()}
+    return copy.deepcopy(module, memo)
 
 
 def text_states(text_encoder: nn.Module, token_ids: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class PromptTemplate:
         view: str | None = None,
         age: int | None = None,
         sex: str | None = None,
-        own: str | None = None,
+        text: str | None = None,
     ) -> str:
         """The caption of a film with these findings.
 
@@ -49,7 +49,7 @@ class PromptTemplate:
             view: of the film, where known; said only where captions of this data say it.
             age: in years, likewise.
             sex: likewise.
-            own: the free text of the film; taken as it is where captions are free text, and only there.
+            text: the free text of the film; taken as it is where captions are free text, and only there.
 
         Returns:
             For example "Chest X-ray of a subject with cardiomegaly and pleural effusion".
@@ -58,7 +58,7 @@ class PromptTemplate:
             ValueError: no finding is given, the view has no words, or captions are free text and none is given.
         """
         if self.template is None:
-            return _own_text(own)
+            return _own_text(text)
         if not conditions:
             raise ValueError("`conditions` must name at least one finding, but got none. Use 'No Finding'.")
         findings = _enumeration([condition.lower() for condition in conditions], self.last_word)
@@ -108,10 +108,10 @@ def _worded(what: str, value: str | None, words: Mapping[str, str]) -> list[str]
     return [words[value]]
 
 
-def _own_text(own: str | None) -> str:
-    if own is None:
-        raise ValueError("`own` must be a film's caption where captions are free text, but got none. Give a film's.")
-    return own
+def _own_text(text: str | None) -> str:
+    if text is None:
+        raise ValueError("`text` must be a film's caption where captions are free text, but got none. Give a film's.")
+    return text
 
 
 def _enumeration(words: Sequence[str], last_word: str) -> str:
@@ -137,8 +137,8 @@ def cut_captions(captions: Sequence[str], tokens: Callable[[str], Sequence[int]]
     Returns:
         A sentence with their number, how many texts are left of them, and an example; empty where none is too long.
     """
-    ids = {one: tuple(tokens(one)) for one in dict.fromkeys(captions) if may_be_cut([one], num_tokens)}
-    cut = {one: its[: num_tokens - 1] for one, its in ids.items() if len(its) > num_tokens}
+    ids = {text: tuple(tokens(text)) for text in dict.fromkeys(captions) if may_be_cut([text], num_tokens)}
+    cut = {text: its[: num_tokens - 1] for text, its in ids.items() if len(its) > num_tokens}
     if not cut:
         return ""
     left = len(set(cut.values()))

@@ -116,8 +116,8 @@ class MappedFile:
 
     def around(self, arrays: Iterable[NDArray[Any]]) -> list[tuple[int, int]]:
         """All of the file but what arrays that lie in it hold: what says where they are, and whose."""
-        held = sorted((self.place_of(array), self.place_of(array) + array.nbytes) for array in arrays if array.nbytes)
-        edges = [0, *itertools.chain.from_iterable(held), self.content.size]
+        spans = sorted((self.place_of(array), self.place_of(array) + array.nbytes) for array in arrays if array.nbytes)
+        edges = [0, *itertools.chain.from_iterable(spans), self.content.size]
         return [(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if start < stop]
 
     def place_of(self, array: NDArray[Any]) -> int:
@@ -185,8 +185,8 @@ class CheckedArray:
         if not self._file.is_checked:
             places = np.atleast_1d(np.arange(len(self))[rows])
             self._require((self._start + int(row) * self._row_bytes, self._row_bytes) for row in places)
-        found: NDArray[Any] = self._values[rows]
-        return found
+        values: NDArray[Any] = self._values[rows]
+        return values
 
     def whole(self) -> NDArray[Any]:
         """All of it, a read-only view of the file.

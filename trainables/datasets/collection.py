@@ -55,10 +55,10 @@ class FilmTable:
 
     def paths(self, root: Path) -> dict[str, list[Path]]:
         """Where the files of each name lie in the folders of images."""
-        found: dict[str, list[Path]] = {}
+        by_name: dict[str, list[Path]] = {}
         for path in sorted({path for folder in self.image_folders for path in root.glob(f"{folder}/*")}):
-            found.setdefault(path.name, []).append(path)
-        return found
+            by_name.setdefault(path.name, []).append(path)
+        return by_name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,8 +116,8 @@ class CollectionReader:
         Raises:
             CollectionError: it has problems.
         """
-        own = read_label_map(self.options.label_map, self.ledger) if self.options.label_map else {}
-        vocabulary = self.table.reader.vocabulary(own)
+        label_map = read_label_map(self.options.label_map, self.ledger) if self.options.label_map else {}
+        vocabulary = self.table.reader.vocabulary(label_map)
         rules = self._rules()
         rows = known_patients(self.table.reader.read(self.labels, vocabulary, self.ledger, rules), self.ledger)
         self._require_used_map(vocabulary)
@@ -181,7 +181,7 @@ class CollectionReader:
 
     def _require_used_map(self, vocabulary: Vocabulary) -> None:
         unused = vocabulary.unused()
-        if unused and len(unused) == len(vocabulary.own):
+        if unused and len(unused) == len(vocabulary.label_map):
             came = listed(map(repr, unused))
             self.ledger.refuse("`--label-map` must name a label of the data", came, "Mend it or leave it out.")
         elif unused:
@@ -247,7 +247,10 @@ class CollectionReader:
     def _say_rejected(self) -> None:
         rejected = self.ledger.rejected
         if rejected:
-            named = ", ".join(one.came if one.line else f"{one.file} ({one.came})" for one in rejected)  # all of them
+            # The message names all of them, however many.
+            named = ", ".join(
+                problem.came if problem.line else f"{problem.file} ({problem.came})" for problem in rejected
+            )
             verb = "is" if len(rejected) == 1 else "are"
             self.ledger.say(
                 f"{count_of(len(rejected), 'film')} of {self._num_films:,} {verb} rejected, not there or not to be read: {named}."

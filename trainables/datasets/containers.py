@@ -99,7 +99,7 @@ def grey_ranges(
     for kind, members in kinds.items():
         if kind in asked and given is None:
             _require_within(members, asked[kind], ledger)
-    settled = {kind: found for kind, found in ranges.items() if found is not None}
+    settled = {kind: grey_range for kind, grey_range in ranges.items() if grey_range is not None}
     for kind, grey in settled.items():
         _say(kind, kinds[kind], grey, ledger)
         _require_contrast(kinds[kind], grey, ledger)
@@ -170,10 +170,10 @@ def _is_constant(kind: Kind, film: Levels) -> bool:
 
 def _by_end(kind: Kind, films: Iterable[Levels]) -> dict[float, list[Levels]]:
     """The films by the highest level of the least depth that holds theirs, in its order."""
-    found: dict[float, list[Levels]] = {}
+    films_by_end: dict[float, list[Levels]] = {}
     for film in sorted(films, key=lambda film: _end(kind, film)):
-        found.setdefault(_end(kind, film), []).append(film)
-    return found
+        films_by_end.setdefault(_end(kind, film), []).append(film)
+    return films_by_end
 
 
 def _end(kind: Kind, film: Levels) -> float:

@@ -32,7 +32,7 @@ def card_of(data: PreparedDataset) -> dict[str, Any]:
         "size": _by_split(splits, lambda split: {"films": len(split), "patients": len(set(split.patient_ids))}),
         "findings": {name: {of: split.num_with()[name] for of, split in splits.items()} for name in findings},
         "not_known": {name: {of: _num_unknown(split, name) for of, split in splits.items()} for name in findings},
-        "together": _together([own for split in splits.values() for own in split.conditions], data.conditions),
+        "together": _together([names for split in splits.values() for names in split.conditions], data.conditions),
         "view": _by_split(splits, lambda split: _counted(split.views)),
         "sex": _by_split(splits, lambda split: _counted(split.sexes)),
         "age": _by_split(splits, lambda split: _counted(map(_band, split.ages), [_band(low) for low, _ in AGE_BANDS])),
@@ -53,7 +53,7 @@ def tables_of(card: Mapping[str, Any]) -> dict[str, Table]:
         "Films and patients": card["size"],
         "Films with each finding": card["findings"],
         "Films on which a finding is not known": {
-            name: own for name, own in card["not_known"].items() if any(own.values())
+            name: counts for name, counts in card["not_known"].items() if any(counts.values())
         },
         "Films with two conditions": card["together"],
         "View": card["view"],
@@ -69,7 +69,7 @@ def as_text(card: Mapping[str, Any]) -> str:
         if table:
             head, rows = _cells(table)
             lines += [f"## {title}", "", _line(head), _line(["---"] * len(head)), *map(_line, rows), ""]
-    return "\n".join([*lines, *(["## Notes", ""] if card["said"] else []), *(f"- {one}" for one in card["said"]), ""])
+    return "\n".join([*lines, *(["## Notes", ""] if card["said"] else []), *(f"- {note}" for note in card["said"]), ""])
 
 
 def as_page(card: Mapping[str, Any]) -> str:
@@ -105,9 +105,9 @@ def _about(card: Mapping[str, Any]) -> list[str]:
 
 def _by_split(splits: Mapping[str, PreparedSplit], counts: Any) -> Table:
     """Counts of each split, with what is counted as rows."""
-    found = {name: counts(split) for name, split in splits.items()}
-    rows = dict.fromkeys(row for own in found.values() for row in own)
-    return {row: {name: own.get(row, 0) for name, own in found.items()} for row in rows}
+    columns = {name: counts(split) for name, split in splits.items()}
+    rows = dict.fromkeys(row for column in columns.values() for row in column)
+    return {row: {name: column.get(row, 0) for name, column in columns.items()} for row in rows}
 
 
 def _counted(values: Iterable[str | None], order: Sequence[str] = ()) -> dict[str, int]:
@@ -121,17 +121,17 @@ def _band(age: int | None) -> str:
 
 
 def _num_unknown(split: PreparedSplit, finding: str) -> int:
-    return sum(finding in own for own in split.unknown)
+    return sum(finding in findings for findings in split.unknown)
 
 
 def _together(findings: Sequence[Sequence[str]], conditions: Sequence[str]) -> Table:
-    pairs = Counter((one, other) for own in findings for one in own for other in own)
-    return {one: {other: pairs[one, other] for other in conditions} for one in conditions}
+    pairs = Counter((condition, other) for shown in findings for condition in shown for other in shown)
+    return {condition: {other: pairs[condition, other] for other in conditions} for condition in conditions}
 
 
 def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
     columns = list(next(iter(table.values())))
-    return ["", *columns], [[row, *(f"{own[column]:,}" for column in columns)] for row, own in table.items()]
+    return ["", *columns], [[row, *(f"{counts[column]:,}" for column in columns)] for row, counts in table.items()]
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -39,13 +39,13 @@ class DicomReader(FilmReader):
         """The films in the order of their paths; with a table, those that it names."""
         table = labels / LABELS
         named = _labels(table, ledger) if table.is_file() else None
-        found = list(_films(labels, ledger))
-        rows = [row for path, film in found if (row := _film_row(path, film, labels, named))]
+        films = list(_films(labels, ledger))
+        rows = [row for path, film in films if (row := _film_row(path, film, labels, named))]
         if not rows:
             ledger.refuse("`root` must hold DICOM files that its table names", "none", "Give another folder.")
             ledger.stop()
-        if len(rows) < len(found):
-            ledger.say(f"{count_of(len(found) - len(rows), 'film')} that {LABELS} does not name are left out.")
+        if len(rows) < len(films):
+            ledger.say(f"{count_of(len(films) - len(rows), 'film')} that {LABELS} does not name are left out.")
         return rows
 
 

@@ -54,10 +54,10 @@ def near_copies(looks: Sequence[bytes], splits: Sequence[str], small: Confirm) -
     """
     read = lru_cache(maxsize=256)(small)
     pairs = []
-    for one, other in sorted(_proposed(looks, splits)):
-        alike = _correlation(read(one), read(other))
+    for first, other in sorted(_proposed(looks, splits)):
+        alike = _correlation(read(first), read(other))
         if alike >= SAME_PICTURE:
-            pairs.append((one, other, alike))
+            pairs.append((first, other, alike))
     return pairs
 
 
@@ -67,9 +67,9 @@ def _proposed(looks: Sequence[bytes], splits: Sequence[str]) -> set[tuple[int, i
     bits = np.unpackbits(np.frombuffer(b"".join(looks), np.uint8).reshape(len(looks), -1), axis=1)
     pairs = set()
     for key_bits in _key_bits(bits.shape[1]):
-        for one, other in _of_one_key(bits[:, key_bits]):
-            if splits[one] != splits[other] and int((bits[one] != bits[other]).sum()) <= MAX_BITS_APART:
-                pairs.add((one, other))
+        for first, other in _of_one_key(bits[:, key_bits]):
+            if splits[first] != splits[other] and int((bits[first] != bits[other]).sum()) <= MAX_BITS_APART:
+                pairs.add((first, other))
     return pairs
 
 
@@ -85,10 +85,10 @@ def _of_one_key(keys: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
     for position, key in enumerate(np.packbits(keys, axis=1)):
         buckets.setdefault(key.tobytes(), []).append(position)
     for members in buckets.values():
-        for start, one in enumerate(members):
+        for start, first in enumerate(members):
             for other in members[start + 1 : start + 1 + NEIGHBOURS]:
-                yield one, other
+                yield first, other
 
 
-def _correlation(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    return float(np.corrcoef(one.reshape(-1), other.reshape(-1))[0, 1])
+def _correlation(first: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    return float(np.corrcoef(first.reshape(-1), other.reshape(-1))[0, 1])

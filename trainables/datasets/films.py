@@ -137,4 +137,4 @@ class FilmTableSource(ImageTextSource):
 
 def _caption(prompts: PromptTemplate, film: Film) -> str:
     known = film.labels
-    return prompts.prompt(known.findings, view=known.view, age=known.age, sex=known.sex, own=film.caption)
+    return prompts.prompt(known.findings, view=known.view, age=known.age, sex=known.sex, text=film.caption)

@@ -66,15 +66,17 @@ def read_any(
         return read_rows(table, needed, ledger, optional=optional)
     rows: Iterable[tuple[int, Mapping[str, Any]]]
     rows = _json_rows(table, ledger) if table.suffix == ".jsonl" else enumerate(_parquet(table, ledger), start=1)
-    found = [TableRow(line, {name: _text(value) for name, value in row.items()}) for line, row in rows]
-    columns = {name for row in found for name in row.values}
+    table_rows = [TableRow(line, {name: _text(value) for name, value in row.items()}) for line, row in rows]
+    columns = {name for row in table_rows for name in row.values}
     missing = [names[0] for names in needed if not columns & set(names)]
-    if missing or not found:
+    if missing or not table_rows:
         rule = f"`{table.name}` must have rows with {', '.join(names[0] for names in needed)}"
-        came = f"no {', '.join(missing)} among {listed(map(repr, sorted(columns))) or 'none'}" if found else "no row"
+        came = (
+            f"no {', '.join(missing)} among {listed(map(repr, sorted(columns))) or 'none'}" if table_rows else "no row"
+        )
         ledger.refuse(rule, came, RELEASED, file=table.name)
         ledger.stop()
-    return [_filled(row, needed) for row in found]
+    return [_filled(row, needed) for row in table_rows]
 
 
 def _filled(row: TableRow, needed: Sequence[Sequence[str]]) -> TableRow:
@@ -84,7 +86,7 @@ def _filled(row: TableRow, needed: Sequence[Sequence[str]]) -> TableRow:
 
 
 def _json_rows(table: Path, ledger: Ledger) -> list[tuple[int, Mapping[str, Any]]]:
-    found: list[tuple[int, Mapping[str, Any]]] = []
+    rows: list[tuple[int, Mapping[str, Any]]] = []
     for line, text in enumerate(table.read_bytes().decode("utf-8-sig", errors="replace").splitlines(), start=1):
         try:
             row = json.loads(text) if text.strip() else {}
@@ -94,8 +96,8 @@ def _json_rows(table: Path, ledger: Ledger) -> list[tuple[int, Mapping[str, Any]
             rule = f"`{table.name}` must have a JSON object on every line"
             ledger.refuse(rule, str(row)[:60], "Mend the line.", file=table.name, line=line)
         elif row:
-            found.append((line, row))
-    return found
+            rows.append((line, row))
+    return rows
 
 
 def _parquet(table: Path, ledger: Ledger) -> Iterable[Mapping[str, Any]]:

@@ -77,9 +77,9 @@ def _film_rows(name: str, report: ElementTree.Element, views: dict[str, str], ru
 def _findings(report: ElementTree.Element) -> tuple[str, ...]:
     """The headings of a report without what qualifies them, as `Opacity` of `Opacity/lung/base/left`."""
     heads = dict.fromkeys((node.text or "").partition("/")[0].strip() for node in report.iterfind(".//MeSH/major"))
-    found = [WORDS.get(head, head) for head in heads if head and head not in NO_LABELS]
-    others = {"No Finding", "Support Devices"}.issuperset(found)
-    return tuple(dict.fromkeys(name for name in found if others or name != "No Finding"))
+    findings = [WORDS.get(head, head) for head in heads if head and head not in NO_LABELS]
+    others = {"No Finding", "Support Devices"}.issuperset(findings)
+    return tuple(dict.fromkeys(name for name in findings if others or name != "No Finding"))
 
 
 def _section(report: ElementTree.Element, name: str) -> str:

@@ -34,7 +34,9 @@ def read_label_map(file: Path, ledger: Ledger) -> dict[str, tuple[str, ...]]:
     for row in read_rows(file, (("label",), ("finding",)), ledger, OWN_TABLE):
         label = row.values["label"]
         findings = tuple(
-            KNOWN.get(fold(one), one.strip()) for one in row.values["finding"].split(SEPARATOR) if one.strip()
+            KNOWN.get(fold(finding), finding.strip())
+            for finding in row.values["finding"].split(SEPARATOR)
+            if finding.strip()
         )
         if not label or not findings:
             rule = "`--label-map` must name a label and its finding in every row"

@@ -113,9 +113,9 @@ class FilmReader(ABC):
         """What messages call the film's file, its view and its findings."""
         return "file", "view", "labels"
 
-    def vocabulary(self, own: Mapping[str, tuple[str, ...]]) -> Vocabulary:
+    def vocabulary(self, label_map: Mapping[str, tuple[str, ...]]) -> Vocabulary:
         """What labels of this collection mean, with a user's own names for some."""
-        return Vocabulary(separator=self.separator, words=self.words, own=own)
+        return Vocabulary(separator=self.separator, words=self.words, label_map=label_map)
 
     def read(
         self, labels: Path, vocabulary: Vocabulary, ledger: Ledger, rules: LabelRules = AS_THEY_ARE
@@ -212,8 +212,8 @@ class LabelColumns(FilmReader):
 
     def spellings(self, rules: LabelRules) -> dict[str, tuple[str, ...]]:
         """The spellings of each column, with the user's own of the split."""
-        own: dict[str, tuple[str, ...]] = {"split": (rules.split_column,)} if rules.split_column else {}
-        return {name: own.get(name, getattr(self, name)) for name in self.FIELDS}
+        overrides: dict[str, tuple[str, ...]] = {"split": (rules.split_column,)} if rules.split_column else {}
+        return {name: overrides.get(name, getattr(self, name)) for name in self.FIELDS}
 
     def film_row(self, row: TableRow, spellings: Mapping[str, tuple[str, ...]], table: str) -> FilmRow:
         """A row of the table by the names that its columns have."""

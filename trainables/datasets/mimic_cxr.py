@@ -96,13 +96,13 @@ def _folder(subject: str, study: str) -> str:
 def _beside(metadata: Path, kind: str) -> Path:
     """The table of another kind of the same release."""
     pattern = f"{metadata.name.partition('-metadata')[0]}-{kind}.csv*"
-    found = max(metadata.parent.glob(pattern), default=None)
-    if found is None:
+    table = max(metadata.parent.glob(pattern), default=None)
+    if table is None:
         raise FileNotFoundError(
             f"`root` must hold {pattern} beside {metadata.name}, but got {metadata.parent} with none. Put it there, or "
             "choose other labels with --labeler."
         )
-    return found
+    return table
 
 
 class MimicCxrSource(FilmTableSource):

@@ -71,10 +71,10 @@ def read_boxes(file: Path) -> list[FindingBox]:
                 f"`{file.name}` must have the columns {', '.join(COLUMNS)}, but got no {', '.join(missing)}. "
                 "Use the list as it was released."
             )
-        found = [_box(row, f"line {reader.line_num} of {file.name}") for row in reader]
-    if not found:
+        boxes = [_box(row, f"line {reader.line_num} of {file.name}") for row in reader]
+    if not boxes:
         raise ValueError(f"`{file.name}` must have at least one box, but got none. Use the list as it was released.")
-    return found
+    return boxes
 
 
 def _box(row: Mapping[str, str | None], where: str) -> FindingBox:

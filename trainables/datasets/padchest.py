@@ -90,9 +90,9 @@ def _findings(cell: str) -> tuple[str, ...]:
     except (ValueError, SyntaxError):
         return ()
     terms = dict.fromkeys(str(term).strip() for term in listed if isinstance(listed, list))
-    found = dict.fromkeys(WORDS.get(term, term) for term in terms if term not in NO_LABELS)
-    others = {"No Finding", "Support Devices"}.issuperset(found)
-    return tuple(name for name in found if others or name != "No Finding")
+    findings = dict.fromkeys(WORDS.get(term, term) for term in terms if term not in NO_LABELS)
+    others = {"No Finding", "Support Devices"}.issuperset(findings)
+    return tuple(name for name in findings if others or name != "No Finding")
 
 
 class PadChestSource(FilmTableSource):

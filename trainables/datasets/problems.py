@@ -96,7 +96,7 @@ def described(problems: Iterable[Problem]) -> list[str]:
     for problem in problems:
         groups.setdefault((problem.rule, problem.remedy), []).append(problem)
     return [
-        f"{rule}, but got {_listed(_distinct(one.came for one in group))}{_places(group)}. {remedy}"
+        f"{rule}, but got {_listed(_distinct(cause.came for cause in group))}{_places(group)}. {remedy}"
         for (rule, remedy), group in groups.items()
     ]
 
@@ -116,8 +116,8 @@ def _places(group: Sequence[Problem]) -> str:
     if len(group) == 1:
         return f" in line {first.line} of {first.file}" if first.line else f" in {first.file}" if first.file else ""
     if first.line is None:
-        return f" in {len(group)} films: {listed(one.file for one in group)}"
-    return f" in {len(group)} rows of {first.file} (lines {listed(one.line for one in group)})"
+        return f" in {len(group)} films: {listed(problem.file for problem in group)}"
+    return f" in {len(group)} rows of {first.file} (lines {listed(problem.line for problem in group)})"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -54,7 +54,7 @@ def cut_at_sentence(text: str, num_tokens_of: Callable[[str], int], most: int) -
 def cut_texts(texts: Sequence[str], num_tokens_of: Callable[[str], int], ledger: Ledger, *, most: int) -> list[str]:
     """The texts, those that are too long cut at the end of a sentence; how many were is said."""
     cut = [cut_at_sentence(text, num_tokens_of, most) for text in texts]
-    num_cut = sum(one != other for one, other in zip(texts, cut, strict=True))
+    num_cut = sum(whole != other for whole, other in zip(texts, cut, strict=True))
     if num_cut:
         verb = "is" if num_cut == 1 else "are"
         ledger.say(

@@ -71,7 +71,7 @@ def sized_splits(films: Sequence[FilmLabels], sizes: SplitSizes, seed: int, ledg
     shown = _shown(films, patients)
     there = sum(shown.values(), Counter())
     _require_enough(sizes, there, ledger)
-    by_finding = any(set(own) != {ALL} for own in sizes.values())
+    by_finding = any(set(counts) != {ALL} for counts in sizes.values())
     asked: Asked = sizes if by_finding else _with_shares(sizes, there)
     order = _rarest_first(shown, there, seed)
     given = _given(order, shown, asked, limits=asked if by_finding else _OF_ALL)
@@ -82,7 +82,7 @@ def sized_splits(films: Sequence[FilmLabels], sizes: SplitSizes, seed: int, ledg
 
 def _given(order: Sequence[str], shown: Shown, asked: Asked, *, limits: Asked) -> dict[str, str]:
     """The split of each patient; those that found no room are tried again at the end, where few films are lacking."""
-    room: dict[str, dict[str, float]] = {split: dict(own) for split, own in asked.items()}
+    room: dict[str, dict[str, float]] = {split: dict(counts) for split, counts in asked.items()}
     given: dict[str, str] = {}
     for who in order:
         rarest = next(iter(shown[who]))
@@ -168,14 +168,14 @@ def _train_or_validation(patient_id: str, seed: int) -> str:
 
 
 def _require_one_split(films: Sequence[FilmLabels], splits: Sequence[str], ledger: Ledger) -> None:
-    found: dict[str, set[str]] = defaultdict(set)
+    splits_of: dict[str, set[str]] = defaultdict(set)
     first: dict[str, FilmLabels] = {}
     for film, split in zip(films, splits, strict=True):
-        found[film.patient_id] |= {split} - {LEFT_OUT}
+        splits_of[film.patient_id] |= {split} - {LEFT_OUT}
         first.setdefault(film.patient_id, film)
-    shared = [who for who, names in found.items() if len(names) > 1]
+    shared = [who for who, names in splits_of.items() if len(names) > 1]
     if shared:
-        pairs = Counter(" and ".join(sorted(found[who], key=SPLITS.index)) for who in shared)
+        pairs = Counter(" and ".join(sorted(splits_of[who], key=SPLITS.index)) for who in shared)
         came = ", ".join(f"{count_of(count, 'patient')} in {pair}" for pair, count in pairs.most_common())
         remedy = "Put all films of a patient into one split, or split by the hash of the patient, as without --split."
         ledger.refuse(ONE_SPLIT, f"{came}, such as {listed(map(repr, shared))}", remedy, file=first[shared[0]].table)
@@ -186,16 +186,16 @@ def _shown(films: Sequence[FilmLabels], patients: Mapping[str, Sequence[int]]) -
     there = Counter(name for film in films for name in film.findings)
     return {
         who: Counter(
-            dict(sorted(Counter(n for p in own for n in films[p].findings).items(), key=lambda one: there[one[0]]))
+            dict(sorted(Counter(n for p in rows for n in films[p].findings).items(), key=lambda item: there[item[0]]))
         )
-        + Counter({ALL: len(own)})
-        for who, own in patients.items()
+        + Counter({ALL: len(rows)})
+        for who, rows in patients.items()
     }
 
 
 def _with_shares(sizes: SplitSizes, there: Counter[str]) -> dict[str, dict[str, float]]:
     """Sizes of all films, and of each finding the share that it has of them; what is left out has its share as well."""
-    of_all = {split: own[ALL] for split, own in sizes.items()}
+    of_all = {split: counts[ALL] for split, counts in sizes.items()}
     of_all[LEFT_OUT] = max(0, there[ALL] - sum(of_all.values()))
     return {
         split: {name: size * count / max(1, there[ALL]) for name, count in there.items()}
@@ -204,8 +204,8 @@ def _with_shares(sizes: SplitSizes, there: Counter[str]) -> dict[str, dict[str, 
 
 
 def _require_enough(asked: Mapping[str, Mapping[str, int]], there: Counter[str], ledger: Ledger) -> None:
-    for name in sorted({name for own in asked.values() for name in own}):
-        wanted = sum(own.get(name, 0) for own in asked.values())
+    for name in sorted({name for counts in asked.values() for name in counts}):
+        wanted = sum(counts.get(name, 0) for counts in asked.values())
         if wanted > there[name]:
             rule = "`--sizes` must not ask for more films than there are"
             what = f"films with {name}" if name else "films"
@@ -216,15 +216,15 @@ def _rarest_first(shown: Shown, there: Counter[str], seed: int) -> list[str]:
     return sorted(shown, key=lambda who: (there[next(iter(shown[who]))], _hash(seed, who)))
 
 
-def _take(room: dict[str, float], own: Counter[str]) -> None:
-    for name in own:
-        room[name] = room.get(name, 0) - own[name]
+def _take(room: dict[str, float], counts: Counter[str]) -> None:
+    for name in counts:
+        room[name] = room.get(name, 0) - counts[name]
 
 
-def _taking(own: Counter[str], room: Asked, limits: Asked) -> list[str]:
+def _taking(counts: Counter[str], room: Asked, limits: Asked) -> list[str]:
     """The splits that have room for all films of a patient, of the findings, or of all, that limits are set for."""
-    counted = {split: [name for name in own if name in limits.get(split, {})] for split in room}
-    return [split for split in room if counted[split] and all(room[split][n] >= own[n] for n in counted[split])]
+    counted = {split: [name for name in counts if name in limits.get(split, {})] for split in room}
+    return [split for split in room if counted[split] and all(room[split][n] >= counts[n] for n in counted[split])]
 
 
 def _say_sizes(result: Sequence[str], ledger: Ledger) -> None:

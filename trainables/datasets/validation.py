@@ -92,7 +92,7 @@ class SampleChecker:
 
     def _require_caption(self, sample: ImageTextSample) -> None:
         made = self._source.prompts.prompt(
-            sample.conditions, view=sample.view, age=sample.age, sex=sample.sex, own=sample.prompt
+            sample.conditions, view=sample.view, age=sample.age, sex=sample.sex, text=sample.prompt
         )
         if sample.prompt != made:
             raise ValueError(

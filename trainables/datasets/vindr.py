@@ -52,16 +52,16 @@ class VinDrReader(FilmReader):
     def rows(self, labels: Path, rules: LabelRules, ledger: Ledger) -> list[FilmRow]:
         """The films of training and test."""
         ledger.say(NO_PATIENTS)
-        found = []
+        film_rows = []
         for folder, split in (("train", "train or validation"), ("test", "test")):
             table = labels.with_name(labels.name.replace("train", folder))
             if table.is_file():
                 marks = _by_film(read_rows(table, [("image_id",)], ledger, optional=[(name,) for name in FINDINGS]))
-                found += [
+                film_rows += [
                     _film_row(rows[0], _marked(rows), labels.parent.parent / folder, table=table.name, split=split)
                     for rows in marks
                 ]
-        return with_findings(found, ledger)
+        return with_findings(film_rows, ledger)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,17 +70,17 @@ class Vocabulary:
     Args:
         separator: between the labels of a film.
         words: what the project calls a finding, where the collection calls it otherwise by its own rules.
-        own: findings that a user's labels stand for.
+        label_map: findings that a user's labels stand for.
     """
 
     separator: str
     words: Mapping[str, str] = field(default_factory=dict)
-    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    label_map: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Begin without counts."""
         self._words = {fold(word): finding for word, finding in self.words.items()}
-        self._own = {fold(label): findings for label, findings in self.own.items()}
+        self._by_label = {fold(label): findings for label, findings in self.label_map.items()}
         self._unknown: dict[str, Counter[str]] = {}
         self._folded: Counter[tuple[str, str]] = Counter()
         self._own_kind: Counter[str] = Counter()
@@ -116,10 +116,10 @@ class Vocabulary:
 
     def named(self, labels: Iterable[str]) -> tuple[str, ...]:
         """What the project calls a collection's own findings; those that it does not know keep their names."""
-        found: list[str] = []
+        findings: list[str] = []
         for label in labels:
-            found += self._own_findings(label) or self._known(label) or (label,)
-        return tuple(dict.fromkeys(found))
+            findings += self._own_findings(label) or self._known(label) or (label,)
+        return tuple(dict.fromkeys(findings))
 
     def name(self, label: str) -> str:
         """What the collection calls a finding that a user names in any spelling; the label itself if it is not known."""
@@ -147,15 +147,15 @@ class Vocabulary:
 
     def unused(self) -> list[str]:
         """The user's own labels that no film has."""
-        return [label for label in self.own if fold(label) not in self._used]
+        return [label for label in self.label_map if fold(label) not in self._used]
 
     def _split(self, cell: str) -> list[str]:
         return [label.strip() for label in cell.split(self.separator) if label.strip()]
 
     def _known(self, label: str) -> tuple[str, ...] | None:
         key = fold(label)
-        if key in self._own:
-            return self._own[key]
+        if key in self._by_label:
+            return self._by_label[key]
         finding = self._words.get(key) or KNOWN.get(key)
         return None if finding is None else (finding,)
 
@@ -167,9 +167,9 @@ class Vocabulary:
     def _own_findings(self, cell: str) -> tuple[str, ...]:
         """What a user's own name for a whole cell stands for, whatever signs are in it."""
         key = fold(cell)
-        if key in self._own:
+        if key in self._by_label:
             self._used.add(key)
-        return self._own.get(key, ())
+        return self._by_label.get(key, ())
 
     def _of_labels(self, cell: str, refuse: Refuse) -> tuple[str, ...]:
         labels = self._split(cell)
@@ -182,7 +182,7 @@ class Vocabulary:
         return self._of_all(cell, labels, refuse)
 
     def _of_all(self, cell: str, labels: list[str], refuse: Refuse) -> tuple[str, ...]:
-        found: list[str] = []
+        findings: list[str] = []
         split_otherwise = False
         for label in labels:
             named = self._own_findings(label) or self._of_label(label)
@@ -193,9 +193,9 @@ class Vocabulary:
                 named = self._of_unknown(cell, label, refuse)
             if not named:
                 return ()
-            found += named
+            findings += named
         self._otherwise += split_otherwise
-        return tuple(found)
+        return tuple(findings)
 
     def _of_label(self, label: str) -> tuple[str, ...] | None:
         known = self._known(label)

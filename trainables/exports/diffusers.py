@@ -29,8 +29,8 @@ class Diffusers(ExportFormat):
         from trainables.exports.fitting import expect_only, held_by_tokens
         from trainables.exports.low_rank_file import low_rank_paths
 
-        held = (*low_rank_paths(models), *held_by_tokens(models))
-        expect_only(held, models, strategy, rule="`format` diffusers must have a low-rank adapter or new tokens")
+        paths = (*low_rank_paths(models), *held_by_tokens(models))
+        expect_only(paths, models, strategy, rule="`format` diffusers must have a low-rank adapter or new tokens")
 
     def write(self, models: DiffusionModels, strategy: Strategy, folder: Path, writing: Writing | None = None) -> None:
         """Write the adapter's files."""
@@ -64,4 +64,6 @@ def _named(component: str, part: LowRankPart) -> list[tuple[str, Tensor]]:
 
     # transformers' reader puts the adapter's name behind the part, and looks for the magnitude's weight there
     endings = {MAGNITUDE: ".weight" if component == "text_encoder" else ""}
-    return [(f"{component}.{path}.{name}{endings.get(name, '')}", one) for (path, name), one in part.tensors.items()]
+    return [
+        (f"{component}.{path}.{name}{endings.get(name, '')}", tensor) for (path, name), tensor in part.tensors.items()
+    ]

@@ -15,12 +15,12 @@ def held_by_tokens(models: DiffusionModels) -> list[str]:
 
 
 def expect_only(
-    held: Collection[str], models: DiffusionModels, strategy: Strategy, *, rule: str, use: str = "pipeline"
+    paths: Collection[str], models: DiffusionModels, strategy: Strategy, *, rule: str, use: str = "pipeline"
 ) -> None:
     """Refuse an adapter with a tensor that none of these beginnings has.
 
     Args:
-        held: Beginnings of the names that the format holds.
+        paths: Beginnings of the names that the format holds.
         models: With the strategy attached.
         strategy: Whose tensors they are.
         rule: What the format must have.
@@ -29,7 +29,7 @@ def expect_only(
     Raises:
         ValueError: there is one.
     """
-    beginnings = tuple(held)
+    beginnings = tuple(paths)
     left = [path for path in strategy.tensors(models) if not path.startswith(beginnings)]
     if left or not beginnings:
         raise cannot_hold(rule, strategy, left[0] if left else "", use)

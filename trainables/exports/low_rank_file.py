@@ -74,7 +74,7 @@ def low_rank_parts(models: DiffusionModels) -> dict[str, LowRankPart]:
 
 def _layers(models: DiffusionModels) -> dict[str, dict[str, LowRankLayer]]:
     """Low-rank layers by component and path; components without one are left out."""
-    return {name: found for name in LORA_COMPONENTS if (found := dict(low_rank_layers(models.component(name))))}
+    return {name: layers for name in LORA_COMPONENTS if (layers := dict(low_rank_layers(models.component(name))))}
 
 
 def _part(layers: Mapping[str, LowRankLayer]) -> LowRankPart | None:

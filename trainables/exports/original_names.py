@@ -50,7 +50,9 @@ def original_tensors(models: DiffusionModels) -> dict[str, Tensor]:
         for name, tensor in unet.items()
     }
     num_levels = len(models.vae.config.block_out_channels)
-    named |= {f"first_stage_model.{vae_name(name, num_levels)}": _kernel(name, one) for name, one in vae.items()}
+    named |= {
+        f"first_stage_model.{vae_name(name, num_levels)}": _kernel(name, weights) for name, weights in vae.items()
+    }
     text = {name.removeprefix("text_model."): tensor for name, tensor in text.items()}
     return named | {f"cond_stage_model.transformer.text_model.{name}": tensor for name, tensor in text.items()}
 
@@ -63,8 +65,8 @@ def unet_name(name: str, num_layers: int, attends: list[bool]) -> str:
         num_layers: Residual blocks of each level on the way down; there is one more on the way up.
         attends: Whether each block on the way up has attention.
     """
-    if found := BLOCK.fullmatch(name):
-        way, block, kind, layer, inner = found[1], int(found[2]), found[3], int(found[4]), found[5]
+    if match := BLOCK.fullmatch(name):
+        way, block, kind, layer, inner = match[1], int(match[2]), match[3], int(match[4]), match[5]
         first = block * (num_layers + 1)
         if kind == "downsamplers":
             return f"input_blocks.{first + num_layers + 1}.0.{inner.replace('conv', 'op')}"
@@ -74,21 +76,21 @@ def unet_name(name: str, num_layers: int, attends: list[bool]) -> str:
         return f"{place}.0.{_renamed(inner, UNET_RESNET)}" if kind == "resnets" else f"{place}.1.{inner}"
     if name.startswith("mid_block.attentions.0."):
         return name.replace("mid_block.attentions.0", "middle_block.1")
-    if found := re.fullmatch(r"mid_block\.resnets\.(\d)\.(.+)", name):
-        return f"middle_block.{2 * int(found[1])}.{_renamed(found[2], UNET_RESNET)}"
+    if match := re.fullmatch(r"mid_block\.resnets\.(\d)\.(.+)", name):
+        return f"middle_block.{2 * int(match[1])}.{_renamed(match[2], UNET_RESNET)}"
     return _renamed(name, UNET_ENDS)
 
 
 def vae_name(name: str, num_levels: int) -> str:
     """An autoencoder tensor's original name; the original counts levels on the way up from the finest."""
-    if found := VAE_UP_OR_DOWN.fullmatch(name):
-        side, way, block, kind, layer, inner = found.groups()
+    if match := VAE_UP_OR_DOWN.fullmatch(name):
+        side, way, block, kind, layer, inner = match.groups()
         level = int(block) if way == "down" else num_levels - 1 - int(block)
         place = f"block.{layer}" if kind == "resnets" else {"down": "downsample", "up": "upsample"}[way]
         return f"{side}.{way}.{level}.{place}.{_renamed(inner, VAE_BLOCK)}"
-    if found := re.fullmatch(r"(encoder|decoder)\.mid_block\.(resnets\.\d|attentions\.0)\.(.+)", name):
-        inner = _renamed(found[3], VAE_ATTENTION if "attentions" in found[2] else VAE_BLOCK)
-        return f"{found[1]}.mid.{VAE_MIDDLE[found[2]]}.{inner}"
+    if match := re.fullmatch(r"(encoder|decoder)\.mid_block\.(resnets\.\d|attentions\.0)\.(.+)", name):
+        inner = _renamed(match[3], VAE_ATTENTION if "attentions" in match[2] else VAE_BLOCK)
+        return f"{match[1]}.mid.{VAE_MIDDLE[match[2]]}.{inner}"
     return name.replace("conv_norm_out", "norm_out")
 
 

@@ -111,15 +111,18 @@ def _differences(models: DiffusionModels, strategy: Strategy) -> Iterator[tuple[
     from trainables.exports.low_rank_file import low_rank_paths
     from trainables.strategies.textual_inversion import extended_embeddings
 
-    held = (*low_rank_paths(models), *(f"text_encoder.{path}." for path, _ in extended_embeddings(models.text_encoder)))
-    if held and all(path.startswith(held) for path in strategy.tensors(models)):
+    paths = (
+        *low_rank_paths(models),
+        *(f"text_encoder.{path}." for path, _ in extended_embeddings(models.text_encoder)),
+    )
+    if paths and all(path.startswith(paths) for path in strategy.tensors(models)):
         return
     plain, base = models.fresh(), load_base(models.base.name)
     strategy.merged(plain)
     for component in PREFIXES:
         before = dict(base.component(component).named_modules())
         for path, layer in plain.component(component).named_modules():
-            if not f"{component}.{path}.".startswith(held or ("nothing",)):
+            if not f"{component}.{path}.".startswith(paths or ("nothing",)):
                 yield from _difference(kohya_name(component, path), layer, before[path])
 
 

@@ -76,7 +76,9 @@ def make_strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
     return Composed(
         label=name,
         parts=tuple(STRATEGIES[part](**dict(own_fields(part, hyperparameters))) for part in parts),
-        lr_ratios=tuple(hyperparameters.get(f"{part}.{LR_RATIO}", own) for part, own in default_ratios(parts).items()),
+        lr_ratios=tuple(
+            hyperparameters.get(f"{part}.{LR_RATIO}", ratio) for part, ratio in default_ratios(parts).items()
+        ),
     )
 
 
@@ -112,7 +114,7 @@ def parts_of(name: str) -> tuple[str, ...]:
 def hyperparameters_of(name: str) -> tuple[str, ...]:
     """Names of the hyperparameters of a strategy or combination."""
     parts = parts_of(name)
-    own = {part: tuple(field.name for field in fields(STRATEGIES[part])) for part in parts}
+    names = {part: tuple(field.name for field in fields(STRATEGIES[part])) for part in parts}
     if len(parts) == 1:
-        return own[name]
-    return tuple(f"{part}.{key}" for part in parts for key in (*own[part], LR_RATIO))
+        return names[name]
+    return tuple(f"{part}.{key}" for part in parts for key in (*names[part], LR_RATIO))

@@ -64,10 +64,12 @@ class AdaLoRALayer(LowRankLayer):
 
     def kept_tensors(self) -> dict[str, Tensor]:
         """The parameters' entries of the kept triplets."""
-        own = {name: getattr(self, name).detach() for name in PARTS}
+        tensors = {name: getattr(self, name).detach() for name in PARTS}
         if self.kept is None:
-            return own
-        return {name: tensor[:, self.kept] if name == "lora_B" else tensor[self.kept] for name, tensor in own.items()}
+            return tensors
+        return {
+            name: tensor[:, self.kept] if name == "lora_B" else tensor[self.kept] for name, tensor in tensors.items()
+        }
 
     def keep(self, triplets: list[int]) -> None:
         """Drop all other triplets."""
@@ -314,9 +316,9 @@ class AdaLoRA(LowRankStrategy):
     def fit_to(self, models: DiffusionModels, tensors: Mapping[str, Tensor]) -> None:
         """Give every layer as many triplets as the adapter has for it."""
         for path, layer in self.adaptive_layers(models).items():
-            found = tensors.get(f"{path}.lora_A")
-            if found is not None and found.dim() == 2 and len(found) < layer.rank:
-                layer.cut_to(len(found))
+            factor = tensors.get(f"{path}.lora_A")
+            if factor is not None and factor.dim() == 2 and len(factor) < layer.rank:
+                layer.cut_to(len(factor))
 
 
 def allocate(layers: Collection[AdaLoRALayer], budget: int) -> None:

@@ -176,7 +176,7 @@ class Strategy(ABC):
 
     def trained(self, models: DiffusionModels) -> Iterator[tuple[str, nn.Parameter]]:
         """The trained parameters of the components that this strategy trains, with their paths."""
-        return (found for found in trained_parameters(models) if found[0].partition(".")[0] in self.trains)
+        return (entry for entry in trained_parameters(models) if entry[0].partition(".")[0] in self.trains)
 
     def param_groups(self, models: DiffusionModels, lr: float) -> list[dict[str, Any]]:
         """Optimiser groups of the trained parameters at learning rate `lr`."""

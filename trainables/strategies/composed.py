@@ -141,8 +141,8 @@ class Composed(Strategy):
     def resume(self, models: DiffusionModels, state: Mapping[str, Tensor]) -> None:
         """Let every part take up its own."""
         for part in self.parts:
-            own = {name: tensor for name, tensor in state.items() if name.partition(".")[0] in part.trains}
-            part.resume(models, own)
+            part_state = {name: tensor for name, tensor in state.items() if name.partition(".")[0] in part.trains}
+            part.resume(models, part_state)
 
     def ranks(self, models: DiffusionModels) -> dict[str, int]:
         """The parts' ranks together."""

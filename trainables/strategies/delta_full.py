@@ -75,8 +75,8 @@ class DeltaFull(Strategy):
             "one that is adapted already",
             "Attach to `models.fresh()` of the base.",
         )
-        found = [(path, module) for path, module in models.unet.named_modules() if isinstance(module, Weighted)]
-        for path, layer in found:
+        layers = [(path, module) for path, module in models.unet.named_modules() if isinstance(module, Weighted)]
+        for path, layer in layers:
             models.unet.set_submodule(path, DeltaLayer(layer))
 
     def merged(self, models: DiffusionModels) -> None:

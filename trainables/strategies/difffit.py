@@ -93,14 +93,14 @@ class DiffFit(Strategy):
             "one that is adapted already",
             "Attach to `models.fresh()` of the base.",
         )
-        found = list(self.targets(models.unet))
+        targets = list(self.targets(models.unet))
         expect(
-            bool(found),
+            bool(targets),
             "`difffit` must find a transformer block's layers in the U-Net",
             f"none in {models.base.name!r}",
             "Choose a base with attention, or bitfit.",
         )
-        for path, linear, gammas in found:
+        for path, linear, gammas in targets:
             models.unet.set_submodule(path, ScaledLinear(linear, gammas))
         self._train_biases_and_norms(models.unet)
 
@@ -114,9 +114,9 @@ class DiffFit(Strategy):
         """The layers that are scaled: path, layer, and which gammas it gets."""
         for path, module in unet.named_modules():
             block = ("gamma_block",) if path.endswith(BLOCK_OUTPUTS) else ()
-            own = ("gamma",) if self.attention_gammas and path.endswith(ATTENTION) else ()
-            if isinstance(module, nn.Linear) and (block or own):
-                yield path, module, (*block, *own)
+            attention = ("gamma",) if self.attention_gammas and path.endswith(ATTENTION) else ()
+            if isinstance(module, nn.Linear) and (block or attention):
+                yield path, module, (*block, *attention)
 
     def param_groups(self, models: DiffusionModels, lr: float) -> list[dict[str, Any]]:
         """Biases and the norms' shifts in one group; gammas and the norms' scales in another that is not decayed."""

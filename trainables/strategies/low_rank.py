@@ -184,14 +184,14 @@ class TargetedStrategy(Strategy):
         )
         for name in self.trains:
             component = models.component(name)
-            found = list(self.target_layers(component))
+            layers = list(self.target_layers(component))
             expect(
-                bool(found),
+                bool(layers),
                 f"`targets` {self.targets!r} must match at least one layer of {name}",
                 f"none in {models.base.name!r}",
                 f"Choose one of {', '.join(TARGETS)} that this base has.",
             )
-            for path, layer in found:
+            for path, layer in layers:
                 component.set_submodule(path, self.layer(layer, self.initial_rank, self.scale))
 
     def target_layers(self, component: nn.Module) -> Iterator[tuple[str, Weighted]]:

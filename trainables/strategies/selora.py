@@ -175,9 +175,9 @@ class SeLoRA(TargetedStrategy):
     def fit_to(self, models: DiffusionModels, tensors: Mapping[str, Tensor]) -> None:
         """Give each layer the rank that it has in the adapter."""
         for path, layer in self.expanding(models).items():
-            found = tensors.get(f"{path}.lora_A")
-            if found is not None and found.dim() == 2:  # what does not fit otherwise is refused when it is loaded
-                layer.resize(len(found))
+            factor = tensors.get(f"{path}.lora_A")
+            if factor is not None and factor.dim() == 2:  # what does not fit otherwise is refused when it is loaded
+                layer.resize(len(factor))
 
     def expanding(self, models: DiffusionModels) -> dict[str, SelfExpandingLayer]:
         """The layers by path, as what they are."""

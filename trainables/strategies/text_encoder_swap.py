@@ -83,8 +83,8 @@ class TextEncoderSwap(Strategy):
             "one that is swapped or trains already",
             "Attach to `models.fresh()` of the base; in a combination name `text_encoder_swap` first.",
         )
-        found = self._encoder(models)
-        models.text_encoder, models.tokenizer, models.text_source = found.module, found.tokenizer, found.identity
+        encoder = self._encoder(models)
+        models.text_encoder, models.tokenizer, models.text_source = encoder.module, encoder.tokenizer, encoder.identity
         models.placeholders = {}
         fit_projection(models)
         models.unet.requires_grad_(True)

@@ -106,19 +106,19 @@ class TextualInversion(Strategy):
         Raises:
             ValueError: no caption has one of the words, or vectors of a token are always cut off.
         """
-        found = set(token_ids.flatten().tolist())
+        used_ids = set(token_ids.flatten().tolist())
         rows = {
             word: models.tokenizer.convert_tokens_to_ids(vector_tokens(token_of(word), self.num_vectors))
             for word in self.phrases
         }
-        missing = [word for word, ids in rows.items() if ids[0] not in found]
+        missing = [word for word, ids in rows.items() if ids[0] not in used_ids]
         expect(
             not missing,
             "`words` must each occur in a caption that is trained on",
             f"{missing}, which do not; the data's conditions are {', '.join(conditions)}",
             "Choose words of the captions, or leave `words` out for the data's conditions.",
         )
-        fitting = min(sum(row in found for row in ids) for ids in rows.values())
+        fitting = min(sum(row in used_ids for row in ids) for ids in rows.values())
         expect(
             fitting == self.num_vectors,
             f"`num_vectors` must fit beside the caption into the tokenizer's {models.tokenizer.model_max_length} tokens",
@@ -245,9 +245,9 @@ def extended_embeddings(module: nn.Module) -> Iterator[tuple[str, ExtendedEmbedd
 
 def token_vectors(models: DiffusionModels) -> dict[str, Tensor]:
     """The trained embeddings by token, each float32[num_vectors, d], in the tokenizer's order."""
-    found: dict[str, list[Tensor]] = {}
+    vectors: dict[str, list[Tensor]] = {}
     for _, layer in extended_embeddings(models.text_encoder):
         ids = range(layer.offset, layer.offset + len(layer.rows))
         for token, row in zip(models.tokenizer.convert_ids_to_tokens(ids), layer.rows.detach(), strict=True):
-            found.setdefault(token.partition(">")[0] + ">", []).append(row)
-    return {token: torch.stack(rows) for token, rows in found.items()}
+            vectors.setdefault(token.partition(">")[0] + ">", []).append(row)
+    return {token: torch.stack(rows) for token, rows in vectors.items()}

@@ -32,8 +32,8 @@ def test_another_template_and_other_words() -> None:
 
 
 def test_free_text_is_the_films_own() -> None:
-    assert FREE_TEXT.prompt(["Edema"], view="AP", own="A large heart.") == "A large heart."
-    assert PromptTemplate().prompt(["Edema"], own="A large heart.") == "Chest X-ray of a subject with edema"
+    assert FREE_TEXT.prompt(["Edema"], view="AP", text="A large heart.") == "A large heart."
+    assert PromptTemplate().prompt(["Edema"], text="A large heart.") == "Chest X-ray of a subject with edema"
 
 
 def test_what_cannot_be_said_is_refused() -> None:
@@ -41,7 +41,7 @@ def test_what_cannot_be_said_is_refused() -> None:
         PromptTemplate().prompt([])
     with pytest.raises(ValueError, match="`view` must be one of PA, AP, but got 'LL'"):
         paper_template(with_view=True).prompt(["Edema"], view="LL")
-    with pytest.raises(ValueError, match="`own` must be a film's caption where captions are free text, but got none"):
+    with pytest.raises(ValueError, match="`text` must be a film's caption where captions are free text, but got none"):
         FREE_TEXT.prompt(["Edema"])
 
 

@@ -126,12 +126,12 @@ def spine(canvas: Canvas, exam: Exam) -> Field:
 def shoulder_girdle(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
     """Clavicles, shoulder blades and heads of the humerus."""
     field = canvas.blank()
-    own, film = exam.patient.rng("girdle"), exam.rng("girdle")
-    lift = own.normal(0, 0.02) + film.normal(0, 0.02) - 0.05 * (exam.view == "AP") + 0.5 * shape.shoulder_slope
+    body, film = exam.patient.rng("girdle"), exam.rng("girdle")
+    lift = body.normal(0, 0.02) + film.normal(0, 0.02) - 0.05 * (exam.view == "AP") + 0.5 * shape.shoulder_slope
     for side in (-1, 1):
         tilt = lift + film.normal(0, 0.012)
         _clavicle(canvas, field, side, tilt)
-        _blade(canvas, field, side, (shape.half_width - 0.10 * (exam.view == "AP") + own.normal(0, 0.015), tilt))
+        _blade(canvas, field, side, (shape.half_width - 0.10 * (exam.view == "AP") + body.normal(0, 0.015), tilt))
     return field
 
 

@@ -64,20 +64,20 @@ def canvas_of(exam: Exam, side_px: int) -> Canvas:
 
 def technique_of(exam: Exam) -> Technique:
     """Draw the technique: the patient's usual one, and what changes from film to film."""
-    own, film = exam.patient.rng("technique"), exam.rng("technique")
+    body, film = exam.patient.rng("technique"), exam.rng("technique")
     portable = exam.view == "AP"
-    contrast = 1.02 + own.normal(0, 0.07) + film.normal(0, 0.04) + 0.14 * portable + 0.1 * exam.patient.build
-    darkest = 0.07 + own.normal(0, 0.05) + film.normal(0, 0.03) - 0.10 * portable
+    contrast = 1.02 + body.normal(0, 0.07) + film.normal(0, 0.04) + 0.14 * portable + 0.1 * exam.patient.build
+    darkest = 0.07 + body.normal(0, 0.05) + film.normal(0, 0.03) - 0.10 * portable
     return Technique(
-        rotation_rad=float(np.clip(own.normal(0, 0.02) + film.normal(0, 0.02 + 0.02 * portable), -0.14, 0.14)),
-        zoom=float(np.clip(own.normal(0.95, 0.08) + film.normal(0, 0.025), 0.78, 1.15)),
-        shift=(film.normal(0, 0.05), own.normal(-0.03, 0.05) + film.normal(0, 0.045)),
+        rotation_rad=float(np.clip(body.normal(0, 0.02) + film.normal(0, 0.02 + 0.02 * portable), -0.14, 0.14)),
+        zoom=float(np.clip(body.normal(0.95, 0.08) + film.normal(0, 0.025), 0.78, 1.15)),
+        shift=(film.normal(0, 0.05), body.normal(-0.03, 0.05) + film.normal(0, 0.045)),
         darkest=darkest,
         brightest=darkest + max(contrast, 0.75),
-        gamma=float(np.clip(own.normal(0.92, 0.12) + film.normal(0, 0.05), 0.6, 1.4)),
-        white=float(np.clip(own.normal(0.93, 0.04), 0.8, 1.0)),
+        gamma=float(np.clip(body.normal(0.92, 0.12) + film.normal(0, 0.05), 0.6, 1.4)),
+        white=float(np.clip(body.normal(0.93, 0.04), 0.8, 1.0)),
         scatter=float(np.clip(0.08 + 0.12 * portable + 0.22 * exam.patient.build**2 + film.normal(0, 0.03), 0.02, 0.4)),
-        grain=0.004 + 0.007 * own.uniform() + 0.005 * portable,
+        grain=0.004 + 0.007 * body.uniform() + 0.005 * portable,
     )
 
 

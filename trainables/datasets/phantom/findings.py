@@ -80,20 +80,20 @@ def _septal_lines(scene: Scene, rng: np.random.Generator) -> Field:
 
 def lung_opacity(scene: Scene, lungs: Lungs) -> Lungs:
     """One to three patches of dense lung with uneven edges, in the zones that the patient's own numbers choose."""
-    own, film = scene.exam.patient.rng("opacity"), scene.exam.rng("opacity")
+    body, film = scene.exam.patient.rng("opacity"), scene.exam.rng("opacity")
     severity = scene.exam.severity("Lung Opacity")
     patches = scene.canvas.blank()
-    for index in range(1 + int(own.random() < 0.3) + int(own.random() < 0.15)):
-        side = scene.exam.patient.side * (1 if index == 0 or own.random() < 0.5 else -1)
-        height = own.uniform(-0.48, 0.26) + film.normal(0, 0.015)
+    for index in range(1 + int(body.random() < 0.3) + int(body.random() < 0.15)):
+        side = scene.exam.patient.side * (1 if index == 0 or body.random() < 0.5 else -1)
+        height = body.uniform(-0.48, 0.26) + film.normal(0, 0.015)
         edge = _edge_at(float(height), scene.shape)
-        away = edge * own.uniform(0.50, 0.74) if side < 0 or height < 0 else edge * own.uniform(0.68, 0.78)
-        radius = own.uniform(0.12, 0.17) + 0.07 * severity
+        away = edge * body.uniform(0.50, 0.74) if side < 0 or height < 0 else edge * body.uniform(0.68, 0.78)
+        radius = body.uniform(0.12, 0.17) + 0.07 * severity
         patch = scene.canvas.ellipse(
-            (side * away, height), (radius * own.uniform(0.9, 1.3), radius), own.uniform(-1, 1)
+            (side * away, height), (radius * body.uniform(0.9, 1.3), radius), body.uniform(-1, 1)
         )
         np.maximum(patches, inside(patch - 0.75, 0.55), out=patches)
-    uneven = np.clip(np.float32(0.95) + np.float32(0.30) * scene.canvas.noise(own, 11, 2), 0.4, 1.3)
+    uneven = np.clip(np.float32(0.95) + np.float32(0.30) * scene.canvas.noise(body, 11, 2), 0.4, 1.3)
     dense = np.clip(patches * uneven * np.float32(0.72 + 0.22 * severity), 0, 0.92)
     return replace(
         lungs, air=lungs.air * (1 - dense), density=lungs.density + np.float32(0.05) * dense * scene.chest.thorax

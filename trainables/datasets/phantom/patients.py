@@ -132,5 +132,5 @@ def _draw_findings(rng: np.random.Generator) -> tuple[str, ...]:
     if rng.random() < NO_FINDING_SHARE:
         return (NO_FINDING,)
     first = str(rng.choice(list(PRIMARY), p=list(PRIMARY.values())))
-    found = {first} | {other for other, chance in COMPANIONS[first].items() if rng.random() < chance}
-    return tuple(condition for condition in CONDITIONS if condition in found)
+    findings = {first} | {other for other, chance in COMPANIONS[first].items() if rng.random() < chance}
+    return tuple(condition for condition in CONDITIONS if condition in findings)

@@ -43,28 +43,28 @@ class Shape:
 
 def shape_of(exam: Exam) -> Shape:
     """Draw the measures: from the patient's own random numbers, then a little from the film's."""
-    patient, own, film = exam.patient, exam.patient.rng("shape"), exam.rng("shape")
+    patient, body, film = exam.patient, exam.patient.rng("shape"), exam.rng("shape")
     portable = exam.view == "AP"
-    breath = own.normal(0, 0.06) + film.normal(0, 0.025) - 0.11 * portable
-    half_width = 0.61 + 0.03 * (patient.sex == "M") + own.normal(0, 0.035) + 0.012 * film.normal()
+    breath = body.normal(0, 0.06) + film.normal(0, 0.025) - 0.11 * portable
+    half_width = 0.61 + 0.03 * (patient.sex == "M") + body.normal(0, 0.035) + 0.012 * film.normal()
     low = NORMAL_RATIO if not exam.has("Cardiomegaly") else ENLARGED_RATIO
-    position = exam.severity("Cardiomegaly") if exam.has("Cardiomegaly") else own.uniform()
+    position = exam.severity("Cardiomegaly") if exam.has("Cardiomegaly") else body.uniform()
     right = 0.40 + breath
     return Shape(
         half_width=half_width,
-        apex=-0.77 + own.normal(0, 0.035),
-        widest=0.30 + own.normal(0, 0.04),
-        dome=(right, right + own.normal(0.045, 0.02)),
-        dome_bulge=float(np.clip(own.normal(0.17, 0.035), 0.08, 0.26)),
+        apex=-0.77 + body.normal(0, 0.035),
+        widest=0.30 + body.normal(0, 0.04),
+        dome=(right, right + body.normal(0.045, 0.02)),
+        dome_bulge=float(np.clip(body.normal(0.17, 0.035), 0.08, 0.26)),
         heart_ratio=low[0] + (low[1] - low[0]) * position + AP_MAGNIFICATION * portable,
-        heart_lean_rad=float(np.clip(own.normal(0.62, 0.12) - 0.2 * patient.build, 0.25, 0.9)),
-        mediastinum=1 + own.normal(0, 0.1) + 0.12 * portable + 0.12 * patient.build,
-        wall=0.10 + 0.26 * patient.build + 0.03 * own.uniform(),
-        mediastinal_shift=own.normal(0, 0.01) + _push(exam),
-        shoulder_slope=abs(own.normal(0.06, 0.07)) + 0.03 * film.uniform(),
-        knob=0.065 + 0.0004 * (patient.age - 50) + own.normal(0, 0.006),
-        rib_spacing=0.128 + own.normal(0, 0.006),
-        rib_start=own.uniform(0, 0.128),
+        heart_lean_rad=float(np.clip(body.normal(0.62, 0.12) - 0.2 * patient.build, 0.25, 0.9)),
+        mediastinum=1 + body.normal(0, 0.1) + 0.12 * portable + 0.12 * patient.build,
+        wall=0.10 + 0.26 * patient.build + 0.03 * body.uniform(),
+        mediastinal_shift=body.normal(0, 0.01) + _push(exam),
+        shoulder_slope=abs(body.normal(0.06, 0.07)) + 0.03 * film.uniform(),
+        knob=0.065 + 0.0004 * (patient.age - 50) + body.normal(0, 0.006),
+        rib_spacing=0.128 + body.normal(0, 0.006),
+        rib_start=body.uniform(0, 0.128),
     )
 
 

@@ -26,6 +26,7 @@ QUIET: Final = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the outbox tries again, and ends when it is told to
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a server's jobs judge language models, in several processes more
 }
 """Environment that MLflow reads: no telemetry over the network, no notes about its tables, no minutes in one request."""
 FAULTS_OF_STORES: Final = "mlflow.store.db.utils"

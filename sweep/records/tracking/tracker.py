@@ -48,6 +48,13 @@ ABORT_S: Final = 3.0
 """How long the records of a sweep that is told to end may take: Slurm and Kubernetes leave little time."""
 SERVER_S: Final = 30.0
 """How long a finished sweep waits for a server that takes no records."""
+REFUSED_S: Final = 120.0
+"""How long a record is sent that a server answers with an error, while it takes what opens the sweep's runs before each
+try: as long as a database may be busy. Then it is refused, as later records wait for it."""
+
+
+class RefusedError(RuntimeError):
+    """A server takes other records, but not this one."""
 
 
 class Tracker:
@@ -207,14 +214,24 @@ class Tracker:
             )
 
     def _submit(self, write: Callable[[Runs], None]) -> None:
+        refused_s = float("inf")  # since when, without a break in which the server took nothing
+
         def run() -> None:
+            nonlocal refused_s
             if self._cannot_open:  # that error is the one to tell
                 return
             try:
                 write(self._open())
-            except Exception:
-                if self.place.server:  # what it has taken is asked of it before the next try
-                    self._runs = None
+            except Exception as error:
+                if self.place.server is None:
+                    raise
+                is_open, self._runs = (
+                    self._runs is not None,
+                    None,
+                )  # what it has taken is asked of it before the next try
+                refused_s = min(refused_s, time.monotonic()) if is_open else float("inf")
+                if time.monotonic() - refused_s > REFUSED_S:
+                    raise RefusedError(_short(error)) from error
                 raise
 
         self._outbox.submit(run)
@@ -244,9 +261,8 @@ class Tracker:
                 f"{str(self.place.out)!r}; where the disk was full, free it, and --resume writes what is missing"
             )
         if errors:
-            return (
-                f"the tracking server {self.place.server} refused {len(errors)} records, the first: {_short(errors[0])}"
-            )
+            records = "a record" if len(errors) == 1 else f"{len(errors)} records, the first"
+            return f"the tracking server {self.place.server} refused {records}: {_short(errors[0])}"
         if left_out:
             return f"MLflow lacks the last {left_out} records; they are in the event log, and --resume sends them"
         return None

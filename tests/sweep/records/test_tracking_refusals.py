@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 import time
@@ -9,8 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import mlflow
 import pytest
+from mlflow import MlflowClient
+from werkzeug.serving import make_server
 
 from analysis.front.pareto import Front, Objective
 from sweep.config import SweepConfig
@@ -18,6 +23,7 @@ from sweep.presets import demo
 from sweep.records import outbox
 from sweep.records.settings import TrackingConfig
 from sweep.records.tracking import Tracker, tracker
+from sweep.trials.ends import TrialEnd
 
 NOTHING = Front(objectives=(Objective("fid_mini", "min"),), points=())
 
@@ -47,6 +53,33 @@ def answering(status_of: Callable[[str], int]) -> Iterator[str]:
         thread.join()
 
 
+@contextmanager
+def mlflow_server(folder: Path, patch: pytest.MonkeyPatch, refused: bytes) -> Iterator[str]:
+    """The address of MLflow's own server, in this process, which fails at requests that hold these bytes."""
+    patch.setenv("_MLFLOW_SERVER_FILE_STORE", f"sqlite:///{folder / 'server.db'}")
+    patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(folder))
+    from mlflow.server import app, handlers
+
+    patch.setattr(handlers, "_tracking_store", None)
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        if refused in body:
+            start("500 Internal Server Error", [("Content-Type", "text/plain")])
+            return [b"a fault of the server"]
+        return app.wsgi_app(environ | {"wsgi.input": io.BytesIO(body)}, start)
+
+    server = make_server("127.0.0.1", 0, answer, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        mlflow.set_tracking_uri(None)
+
+
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -72,3 +105,24 @@ def test_a_server_that_is_locked_is_told_while_the_sweep_goes_on_and_its_records
         assert f"{uri} takes no records" in said[0] and str(status) in said[0]
         outcome = held.finish(NOTHING)
     assert outcome is not None and "--resume sends them" in outcome
+
+
+def test_a_record_that_a_server_refuses_again_and_again_does_not_hold_up_those_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracker, "REFUSED_S", 0.3)
+    monkeypatch.setattr(tracker, "SERVER_S", 30.0)
+    said = list[str]()
+    with mlflow_server(tmp_path, monkeypatch, refused=b'"loss"') as uri:
+        told = Tracker.start(config_of(uri), tmp_path, said.append)
+        told.trial("a", "lora", {"rank": 4})
+        told.report("a", 1, {"loss": 0.5})
+        told.report("a", 2, {"fid_mini": 7.0})
+        told.end("a", TrialEnd.completed())
+        outcome = told.finish(NOTHING)
+        client = MlflowClient(uri)
+        (experiment,) = [one for one in client.search_experiments() if one.name == "demo"]
+        (run,) = client.search_runs([experiment.experiment_id], "tags.trial_id = 'a'")
+    assert run.data.metrics == {"fid_mini": 7.0} and run.info.status == "FINISHED"
+    assert outcome is not None and "refused a record" in outcome and "500" in outcome
+    assert "takes no records" in said[0] and "takes records again" in said[1]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from analysis.checks import unknown_name
 from analysis.features import EXTRACTORS
@@ -17,13 +17,9 @@ from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
 from sweep.records.settings import TrackingConfig
 from sweep.search.ladder import Ladder
 from sweep.search.samplers import SEARCH_SAMPLERS
+from sweep.search.settings import LimitsConfig, RungsConfig, StopConfig
 from sweep.search.stopping_rules import NO_STOPS, STOPPING_RULES
-from trainables.settings import MAX_GUIDANCE, Precision, TrainingConfig
-
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(gt=0, le=1)]
+from trainables.settings import MAX_GUIDANCE, Count, NonNegative, Positive, Precision, Section, Share, TrainingConfig
 
 ENCODER_FIELDS: Final = ("encoder", "text_encoder_swap.encoder")
 """Hyperparameters that name a text encoder, of `text_encoder_swap` and of combinations with it: hub ids, or folders."""
@@ -96,14 +92,20 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 
 
-class Section(BaseModel):
-    """A frozen part of the configuration that refuses keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
 class DataConfig(Section):
-    """Where images and prompts come from."""
+    """Where images and prompts come from.
+
+    Attributes:
+        source: `phantom` draws films, so that a sweep runs without data; `prepared` reads what `sweep.prepare` wrote.
+        conditions: the findings for which films are generated and scored; None, the default: all that at least two
+            validation films show.
+        path: the folder of the prepared data set; only beside `prepared`.
+        num_patients: patients of the phantom. 600 have 1,160 films at seed 0, of which 163 are for validation: drawn in
+            seconds, and enough to score each of the six conditions.
+        resolution_px: side of the phantom's films, which must be that of the base; 64 is the mini base's. Prepared films
+            have their own.
+        seed: draws the phantom's patients. It is not the sweep's, so that sweeps of several seeds see the same films.
+    """
 
     source: Literal["phantom", "prepared"] = "phantom"
     conditions: Names | None = None
@@ -131,13 +133,25 @@ class EvaluationConfig(Section):
     """How a trained model is sampled and scored.
 
     Attributes:
-        extractor: makes the features that metrics compare; their names carry its own.
-        extractor_weights: its weights where they are not at their usual place: a file, or a folder.
+        extractor: makes the features that metrics compare; their names carry its own. `mini` is bundled, and needs neither
+            network nor GPU; it orders models at 64 px and is no substitute for `xrv`.
+        extractor_weights: the extractor's weights where they are not at their usual place (None): a file, or a folder.
+        images_per_condition: the most films that are generated for a condition at the end of a training; fewer where fewer
+            validation films show it. 32 keep an evaluation short on a CPU: their distances order trials, and are too biased
+            to be published.
+        num_steps: steps of the solver; 20 are enough for DPM-Solver++ (Lu et al. 2022).
         early_images_share: an evaluation during training takes at least this share of the images; the share grows by
-            doublings with the training that is done, and the last evaluation takes all. 1: always all.
+            doublings with the training that is done, and the last evaluation takes all. A quarter of the images in half of
+            the steps costs an eighth of the last evaluation. 1: always all.
         early_steps_share: likewise of the steps. Both 1: evaluations during training are like the last.
-        precision: in which films are sampled; `auto` is bf16 on a GPU that has it, fp16 on one that has not, `fp32` on a
-            CPU. Scores of films of another precision are others, if not by much.
+        guidance_scale: weight of classifier-free guidance; 1 or less samples without it, in half the time. 3 is milder than
+            the usual 7.5, as strong guidance buys fidelity with diversity, and both are objectives.
+        batch_size: films that are sampled at a time, bounded by the device's memory alone; 64 suit films of 64 px, and the
+            presets at 512 px take 8 or 16.
+        precision: the numbers in which films are sampled; `auto` is bf16 on a GPU that has it, fp16 on one that has not,
+            `fp32` on a CPU. Scores of films of another precision are others, if not by much.
+        split: the films that generated ones are compared with. `validation` is the only choice: test patients are for
+            `sweep.evaluate`, or the search would have seen them.
     """
 
     extractor: str = "mini"
@@ -159,12 +173,23 @@ class EvaluationConfig(Section):
 
 
 class ComputeConfig(Section):
-    """What the sweep may use. CPUs are also the threads that a process computes with.
+    """What the sweep may use; by default as little as works: two processes of one CPU each, and no GPU.
 
     Attributes:
-        workers_per_trial: processes that share a trial's training; of [fewest, most] as many as there is room for.
-        max_retries: how often a trial is tried again that lost its process or its machine.
-        may_grow: the cluster adds nodes when they are asked for; what finds no room is waited for and not refused.
+        workers_per_trial: processes that share a trial's training; of [fewest, most] as many as there is room for. One
+            worker, the default, trains in a process that stays, without the seconds that starting a group takes.
+        concurrent_trials: trials that run at once, if there is room for so many.
+        cpus_per_worker: CPUs that Ray reserves for each worker, which are also the threads that it computes with.
+        gpus_per_worker: GPUs of each worker; 0.5: two share one. 0, the default: it computes on CPUs.
+        evaluation_actors: processes that generate and score films, for all trials together.
+        evaluation_cpus: CPUs of each of them, likewise its threads.
+        evaluation_gpus: GPUs of each of them, likewise.
+        max_retries: how often a trial is tried again that lost its process or its machine. 3 outlast a machine that comes
+            and goes; a configuration that kills its process each time ends after four attempts.
+        address: of a Ray cluster: HOST:PORT, `auto` or `local`. None, the default: what RAY_ADDRESS says, or else a Ray of
+            the sweep's own.
+        may_grow: the cluster adds nodes when they are asked for; what finds no room is waited for and not refused. By default
+            it does not, and what can never run is refused at once.
     """
 
     workers_per_trial: Count | tuple[Count, Count] = 1
@@ -179,83 +204,26 @@ class ComputeConfig(Section):
     may_grow: bool = False
 
 
-class RungsConfig(Section):
-    """After how many epochs trials are compared with each other: first * eta^k, below `training.num_epochs`.
-
-    Attributes:
-        first: epochs of the first rung; None: `training.num_epochs` / eta^2, rounded up.
-        eta: epochs of a rung over those of the one before.
-        floors: by strategy, the fewest epochs that its trials are trained.
-    """
-
-    first: Count | None = None
-    eta: Annotated[int, Field(ge=2)] = 3
-    floors: dict[str, Count] = {}
-
-
-class LimitsConfig(Section):
-    """The most that a configuration may cost; those above are not tried. What is None has no limit.
-
-    Attributes:
-        trainable_parameters: when training begins.
-        adapter_mib: size of the exported adapter before training, in MiB.
-        operations_per_image: floating-point operations of a training image, with its gradients.
-    """
-
-    trainable_parameters: Positive | None = None
-    adapter_mib: Positive | None = None
-    operations_per_image: Positive | None = None
-
-    def bounds(self) -> dict[str, float]:
-        """Those that are set, by their names."""
-        return self.model_dump(exclude_none=True)
-
-
-class StopConfig(Section):
-    """When no further trial begins, before `search.num_trials` have; what is None ends nothing.
-
-    Attributes:
-        hours: since the command began.
-        gpu_hours: of training and evaluation of all trials, by the GPUs that a trial has; of [fewest, most] workers, by
-            those of the most.
-        money: at `price_per_hour`, since the command began.
-        price_per_hour: of all machines together.
-        growth: the least share by which the front's hypervolume must grow over the last completed trials.
-    """
-
-    hours: Positive | None = None
-    gpu_hours: Positive | None = None
-    money: Positive | None = None
-    price_per_hour: Positive | None = None
-    growth: Share | None = None
-
-    @model_validator(mode="after")
-    def _priced(self) -> Self:
-        if (self.money is None) != (self.price_per_hour is None):
-            raise ValueError(
-                f"`search.stop.money` must come with `search.stop.price_per_hour`, but got {self.money} and "
-                f"{self.price_per_hour}. Give both or neither."
-            )
-        return self
-
-
 class SearchConfig(Section):
     """Which configurations are tried, and how many.
 
     Attributes:
-        space: name of the search space.
-        strategies: those to choose from; none given: all that the space has.
+        space: name of the search space: `mini` has ranges for the mini base, `core` for Stable Diffusion 1.5.
+        strategies: those to choose from; None, the default: all that the space has.
         hyperparameters: by strategy, values that it has in every trial in place of the space's suggestion or its default.
-        sampler: name of the search sampler.
-        scheduler: name of the trial scheduler, which stops trials at rungs; `none`: all are trained to their end.
+        sampler: name of the search sampler. `tpe` is the default, as `benchmarks/RESULTS.md` shows none to be better beyond
+            doubt.
+        scheduler: name of the trial scheduler, which stops trials at rungs; `none`: all are trained to their end. The default
+            stops what would add little to the front, and is the only rule that weighs all objectives with their noise.
         rungs: where it compares trials.
         limits: the most that a configuration may cost.
         stop: when the sweep ends before all of its trials.
+        num_trials: configurations that are tried, at most; 12 give four strategies three trials each.
     """
 
     space: str = "mini"
     strategies: Names | None = None
-    hyperparameters: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_strategy)] = {}
+    hyperparameters: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_strategy)] = Field(default_factory=dict)
     sampler: str = "tpe"
     scheduler: str = "hypervolume"
     rungs: RungsConfig = RungsConfig()
@@ -314,9 +282,17 @@ class SweepConfig(Section):
     """Everything that defines a sweep.
 
     Attributes:
-        base: `mini`, `sd15`, a hub id, or a folder of that layout.
-        objectives: metrics by their plain names, and costs; each is better in its own direction.
+        preset: name of the preset that the other values come from, which names the experiment in MLflow too.
+        base: `mini`, `sd15`, a hub id, or a folder of that layout; the bundled one is the default, as it is always there.
+        objectives: metrics by their plain names, and costs; each is better in its own direction. By default fidelity and
+            diversity against what is trained and how long an epoch takes.
         seed: of the search, the training and the evaluation.
+        search: which configurations are tried, and how many.
+        data: where images and prompts come from.
+        training: what all trials share.
+        evaluation: how a trained model is sampled and scored.
+        compute: what the sweep may use.
+        tracking: where MLflow's runs are kept.
     """
 
     preset: str = "demo"

@@ -1,4 +1,4 @@
-"""How a trial trains, apart from what its strategy and the search choose."""
+"""How a trial trains, apart from what its strategy and the search choose; and what all sections of a configuration share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+"""Values of settings: a number of things, numbers that are finite, and a part of a whole."""
 MAX_GUIDANCE: Final = 1000.0
 """Far beyond what images gain by; much larger ones overflow, which looks like weights that have diverged."""
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -16,40 +21,55 @@ def _yaml_no(value: object) -> object:
     return "no" if value is False else value  # YAML 1.1 reads a bare no as false
 
 
-class TrainingConfig(BaseModel):
-    """Settings shared by all trials of a sweep.
-
-    Attributes:
-        num_epochs: passes over the training images.
-        mixed_precision: `auto` is bf16 on a GPU that has it, fp16 on one that has not, none on a CPU; a training that goes
-            on elsewhere goes on as that device has it. In both, weights that stay frozen are kept in half precision too.
-        micro_batch: images that a worker computes at a time, at most, without a change of the batch size or, but for
-            rounding and the masks of a trained BERT encoder's dropout, the losses; `auto`: as many as fit into the
-            device's memory, found by trying.
-        max_grad_norm: longer gradients are scaled down to this norm.
-        lr_schedule: what follows the warm-up.
-        warmup_fraction: share of the steps over which lr rises to its value.
-        ema_decay: evaluate and export the moving average of the weights.
-        caption_dropout: share of captions replaced by the empty one, for guidance.
-        min_snr_gamma: min-SNR loss weighting (Hang et al. 2023); 5 is usual.
-        cache_latents: encode images and captions once per sweep where the strategy leaves their encoder frozen.
-        checkpoint_every_s: at the end of an epoch, what the trial could go on from is written to the disk if the last time
-            was at least so long ago; of a full U-Net it is 10 GB. 0: after every epoch.
-        evaluate_every_epochs: also evaluate during training; None: at the end only.
-    """
+class Section(BaseModel):
+    """A frozen part of the configuration that refuses keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    num_epochs: Annotated[int, Field(ge=1)] = 3
+
+class TrainingConfig(Section):
+    """Settings shared by all trials of a sweep.
+
+    Attributes:
+        num_epochs: passes over the training images. 3 show that a sweep works; what pays is a matter of the data, and
+            every preset says its own.
+        mixed_precision: the numbers that are computed in. `auto` is bf16 on a GPU that has it, fp16 on one that has not,
+            float32 on a CPU; a training that goes on elsewhere goes on as that device has it. In both halves, weights that
+            stay frozen are kept in half precision too. `no`: float32 everywhere.
+        micro_batch: the most images that a worker computes at a time. It changes neither the batch size nor, but for
+            rounding and the masks of a trained BERT encoder's dropout, the losses. `auto`: as many as fit into the device's
+            memory, found by trying, so that nobody has to know the memory beforehand.
+        max_grad_norm: longer gradients are scaled down to this norm; 1 is usual for Stable Diffusion.
+        weight_decay: of AdamW, a step takes lr times this share of a weight away; 1e-2 is AdamW's usual value. Strategies
+            leave it out for what multiplies weights (`trainables.strategies.norm`).
+        lr_schedule: how the learning rate changes after the warm-up: not at all, or down to 0 along a cosine or a line.
+            `constant` lets trainings of different lengths be compared at the same epoch.
+        warmup_fraction: share of all steps over which the learning rate rises to its value. AdamW's moments of the first
+            steps rest on few gradients: 0.05 keeps these steps short.
+        ema_decay: share of the moving average of the weights that a step keeps; the average is evaluated and exported. None,
+            the default: the weights themselves, without a second copy in memory. 0.99 to 0.999 is usual.
+        caption_dropout: share of captions replaced by the empty one, from which classifier-free guidance starts. 0.1 is what
+            Stable Diffusion 1.5 was trained with.
+        min_snr_gamma: signal-to-noise ratio above which a noise level weighs less in the loss (min-SNR, Hang et al. 2023); 5 is
+            usual. None, the default: every noise level weighs the same, as Stable Diffusion was trained.
+        cache_latents: encode images and captions once per sweep where the strategy leaves their encoder frozen: the losses
+            are the same, and the encoder need not be loaded.
+        checkpoint_every_s: seconds between two checkpoints, at least; they are written at the ends of epochs. 300 s: a trial
+            that is lost repeats minutes, and a full U-Net's checkpoint is 10 GB. 0: after every epoch.
+        evaluate_every_epochs: epochs from one evaluation during training to the next, besides those at rungs; None, the
+            default: none, since sampling costs more than training.
+    """
+
+    num_epochs: Count = 3
     mixed_precision: Annotated[Literal["auto", "no", "fp16", "bf16"], BeforeValidator(_yaml_no)] = "auto"
-    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    micro_batch: Count | Literal["auto"] = "auto"
+    max_grad_norm: Positive = 1.0
+    weight_decay: NonNegative = 1e-2
     lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
-    min_snr_gamma: Annotated[float, Field(gt=0)] | None = None
+    min_snr_gamma: Positive | None = None
     cache_latents: bool = True
-    checkpoint_every_s: Annotated[float, Field(ge=0)] = 300.0
-    evaluate_every_epochs: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_every_s: NonNegative = 300.0
+    evaluate_every_epochs: Count | None = None

@@ -6,7 +6,9 @@ import os
 from typing import Final
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from trainables.settings import Section
 
 SERVERS: Final = ("http://", "https://")
 VARIABLE: Final = "MLFLOW_TRACKING_URI"
@@ -28,18 +30,16 @@ def _without_password(uri: str) -> str:
     return uri
 
 
-class TrackingConfig(BaseModel):
+class TrackingConfig(Section):
     """Where MLflow's runs are kept.
 
     Attributes:
         uri: address of an MLflow server, by default what MLFLOW_TRACKING_URI says; None: a store in the run directory.
-        system_metrics: whether the load of the machine that runs `sweep.run` is recorded, with the parent run.
+        system_metrics: whether the load of the machine that runs `sweep.run` is recorded, with the parent run; by default
+            it is not, as it says nothing of the other machines.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     uri: str | None = Field(default_factory=_of_environment)
-
     system_metrics: bool = False
 
     @field_validator("uri")

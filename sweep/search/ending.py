@@ -11,7 +11,7 @@ import numpy as np
 from analysis.front.hypervolume import comparable, hypervolume, nadir
 from analysis.front.pareto import Objective
 from analysis.front.statuses import COMPLETED
-from sweep.config import StopConfig
+from sweep.search.settings import StopConfig
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
 

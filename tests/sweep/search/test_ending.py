@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from analysis.front.pareto import Objective
-from sweep.config import ComputeConfig, SearchConfig, StopConfig, SweepConfig
+from sweep.config import ComputeConfig, SearchConfig, SweepConfig
 from sweep.search.ending import Ending
+from sweep.search.settings import StopConfig
 from sweep.trials.ends import TrialEnd
 from sweep.trials.suggestions import Suggestion
 

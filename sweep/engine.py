@@ -57,14 +57,19 @@ class Outcome:
     """What a sweep found."""
 
     front: Front
+    """The trials that nothing dominates; empty where no trial completed or the un-adapted base beats all."""
     trials: pd.DataFrame
+    """One row a trial and one a smaller adapter cut from it, as `trials.parquet` has them."""
     baseline: Mapping[str, float]
+    """The un-adapted base model's scores by their names; empty where they could not be taken."""
     num_cuts: int
     """Adapters that trainings yielded besides their own."""
     wall_s: float
+    """Seconds from the start of the search to its end."""
     evaluation_s: float
     """What trials have waited for evaluations in this process; of several at once, each counts."""
     ui_command: str
+    """The command that shows MLflow's runs of this sweep in a browser."""
     lacking: tuple[str, ...]
     """What of the report and of MLflow's runs is not written, a sentence each."""
 

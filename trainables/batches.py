@@ -15,6 +15,11 @@ class Share:
 
     `weight` makes the mean over workers of `weight * mean loss` the mean over the whole batch, however uneven the parts.
     A worker without an image of a short last batch computes one image at weight 0, so that all workers take every step.
+
+    Attributes:
+        indices: int64[b], rows of the images in the training split, b >= 1.
+        weight: number of workers times this part's share of the batch; 1 where all parts are equal, 0 for a worker
+            without an image.
     """
 
     indices: NDArray[np.int64]
@@ -23,7 +28,14 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchPlan:
-    """Batches of `batch_size` images over all workers, reshuffled every epoch from `seed`."""
+    """Batches of `batch_size` images over all workers, reshuffled every epoch from `seed`.
+
+    Attributes:
+        num_images: images of the training split, each seen once an epoch.
+        batch_size: images of one optimiser step, over all workers.
+        num_workers: processes that share each batch.
+        seed: draws the order, which differs between epochs and not between workers.
+    """
 
     num_images: int
     batch_size: int

@@ -106,15 +106,16 @@ def encode_prompts(models: DiffusionModels, prompts: Sequence[str]) -> NDArray[n
 class BatchFeeder:
     """Gives training batches of one split for one base model.
 
-    Args:
+    Attributes:
         models: for tokenizer and configurations; a part whose outputs are cached need not have its weights.
-        load: gives models in which the named part has its weights; called only where a cache is still empty; by
-            default `models` are taken.
+        data: the split that is trained on.
         data_key: names the images and captions, so that a cache never serves others.
-        cache_folder: where moments and prompt states are kept, shared by all trials; None computes them at every step.
         trained: components that the strategy trains; their outputs are never cached.
+        cache_folder: where moments and prompt states are kept, shared by all trials; None computes them at every step.
         caption_dropout: share of captions replaced by the empty one.
         mixed_precision: in `bf16` or `fp16`, states come in it, as autocast would cast them, and moments rounded to fp16.
+        load: gives models in which the named part has its weights; called only where a cache is still empty; by
+            default `models` are taken.
     """
 
     models: DiffusionModels

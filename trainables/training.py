@@ -46,13 +46,19 @@ class EpochReport:
     """What one epoch of training measured; evaluation is not in its time."""
 
     epoch: int
+    """0-based."""
     loss: float
+    """Mean over the epoch's images; lower is better."""
     lr: float
     """Of the epoch's last step."""
     epoch_s: float
+    """Seconds of training, without evaluation and checkpoints."""
     images_per_s: float
+    """Training images a second, over all workers."""
     peak_memory_gib: float
+    """The most memory that was in use, in GiB: the GPU's, or on a CPU the process's."""
     trainable_parameters: int
+    """How many numbers the adapter consists of after the epoch."""
     mixed_precision: str
     """In which it was computed: what `auto` means differs between devices."""
 

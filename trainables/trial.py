@@ -65,7 +65,11 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True)
 class Forgiving:
-    """An evaluator during training, where a failure is no more than a report without metrics."""
+    """An evaluator during training, where a failure is no more than a report without metrics.
+
+    Attributes:
+        evaluator: the one that is asked.
+    """
 
     evaluator: Evaluator
 
@@ -87,14 +91,23 @@ class TrialSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     base: str
+    """A hub id, a folder, or `mini`."""
     dataset: Path
+    """Folder of the prepared data set."""
     folder: Path
+    """The trial's own: adapter, samples, checkpoint."""
     cache_folder: Path
+    """Where latents and prompt states are kept, for all trials of the sweep."""
     strategy: dict[str, Any]
+    """`name`, and the hyperparameters of that strategy."""
     lr: float
+    """Learning rate of AdamW."""
     batch_size: int
+    """Images of one optimiser step, over all workers."""
     seed: int
+    """It draws the order of images, their noise, and what the strategy draws."""
     training: TrainingConfig
+    """Settings that all trials of a sweep share."""
     rungs: tuple[int, ...] = ()
     """Epochs after which the adapter is evaluated too, so that the sweep can compare trials."""
     counts_operations: bool = False

@@ -19,7 +19,16 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class MiniConfig(BaseModel):
-    """Shape of a small DenseNet, as `config.json` beside its weights has it; other keys are the training script's."""
+    """Shape of a small DenseNet, as `config.json` beside its weights has it; other keys are the training script's.
+
+    Attributes:
+        growth_rate: feature maps that each layer adds.
+        block_config: layers of each dense block.
+        num_init_features: feature maps of the first convolution.
+        bn_size: feature maps of a layer's bottleneck over its growth rate.
+        conditions: what the classifier's outputs stand for, in their order.
+        input_px: side that images are scaled to.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -23,7 +23,7 @@ REACH_PX = 4
 class Gallery:
     """Images as they are compared.
 
-    Args:
+    Attributes:
         features: float[n, d], no row all zero.
         images: uint8[n, H, W], square, to compare pixels too; `compared` makes them as small as is enough.
         patients: the patient of each image; without it every image counts as a patient of its own.
@@ -67,7 +67,7 @@ class Gallery:
 class NearestFilms:
     """For each query its nearest reference.
 
-    Args:
+    Attributes:
         distances: float64[n], at least 0; 0 is a copy.
         rows: int64[n] of the references.
     """

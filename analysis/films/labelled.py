@@ -23,7 +23,7 @@ GAMMAS = (0.65, 1.55)
 class LabelledImages:
     """Grey images with their conditions.
 
-    Args:
+    Attributes:
         images: uint8[n, H, W], square.
         labels: bool[n, c].
         conditions: names of the c columns.

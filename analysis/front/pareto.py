@@ -22,7 +22,12 @@ NEAR: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What is optimised: a column of the trials' table, and which way is better."""
+    """What is optimised: a column of the trials' table, and which way is better.
+
+    Attributes:
+        name: the column, such as `fid_mini` or `epoch_s`.
+        direction: "min" or "max".
+    """
 
     name: str
     direction: Direction
@@ -36,6 +41,11 @@ class FrontPoint:
     """A trial on the front, or one that only noise keeps from it.
 
     Attributes:
+        trial_id: the trial, or the adapter that was cut from its training.
+        strategy: the name of its strategy.
+        values: of each objective, by name.
+        params: hyperparameters by name, without the prefix of the table's columns.
+        knee: whether it is the compromise that is proposed.
         probability: that it is on the front of the values without noise, in [0, 1]; None where that is not known.
         errors: standard errors of its values that are known and not 0.
     """
@@ -54,10 +64,11 @@ class Front:
     """The trials of a sweep that neither another trial nor the un-adapted base dominates.
 
     Attributes:
+        objectives: what it is the front of; values are compared in each one's direction.
         points: best in the first objective first.
+        near: trials that are dominated, but within noise: those whose probability is `NEAR` at least, the likeliest first.
         probabilities: of every completed trial, by its id, that it is on the front of the values without noise, in [0, 1];
             empty where that is not known.
-        near: trials that are dominated, but within noise: those whose probability is `NEAR` at least, the likeliest first.
         base: the un-adapted base model's value of each objective, itself a point; empty where it has no scores.
         knee_rule: what the knee is, or where there is none why; empty where no trial completed.
     """

@@ -13,7 +13,14 @@ from analysis.metrics.sets import FeatureSet, as_set
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetEstimate:
-    """Mean and standard deviation over random subsets, how many there were and of how many images each."""
+    """Mean and standard deviation over random subsets, how many there were and of how many images each.
+
+    Attributes:
+        mean: over the subsets; lower is better.
+        std: over the subsets: of one subset, no error of the mean.
+        num_subsets: how many pairs of subsets.
+        subset_size: images in each.
+    """
 
     mean: float
     std: float

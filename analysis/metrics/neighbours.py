@@ -19,14 +19,25 @@ TIE_TOLERANCE = 1e-9
 
 
 class PrecisionRecall(NamedTuple):
-    """Shares in [0, 1]: of generated images among the real ones, and of real images among the generated ones."""
+    """Shares in [0, 1]: of generated images among the real ones, and of real images among the generated ones.
+
+    Attributes:
+        precision: share of generated images that lie among real ones, in [0, 1]; higher is better.
+        recall: share of real images that lie among generated ones, in [0, 1]; higher is better.
+    """
 
     precision: float
     recall: float
 
 
 class DensityCoverage(NamedTuple):
-    """How densely real images surround a generated one, about 1 where the sets are alike; share of real images met."""
+    """How densely real images surround a generated one, about 1 where the sets are alike; share of real images met.
+
+    Attributes:
+        density: real neighbourhoods that a generated image lies in, over their number for equal sets, in [0, inf);
+            higher is better.
+        coverage: share of real images with a generated one among their neighbours, in [0, 1]; higher is better.
+    """
 
     density: float
     coverage: float

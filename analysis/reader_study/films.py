@@ -40,7 +40,7 @@ class Shown:
 class Pairs:
     """Generated films and real ones of the same captions.
 
-    Args:
+    Attributes:
         generated: uint8[n, H, W].
         real: the same.
         labels: conditions of each caption.

@@ -125,6 +125,7 @@ class Beside:
     """A published table with our figures in it.
 
     Attributes:
+        title: names the study's table.
         head: names of the columns, the strategy first.
         rows: a strategy each: its cells as "ours / published".
         obstacles: why the two may not be compared; none: they may.

@@ -36,6 +36,7 @@ class Panel:
     """One part of the network as a grid.
 
     Attributes:
+        part: `unet` or `text_encoder`.
         columns: block and number, in the order of the network.
         rows: group and name.
         cells: rank by row and column.

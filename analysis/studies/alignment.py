@@ -16,7 +16,7 @@ from analysis.studies.decisions import Scored, Thresholds, area_under_curve, dec
 class Shares:
     """Shares of some images, each in [0, 1]; higher is better.
 
-    Args:
+    Attributes:
         num_images: how many images.
         aligned: share of them to which all their prompted conditions are assigned.
         exact: share to which those and no others are.
@@ -31,7 +31,7 @@ class Shares:
 class ConditionAlignment:
     """Alignment of the images whose prompts name one condition, alone or among others.
 
-    Args:
+    Attributes:
         generated: of the generated images.
         recall: share of them to which this condition is assigned, whatever else their prompts name.
         real: the same shares of real images with the condition, weighted like the prompts: what a perfect generator
@@ -53,7 +53,7 @@ class ConditionAlignment:
 class Alignment:
     """Alignment over all images and for each condition.
 
-    Args:
+    Attributes:
         generated: shares of all generated images.
         real: of the real images with a condition, weighted like the prompts.
         conditions: by name.

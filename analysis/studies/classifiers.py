@@ -32,7 +32,7 @@ MAX_POSITIVE_WEIGHT = 20.0
 class TrainingSettings:
     """How a classifier is trained.
 
-    Args:
+    Attributes:
         architecture: `small`, `efficientnet_b0` or `densenet121`.
         max_epochs: passes over the images if the training is not stopped before.
         patience: epochs without a lower validation loss after which it is.

@@ -20,7 +20,7 @@ Thresholds = Mapping[str, float]
 class Scored:
     """Images with what a classifier thinks of them and what is true, or was prompted.
 
-    Args:
+    Attributes:
         probabilities: float[n, c] in [0, 1].
         labels: bool[n, c].
         conditions: names of the c columns.
@@ -69,7 +69,7 @@ class Scored:
 class ConditionScores:
     """How well one condition is recognised; all in [0, 1], higher is better.
 
-    Args:
+    Attributes:
         auc: area under the receiver operating characteristic; 0.5 is guessing.
         accuracy: share of correct decisions.
         balanced_accuracy: mean of sensitivity and specificity.

@@ -28,7 +28,7 @@ INFINITE = "fid_infinite"
 class Figure:
     """A measurement with its 95 % interval; without where there is none that covers as often as it says.
 
-    Args:
+    Attributes:
         measurement: value, numbers of films, extractor and its weights.
         low: lower end.
         high: upper end.

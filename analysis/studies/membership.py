@@ -18,7 +18,7 @@ from analysis.metrics.intervals import group_codes
 class Membership:
     """How well the loss tells training films from others.
 
-    Args:
+    Attributes:
         auc: chance that a training film has the lower loss, a tie counting half, in [0, 1]; 0.5 is best for privacy.
         low: lower end of the confidence interval.
         high: upper end; the interval is the point itself where all losses of one side lie below those of the other.

@@ -32,7 +32,7 @@ class MemorisationError(RuntimeError):
 class CopyPair:
     """A generated film with the training film that it repeats.
 
-    Args:
+    Attributes:
         generated: row of the generated film.
         train: row of the training film.
         space: where they are nearest, `features` or `pixels`.
@@ -49,7 +49,7 @@ class CopyPair:
 class Limit:
     """From which score down a film counts as a copy of one of `near`, by the films of `far`.
 
-    Args:
+    Attributes:
         near: films that may have been copied.
         far: films of other patients.
         scales: by deciding space, the low ratio of films of `far` that counts as 1.
@@ -72,7 +72,7 @@ class Limit:
 class Calibration:
     """What decides whether generated films are copies; the same for all generators trained on the same films.
 
-    Args:
+    Attributes:
         deciding: the spaces that say what is a copy.
         all_of_them: whether a copy must be one in all of them.
         limit: with `near` the training films and `far` the held-out ones.
@@ -93,7 +93,7 @@ class Calibration:
 class MemorisationReport:
     """Nearest-neighbour distance ratios of generated films, and which are copies.
 
-    Args:
+    Attributes:
         deciding: the spaces that say what is a copy.
         ratios: space to float64[n]: distance to the nearest training film over that to the nearest held-out film. Low
             is bad; a generator that knows nothing of single films gives what real films of other patients give.

@@ -75,7 +75,7 @@ def _densenet121(num_conditions: int) -> nn.Module:
 class Architecture:
     """How to build a network, and what it takes.
 
-    Args:
+    Attributes:
         build: number of conditions to network with fresh weights.
         input_px: side of its input.
         channels: of its input; a grey film is repeated.

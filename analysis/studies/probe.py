@@ -22,7 +22,7 @@ MAX_ITERATIONS = 1000
 class ProbeScores:
     """How well one condition can be read from embeddings that the probe has not seen; means of the folds.
 
-    Args:
+    Attributes:
         auc: area under the curve, in [0, 1]; higher is better, 0.5 is guessing.
         accuracy: share of correct decisions, in [0, 1]; higher is better.
         majority: accuracy of always saying what is more frequent.
@@ -37,7 +37,7 @@ class ProbeScores:
 class Probe:
     """Scores by condition.
 
-    Args:
+    Attributes:
         num_prompts: distinct prompts behind them.
         conditions: name to scores.
     """

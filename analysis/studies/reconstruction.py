@@ -23,7 +23,7 @@ RING_SHARE = 1 / 16
 class Mark:
     """A marked region of a film.
 
-    Args:
+    Attributes:
         film: row of the film.
         condition: what is seen there.
         mask: bool[H, W], true in the region.
@@ -54,7 +54,7 @@ class Mark:
 class Visibility:
     """How well the marked regions of a condition stand out, on average.
 
-    Args:
+    Attributes:
         num_marks: regions.
         cnr_before: contrast-to-noise ratio on the original films, at least 0; higher is better.
         cnr_after: on the reconstructed ones; negative where a bright region has turned dark, or a dark one bright.
@@ -73,7 +73,7 @@ class Visibility:
 class Agreement:
     """What a classifier makes of one condition before and after reconstruction.
 
-    Args:
+    Attributes:
         num_films: films.
         agreement: share of equal decisions, in [0, 1]; higher is better.
         auc_before: area under the curve on the original films.

@@ -58,7 +58,7 @@ class Gap:
 class Patients:
     """Who films are of, where known.
 
-    Args:
+    Attributes:
         ids: whose each film is.
         sexes: "F", "M" or None.
         ages: in years, or None.

@@ -26,7 +26,7 @@ CLASSIFIER_SCORES = ("auc", "accuracy", "balanced_accuracy", "f1")
 class Interval:
     """A mean with its confidence interval, cut to [0, 1] where the score cannot leave it.
 
-    Args:
+    Attributes:
         mean: of the seeds.
         low: lower end.
         high: upper end.
@@ -62,7 +62,7 @@ def t_interval(values: ArrayLike, *, confidence: float = 0.95) -> Interval:
 class UtilityData:
     """The images of a comparison, all with the same conditions.
 
-    Args:
+    Attributes:
         real: training images of real patients.
         synthetic: generated images, labelled by their prompts.
         validation: of other real patients: stops every arm and chooses its thresholds.
@@ -97,7 +97,7 @@ class UtilityData:
 class Utility:
     """Scores of every arm, condition and seed.
 
-    Args:
+    Attributes:
         num_images: training images of each arm.
         seeds: of the repetitions.
         conditions: names, in the order of the last axis.

@@ -19,7 +19,7 @@ SMALL_PX = 64
 class FinalSettings:
     """How finalists are evaluated.
 
-    Args:
+    Attributes:
         images_per_condition: the most films for one condition, of the test captions and of the training captions.
         num_resamples: random halves behind each interval of fidelity.
         architecture: of the classifiers; None chooses by the films' size.

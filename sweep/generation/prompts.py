@@ -21,7 +21,12 @@ COLUMNS = ("prompt", "seed", "count")
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A film that is to be generated."""
+    """A film that is to be generated.
+
+    Attributes:
+        prompt: what it is to show, as the text encoder reads it.
+        seed: draws its noise; the same prompt and seed give the same film on the same kind of device.
+    """
 
     prompt: str
     seed: int

@@ -15,7 +15,16 @@ from sweep.trials.suggestions import Suggestion
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Started:
-    """A trial began with what the search sampler chose; the fields are those of its `Suggestion`."""
+    """A trial began with what the search sampler chose; the fields are those of its `Suggestion`.
+
+    Attributes:
+        trial_id: the sweep's own name of the trial.
+        number: 0-based, of the sweep's suggestions.
+        choice: what the search space made of it: `strategy` with its fields, `lr`, `batch_size`.
+        params: the search sampler's own values by Optuna's names.
+        distributions: what each of them was drawn from, in Optuna's JSON.
+        rejected: what the search sampler had drawn before and was over a limit.
+    """
 
     name: ClassVar[str] = "start"
     trial_id: str
@@ -32,7 +41,12 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reported:
-    """A trial finished an epoch."""
+    """A trial finished an epoch.
+
+    Attributes:
+        trial_id: the sweep's own name of the trial.
+        metrics: what the epoch measured, by name: numbers, strings and booleans.
+    """
 
     name: ClassVar[str] = "report"
     trial_id: str
@@ -45,7 +59,14 @@ class Reported:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cut:
-    """A trial's training yielded a smaller adapter too."""
+    """A trial's training yielded a smaller adapter too.
+
+    Attributes:
+        cut_id: the smaller adapter's own name, such as `TRIAL-rank2`.
+        trial_id: the trial whose training yielded it.
+        choice: as of a trial of its own: `strategy` with the cut's fields, `lr`, `batch_size`.
+        metrics: its scores and the training's measurements, by name.
+    """
 
     name: ClassVar[str] = "cut"
     cut_id: str
@@ -60,7 +81,15 @@ class Cut:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """A trial is over; the fields are those of its `TrialEnd`."""
+    """A trial is over; the fields are those of its `TrialEnd`.
+
+    Attributes:
+        trial_id: the trial, or the smaller adapter, that is over.
+        kind: `completed`, `stopped` or `failed`.
+        reason: why it was stopped or failed; None of a completed trial.
+        rung: 0-based number of the rung at which it was stopped; None of every other end.
+        lost: it failed by no fault of its configuration.
+    """
 
     name: ClassVar[str] = "end"
     trial_id: str
@@ -76,7 +105,11 @@ class Ended:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BaselineScored:
-    """The un-adapted base model was scored, or could not be: then `scores` are empty."""
+    """The un-adapted base model was scored, or could not be: then `scores` are empty.
+
+    Attributes:
+        scores: metrics of its films, by the names that results have, such as `fid_mini`.
+    """
 
     name: ClassVar[str] = "baseline"
     scores: Mapping[str, float]
@@ -88,7 +121,12 @@ class BaselineScored:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retried:
-    """A trial lost its process or machine, and is tried again; `reason` says what was lost."""
+    """A trial lost its process or machine, and is tried again; `reason` says what was lost.
+
+    Attributes:
+        trial_id: the sweep's own name of the trial.
+        reason: what was lost, in words.
+    """
 
     name: ClassVar[str] = "retry"
     trial_id: str
@@ -101,7 +139,11 @@ class Retried:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resumed:
-    """The sweep went on after a break; `provenance` is what `collect_provenance` gave then."""
+    """The sweep went on after a break; `provenance` is what `collect_provenance` gave then.
+
+    Attributes:
+        provenance: what `collect_provenance` gave then: code, versions, machine, command.
+    """
 
     name: ClassVar[str] = "resume"
     provenance: Mapping[str, Any]

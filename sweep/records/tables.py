@@ -21,7 +21,12 @@ COLUMNS = ("trial_id", "number", "status", "reason", "rung", "cut_of", "strategy
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Past:
-    """How many trials of a sweep have ended, and how many of them completed; cuts apart."""
+    """How many trials of a sweep have ended, and how many of them completed; cuts apart.
+
+    Attributes:
+        num_ended: trials that completed, were stopped or failed.
+        num_completed: those of them that were trained to their end with every objective.
+    """
 
     num_ended: int = 0
     num_completed: int = 0

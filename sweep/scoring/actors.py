@@ -28,6 +28,7 @@ class ActorEvaluator:
     """What a trial holds of the evaluation actors; picklable."""
 
     actors: tuple[Any, ...]
+    """Ray's handles of the actors."""
     nodes: tuple[str | None, ...] = ()
     """Where each should run."""
 

@@ -30,6 +30,12 @@ class EvaluationSpec:
     """What every trial of a sweep is scored against.
 
     Attributes:
+        base: a hub id, a folder, or `mini`.
+        dataset: folder of the prepared data set.
+        conditions: the findings that films are generated for.
+        cache_folder: where features are kept, for all processes of the sweep.
+        seed: chooses the films that are compared with, and the noise.
+        config: how films are made, and with which extractor they are compared.
         resampled: metrics whose last values are taken on resampled films and patients too.
     """
 

@@ -30,7 +30,12 @@ PROBE_S: Final = 5.0
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where a cluster is, and what said so: a setting or a variable."""
+    """Where a cluster is, and what said so: a setting or a variable.
+
+    Attributes:
+        address: HOST:PORT of its head.
+        origin: `compute.address` or RAY_ADDRESS, for messages.
+    """
 
     address: str
     origin: str

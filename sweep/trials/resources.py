@@ -19,7 +19,13 @@ BESIDE_WORKERS: Final = {"CPU": 0.01}
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine of a cluster, and what it has in all."""
+    """A machine of a cluster, and what it has in all.
+
+    Attributes:
+        node_id: Ray's name of it.
+        cpus: CPUs that Ray may give away.
+        gpus: GPUs, likewise.
+    """
 
     node_id: str
     cpus: float

@@ -49,7 +49,13 @@ class SweepContext:
     """What all trials of a sweep share; every process that works on the sweep sees these folders.
 
     Attributes:
+        base: a hub id, a folder, or `mini`.
+        dataset: folder of the prepared data set.
+        out: the run directory.
+        seed: the seed of all trials, so that they differ by their configurations alone.
         objectives: names of what a trial must report at its end to be complete.
+        training: settings that all trials share.
+        compute: what a trial may use.
         rungs: epochs after which trials are evaluated too, since a trial scheduler compares them.
         evaluation_nodes: where evaluation actors run; None where it is not known.
     """

@@ -40,7 +40,13 @@ PLACEHOLDERS = "placeholders.json"
 
 @dataclass(frozen=True, kw_only=True)
 class BaseIdentity:
-    """Which base model an adapter belongs to."""
+    """Which base model an adapter belongs to.
+
+    Attributes:
+        name: as the user gave it: `mini`, `sd15`, a hub id or a folder.
+        source: hub id, or name of the folder, that the weights were read from.
+        weights_hash: hash of all weights, which tells two bases apart wherever they lie.
+    """
 
     name: str
     source: str
@@ -54,6 +60,12 @@ class DiffusionModels:
     `base` stays what was loaded, however the weights change.
 
     Attributes:
+        unet: predicts the noise in latents, from the timestep and the prompt's states.
+        vae: encodes images to latents and decodes them.
+        text_encoder: turns token ids into the states that the U-Net attends to: CLIP, or a BERT in its place.
+        tokenizer: splits prompts into the text encoder's tokens.
+        scheduler_config: the base's noise schedule, as diffusers' schedulers take it.
+        base: which base model the parts were loaded from.
         text_source: identity of a text encoder that took the place of the base's own; empty: it is the base's.
         placeholders: new tokens by the words of a prompt that they stand for.
         numerics: what U-Net and autoencoder are given samples in.

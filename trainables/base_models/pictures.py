@@ -40,7 +40,12 @@ _SUPERSAMPLE = 3
 
 @dataclass(frozen=True, slots=True)
 class CaptionedPicture:
-    """One picture, `uint8[size, size, 3]`, and what it shows."""
+    """One picture, `uint8[size, size, 3]`, and what it shows.
+
+    Attributes:
+        pixels: uint8[size, size, 3], RGB.
+        caption: says shape, colours and texture, in the words that the mini base learns.
+    """
 
     pixels: NDArray[np.uint8]
     caption: str

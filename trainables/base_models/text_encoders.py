@@ -42,6 +42,8 @@ class TextEncoder:
     """A text encoder with its tokenizer.
 
     Attributes:
+        module: turns token ids into the states that the U-Net attends to, float[n, t, 768].
+        tokenizer: splits prompts into tokens of the encoder's vocabulary.
         identity: hash of its weights and vocabulary.
     """
 

@@ -38,7 +38,12 @@ DATA_SEED = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Films:
-    """Images uint8[n, 64, 64] and labels float32[n, conditions]."""
+    """Images uint8[n, 64, 64] and labels float32[n, conditions].
+
+    Attributes:
+        images: uint8[n, 64, 64], grey.
+        labels: float32[n, conditions], 1 where the film shows the condition.
+    """
 
     images: Tensor
     labels: Tensor

@@ -30,7 +30,7 @@ SplitSizes = Mapping[str, Mapping[str, int]]
 class ImageTextSample:
     """One radiograph with what is known of it.
 
-    Args:
+    Attributes:
         image: grey levels, uint8[H, W], square, air dark and bone bright.
         prompt: the text that a diffusion model is trained on.
         conditions: findings in the words of the source's `conditions`; never empty.
@@ -69,7 +69,7 @@ class ImageTextSample:
 class SourceOptions:
     """What a user may say about any source; each takes what concerns it and refuses what cannot.
 
-    Args:
+    Attributes:
         root: folder of the raw data.
         resolution_px: side of the images.
         seed: of the split, or of generated patients.
@@ -123,7 +123,7 @@ class SourceOptions:
 class Checked:
     """What a look at raw data found.
 
-    Args:
+    Attributes:
         problems: all that keeps them from being prepared.
         said: what was understood, merged and left out.
         captions: of all films that could be read so far.

@@ -17,7 +17,7 @@ SEX_WORDS = {"F": "female", "M": "male"}
 class PromptTemplate:
     """How captions follow from what is known of a film; kept with the data, so that all prompts are made alike.
 
-    Args:
+    Attributes:
         template: a text in which `{findings}` stands for the findings; None where every film has free text of its own.
         last_word: stands before the last of several findings; empty where commas alone separate them.
         view_words: what each view is called behind that text; empty where captions leave the view out.

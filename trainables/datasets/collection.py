@@ -39,7 +39,7 @@ COMPARED_PX = 128
 class FilmTable:
     """One way in which a data set is laid out.
 
-    Args:
+    Attributes:
         pattern: name of the label file, or a pattern of names, of which the last by name is read.
         reader: of the label file, or of the folder that the labels lie in.
         image_folders: patterns of the folders in which the images lie; none where the label file gives their paths.
@@ -66,10 +66,13 @@ class Film:
     """A file with what is known of it."""
 
     path: Path
+    """The image file."""
     labels: FilmLabels
+    """What the collection's table says of it: patient, findings, age, sex, view."""
     image_id: str
     """Name of its file without the ending; its path in the collection where several films would have that name."""
     split: str = ""
+    """`train`, `validation` or `test`; empty until it is drawn."""
     caption: str | None = None
     """Its own text, where captions are such."""
 
@@ -78,7 +81,7 @@ class Film:
 class Collection:
     """What was read of a folder.
 
-    Args:
+    Attributes:
         films: of each split, in the order of the label file.
         ranges: black and white of each kind of container.
         conditions: findings to evaluate by.
@@ -95,7 +98,7 @@ class Collection:
 class CollectionReader:
     """Reads one folder, step by step; a step ends with the first problem unless the ledger is patient.
 
-    Args:
+    Attributes:
         root: the folder.
         table: its layout.
         labels: its label file.

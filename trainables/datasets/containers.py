@@ -29,7 +29,7 @@ RANGE = "Say which levels are black and white with --range LOW HIGH."
 class Kind:
     """A kind of container, whose films are all scaled alike.
 
-    Args:
+    Attributes:
         name: what messages call it.
         bits: that an integer of it has; none for floats, and for films that bring their own range.
         own_range: its films were scaled by what they say themselves.
@@ -46,7 +46,12 @@ DICOM = Kind(name="DICOM", bits=None, own_range=True)
 
 @dataclass(frozen=True, slots=True)
 class GreyRange:
-    """The level that is black and the one that is white."""
+    """The level that is black and the one that is white.
+
+    Attributes:
+        low: level that is black, in the file's own units.
+        high: level that is white.
+    """
 
     low: float
     high: float
@@ -63,7 +68,7 @@ FULL = GreyRange(0, NUM_GREYS - 1)
 class Levels:
     """What levels a film has.
 
-    Args:
+    Attributes:
         file: the film, as messages name it.
         kind: its container.
         low, high: the darkest and brightest level.

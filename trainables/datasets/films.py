@@ -29,7 +29,7 @@ class FilmTableSource(ImageTextSource):
     A data set is a subclass with a name, a title and the layouts that it comes in. All films are looked at when it is
     made: only together they tell which grey levels a container holds, and which pictures are in two splits.
 
-    Args:
+    Attributes:
         options: of which `root`, the folder with the label file, must be given.
 
     Raises:

@@ -20,7 +20,7 @@ from trainables.datasets.vocabulary import Vocabulary
 class FilmRow:
     """What a collection says of one film, before any of it is understood.
 
-    Args:
+    Attributes:
         file: name of the image file, or its path in the collection.
         patient_id: equal for all films of a patient.
         labels: a cell with findings in whatever spelling, or findings that the collection has by its own rules.
@@ -51,7 +51,7 @@ class FilmRow:
 class FilmLabels:
     """What a collection says of one film.
 
-    Args:
+    Attributes:
         file: name of the image file, as it stands there.
         table, line: that say it.
         patient_id: equal for all films of a patient.
@@ -83,7 +83,7 @@ class FilmLabels:
 class FilmReader(ABC):
     """Reads the labels of one layout of a collection.
 
-    Args:
+    Attributes:
         separator: between the findings of a cell.
         words: what the project calls a finding, where the collection calls it otherwise.
     """
@@ -176,7 +176,7 @@ class FilmReader(ABC):
 class LabelColumns(FilmReader):
     """A table with one column for all findings of a film; columns may have several spellings, of which it has one.
 
-    Args:
+    Attributes:
         file, patient_id, age, sex, view, findings, text, split: spellings of the column that holds it.
         optional: those of these names that a table may lack.
     """

@@ -30,7 +30,7 @@ COLUMNS = ("Image Index", "Finding Label", *PLACE)
 class FindingBox:
     """One box of the list.
 
-    Args:
+    Attributes:
         image_id: of the film, as `NihCxr14Source` names it.
         condition: what is seen there, in the project's words.
         left, top, width, height: pixels of the released image, 0 to `FRAME_PX`.

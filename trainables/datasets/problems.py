@@ -14,7 +14,7 @@ NUM_NAMED = 3
 class Problem:
     """One thing that keeps a collection from being prepared.
 
-    Args:
+    Attributes:
         rule: what must hold, in the words of a message.
         came: what is there instead.
         remedy: what to do, in whole sentences.
@@ -37,8 +37,11 @@ class CollectionError(ValueError):
 class Ledger:
     """The problems of a collection, and what is said of it, in the order in which they are found.
 
-    Args:
+    Attributes:
         patient: gather the problems of the whole collection; otherwise each step of reading ends with its first.
+        problems: what keeps the collection from being prepared.
+        said: notes for the user, a sentence each.
+        rejected: films that could be left out, if few enough are.
     """
 
     patient: bool = False

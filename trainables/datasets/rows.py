@@ -27,7 +27,12 @@ MISSING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One row: the line that it begins on, and its values by the names of their columns, without white space around."""
+    """One row: the line that it begins on, and its values by the names of their columns, without white space around.
+
+    Attributes:
+        line: 1-based, in the file, where the row begins.
+        values: by column; an empty cell is an empty string.
+    """
 
     line: int
     values: Mapping[str, str]

@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 class Scan:
     """What is known of a film's pixels.
 
-    Args:
+    Attributes:
         levels: the kind of its container and the levels it holds.
         pixels: SHA-256 of shape and levels, equal for equal pixels whatever container holds them.
         look: 256 bits, each set where a sixteenth of the film is brighter than its left neighbour.

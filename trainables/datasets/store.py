@@ -26,18 +26,23 @@ class PreparedDataset:
     """A complete data set on disk."""
 
     folder: Path
+    """Where it lies."""
     name: str
+    """The name of its source, such as `nih_cxr14`."""
     fingerprint: str
     """Hash of all samples: pixels, prompts, findings, patients, order."""
     source_fingerprint: str
     """What the source's `fingerprint()` said when the data set was written."""
     conditions: tuple[str, ...]
+    """The findings to evaluate by, in the order of its tables."""
     prompts: PromptTemplate
     """How its captions are made, and all prompts that are to be like them."""
     rules: LabelRules
     """How labels, texts and splits of its collection were read."""
     resolution_px: int
+    """Side of its square films."""
     num_samples: Mapping[str, int]
+    """Films by split."""
     said: tuple[str, ...] = ()
     """What was understood, merged and left out when it was prepared, a sentence each."""
 

@@ -67,7 +67,7 @@ KNOWN: Mapping[str, str] = {
 class Vocabulary:
     """Reads the labels of one collection, and counts what it makes of them.
 
-    Args:
+    Attributes:
         separator: between the labels of a film.
         words: what the project calls a finding, where the collection calls it otherwise by its own rules.
         label_map: findings that a user's labels stand for.

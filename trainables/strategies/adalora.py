@@ -140,6 +140,8 @@ class Budget:
     Attributes:
         initial: until step `start`.
         final: from step `end` on; in between it falls as a cubic.
+        start: last step at which all triplets are kept.
+        end: first step at which only `final` are.
         every: steps from one allocation to the next.
 
     Source: Zhang et al. 2023, equation 12.
@@ -172,7 +174,7 @@ class AdaLoRA(LowRankStrategy):
     Every layer starts at `initial_ratio` times `rank`; by the time that `final_share` of the steps are left, the least important
     triplets of all layers together have been dropped, until `rank` of them remain in the mean over layers.
 
-    Args:
+    Attributes:
         rank: Mean rank of a layer at the end, at least 1.
         initial_ratio: Rank of every layer at the start over `rank`, above 1; rounded up. The paper has 1.5.
         alpha: The update is scaled by alpha / initial rank, whatever ranks become.

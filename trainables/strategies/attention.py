@@ -17,7 +17,7 @@ LAYERS = {"cross": ("attn2",), "all": ("attn1", "attn2")}
 class Attention(Strategy):
     """Query, key, value and output projections of the U-Net's attention layers, in full; nothing is added.
 
-    Args:
+    Attributes:
         layers: `cross`, where image meets prompt, or `all`, self-attention besides.
 
     Source: Kumari et al. 2023, "Multi-Concept Customization of Text-to-Image Diffusion" (keys and values of

@@ -39,7 +39,12 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class Growth:
-    """A parameter that gave way to a larger one, which holds the old values at the start of every dimension."""
+    """A parameter that gave way to a larger one, which holds the old values at the start of every dimension.
+
+    Attributes:
+        old: the parameter that the optimiser has had until now.
+        new: the larger one in its place; both have as many dimensions.
+    """
 
     old: nn.Parameter
     new: nn.Parameter

@@ -24,7 +24,7 @@ tokens as they are published: about 1e-3 beside 1e-4 for low-rank adapters."""
 class Composed(Strategy):
     """Strategies that train different parts of the base together, each at its own learning rate.
 
-    Args:
+    Attributes:
         label: Name in tables, `lora+text_encoder` or that of a listed combination, such as `all`.
         parts: The strategies; no two of them train the same component.
         lr_ratios: Each part's learning rate over the trial's.

@@ -65,7 +65,7 @@ class DiffFit(Strategy):
     Gammas and the norms' scales are not decayed: weight decay would pull them, and with them the base's weights,
     towards zero.
 
-    Args:
+    Attributes:
         attention_gammas: Scale query, key, value and output of each attention too, and not only what the blocks add.
 
     Source: Xie et al. 2023, "DiffFit: Unlocking Transferability of Large Diffusion Models via Simple

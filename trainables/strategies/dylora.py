@@ -72,7 +72,7 @@ class DyLoRA(LowRankStrategy):
     alpha / b. Rows that a step does not train keep their values to the bit: neither weight decay nor what is left of
     an earlier momentum moves them, though their moments fade as they do at a gradient of zero.
 
-    Args:
+    Attributes:
         rank: Largest rank, at least 1.
         alpha: The update is scaled by alpha / rank, cut to b by alpha / b.
         targets: `attention`, `attention+ff`, `all_linear` or `linear+conv`.

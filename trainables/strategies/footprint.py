@@ -23,6 +23,8 @@ class Footprint:
     """A strategy's size on one base model.
 
     Attributes:
+        strategy: its name in the table.
+        hyperparameters: with which it was counted, by name.
         trains: the parts of the base with trained parameters.
         summary: what trains, in words.
         trainable_parameters: at the start of training.

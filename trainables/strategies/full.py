@@ -45,7 +45,7 @@ class FullAutoencoder(Full):
     The denoising error reaches the encoder as well, as in the source: latents that are easy to denoise lower it, so a
     small weight lets them lose what films show.
 
-    Args:
+    Attributes:
         reconstruction_weight: Of the mean squared error between films, in -1 to 1, and what is decoded from their latents.
 
     Source: TehraniNasab et al. 2025, "Pixels under Pressure" (VAE fine-tuned with the others, weight 1).

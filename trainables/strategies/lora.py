@@ -15,7 +15,7 @@ from trainables.strategies.low_rank import LowRankStrategy, expect_positive
 class LoRA(LowRankStrategy):
     """Low-rank updates of the targeted layers.
 
-    Args:
+    Attributes:
         rank: Rank of the update, at least 1.
         alpha: The update is scaled by alpha / rank.
         targets: `attention`, `attention+ff`, `all_linear` or `linear+conv`.

@@ -141,7 +141,15 @@ def expect_positive(value: object, name: str, remedy: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetedStrategy(Strategy):
-    """Wraps the targeted layers of U-Net, text encoder or both in low-rank layers; everything else stays frozen."""
+    """Wraps the targeted layers of U-Net, text encoder or both in low-rank layers; everything else stays frozen.
+
+    Attributes:
+        alpha: updates are multiplied by alpha / rank; twice the rank is usual, and 16 is that for rank 8.
+        targets: which layers are wrapped: those of `attention`, as LoRA's paper does, `attention+ff`, `all_linear` or
+            `linear+conv`.
+        components: whose layers: `unet`, `text_encoder` or `unet+text_encoder`; of the U-Net alone, prompt states can
+            be cached.
+    """
 
     layer: ClassVar[type[LowRankLayer]] = LowRankLayer
     sized: ClassVar[Sizes] = {"targets": tuple(TARGETS), "components": ("unet+text_encoder",)}
@@ -219,7 +227,11 @@ class TargetedStrategy(Strategy):
 
 @dataclass(frozen=True, kw_only=True)
 class LowRankStrategy(TargetedStrategy):
-    """One rank, chosen beforehand, for all layers."""
+    """One rank, chosen beforehand, for all layers.
+
+    Attributes:
+        rank: the rank of every layer's update; 8 is what the source study trains with.
+    """
 
     rank: int = 8
 

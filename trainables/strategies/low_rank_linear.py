@@ -15,6 +15,10 @@ class Rows(NamedTuple):
 
     The magnitude takes a gradient, the norm is a constant. A row of magnitude exactly 0 takes none either:
     its true one cannot be had back from an output of 0.
+
+    Attributes:
+        magnitude: float32[out], the length that each output channel's weights have.
+        norm: float32[out], the length of the base's weights with the update.
     """
 
     magnitude: Tensor

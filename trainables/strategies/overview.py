@@ -13,7 +13,14 @@ from trainables.strategies.footprint import Footprint, footprint
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One strategy at the hyperparameters that decide its size; what it costs, or why this base cannot take it."""
+    """One strategy at the hyperparameters that decide its size; what it costs, or why this base cannot take it.
+
+    Attributes:
+        strategy: its name in the table.
+        chosen: the hyperparameters that decide its size, by name.
+        footprint: what it costs; None where the base cannot take it.
+        problem: why the base cannot take it; None where it can.
+    """
 
     strategy: str
     chosen: dict[str, Any]

@@ -104,7 +104,7 @@ class SeLoRA(TargetedStrategy):
     learn grows on: its few small rows hold no more of the noise's gradient than a new one does, about 1 + 1/rank. A
     higher threshold, a longer interval or `max_rank` bounds that.
 
-    Args:
+    Attributes:
         initial_rank: Rank that every layer starts at.
         alpha: The update is scaled by alpha / initial_rank, whatever the rank grows to.
         interval: Optimiser steps between tests; the first is after so many.

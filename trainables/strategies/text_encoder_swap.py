@@ -24,7 +24,7 @@ class TextEncoderSwap(Strategy):
     which only names its source and hash; a trained one is, but its configuration and tokenizer still come from the
     source. A trained encoder has its own dropout, drawn by the trial's seed.
 
-    Args:
+    Attributes:
         encoder: Hub id, or local folder, of a BERT or RoBERTa encoder with safetensors weights.
         train_encoder: Whether the encoder trains with the U-Net.
         encoder_lr_ratio: The encoder's learning rate over the U-Net's, where it trains.

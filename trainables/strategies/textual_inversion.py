@@ -59,7 +59,7 @@ class TextualInversion(Strategy):
     which is no word's. Words of a prompt are replaced by their tokens wherever prompts are tokenized, in training and
     in sampling.
 
-    Args:
+    Attributes:
         words: Phrases of the prompts that each get a token; case does not matter. Empty: the conditions of the data
             that it trains on, which `for_conditions` fills in; where there is no data, CheXpert's.
         initial_word: What all new tokens start as; empty: each as the words that it stands for. Where these are

@@ -127,12 +127,17 @@ class Runs:
     """What the background thread works on."""
 
     client: Any
+    """MLflow's client, which talks to the store or the server."""
     place: Place
+    """Where the store is."""
     experiment_id: str
+    """MLflow's id of the experiment, which bears the preset's name."""
     parent: str
+    """MLflow's id of the run of the whole sweep."""
     tags: Mapping[str, str]
     """Of every run of the sweep."""
     children: dict[str, str] = field(default_factory=dict)
+    """MLflow's ids of the trials' runs, by trial."""
     described: set[str] = field(default_factory=set)
     """Trials whose runs have their parameters."""
     ended: set[str] = field(default_factory=set)

@@ -30,7 +30,7 @@ COARSE = 16
 class Canvas:
     """Where each pixel of the film lies in the patient.
 
-    Args:
+    Attributes:
         side_px: pixels on a side.
         rotation_rad: how far the patient leans, anticlockwise in the picture.
         zoom: patient units per film unit; above one shows more of the body.

@@ -15,7 +15,14 @@ from trainables.datasets.phantom.shape import ChestMap, Shape, cage_at
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One film before the lungs are diseased."""
+    """One film before the lungs are diseased.
+
+    Attributes:
+        canvas: where the film's pixels lie in the patient.
+        exam: whose film it is, with its findings.
+        shape: the measures of the chest.
+        chest: where the organs are.
+    """
 
     canvas: Canvas
     exam: Exam

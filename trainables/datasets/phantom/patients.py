@@ -37,13 +37,19 @@ class Patient:
     """What stays the same on all films of a patient."""
 
     number: int
+    """0-based; names the patient, and with `seed` decides all that is drawn."""
     seed: int
+    """The seed of the whole phantom."""
     age: int
+    """In years, 18 to 94."""
     sex: str
+    """"F" or "M"."""
     build: float
     """From 0, slender, to 1, heavy."""
     num_images: int
+    """Films of the patient, 1 to 4."""
     findings: tuple[str, ...]
+    """What most films of the patient show, in the order of `CONDITIONS`."""
     severities: tuple[float, ...]
     """How marked each of `CONDITIONS` is, if present, in [0, 1]."""
     side: int
@@ -61,7 +67,15 @@ class Patient:
 
 @dataclass(frozen=True, kw_only=True)
 class Exam:
-    """One film of a patient."""
+    """One film of a patient.
+
+    Attributes:
+        patient: whose film it is.
+        index: 0-based, among the patient's films.
+        findings: what this film shows, in the order of `CONDITIONS`.
+        severities: how marked each of `CONDITIONS` is on this film, if present, in [0, 1].
+        view: "PA" or, of a portable film, "AP".
+    """
 
     patient: Patient
     index: int

@@ -22,23 +22,31 @@ class Shape:
     half_width: float
     """Of the inner rib cage, at its widest."""
     apex: float
+    """Height of the top of the lungs; heights grow downwards."""
     widest: float
+    """Height at which the rib cage is widest."""
     dome: Point
     """Tops of the right and the left diaphragm."""
     dome_bulge: float
+    """How far the middle of a diaphragm rises above its sides."""
     heart_ratio: float
+    """Cardiothoracic ratio: width of the heart over that of the chest."""
     heart_lean_rad: float
+    """Angle by which the heart's long axis leans."""
     mediastinum: float
     """Half its width, relative to the usual."""
     wall: float
     """Thickness of the soft tissue beside the ribs."""
     mediastinal_shift: float
+    """How far the heart lies off its usual place, to the right in the picture; a large pneumothorax pushes it."""
     shoulder_slope: float
     """How much the shoulders fall towards the outside, beyond the flattest."""
     knob: float
     """Radius of the aortic knob."""
     rib_spacing: float
+    """Distance from one rib to the next."""
     rib_start: float
+    """Height of the first rib, within one spacing."""
 
 
 def shape_of(exam: Exam) -> Shape:
@@ -88,7 +96,9 @@ class ChestMap:
     thorax: Field
     """Mask: inside the rib cage and above the diaphragm."""
     mediastinum: Field
+    """Mask: the shadow between the lungs, without the heart."""
     heart: Field
+    """Mask: the heart."""
     air: Field
     """Thickness of aerated lung in the beam."""
 

@@ -35,7 +35,7 @@ FOR_COLLECTIONS = ("caption", "with_age", "with_sex", "rules", "sizes", "num_tra
 class PhantomSource(ImageTextSource):
     """Generated frontal chest radiographs with the six conditions of `CONDITIONS`.
 
-    Args:
+    Attributes:
         num_patients: how many patients; each has one to four films, 1.9 on average.
         resolution_px: side of the images, a multiple of 8 from 64.
         seed: another seed gives other patients.

@@ -13,7 +13,14 @@ T = TypeVar("T")
 
 
 def expect(holds: bool, rule: str, came: object, remedy: str) -> None:
-    """Raise a ValueError that names the rule, what came and the remedy, unless the rule holds."""
+    """Raise a ValueError that names the rule, what came and the remedy, unless the rule holds.
+
+    Args:
+        holds: whether the rule holds.
+        rule: what must hold, in the words of a message.
+        came: what is there instead.
+        remedy: what to do, in whole sentences.
+    """
     if not holds:
         raise ValueError(f"{rule}, but got {came}. {remedy}")
 
@@ -35,7 +42,13 @@ def look_up(table: Mapping[str, T], name: str, what: str) -> T:
 
 
 def unknown_name(what: str, name: str, valid: Iterable[str]) -> str:
-    """Message that answers an unknown name with the nearest valid ones, or with all where none is near."""
+    """Message that answers an unknown name with the nearest valid ones, or with all where none is near.
+
+    Args:
+        what: what the names name.
+        name: the unknown one.
+        valid: all that there are.
+    """
     names = sorted(valid)
     near = did_you_mean(name, names)
     choice = f"{near} Valid:" if near else "Choose one of:"
@@ -105,7 +118,13 @@ def label_table(labels: ArrayLike, shape: tuple[int, int], name: str = "labels")
 
 
 def both_classes(labels: NDArray[np.bool_], conditions: Sequence[str], name: str) -> None:
-    """Refuse labels bool[n, c] of which a condition is always or never present."""
+    """Refuse labels bool[n, c] of which a condition is always or never present.
+
+    Args:
+        labels: bool[n, c].
+        conditions: names of the c columns.
+        name: what to call the labels in a message.
+    """
     counts = labels.sum(axis=0)
     for condition, count in zip(conditions, counts.tolist(), strict=True):
         expect(

@@ -146,6 +146,11 @@ def main(
 def expect_published(run: RunFolder, trial_id: str, publishing: Publishing) -> None:
     """Refuse what cannot be published, before anything slow.
 
+    Args:
+        run: the run that the trial is of.
+        trial_id: the trial whose adapter is exported.
+        publishing: whether a card is asked for, and under which name on the hub.
+
     Raises:
         ValueError: a card is asked for and the trial has no final evaluation, or the hub would not take it.
         OSError: the hub cannot be reached.

@@ -157,7 +157,13 @@ def _is_sound(drawn: Path) -> bool:
 
 
 def open_data(config: DataConfig, folder: Path, console: Console) -> PreparedDataset:
-    """The prepared data set that is named, or a phantom drawn into `folder`."""
+    """The prepared data set that is named, or a phantom drawn into `folder`.
+
+    Args:
+        config: the configuration's section `data`.
+        folder: where a phantom is drawn; one that is there is drawn anew.
+        console: shows the progress of drawing.
+    """
     if config.source == "prepared" and config.path is not None:
         return PreparedDataset.open(config.path)
     if (folder / CARD).is_file():
@@ -277,7 +283,13 @@ def check_resolution(resolution_px: int, config: SweepConfig) -> None:
 
 
 def images_of_conditions(dataset: PreparedDataset, conditions: tuple[str, ...], config: SweepConfig) -> dict[str, int]:
-    """How many images the last evaluation generates for each condition: no more than held-out films show it."""
+    """How many images the last evaluation generates for each condition: no more than held-out films show it.
+
+    Args:
+        dataset: the prepared films.
+        conditions: those that are scored.
+        config: says which split is held out, and how many films are asked for.
+    """
     held_out = dataset.split(config.evaluation.split)
     most = config.evaluation.images_per_condition
     return {condition: min(most, len(held_out.indices_with(condition))) for condition in conditions}

@@ -231,7 +231,13 @@ def open_source(name: str, options: SourceOptions) -> ImageTextSource:
 
 
 def prepare(source: ImageTextSource, to: Path, console: Console) -> PreparedDataset:
-    """Write the data set with its contact sheet and its card, showing progress."""
+    """Write the data set with its contact sheet and its card, showing progress.
+
+    Args:
+        source: what to read.
+        to: the folder to make.
+        console: shows the progress.
+    """
     total = sum(source.num_samples(split) for split in SPLITS)
     with Progress(*_columns(), console=console) as progress:
         task = progress.add_task(f"preparing {source.name}", total=total)

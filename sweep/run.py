@@ -144,6 +144,11 @@ def run(config: SweepConfig, out: Path, console: Console) -> None:
     """Run the sweep and print what it found.
 
     A cluster is asked before all else that takes long; where a sweep goes on, when it turns out that there is work left.
+
+    Args:
+        config: what to do.
+        out: the run directory, owned by this process.
+        console: shows progress and results.
     """
     if not (out / EVENTS).is_file():
         from sweep.trials.cluster import find_cluster

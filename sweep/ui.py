@@ -55,6 +55,12 @@ def main(
 def show(out: Path, mlflow_port: int, dashboard_port: int, console: Console) -> None:
     """Start what there is to show, print the links, and wait until told to end.
 
+    Args:
+        out: the run directory.
+        mlflow_port: port of MLflow on the loopback interface.
+        dashboard_port: port of optuna-dashboard, likewise.
+        console: where links are printed.
+
     Raises:
         RuntimeError: a program does not start, or has ended.
     """

@@ -75,6 +75,12 @@ def seeded_dropout(device: torch.device, seed: int, step: int, worker: int) -> I
     """Let what draws from torch's global generators, as the dropout of BERT's layers does, draw by these three alone.
 
     Afterwards the generators go on as if nothing had been drawn. Workers draw different masks.
+
+    Args:
+        device: whose generator is seeded, besides that of the CPU.
+        seed: the trial's.
+        step: 0-based optimiser step.
+        worker: 0-based rank.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(drawn_seed(seed, step, worker, 1))

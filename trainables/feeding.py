@@ -66,7 +66,13 @@ def spelled_out(models: DiffusionModels, prompt: str) -> str:
 
 @torch.no_grad()
 def encode_images(models: DiffusionModels, data: PreparedSplit, moments: NDArray[np.float32]) -> None:
-    """Write the moments of the autoencoder's posterior for every image into `float32[n, 8, h, w]`."""
+    """Write the moments of the autoencoder's posterior for every image into `float32[n, 8, h, w]`.
+
+    Args:
+        models: with the weights of the autoencoder.
+        data: the split.
+        moments: the array that is filled.
+    """
     device = models.vae.device
     step = images_at_a_time(data.resolution_px)
     for start in range(0, len(data), step):
@@ -179,7 +185,13 @@ class BatchFeeder:
     def batches(
         self, shares: Iterable[Share], draws: EpochDraws, device: torch.device
     ) -> Iterator[tuple[Share, HostBatch]]:
-        """Each share with what it takes from the host's memory; for an accelerator, a thread makes the next one meanwhile."""
+        """Each share with what it takes from the host's memory; for an accelerator, a thread makes the next one meanwhile.
+
+        Args:
+            shares: this worker's parts of an epoch's batches.
+            draws: what chance decides for each image in that epoch.
+            device: where the step computes.
+        """
         if device.type == "cpu":
             return ((share, self.host_batch(share.indices, draws)) for share in shares)
         return prefetched(shares, lambda share: pinned(self.host_batch(share.indices, draws)))
@@ -257,7 +269,13 @@ class BatchFeeder:
 
 
 def on_device(values: CheckedArray, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A copy of an array that may be larger than the host's memory, made part by part."""
+    """A copy of an array that may be larger than the host's memory, made part by part.
+
+    Args:
+        values: on the disk, read part by part.
+        dtype: of the copy.
+        device: where it goes.
+    """
     copy = torch.empty(values.shape, dtype=dtype, device=device)
     for start in range(0, len(values), ENCODE_BATCH):
         copy[start : start + ENCODE_BATCH] = torch.from_numpy(np.array(values[start : start + ENCODE_BATCH]))

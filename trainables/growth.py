@@ -32,7 +32,13 @@ def adopt(grown: Iterable[Growth], optimizer: torch.optim.Optimizer) -> None:
 
 
 def new_moment(name: str, old: Tensor, new: nn.Parameter) -> Tensor:
-    """What a grown parameter's new entries start at: the old ones' mean where they are squares, else zero."""
+    """What a grown parameter's new entries start at: the old ones' mean where they are squares, else zero.
+
+    Args:
+        name: the optimiser's name of the moment, such as `exp_avg_sq`.
+        old: its values until now.
+        new: the grown parameter, whose shape the moment takes.
+    """
     value = old.mean() if name in SECOND_MOMENTS else old.new_zeros(())
     return value.expand(new.shape).clone()
 

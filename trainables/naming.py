@@ -11,6 +11,11 @@ from typing import Any
 def expect_known(rule: str, came: object, valid: Iterable[str]) -> None:
     """Refuse what is no name in a table, whatever its type.
 
+    Args:
+        rule: what the name is of, such as `targets`.
+        came: what was given.
+        valid: all names that there are.
+
     Raises:
         ValueError: it is not.
     """
@@ -39,7 +44,14 @@ def unknown_name(rule: str, came: object, valid: Iterable[str]) -> ValueError:
 
 
 def expect(holds: bool, rule: str, came: str, remedy: str) -> None:
-    """Raise a ValueError that names the rule, what came and the remedy, unless the rule holds."""
+    """Raise a ValueError that names the rule, what came and the remedy, unless the rule holds.
+
+    Args:
+        holds: whether the rule holds.
+        rule: what must hold, in the words of a message.
+        came: what is there instead.
+        remedy: what to do, in whole sentences.
+    """
     if not holds:
         raise ValueError(f"{rule}, but got {came}. {remedy}")
 

@@ -18,6 +18,11 @@ def restore_weights(models: DiffusionModels, strategy: Strategy, checkpoint: Che
 
     Called before an optimiser is made of the parameters.
 
+    Args:
+        models: with the strategy attached.
+        strategy: the one that trains.
+        checkpoint: what the trial goes on from.
+
     Raises:
         ValueError: the checkpoint's weights do not fit.
     """
@@ -51,7 +56,14 @@ def restore_optimizer(
     tensors: Mapping[str, Tensor],
     lrs: Sequence[float],
 ) -> None:
-    """Let an optimiser of the same parameters go on from `optimizer_tensors`, at the learning rates of its groups."""
+    """Let an optimiser of the same parameters go on from `optimizer_tensors`, at the learning rates of its groups.
+
+    Args:
+        optimizer: of the parameters, new.
+        parameters: trained parameters by path.
+        tensors: the optimiser's state by PATH:NAME, as `optimizer_tensors` gives it.
+        lrs: learning rate of each group.
+    """
     of: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         path, _, what = name.rpartition(":")

@@ -86,7 +86,14 @@ def choose_precision(setting: str) -> str:
 
 
 def lr_factor(step: int, *, num_steps: int, warmup_steps: int, shape: str) -> float:
-    """Learning rate at a step as a share of its peak, 0 to 1."""
+    """Learning rate at a step as a share of its peak, 0 to 1.
+
+    Args:
+        step: 0-based.
+        num_steps: of the whole training.
+        warmup_steps: over which the learning rate rises.
+        shape: `constant`, `linear` or `cosine`: what follows.
+    """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
     if shape == "constant":

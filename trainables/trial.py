@@ -139,6 +139,11 @@ def attached(spec: TrialSpec, strategy: Strategy, models: DiffusionModels) -> Di
     """A fresh base model with the trial's strategy attached, in place.
 
     What the strategy initialises at random depends on the trial's seed alone.
+
+    Args:
+        spec: of the trial.
+        strategy: of the trial.
+        models: fresh; changed in place.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
@@ -309,7 +314,13 @@ def _feeder(
 
 
 def evaluates_after(epoch: int, training: TrainingConfig, rungs: Collection[int] = ()) -> bool:
-    """Whether an epoch (0-based) ends with an evaluation: the last one, those of rungs, and one in so many if asked for."""
+    """Whether an epoch (0-based) ends with an evaluation: the last one, those of rungs, and one in so many if asked for.
+
+    Args:
+        epoch: 0-based.
+        training: its `num_epochs` and `evaluate_every_epochs` count.
+        rungs: epochs done at which trials are compared.
+    """
     every, done = training.evaluate_every_epochs, epoch + 1
     return done == training.num_epochs or done in rungs or (every is not None and done % every == 0)
 
@@ -320,7 +331,13 @@ def cut_name(trial: str, label: str) -> str:
 
 
 def cut_choice(choice: Mapping[str, Any], strategy: Strategy, cut: Strategy) -> dict[str, Any]:
-    """What the search sampler chose for a trial's strategy, with the figures that are a cut's own."""
+    """What the search sampler chose for a trial's strategy, with the figures that are a cut's own.
+
+    Args:
+        choice: the search's: `name` and hyperparameters.
+        strategy: the whole one.
+        cut: the smaller one out of its training.
+    """
     whole = strategy.hyperparameters()
     changes = {name: value for name, value in cut.hyperparameters().items() if value != whole[name]}
     figures = {name: value for name, value in changes.items() if isinstance(value, int | float | str)}

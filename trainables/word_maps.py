@@ -117,6 +117,11 @@ def phrase_tokens(models: DiffusionModels, prompt: str, phrase: str) -> list[int
     """Where the tokens of a phrase stand among those of a prompt; empty where it is not there, or is cut off.
 
     Of several occurrences the first counts. Marks at the ends and padding are no words, and never among them.
+
+    Args:
+        models: their tokenizer splits the prompt.
+        prompt: as a user writes it.
+        phrase: one word or several, in any case.
     """
     text, part = spelled_out(models, prompt), spelled_out(models, phrase)
     match = re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text, re.IGNORECASE)

@@ -137,6 +137,11 @@ def hash_state(state: Mapping[str, Tensor]) -> str:
 def load_exactly(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     """Fill a network, and refuse a file that does not fit it.
 
+    Args:
+        network: filled in place.
+        state: tensors by name.
+        path: the file that they are from, for messages.
+
     Raises:
         ValueError: a tensor is missing, left over or of another shape.
     """

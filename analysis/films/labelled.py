@@ -66,7 +66,13 @@ class LabelledImages:
 
 
 def require_other_patients(train: LabelledImages, held_out: LabelledImages, name: str) -> None:
-    """Refuse held-out images of patients whose images are trained on, where the patients are known."""
+    """Refuse held-out images of patients whose images are trained on, where the patients are known.
+
+    Args:
+        train: images that are trained on.
+        held_out: images that are tested on.
+        name: what to call these in a message.
+    """
     shared = sorted(set(train.patients or ()) & set(held_out.patients or ()))
     came = f"{len(shared)} shared, such as {shared[:3]}"
     expect(not shared, f"`{name}` must be of other patients than the training images", came, "Split by patient.")

@@ -108,23 +108,47 @@ def density_coverage(
 
 
 def precision(generated: FeatureSet, reference: FeatureSet, num_neighbours: int = PRECISION_NEIGHBOURS) -> float:
-    """Precision alone, of two sets."""
+    """Precision alone, of two sets.
+
+    Args:
+        generated: features of generated images.
+        reference: features of real images.
+        num_neighbours: k, the neighbour that each ball reaches to.
+    """
     return float((_in_balls_of(generated, reference, num_neighbours).per_point > 0).mean())
 
 
 def recall(generated: FeatureSet, reference: FeatureSet, num_neighbours: int = PRECISION_NEIGHBOURS) -> float:
-    """Recall alone, of two sets."""
+    """Recall alone, of two sets.
+
+    Args:
+        generated: features of generated images.
+        reference: features of real images.
+        num_neighbours: k, the neighbour that each ball reaches to.
+    """
     require_same_dim(generated.dim, reference.dim)
     return float((_hits(generated, reference, num_neighbours).per_point > 0).mean())
 
 
 def density(generated: FeatureSet, reference: FeatureSet, num_neighbours: int = DENSITY_NEIGHBOURS) -> float:
-    """Density alone, of two sets."""
+    """Density alone, of two sets.
+
+    Args:
+        generated: features of generated images.
+        reference: features of real images.
+        num_neighbours: k, the neighbour that each ball reaches to.
+    """
     return float(_in_balls_of(generated, reference, num_neighbours).per_point.mean() / num_neighbours)
 
 
 def coverage(generated: FeatureSet, reference: FeatureSet, num_neighbours: int = DENSITY_NEIGHBOURS) -> float:
-    """Coverage alone, of two sets."""
+    """Coverage alone, of two sets.
+
+    Args:
+        generated: features of generated images.
+        reference: features of real images.
+        num_neighbours: k, the neighbour that each ball reaches to.
+    """
     return float(_in_balls_of(generated, reference, num_neighbours).ball_is_met.mean())
 
 

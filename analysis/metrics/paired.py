@@ -92,7 +92,13 @@ def ssim(generated: Images, reference: Images, data_range: float | None = None) 
 
 
 def similarity(first: NDArray[np.float64], second: NDArray[np.float64], data_range: float) -> Similarity:
-    """SSIM of float64[n, H, W, C] images and its part without luminance."""
+    """SSIM of float64[n, H, W, C] images and its part without luminance.
+
+    Args:
+        first: float64[n, H, W, C], both sides at least 11 px.
+        second: the same of the others.
+        data_range: largest less smallest possible value.
+    """
     luminance_constant, contrast_constant = ((constant * data_range) ** 2 for constant in SSIM_CONSTANTS)
     mean_1, mean_2 = _blurred(first), _blurred(second)
     variance_1, variance_2 = _blurred(first * first) - mean_1**2, _blurred(second * second) - mean_2**2
@@ -106,6 +112,11 @@ def as_image_pairs(
     first: Images, second: Images, data_range: float | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Both stacks as float64[n, H, W, C], and their range.
+
+    Args:
+        first: real[n, H, W] or [n, H, W, C].
+        second: of the same shape and type.
+        data_range: largest less smallest possible value; None: 255, of uint8 only.
 
     Raises:
         ValueError: as `rmse`.

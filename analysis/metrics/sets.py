@@ -54,7 +54,12 @@ class FeatureSet:
             yield self.features[start : start + num_rows].astype(np.float64, copy=False)
 
     def derived(self, function: Callable[Concatenate[FeatureSet, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What a function makes of this set; called once for the same arguments, which must be hashable."""
+        """What a function makes of this set; called once for the same arguments, which must be hashable.
+
+        Args:
+            function: of a set and of the arguments.
+            *args, **kwargs: what else it takes.
+        """
         key = (function, args, tuple(sorted(kwargs.items())))
         if key not in self._derived:
             self._derived[key] = function(self, *args, **kwargs)

@@ -54,6 +54,13 @@ def main(
 def make_study(run: RunFolder, pick: str, to: Path, *, num: int, seed: int) -> None:
     """Write the page and the key.
 
+    Args:
+        run: with a final evaluation of the trial.
+        pick: which trial; one of `PICKS`.
+        to: a new or empty folder.
+        num: of films, even.
+        seed: draws the choice, the order and the names.
+
     Raises:
         FileNotFoundError: the trial has no final evaluation.
         FileExistsError: `to` holds something.
@@ -78,6 +85,11 @@ def make_study(run: RunFolder, pick: str, to: Path, *, num: int, seed: int) -> N
 
 def score_study(run: RunFolder, to: Path, console: Console) -> None:
     """Score all answers in a study's folder, print and keep them, and write the report anew.
+
+    Args:
+        run: the one that the study is of.
+        to: the study's folder, with the readers' answers.
+        console: where the scores are printed.
 
     Raises:
         FileNotFoundError: it is no study's folder.

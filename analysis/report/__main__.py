@@ -43,7 +43,13 @@ def main(
 
 
 def rebuild(run: Path, console: Console, others: Sequence[Path] = ()) -> None:
-    """Write the page and the plot anew, and say what the evaluations during training were worth."""
+    """Write the page and the plot anew, and say what the evaluations during training were worth.
+
+    Args:
+        run: its directory.
+        console: where that is printed.
+        others: directories of runs to show beside it.
+    """
     page, opened_run = write_report(run, others), RunFolder.open(run)
     if len(opened_run.front.objectives) > 1:
         draw_front(opened_run.trials, opened_run.front, run / FRONT_PLOT)

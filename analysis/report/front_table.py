@@ -65,7 +65,13 @@ def has_probabilities(front: Front) -> bool:
 
 
 def terminal_table(front: Front, baseline: Mapping[str, Any], title: str) -> Table:
-    """The front for the terminal, the base model below it; columns are named as `--pick best:METRIC` takes them."""
+    """The front for the terminal, the base model below it; columns are named as `--pick best:METRIC` takes them.
+
+    Args:
+        front: what to show.
+        baseline: the un-adapted base model's scores by name; empty: no row.
+        title: stands above.
+    """
     table, sure = Table(title=title, title_justify="left"), has_probabilities(front)
     for name in ("trial", "strategy"):
         table.add_column(name)

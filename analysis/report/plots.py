@@ -75,6 +75,11 @@ def trade_offs(trials: pd.DataFrame, front: Front, *, form: str = "svg") -> byte
 
     Filled points are on the front over all objectives, pale ones may be, as far as noise lets one see; the solid line is the
     front over the two of its panel, the dotted one what the un-adapted base scores.
+
+    Args:
+        trials: one row a trial, with a column for each objective.
+        front: of these trials.
+        form: the picture's format: `svg` or `png`.
     """
     objectives = front.objectives
     if len(objectives) < 2:

@@ -88,7 +88,13 @@ PRESSURE: Final = (
 
 
 def selora_table(where: str, fid: tuple[float, float], clip: tuple[float, float]) -> PublishedTable:
-    """The row of SeLoRA, the only one whose figures our text of the paper has, as mean and deviation of three seeds."""
+    """The row of SeLoRA, the only one whose figures our text of the paper has, as mean and deviation of three seeds.
+
+    Args:
+        where: the collection of films.
+        fid: mean and deviation of the FID.
+        clip: mean and deviation of the CLIP score.
+    """
     return PublishedTable(
         title=f"SeLoRA, table 1: {where}, three seeds",
         columns=(

@@ -49,7 +49,13 @@ def front_table(front: Front, baseline: Mapping[str, Any]) -> str:
 
 
 def condition_table(trials: pd.DataFrame, front: Front, objective: Objective) -> str:
-    """One metric of the front's trials for each condition, or nothing where it was not measured."""
+    """One metric of the front's trials for each condition, or nothing where it was not measured.
+
+    Args:
+        trials: one row a trial, with a column for each condition of the objective.
+        front: whose trials are shown.
+        objective: the metric.
+    """
     prefix = f"{objective.name}/"
     columns = [column for column in trials.columns if str(column).startswith(prefix)]
     if not columns or not front.points:

@@ -37,6 +37,12 @@ class Mark:
     def of_box(cls, film: int, condition: str, box: tuple[float, float, float, float], side_px: int) -> Mark:
         """Mark a box of left, top, width and height in pixels, as the NIH list has them, on a film of this side.
 
+        Args:
+            film: row of the film.
+            condition: what is seen there.
+            box: left, top, width and height, in pixels.
+            side_px: side of the film.
+
         Raises:
             ValueError: no pixel's centre lies in the box.
         """

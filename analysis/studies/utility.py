@@ -129,7 +129,14 @@ class Utility:
         return replace(interval, low=max(interval.low, 0.0), high=min(interval.high, 1.0))
 
     def gain(self, arm: str, score: str, *, over: str = "real", condition: str | None = None) -> Interval:
-        """How much better an arm is than another, seed by seed, in [-1, 1]; above 0 it is better."""
+        """How much better an arm is than another, seed by seed, in [-1, 1]; above 0 it is better.
+
+        Args:
+            arm: what to train on.
+            score: by which arms are compared, such as `auc`.
+            over: the arm that it is compared with.
+            condition: of which; None: the mean over all.
+        """
         differences = self._values(arm, score, condition) - self._values(over, score, condition)
         return t_interval(differences, confidence=self.confidence)
 
@@ -200,7 +207,13 @@ def compare_arms(
 
 
 def draw_arm(arm: str, data: UtilityData, seed: int) -> LabelledImages:
-    """The training images of an arm, drawn without repetition: other ones for each seed where there are more."""
+    """The training images of an arm, drawn without repetition: other ones for each seed where there are more.
+
+    Args:
+        arm: `real`, `synthetic`, `mixed` or `added`.
+        data: all images.
+        seed: draws them.
+    """
     num_images, rng = data.num_equal, np.random.default_rng(seed)
     real, synthetic = rng.permutation(len(data.real)), rng.permutation(len(data.synthetic))
     shares = {

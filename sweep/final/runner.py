@@ -32,6 +32,11 @@ FAILURES = (ValueError, RuntimeError, OSError, ArithmeticError, LookupError, Mem
 def finalist_of(run: RunFolder, trial_id: str, seed: int) -> Finalist:
     """A trial as a finalist.
 
+    Args:
+        run: the run that the trial is of.
+        trial_id: a completed trial, or an adapter cut from one.
+        seed: the seed that it was trained with.
+
     Raises:
         FileNotFoundError: its adapter is not there.
     """

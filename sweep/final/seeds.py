@@ -35,7 +35,13 @@ class _Unscored:
 
 
 def seeded(bench: Workbench, finalist: Finalist, seed: int) -> Finalist:
-    """The same finalist as another training seed gives it; a cut comes out of its whole trial's training."""
+    """The same finalist as another training seed gives it; a cut comes out of its whole trial's training.
+
+    Args:
+        bench: the run, its data and models.
+        finalist: a trial with its adapter.
+        seed: another training seed.
+    """
     folder = finalist.folder / f"seed-{seed}"
     whole = whole_trial(bench, finalist)
     label = finalist.trial_id.removeprefix(f"{whole}-")
@@ -45,6 +51,11 @@ def seeded(bench: Workbench, finalist: Finalist, seed: int) -> Finalist:
 
 def retrain(bench: Workbench, finalist: Finalist, seed: int) -> None:
     """Train the finalist from the base with another seed, unless its adapter is there already.
+
+    Args:
+        bench: the run, its data and models.
+        finalist: a trial with its adapter.
+        seed: the training seed.
 
     Raises:
         DivergedError: the loss became NaN or infinite.
@@ -56,7 +67,13 @@ def retrain(bench: Workbench, finalist: Finalist, seed: int) -> None:
 
 
 def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:
-    """The training of the finalist's trial with another seed, evaluated at its end only."""
+    """The training of the finalist's trial with another seed, evaluated at its end only.
+
+    Args:
+        bench: the run, its data and models.
+        finalist: a trial with its adapter.
+        seed: the training seed.
+    """
     card = read_card(bench.run.adapter(whole_trial(bench, finalist)))
     row = _row(bench, finalist)
     return TrialSpec(

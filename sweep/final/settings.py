@@ -42,7 +42,13 @@ class FinalSettings:
     membership_films: int = 500
 
     def classifier(self, resolution_px: int, max_epochs: int, device: str) -> TrainingSettings:
-        """How a classifier of these films is trained."""
+        """How a classifier of these films is trained.
+
+        Args:
+            resolution_px: side of the films, which chooses the architecture where none is set.
+            max_epochs: passes over the films, at most.
+            device: where to compute.
+        """
         chosen = self.architecture or ("small" if resolution_px <= SMALL_PX else "efficientnet_b0")
         return TrainingSettings(
             architecture=chosen,
@@ -61,6 +67,12 @@ def final_settings(
     run: RunFolder, images_per_condition: int | None, architecture: str | None, initial_weights: Path | None
 ) -> FinalSettings:
     """The settings for a run: as many films for one condition as the sweep's, if not said otherwise.
+
+    Args:
+        run: the run that is evaluated.
+        images_per_condition: the most films drawn for one condition; None: the sweep's.
+        architecture: the classifier's, a key of `ARCHITECTURES`; None: by the size of the films.
+        initial_weights: safetensors that the classifier starts from; None: random ones.
 
     Raises:
         ValueError: the architecture is unknown.

@@ -35,7 +35,13 @@ class Origin:
 
     @staticmethod
     def of(run: RunFolder, trial_id: str, adapter: Mapping[str, Any]) -> Origin:
-        """What there is of a trial."""
+        """What there is of a trial.
+
+        Args:
+            run: the run that the trial is of.
+            trial_id: the trial.
+            adapter: the adapter's card, as `read_card` gives it.
+        """
         data = run.config.get("data", {})
         prepared = data.get("path") if data.get("source") == "prepared" else run.folder / "cache" / "dataset"
         return Origin(

@@ -193,6 +193,11 @@ def holds_run(out: Path) -> bool:
 def require_continued(out: Path, config: SweepConfig, provenance: Mapping[str, Any]) -> None:
     """Refuse to go on with a run by another configuration, or with other data or weights than it began with.
 
+    Args:
+        out: the run directory.
+        config: what the sweep would go on with.
+        provenance: what `collect_provenance` says of now.
+
     Raises:
         ConfigError: they differ; the message names the keys.
     """

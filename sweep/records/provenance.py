@@ -33,7 +33,13 @@ PACKAGES: Final = (
 
 
 def collect_provenance(config: SweepConfig, data_fingerprint: str, weights_hash: str) -> dict[str, Any]:
-    """Where a run's numbers come from: code, packages, machine, data, base weights, seed and command."""
+    """Where a run's numbers come from: code, packages, machine, data, base weights, seed and command.
+
+    Args:
+        config: what the sweep is to do.
+        data_fingerprint: identity of the prepared films.
+        weights_hash: identity of the base's weights.
+    """
     return {
         "started": datetime.now(UTC).isoformat(),
         "command": sys.argv,

@@ -57,7 +57,13 @@ def sampling_digest(config: EvaluationConfig, numerics: Numerics) -> str:
 
 
 def feature_key(extractor: FeatureExtractor, data: str, count: int) -> FeatureKey:
-    """Where features of `count` images called `data` are kept."""
+    """Where features of `count` images called `data` are kept.
+
+    Args:
+        extractor: makes the features.
+        data: identity of the images.
+        count: number of images.
+    """
     return FeatureKey(
         data=data,
         extractor=extractor.name,

@@ -161,6 +161,11 @@ def two_sided(tables: Sequence[NDArray[np.bool_]], conditions: Sequence[str]) ->
 def conditions_to_score(dataset: PreparedDataset, split: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
     """The conditions named in the configuration, or all that at least two films of the split show.
 
+    Args:
+        dataset: the prepared films.
+        split: whose films are compared with.
+        wanted: those that are named; None: none is.
+
     Raises:
         ValueError: a named condition is unknown to the data set or has fewer than two films, or none has two.
     """

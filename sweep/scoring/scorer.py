@@ -115,7 +115,13 @@ class AdapterScorer(Studio):
                 table.to_parquet(file, index=False)
 
     def save_sheet(self, films: Films, labels: Sequence[Sequence[str]], to: Path) -> None:
-        """A row of films for each condition, as PNG."""
+        """A row of films for each condition, as PNG.
+
+        Args:
+            films: uint8[n, H, W] or [n, H, W, 3].
+            labels: conditions of each film.
+            to: the file to write.
+        """
         shown = label_rows(labels, self.conditions).T
         labelled_sheet({name: films[rows] for name, rows in zip(self.conditions, shown, strict=True)}).save(to)
 

@@ -63,7 +63,13 @@ class Studio:
         return with_adapter(self.base, adapter)
 
     def generate(self, models: DiffusionModels, plan: GenerationPlan, sampling: EvaluationConfig) -> Iterator[Tensor]:
-        """The films of a plan batch by batch, uint8[batch, H, W, 3] on the device."""
+        """The films of a plan batch by batch, uint8[batch, H, W, 3] on the device.
+
+        Args:
+            models: base with adapter.
+            plan: which films.
+            sampling: how they are made.
+        """
         batches = generate_batches(
             models,
             plan.prompts,
@@ -79,11 +85,23 @@ class Studio:
         return weights_digest(self.base.base.weights_hash, adapter)
 
     def name_of(self, adapter: Path | None, plan: GenerationPlan, sampling: EvaluationConfig) -> str:
-        """What generated films depend on, as a name that no others have."""
+        """What generated films depend on, as a name that no others have.
+
+        Args:
+            adapter: an exported adapter; None: the un-adapted base.
+            plan: which films.
+            sampling: how they are made.
+        """
         return f"{self.weights_of(adapter)}-{plan.digest()}-{sampling_digest(sampling, self.numerics)}"
 
     def generated_key(self, adapter: Path | None, plan: GenerationPlan, sampling: EvaluationConfig) -> FeatureKey:
-        """Where features of generated films, taken in grey, are kept."""
+        """Where features of generated films, taken in grey, are kept.
+
+        Args:
+            adapter: an exported adapter; None: the un-adapted base.
+            plan: which films.
+            sampling: how they are made.
+        """
         return feature_key(self.extractor, f"grey-{self.name_of(adapter, plan, sampling)}", len(plan))
 
     def real_features(self, split: str) -> NDArray[np.float32]:

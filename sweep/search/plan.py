@@ -72,7 +72,13 @@ class SearchPlan:
         return cls(spaces={name: _own_space(suggest, name) for name in strategies}, num_trials=num_trials, seed=seed)
 
     def at(self, number: int, attempt: int = 0, history: Sequence[Tried] = ()) -> Self:
-        """The same for another trial, or for another attempt at it, with what was tried before."""
+        """The same for another trial, or for another attempt at it, with what was tried before.
+
+        Args:
+            number: 0-based, of the sweep's suggestions.
+            attempt: how many configurations were drawn for it before, and were over a limit.
+            history: what was tried before.
+        """
         return replace(self, number=number, attempt=attempt, history=history)
 
     @property

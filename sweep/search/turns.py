@@ -135,7 +135,14 @@ def has_order(distribution: BaseDistribution) -> bool:
 
 
 def by_own_study(plan: SearchPlan, strategy: str, study: optuna.Study, sampler: BaseSampler) -> Values:
-    """What a sampler of Optuna's suggests that knows the trials of one strategy, as if there were no others."""
+    """What a sampler of Optuna's suggests that knows the trials of one strategy, as if there were no others.
+
+    Args:
+        plan: the search's, of the trial that is asked for.
+        strategy: whose turn it is.
+        study: all trials.
+        sampler: Optuna's, which is asked.
+    """
     space = plan.spaces[strategy]
     own_study = optuna.create_study(directions=study.directions, sampler=sampler)
     for trial in study.get_trials(deepcopy=False):
@@ -174,6 +181,11 @@ def untried_point(
     points: Sequence[tuple[str, Values]], strategy: str | None, study: optuna.Study
 ) -> tuple[str, Values]:
     """The first point, of a strategy where one is given, that no trial of a study has, nor one that was over a limit.
+
+    Args:
+        points: strategies with their values, in the order in which they are tried.
+        strategy: to choose among its points; None: among all.
+        study: what has been tried.
 
     Raises:
         ValueError: all have been tried, or were over a limit.

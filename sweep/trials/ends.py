@@ -106,6 +106,12 @@ class TrialListener:
         """A trial's training yielded a smaller adapter too; `choice` and `metrics` are as of a trial of its own.
 
         It ends as a trial does: by `on_end`.
+
+        Args:
+            cut_id: the adapter's own name, such as `TRIAL-rank2`.
+            trial_id: the trial whose training yielded it.
+            choice: as of a trial of its own.
+            metrics: likewise.
         """
 
     def on_retry(self, trial_id: str, reason: str) -> None:

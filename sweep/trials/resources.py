@@ -158,6 +158,13 @@ def placed_evaluation(
     A trial has its fewest workers unless another number is given; what runs already stays where it is. Node by node it is
     kept, for every number of actors and workers laid so far, how many more processes that trials have beside their workers
     went with them at most. So no arrangement is missed.
+
+    Args:
+        nodes: the machines.
+        compute: what actors and trials ask for.
+        num_trials: how many trials are to run at once.
+        workers_per_trial: workers of each; None: the fewest that they may have.
+        runs: what runs already.
     """
     num_workers = num_trials * (workers_per_trial or fewest_workers(compute))
     num_beside = num_trials if most_workers(compute) > 1 else 0

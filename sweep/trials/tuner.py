@@ -95,6 +95,11 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
     What is the fault of the trial's configuration is reported, since an exception would end this process too, and the
     next trial would wait for torch and the base model again. What is the machine's fault is raised.
 
+    Args:
+        config: a `Suggestion`, as Tune carries it.
+        context: what all trials share.
+        evaluator: scores adapters.
+
     Raises:
         OSError, RayError, RayTrainError: a disk, a process or a machine was lost.
     """
@@ -120,7 +125,13 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
 
 
 def attempt(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
-    """What a worker of a trial does."""
+    """What a worker of a trial does.
+
+    Args:
+        spec: what to train.
+        evaluator: scores adapters.
+        report: takes each epoch's metrics.
+    """
     with full_disk_named(spec.folder):
         fine_tune(spec, evaluator, report)
 
@@ -137,7 +148,13 @@ def root_cause(error: BaseException) -> BaseException:
 
 
 def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> TorchTrainer:
-    """A trainer with processes of its own, as many as there is room for now; rank 0's reports reach Tune."""
+    """A trainer with processes of its own, as many as there is room for now; rank 0's reports reach Tune.
+
+    Args:
+        spec: what to train.
+        evaluator: scores adapters.
+        context: what all trials share.
+    """
     compute = context.compute
     here = ray.get_runtime_context().get_node_id()
     num_workers = workers_of_trial(nodes_of_cluster(), compute, evaluation_nodes=context.evaluation_nodes, here=here)

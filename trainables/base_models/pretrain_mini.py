@@ -12,7 +12,6 @@ the same command goes on from the last minute.
 from __future__ import annotations
 
 import json
-import string
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -27,87 +26,19 @@ from numpy.typing import NDArray
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
+from trainables.base_models.mini_networks import (
+    MAX_TOKENS,
+    NOISE_SCHEDULE,
+    new_autoencoder,
+    new_text_encoder,
+    new_unet,
+    train_tokenizer,
+)
 from trainables.base_models.pictures import picture
 
-NOISE_SCHEDULE = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-}
-VOCABULARY_SIZE = 1100
-MAX_TOKENS = 77
-# Words of the domain get short token sequences, as common words have in CLIP's vocabulary; no picture of them is shown.
-DOMAIN_WORDS = (
-    "chest x-ray of a subject with no finding cardiomegaly lung opacity edema pneumothorax pleural effusion atelectasis consolidation "
-    "infiltration mass nodule pneumonia emphysema fibrosis pleural thickening hernia enlarged cardiomediastinum fracture support devices "
-    "radiograph frontal posteroanterior anteroposterior view male female year old patient showing"
-)
 SAVE_EVERY_S = 60.0
-
-
-def new_autoencoder() -> AutoencoderKL:
-    """Stable Diffusion's autoencoder class, 0.4 M parameters, 64 px to 4 x 16 x 16."""
-    return AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        latent_channels=4,
-        sample_size=64,
-        block_out_channels=(16, 32, 48),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        layers_per_block=1,
-        norm_num_groups=8,
-    )
-
-
-def new_unet() -> UNet2DConditionModel:
-    """Stable Diffusion's U-Net class at 16 x 16 latents, cross-attention on the two inner levels."""
-    return UNet2DConditionModel(
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(32, 64, 96),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=64,
-        attention_head_dim=4,
-        norm_num_groups=8,
-    )
-
-
-def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """CLIP's text encoder class with two layers of width 64."""
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=MAX_TOKENS,
-        projection_dim=64,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        initializer_factor=4.0,
-    )
-    return CLIPTextModel(config)
-
-
-def train_tokenizer(captions: list[str], folder: Path) -> CLIPTokenizer:
-    """Learn a byte-pair vocabulary in CLIP's form from the captions and the domain's words."""
-    if not (folder / "tokenizer_config.json").exists():
-        marks = {"<|startoftext|>": 0, "<|endoftext|>": 1}
-        seed = CLIPTokenizer(vocab=marks, merges=[], unk_token="<|endoftext|>", pad_token="<|endoftext|>")
-        alphabet = [f"{character * 2} {character}" for character in string.printable if not character.isspace()]
-        corpus = captions + [DOMAIN_WORDS] * (len(captions) // 4) + alphabet
-        learnt = seed.train_new_from_iterator(corpus, vocab_size=VOCABULARY_SIZE, show_progress=False)
-        learnt.model_max_length = MAX_TOKENS
-        learnt.save_pretrained(folder)
-    return CLIPTokenizer.from_pretrained(folder)
 
 
 def _draw(seed: int) -> tuple[NDArray[np.uint8], str]:
@@ -127,7 +58,14 @@ def pictures(count: int, work: Path) -> tuple[NDArray[np.uint8], list[str]]:
 
 
 def batches(count: int, batch_size: int, from_step: int, num_steps: int) -> Iterator[NDArray[np.int64]]:
-    """Index batches of endless reshuffled epochs; resuming at a step gives the batches that step would have had."""
+    """Index batches of endless reshuffled epochs; resuming at a step gives the batches that step would have had.
+
+    Args:
+        count: number of pictures.
+        batch_size: indices in each batch; what is left at the end of an epoch is left out.
+        from_step: 0-based step to begin with.
+        num_steps: steps of the whole stage.
+    """
     per_epoch = count // batch_size
     for step in range(from_step, num_steps):
         epoch, place = divmod(step, per_epoch)
@@ -211,7 +149,14 @@ def _progress() -> Progress:
 
 
 def train_autoencoder(images: NDArray[np.uint8], *, work: Path, num_steps: int, device: torch.device) -> AutoencoderKL:
-    """L1 reconstruction with a faint KL term, batches of 32, random mirror images."""
+    """L1 reconstruction with a faint KL term, batches of 32, random mirror images.
+
+    Args:
+        images: uint8[n, size, size, 3].
+        work: folder with the checkpoints of each stage.
+        num_steps: optimiser steps of the whole stage.
+        device: where to compute.
+    """
     torch.manual_seed(0)
     model = new_autoencoder().to(device)
     stage = Stage("autoencoder", model, work=work, num_steps=num_steps, lr=5e-4)
@@ -230,7 +175,14 @@ def train_autoencoder(images: NDArray[np.uint8], *, work: Path, num_steps: int, 
 
 @torch.no_grad()
 def encode(model: AutoencoderKL, images: NDArray[np.uint8], work: Path, device: torch.device) -> Tensor:
-    """Moments of every picture, `float16[n, 8, 16, 16]`; sets the model's scaling factor to one over the latents' deviation."""
+    """Moments of every picture, `float16[n, 8, 16, 16]`; sets the model's scaling factor to one over the latents' deviation.
+
+    Args:
+        model: the trained autoencoder.
+        images: uint8[n, size, size, 3].
+        work: folder that keeps the moments.
+        device: where to compute.
+    """
     file = work / "moments.pt"
     if not file.exists():
         parts = [
@@ -253,7 +205,16 @@ def sharpen_decoder(
     num_steps: int,
     device: torch.device,
 ) -> None:
-    """Train the decoder on, with an edge term against blur; latents, and so the U-Net's task, stay as they are."""
+    """Train the decoder on, with an edge term against blur; latents, and so the U-Net's task, stay as they are.
+
+    Args:
+        model: the trained autoencoder, changed in place.
+        images: uint8[n, size, size, 3].
+        moments: float16[n, 8, 16, 16], as `encode` gives them.
+        work: folder with the checkpoints of each stage.
+        num_steps: optimiser steps of the whole stage.
+        device: where to compute.
+    """
     torch.manual_seed(2)
     decoder = nn.ModuleList([model.post_quant_conv, model.decoder]).to(device).requires_grad_(True).train()
     stage = Stage("decoder", decoder, work=work, num_steps=num_steps, lr=4e-4)
@@ -298,7 +259,17 @@ def train_text_to_image(
     num_steps: int,
     device: torch.device,
 ) -> TextToImage:
-    """Batches of 64 sampled latents, one caption in ten empty."""
+    """Batches of 64 sampled latents, one caption in ten empty.
+
+    Args:
+        moments: float16[n, 8, 16, 16], as `encode` gives them.
+        token_ids: int64[n, t], captions.
+        tokenizer: that made them.
+        scaling: what latents are multiplied by.
+        work: folder with the checkpoints of each stage.
+        num_steps: optimiser steps of the whole stage.
+        device: where to compute.
+    """
     torch.manual_seed(1)
     model = TextToImage(new_unet(), new_text_encoder(tokenizer)).to(device)
     empty = torch.tensor(tokenizer("", padding="max_length", max_length=MAX_TOKENS)["input_ids"])
@@ -317,7 +288,14 @@ def train_text_to_image(
 
 
 def export(vae: AutoencoderKL, model: TextToImage, tokenizer: CLIPTokenizer, folder: Path) -> None:
-    """Write a pipeline folder of Stable Diffusion 1.5's layout in float16."""
+    """Write a pipeline folder of Stable Diffusion 1.5's layout in float16.
+
+    Args:
+        vae: the trained autoencoder.
+        model: the trained U-Net and text encoder.
+        tokenizer: that they were trained with.
+        folder: to write.
+    """
     noise_scheduler = PNDMScheduler(**NOISE_SCHEDULE, skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False)
     pipeline = StableDiffusionPipeline(
         vae=vae,
@@ -335,10 +313,10 @@ def export(vae: AutoencoderKL, model: TextToImage, tokenizer: CLIPTokenizer, fol
 def main(
     work: Annotated[Path, typer.Option(help="Where pictures and checkpoints are kept.")] = Path("runs/pretrain"),
     to: Annotated[Path, typer.Option(help="The pipeline folder to write.")] = Path("trainables/base_models/mini"),
-    num_pictures: Annotated[int, typer.Option(min=64)] = 30_000,
-    autoencoder_steps: Annotated[int, typer.Option(min=1)] = 2_500,
-    decoder_steps: Annotated[int, typer.Option(min=1)] = 1_500,
-    unet_steps: Annotated[int, typer.Option(min=1)] = 2_000,
+    num_pictures: Annotated[int, typer.Option(min=64, help="Pictures to draw.")] = 30_000,
+    autoencoder_steps: Annotated[int, typer.Option(min=1, help="Steps of the autoencoder.")] = 2_500,
+    decoder_steps: Annotated[int, typer.Option(min=1, help="Steps of the decoder alone.")] = 1_500,
+    unet_steps: Annotated[int, typer.Option(min=1, help="Steps of U-Net and text encoder.")] = 2_000,
 ) -> None:
     """Pretrain the mini base model.
 

@@ -106,7 +106,14 @@ def _shift(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def train(network: nn.Module, films: Films, num_epochs: int, seed: int) -> None:
-    """Fit the network with binary cross-entropy, AdamW and a one-cycle schedule."""
+    """Fit the network with binary cross-entropy, AdamW and a one-cycle schedule.
+
+    Args:
+        network: changed in place.
+        films: to train on.
+        num_epochs: passes over them.
+        seed: draws the order and the augmentation.
+    """
     generator = torch.Generator().manual_seed(seed)
     num_steps = num_epochs * (len(films.images) // BATCH_SIZE)
     optimizer = torch.optim.AdamW(network.parameters(), lr=PEAK_LR, weight_decay=WEIGHT_DECAY)
@@ -156,7 +163,13 @@ def areas_by_condition(network: nn.Module, films: Films) -> dict[str, float]:
 
 
 def save(network: nn.Module, folder: Path, card: dict[str, Any]) -> None:
-    """Write `weights.safetensors` and `config.json`."""
+    """Write `weights.safetensors` and `config.json`.
+
+    Args:
+        network: the trained one.
+        folder: where to write.
+        card: what is known of it, for `config.json`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
     save_file(tensors, folder / "weights.safetensors")

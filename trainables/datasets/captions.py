@@ -81,6 +81,12 @@ def named_template(
 ) -> PromptTemplate:
     """The template of that name, with what it is to say besides.
 
+    Args:
+        name: a key of `TEMPLATES`.
+        with_view: whether captions say the view.
+        with_age: whether they say the age.
+        with_sex: whether they say the sex.
+
     Raises:
         ValueError: there is no such template, or free text is to say something besides.
     """

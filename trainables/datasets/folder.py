@@ -59,6 +59,12 @@ def read_any(
 ) -> list[TableRow]:
     """The rows of a table of CSV, JSON lines or Parquet, with all values as texts.
 
+    Args:
+        table: the file.
+        needed: spellings of each column that must be there.
+        optional: spellings of each column that may be there.
+        ledger: takes problems.
+
     Raises:
         CollectionError: it cannot be read, lacks a column, or has no rows.
     """

@@ -34,6 +34,13 @@ def graded_row(row: TableRow, findings: Sequence[str], rules: LabelRules, ledger
     """What a row says of each finding; none are present after a cell was refused.
 
     "No Finding" is said or not said: it is never unknown, and where it is not said it is absent by every policy.
+
+    Args:
+        row: of the table.
+        findings: its columns of findings.
+        rules: what uncertain and blank cells count as.
+        ledger: takes problems.
+        table: its name, for messages.
     """
     cells = {finding: row.values[finding] for finding in findings if finding != "No Finding"}
     try:

@@ -116,7 +116,13 @@ def _open_picture(path: Path) -> tuple[Kind, Image.Image]:
 
 
 def to_grey(image: Image.Image, grey: GreyRange, *, inverted: bool = False) -> Image.Image:
-    """An opened film in 8 bits, black and white where the range has them."""
+    """An opened film in 8 bits, black and white where the range has them.
+
+    Args:
+        image: of any grey mode.
+        grey: levels that are black and white.
+        inverted: whether the file holds black as white.
+    """
     if grey != FULL or image.mode != "L":
         levels = (np.asarray(image).astype(np.float64) - grey.low) / (grey.high - grey.low)
         image = Image.fromarray((np.clip(levels, 0, 1) * 255 + 0.5).astype(np.uint8))

@@ -216,7 +216,13 @@ class LabelColumns(FilmReader):
         return {name: overrides.get(name, getattr(self, name)) for name in self.FIELDS}
 
     def film_row(self, row: TableRow, spellings: Mapping[str, tuple[str, ...]], table: str) -> FilmRow:
-        """A row of the table by the names that its columns have."""
+        """A row of the table by the names that its columns have.
+
+        Args:
+            row: of the table.
+            spellings: names that a column may have, by our name of it.
+            table: the table's name, for messages.
+        """
 
         def value(name: str) -> str:
             return next((row.values[column] for column in spellings[name] if column in row.values), "")

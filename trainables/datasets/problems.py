@@ -50,11 +50,27 @@ class Ledger:
     rejected: list[Problem] = field(default_factory=list)
 
     def refuse(self, rule: str, came: str, remedy: str, *, file: str = "", line: int | None = None) -> None:
-        """Note a problem."""
+        """Note a problem.
+
+        Args:
+            rule: what must hold, in the words of a message.
+            came: what is there instead.
+            remedy: what to do, in whole sentences.
+            file: name of the label file, or path of the film.
+            line: in the label file, where the problem lies on one.
+        """
         self.problems.append(Problem(rule=rule, came=came, remedy=remedy, file=file, line=line))
 
     def reject(self, rule: str, came: str, remedy: str, *, file: str = "", line: int | None = None) -> None:
-        """Note a film that could be left out, if few enough are."""
+        """Note a film that could be left out, if few enough are.
+
+        Args:
+            rule: what must hold, in the words of a message.
+            came: what is there instead.
+            remedy: what to do, in whole sentences.
+            file: name of the label file, or path of the film.
+            line: in the label file, where the problem lies on one.
+        """
         self.rejected.append(Problem(rule=rule, came=came, remedy=remedy, file=file, line=line))
 
     def judge(self, num_films: int, max_share: float) -> None:

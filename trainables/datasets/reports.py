@@ -52,7 +52,14 @@ def cut_at_sentence(text: str, num_tokens_of: Callable[[str], int], most: int) -
 
 
 def cut_texts(texts: Sequence[str], num_tokens_of: Callable[[str], int], ledger: Ledger, *, most: int) -> list[str]:
-    """The texts, those that are too long cut at the end of a sentence; how many were is said."""
+    """The texts, those that are too long cut at the end of a sentence; how many were is said.
+
+    Args:
+        texts: one a film.
+        num_tokens_of: counts the tokens of a text.
+        ledger: is told how many were cut.
+        most: tokens that a text may have.
+    """
     cut = [cut_at_sentence(text, num_tokens_of, most) for text in texts]
     num_cut = sum(whole != other for whole, other in zip(texts, cut, strict=True))
     if num_cut:

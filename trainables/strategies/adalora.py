@@ -113,7 +113,13 @@ class Importance:
 
     @torch.no_grad()
     def update(self, layer: AdaLoRALayer, beta1: float, beta2: float) -> None:
-        """Take up a step's |parameter x gradient|."""
+        """Take up a step's |parameter x gradient|.
+
+        Args:
+            layer: with the gradients of the step.
+            beta1: share of the smoothed importance that is kept.
+            beta2: share of its smoothed deviation that is kept.
+        """
         for name in PARTS:
             parameter, smoothed = getattr(layer, name), self.smoothed[name]
             if parameter.grad is None:

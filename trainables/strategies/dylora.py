@@ -35,7 +35,13 @@ class DyLoRALayer(LowRankLayer):
         self._before: tuple[Tensor, Tensor] | None = None
 
     def begin(self, rank: int, scale: float, *, is_frozen: bool) -> None:
-        """Let the first `rank` rows act, at this scale; `is_frozen`: only the last of them takes a gradient."""
+        """Let the first `rank` rows act, at this scale; `is_frozen`: only the last of them takes a gradient.
+
+        Args:
+            rank: how many rows act.
+            scale: what their update is multiplied by.
+            is_frozen: whether only the last of them takes a gradient.
+        """
         self.active, self.scale, self._is_frozen = rank, scale, is_frozen
         self._before = (self.lora_A.detach().clone(), self.lora_B.detach().clone())
 

@@ -84,7 +84,13 @@ class LowRankLayer(nn.Module):
         return self.lora_A, self.lora_B
 
     def update(self, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """s B A x; the factors are cast to x, so half-precision bases work too."""
+        """s B A x; the factors are cast to x, so half-precision bases work too.
+
+        Args:
+            x: the layer's input.
+            a: [rank, in], or [rank, in * k * k] of a convolution.
+            b: [out, rank].
+        """
         if isinstance(self.base, nn.Conv2d):
             kernel = a.to(x.dtype).view(len(a), *self.base.weight.shape[1:])
             reduced = self.base._conv_forward(x, kernel, None) * self.scale
@@ -132,6 +138,11 @@ def is_finite(value: object) -> TypeGuard[float]:
 
 def expect_positive(value: object, name: str, remedy: str) -> None:
     """Refuse what is no positive number.
+
+    Args:
+        value: what was given.
+        name: of the hyperparameter, for the message.
+        remedy: what to do, in whole sentences.
 
     Raises:
         ValueError: it is not a number above 0, or not finite.

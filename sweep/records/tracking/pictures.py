@@ -24,6 +24,11 @@ def keep_pictures(runs: Runs, run_id: str, pictures: Mapping[str, Path]) -> None
     Those that are not there or cannot be read are left out: a picture is no result, and must not cost a sweep its records.
 
     `MlflowClient.log_image` would copy the file, and give it a new name each time.
+
+    Args:
+        runs: the runs of the sweep.
+        run_id: MLflow's id of the run.
+        pictures: files by key.
     """
     there = {key: path for key, path in pictures.items() if _is_picture(path)}
     if not there:

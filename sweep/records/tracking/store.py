@@ -151,7 +151,14 @@ class Runs:
         self.ended.add(trial_id)
 
     def open_child(self, trial_id: str, started_ms: int, tags: Mapping[str, str], values: Mapping[str, Any]) -> None:
-        """Open a trial's run, with its tags in the same request: whoever finds the run knows whose it is."""
+        """Open a trial's run, with its tags in the same request: whoever finds the run knows whose it is.
+
+        Args:
+            trial_id: the trial, or the cut, that the run is of.
+            started_ms: when it began, in ms since 1970.
+            tags: `strategy` and, of a cut, `cut_of`.
+            values: hyperparameters by name, kept as parameters.
+        """
         if trial_id not in self.children:
             named = {"mlflow.parentRunId": self.parent, "trial_id": trial_id, **self.tags, **tags}
             name = f"{tags['strategy']}-{trial_id}"
@@ -162,14 +169,26 @@ class Runs:
             self.described.add(trial_id)
 
     def log(self, run_id: str, metrics: Mapping[str, Any], at: tuple[int, int]) -> None:
-        """Add what is a number at a time in ms and a step, in one request; the same again adds nothing."""
+        """Add what is a number at a time in ms and a step, in one request; the same again adds nothing.
+
+        Args:
+            run_id: MLflow's id of the run.
+            metrics: by name; what is not a number is left out.
+            at: time in ms since 1970, and step.
+        """
         from mlflow.entities import Metric
 
         numbers = {name: float(value) for name, value in metrics.items() if _is_number(value)}
         self.client.log_batch(run_id, metrics=[Metric(name, number, *at) for name, number in numbers.items()])
 
     def keep(self, run_id: str, paths: Sequence[Path], folder: str | None = None) -> None:
-        """Put files and folders among a run's artifacts; on this machine they are linked, not copied."""
+        """Put files and folders among a run's artifacts; on this machine they are linked, not copied.
+
+        Args:
+            run_id: MLflow's id of the run.
+            paths: what to keep, under the names that it has.
+            folder: within the artifacts; None: at their top.
+        """
         root = None if self.place.server else _local(self.client.get_run(run_id).info.artifact_uri)
         for path in paths:
             if root is not None:
@@ -219,7 +238,13 @@ def close_broken(place: Place) -> None:
 
 
 def runs_of(client: Any, experiment_id: str, filter_string: str = "") -> Iterator[Any]:
-    """All runs of an experiment that a filter leaves, page after page."""
+    """All runs of an experiment that a filter leaves, page after page.
+
+    Args:
+        client: MLflow's client.
+        experiment_id: MLflow's id of the experiment.
+        filter_string: in MLflow's language; empty: all.
+    """
     token = None
     while True:
         page = client.search_runs([experiment_id], filter_string, max_results=1000, page_token=token)
@@ -240,7 +265,13 @@ def params(values: Mapping[str, Any], prefix: str = "") -> list[Any]:
 
 
 def open_experiment(client: Any, place: Place, name: str) -> str:
-    """The id of a sweep's experiment, made where it is missing, with its kind and where its artifacts lie now."""
+    """The id of a sweep's experiment, made where it is missing, with its kind and where its artifacts lie now.
+
+    Args:
+        client: MLflow's client.
+        place: where the runs are kept.
+        name: the experiment's, which is the preset's.
+    """
     from mlflow.exceptions import MlflowException
 
     folder = None if place.server else (place.out / ARTIFACTS).resolve().as_uri()

@@ -93,12 +93,25 @@ class Tracker:
         self._submit(forget)
 
     def trial(self, trial_id: str, strategy: str, params: Mapping[str, Any], *, cut_of: str | None = None) -> None:
-        """Open a child run for a trial, or for a smaller adapter of the trial `cut_of`."""
+        """Open a child run for a trial, or for a smaller adapter of the trial `cut_of`.
+
+        Args:
+            trial_id: the trial, or the cut, that the run is of.
+            strategy: name of its strategy.
+            params: hyperparameters by name.
+            cut_of: of a smaller adapter, the trial whose training yielded it.
+        """
         started_ms, tags = _now_ms(), {"strategy": strategy} | ({} if cut_of is None else {"cut_of": cut_of})
         self._submit(lambda runs: runs.open_child(trial_id, started_ms, tags, params))
 
     def report(self, trial_id: str, epoch: int, metrics: Mapping[str, Any]) -> None:
-        """Record a trial's numbers at an epoch, in one batch; what is not a number is left out."""
+        """Record a trial's numbers at an epoch, in one batch; what is not a number is left out.
+
+        Args:
+            trial_id: the sweep's own name of the trial.
+            epoch: 0-based; the step at which the numbers stand.
+            metrics: by name.
+        """
         at, numbers = (_now_ms(), epoch), {name: value for name, value in metrics.items() if name != "epoch"}
 
         def write(runs: Runs) -> None:
@@ -130,7 +143,13 @@ class Tracker:
         self._submit(write)
 
     def end(self, trial_id: str, end: TrialEnd, artifacts: Sequence[Path] = ()) -> None:
-        """Close a trial's run, tagged with how it ended and why, with files and folders as its artifacts."""
+        """Close a trial's run, tagged with how it ended and why, with files and folders as its artifacts.
+
+        Args:
+            trial_id: the trial, or the cut, that is over.
+            end: how it ended.
+            artifacts: files and folders to keep.
+        """
 
         def write(runs: Runs) -> None:
             if trial_id in runs.ended:

@@ -76,7 +76,13 @@ def links_of(place: Place, preset: str) -> Links | None:
 
 
 def links(place: Place, experiment_id: str, front: Sequence[str]) -> Links:
-    """See `Links`; `front` are the ids of its runs."""
+    """See `Links`; `front` are the ids of its runs.
+
+    Args:
+        place: where the runs are kept.
+        experiment_id: MLflow's id of the sweep's experiment.
+        front: ids of the runs on the front; empty: none is.
+    """
     page = f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey="
     chosen = f"runs={_listed(front)}&experiments={_listed([experiment_id])}"
     return Links(

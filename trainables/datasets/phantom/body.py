@@ -10,7 +10,13 @@ from trainables.datasets.phantom.shape import ChestMap, Shape
 
 
 def body_thickness(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
-    """Soft tissue in the beam without any organ, about 1 in the middle of the trunk and 0 outside the body."""
+    """Soft tissue in the beam without any organ, about 1 in the middle of the trunk and 0 outside the body.
+
+    Args:
+        canvas: where the pixels lie in the patient.
+        exam: whose film it is.
+        shape: measures of the chest.
+    """
     trunk = _trunk(canvas, shape)
     shoulders = _shoulders(canvas, shape)
     neck = _neck(canvas, 0.20 + 0.08 * exam.patient.build + 0.03 * (exam.patient.sex == "M"))
@@ -78,7 +84,14 @@ def _arms(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
 
 
 def ribs(canvas: Canvas, exam: Exam, shape: Shape, chest: ChestMap) -> Field:
-    """Both arcs of all ribs, with bright rims; front arcs are fainter and end in cartilage."""
+    """Both arcs of all ribs, with bright rims; front arcs are fainter and end in cartilage.
+
+    Args:
+        canvas: where the pixels lie in the patient.
+        exam: whose film it is.
+        shape: measures of the chest.
+        chest: where the organs are.
+    """
     rng = exam.patient.rng("ribs")
     wobble = canvas.noise(rng, 3) * np.float32(0.006)
     a = np.clip(chest.relative, 0, 1.2)
@@ -124,7 +137,13 @@ def spine(canvas: Canvas, exam: Exam) -> Field:
 
 
 def shoulder_girdle(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
-    """Clavicles, shoulder blades and heads of the humerus."""
+    """Clavicles, shoulder blades and heads of the humerus.
+
+    Args:
+        canvas: where the pixels lie in the patient.
+        exam: whose film it is.
+        shape: measures of the chest.
+    """
     field = canvas.blank()
     body, film = exam.patient.rng("girdle"), exam.rng("girdle")
     lift = body.normal(0, 0.02) + film.normal(0, 0.02) - 0.05 * (exam.view == "AP") + 0.5 * shape.shoulder_slope
@@ -179,7 +198,13 @@ def _blade(canvas: Canvas, field: Field, side: int, position: tuple[float, float
 
 
 def breasts(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
-    """Shadows with a sharper lower rim; small muscles instead for a man."""
+    """Shadows with a sharper lower rim; small muscles instead for a man.
+
+    Args:
+        canvas: where the pixels lie in the patient.
+        exam: whose film it is.
+        shape: measures of the chest.
+    """
     rng = exam.patient.rng("breasts")
     size = (0.20 + 0.14 * exam.patient.build) * (1.0 if exam.patient.sex == "F" else 0.75) * rng.uniform(0.85, 1.15)
     weight = (0.75 + 0.5 * exam.patient.build) if exam.patient.sex == "F" else 0.25

@@ -80,11 +80,24 @@ class Canvas:
         return dx * xx + dy * yx, dx * xy + dy * yy
 
     def disc(self, centre: Point, radii: Point, edge: float, tilt_rad: float = 0.0) -> Field:
-        """A filled ellipse, 1 inside and 0 outside, with an edge as soft as `edge` patient units."""
+        """A filled ellipse, 1 inside and 0 outside, with an edge as soft as `edge` patient units.
+
+        Args:
+            centre: in patient coordinates.
+            radii: along and across the axis, in patient units.
+            edge: width of the soft edge, in patient units.
+            tilt_rad: how far the axis is turned.
+        """
         return inside((self.ellipse(centre, radii, tilt_rad) - 1) * min(radii), edge)
 
     def ellipse(self, centre: Point, radii: Point, tilt_rad: float = 0.0) -> Field:
-        """Distance from the centre in units of the radii: 1 on the ellipse."""
+        """Distance from the centre in units of the radii: 1 on the ellipse.
+
+        Args:
+            centre: in patient coordinates.
+            radii: along and across the axis, in patient units.
+            tilt_rad: how far the axis is turned.
+        """
         dx, dy = self.x - np.float32(centre[0]), self.y - np.float32(centre[1])
         cosine, sine = np.float32(np.cos(tilt_rad)), np.float32(np.sin(tilt_rad))
         along = (dx * cosine + dy * sine) / np.float32(radii[0])
@@ -132,7 +145,13 @@ class Canvas:
         return np.maximum(((low + 1) * half).astype(np.int64), 0), np.maximum(stop, 0)
 
     def noise(self, rng: np.random.Generator, cells: int, octaves: int = 1) -> Field:
-        """Smooth noise, about standard normal: `cells` bumps a side, finer and fainter in each octave."""
+        """Smooth noise, about standard normal: `cells` bumps a side, finer and fainter in each octave.
+
+        Args:
+            rng: random numbers.
+            cells: bumps a side in the first octave.
+            octaves: how many, each of twice as many bumps at 0.6 of the height.
+        """
         field = self.blank()
         for octave in range(octaves):
             count = cells * 2**octave

@@ -15,7 +15,13 @@ HILUM = (0.155, -0.10)
 
 
 def vessels(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
-    """The trees of vessels that spread from both hila, the same on each film of a patient."""
+    """The trees of vessels that spread from both hila, the same on each film of a patient.
+
+    Args:
+        canvas: where the pixels lie in the patient.
+        exam: whose film it is.
+        shape: measures of the chest.
+    """
     field = canvas.blank()
     congestion = 1.0 + 0.35 * exam.has("Edema")
     lines: list[Line] = []
@@ -49,7 +55,13 @@ def _walk(start: Point, side: int, angle: float, length: float) -> Point:
 
 
 def great_vessels(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
-    """Aortic knob, descending aorta, trunk of the pulmonary artery and superior vena cava."""
+    """Aortic knob, descending aorta, trunk of the pulmonary artery and superior vena cava.
+
+    Args:
+        canvas: where the pixels lie in the patient.
+        exam: whose film it is.
+        shape: measures of the chest.
+    """
     shift, radius = shape.mediastinal_shift, shape.knob
     age = exam.patient.age / 100
     knob = canvas.disc((0.075 + shift, -0.36), (radius, radius * 1.1), 0.025)
@@ -84,7 +96,13 @@ def abdomen(canvas: Canvas, chest: ChestMap) -> Field:
 
 
 def gas(canvas: Canvas, exam: Exam, shape: Shape) -> Field:
-    """Air in the stomach below the left dome, and some in the bowel."""
+    """Air in the stomach below the left dome, and some in the bowel.
+
+    Args:
+        canvas: where the pixels lie in the patient.
+        exam: whose film it is.
+        shape: measures of the chest.
+    """
     rng = exam.rng("gas")
     field = canvas.blank()
     if rng.random() < 0.55:

@@ -19,7 +19,7 @@ class Command:
 
 
 def blocks(heading: str) -> list[list[Command]]:
-    """The blocks of commands below a heading of README, to the next one.
+    """The blocks of commands below a heading of README, to the next one; a line that goes on behind a backslash is one.
 
     Raises:
         ValueError: README has no such heading.
@@ -28,7 +28,8 @@ def blocks(heading: str) -> list[list[Command]]:
     found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text, flags=re.DOTALL | re.MULTILINE)
     if found is None:
         raise ValueError(f"`heading` must be one of README's, but got {heading!r}. Correct the test or README.")
-    paragraphs = [paragraph.splitlines() for paragraph in found[1].strip("\n").split("\n\n")]
+    whole = re.sub(r"\\\n +", "", found[1])
+    paragraphs = [paragraph.splitlines() for paragraph in whole.strip("\n").split("\n\n")]
     return [_commands(lines) for lines in paragraphs if lines[0].startswith(BLOCK)]
 
 

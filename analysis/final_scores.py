@@ -13,7 +13,8 @@ EVALUATION = "evaluation"
 SCORES_FILE = "scores.json"
 FORMAT = 3
 SERIES = "series"
-"""Key of the number of the series that a finalist was evaluated in: a change of what numbers depend on begins the next."""
+"""Key of the number of the series that a finalist was evaluated in. A new series begins where what numbers depend on
+changes."""
 MEASUREMENT = ("data", "conditions", "sampling", "extractor", "settings")
 """Keys of all that numbers depend on beside the model."""
 DONE = "completed"

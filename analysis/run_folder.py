@@ -35,7 +35,7 @@ STUDY_STORE: Final = "study.db"
 CACHE: Final = "cache"
 """Names of a run's files, and of the folder that all trials share; samples lie in their trial's folder."""
 WORD_MAPS_KEY: Final = "word_maps"
-"""Under which the picture of word maps has its layout in its text, as JSON."""
+"""Key of the text in a picture of word maps that holds their layout, as JSON."""
 
 
 def resamples_beside(samples: Path) -> Path:

@@ -15,8 +15,8 @@ from search_spaces.ranges import ENCODERS, RANGES, parts_of
 from search_spaces.suggest import SHARED, fields_in, searched, shared_of
 
 SearchSpace = Callable[..., dict[str, Any]]
-"""Called with an Optuna trial, `strategies=` to narrow the choice, and `fixed=` values that it does not suggest, by strategy;
-module-level, so plain pickle carries it."""
+"""A function of an Optuna trial that suggests a configuration. `strategies=` narrows the choice, and `fixed=` has, by
+strategy, values that are not suggested. It stands at the top of a module, so that plain pickle carries it."""
 
 SEARCH_SPACES: Final[dict[str, SearchSpace]] = {"core": core, "mini": mini}
 

@@ -12,11 +12,11 @@ Bounds = tuple[float, float]
 
 ENCODERS: Final = ("StanfordAIMI/RadBERT", "cambridgeltl/SapBERT-from-PubMedBERT-fulltext")
 TRAIN_THE_TEXT_ENCODER: Final = ("text_encoder", "textual_inversion")
-"""Beside these in a combination, no other part can train the text encoder."""
+"""Strategies that train the text encoder: beside them in a combination, no other part can."""
 SEARCHED_COMBINATIONS: Final = ("unet+text_encoder", "unet+vae", "vae+text_encoder", "all", "lora+text_encoder")
 """Combinations that are searched without being named; any other is had by naming it."""
 PARTS: Final = {"all": ("unet", "vae", "text_encoder")}
-"""Parts of combinations whose names do not spell them."""
+"""Parts of combinations whose names do not spell them out."""
 
 
 def no_fields(draw: Draw) -> dict[str, Any]:
@@ -103,10 +103,12 @@ RANGES: Final[dict[str, Ranges]] = {
     ),
     "text_encoder_swap": Ranges(lr={"core": (5e-6, 2e-4)}, published={"core": 5e-5}, fields=encoder, on_request=True),
 }
-"""The ranges of `core` surround the published values: 1e-5 for the whole U-Net, alone or with others, 5e-6 for the text
-encoder alone, 1e-6 for the autoencoder, 1e-4 for LoRA, DoRA, DyLoRA, SeLoRA and BitFit, 5e-4 to 2e-3 for AdaLoRA, 1e-3
-for DiffFit and new tokens, 5e-5 with another text encoder, 1e-6 for the text encoder beside others. Norms are taken like
-biases, attention between. Those of `mini` are larger: a model three hundred times smaller bears far larger steps."""
+"""Where learning rates have been published for Stable Diffusion 1.5, the range of `core` surrounds them: 1e-5 for the
+whole U-Net, alone or beside others; 5e-6 for the text encoder alone, and 1e-6 beside others; 1e-6 for the autoencoder;
+1e-4 for LoRA, DoRA, DyLoRA, SeLoRA and BitFit; 5e-4 to 2e-3 for AdaLoRA; 1e-3 for DiffFit and for new tokens; 5e-5 with
+another text encoder. None is published for `norm`, which has the range of BitFit's biases, nor for `attention`, whose
+range lies between those of LoRA and of the whole U-Net. The ranges of `mini` lie higher: its U-Net has three hundred
+times fewer parameters, and bears larger steps."""
 
 
 def parts_of(name: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from search_spaces.ranges import RANGES, SEARCHED_COMBINATIONS, Bounds, parts_of
 Fixed = Mapping[str, Mapping[str, Any]]
 NOTHING: Final[Fixed] = {}
 SHARED: Final = ("lr", "batch_size")
-"""What every strategy has besides its own fields."""
+"""What every strategy is given besides its own fields."""
 
 
 def searched(space: str) -> tuple[str, ...]:

@@ -63,15 +63,15 @@ class Outcome:
     baseline: Mapping[str, float]
     """The un-adapted base model's scores by their names; empty where they could not be taken."""
     num_cuts: int
-    """Adapters that trainings yielded besides their own."""
+    """Smaller adapters that were cut out of trainings, besides the trainings' own."""
     wall_s: float
     """Seconds from the start of the search to its end."""
     evaluation_s: float
-    """What trials have waited for evaluations in this process; of several at once, each counts."""
+    """Seconds that trials have waited for evaluations in this process; where several waited at once, each counts."""
     ui_command: str
     """The command that shows MLflow's runs of this sweep in a browser."""
     lacking: tuple[str, ...]
-    """What of the report and of MLflow's runs is not written, a sentence each."""
+    """A sentence for each part of the report and of MLflow's runs that could not be written."""
 
     def num(self, status: Status) -> int:
         """How many trials ended so; smaller adapters cut from them are not counted."""
@@ -289,7 +289,7 @@ def _run_trials(
         for listener in hearing:
             event.tell(listener)
     with view:
-        for trial_id, end in stopping.undone().items():  # decided before a break, and not written down
+        for trial_id, end in stopping.undone().items():  # the break came before the end was written down
             for told in (journal, *listeners, *hearing):
                 told.on_end(trial_id, end)
         searcher.resume()

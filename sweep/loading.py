@@ -19,7 +19,7 @@ from sweep.notation import read_value, read_words
 from sweep.presets import PRESETS
 
 LONGEST_VALUE: Final = 200
-"""Characters of a value that a message repeats."""
+"""The most characters of a value that a message repeats."""
 
 
 def load_config(preset: str, file: Path | None = None, overrides: Sequence[str] = ()) -> SweepConfig:

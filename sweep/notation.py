@@ -10,9 +10,10 @@ import yaml
 NUMBER: Final = re.compile(r"[-+]?((\d+(_\d+)*\.?\d*|\.\d+)([eE][-+]?\d+)?|\.(inf|nan))", re.ASCII)
 NUMBER_TAG: Final = "tag:yaml.org,2002:float"
 OTHERS_OF_YAML: Final = {NUMBER_TAG, "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"}
-"""By which YAML 1.1 takes `0123` for 83, `1:30` for 90, `1e1` for text, and `2026-01-02` for a date."""
+"""Tags of YAML 1.1 that are left out here: they take `0123` for 83, `1:30` for 90, `1e1` for text, and `2026-01-02` for
+a date."""
 MAX_DIGITS: Final = 400
-"""Of a number; no float is longer."""
+"""The most characters that a number may have; no float is longer."""
 
 
 class _Notation(yaml.SafeLoader):

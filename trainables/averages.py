@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 AT_A_TIME = 2**24
-"""Numbers whose differences are held together, 64 MiB: those of all that trains would need as much memory as it does."""
+"""Numbers whose differences are in memory together (64 MiB): the differences of all weights would take as much as
+these."""
 
 
 class MovingAverage:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 STREAM = 2
-"""Keeps these numbers apart from others that are drawn by seed and epoch, such as the order of the images."""
+"""Keeps these random numbers apart from others that are drawn by seed and epoch, such as the order of the images."""
 TORCH_SEEDS = 2**32
-"""As many as torch's generator on the CPU tells apart."""
+"""How many seeds torch's generator on the CPU tells apart."""
 
 
 class EpochDraws:

@@ -24,10 +24,10 @@ from trainables.numerics import HALF
 from trainables.prefetching import prefetched
 
 CACHED = {"vae": "moments", "text_encoder": "states"}
-"""What is kept of a frozen part's outputs."""
+"""What is kept of a frozen part's outputs, by part."""
 ENCODE_BATCH = 64
 ENCODE_PIXELS = 8 * 512**2
-"""In one batch: SD 1.5's encoder holds about 2 KiB for each."""
+"""Pixels that are encoded in one batch; SD 1.5's encoder takes about 2 KiB for each."""
 
 
 HostBatch = dict[str, Tensor]

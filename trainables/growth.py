@@ -11,7 +11,7 @@ from trainables.averages import MovingAverage
 from trainables.strategies.base import Growth
 
 SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq")
-"""AdamW's, by the names in its state."""
+"""AdamW's names of the moments that are means of squares."""
 
 
 def adopt(grown: Iterable[Growth], optimizer: torch.optim.Optimizer) -> None:

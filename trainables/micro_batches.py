@@ -83,7 +83,7 @@ class MicroBatch:
 
 
 _searches: dict[Hashable, MicroBatch] = {}
-"""The last training's in this process, by shape."""
+"""The last search of this process for each shape of a training."""
 
 
 def micro_batch_for(setting: int | Literal["auto"], num_images: int, shape: Hashable | None) -> MicroBatch:

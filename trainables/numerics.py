@@ -11,7 +11,7 @@ from trainables.naming import unknown_name
 from trainables.settings import Precision
 
 HALF: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""By the accelerator's names of mixed precision."""
+"""Torch's types by the accelerator's names of mixed precision."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
-"""Values of settings: a number of things, numbers that are finite, and a part of a whole."""
+"""Values of settings: a number of things, numbers above 0 or from 0 on, and a part of a whole."""
 MAX_GUIDANCE: Final = 1000.0
-"""Far beyond what images gain by; much larger ones overflow, which looks like weights that have diverged."""
+"""Guidance that is far stronger than what images gain by; much larger values overflow, which looks like weights that
+have diverged."""
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-"""Of sampling. `auto`: bf16 on a GPU that has it, fp16 on one that has not, fp32 on a CPU."""
+"""The numbers in which films are sampled. `auto`: bf16 on a GPU that has it, fp16 on one that has not, fp32 on a
+CPU."""
 
 
 def _yaml_no(value: object) -> object:

@@ -46,11 +46,11 @@ class EpochReport:
     """What one epoch of training measured; evaluation is not in its time."""
 
     epoch: int
-    """0-based."""
+    """Number of the epoch, from 0."""
     loss: float
     """Mean over the epoch's images; lower is better."""
     lr: float
-    """Of the epoch's last step."""
+    """Learning rate of the epoch's last step."""
     epoch_s: float
     """Seconds of training, without evaluation and checkpoints."""
     images_per_s: float
@@ -60,7 +60,7 @@ class EpochReport:
     trainable_parameters: int
     """How many numbers the adapter consists of after the epoch."""
     mixed_precision: str
-    """In which it was computed: what `auto` means differs between devices."""
+    """The numbers in which the epoch was computed: what `auto` means differs between devices."""
 
     def as_dict(self) -> dict[str, Any]:
         """The fields as a plain dictionary."""
@@ -129,7 +129,7 @@ class FineTuning:
         self.num_steps = plan.steps_per_epoch * config.num_epochs
         self.step = self.first_epoch = 0
         self._failed_s = 0.0
-        """Spent in this epoch on attempts at a step that ran out of memory."""
+        """Seconds of this epoch that went into attempts at a step that ran out of memory."""
         self.rank_history: list[dict[str, Any]] = [{"step": 0, "ranks": strategy.ranks(models)}]
         """The low-rank layers' ranks at the start and whenever some have changed, by the number of steps taken."""
         halve_frozen(models, accelerator.mixed_precision)

@@ -31,13 +31,13 @@ from trainables.training import DivergedError, EpochReport, FineTuning, new_acce
 
 log = logging.getLogger(__name__)
 EVALUATION_ERROR = "evaluation_error"
-"""What stands in a report in place of the metrics that could not be had."""
+"""Key of a report that says why there are no metrics in it."""
 Report = Callable[[dict[str, Any]], None]
 Score = Callable[[Path], dict[str, float]]
 TRAINS = "trains"
-"""Key of a checkpoint's facts under which stands of what training it is."""
+"""Key of a checkpoint's facts that says which training it is of."""
 CUTS = "cuts"
-"""Key of the final report under which each cut has, by its label, its `strategy` and its metrics."""
+"""Key of the final report that has, by label, the `strategy` and the metrics of each smaller adapter."""
 
 
 class EvaluationError(RuntimeError):
@@ -45,7 +45,7 @@ class EvaluationError(RuntimeError):
 
 
 TRIALS_OWN_ENDS = (DivergedError, EvaluationError, NotEnoughMemoryError)
-"""What would end the trial again if it went on from where it was."""
+"""Errors that would come again if the trial went on from its checkpoint, which is therefore removed."""
 
 
 class Evaluator(Protocol):
@@ -114,11 +114,16 @@ class TrialSpec(BaseModel):
 
 
 _warm: dict[tuple[str, str], DiffusionModels] = {}
-"""Parts of base models that the last trial of this process computed with, by base and part."""
+"""Parts of base models that are loaded in this process, by base and part. They stay after a trial, so that the next
+one, which mostly computes with the same parts, need not load them again."""
 
 
 def warm_base(base: str, components: Collection[str]) -> DiffusionModels:
-    """A base model of which `components` have their weights, kept for the next trial of this process; no other part is."""
+    """A base model of which `components` have their weights; the other parts have shapes alone.
+
+    The parts are taken from the last trial of this process, or else loaded, and stay loaded for the next one. Parts that
+    this trial does not compute with are let go first, so that memory holds no more than one trial's.
+    """
     for key in _warm.keys() - {(base, name) for name in components}:
         del _warm[key]
     for name in components:

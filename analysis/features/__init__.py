@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from analysis.features.base import FeatureExtractor
 
 Loader = Callable[[str, "Path | None", "str | torch.device"], "FeatureExtractor"]
-"""From the extractor's own name, where its weights are if not at their usual place, and a device."""
+"""Makes an extractor of its name, the place of its weights where it is not the usual one, and a device."""
 
 
 def _mini(name: str, weights: Path | None, device: str | torch.device) -> FeatureExtractor:

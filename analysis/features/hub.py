@@ -30,7 +30,7 @@ STEPS = (
     "image_mean",
     "image_std",
 )
-"""What a processor does to a picture that is RGB already."""
+"""Settings of what a processor does to a picture that is RGB already."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +54,7 @@ ARCHITECTURES: Final[dict[str, dict[str, Architecture]]] = {
     "clip": {"clip": CLIP, "clip_vision_model": CLIP},
     "rad_dino": {"dinov2": DINOV2},
 }
-"""By extractor, what it may be, by the configuration's `model_type`."""
+"""Kinds of network that an extractor may have, by the extractor's name and the configuration's `model_type`."""
 
 
 class HubExtractor(NetworkExtractor):

@@ -17,7 +17,8 @@ _ALL: Final[NDArray[np.bool_]] = np.ones((), dtype=bool)
 COMPARED_AT_ONCE: Final = 2_000_000
 """Values that are compared in one array: 16 MB of them."""
 LEAST_KEPT: Final = 0.05
-"""Of a value's distance from the mean, also where noise explains all of it: equal trials would all be on the front."""
+"""The least share of a value's distance from the trials' mean that is kept, even where noise explains all of it.
+Without it such trials would be equal, and equal trials are all on the front."""
 FEWEST_TO_SHRINK: Final = 4
 """Trials from which on the James-Stein estimator towards their mean is better than the values themselves."""
 

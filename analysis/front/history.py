@@ -14,7 +14,7 @@ from analysis.front.pareto import Objective
 from analysis.front.statuses import COMPLETED, with_status
 
 SECONDS = ("epoch_s", "evaluation_s")
-"""What a trial's place was taken for, by report."""
+"""Columns of a report with the seconds for which the trial kept its place busy."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

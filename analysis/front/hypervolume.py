@@ -12,7 +12,7 @@ from analysis.front.objectives import COSTS
 from analysis.front.pareto import Direction, Objective, minimised, pareto_mask
 
 MARGIN: Final = 0.1
-"""What a nadir is moved outwards by, as a share of the front's range, so that its ends count too."""
+"""How far a nadir is moved outwards, as a share of the front's range, so that the ends of the front count too."""
 
 
 def hypervolume(values: ArrayLike, directions: Sequence[Direction], reference: ArrayLike) -> float:

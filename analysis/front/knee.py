@@ -13,7 +13,7 @@ from analysis.front.pareto import Direction, minimised, pareto_mask
 LEAST_GAIN: Final = 0.5
 """Share of the best gain over the un-adapted base that the knee must have."""
 ERRORS: Final = 1.96
-"""Standard errors of a difference that it must exceed: 95 % of differences of equals do not."""
+"""A difference counts if it exceeds so many of its standard errors: 95 % of the differences between equals do not."""
 
 
 def knee_index(values: ArrayLike, directions: Sequence[Direction], among: ArrayLike | None = None) -> int:

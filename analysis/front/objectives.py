@@ -25,7 +25,7 @@ TIMED: Final = ("epoch_s", "images_per_s")
 """Costs that a clock measures; they depend on what else the machine did."""
 
 BASE: Final = "base"
-"""What stands for the un-adapted base model where trials have their id."""
+"""Stands for the un-adapted base model where trials have their id."""
 COSTS_OF_BASE: Final = {"min": 0.0, "max": math.inf}
 """What not adapting costs, by the direction that is better."""
 

@@ -17,7 +17,7 @@ from analysis.files import whole_file
 Direction = Literal["min", "max"]
 PARAMETER_PREFIX = "param/"
 NEAR: Final = 0.05
-"""A dominated trial is so within noise where it is on the front with at least this probability."""
+"""The least probability of being on the front with which a dominated trial is said to be dominated within noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +134,8 @@ def pareto_mask(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[n
     costs = minimised(values, directions)
     mask: NDArray[np.bool_] = np.asarray(np.isfinite(costs).all(axis=1))
     rows, best, count = np.flatnonzero(mask), np.empty_like(costs), 0
-    for row in rows[
-        np.lexsort(costs[rows].T[::-1])
-    ]:  # whatever dominates a row comes before it, and something of the front does
+    # In this order whatever dominates a row comes before it; so it is enough to compare each row with the front so far.
+    for row in rows[np.lexsort(costs[rows].T[::-1])]:
         others = best[:count]
         dominates = (others <= costs[row]).all(axis=1) & (others < costs[row]).any(axis=1)
         mask[row] = not dominates.any()

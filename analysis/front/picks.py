@@ -21,7 +21,8 @@ FRONT = "front"
 WHERE: Final = " where "
 AND: Final = re.compile(r"\s+and\s+")
 RATIO: Final = 30
-"""From which on values are told apart by their ratio."""
+"""Where the largest value of a column is more than so many times the smallest, ratios are compared and not
+differences."""
 COMPARISONS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -34,7 +35,7 @@ EXAMPLES: Final = (
     "As conditions: best:fid where epoch_s <= 60 and trainable_parameters <= 2e6; nearest:fid=8,epoch_s=60."
 )
 FINALIST_PICKS = (FRONT, *PICKS)
-"""Those of several trials at once, among which the whole front is one."""
+"""What names several trials at once: the whole front, or any of the others."""
 
 
 def pick_finalists(run: RunFolder, picks: Sequence[str]) -> list[str]:

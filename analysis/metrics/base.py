@@ -28,8 +28,8 @@ class Metric:
         unbiased: whether its expectation is the same at any number of images, so that few estimate what many give.
         bounds: smallest and largest value.
         sees_reference: whether real images enter the value; a diversity looks at generated ones alone.
-        spread: how its interval is made from halves, "absolute" or "relative" as in `bootstrap_interval`; None where no
-            interval of halves covers as often as it says.
+        spread: how its interval is made from halves, "absolute" or "relative" as in `bootstrap_interval`; None where
+            intervals from halves hold the true value less often than they say.
     """
 
     name: str

@@ -48,16 +48,20 @@ def bootstrap_interval(
 ) -> Interval:
     """Confidence interval of a metric from random halves of both sets, drawn without replacement.
 
-    Drawing with replacement, as the ordinary bootstrap does, repeats images; these shrink every distance between
-    neighbours, count as lost diversity and add to the bias of a Fréchet distance. Halves hold no image twice, and their
-    standard deviation is that of the full sample; their mean has the bias of half the images and is not used. The
-    interval is the normal one, for the value expected at the full number of images, not at infinitely many.
+    The ordinary bootstrap draws with replacement and so repeats images. Repeated images shrink every distance between
+    neighbours, count as lost diversity, and add to the bias of a Fréchet distance. Halves hold no image twice. Their
+    standard deviation is that of the full sample, and makes the interval: value plus and minus a normal quantile of it.
+    Their mean has the bias of half the images, and is not used. The interval is for the value expected at the full
+    number of images, not at infinitely many.
 
-    Images of one group, a patient's films, are kept or left together: they resemble each other, and an interval that
-    takes them for independent is too narrow. The others must be independent, and the metric smooth in the distribution:
-    a share that is 0 or 1 on all halves has no width here but some in truth. It is too wide for a Fréchet or kernel
-    distance close to that of equal distributions, and holds precision or recall near their ends, of some twenty
-    patients with films that resemble each other, only six times in seven where nominally 19 times in 20.
+    Images of one group, such as a patient's films, are kept or left together: they resemble each other, and an interval
+    that takes them for independent is too narrow. Images of different groups must be independent of each other.
+
+    A 95 % interval covers if it holds the true value in 19 of 20 samples. This one does so where the metric changes
+    smoothly with the distribution, and not in three cases. A share that is 0 or 1 on all halves gets an interval of no
+    width. A Fréchet or kernel distance close to that of equal distributions gets one that is too wide. Precision and
+    recall near 0 or 1, of some twenty patients with films that resemble each other, get one that holds the true value
+    only six times in seven.
 
     Args:
         metric: of float[b, ...] generated and float[c, ...] reference rows, for example `METRICS["fid"].fn`.

@@ -15,7 +15,8 @@ from analysis.metrics.sets import FeatureSet, as_set
 PRECISION_NEIGHBOURS = 3
 DENSITY_NEIGHBOURS = 5
 TIE_TOLERANCE = 1e-9
-"""Relative: what is this near to the edge of a ball lies on it, and so within, whatever round-off says."""
+"""A point that is farther out than a ball's radius by no more than this share of it counts as inside, so that rounding
+decides nothing."""
 
 
 class PrecisionRecall(NamedTuple):

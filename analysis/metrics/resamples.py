@@ -14,7 +14,7 @@ from analysis.metrics.sets import FeatureSet
 
 NUM_RESAMPLES: Final = 64
 FEWEST: Final = 4
-"""Of images and of groups, as `bootstrap_interval` asks for."""
+"""The fewest images, and the fewest groups, of which `bootstrap_interval` makes halves."""
 
 
 def resampled_values(

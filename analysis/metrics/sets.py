@@ -13,7 +13,7 @@ from analysis.metrics.inputs import Floats, as_floats
 BLOCK_ROWS = 1024
 """Rows that are worked on at a time where all are set against all: 8 MiB at 1024 features, as are their products."""
 SUM_ROWS = 2560
-"""The same where d x d sums are taken: 20 MiB at 1024 features; fewer rows cost more additions of the sums."""
+"""The same where d x d sums are taken, 20 MiB at 1024 features; fewer rows would cost more additions of the sums."""
 
 P = ParamSpec("P")
 T = TypeVar("T")

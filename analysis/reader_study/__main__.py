@@ -73,9 +73,8 @@ def make_study(run: RunFolder, pick: str, to: Path, *, num: int, seed: int) -> N
     shown = chosen_films(films.labels, num, seed)
     conditions = sorted({name for film in shown for name in film.conditions})
     content = {"trial_id": trial_id, "conditions": conditions, "films": as_records(shown)}
-    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[
-        :8
-    ]  # names the trial to nobody who reads the page
+    # The study's name must tell readers nothing of the trial.
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
     study = f"{run.folder.resolve().name}-{digest}"
     key = {"format": 1, "study": study, **content}
     for name, text in ((PAGE, study_page(study, shown, films, conditions)), (KEY, json.dumps(key, indent=2) + "\n")):

@@ -15,11 +15,12 @@ from analysis.run_folder import word_maps_beside
 MAX_PICTURE_PX: Final = 1100
 MAX_PICTURE_BYTES: Final = 60_000
 MAX_MAPS_BYTES: Final = 15_000
-"""Of the maps of words, which take their room from the sheet that they belong to."""
+"""The most bytes of the maps of words, which take their room from the sheet that they belong to."""
 QUALITIES: Final = (85, 70, 50, 30)
-"""Of WebP, tried one after the other until a picture fits; then it is made smaller."""
+"""Qualities of WebP that are tried one after the other until a picture fits; then it is made smaller."""
 KEPT: Final = 512
-"""Small pictures that a process remembers: a page that is written anew at each end of a trial makes one of them."""
+"""Small pictures that a process remembers: of a page that is written anew at each end of a trial, all but one are the
+same."""
 
 
 def picture(path: Path, max_bytes: int = MAX_PICTURE_BYTES) -> str:

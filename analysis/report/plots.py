@@ -47,7 +47,7 @@ STYLE = {
 _DRAWING = threading.RLock()
 LOG_FROM_RATIO = 30
 PANELS_ACROSS = 4
-"""Of learning curves, side by side."""
+"""Panels of learning curves that stand side by side."""
 
 
 def draw_front(trials: pd.DataFrame, front: Front, to: Path) -> None:

@@ -123,7 +123,8 @@ PUBLISHED: Final[Mapping[str, tuple[PublishedTable, ...]]] = {
         ),
     ),
 }
-"""By preset. RoentGen's and Chambon's gains were published in words alone; their presets' docstrings have them."""
+"""Published tables by preset. RoentGen's and Chambon's gains were published in words alone; their presets' docstrings
+have them."""
 
 
 @dataclass(frozen=True, kw_only=True)

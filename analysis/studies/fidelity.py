@@ -17,9 +17,10 @@ from analysis.metrics.measurement import Measurement, measurements
 
 CONFIDENCE = 0.95
 NORMAL_QUANTILE = 1.959964
-"""Of the two-sided 95 %."""
+"""The quantile of the normal distribution that bounds its middle 95 %."""
 MIN_FILMS = MIN_PATIENTS = 20
-"""Behind an interval; of 8 films that of a Vendi score or of recall holds its value four times in five."""
+"""The fewest films behind an interval. Of 8 films the interval of a Vendi score or of recall holds its value only four
+times in five."""
 SIZES = 4
 INFINITE = "fid_infinite"
 

@@ -19,7 +19,8 @@ RULES: Mapping[str, tuple[tuple[str, ...], bool]] = {
     "either": (("features", "pixels"), False),
     "both": (("features", "pixels"), True),
 }
-"""Spaces that are compared, and whether a copy must be one in all of them: `both` confirms in pixels what features say."""
+"""The spaces that a rule compares in, and whether a copy must be one in all of them: with `both`, pixels confirm what
+features say."""
 SMALLEST = 1e-6
 """Added to both distances of a ratio, so that a film that is in both sets has the ratio 1."""
 

@@ -27,9 +27,10 @@ from trainables.feeding import encode_prompts
 from trainables.sampling import evaluating
 
 MOST_FINDINGS = 3
-"""In one caption of the probe; enough for dozens of distinct captions, which is what a probe needs."""
+"""The most findings in one caption of the probe. Three give dozens of distinct captions, which a probe needs."""
 MOST_PSNR_DB = 10 * math.log10(255**2 * 12)
-"""58.9 dB, what rounding to whole levels leaves of a film; nearer ones are counted as near as that."""
+"""58.9 dB, the PSNR that rounding to whole grey levels leaves. A reconstruction that is nearer counts as this near, as
+the PSNR of an equal one is infinite."""
 FEWEST_FOLDS = 2
 MOST_FOLDS = 5
 

@@ -20,7 +20,7 @@ from trainables.membership_losses import membership_losses
 
 MEMBERS = ("train", "test")
 MOST_SHOWN = 16
-"""Pairs on `copies.png`."""
+"""The most pairs that `copies.png` shows."""
 
 
 def memorisation(bench: Workbench, finalist: Finalist) -> StudyResult:

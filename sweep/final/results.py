@@ -24,7 +24,7 @@ from analysis.run_folder import RunFolder
 
 SUMMARY = "summary.parquet"
 TEST, VALIDATION, SEEDS = "test/", "validation/", "seeds/"
-"""Prefixes of the summary's columns: no number that trials were selected by passes for a final one."""
+"""Prefixes of the summary's columns, so that nobody takes a number that trials were selected by for a final one."""
 
 
 class Scores:

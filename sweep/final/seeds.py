@@ -17,12 +17,12 @@ from trainables.strategies.card import read_card
 from trainables.trial import TrialSpec, cut_name, fine_tune
 
 MIN_SEEDS = 3
-"""Behind an interval over trainings."""
+"""The fewest trainings from which an interval is made."""
 SHARES = {
     *("alignment", "alignment_exact", "alignment_recall", "ms_ssim"),
     *(f"utility_{score}" for score in CLASSIFIER_SCORES),
 }
-"""Numbers in [0, 1] that depend on the training and are none of `METRICS`."""
+"""Names of results that lie in [0, 1], depend on the training, and are none of `METRICS`."""
 
 
 @dataclass(frozen=True)

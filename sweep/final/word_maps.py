@@ -20,7 +20,8 @@ from trainables.datasets.store import PreparedDataset
 from trainables.word_maps import common_words, mapped_batches
 
 MARGIN_PX = 1
-"""Around each map, of its own edge, so that a picture that is drawn larger does not mix it with its neighbours."""
+"""Pixels around each map that repeat its edge: a picture that is drawn larger then does not mix a map with its
+neighbours."""
 
 
 def scorer_of(run: RunFolder) -> AdapterScorer:

@@ -19,7 +19,7 @@ Film = NDArray[np.uint8]
 MARK = "SYNTHETIC"
 MARK_SHARE = 1 / 16
 MARK_LEAST_PX = 8
-"""Height of a mark, as a share of the film's side, and the least at which it can be read."""
+"""Height of a mark, as a share of the film's side, and the least height at which it can be read."""
 SHEET_COLUMNS = 4
 SHEET_FILMS = 64
 """The most films on a sheet."""

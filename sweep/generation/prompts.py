@@ -12,11 +12,11 @@ from analysis.checks import look_up
 from trainables.settings import MAX_GUIDANCE
 
 NUM_SEEDS = 2**64
-"""As many as torch's generator takes."""
+"""How many seeds torch's generator tells apart."""
 MAX_IMAGES = 10_000
-"""Whose names have four digits."""
+"""The most images of one command: their names have four digits."""
 COLUMNS = ("prompt", "seed", "count")
-"""Of a CSV file; all but the first may be left out."""
+"""Columns of a CSV file of prompts; all but the first may be left out."""
 
 
 @dataclass(frozen=True, kw_only=True)

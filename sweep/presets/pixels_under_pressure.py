@@ -24,7 +24,7 @@ STRATEGIES: Final[Values] = {
     "difffit": {"lr": 1e-4, "attention_gammas": True},
     "delta_full": {"lr": 1e-4},
 }
-"""Its eleven, at its learning rates; and `delta_full`, which its code runs under the name DiffFit."""
+"""The paper's eleven strategies at its learning rates, and `delta_full`, which its code runs under the name DiffFit."""
 LARGE_BATCH: Final = ("dora", "bitfit", "difffit", "delta_full")
 PUBLISHED_BATCHES: Final[Values] = {
     name: {**values, "batch_size": 128 if name in LARGE_BATCH else 64} for name, values in STRATEGIES.items()

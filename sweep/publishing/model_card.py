@@ -22,13 +22,13 @@ from trainables.naming import without_folders
 CARD_FILE = "README.md"
 SAMPLES = "samples.png"
 METRICS = ("fid_{}", "vendi_{}")
-"""Of the final evaluation, those that are given to the hub as results."""
+"""Metrics of the final evaluation that the hub is given as results."""
 LICENSES = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m",
     "CompVis/stable-diffusion-v1-4": "creativeml-openrail-m",
     "mini": "apache-2.0",
 }
-"""Of base models by their source; what is made from them is bound by them."""
+"""Licences of base models, by their source; what is made from a base is bound by its licence."""
 LIMITS = """\
 - Generated films are not for clinical use: no diagnosis, no training of clinical software without a study of its own on real films.
 - They show what the training films and their labels say, with these films' errors, devices, hospitals and patients.

@@ -31,13 +31,13 @@ OF_RAY: Final = ("raylet", "gcs_server")
 POLL_S: Final = 0.1
 LOOK_S: Final = 1.0
 PATIENCE_S: Final = 15.0
-"""How long a sweep without its Ray may take to end by itself; and how long any may take after SIGTERM. Slurm and
-Kubernetes leave 30 s between that and SIGKILL, for both processes: the rest is for clearing up and closing records."""
+"""Seconds that a sweep without its Ray may take to end by itself, and that any sweep may take after SIGTERM. Slurm and
+Kubernetes kill both processes 30 s after SIGTERM; what is left of these is for clearing up and closing records."""
 GRACE_S: Final = 3.0
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 _channel: int | None = None
-"""Where a guarded sweep writes; None in every other process."""
+"""The pipe on which a guarded sweep tells its parent of itself; None in every other process."""
 
 
 def guarded(command: Callable[[], None], how_to_go_on: Callable[[Path], str]) -> NoReturn:
@@ -107,7 +107,7 @@ class Guard:
     def __init__(self, child: int, reading: int) -> None:
         self._child, self._reading, self._text = child, reading, b""
         self._seen: set[psutil.Process] = set()
-        """What the child has started, as far as it was seen."""
+        """Processes that the child has started, as far as they were seen."""
         self._watched: dict[str, psutil.Process] = {}
         self._lost: tuple[str, float] | None = None
         """What of Ray died before the child, and when that was seen."""
@@ -115,7 +115,8 @@ class Guard:
         """When the child was told to end by SIGTERM, by whomever."""
         self._was_late = False
         self._others = {process for process in psutil.Process().children() if process.pid != child}
-        """What a shell had started that then became this process: not the child's, and left alone."""
+        """Processes that a shell had started before it became this process: they are not the child's, and are left
+        alone."""
         self._kills, self._told = KernelKills(), list[str]()
 
     def end(self, how_to_go_on: Callable[[Path], str]) -> int:

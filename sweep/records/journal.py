@@ -39,9 +39,9 @@ from sweep.trials.suggestions import Suggestion
 MAY_CHANGE: Final = ("search.num_trials", "search.stop.", "compute.", "tracking.")
 """Keys of the configuration that may have other values when a sweep goes on."""
 EACH_OF_FIRST: Final = 100
-"""After each of so many trials the tables are written; later after every second, third and so on."""
+"""After each of so many trials the tables are written; later after every second, every third and so on."""
 TABLES_S: Final = 10.0
-"""After so long they are written at the next end in any case."""
+"""Seconds after which the tables are written at the next end of a trial in any case."""
 
 
 class Journal(TrialListener):
@@ -62,9 +62,9 @@ class Journal(TrialListener):
     ) -> None:
         """See `Journal.open`."""
         self.out, self.past = out, tuple(past)
-        """What had happened before this process."""
+        """`past` are the events from before this process."""
         self.torn_bytes = torn_bytes
-        """Length of the record that a death broke off."""
+        """Bytes of the last record, where a death broke it off."""
         self.tables = Tables(objectives)
         self._log, self._written_s = log, time.monotonic()
         self._resamples: dict[str, pd.DataFrame] = {}

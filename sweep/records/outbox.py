@@ -13,7 +13,7 @@ Write = Callable[[], None]
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 15.0
 GRACE_S: Final = 3.0
-"""How much longer than its patience a close waits for the write that is under way, and for the last one."""
+"""Seconds beyond its patience that a close waits for the write that is under way, and for the last one."""
 
 
 class Outbox:

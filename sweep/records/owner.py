@@ -26,10 +26,11 @@ LOCK: Final = "owner.lock"
 BEAT_S: Final = 15.0
 """How often an owner says that it lives."""
 DEAD_AFTER_S: Final = 90.0
-"""An owner on another machine, whose lock a file system may not show here, counts as dead after so long a silence."""
+"""Seconds of silence after which an owner counts as dead that is on another machine, whose lock a file system may not
+show here."""
 OWNERS_ONLY: Final = 0o700
 UNLOCKABLE: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What file systems answer that have no locks: there, only the owner's sign of life counts."""
+"""Errors of file systems that have no locks: there, only the owner's sign of life counts."""
 BEFORE_IT_BEGINS: Final = (CACHE, CONFIG, PROVENANCE)
 """What is in a run directory before its log is: a run begins with the log."""
 

@@ -14,7 +14,8 @@ from analysis.run_folder import REPORT
 from sweep.trials.ends import TrialEnd, TrialListener
 
 SHARE: Final = 0.05
-"""The most of the time that the page of a running sweep may take; one that takes longer is rewritten more seldom."""
+"""The largest share of the time that writing the page of a running sweep may take; a slow page is rewritten more
+seldom."""
 
 
 class PageKeeper(TrialListener):

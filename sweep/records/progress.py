@@ -25,7 +25,7 @@ STARTING, TRAINING, AGAIN = "starting", "training", "again"
 NUM_SCORES: Final = 2
 """Metrics that have a column: in 80 columns there is no room for more."""
 WIDTHS: Final = (8, 14, 7, 4, 8, 7, 7, 9, 6)
-"""Of the columns; with a space between them, 78."""
+"""Widths of the columns, in characters; with a space between them they take 78."""
 
 
 def describe_choice(choice: Mapping[str, Any]) -> str:
@@ -48,7 +48,7 @@ class _Row:
     described: str
     state: str = STARTING
     metrics: dict[str, Any] = field(default_factory=dict)
-    """The last of each name."""
+    """The last value of each metric."""
     epoch_s: list[float] = field(default_factory=list)
 
     @property

@@ -34,7 +34,7 @@ from sweep.trials.suggestions import Suggestion
 
 DIRECTIONS: Final = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
 CLOSE_S: Final = 2.0
-"""How long the end of a sweep waits for it."""
+"""Seconds that the end of a sweep waits for the study to be written."""
 LIMIT: Final = "over a limit: not tried"
 
 

@@ -41,7 +41,7 @@ class Tables(TrialListener):
         self._trials: dict[str, dict[str, Any]] = {}
         self._results: list[dict[str, Any]] = []
         self.baseline: Mapping[str, float] | None = None
-        """What the un-adapted base model scores: empty where it could not be scored, None where it was not yet."""
+        """The un-adapted base model's scores: empty where it could not be scored, None where it was not scored yet."""
 
     def on_start(self, suggestion: Suggestion) -> None:
         """Add the trial's row."""

@@ -30,7 +30,7 @@ class ActorEvaluator:
     actors: tuple[Any, ...]
     """Ray's handles of the actors."""
     nodes: tuple[str | None, ...] = ()
-    """Where each should run."""
+    """Ray's id of the node where each actor should run; None: anywhere."""
 
     def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
         """Score an exported adapter, a second time where the first fails; leaves `samples.png` beside its folder.

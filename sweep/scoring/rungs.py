@@ -13,7 +13,7 @@ from sweep.config import ConfigError, EvaluationConfig, SweepConfig
 LEAST_IMAGES: Final = 2
 FEWEST_FOR_ERRORS: Final = 4
 NUM_HALVES: Final = 50
-"""Halves of the generated images behind a standard error: a tenth of it is its own error."""
+"""Halves of the generated images from which a standard error is made; it is then itself uncertain by a tenth."""
 
 
 def at_rung(config: EvaluationConfig, share_done: float) -> EvaluationConfig:

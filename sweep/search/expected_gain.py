@@ -38,7 +38,7 @@ STEP: Final = 0.15
 CHANGED: Final = 0.25
 """Probability that a choice without an order is drawn anew in such a step."""
 WORLDS: Final = 16
-"""Drawn possibilities of how all of it is, over which a candidate's gain is averaged."""
+"""Joint draws of all that is uncertain, over which a candidate's gain is averaged."""
 LOG_POINTS: Final = 11
 """Base-2 logarithm of the points that measure hypervolumes."""
 FENCE: Final = 3.0
@@ -48,7 +48,7 @@ SCALE_STEPS: Final = 1.2
 MOST_FOR_SCALES: Final = 100
 """The first trials that give the model its scales in a long search: a fit takes as long as the cube of what it is given."""
 ROUNDING: Final = 1e-9
-"""Up to which a cost's logarithm is what was known of it."""
+"""A cost's logarithm that differs from what was known of it by no more than this does so by rounding."""
 PRICES: Final = ("epoch_s", OPERATIONS)
 """Objectives by which one training costs more than another, the best first."""
 

@@ -16,7 +16,7 @@ from search_spaces import SearchSpace
 from sweep.search.history import Tried
 
 STRATEGY: Final = "strategy"
-"""The parameter on which it depends which others there are."""
+"""Name of the parameter that decides which other parameters there are."""
 Distributions = Mapping[str, BaseDistribution]
 Values = Mapping[str, Any]
 """A strategy's parameters by Optuna's names."""

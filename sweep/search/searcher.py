@@ -34,16 +34,17 @@ from sweep.trials.suggestions import Suggestion
 REASON: Final = "reason"
 """Attribute of a failed or pruned Optuna trial that says why it was."""
 WORKS: Final = "works"
-"""Constraint that a configuration breaks by whose fault a trial fails: samplers then count it among the bad ones. What
-Optuna calls failed, they do not see."""
+"""Name of the constraint that a configuration breaks if its trial failed by its fault: so samplers count it among the
+bad ones. Trials in Optuna's own state FAIL they do not see at all."""
 BROKEN: Final = 1.0
 RUNG: Final = "rung"
 """Attribute of a pruned Optuna trial: the number of the rung at which the sweep stopped it."""
 STATES: Final[Mapping[EndKind, TrialState]] = {STOPPED: TrialState.PRUNED, FAILED: TrialState.PRUNED}
-"""What Optuna calls the end of a trial without values; one that was lost has told nothing, and is FAIL there."""
+"""Optuna's state of a trial that ended without values. A trial that was lost says nothing of its configuration, and is
+FAIL there."""
 
 MOST_REJECTED: Final = 200
-"""Configurations in a row that may be over a limit."""
+"""The most configurations in a row that may be over a limit."""
 
 ODD_STEP: Final = 0x9E3779B1
 """Steps of an odd width visit each of 2^32 places once; this one, the golden ratio's, leaves no order for the eye."""
@@ -109,7 +110,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         self._taken: set[int] = set()
         """Numbers of the suggestions that were made; those of a broken sweep may have gaps."""
         self._optunas: dict[str, int] = {}
-        """Optuna's own number of each trial, which counts in the order of the log."""
+        """Optuna's own number of each trial; Optuna counts in the order of the log."""
         self._reports: dict[str, Mapping[str, Any]] = {}
         self._told: dict[str, tuple[Suggestion, Mapping[str, Any]]] = {}
         """Trials of the log that Optuna has not heard of yet, and what has become of each."""

@@ -17,15 +17,15 @@ Floats = NDArray[np.float64]
 
 NUM_PARTS: Final = 7
 NUM_LASTING: Final = 4
-"""Parts that stay to the end of a training; the others are what is missing before."""
+"""Parts of the covariance that stay to the end of a training; the others stand for what is missing before it."""
 LENGTH: Final = (0.6, 0.6)
-"""Of a length scale, in shares of a parameter's range: the prior's median, and the width of its logarithm."""
+"""Prior of a length scale, in shares of a parameter's range: its median, and the width of its logarithm."""
 VARIANCE: Final = (0.3, 1.0)
-"""Likewise of a part's variance; values have mean 0 and variance 1."""
+"""Prior of the variance of a part, likewise; values have mean 0 and variance 1."""
 NOISE: Final = (0.02, 1.0)
-"""Likewise of the noise that comes on top of known errors, such as that of the training's seed."""
+"""Prior of the noise that comes on top of known errors, such as that of the training's seed, likewise."""
 MOST_STEPS: Final = 40
-"""Of the optimiser, from the prior's medians."""
+"""The most steps that the optimiser takes from the priors' medians."""
 JITTER: Final = 1e-6
 
 

@@ -81,7 +81,8 @@ def sobol_point(plan: SearchPlan, strategy: str) -> Values:
     space = plan.spaces[strategy]
     sequence = Sobol(max(1, len(space)), scramble=True, rng=plan.strategy_rng(strategy))
     turns = -(-plan.num_trials // len(plan.strategies))
-    stride = turns | 1  # points that lie even steps apart share the half, quarter, ... of each range
+    # An odd stride: points that lie an even number of steps apart are in the same half, quarter, ... of each range.
+    stride = turns | 1
     place = plan.number // len(plan.strategies) + plan.attempt * stride
     shares = sequence.random_base2(place.bit_length())[place]
     return {name: value_at(float(share), space[name]) for name, share in zip(space, shares, strict=False)}

@@ -59,7 +59,8 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self._found_full: Counter[str] = Counter()
         """How often each trial found a disk full in this process."""
         self.broken: Exception | None = None
-        """What ends the sweep: what a listener raised, which Tune may take for a loss of the trial's machine, or a full disk."""
+        """What ends the sweep: a full disk, or an error of a listener, which Tune might take for a loss of the trial's
+        machine."""
         self._started: set[str] = set(self._losses)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -104,7 +104,7 @@ def place(nodes: Sequence[Node], compute: ComputeConfig) -> Placement:
     """
     room, sought = 0, compute.concurrent_trials + 1
     actor_nodes = placed_evaluation(nodes, compute, 0)
-    while sought - room > 1:  # where k trials go, fewer do too
+    while sought - room > 1:  # halving works: where k trials find room, fewer do too
         middle = (room + sought) // 2
         if (laid := placed_evaluation(nodes, compute, middle)) is None:
             sought = middle

@@ -25,9 +25,11 @@ from sweep.trials.cluster import ADDRESS, AUTH_MODE, TOKEN, TOKEN_PATH, Cluster,
 from sweep.trials.resources import local_cpus
 
 RAY_SETTINGS: Final = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
-"""Processes that were promised no GPU see none; else they would compute on GPUs promised to others."""
+"""Settings of Ray, by which processes that were promised no GPU see none: else they would compute on GPUs promised to
+others."""
 OWN_SETTINGS: Final = {**RAY_SETTINGS, "RAY_worker_niceness": "0"}
-"""Of the sweep's own Ray. Its workers are by default so nice (15) that beside other work they get next to nothing."""
+"""Settings of the sweep's own Ray. By default its workers are so nice (15) that beside other work they get next to
+nothing."""
 OF_OTHERS: Final = (ADDRESS, "RAY_REDIS_ADDRESS", "RAY_GCS_SERVER_PORT")
 """Variables that would tie the sweep's own Ray to another one."""
 START_ATTEMPTS: Final = 3

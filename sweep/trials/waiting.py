@@ -19,7 +19,7 @@ LINE_S: Final = 30.0
 """How often it is said what is waited for."""
 LOOK_S: Final = 5.0
 LAST_S: Final = 1.0
-"""How long the end waits for a look that has begun: a head that has died answers late or never."""
+"""Seconds that the end waits for a look that has begun: a head that has died answers late or never."""
 
 
 def nodes_of_cluster() -> list[Node]:

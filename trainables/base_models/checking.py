@@ -17,17 +17,17 @@ from transformers import AutoTokenizer
 
 PREDICTIONS: Final = ("epsilon", "v_prediction")
 BETA_SCHEDULES: Final = ("linear", "scaled_linear", "squaredcos_cap_v2")
-"""Those of training's noise scheduler that sampling's knows too."""
+"""Noise schedules that the solver of sampling knows as well as the noise scheduler of training."""
 LIBRARIES: Final = {"diffusers": diffusers, "transformers": transformers}
 CLASSES: Final = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
     "text_encoder": ("CLIPTextModel", "BertModel", "RobertaModel"),
 }
-"""Classes that a pipeline's card may name; others' text encoders give other states."""
+"""Classes that a pipeline's card may name for each part; other text encoders give states of another kind."""
 PARTS: Final = ("unet", "vae", "text_encoder")
 STEMS: Final = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-"""Of the files that diffusers and transformers read a part's weights from."""
+"""How the names of the files begin that diffusers and transformers read a part's weights from."""
 PIPELINE_CARD: Final = "model_index.json"
 OTHER_INPUTS: Final = {
     5: "a depth-to-image model",
@@ -35,14 +35,14 @@ OTHER_INPUTS: Final = {
     8: "an image-editing model",
     9: "an inpainting model",
 }
-"""By the channels that a U-Net of such a model takes."""
+"""What kind of model a U-Net is of that takes so many channels."""
 ADDED_CONDITIONING: Final = (
     "addition_embed_type", "class_embed_type", "num_class_embeds", "time_cond_proj_dim",
 )  # fmt: skip
 PREFIXES: Final = ("text_model.", "bert.", "roberta.")
-"""Before the names of a text encoder's tensors where it was saved as a part of a larger model."""
+"""What stands before the names of a text encoder's tensors where it was saved as a part of a larger model."""
 POINTER: Final = b"version https://git-lfs"
-"""How the file begins that Git leaves in the place of a large one."""
+"""How the small file begins that Git leaves in the place of a large one."""
 
 
 def expect_configurations(folder: Path) -> None:

@@ -23,15 +23,15 @@ from trainables.tensor_files import save_tensors
 
 SINGLE_FILE: Final = ".safetensors"
 PICKLES: Final = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "pytorch_model"}
-"""Stems of a part's *.bin files."""
+"""How the names of a part's *.bin files begin."""
 SHARD: Final = re.compile(r"-\d+-of-\d+\.")
-"""In the name of a file that holds a part of the weights; an index names them all."""
+"""The part of a file's name that says that it holds some of the weights; an index names all such files."""
 SINGLE_FILE_PARTS: Final = {
     "unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model.",
 }  # fmt: skip
 """How the names of a part's tensors begin in a single file of Stable Diffusion 1.x or 2.x."""
 CONFIGURATIONS: Final = ("*.json", "*/*.json", "*/*.txt")
-"""Where a pipeline folder has its configurations and its tokenizer."""
+"""Files of a pipeline folder that are configurations or belong to the tokenizer."""
 LOADABLE: Final = ("v1", "v2")
 """What diffusers calls the single files that can be adapted."""
 

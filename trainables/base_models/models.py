@@ -35,7 +35,7 @@ MINI_FOLDER = Path(__file__).parent / "mini"
 HUB_IDS = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 COMPONENTS = PARTS
 PLACEHOLDERS = "placeholders.json"
-"""In a pipeline folder whose tokenizer has new tokens: these by the words that they stand for."""
+"""File of a pipeline folder whose tokenizer has new tokens: it names them by the words that they stand for."""
 
 
 @dataclass(frozen=True, kw_only=True)

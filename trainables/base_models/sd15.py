@@ -60,7 +60,8 @@ NOISE_SCHEDULE = {
 }
 FULL_NORM_GROUPS = 32
 WIDTH_DIVISORS = (1, 2, 4, 8)
-"""What the eight heads and the norm groups of every block divide by."""
+"""Numbers by which the widths of Stable Diffusion 1.5 can be divided so that each block keeps whole heads and norm
+groups."""
 
 
 def sd15_on_meta() -> DiffusionModels:

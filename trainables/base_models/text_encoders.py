@@ -28,10 +28,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 BERT_TYPES: Final[dict[str, Any]] = {"bert": BertModel, "roberta": RobertaModel}
-"""By the `model_type` of their config.json."""
+"""Classes of text encoders, by the `model_type` of their config.json."""
 CLIP_TYPES: Final = ("clip_text_model", "clip")
 HUB_ENCODERS: Final = ("StanfordAIMI/RadBERT", "cambridgeltl/SapBERT-from-PubMedBERT-fulltext")
-"""Those of the studies; each has BERT-base's shape."""
+"""Text encoders of the published studies; each has BERT-base's shape."""
 VOCABULARIES: Final = ("vocab.txt", "vocab.json", "tokenizer.json")
 FILES: Final = ("*.json", "*.txt", "*.safetensors")
 UNCOUNTED: Final = "none"

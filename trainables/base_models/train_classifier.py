@@ -33,7 +33,8 @@ PEAK_LR = 3e-3
 WEIGHT_DECAY = 1e-2
 MAX_SHIFT_PX = 4
 DATA_SEED = 20_000
-"""Apart from the small seeds of ordinary phantoms: the extractor has not seen the patients of any sweep."""
+"""Seed of the phantom that the extractor is trained on, far from the small seeds of others: it has seen the patients of
+no sweep."""
 
 
 @dataclass(frozen=True, kw_only=True)

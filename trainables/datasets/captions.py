@@ -73,7 +73,7 @@ TEMPLATES: Final[Mapping[str, PromptTemplate]] = {
     "showing": PromptTemplate(template="Chest X-ray showing {findings}", last_word=""),
     "text": FREE_TEXT,
 }
-"""By name: the paper's, that of its code, and each film's own text."""
+"""Templates by name: that of the paper, that of its code, and each film's own text."""
 
 
 def named_template(

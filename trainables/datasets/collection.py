@@ -30,7 +30,8 @@ from trainables.datasets.splits import few_shot, splits_of
 from trainables.datasets.vocabulary import Vocabulary
 
 MIN_FILMS = 5
-"""Of a condition in each split, unless the user names the conditions: below that no statistic means anything."""
+"""The fewest films that a condition has in each split, unless the user names the conditions: below that no statistic
+means anything."""
 COMPARED_PX = 128
 """Side at which films that look alike are compared."""
 

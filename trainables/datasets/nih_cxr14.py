@@ -21,7 +21,7 @@ from trainables.datasets.problems import Ledger
 from trainables.datasets.rules import OWN, LabelRules
 
 WORDS = {"Effusion": "Pleural Effusion", "Pleural_Thickening": "Pleural Thickening"}
-"""Where the project's words differ from NIH's."""
+"""The project's words, where NIH's differ from them."""
 LISTS: Final = {"train_val_list.txt": "train or validation", "test_list.txt": "test"}
 """The release's own split, in which no patient is on both lists."""
 

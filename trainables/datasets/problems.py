@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 NUM_NAMED = 3
-"""How many of many offenders a message names."""
+"""How many offenders a message names where there are many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

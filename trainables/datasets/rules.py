@@ -93,4 +93,4 @@ def _graded(
 
 
 AS_THEY_ARE: Final = LabelRules()
-"""Where the user says nothing."""
+"""The rules where the user says nothing."""

@@ -8,7 +8,7 @@ from trainables.exports.single_file import SingleFile
 from trainables.exports.webui import WebUI
 
 EXPORT_CARD = "export.json"
-"""What an export came from, beside it."""
+"""File beside an export that says what it came from."""
 EXPORTS: dict[str, ExportFormat] = {
     "diffusers": Diffusers(),
     "peft": Peft(),

@@ -19,7 +19,7 @@ from trainables.strategies.low_rank import LowRankLayer, low_rank_layers
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 LORA_METADATA_KEY = "lora_adapter_metadata"
 LORA_COMPONENTS = ("unet", "text_encoder")
-"""What can have low-rank layers."""
+"""Components that can have low-rank layers."""
 MAGNITUDE = "lora_magnitude_vector"
 RANK_AXES = {"lora_A.weight": 0, "lora_B.weight": 1}
 """Which axis of a tensor counts ranks."""

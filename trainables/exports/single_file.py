@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 FILE = "model.safetensors"
 SD2_WIDTH = 1024
-"""Of the text states that Stable Diffusion 2 attends to; 1.x has 768."""
+"""Width of the text states that Stable Diffusion 2 attends to; 1.x has 768."""
 RULE = "`format` single_file must have the parts of Stable Diffusion 1.x"
 
 

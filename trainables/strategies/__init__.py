@@ -50,7 +50,8 @@ COMBINATIONS: dict[str, tuple[str, ...]] = {
     "all": ("unet", "vae", "text_encoder"),
     "lora+text_encoder": ("lora", "text_encoder"),
 }
-"""Those that the studies need. Any other is had by its name, strategies joined by a plus: `dora+text_encoder`."""
+"""Combinations that the studies need. Any other is had by its name, strategies joined by a plus:
+`dora+text_encoder`."""
 
 __all__ = ["COMBINATIONS", "STRATEGIES", "Strategy", "hyperparameters_of", "load_adapter", "make_strategy"]
 

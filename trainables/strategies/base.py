@@ -94,7 +94,8 @@ class Strategy(ABC):
     """
 
     sized: ClassVar[Sizes] = {}
-    """Hyperparameters beside the rank that decide how much trains, with the values at which `sweep.describe` shows it."""
+    """Hyperparameters beside the rank that decide how much trains, each with the values at which `sweep.describe` shows
+    it."""
 
     @property
     @abstractmethod
@@ -146,7 +147,11 @@ class Strategy(ABC):
 
     @property
     def identified_elsewhere(self) -> frozenset[str]:
-        """Hyperparameters that an adapter may be restored without, as its card identifies what they name by its hash."""
+        """Hyperparameters that say where something lies that the adapter's card identifies by its content.
+
+        A text encoder's folder is one: on another machine it lies elsewhere, and what counts is the hash of its weights
+        and vocabulary, `text_source` in the card. So these may differ from the card's when an adapter is restored.
+        """
         return frozenset()
 
     @abstractmethod

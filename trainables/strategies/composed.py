@@ -16,8 +16,8 @@ from trainables.strategies.low_rank import expect_positive
 
 LR_RATIO = "lr_ratio"
 LR_RATIOS = {"text_encoder": 0.1, "vae": 0.1, "textual_inversion": 10.0}
-"""Learning rates of parts over the trial's where none is given, after "Pixels under Pressure": 1e-6 beside 1e-5; of new
-tokens as they are published: about 1e-3 beside 1e-4 for low-rank adapters."""
+"""A part's learning rate over the trial's, where none is given. Text encoder and autoencoder follow "Pixels under
+Pressure", 1e-6 beside 1e-5; new tokens their own papers, about 1e-3 beside 1e-4 for low-rank adapters."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Strategy, num_trainable_parameters
 
 BYTES = 4
-"""What trains, its gradients and moments are float32 whatever precision training has; frozen weights are counted so too,
-of which half precision takes half."""
+"""Bytes of a number. What trains, its gradients and its moments are float32 in any precision of training. Frozen
+weights are counted so too, though in half precision they take half of it."""
 LENGTH_FIELD = ALIGNMENT = 8
 
 

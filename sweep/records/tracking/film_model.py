@@ -15,7 +15,7 @@ from mlflow.pyfunc import PythonModel
 from PIL import Image
 
 AT_ONCE = 16
-"""Films that are made together; they do not depend on it."""
+"""Films that are made together; what they show does not depend on it."""
 
 
 class FilmModel(PythonModel):  # type: ignore[misc]  # MLflow is not typed here

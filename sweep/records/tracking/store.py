@@ -28,9 +28,11 @@ QUIET: Final = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # a server's jobs judge language models, in several processes more
 }
-"""Environment that MLflow reads: no telemetry over the network, no notes about its tables, no minutes in one request."""
+"""Variables that keep MLflow from telemetry over the network, from notes about its tables, and from minutes in one
+request."""
 FAULTS_OF_STORES: Final = "mlflow.store.db.utils"
-"""MLflow's logger of a store's errors with their whole traces; what is raised besides is told in a line."""
+"""The logger with which MLflow writes a store's errors with their whole traces. They are raised besides, and told in a
+line."""
 SWEEP: Final = "sweep"
 """Tag of the parent run."""
 SWEEP_ID: Final = "sweep_id"
@@ -40,7 +42,7 @@ END: Final = "end"
 COMPLETED_TRIALS: Final = "completed_trials"
 """Metric of the parent run, and the step of its others."""
 OF_BASE: Final = "base_"
-"""What metrics of the parent run begin with that are of the un-adapted base model."""
+"""Prefix of the parent run's metrics that are the un-adapted base model's."""
 KIND: Final = ("mlflow.experimentKind", "custom_model_development")
 """Tag by which MLflow's pages show training runs and charts, and not the menu of language models."""
 
@@ -135,7 +137,7 @@ class Runs:
     parent: str
     """MLflow's id of the run of the whole sweep."""
     tags: Mapping[str, str]
-    """Of every run of the sweep."""
+    """The tags that every run of the sweep has."""
     children: dict[str, str] = field(default_factory=dict)
     """MLflow's ids of the trials' runs, by trial."""
     described: set[str] = field(default_factory=set)
@@ -143,7 +145,8 @@ class Runs:
     ended: set[str] = field(default_factory=set)
     """Trials whose runs are closed."""
     steps: dict[str, int] = field(default_factory=dict)
-    """While the past is told again: the last epoch that a trial's run holds already, and of the parent its last step."""
+    """While the past is told again, the last epoch that each trial's run holds already, and the last step of the
+    parent's."""
 
     def end(self, trial_id: str, status: str) -> None:
         """Close a trial's run."""

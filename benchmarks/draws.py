@@ -49,13 +49,13 @@ def by_image(batch_size: int, shape: Sequence[int]) -> Callable[[], None]:
 
 def in_turns_ms(draws: Sequence[Callable[[], None]], rounds: int) -> list[float]:
     """Median milliseconds of this thread's own time, so that other processes do not count."""
-    found: list[list[float]] = [[] for _ in draws]
+    durations: list[list[float]] = [[] for _ in draws]
     for _ in range(rounds):
-        for times, draw in zip(found, draws, strict=True):
+        for times, draw in zip(durations, draws, strict=True):
             started_s = time.thread_time()
             draw()
             times.append(1000 * (time.thread_time() - started_s))
-    return [statistics.median(times) for times in found]
+    return [statistics.median(times) for times in durations]
 
 
 def step_ms(batch_size: int, strategy: str) -> float:

@@ -170,15 +170,15 @@ def measured_replay(folder: Path, num_trials: int) -> dict[str, Any]:
     for event in events:
         event.tell(tables)
     times.append(time.process_time())
-    found = tables.front()
+    front = tables.front()
     times.append(time.process_time())
-    rows = tables.trials(found)
+    rows = tables.trials(front)
     times.append(time.process_time())
     searcher = searcher_of(num_trials, "random")
     for event in events:
         event.tell(searcher)
     times.append(time.process_time())
-    if len(rows) != num_trials or not found.points or len(searcher.study.trials) != num_trials:
+    if len(rows) != num_trials or not front.points or len(searcher.study.trials) != num_trials:
         raise RuntimeError("`replay` must give every trial back, but some are missing")
     parts = [after - before for before, after in itertools.pairwise(times)]
     read_s, told_s, front_s, rows_s, study_s = parts

@@ -65,9 +65,9 @@ class Fault:
         """
         lines = source.splitlines(keepends=True)
         if lines[self.line_number - 1].rstrip("\n") != self.line:
-            found = lines[self.line_number - 1]
+            present = lines[self.line_number - 1]
             raise ValueError(
-                f"`source` must have {self.line!r} in line {self.line_number}, but got {found!r}. Read it anew."
+                f"`source` must have {self.line!r} in line {self.line_number}, but got {present!r}. Read it anew."
             )
         lines[self.line_number - 1] = self.faulty + "\n"
         return "".join(lines)
@@ -81,14 +81,14 @@ def faults_of(module: str, source: str) -> list[Fault]:
         source: its text.
     """
     lines = source.splitlines()
-    found = [
+    faults = [
         Fault(module, function, node.lineno, lines[node.lineno - 1], _exchanged(lines[node.lineno - 1], node, other))
         for function, body in _functions(ast.parse(source), "")
         for node in _decisions(body)
         if node.lineno == node.end_lineno
         for other in _others(node)
     ]
-    return sorted(set(found), key=lambda fault: (fault.line_number, fault.faulty))
+    return sorted(set(faults), key=lambda fault: (fault.line_number, fault.faulty))
 
 
 def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, list[ast.stmt]]]:

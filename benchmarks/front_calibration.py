@@ -46,13 +46,13 @@ class World:
 
     Attributes:
         values: float[n, 4], in the order of `OBJECTIVES`.
-        own: standard errors of FID and Vendi score that each trial has for itself.
+        individual: standard errors of FID and Vendi score that each trial has for itself.
         shared: those that all have together, by the patients that they are compared with.
         timing: relative error of seconds.
     """
 
     values: Floats
-    own: tuple[float, float]
+    individual: tuple[float, float]
     shared: tuple[float, float]
     timing: float
 
@@ -67,7 +67,7 @@ def strategies(rng: np.random.Generator, num_trials: int) -> World:
     error = rng.choice([0.5, 1.0, 2.0])
     return World(
         values=np.stack([fid, vendi, size, seconds], axis=1),
-        own=(error, 0.08 * error),
+        individual=(error, 0.08 * error),
         shared=(2 * error, 0.05),
         timing=0.03,
     )
@@ -78,14 +78,14 @@ def sphere(rng: np.random.Generator, num_trials: int) -> World:
     place = np.abs(rng.standard_normal((num_trials, 4)))
     place *= (1 + 0.1 * rng.standard_exponential((num_trials, 1))) / np.linalg.norm(place, axis=1, keepdims=True)
     scaled = place * [40, -3, 1e6, 5] + [20, 6, 1e3, 2]
-    return World(values=scaled, own=(rng.choice([0.5, 2.0, 4.0]), 0.1), shared=(1.0, 0.1), timing=0.05)
+    return World(values=scaled, individual=(rng.choice([0.5, 2.0, 4.0]), 0.1), shared=(1.0, 0.1), timing=0.05)
 
 
 def cloud(rng: np.random.Generator, num_trials: int) -> World:
     """Objectives that know nothing of each other, with noise of up to half of their spread."""
     scaled = rng.standard_normal((num_trials, 4)) * [8, 0.6, 1e5, 1] + [40, 4, 5e5, 8]
     share = rng.choice([0.1, 0.25, 0.5])
-    return World(values=np.abs(scaled), own=(8 * share, 0.6 * share), shared=(3.0, 0.2), timing=0.06)
+    return World(values=np.abs(scaled), individual=(8 * share, 0.6 * share), shared=(3.0, 0.2), timing=0.06)
 
 
 FAMILIES: Final[dict[str, Callable[[np.random.Generator, int], World]]] = {
@@ -106,16 +106,18 @@ class Seen:
 def seen(world: World, rng: np.random.Generator) -> Seen:
     """Values with noise, and resamples and epochs with other noise of the same law."""
     names = [str(index) for index in range(len(world.values))]
-    measured, own, shared = world.values.copy(), np.array(world.own), np.array(world.shared)
-    off = own * rng.standard_normal((len(names) + 1, 2)) + shared * rng.standard_normal(2)
+    measured, individual, shared = world.values.copy(), np.array(world.individual), np.array(world.shared)
+    off = individual * rng.standard_normal((len(names) + 1, 2)) + shared * rng.standard_normal(2)
     measured[:, :2] += off[:-1]
     epochs = world.values[:, 3:] * np.exp(world.timing * rng.standard_normal((len(names), NUM_EPOCHS)))
     measured[:, 3] = epochs[:, -1]
-    trials = pd.DataFrame(measured, columns=[one.name for one in OBJECTIVES])
+    trials = pd.DataFrame(measured, columns=[objective.name for objective in OBJECTIVES])
     baseline = {"fid_mini": BASE_FID + off[-1, 0], "vendi_mini": BASE_VENDI + off[-1, 1]}
     together = shared * rng.standard_normal((NUM_RESAMPLES, 2))
     resamples = {
-        name: pd.DataFrame(own * rng.standard_normal((NUM_RESAMPLES, 2)) + together, columns=["fid_mini", "vendi_mini"])
+        name: pd.DataFrame(
+            individual * rng.standard_normal((NUM_RESAMPLES, 2)) + together, columns=["fid_mini", "vendi_mini"]
+        )
         for name in (*names, BASE)
     }
     results = pd.DataFrame(
@@ -132,7 +134,7 @@ def seen(world: World, rng: np.random.Generator) -> Seen:
 def true_front(world: World) -> NDArray[np.bool_]:
     """Which trials nothing dominates, the base included, by values without noise."""
     base = [BASE_FID, BASE_VENDI, 0.0, 0.0]
-    return pareto_mask(np.vstack([world.values, base]), [one.direction for one in OBJECTIVES])[:-1]
+    return pareto_mask(np.vstack([world.values, base]), [objective.direction for objective in OBJECTIVES])[:-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,23 +168,23 @@ def calibration(family: str, *, num_worlds: int, num_trials: int, seed: int, wit
     for _ in range(num_worlds):
         world = FAMILIES[family](rng, num_trials)
         what = seen(world, rng)
-        found = find_front(what.trials, OBJECTIVES, what.evidence)
-        given.append([found.probabilities[name] for name in what.trials["trial_id"]])
+        front = find_front(what.trials, OBJECTIVES, what.evidence)
+        given.append([front.probabilities[name] for name in what.trials["trial_id"]])
         plain.append(plain_shares(what) if with_plain else given[-1])
         truth.append(true_front(world))
-    said, simple, held = np.concatenate(given), np.concatenate(plain), np.concatenate(truth)
+    said, simple, on_front = np.concatenate(given), np.concatenate(plain), np.concatenate(truth)
     chosen, others = _near_nine_tenths(said), _near_nine_tenths(simple)
     return Row(
         family=family,
         num_trials=num_trials,
         num_worlds=num_worlds,
         points_at_nine_tenths=int(chosen.sum()),
-        hits_at_nine_tenths=int(held[chosen].sum()),
+        hits_at_nine_tenths=int(on_front[chosen].sum()),
         given=float(said[chosen].mean()) if chosen.any() else float("nan"),
-        brier=float(np.mean((said - held) ** 2)),
+        brier=float(np.mean((said - on_front) ** 2)),
         plain_points=int(others.sum()),
-        plain_hits=int(held[others].sum()),
-        plain_brier=float(np.mean((simple - held) ** 2)),
+        plain_hits=int(on_front[others].sum()),
+        plain_brier=float(np.mean((simple - on_front) ** 2)),
     )
 
 
@@ -190,11 +192,11 @@ def plain_shares(what: Seen) -> Floats:
     """The second implementation: noise is added to the values as they are, and fronts that hold a trial are counted."""
     noise = draw_noise(what.trials, OBJECTIVES, what.evidence)
     assert noise is not None
-    names, directions = [one.name for one in OBJECTIVES], [one.direction for one in OBJECTIVES]
+    names, directions = [objective.name for objective in OBJECTIVES], [objective.direction for objective in OBJECTIVES]
     values = what.trials[names].to_numpy(np.float64)
     base = np.array([*(what.evidence.baseline or {}).values(), 0.0, 0.0])
     drawn = zip(noise.trials[:PLAIN_DRAWS], noise.base[:PLAIN_DRAWS], strict=True)
-    share: Floats = np.mean([_beside(values + own, base + rest, directions) for own, rest in drawn], axis=0)
+    share: Floats = np.mean([_beside(values + offsets, base + rest, directions) for offsets, rest in drawn], axis=0)
     return share
 
 

@@ -126,30 +126,30 @@ def checks(base: DiffusionModels, name: str, precisions: Sequence[str], folder: 
         except (RuntimeError, ValueError) as error:
             yield Check(strategy=name, precision=precision, error=f"{type(error).__name__}: {error}"[:300])
             continue
-        apart = max(abs(one - other) / abs(other) for one, other in zip(losses, expected, strict=True))
+        apart = max(abs(loss - other) / abs(other) for loss, other in zip(losses, expected, strict=True))
         difference = float(np.abs(pixels - shown).mean())
         yield Check(strategy=name, precision=precision, loss=apart, pixels=difference)
 
 
 def correctness(strategies: Sequence[str], precisions: Sequence[str], to: Path) -> list[Check]:
     """Every strategy's checks, each kept in `checks.json` as it is had."""
-    base, found = load_base("mini"), list[Check]()
+    base, results = load_base("mini"), list[Check]()
     with tempfile.TemporaryDirectory() as folder:
         for name in strategies:
             for check in checks(base, name, precisions, Path(folder)):
-                found.append(check)
-                (to / "checks.json").write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
-    return found
+                results.append(check)
+                (to / "checks.json").write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
+    return results
 
 
-def shown(found: Sequence[Check]) -> Table:
+def shown(results: Sequence[Check]) -> Table:
     """The checks for the terminal."""
     table = Table(title="Beside float32 on the CPU, mini base", title_justify="left")
     for name in ("strategy", "precision", "loss, relative", "pixels, mean", "verdict"):
         table.add_column(name, justify="right" if "," in name else "left")
-    for one in found:
-        verdict = "sound" if one.is_sound else one.error or "OUT OF BOUNDS"
-        table.add_row(one.strategy, one.precision, f"{one.loss:.2g}", f"{one.pixels:.2g}", verdict)
+    for result in results:
+        verdict = "sound" if result.is_sound else result.error or "OUT OF BOUNDS"
+        table.add_row(result.strategy, result.precision, f"{result.loss:.2g}", f"{result.pixels:.2g}", verdict)
     return table
 
 
@@ -190,8 +190,8 @@ def main(
     to.mkdir(parents=True, exist_ok=True)
     (to / "machine.json").write_text(json.dumps(machine(), indent=1) + "\n")
     half = ("bf16", "fp16") if half_of_device() == "bf16" else ("fp16",)
-    found = correctness(strategies.split(","), ("no", *half), to)
-    console.print(shown(found))
+    results = correctness(strategies.split(","), ("no", *half), to)
+    console.print(shown(results))
     sweep = swept(to, 120.0)
     console.print(f"A sweep of four trials, training and evaluation on one GPU: {sweep}")
     left_s = budget_s - (time.monotonic() - started_s) - 2 * STARTING_S
@@ -211,7 +211,7 @@ def main(
         if not is_done:
             console.print(f"{name}: ended early; what it measured is in {name}.json")
     console.print(f"Please send us the folder {to}: figures, versions and logs; no data, no weights.", soft_wrap=True)
-    if sweep.startswith("FAILED") or not all(one.is_sound for one in found):
+    if sweep.startswith("FAILED") or not all(result.is_sound for result in results):
         raise SystemExit(1)
 
 

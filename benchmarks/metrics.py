@@ -132,7 +132,7 @@ def _report_study(dim: int, counts: dict[str, int], repeats: int) -> bool:
     """FID and Vendi of each condition and overall, from the cache; whether second implementations agree."""
     total = sum(counts.values())
     labels = [name for name, count in counts.items() for _ in range(count)]
-    generated, reference = (one.astype(np.float32) for one in _two_sets(total, dim))
+    generated, reference = (features.astype(np.float32) for features in _two_sets(total, dim))
     with TemporaryDirectory() as name:
         keys = _store(FeatureCache(Path(name)), generated, reference)
 
@@ -163,12 +163,12 @@ def _store(cache: FeatureCache, *sets: NDArray[np.float32]) -> list[FeatureKey]:
             weights_hash="w",
             preprocessing="none",
             dtype="float32",
-            count=len(one),
+            count=len(features),
         )
-        for number, one in enumerate(sets)
+        for number, features in enumerate(sets)
     ]
-    for key, one in zip(keys, sets, strict=True):
-        cache.get_or_compute(key, lambda one=one: one)  # type: ignore[misc]
+    for key, features in zip(keys, sets, strict=True):
+        cache.get_or_compute(key, lambda features=features: features)  # type: ignore[misc]
     return keys
 
 
@@ -180,11 +180,16 @@ def _second_study(
     rows = {f"/{name}": slice(stop - counts[name], stop) for name, stop in zip(counts, stops, strict=True)}
     start = time.perf_counter()
     distances = {
-        f"fid_xrv{key}": _by_matrix_root(generated[one].astype(np.float64), reference[one].astype(np.float64))
-        for key, one in {"": slice(None), **rows}.items()
+        f"fid_xrv{key}": _by_matrix_root(
+            generated[rows_of_condition].astype(np.float64), reference[rows_of_condition].astype(np.float64)
+        )
+        for key, rows_of_condition in {"": slice(None), **rows}.items()
     }
     middle = time.perf_counter()
-    scores = {f"vendi_xrv{key}": _by_kernel(generated[one].astype(np.float64)) for key, one in rows.items()}
+    scores = {
+        f"vendi_xrv{key}": _by_kernel(generated[rows_of_condition].astype(np.float64))
+        for key, rows_of_condition in rows.items()
+    }
     typer.echo(f"  scipy sqrtm, {len(distances)} distances {middle - start:36.3f} s")
     typer.echo(
         f"  n x n kernels, {len(scores)} conditions, n <= {max(counts.values()):,}"

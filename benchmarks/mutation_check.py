@@ -125,18 +125,18 @@ def imports(source: str, module: str, defined: set[str]) -> bool:
     """Whether a file imports a module, or from its package one of the names that the module defines."""
     path = module.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     package, _, name = path.rpartition(".")
-    found = imported(source)
-    return path in found or bool(found.get(package, set()) & {name, *defined})
+    names_by_module = imported(source)
+    return path in names_by_module or bool(names_by_module.get(package, set()) & {name, *defined})
 
 
 @cache
 def imported(source: str) -> dict[str, set[str]]:
     """The names that a file imports, by the module that it takes them from."""
-    found: dict[str, set[str]] = defaultdict(set)
+    names_by_module: dict[str, set[str]] = defaultdict(set)
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
-            found[str(node.module)] |= {alias.name for alias in node.names}
-    return dict(found)
+            names_by_module[str(node.module)] |= {alias.name for alias in node.names}
+    return dict(names_by_module)
 
 
 def main(
@@ -161,12 +161,16 @@ def main(
         drawn = draw(shared_faults(*trees), num_faults, Random(seed))
         commits = [written_out(tree.commit) for tree in trees]
         for number, pair in list(enumerate(drawn))[first:last]:
-            if held(results).get(str(number), {}).get("commits") == commits:
+            if outcomes_in(results).get(str(number), {}).get("commits") == commits:
                 continue
-            found = {name: tried(tree, fault) for name, tree, fault in zip(("old", "new"), trees, pair, strict=True)}
-            keep(results, number, {**asdict(pair[1]), **found, "commits": commits})
-            typer.echo(f"{number:3d}  old {found['old']:9} new {found['new']:9} {shown(pair[1])}")
-    typer.echo(summary({number: one for number, one in held(results).items() if one.get("commits") == commits}))
+            outcomes = {name: tried(tree, fault) for name, tree, fault in zip(("old", "new"), trees, pair, strict=True)}
+            keep(results, number, {**asdict(pair[1]), **outcomes, "commits": commits})
+            typer.echo(f"{number:3d}  old {outcomes['old']:9} new {outcomes['new']:9} {shown(pair[1])}")
+    typer.echo(
+        summary(
+            {number: outcome for number, outcome in outcomes_in(results).items() if outcome.get("commits") == commits}
+        )
+    )
 
 
 def written_out(commit: str) -> str:
@@ -175,7 +179,7 @@ def written_out(commit: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def held(results: Path) -> dict[str, dict[str, Any]]:
+def outcomes_in(results: Path) -> dict[str, dict[str, Any]]:
     """What the file holds, by the number of the fault."""
     return dict(json.loads(results.read_text())) if results.is_file() else {}
 
@@ -193,10 +197,10 @@ def shared_faults(old: Tree, new: Tree) -> list[tuple[Fault, Fault]]:
 
 
 def _by_change(tree: Tree, path: str) -> dict[tuple[str, str, str], Fault]:
-    found: dict[tuple[str, str, str], list[Fault]] = defaultdict(list)
+    by_change: dict[tuple[str, str, str], list[Fault]] = defaultdict(list)
     for fault in faults_of(path, (tree.folder / path).read_text()):
-        found[fault.change].append(fault)
-    return {change: faults[0] for change, faults in found.items() if len(faults) == 1}
+        by_change[fault.change].append(fault)
+    return {change: faults[0] for change, faults in by_change.items() if len(faults) == 1}
 
 
 def renamed(old: str, new: str) -> dict[str, str]:
@@ -272,9 +276,9 @@ def _run_tests(tree: Tree, tests: list[str], note: Path) -> int:
     return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], plugins=[FirstFailure(note)]))
 
 
-def keep(results: Path, number: int, found: dict[str, Any]) -> None:
+def keep(results: Path, number: int, outcome: dict[str, Any]) -> None:
     """Add a fault's outcome to the file."""
-    results.write_text(json.dumps({**held(results), str(number): found}, indent=1))
+    results.write_text(json.dumps({**outcomes_in(results), str(number): outcome}, indent=1))
 
 
 def shown(fault: Fault) -> str:
@@ -282,10 +286,10 @@ def shown(fault: Fault) -> str:
     return f"{fault.module}:{fault.line_number}  {fault.line.strip()}  ->  {fault.faulty.strip()}"
 
 
-def summary(found: dict[str, dict[str, Any]]) -> str:
+def summary(outcomes: dict[str, dict[str, Any]]) -> str:
     """How many of the faults each commit's tests caught."""
-    old, new = (sum(one[name] == CAUGHT for one in found.values()) for name in ("old", "new"))
-    return f"Of {len(found)} faults the old tests catch {old}, the new {new}."
+    old, new = (sum(outcome[name] == CAUGHT for outcome in outcomes.values()) for name in ("old", "new"))
+    return f"Of {len(outcomes)} faults the old tests catch {old}, the new {new}."
 
 
 if __name__ == "__main__":

@@ -95,11 +95,11 @@ def require_equal_counts(prepared: PreparedDataset, table: pd.DataFrame) -> None
         RuntimeError: they differ.
     """
     frontal = table[(table["Frontal/Lateral"] == "Frontal") & table["AP/PA"].isin(["AP", "PA"])]
-    found = sum((prepared.labels()[split] for split in SPLITS), Counter[str]())
+    counts = sum((prepared.labels()[split] for split in SPLITS), Counter[str]())
     for name in prepared.conditions:
         expected = int((frontal[name] == "1.0").sum())
-        if found[name] != expected:
-            raise RuntimeError(f"`{name}` must be on {expected:,} films, but got {found[name]:,}.")
+        if counts[name] != expected:
+            raise RuntimeError(f"`{name}` must be on {expected:,} films, but got {counts[name]:,}.")
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -60,8 +60,8 @@ def recording_of(
         ConfigError: a setting is none.
         ValueError: the last rung is not the end of the training.
     """
-    own = [f"data.path={prepared}", f"search.strategies={','.join(strategies)}"]
-    config = load_config("nih64", None, [*DEFAULTS, *settings, *own]).located()
+    fixed = [f"data.path={prepared}", f"search.strategies={','.join(strategies)}"]
+    config = load_config("nih64", None, [*DEFAULTS, *settings, *fixed]).located()
     num_epochs = config.training.num_epochs
     if list(rungs) != sorted(set(rungs)) or rungs[-1] != num_epochs or rungs[0] < 1:
         raise ValueError(
@@ -164,9 +164,11 @@ def provenance_of(recording: Recording) -> dict[str, Any]:
     from benchmarks.recordings.training import base_hash, prepared
     from sweep.records.provenance import collect_provenance
 
-    found = collect_provenance(recording.config, prepared(recording).fingerprint, base_hash(recording))
-    own = {name: value for name, value in found.items() if name not in ("command", "started")}  # of this process alone
-    return {**own, "cpu": cpu_name()}
+    provenance = collect_provenance(recording.config, prepared(recording).fingerprint, base_hash(recording))
+    lasting = {
+        name: value for name, value in provenance.items() if name not in ("command", "started")
+    }  # of this process alone
+    return {**lasting, "cpu": cpu_name()}
 
 
 def cpu_name() -> str | None:

@@ -102,7 +102,9 @@ def synthetic_trials(num_trials: int, rng: np.random.Generator) -> pd.DataFrame:
     stopped = table["status"] == "stopped"
     for name in ("fid_mini", "vendi_mini"):
         table[f"early_{name}"] = table[name] * 1.4
-        table = table.assign(**{f"{name}/{one}": table[name] * rng.uniform(1, 2, num_trials) for one in CONDITIONS})
+        table = table.assign(
+            **{f"{name}/{condition}": table[name] * rng.uniform(1, 2, num_trials) for condition in CONDITIONS}
+        )
         table.loc[stopped, name] = np.nan
     return table.assign(
         rung=np.where(stopped, 1.0, np.nan), reason=stopped.map({True: "it promised too little", False: None})
@@ -191,25 +193,25 @@ def answers(page: Page, trials: pd.DataFrame, act: str, repeats: int) -> pd.Data
     done = trials[trials["status"] == "completed"]
     page.evaluate("place => document.querySelector(place).scrollIntoView()", place)
     page.wait_for_timeout(300)
-    found = []
+    rows = []
     for share in np.linspace(0.2, 0.9, repeats):
         if how == "set":
             ends: list[Any] = [None, float(done[LIMITED].quantile(share))]
         else:
             across = _axis(page) if selector == "#parallel" else 0.1
             ends = [[across, 0.12], [across if selector == "#parallel" else share, share]]
-        found.append(page.evaluate(ACT, [how, selector, *ends]))
+        rows.append(page.evaluate(ACT, [how, selector, *ends]))
         if how == "set":
             _check(page, done, ends[1])
         page.click("#reset", force=True)
         page.evaluate("place => document.querySelector(place).scrollIntoView()", place)
         page.evaluate(READY)
-    return pd.DataFrame(found)
+    return pd.DataFrame(rows)
 
 
 def _axis(page: Page) -> float:
     """Where the axis of what is limited stands, as a share of the width of the parallel coordinates."""
-    axis = [one.name for one in OBJECTIVES].index(LIMITED)
+    axis = [objective.name for objective in OBJECTIVES].index(LIMITED)
     line = page.locator("#parallel .role-axis .role-axis-domain").nth(axis).bounding_box()
     box = page.locator("#parallel").bounding_box()
     if line is None or box is None:

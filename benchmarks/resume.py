@@ -76,7 +76,12 @@ def main(
         costs = {"record_s": record_cost(Path(folder)), "checkpoint_s": checkpoint_cost(Path(folder))}
     shares = {} if of is None else shares_of(of, **costs)
     if as_json:
-        print(json.dumps({"fresh_s": fresh_s, "kills": [asdict(one) for one in measured], **costs, **shares}, indent=2))
+        print(
+            json.dumps(
+                {"fresh_s": fresh_s, "kills": [asdict(resumption) for resumption in measured], **costs, **shares},
+                indent=2,
+            )
+        )
         return
     console = Console()
     console.print(table_of(fresh_s, measured))
@@ -128,7 +133,7 @@ class KilledSweep:
     def _start(self, num_epochs: int = 0) -> subprocess.Popen[bytes]:
         """Begin it with so many epochs, or resume it."""
         settings = [*SETTINGS, f"training.num_epochs={num_epochs}"]
-        begun = ["--out", str(self.out), "--num-trials", "1", *(f"--set={one}" for one in settings)]
+        begun = ["--out", str(self.out), "--num-trials", "1", *(f"--set={setting}" for setting in settings)]
         given = begun if num_epochs else ["--resume", str(self.out)]
         command = [*self.python, "-m", "sweep.run", *given]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
@@ -136,22 +141,22 @@ class KilledSweep:
     def _wait_for(self, count: int, command: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
         """Wait until it has reported so many epochs."""
         deadline = time.monotonic() + PATIENCE_S
-        while len(found := read_reports(self.out)) < count:
+        while len(reports := read_reports(self.out)) < count:
             if time.monotonic() > deadline or command.poll() is not None:
-                raise RuntimeError(f"`sweep` must report {count} epochs, but got {len(found)}. Look at {self.out}.")
+                raise RuntimeError(f"`sweep` must report {count} epochs, but got {len(reports)}. Look at {self.out}.")
             time.sleep(POLL_S)
-        return found
+        return reports
 
 
 def resumption(before: list[dict[str, Any]], after: dict[str, Any], killed_s: float, trained_s: float) -> Resumption:
     """What a kill cost, by the reports that stood before it and the first one after."""
-    latest = {one["epoch"]: one["epoch_s"] for one in before}
+    latest = {report["epoch"]: report["epoch_s"] for report in before}
     again = [epoch_s for epoch, epoch_s in latest.items() if epoch >= after["epoch"]]
     return Resumption(
         resumed_s=began_of(after) - killed_s,
         trained_s=trained_s,
         repeated_s=killed_s - before[-1]["at_s"] + sum(again),
-        epoch_s=max(one["epoch_s"] for one in before),
+        epoch_s=max(report["epoch_s"] for report in before),
     )
 
 
@@ -159,8 +164,8 @@ def read_reports(out: Path) -> list[dict[str, Any]]:
     """Epochs that were reported, with when that was."""
     if not (out / "events.log").exists():
         return []
-    records = [one for one in read_log(out / "events.log").records if one["event"] == "report"]
-    return [{**one["metrics"], "at_s": _seconds(one)} for one in records]
+    records = [record for record in read_log(out / "events.log").records if record["event"] == "report"]
+    return [{**record["metrics"], "at_s": _seconds(record)} for record in records]
 
 
 def _seconds(record: dict[str, Any]) -> float:
@@ -175,9 +180,9 @@ def began_of(report: dict[str, Any]) -> float:
 def record_cost(folder: Path) -> float:
     """Seconds that a record takes to be on the disk."""
     log, values = RecordLog.create(folder / "events.log"), {"epoch": 1, "loss": 0.5, "fid_mini": 1.0}
-    found = median_of(lambda number: log.append("report", {"trial_id": "a", "metrics": values}), 200)
+    seconds = median_of(lambda number: log.append("report", {"trial_id": "a", "metrics": values}), 200)
     log.close()
-    return found
+    return seconds
 
 
 def checkpoint_cost(folder: Path) -> float:
@@ -201,9 +206,9 @@ def shares_of(out: Path, *, record_s: float, checkpoint_s: float) -> dict[str, f
     records = read_log(out / "events.log").records
     interval_s = json.loads((out / "config.json").read_text())["training"]["checkpoint_every_s"]
     spent: dict[str, float] = {}
-    for one in records:
-        if one["event"] == "report":
-            name, metrics = one["trial_id"], one["metrics"]
+    for record in records:
+        if record["event"] == "report":
+            name, metrics = record["trial_id"], record["metrics"]
             spent[name] = spent.get(name, 0.0) + metrics["epoch_s"] + metrics.get("evaluation_s", 0.0)
     checkpoints = sum(int(each / interval_s) for each in spent.values())
     wall_s = _seconds(records[-1]) - _seconds(records[0])
@@ -220,10 +225,10 @@ def shares_of(out: Path, *, record_s: float, checkpoint_s: float) -> dict[str, f
 def table_of(fresh_s: float, measured: list[Resumption]) -> Table:
     """A row a kill."""
     table = Table("resumed s", "trained s", "trained again s", "of epochs")
-    for one in measured:
-        cells = (one.resumed_s, one.trained_s, one.repeated_s)
-        table.add_row(*(f"{cell:.1f}" for cell in cells), f"{one.repeated_s / one.epoch_s:.2f}")
-    share = sum(one.repeated_s for one in measured) / sum(one.trained_s for one in measured)
+    for resumption in measured:
+        cells = (resumption.resumed_s, resumption.trained_s, resumption.repeated_s)
+        table.add_row(*(f"{cell:.1f}" for cell in cells), f"{resumption.repeated_s / resumption.epoch_s:.2f}")
+    share = sum(resumption.repeated_s for resumption in measured) / sum(resumption.trained_s for resumption in measured)
     table.caption = (
         f"A fresh start took {fresh_s:.1f} s to its first step; of all that was trained, {share:.0%} was trained again."
     )

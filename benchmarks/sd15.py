@@ -95,7 +95,7 @@ class Rows:
         """Keep a row, in place of an earlier one of the same candidate."""
         self._held[row.name, row.batch] = row
         if self.file is not None:
-            text = json.dumps({**self.about, "rows": [asdict(one) for one in self.rows]}, indent=1)
+            text = json.dumps({**self.about, "rows": [asdict(each) for each in self.rows]}, indent=1)
             with whole_file(self.file) as file:
                 file.write(text.encode() + b"\n")
 
@@ -166,35 +166,35 @@ def uncompiled(unet: nn.Module) -> Iterator[None]:
 def measure(candidates: Sequence[Candidate], rows: Rows, *, rounds: int, deadline_s: float) -> None:
     """Time candidates in turns, A B C A B C, after a first turn each; what does not work becomes a row that says why."""
     first: dict[str, Row] = {}
-    turns: dict[str, list[float]] = {one.name: [] for one in candidates}
-    for one in candidates:
-        first[one.name] = first_turn(one, deadline_s)
-        rows.keep(first[one.name])
+    turns: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
+    for candidate in candidates:
+        first[candidate.name] = first_turn(candidate, deadline_s)
+        rows.keep(first[candidate.name])
     for number in range(rounds):
-        for one in candidates:
-            if not first[one.name].error and (number == 0 or time.monotonic() < deadline_s):
-                elapsed_s, _, memory_gib = timed(one.turn)
-                turns[one.name].append(elapsed_s)
-                rows.keep(complete(first[one.name], one, turns[one.name], memory_gib))
+        for candidate in candidates:
+            if not first[candidate.name].error and (number == 0 or time.monotonic() < deadline_s):
+                elapsed_s, _, memory_gib = timed(candidate.turn)
+                turns[candidate.name].append(elapsed_s)
+                rows.keep(complete(first[candidate.name], candidate, turns[candidate.name], memory_gib))
 
 
-def first_turn(one: Candidate, deadline_s: float) -> Row:
+def first_turn(candidate: Candidate, deadline_s: float) -> Row:
     """A candidate's first turn: its time, and the drift of what it gives."""
     if time.monotonic() > deadline_s:
-        return Row(name=one.name, batch=one.batch, error="not measured: the time is up")
+        return Row(name=candidate.name, batch=candidate.batch, error="not measured: the time is up")
     try:
-        elapsed_s, result, _ = timed(one.turn)
-        return Row(name=one.name, batch=one.batch, first_s=elapsed_s, drift=one.drift(result))
+        elapsed_s, result, _ = timed(candidate.turn)
+        return Row(name=candidate.name, batch=candidate.batch, first_s=elapsed_s, drift=candidate.drift(result))
     except (RuntimeError, ValueError, NotImplementedError) as error:  # torch's out of memory is a RuntimeError
         text = str(error).strip().splitlines() or [""]
-        return Row(name=one.name, batch=one.batch, error=f"{type(error).__name__}: {text[0][:300]}")
+        return Row(name=candidate.name, batch=candidate.batch, error=f"{type(error).__name__}: {text[0][:300]}")
 
 
-def complete(row: Row, one: Candidate, turns_s: Sequence[float], step_gib: float | None) -> Row:
+def complete(row: Row, candidate: Candidate, turns_s: Sequence[float], step_gib: float | None) -> Row:
     """The row with the median of its turns."""
     median_s, peak = statistics.median(turns_s), peak_flops()
-    share = one.flops / median_s / peak if one.flops and peak else None
-    figures = {"images_per_s": one.images / median_s, "share_of_peak": share, "step_gib": step_gib}
+    share = candidate.flops / median_s / peak if candidate.flops and peak else None
+    figures = {"images_per_s": candidate.images / median_s, "share_of_peak": share, "step_gib": step_gib}
     return Row(**{**asdict(row), **figures, "turns_s": list(turns_s)})
 
 

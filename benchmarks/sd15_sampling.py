@@ -117,10 +117,10 @@ def turn_of(base: DiffusionModels, name: str, setting: Setting) -> Callable[[int
 def drift(reference: Films, films: Films) -> Mapping[str, float]:
     """Grey levels between films and float32's of the same noise, in the mean; and features, relative to float32's."""
     count = min(len(reference), len(films))
-    reference, own = reference[:count], films[:count]
-    levels = np.abs(own.astype(np.float32) - reference).mean()
-    expected, found = features(reference), features(own)
-    relative = (found - expected).norm(dim=1) / expected.norm(dim=1)
+    reference, compared = reference[:count], films[:count]
+    levels = np.abs(compared.astype(np.float32) - reference).mean()
+    expected, came = features(reference), features(compared)
+    relative = (came - expected).norm(dim=1) / expected.norm(dim=1)
     return {"grey levels": float(levels), "features": float(relative.mean())}
 
 

@@ -123,9 +123,9 @@ class Ours:
 
     def flops_of_a_step(self) -> float:
         """Of products and attention, counted on one image."""
-        one: HostBatch = {name: tensor[:1] for name, tensor in self.host.items()}
+        single: HostBatch = {name: tensor[:1] for name, tensor in self.host.items()}
         with FlopCounterMode(display=False) as counter:
-            self.tuning._train_step(Share(self.share.indices[:1], 1.0), one)
+            self.tuning._train_step(Share(self.share.indices[:1], 1.0), single)
         return float(counter.get_total_flops() * len(self.share.indices))
 
 
@@ -154,7 +154,7 @@ class Theirs:
 
     @torch.no_grad()
     def _encoded(self) -> tuple[Tensor, Tensor]:
-        parts = [self.vae.encode(one.to(self.dtype)).latent_dist.sample() for one in torch.split(self.pixels, 8)]
+        parts = [self.vae.encode(part.to(self.dtype)).latent_dist.sample() for part in torch.split(self.pixels, 8)]
         return torch.cat(parts) * self.vae.config.scaling_factor, self.text_encoder(self.token_ids)[0]
 
     @torch.no_grad()
@@ -248,9 +248,11 @@ def run(
     deadline_s, base = time.monotonic() + budget_s, base_to_time(setting.toy)
     for name in strategies:
         with freed_afterwards():
-            own = list(candidates_of(base, name, setting, variants=variants, kernels=kernels if name == "lora" else []))
-            measure(own, rows, rounds=setting.rounds, deadline_s=deadline_s)
-            del own
+            candidates = list(
+                candidates_of(base, name, setting, variants=variants, kernels=kernels if name == "lora" else [])
+            )
+            measure(candidates, rows, rounds=setting.rounds, deadline_s=deadline_s)
+            del candidates
     with freed_afterwards():
         theirs = [
             Candidate(

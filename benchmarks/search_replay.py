@@ -66,7 +66,9 @@ def ways() -> list[tuple[str, str]]:
     """Every sampler with the default scheduler, every scheduler with the default sampler, and two without stops: random
     search, and Optuna's estimators."""
     sampler, scheduler = DEFAULT
-    pairs = [(one, scheduler) for one in SEARCH_SAMPLERS if one != "grid"] + [(sampler, one) for one in STOPPING_RULES]
+    pairs = [(name, scheduler) for name in SEARCH_SAMPLERS if name != "grid"] + [
+        (sampler, name) for name in STOPPING_RULES
+    ]
     return list(dict.fromkeys([*pairs, ("random", NO_STOPS), ("tpe", NO_STOPS)]))
 
 
@@ -86,8 +88,8 @@ def replay(problem: Problem, way: tuple[str, str], *, num_workers: int, seeds: S
         run.run()
         hours.append([hours_to(run.finished, share) for share in SHARES])
         stopped += run.num_stopped / run.num_trials / len(seeds)
-    for share, own in zip(SHARES, zip(*hours, strict=True), strict=True):
-        median, low, high = median_interval([math.inf if one is None else one for one in own])
+    for share, of_share in zip(SHARES, zip(*hours, strict=True), strict=True):
+        median, low, high = median_interval([math.inf if hour is None else hour for hour in of_share])
         yield Row(
             problem=problem.name,
             sampler=way[0],
@@ -98,7 +100,7 @@ def replay(problem: Problem, way: tuple[str, str], *, num_workers: int, seeds: S
             low=low,
             high=high,
             num_seeds=len(seeds),
-            num_reached=sum(one is not None for one in own),
+            num_reached=sum(hour is not None for hour in of_share),
             stopped=stopped,
             is_default=way == DEFAULT,
         )
@@ -111,8 +113,8 @@ def median_interval(values: Sequence[float]) -> tuple[float | None, float | None
     """
     ordered = sorted(values)
     below = max(0, int(binom.ppf(0.025, len(ordered), 0.5)) - 1)
-    found = (ordered[(len(ordered) - 1) // 2], ordered[below], ordered[len(ordered) - 1 - below])
-    return tuple(one if math.isfinite(one) else None for one in found)  # type: ignore[return-value]
+    ends = (ordered[(len(ordered) - 1) // 2], ordered[below], ordered[len(ordered) - 1 - below])
+    return tuple(end if math.isfinite(end) else None for end in ends)  # type: ignore[return-value]
 
 
 def main(
@@ -129,13 +131,13 @@ def main(
     Example: python -m benchmarks.search_replay --quick --json replay.json
     """
     console = Console()
-    chosen = [(sampler, scheduler) for sampler, _, scheduler in (one.partition("+") for one in only or ())]
+    chosen = [(sampler, scheduler) for sampler, _, scheduler in (way.partition("+") for way in only or ())]
     if quick:
         num_seeds, num_trainings, problems = min(num_seeds, 5), min(num_trainings, 48), min(problems, 1)
         chosen = chosen or [way for way in ways() if way[0] not in SLOW]
     rows: list[Row] = []
     for problem in [recorded(recording), *(synthetic(seed, num_trainings) for seed in range(problems))]:
-        counts = Counter(one.strategy for one in problem.pool)
+        counts = Counter(training.strategy for training in problem.pool)
         console.print(f"[bold]{problem.name}[/bold]: {len(problem.pool)} trainings, {dict(counts)}", highlight=False)
         for num_workers in (2, 8):
             for way in chosen or ways():
@@ -150,10 +152,14 @@ def table(rows: Sequence[Row]) -> Table:
     """The rows for the eye: a line a way."""
     shown = Table("sampler", "scheduler", "workers", *(f"hours to {share:.0%}" for share in SHARES), "stopped")
     for first in range(0, len(rows), len(SHARES)):
-        own = rows[first : first + len(SHARES)]
-        mark = " *" if own[0].is_default else ""
+        group = rows[first : first + len(SHARES)]
+        mark = " *" if group[0].is_default else ""
         shown.add_row(
-            own[0].sampler + mark, own[0].scheduler, str(own[0].workers), *map(figure, own), f"{own[0].stopped:.0%}"
+            group[0].sampler + mark,
+            group[0].scheduler,
+            str(group[0].workers),
+            *map(figure, group),
+            f"{group[0].stopped:.0%}",
         )
     return shown
 

@@ -162,9 +162,9 @@ def in_turns(first: FineTuning, second: FineTuning, rounds: int) -> tuple[float,
     for tuning in (first, second):
         tuning._epoch(0)
     pairs = [(first._epoch(number).epoch_s, second._epoch(number).epoch_s) for number in range(1, rounds + 1)]
-    ratios = [one / other for one, other in pairs]
+    ratios = [first_s / other for first_s, other in pairs]
     return (
-        statistics.median(one for one, _ in pairs),
+        statistics.median(first_s for first_s, _ in pairs),
         statistics.median(two for _, two in pairs),
         statistics.median(ratios),
     )

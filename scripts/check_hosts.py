@@ -99,11 +99,11 @@ def main() -> None:
     """Print what is wrong with this machine and the others, and end with exit code 1 if anything is."""
     if len(sys.argv) != 2:
         sys.exit("`check_hosts.py` must be given one file for `ray up`, but got none or more. Try cluster-local.yaml.")
-    found = looks(sys.argv[1])
-    problems = [*filter(None, [token_problem()]), *(said for is_well, said in found if not is_well)]
+    answers = looks(sys.argv[1])
+    problems = [*filter(None, [token_problem()]), *(said for is_well, said in answers if not is_well)]
     if problems:
         sys.exit("\n".join(problems))
-    print(f"{len(found)} machines let you in and share ~/shared; the project's environment there: {found[0][1]}.")
+    print(f"{len(answers)} machines let you in and share ~/shared; the project's environment there: {answers[0][1]}.")
 
 
 if __name__ == "__main__":

@@ -114,8 +114,10 @@ class Curve:
 
     def at(self, epoch: int, images_per_condition: int) -> Point | None:
         """The point of a rung, where there is one."""
-        found = (one for one in self.points if (one.epoch, one.images_per_condition) == (epoch, images_per_condition))
-        return next(found, None)
+        matches = (
+            point for point in self.points if (point.epoch, point.images_per_condition) == (epoch, images_per_condition)
+        )
+        return next(matches, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +140,7 @@ class RecordedCurves:
 
     def trained(self, *, seed: int | None = None) -> list[Curve]:
         """The curves of trainings, without cuts; of one seed where it is given."""
-        return [one for one in self.curves if one.cut is None and seed in (None, one.seed)]
+        return [curve for curve in self.curves if curve.cut is None and seed in (None, curve.seed)]
 
 
 def read_recording(folder: Path) -> RecordedCurves:
@@ -197,7 +199,7 @@ def curves_of(rows: Sequence[Row]) -> list[Curve]:
     by_curve: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         by_curve.setdefault((row["config"], row["seed"], row["cut"]), []).append(row)
-    return [_curve(own) for own in by_curve.values()]
+    return [_curve(points) for points in by_curve.values()]
 
 
 def _curve(rows: Sequence[Row]) -> Curve:

@@ -90,8 +90,8 @@ def agreements(curves: Sequence[Curve], rungs: Sequence[int], counts: Sequence[i
 def _agreement(curves: Sequence[Curve], metric: str, look: tuple[int, int], end: tuple[int, int]) -> Agreement:
     value = _loss if metric == LOSS else _value_of(metric)
     both = [(curve.strategy, curve.at(*look), curve.at(*end)) for curve in curves]
-    found = [(strategy, value(early), value(last)) for strategy, early, last in both if early and last]
-    pairs = np.array([pair for _, *pair in found], np.float64).reshape(-1, 2)
+    measured = [(strategy, value(early), value(last)) for strategy, early, last in both if early and last]
+    pairs = np.array([pair for _, *pair in measured], np.float64).reshape(-1, 2)
     enough = len(pairs) >= FEWEST_TRIALS
     low, high = spearman_interval(pairs) if enough else (None, None)
     return Agreement(
@@ -102,13 +102,13 @@ def _agreement(curves: Sequence[Curve], metric: str, look: tuple[int, int], end:
         low=low,
         high=high,
         correlation=float(spearmanr(*pairs.T).statistic) if enough else None,
-        within_strategies=_within(found),
+        within_strategies=_within(measured),
     )
 
 
-def _within(found: Sequence[tuple[str, float, float]]) -> float | None:
-    by_strategy = groupby(sorted(found, key=lambda one: one[0]), key=lambda one: one[0])
-    groups = [np.array([pair for _, *pair in own]) for _, own in by_strategy]
+def _within(measured: Sequence[tuple[str, float, float]]) -> float | None:
+    by_strategy = groupby(sorted(measured, key=lambda entry: entry[0]), key=lambda entry: entry[0])
+    groups = [np.array([pair for _, *pair in entries]) for _, entries in by_strategy]
     correlations = [float(spearmanr(*pairs.T).statistic) for pairs in groups if len(pairs) >= FEWEST_TRIALS]
     return float(np.mean(correlations)) if correlations else None
 
@@ -124,7 +124,7 @@ def _loss(point: Point) -> float:
 def cost_shares(curves: Sequence[Curve], rungs: Sequence[int], counts: Sequence[int]) -> list[CostShare]:
     """What every rung costs with every number of films."""
     whole = [curve for curve in curves if curve.failure is None]
-    total = sum(one.training_cpu_s + one.evaluation_cpu_s for one in _at(whole, rungs[-1], counts[-1]))
+    total = sum(point.training_cpu_s + point.evaluation_cpu_s for point in _at(whole, rungs[-1], counts[-1]))
     return [
         _cost(list(_at(whole, epoch, count)), total)
         for epoch in rungs
@@ -163,12 +163,12 @@ def seed_spreads(curves: Sequence[Curve], epoch: int, count: int) -> list[SeedSp
 def _spread(metric: str, repeated: Sequence[Sequence[Point]]) -> SeedSpread:
     value = _value_of(metric)
     values = [np.array([value(point) for point in points]) for points in repeated]
-    squares = sum(float(((own - own.mean()) ** 2).sum()) for own in values)
+    squares = sum(float(((repeats - repeats.mean()) ** 2).sum()) for repeats in values)
     errors = [point.scores[metric].se_generated for points in repeated for point in points]
     return SeedSpread(
         metric=metric,
         num_configs=len(values),
-        between_seeds=float(np.sqrt(squares / sum(len(own) - 1 for own in values))),
-        between_configs=float(np.std([own.mean() for own in values], ddof=1)),
+        between_seeds=float(np.sqrt(squares / sum(len(repeats) - 1 for repeats in values))),
+        between_configs=float(np.std([repeats.mean() for repeats in values], ddof=1)),
         standard_error=float(np.sqrt(np.mean(np.square(errors)))),
     )

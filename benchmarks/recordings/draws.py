@@ -123,12 +123,12 @@ def configurations(space: SearchSpace, strategy: str, num: int, seed: int) -> li
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=SobolSampler(num, rng))
     suggest = partial(space, strategies=(strategy,))
-    found = []
+    drawn = []
     for number in range(num):
         trial = study.ask()
         choice = suggest(trial)
-        found.append(Training(strategy=strategy, number=number, seed=0, choice=choice, params=dict(trial.params)))
-    return found
+        drawn.append(Training(strategy=strategy, number=number, seed=0, choice=choice, params=dict(trial.params)))
+    return drawn
 
 
 def trainings(
@@ -165,4 +165,4 @@ def _spread(singles: Sequence[Training], num_strategies: int, num: int) -> Itera
 def _interleaved(first: Sequence[Training], second: Sequence[Training]) -> list[Training]:
     """Both in their own order, evenly mixed."""
     placed = [((place + 0.5) / len(part), training) for part in (first, second) for place, training in enumerate(part)]
-    return [training for _, training in sorted(placed, key=lambda one: one[0])]
+    return [training for _, training in sorted(placed, key=lambda entry: entry[0])]

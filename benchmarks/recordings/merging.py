@@ -107,9 +107,9 @@ def all_rows(work: Path, to: Path) -> list[Row]:
     Raises:
         ValueError: there are none, or the table is not its card's.
     """
-    held = trainings_in(to)
-    earlier = read_table(to)[0] if held else []
-    rows = [*earlier, *(row for part in read_parts(work) for row in rows_of(part) if training_name(row) not in held)]
+    kept = trainings_in(to)
+    earlier = read_table(to)[0] if kept else []
+    rows = [*earlier, *(row for part in read_parts(work) for row in rows_of(part) if training_name(row) not in kept)]
     if not rows:
         raise ValueError(f"`--work` must hold parts, but got none in {str(work / 'parts')!r}. Record some first.")
     return sorted(rows, key=lambda row: (row["strategy"], row["number"], row["seed"]))
@@ -121,9 +121,9 @@ def shared_settings(work: Path, to: Path) -> Mapping[str, Any]:
     Raises:
         ValueError: they differ.
     """
-    found = kept_settings(work, to)
-    settings = next(iter(found.values()))
-    for source, other in found.items():
+    by_source = kept_settings(work, to)
+    settings = next(iter(by_source.values()))
+    for source, other in by_source.items():
         require_same(other, settings, source)
     return settings
 
@@ -186,18 +186,20 @@ def _card(rows: Sequence[Row], settings: Mapping[str, Any]) -> dict[str, Any]:
         "columns": {
             name: {"meaning": what, "unit": unit, "better": better} for name, (what, unit, better) in COLUMNS.items()
         },
-        "agreements": [asdict(one) for one in agreements(curves, rungs, counts)],
-        "cost_shares": [asdict(one) for one in cost_shares(curves, rungs, counts)],
-        "seed_spreads": [asdict(one) for one in seed_spreads(curves, rungs[-1], counts[-1])],
+        "agreements": [asdict(figure) for figure in agreements(curves, rungs, counts)],
+        "cost_shares": [asdict(figure) for figure in cost_shares(curves, rungs, counts)],
+        "seed_spreads": [asdict(figure) for figure in seed_spreads(curves, rungs[-1], counts[-1])],
     }
 
 
-def _provenance(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _provenance(provenances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Where the trainings come from: by entry the values that occur, with the number of trainings of each."""
     once = ("git_commit", "python", "platform", "cpu", "data_fingerprint")
-    counts = {name: dict(Counter(str(one[name]) for one in found)) for name in once}
-    packages = Counter(f"{name} {version}" for one in found for name, version in one["packages"].items())
-    return {**counts, "packages": dict(sorted(packages.items())), "base": found[-1]["base"]}
+    counts = {name: dict(Counter(str(provenance[name]) for provenance in provenances)) for name in once}
+    packages = Counter(
+        f"{name} {version}" for provenance in provenances for name, version in provenance["packages"].items()
+    )
+    return {**counts, "packages": dict(sorted(packages.items())), "base": provenances[-1]["base"]}
 
 
 def markdown(card: Mapping[str, Any]) -> str:

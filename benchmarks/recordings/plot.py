@@ -37,9 +37,9 @@ def draw(recording: RecordedCurves) -> Figure:
     figure = Figure(figsize=(13, 2.5 * num_rows + 1.2), layout="constrained")
     panels = list(figure.subplots(num_rows, COLUMNS, sharex=True, sharey=True, squeeze=False).flat)
     for panel, strategy in zip(panels, strategies, strict=False):
-        own = [curve for curve in recording.trained() if curve.strategy == strategy]
-        _draw_strategy(panel, own, recording)
-        panel.set_title(f"{strategy} ({len(own)})", fontsize=10)
+        curves = [curve for curve in recording.trained() if curve.strategy == strategy]
+        _draw_strategy(panel, curves, recording)
+        panel.set_title(f"{strategy} ({len(curves)})", fontsize=10)
     for panel in panels[len(strategies) :]:
         panel.set_visible(False)
     _explain(figure, recording)
@@ -69,7 +69,7 @@ def _draw_strategy(panel: Any, curves: Sequence[Curve], recording: RecordedCurve
 
 def _draw_curve(panel: Any, curve: Curve, recording: RecordedCurves, colour: Any) -> None:
     points = [point for point in curve.points if point.images_per_condition == recording.image_counts[-1]]
-    epochs, values = [one.epoch for one in points], [one.scores[METRIC].value for one in points]
+    epochs, values = [point.epoch for point in points], [point.scores[METRIC].value for point in points]
     if curve.seed:
         panel.plot(epochs, values, "--", color=colour, linewidth=0.9)
     else:

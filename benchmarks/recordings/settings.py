@@ -75,8 +75,8 @@ class Recording:
 
     def settings(self) -> dict[str, Any]:
         """What all parts must share: everything but the strategies, how many trainings there are, and where things lie."""
-        own = self.config.model_dump(mode="json", include={"base", "seed", "training", "evaluation"})
-        return {**own, "space": self.config.search.space, "rungs": list(self.rungs), "low_images": self.low_images}
+        settings = self.config.model_dump(mode="json", include={"base", "seed", "training", "evaluation"})
+        return {**settings, "space": self.config.search.space, "rungs": list(self.rungs), "low_images": self.low_images}
 
     def keep_settings(self, provenance: Mapping[str, Any]) -> None:
         """Write them, or refuse others than those that the parts and the table were made with.
@@ -98,21 +98,21 @@ class Recording:
 def kept_settings(work: Path, to: Path) -> dict[Path, Mapping[str, Any]]:
     """By file the settings of the parts and of the table, where there are some."""
     parts, card = work / SETTINGS, to / CARD
-    found: dict[Path, Mapping[str, Any]] = {}
+    by_file: dict[Path, Mapping[str, Any]] = {}
     if parts.exists():
-        found[parts] = json.loads(parts.read_text())
+        by_file[parts] = json.loads(parts.read_text())
     if card.exists():
-        found[card] = json.loads(card.read_text())["settings"]
-    return found
+        by_file[card] = json.loads(card.read_text())["settings"]
+    return by_file
 
 
 def kept_baseline(work: Path, to: Path) -> list[dict[str, Any]] | None:
     """The scores of the un-adapted base by number of films: the table's card's, else those of `work`; None without either."""
     card, file = to / CARD, work / BASELINE
-    held: list[dict[str, Any]] | None = json.loads(card.read_text())["baseline"] if card.exists() else None
-    if held is None and file.exists():
-        held = json.loads(file.read_text())["rows"]
-    return held
+    rows: list[dict[str, Any]] | None = json.loads(card.read_text())["baseline"] if card.exists() else None
+    if rows is None and file.exists():
+        rows = json.loads(file.read_text())["rows"]
+    return rows
 
 
 def require_same(before: Mapping[str, Any], now: Mapping[str, Any], source: Path) -> None:

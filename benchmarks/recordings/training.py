@@ -239,8 +239,8 @@ class CurveRecorder:
                 }
             )
         for row in self._fresh:
-            own = metrics if row["cut"] is None else metrics[CUTS][row["cut"]]
-            self.rows.append(row | self._costs(own["trainable_parameters"]))
+            costs = metrics if row["cut"] is None else metrics[CUTS][row["cut"]]
+            self.rows.append(row | self._costs(costs["trainable_parameters"]))
         self._fresh.clear()
 
     def _costs(self, trainable_parameters: int) -> dict[str, Any]:
@@ -306,17 +306,17 @@ def record(recording: Recording, training: Training, scorer: CurveScorer, still_
     Returns:
         What is kept.
     """
-    started, own = time.monotonic(), CurveRecorder(scorer, recording, training)
+    started, recorder = time.monotonic(), CurveRecorder(scorer, recording, training)
     spec, reason = spec_of(recording, training), None
     _remove_folders(spec)  # of a process that was killed
 
     def report(metrics: dict[str, Any]) -> None:
-        own.report(metrics)
+        recorder.report(metrics)
         still_wanted()
 
-    own.training_clock.start()
+    recorder.training_clock.start()
     try:
-        fine_tune(spec, own, report)
+        fine_tune(spec, recorder, report)
     except RECORDED as error:
         reason = f"{type(error).__name__}: {error}"
     part = {
@@ -327,9 +327,9 @@ def record(recording: Recording, training: Training, scorer: CurveScorer, still_
         "choice": training.choice,
         "params": training.params,
         "failure": reason,
-        "early_failures": own.early_failures,
-        "rows": own.rows,
-        "epochs": own.epochs,
+        "early_failures": recorder.early_failures,
+        "rows": recorder.rows,
+        "epochs": recorder.epochs,
         "seconds": time.monotonic() - started,
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
     }

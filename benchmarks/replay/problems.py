@@ -32,7 +32,7 @@ OBJECTIVES: Final = (
     Objective("trainable_parameters", "min"),
     Objective("epoch_s", "min"),
 )
-DIRECTIONS: Final = [one.direction for one in OBJECTIVES]
+DIRECTIONS: Final = [objective.direction for objective in OBJECTIVES]
 RUNGS: Final = (1, 3)
 NUM_EPOCHS: Final = 9
 
@@ -67,7 +67,7 @@ class Training:
         """The objectives at its end, true ones where they are known; NaN where it failed."""
         if self.true_values is not None:
             return list(self.true_values)
-        return [float(self.stages[-1].report.get(one.name, math.nan)) for one in OBJECTIVES]
+        return [float(self.stages[-1].report.get(objective.name, math.nan)) for objective in OBJECTIVES]
 
 
 Answer = Callable[[str, Mapping[str, Any]], Training | None]
@@ -97,7 +97,7 @@ class Problem:
     @property
     def strategies(self) -> tuple[str, ...]:
         """In the order in which the pool has them."""
-        return tuple(dict.fromkeys(one.strategy for one in self.pool))
+        return tuple(dict.fromkeys(training.strategy for training in self.pool))
 
     def plan(self) -> SearchPlan:
         """The spaces of the strategies."""
@@ -106,7 +106,7 @@ class Problem:
     @cached_property
     def reference(self) -> NDArray[np.float64]:
         """The reference point of every hypervolume: a tenth beyond the nadir of the whole pool's front."""
-        return nadir(comparable([one.values for one in self.pool], OBJECTIVES), DIRECTIONS)
+        return nadir(comparable([training.values for training in self.pool], OBJECTIVES), DIRECTIONS)
 
     def volume(self, values: Sequence[Sequence[float]]) -> float:
         """Hypervolume of finished trainings as a share of the whole pool's."""
@@ -114,7 +114,7 @@ class Problem:
 
     @cached_property
     def _whole(self) -> float:
-        return self._volume([one.values for one in self.pool])
+        return self._volume([training.values for training in self.pool])
 
     def _volume(self, values: Sequence[Sequence[float]]) -> float:
         return hypervolume(comparable(values, OBJECTIVES), DIRECTIONS, self.reference)
@@ -130,12 +130,12 @@ class Pool:
 
     def take(self, strategy: str, params: Mapping[str, Any]) -> Training | None:
         """The nearest training of the same strategy that is left, if one is: no suggestion is answered twice alike."""
-        own = [one for one in self._left if one.strategy == strategy]
-        if not own:
+        candidates = [training for training in self._left if training.strategy == strategy]
+        if not candidates:
             return None
-        found = min(own, key=lambda one: self._distance(strategy, one.params, params))
-        self._left.remove(found)
-        return found
+        nearest = min(candidates, key=lambda training: self._distance(strategy, training.params, params))
+        self._left.remove(nearest)
+        return nearest
 
     def _distance(self, strategy: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
         """Sum over parameters of their differences as shares of the range; 1 where names differ."""
@@ -157,7 +157,7 @@ def recorded(folder: Path) -> Problem:
     """The trainings of a recording, the first seed of each configuration; rungs by the fewer films, the end by all."""
     recording = read_recording(folder)
     few, every = recording.image_counts
-    curves = [one for one in recording.trained(seed=0) if one.points]
+    curves = [training for training in recording.trained(seed=0) if training.points]
     return Problem(folder.name, [_of_curve(curve, recording.rungs, few=few, every=every) for curve in curves])
 
 
@@ -213,8 +213,8 @@ def synthetic(seed: int, num: int) -> Problem:
     """
     space, per_strategy = SEARCH_SPACES[SPACE], -(-num // len(SYNTHETIC))
     answer = partial(_answered, seed)
-    drawn = [one for strategy in SYNTHETIC for one in configurations(space, strategy, per_strategy, seed)]
-    pool = [answer(one.strategy, one.params) for one in drawn]
+    drawn = [training for strategy in SYNTHETIC for training in configurations(space, strategy, per_strategy, seed)]
+    pool = [answer(training.strategy, training.params) for training in drawn]
     return Problem(f"synthetic-{seed}", pool, answer, partial(_parameters, seed))
 
 

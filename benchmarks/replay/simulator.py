@@ -119,7 +119,7 @@ class Simulator:
             training = self._answer(suggestion.choice["strategy"]["name"], suggestion.params)
             if training is not None:
                 self._begin(replace(suggestion, params=training.params))
-                stages = [one for one in training.stages[:-1] if self._ladder.epochs] + [training.stages[-1]]
+                stages = [stage for stage in training.stages[:-1] if self._ladder.epochs] + [training.stages[-1]]
                 self._push(_Running(now_s, suggestion.number, suggestion.trial_id, training, stages), 0.0)
                 return
             self._begin(suggestion)
@@ -140,7 +140,7 @@ class Simulator:
         if stopped is None and running.stages:
             self._push(running, stage.training_s)
             return
-        end = end_of(stage.report, [one.name for one in OBJECTIVES], stopped=stopped)
+        end = end_of(stage.report, [objective.name for objective in OBJECTIVES], stopped=stopped)
         self._end(trial_id, end)
         self.num_trials += 1
         self.num_stopped += stopped is not None
@@ -157,4 +157,4 @@ class Simulator:
 
 def hours_to(finished: Sequence[Finished], share: float) -> float | None:
     """GPU-hours until finished trials had a share of the whole pool's hypervolume; None where they never had."""
-    return next((one.work_s / 3600 for one in finished if one.share >= share), None)
+    return next((trial.work_s / 3600 for trial in finished if trial.share >= share), None)

@@ -45,8 +45,8 @@ def chexpert(root: Path, num_films: int = NUM_FILMS) -> SourceOptions:
         about = (f"CheXpert-v1.0-small/{place}", ("Female", "Male")[number // 2 % 2], 20 + number % 60)
         views = ("Lateral", "") if lateral else ("Frontal", ("AP", "PA")[number % 2])
         rows[split].append((*about, *views, *graded(number)))
-    for split, own in rows.items():
-        write(root / f"{split}.csv", ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT), own)
+    for split, table in rows.items():
+        write(root / f"{split}.csv", ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT), table)
     return SourceOptions(root=root, conditions=EVALUATED)
 
 

@@ -65,13 +65,13 @@ def test_ray_accepts_the_file_for_own_machines() -> None:
 
 
 def test_own_machines_are_set_up_and_started_as_on_aws(text: str) -> None:
-    aws, own = yaml.safe_load(text), yaml.safe_load((ROOT / "cluster-local.yaml").read_text())
+    aws, local = yaml.safe_load(text), yaml.safe_load((ROOT / "cluster-local.yaml").read_text())
     for part in ("file_mounts", "rsync_exclude", "setup_commands", "worker_start_ray_commands"):
-        assert own[part] == aws[part], part
+        assert local[part] == aws[part], part
     of_an_image, *started = aws["head_start_ray_commands"]
     assert "meta-data/ami-id" in of_an_image
-    stop, forget, start = own["head_start_ray_commands"]
-    assert forget == f"rm -f /tmp/ray/cluster-{own['cluster_name']}.state"
+    stop, forget, start = local["head_start_ray_commands"]
+    assert forget == f"rm -f /tmp/ray/cluster-{local['cluster_name']}.state"
     assert [stop, start.replace("RAY_enable_autoscaler_v2=0 ", "")] == started
 
 

@@ -39,7 +39,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+def answer(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
     """What is said of a copy of the project in which one intruder forces each door."""
     folder = tmp_path_factory.mktemp("copy")
     for package in PACKAGES:
@@ -60,10 +60,10 @@ def test_every_door_is_kept() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(FORCED)))
-def test_a_door_that_is_forced_is_found(found: subprocess.CompletedProcess[str], number: int) -> None:
+def test_a_door_that_is_forced_is_found(answer: subprocess.CompletedProcess[str], number: int) -> None:
     _, _, contract = FORCED[number]
-    assert found.returncode == 1
-    assert any(line.startswith(contract) and " BROKEN" in line for line in found.stdout.splitlines()), found.stdout
-    _, *told = re.split(r"^(.+)\n-{3,}$", found.stdout.partition("Broken contracts")[2], flags=re.MULTILINE)
+    assert answer.returncode == 1
+    assert any(line.startswith(contract) and " BROKEN" in line for line in answer.stdout.splitlines()), answer.stdout
+    _, *told = re.split(r"^(.+)\n-{3,}$", answer.stdout.partition("Broken contracts")[2], flags=re.MULTILINE)
     (chains,) = (text for title, text in zip(told[::2], told[1::2], strict=True) if title.startswith(contract))
-    assert f".intruder_{number} ->" in chains, found.stdout
+    assert f".intruder_{number} ->" in chains, answer.stdout

@@ -44,7 +44,9 @@ def test_lines_are_counted_without_the_docstring() -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_functions_are_small(package: str) -> None:
     lengths = {
-        f"{path}:{one.lineno}:{one.name}": num_lines(one) for path in sources(package) for one in functions(path)
+        f"{path}:{function.lineno}:{function.name}": num_lines(function)
+        for path in sources(package)
+        for function in functions(path)
     }
     assert statistics.median(lengths.values()) <= 6
     assert {name: length for name, length in lengths.items() if length > 40} == {}

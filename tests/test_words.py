@@ -175,7 +175,7 @@ def test_three_arguments_have_their_args(package: str) -> None:
     assert {function: arguments for function, arguments in functions.items() if arguments} == {}
 
 
-@pytest.mark.parametrize("folder", [*PACKAGES, "benchmarks", "scripts"])
+@pytest.mark.parametrize("folder", [*PACKAGES, "benchmarks", "scripts", "tests"])
 def test_names_are_nouns(folder: str) -> None:
     names = {path: sorted(NO_NOUNS & set(bound(tree))) for path, tree in trees(folder).items()}
     assert {path: vague for path, vague in names.items() if vague} == {}

@@ -20,4 +20,4 @@ def test_a_file_that_finds_no_room_is_named_and_the_old_one_stays(tmp_path: Path
             file.write(bytes(10_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("table", b"old")]
+    assert [(left.name, left.read_bytes()) for left in tmp_path.iterdir()] == [("table", b"old")]

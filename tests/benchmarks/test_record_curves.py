@@ -121,7 +121,7 @@ def table(made: Recording, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scores(recording: Recording) -> dict[str, list[tuple[float, ...]]]:
     """What does not depend on the clock, by training."""
     names = ("epoch", "images_per_condition", "fid_mini", "fid_mini_se", "kid_mini", "vendi_mini", "loss")
-    files = {one.name: recording.part(one) for one in recording.trainings}
+    files = {training.name: recording.part(training) for training in recording.trainings}
     parts = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     return {name: [tuple(row[key] for key in names) for row in part["rows"]] for name, part in parts.items()}
 
@@ -140,7 +140,7 @@ def test_what_is_interrupted_is_made_again_and_what_is_done_is_not_touched(
     with pytest.raises(Interrupted):
         make_missing(keeping, scorer, PROVENANCE, interrupt)
     first, second = recording.trainings
-    assert [one.name for one in recording.done()] == [first.name]
+    assert [training.name for training in recording.done()] == [first.name]
     before = recording.part(first).stat()
     make_missing(recording, scorer, PROVENANCE, go_on)
     assert recording.part(first).stat() == before
@@ -216,7 +216,7 @@ def test_scores_are_the_engines_own_with_few_and_with_all_films(made: Recording,
 
 
 def test_every_score_has_errors(made: Recording) -> None:
-    for part in (json.loads(made.part(one).read_text()) for one in made.trainings):
+    for part in (json.loads(made.part(training).read_text()) for training in made.trainings):
         for row in part["rows"]:
             assert min(row["fid_mini_se"], row["fid_mini_se_generated"], row["kid_mini_se"]) > 0
             assert 0 < row["vendi_mini_se"] < row["vendi_mini"]
@@ -227,7 +227,7 @@ def test_the_reader_gives_what_the_parts_hold(made: Recording, table: Path) -> N
     assert (read.rungs, read.image_counts) == ([1, 2], [LOW, FULL])
     assert [curve.config for curve in read.trained()] == ["bitfit-00", "bitfit-07", "dylora-00"]
     dylora = json.loads(made.part(made.trainings[1]).read_text())
-    curve = next(one for one in read.trained() if one.strategy == "dylora")
+    curve = next(each for each in read.trained() if each.strategy == "dylora")
     for row in (row for row in dylora["rows"] if row["cut"] is None):
         point = curve.at(row["epoch"], row["images_per_condition"])
         assert point is not None and point.scores["fid_mini"].value == row["fid_mini"]
@@ -235,8 +235,10 @@ def test_the_reader_gives_what_the_parts_hold(made: Recording, table: Path) -> N
         assert (point.training_cpu_s, point.gauge_cpu_s) == (row["training_cpu_s"], row["gauge_cpu_s"])
     assert curve.choice == made.trainings[1].choice and len(curve.losses) == 2
     rank = curve.choice["strategy"]["rank"]
-    assert [one.cut for one in read.curves if one.cut] == [f"rank{2**power}" for power in range(rank.bit_length() - 1)]
-    assert all(len(one.points) == 2 for one in read.curves if one.cut)
+    assert [each.cut for each in read.curves if each.cut] == [
+        f"rank{2**power}" for power in range(rank.bit_length() - 1)
+    ]
+    assert all(len(each.points) == 2 for each in read.curves if each.cut)
 
 
 def test_a_training_that_diverges_is_recorded_with_its_reason_and_without_figures(table: Path) -> None:

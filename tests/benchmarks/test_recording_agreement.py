@@ -54,23 +54,25 @@ def ordered(number: int, *, seed: int = 0, shift: float = 0.0) -> Curve:
 
 
 def test_a_rung_in_the_order_of_the_end_has_correlation_1_and_one_in_the_opposite_order_has_minus_1() -> None:
-    found = agreements([ordered(number) for number in range(1, 8)], RUNGS, COUNTS)
-    by_look = {(one.epoch, one.images_per_condition): one for one in found if one.metric == "fid_mini"}
+    figures = agreements([ordered(number) for number in range(1, 8)], RUNGS, COUNTS)
+    by_look = {(figure.epoch, figure.images_per_condition): figure for figure in figures if figure.metric == "fid_mini"}
     assert by_look[1, 2].correlation == by_look[3, 2].correlation == pytest.approx(1)
     assert by_look[1, 8].correlation == by_look[1, 8].within_strategies == pytest.approx(-1)
     assert by_look[1, 2].num_curves == 7 and (3, 8) not in by_look
     assert (by_look[1, 2].low, by_look[1, 2].high) == pytest.approx((1, 1))
-    assert {one.epoch for one in found if one.metric == "loss"} == {1}
+    assert {figure.epoch for figure in figures if figure.metric == "loss"} == {1}
 
 
 def test_further_seeds_and_failed_trainings_do_not_count_and_few_curves_give_no_correlation() -> None:
-    found = agreements([ordered(number, seed=number % 2) for number in range(8)], RUNGS, COUNTS)
-    assert {one.num_curves for one in found} == {4}
-    assert {(one.correlation, one.low, one.within_strategies) for one in found} == {(None, None, None)}
+    figures = agreements([ordered(number, seed=number % 2) for number in range(8)], RUNGS, COUNTS)
+    assert {figure.num_curves for figure in figures} == {4}
+    assert {(figure.correlation, figure.low, figure.within_strategies) for figure in figures} == {(None, None, None)}
 
 
 def test_what_a_rung_costs_is_its_training_and_its_own_evaluation_over_those_of_the_end() -> None:
-    shares = {(one.epoch, one.images_per_condition): one.share for one in cost_shares([ordered(1)], RUNGS, COUNTS)}
+    shares = {
+        (figure.epoch, figure.images_per_condition): figure.share for figure in cost_shares([ordered(1)], RUNGS, COUNTS)
+    }
     assert shares == {(1, 2): 12 / 38, (1, 8): 18 / 38, (3, 2): 32 / 38, (3, 8): 1}
 
 

@@ -29,15 +29,18 @@ def test_the_same_seed_draws_the_same_and_more_begin_with_the_fewer() -> None:
 def test_eight_configurations_have_a_learning_rate_in_each_eighth_of_the_range(strategy: str) -> None:
     """A closed form: what is drawn lies within the range, and evenly."""
     low, high = RANGES[parts_of(strategy)[0]].lr["mini"]
-    shares = [math.log(one.choice["lr"] / low) / math.log(high / low) for one in configurations(MINI, strategy, 8, 0)]
+    shares = [
+        math.log(training.choice["lr"] / low) / math.log(high / low)
+        for training in configurations(MINI, strategy, 8, 0)
+    ]
     assert sorted(math.floor(8 * share) for share in shares) == list(range(8))
 
 
 def test_every_choice_of_a_hyperparameter_is_drawn() -> None:
-    found = configurations(MINI, "dylora", 16, 0)
-    assert {one.choice["strategy"]["rank"] for one in found} == {2, 4, 8, 16, 32}
-    assert Counter(one.choice["batch_size"] for one in found) == {16: 8, 32: 8}
-    assert Counter(one.choice["strategy"]["frozen"] for one in found) == {False: 8, True: 8}
+    drawn = configurations(MINI, "dylora", 16, 0)
+    assert {training.choice["strategy"]["rank"] for training in drawn} == {2, 4, 8, 16, 32}
+    assert Counter(training.choice["batch_size"] for training in drawn) == {16: 8, 32: 8}
+    assert Counter(training.choice["strategy"]["frozen"] for training in drawn) == {False: 8, True: 8}
 
 
 def test_any_beginning_has_as_many_configurations_of_each_strategy() -> None:
@@ -49,11 +52,14 @@ def test_any_beginning_has_as_many_configurations_of_each_strategy() -> None:
 
 def test_twenty_configurations_of_all_strategies_have_two_further_seeds_after_half_of_the_others() -> None:
     order = drawn()
-    assert len({one.name for one in order}) == len(order) == 160
-    seeds = {config: {one.seed for one in order if one.config == config} for config in {one.config for one in order}}
-    repeated = [config for config, own in seeds.items() if own == {0, 1, 2}]
+    assert len({training.name for training in order}) == len(order) == 160
+    seeds = {
+        config: {training.seed for training in order if training.config == config}
+        for config in {training.config for training in order}
+    }
+    repeated = [config for config, seeds_of_config in seeds.items() if seeds_of_config == {0, 1, 2}]
     assert len(repeated) == 20 and {config.rpartition("-")[0] for config in repeated} == set(STRATEGIES)
-    assert not any(one.seed for one in order[:60])
-    assert 15 <= sum(one.seed > 0 for one in order[60:110]) <= 25
-    first = {one.config: one for one in order if one.seed == 0}
-    assert all(one.choice == first[one.config].choice for one in order)
+    assert not any(training.seed for training in order[:60])
+    assert 15 <= sum(training.seed > 0 for training in order[60:110]) <= 25
+    first = {training.config: training for training in order if training.seed == 0}
+    assert all(training.choice == first[training.config].choice for training in order)

@@ -38,8 +38,8 @@ def test_a_toys_steps_are_measured_beside_the_rivals(tmp_path: Path) -> None:
         budget_s=100,
     )
     written = json.loads((tmp_path / "step.json").read_text())["rows"]
-    own = ["lora eager", "lora eager math", "lora channels_last", "lora compiled"]
-    assert [row["name"] for row in written] == [*own, "diffusers_lora", "peft_dora"]
+    ours = ["lora eager", "lora eager math", "lora channels_last", "lora compiled"]
+    assert [row["name"] for row in written] == [*ours, "diffusers_lora", "peft_dora"]
     assert all(row["error"] == "" and row["images_per_s"] > 0 for row in written)
     drifts = [row["drift"]["loss"] for row in written if row["drift"]]
     assert len(drifts) == 2 and max(drifts) < 1e-4
@@ -60,8 +60,8 @@ def test_a_toys_films_are_measured_beside_the_rivals(tmp_path: Path) -> None:
 
 def test_films_are_compared_as_far_as_both_batches_go() -> None:
     films = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
-    for reference, own in ((films, films[:2]), (films[:2], films)):
-        assert sd15_sampling.drift(reference, own) == {"grey levels": 0, "features": 0}
+    for reference, compared in ((films, films[:2]), (films[:2], films)):
+        assert sd15_sampling.drift(reference, compared) == {"grey levels": 0, "features": 0}
 
 
 def test_what_does_not_work_is_a_row_that_says_why_and_each_is_written_as_it_is_had(tmp_path: Path) -> None:
@@ -69,16 +69,16 @@ def test_what_does_not_work_is_a_row_that_says_why_and_each_is_written_as_it_is_
         raise torch.OutOfMemoryError("out of memory")
 
     rows, settings = sd15.Rows(tmp_path / "rows.json", {}), {"batch": 1, "images": 1}
-    held: list[int] = []
+    num_rows: list[int] = []
 
     def turn() -> None:
-        held.append(len(json.loads((tmp_path / "rows.json").read_text())["rows"]))
+        num_rows.append(len(json.loads((tmp_path / "rows.json").read_text())["rows"]))
 
     works = sd15.Candidate(name="works", turn=turn, **settings)
     sd15.measure([sd15.Candidate(name="broken", turn=broken, **settings), works], rows, rounds=2, deadline_s=1e18)
     assert [row.error for row in rows.rows] == ["OutOfMemoryError: out of memory", ""]
     assert len(rows.rows[1].turns_s) == 2
-    assert held == [1, 2, 2]
+    assert num_rows == [1, 2, 2]
     sd15.measure([sd15.Candidate(name="late", turn=turn, **settings)], rows, rounds=1, deadline_s=0.0)
     assert "the time is up" in rows.rows[2].error and rows.rows[2].images_per_s is None
 

@@ -33,10 +33,10 @@ def test_without_stops_one_worker_does_all_the_work_of_the_pool_and_finds_all(
     monkeypatch.setattr(simulator, "ENOUGH", math.inf)
     monkeypatch.setattr(simulator, "SUGGESTIONS", 9)
     run = searched(replace(problem, formula=None), "none")
-    ends = [one.stages[-1] for one in problem.pool]
+    ends = [training.stages[-1] for training in problem.pool]
     assert run.finished[-1].work_s == pytest.approx(sum(end.training_s + end.evaluation_s for end in ends))
     assert run.finished[-1].share == pytest.approx(1.0) and run.num_stopped == 0
-    shares = [one.share for one in run.finished]
+    shares = [finished.share for finished in run.finished]
     assert len(shares) == 32 and np.diff(shares).min() > -1e-9
     unanswered = [trial for trial in run.searcher().study.trials if trial.values is None]
     assert unanswered and not any(trial.constraints for trial in unanswered), "no configuration is at fault for that"
@@ -56,14 +56,14 @@ def test_the_seed_decides(problem: Problem) -> None:
 
 def test_a_pool_answers_with_the_nearest_that_is_left(problem: Problem) -> None:
     pool = Pool(problem)
-    own = [one for one in problem.pool if one.strategy == "lora"]
-    for wanted in own:
+    loras = [training for training in problem.pool if training.strategy == "lora"]
+    for wanted in loras:
         assert pool.take("lora", wanted.params) is wanted
-    assert pool.take("lora", own[0].params) is None
+    assert pool.take("lora", loras[0].params) is None
     pool = Pool(problem)
-    assert pool.take("lora", own[0].params) is own[0]
-    second = pool.take("lora", own[0].params)
-    assert second is not own[0] and second in own
+    assert pool.take("lora", loras[0].params) is loras[0]
+    second = pool.take("lora", loras[0].params)
+    assert second is not loras[0] and second in loras
 
 
 def test_curves_of_a_rung_are_alike_and_the_front_has_several_strategies(problem: Problem) -> None:
@@ -71,17 +71,20 @@ def test_curves_of_a_rung_are_alike_and_the_front_has_several_strategies(problem
         assert [stage.report["epoch"] for stage in training.stages] == [0, 2, 8]
         costs = [stage.training_s for stage in training.stages]
         assert costs == sorted(costs) and np.isfinite(training.values).all()
-    values = np.array([one.values for one in problem.pool])
+    values = np.array([each.values for each in problem.pool])
     assert problem.volume(values.tolist()) == pytest.approx(1.0)
-    closest, cheapest = (min(problem.pool, key=lambda one: one.values[column]).strategy for column in (0, 2))
-    assert closest != cheapest and [one.name for one in OBJECTIVES][::2] == ["fid_mini", "trainable_parameters"]
+    closest, cheapest = (min(problem.pool, key=lambda each: each.values[column]).strategy for column in (0, 2))
+    assert closest != cheapest and [objective.name for objective in OBJECTIVES][::2] == [
+        "fid_mini",
+        "trainable_parameters",
+    ]
 
 
 @pytest.mark.parametrize("made", [partial(synthetic, 0, 32), partial(recorded, RECORDING)])
 def test_standard_errors_are_told_at_rungs_alone_as_in_a_sweep(made: Callable[[], Problem]) -> None:
     for training in made().pool:
-        *rungs, end = [{name for name in one.report if name.endswith("_se")} for one in training.stages]
-        assert not end and all(one == {"early_fid_mini_se", "early_vendi_mini_se"} for one in rungs)
+        *rungs, end = [{name for name in stage.report if name.endswith("_se")} for stage in training.stages]
+        assert not end and all(names == {"early_fid_mini_se", "early_vendi_mini_se"} for names in rungs)
 
 
 def test_hours_are_those_of_the_first_that_reaches_the_share() -> None:

@@ -60,9 +60,9 @@ def all_processes_below() -> Iterator[None]:
 
 def below() -> list[psutil.Process]:
     """All living processes below this one, but the one from which others are forked."""
-    own = psutil.Process()
-    servers = [process for process in own.children() if "--serve" in _command_line(process)]
-    return [process for process in own.children(recursive=True) if process not in servers and lives(process)]
+    this = psutil.Process()
+    servers = [process for process in this.children() if "--serve" in _command_line(process)]
+    return [process for process in this.children(recursive=True) if process not in servers and lives(process)]
 
 
 def lives(process: psutil.Process) -> bool:
@@ -138,8 +138,8 @@ class Sweep:
 
         A sweep with a Ray of its own has nothing to do with processes that were there before; a cluster may give it those.
         """
-        found = below() if self.has_joined else set(below()) - self.others
-        return [process for process in found if any(name in "".join(_command_line(process)[:1]) for name in programs)]
+        started = below() if self.has_joined else set(below()) - self.others
+        return [process for process in started if any(name in "".join(_command_line(process)[:1]) for name in programs)]
 
     def left(self) -> list[psutil.Process]:
         """Its processes; of a cluster that it has joined, those that still work for it."""

@@ -26,9 +26,11 @@ def finished(out: Path) -> dict[str, str]:
     """What a broken sweep leaves that must never change: the log, and adapters of ended trials, by their hashes."""
     if not (out / "events.log").exists():
         return {}
-    held = read_log(out / "events.log")
-    data = (out / "events.log").read_bytes()[: held.sound_bytes]
-    ended = {one["trial_id"] for one in held.records if one["event"] == "end" and one["kind"] == "completed"}
+    contents = read_log(out / "events.log")
+    data = (out / "events.log").read_bytes()[: contents.sound_bytes]
+    ended = {
+        record["trial_id"] for record in contents.records if record["event"] == "end" and record["kind"] == "completed"
+    }
     files = [file for name in ended for file in (out / "trials" / name / "adapter").rglob("*") if file.is_file()]
     return {"events.log": f"{len(data)} {_hash(data)}", **{str(file): _hash(file.read_bytes()) for file in files}}
 
@@ -49,12 +51,12 @@ def compare(out: Path, reference: Path, before: Mapping[str, str], rounding: flo
     Raises:
         UnsoundError: something is lost, doubled or changed.
     """
-    for name, held in before.items():
+    for name, state in before.items():
         if name == "events.log":
-            length = int(held.split()[0])
-            if f"{length} {_hash((out / name).read_bytes()[:length])}" != held:
+            length = int(state.split()[0])
+            if f"{length} {_hash((out / name).read_bytes()[:length])}" != state:
                 raise UnsoundError("records that were on the disk have changed")
-        elif not Path(name).is_file() or _hash(Path(name).read_bytes()) != held:
+        elif not Path(name).is_file() or _hash(Path(name).read_bytes()) != state:
             raise UnsoundError(f"{name} of a finished trial has changed")
     for name, keys in (("trials.parquet", ["trial_id"]), ("results.parquet", ["trial_id", "epoch"])):
         _require_equal(name, _numbers(out / name, keys), _numbers(reference / name, keys), rounding)
@@ -66,12 +68,12 @@ def _numbers(path: Path, keys: list[str]) -> pd.DataFrame:
     return table.drop(columns=[name for name in table if str(name).endswith(OF_MACHINE)])
 
 
-def _require_equal(name: str, found: pd.DataFrame, wanted: pd.DataFrame, rounding: float = 0.0) -> None:
-    if list(found.index) != list(wanted.index) or set(found) != set(wanted):
-        raise UnsoundError(f"{name} has rows {list(found.index)} where {list(wanted.index)} belong")
+def _require_equal(name: str, table: pd.DataFrame, wanted: pd.DataFrame, rounding: float = 0.0) -> None:
+    if list(table.index) != list(wanted.index) or set(table) != set(wanted):
+        raise UnsoundError(f"{name} has rows {list(table.index)} where {list(wanted.index)} belong")
     try:
         how = {"rtol": rounding} if rounding else {"check_exact": True}
-        pd.testing.assert_frame_equal(found[list(wanted)], wanted, check_dtype=False, **how)
+        pd.testing.assert_frame_equal(table[list(wanted)], wanted, check_dtype=False, **how)
     except AssertionError as error:
         raise UnsoundError(f"{name}: {error}") from error
 
@@ -81,7 +83,7 @@ def _require_runs(out: Path) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
-    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     names = sorted(run.data.tags.get("trial_id", "parent") for run in runs)
     if names != sorted([*pd.read_parquet(out / "trials.parquet")["trial_id"], "parent"]):
         raise UnsoundError(f"MLflow has the runs {names}")

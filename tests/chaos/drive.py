@@ -71,7 +71,7 @@ def broken(outcome: Outcome, folder: Path, reference: Path, address: str) -> Non
                 _break(sweep, act, outcome, chance, total)
                 before = finished(sweep.out)
                 _go_on(sweep, outcome)
-                outcome.retries = sum(one["event"] == "retry" for one in sweep.log().records)
+                outcome.retries = sum(record["event"] == "retry" for record in sweep.log().records)
                 compare(out, reference, before, ROUNDING.get(kind, 0.0))
                 require_nothing_left(sweep.left, memory)
             finally:
@@ -132,18 +132,18 @@ def table_of(outcomes: list[Outcome]) -> str:
     )
     rows = [
         (
-            one.kind,
-            one.seed,
-            "joined" if one.has_joined else "own",
-            one.moment,
-            one.exit_code,
-            f"{one.end_s:.0f}",
-            one.resumes,
-            one.retries,
-            f"{one.wall_s:.0f}",
-            " ".join(one.fault.split()) or "sound",
+            outcome.kind,
+            outcome.seed,
+            "joined" if outcome.has_joined else "own",
+            outcome.moment,
+            outcome.exit_code,
+            f"{outcome.end_s:.0f}",
+            outcome.resumes,
+            outcome.retries,
+            f"{outcome.wall_s:.0f}",
+            " ".join(outcome.fault.split()) or "sound",
         )
-        for one in outcomes
+        for outcome in outcomes
     ]
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (names, ["---"] * len(names), *rows))
 
@@ -173,11 +173,11 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / "outcomes.jsonl"
     outcomes = [Outcome(**json.loads(line)) for line in written.read_text().splitlines()] if written.exists() else []
-    done = {(one.kind, one.seed) for one in outcomes}
+    done = {(outcome.kind, outcome.seed) for outcome in outcomes}
     left = [(kind, seed) for seed in range(first, first + seeds) for kind in kinds.split(",")]
     with all_processes_below(), one_node() as address:
         reference = undisturbed(folder)
-        for kind, seed in (one for one in left if one not in done):
+        for kind, seed in (pair for pair in left if pair not in done):
             if time.monotonic() - started > until_s:
                 break
             shutil.rmtree(folder / f"{kind}-{seed}", ignore_errors=True)
@@ -190,7 +190,7 @@ def main(
                 for left_over in folder.glob(f"{kind}-{seed}*"):
                     shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
     print(table_of(outcomes))
-    raise typer.Exit(any(one.fault for one in outcomes))
+    raise typer.Exit(any(outcome.fault for outcome in outcomes))
 
 
 if __name__ == "__main__":

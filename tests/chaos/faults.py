@@ -39,15 +39,15 @@ def killing(*programs: str) -> Act:
     """Kill the processes of some programs, as soon as there are some."""
 
     def act(sweep: Sweep, command: Command) -> None:
-        found: list[psutil.Process] = []
+        victims: list[psutil.Process] = []
 
         def look() -> bool:
-            found[:] = sweep.processes(*programs)
-            return bool(found)
+            victims[:] = sweep.processes(*programs)
+            return bool(victims)
 
         wait_until(look, command, " or ".join(programs))
-        kill(*found)
-        if not found:
+        kill(*victims)
+        if not victims:
             raise TooLateError
 
     return act

@@ -67,14 +67,14 @@ def test_numbers_that_differ_are_seen_and_times_are_not(tmp_path: Path) -> None:
         "other": whole.assign(loss=[0.5, 0.26]),
         "fewer": whole[:1],
     }
-    found = {}
+    numbers = {}
     for name, table in tables.items():
         table.to_parquet(tmp_path / name)
-        found[name] = _numbers(tmp_path / name, ["trial_id"])
-    _require_equal("trials", found["slower"], found["whole"])
+        numbers[name] = _numbers(tmp_path / name, ["trial_id"])
+    _require_equal("trials", numbers["slower"], numbers["whole"])
     for name in ("other", "fewer"):
         with pytest.raises(UnsoundError):
-            _require_equal("trials", found[name], found["whole"])
+            _require_equal("trials", numbers[name], numbers["whole"])
 
 
 def test_what_was_finished_is_known_by_its_bytes(tmp_path: Path) -> None:
@@ -95,10 +95,10 @@ def test_a_sweeps_processes_are_those_that_came_with_it(tmp_path: Path) -> None:
     sleeping = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
     with subprocess.Popen(sleeping) as before:
         sweep = Sweep(tmp_path / "run")
-        with subprocess.Popen(sleeping) as own:
+        with subprocess.Popen(sleeping) as child:
             try:
-                found = {process.pid for process in sweep.left()}
+                left = {process.pid for process in sweep.left()}
             finally:
                 before.kill()
-                own.kill()
-    assert own.pid in found and before.pid not in found
+                child.kill()
+    assert child.pid in left and before.pid not in left

@@ -192,7 +192,7 @@ def type_into(host: Host, line: str, typed: Sequence[str]) -> str:
     streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
     process = subprocess.Popen(host.command(line), start_new_session=True, **streams)
     os.close(terminal)
-    shown, waiting, deadline = "", "".join(f"{one}\r" for one in typed), time.monotonic() + COMMAND_S
+    shown, waiting, deadline = "", "".join(f"{text}\r" for text in typed), time.monotonic() + COMMAND_S
     try:
         while process.poll() is None:
             assert time.monotonic() < deadline, f"`{line}` must end in time, but showed\n{shown[-5000:]}"

@@ -25,10 +25,10 @@ def blocks(heading: str) -> list[list[Command]]:
         ValueError: README has no such heading.
     """
     text = (ROOT / "README.md").read_text()
-    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text, flags=re.DOTALL | re.MULTILINE)
-    if found is None:
+    section = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text, flags=re.DOTALL | re.MULTILINE)
+    if section is None:
         raise ValueError(f"`heading` must be one of README's, but got {heading!r}. Correct the test or README.")
-    whole = re.sub(r"\\\n +", "", found[1])
+    whole = re.sub(r"\\\n +", "", section[1])
     paragraphs = [paragraph.splitlines() for paragraph in whole.strip("\n").split("\n\n")]
     return [_commands(lines) for lines in paragraphs if lines[0].startswith(BLOCK)]
 

@@ -86,16 +86,16 @@ def by_peft_functions(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     """PEFT's own functions, with nothing told but which layers and how many ranks, as the tensors' shapes say."""
     tensors = load_file(folder / FILE)
     for name in ("unet", "text_encoder"):
-        own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-        if own:
-            rank = {len(value) for key, value in own.items() if key.endswith("lora_A.weight")}
+        part = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+        if part:
+            rank = {len(value) for key, value in part.items() if key.endswith("lora_A.weight")}
             config = LoraConfig(
                 r=max(rank),
                 lora_alpha=max(rank),
-                target_modules=sorted({key.partition(".lora_")[0] for key in own}),
-                use_dora=any("magnitude" in key for key in own),
+                target_modules=sorted({key.partition(".lora_")[0] for key in part}),
+                use_dora=any("magnitude" in key for key in part),
             )
-            set_peft_model_state_dict(inject_adapter_in_model(config, getattr(pipeline, name)), own)
+            set_peft_model_state_dict(inject_adapter_in_model(config, getattr(pipeline, name)), part)
 
 
 def tokens_alone(pipeline: StableDiffusionPipeline, folder: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_card_that_is_no_text_is_answered(adapter: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "own", "other", "message"),
+    ("name", "trained", "other", "message"),
     [
         (
             "lora",
@@ -86,9 +86,9 @@ def test_a_card_that_is_no_text_is_answered(adapter: Path) -> None:
     ],
 )
 def test_an_adapter_under_other_hyperparameters_is_refused(
-    base: DiffusionModels, tmp_path: Path, name: str, own: dict[str, Any], other: dict[str, Any], message: str
+    base: DiffusionModels, tmp_path: Path, name: str, trained: dict[str, Any], other: dict[str, Any], message: str
 ) -> None:
-    models, strategy = base.fresh(), make_strategy(name, own)
+    models, strategy = base.fresh(), make_strategy(name, trained)
     strategy.attach(models)
     strategy.export(models, tmp_path)
     fresh = base.fresh()
@@ -96,7 +96,7 @@ def test_an_adapter_under_other_hyperparameters_is_refused(
         make_strategy(name, other).restore(fresh, tmp_path)
     assert message in str(answer.value)
     assert not list(trained_parameters(fresh))
-    make_strategy(name, own).restore(fresh, tmp_path)
+    make_strategy(name, trained).restore(fresh, tmp_path)
 
 
 @pytest.mark.parametrize(

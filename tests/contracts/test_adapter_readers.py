@@ -187,14 +187,14 @@ def came(exports: dict[str, Exports], tmp_path_factory: pytest.TempPathFactory) 
     command = [sys.executable, "-P", str(HERE / "foreign_readers.py"), str(task)]  # -P: not even our folder
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    found: Came = {}
+    results: Came = {}
     for number, case in enumerate(wanted):
         error = folder / f"{number}.txt"
-        found[case] = error.read_text() if error.exists() else np.load(folder / f"{number}.npy")
+        results[case] = error.read_text() if error.exists() else np.load(folder / f"{number}.npy")
     if WHOLE_TABLE:
         versions = json.loads(task.with_suffix(".versions").read_text())
-        Path(os.environ["READERS_TABLE"]).write_text("\n".join(readme_table(exports, found, versions)) + "\n")
-    return found
+        Path(os.environ["READERS_TABLE"]).write_text("\n".join(readme_table(exports, results, versions)) + "\n")
+    return results
 
 
 def difference(exports: dict[str, Exports], came: Came, case: tuple[str, str, str]) -> float:
@@ -225,9 +225,9 @@ def endings(made: Exports) -> set[str]:
 
 def test_what_diffusers_does_not_read_of_web_uis_files_is_known(exports: dict[str, Exports], came: Came) -> None:
     """So that README does not promise it: differences are refused; magnitudes are left out, with a warning."""
-    held = {adapter for adapter, made in exports.items() if endings(made) & DIFFERENCES}
-    assert held == {"unet", "bitfit", "norm", "attention", "difffit", "delta_full"} & exports.keys()
-    assert all("not been correctly renamed" in str(came[adapter, "webui", "by_kohya_names"]) for adapter in held)
+    adapters = {adapter for adapter, made in exports.items() if endings(made) & DIFFERENCES}
+    assert adapters == {"unet", "bitfit", "norm", "attention", "difffit", "delta_full"} & exports.keys()
+    assert all("not been correctly renamed" in str(came[adapter, "webui", "by_kohya_names"]) for adapter in adapters)
     scaled = {adapter for adapter, made in exports.items() if "dora_scale" in endings(made)}
     assert scaled == {"dora", "dora, convolutions"} & exports.keys()
     assert all(difference(exports, came, (adapter, "webui", "by_kohya_names")) > 1e-3 for adapter in scaled)
@@ -279,14 +279,14 @@ def test_readme_says_what_was_found(exports: dict[str, Exports], came: Came) -> 
     rows = [row.split(" | ") for row in text.partition("<!-- readers: end -->")[0].splitlines() if row.startswith("| ")]
     said = {row[0].strip("| ").replace("`", ""): [cell.strip(" |") for cell in row[1:]] for row in rows[1:]}
     assert said.keys() == {name.replace("`", "") for name in ADAPTERS}
-    readers = [(kind, reader) for kind, own in COLUMNS.items() for reader in own]
+    readers = [(kind, reader) for kind, of_kind in COLUMNS.items() for reader in of_kind]
     for adapter, made in exports.items():
         for (kind, reader), words in zip(readers, said[adapter.replace("`", "")], strict=True):
             if kind in made.refused:
                 assert words == "use " + made.refused[kind].partition("--format ")[2].rstrip("."), (adapter, kind)
             elif (adapter, kind, reader) in came:
-                found = cell(made, kind, lambda case=(adapter, kind, reader): came[case])
-                assert words.partition(":")[2] == found.partition(":")[2] and ("use" in words) == ("use" in found)
+                measured = cell(made, kind, lambda case=(adapter, kind, reader): came[case])
+                assert words.partition(":")[2] == measured.partition(":")[2] and ("use" in words) == ("use" in measured)
                 assert words in OTHERS.values() or ":" in words or float(words) < 1e-4, (adapter, kind, words)
 
 
@@ -314,10 +314,10 @@ def readme_table(exports: dict[str, Exports], came: Came, versions: dict[str, st
 def cell(made: Exports, kind: str, result: Callable[[], NDArray[np.float32] | str]) -> str:
     if kind in made.refused:
         return "use " + made.refused[kind].partition("--format ")[2].rstrip(".")
-    found = result()
-    if isinstance(found, str):
-        return next(words for part, words in OTHERS.items() if part in found)
-    largest = float(np.abs(found - made.pixels).max())
+    outcome = result()
+    if isinstance(outcome, str):
+        return next(words for part, words in OTHERS.items() if part in outcome)
+    largest = float(np.abs(outcome - made.pixels).max())
     return (
         f"{largest:.0e}".replace("0e+00", "0")
         if largest < 1e-4

@@ -83,11 +83,11 @@ def _tuning(
     batch_size: int = 4,
 ) -> FineTuning:
     """A training on a device that has room for `room` images at a time."""
-    own = OWN.get(strategy, {})
+    hyperparameters = OWN.get(strategy, {})
     if strategy == "text_encoder_swap":
         write_bert_layout(cache / "encoder", hidden_size=48)
-        own = {"encoder": str(cache / "encoder"), "train_encoder": True}
-    method, models = make_strategy(strategy, own), base.fresh()
+        hyperparameters = {"encoder": str(cache / "encoder"), "train_encoder": True}
+    method, models = make_strategy(strategy, hyperparameters), base.fresh()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         method.attach(models)
@@ -151,9 +151,9 @@ def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(
     assert [report.epoch for report in later] == [1]
     assert (later[0].loss, later[0].lr) == (reports[1].loss, reports[1].lr)
     assert resumed.rank_history == whole.rank_history and resumed.step == whole.step
-    expected, found = _values(whole), _values(resumed)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    expected, values = _values(whole), _values(resumed)
+    assert values.keys() == expected.keys()
+    assert all(torch.equal(values[name], expected[name]) for name in expected)
     assert whole.checkpoint().facts == resumed.checkpoint().facts
 
 
@@ -163,10 +163,10 @@ def test_strategies_that_change_while_training_had_something_to_keep(
     """Otherwise the test above would say nothing of it."""
     for strategy in ("selora", "adalora"):
         tuning = _tuning(base, dataset, cache, strategy=strategy, **FEW)
-        found: list[Checkpoint] = []
-        tuning.run(lambda report, tuning=tuning, found=found: found.append(tuning.checkpoint()))
-        assert len(found[0].facts["rank_history"]) > 1
-        assert bool(found[0].under("strategy")) == (strategy == "adalora")
+        checkpoints: list[Checkpoint] = []
+        tuning.run(lambda report, tuning=tuning, checkpoints=checkpoints: checkpoints.append(tuning.checkpoint()))
+        assert len(checkpoints[0].facts["rank_history"]) > 1
+        assert bool(checkpoints[0].under("strategy")) == (strategy == "adalora")
 
 
 def test_the_scale_of_half_precision_goes_on(base: DiffusionModels, dataset: PreparedDataset, cache: Path) -> None:
@@ -252,14 +252,14 @@ def test_the_newest_whole_one_alone_is_kept(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path) is None
     for number in (0, 9, 10):
         write_checkpoint(tmp_path, number, _small(float(number)))
-        assert [found.name for found in (tmp_path / FOLDER).iterdir()] == [str(number)]
+        assert [folder.name for folder in (tmp_path / FOLDER).iterdir()] == [str(number)]
     (tmp_path / FOLDER / ".11.abc.partial").mkdir()  # as a killed process leaves it
     (tmp_path / FOLDER / "9").mkdir()  # older, and not yet removed when its process was killed
-    found = read_checkpoint(tmp_path)
-    assert found is not None and found.facts["rate"] == 0.1 + 0.2
-    assert found.under("weights")["a"].tolist() == [10.0] * 3
+    checkpoint = read_checkpoint(tmp_path)
+    assert checkpoint is not None and checkpoint.facts["rate"] == 0.1 + 0.2
+    assert checkpoint.under("weights")["a"].tolist() == [10.0] * 3
     write_checkpoint(tmp_path, 12, _small(12.0))
-    assert [found.name for found in (tmp_path / FOLDER).iterdir()] == ["12"]
+    assert [folder.name for folder in (tmp_path / FOLDER).iterdir()] == ["12"]
     remove_checkpoints(tmp_path)
     assert read_checkpoint(tmp_path) is None and not list(tmp_path.iterdir())
 
@@ -269,8 +269,8 @@ def test_one_that_cannot_be_written_leaves_the_last_one(tmp_path: Path) -> None:
     facts = {"step": object()}  # cannot be written, after the tensors were
     with pytest.raises(TypeError):
         write_checkpoint(tmp_path, 1, Checkpoint(tensors={"weights/a": torch.ones(3)}, facts=facts))
-    found = read_checkpoint(tmp_path)
-    assert found is not None and found.under("weights")["a"].tolist() == [0.0] * 3
+    checkpoint = read_checkpoint(tmp_path)
+    assert checkpoint is not None and checkpoint.under("weights")["a"].tolist() == [0.0] * 3
     assert [folder.name for folder in (tmp_path / FOLDER).iterdir()] == ["0"]
 
 

@@ -13,8 +13,8 @@ NUM_IMAGES, DIM = 40, 6
 
 @pytest.fixture(params=sorted(METRICS))
 def metric(request: pytest.FixtureRequest) -> Metric:
-    found: Metric = METRICS[request.param]
-    return found
+    entry: Metric = METRICS[request.param]
+    return entry
 
 
 def features(seed: int) -> NDArray[np.float32]:

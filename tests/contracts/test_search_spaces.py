@@ -19,8 +19,8 @@ from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
 @pytest.fixture(params=SEARCH_SPACES.values(), ids=SEARCH_SPACES)
 def space(request: pytest.FixtureRequest) -> SearchSpace:
     """Each space in turn."""
-    found: SearchSpace = request.param
-    return found
+    entry: SearchSpace = request.param
+    return entry
 
 
 def sampled(seed: int, number: int = 200) -> list[optuna.Trial]:
@@ -56,8 +56,8 @@ def test_every_strategy_is_suggested_and_takes_its_fields(space: SearchSpace) ->
         {fields["name"] for fields in suggested} == set(strategies_of(space)) <= STRATEGIES.keys() | COMBINATIONS.keys()
     )
     for fields in suggested:
-        own = {name: value for name, value in fields.items() if name != "name"}
-        assert own.items() <= make_strategy(fields["name"], own).hyperparameters().items()
+        hyperparameters = {name: value for name, value in fields.items() if name != "name"}
+        assert hyperparameters.items() <= make_strategy(fields["name"], hyperparameters).hyperparameters().items()
 
 
 def test_the_choice_of_strategies_can_be_narrowed(space: SearchSpace) -> None:
@@ -78,16 +78,16 @@ def test_strategies_that_need_downloads_are_suggested_only_where_they_are_named(
 @pytest.mark.parametrize("name", ["text_encoder_swap+textual_inversion", "text_encoder_swap+text_encoder"])
 def test_a_swapped_encoder_does_not_train_twice(name: str) -> None:
     for trial in sampled(seed=9, number=20):
-        own = dict(SEARCH_SPACES["core"](trial, strategies=(name,))["strategy"])
-        assert make_strategy(own.pop("name"), own).trains == ("unet", "text_encoder")
+        hyperparameters = dict(SEARCH_SPACES["core"](trial, strategies=(name,))["strategy"])
+        assert make_strategy(hyperparameters.pop("name"), hyperparameters).trains == ("unet", "text_encoder")
 
 
 def test_each_strategys_parameters_carry_its_name(space: SearchSpace) -> None:
     for trial in sampled(seed=5):
         name = space(trial)["strategy"]["name"]
-        own = set(trial.params) - {"strategy", "batch_size"}
-        assert f"{name}/lr" in own
-        assert all(parameter.startswith(f"{name}/") for parameter in own)
+        parameters = set(trial.params) - {"strategy", "batch_size"}
+        assert f"{name}/lr" in parameters
+        assert all(parameter.startswith(f"{name}/") for parameter in parameters)
 
 
 def test_what_is_shared_is_positive(space: SearchSpace) -> None:
@@ -105,9 +105,9 @@ def test_any_combination_of_what_a_space_knows_is_suggested(space: SearchSpace, 
     assert all(is_known_to(each, name) for each in SEARCH_SPACES)
     for trial in sampled(seed=2, number=20):
         choice = space(trial, strategies=(name,), fixed={name: {"vae.lr_ratio": 0.5}} if "vae" in name else {})
-        own = {key: value for key, value in choice["strategy"].items() if key != "name"}
-        strategy = make_strategy(name, own)
-        assert own.items() <= strategy.hyperparameters().items()
+        hyperparameters = {key: value for key, value in choice["strategy"].items() if key != "name"}
+        strategy = make_strategy(name, hyperparameters)
+        assert hyperparameters.items() <= strategy.hyperparameters().items()
         assert "vae" not in name or strategy.hyperparameters()["vae.lr_ratio"] == 0.5
 
 
@@ -125,17 +125,19 @@ def effective_rates(space: SearchSpace, name: str, fixed: dict[str, float]) -> I
     """What each part trains at, by part, of combinations that the space suggests."""
     for trial in sampled(seed=7, number=60):
         choice = space(trial, strategies=(name,), fixed={name: fixed})
-        own = make_strategy(name, {key: value for key, value in choice["strategy"].items() if key != "name"})
-        ratios = {key.removesuffix(".lr_ratio"): value for key, value in own.hyperparameters().items() if "lr_r" in key}
+        strategy = make_strategy(name, {key: value for key, value in choice["strategy"].items() if key != "name"})
+        ratios = {
+            key.removesuffix(".lr_ratio"): value for key, value in strategy.hyperparameters().items() if "lr_r" in key
+        }
         yield {part: choice["lr"] * ratio for part, ratio in ratios.items()}
 
 
 @pytest.mark.parametrize("name", COMBINED)
 def test_each_part_of_a_combination_trains_at_rates_of_its_own_range(space: SearchSpace, name: str) -> None:
-    found = list(effective_rates(space, name, {}))
-    for part in found[0]:
+    drawn = list(effective_rates(space, name, {}))
+    for part in drawn[0]:
         low, high = RANGES[part].lr[space.__name__]
-        rates = [rates[part] for rates in found]
+        rates = [rates[part] for rates in drawn]
         assert low * (1 - 1e-9) <= min(rates) and max(rates) <= high * (1 + 1e-9)
         assert max(rates) / min(rates) > (high / low) ** 0.8
 
@@ -159,8 +161,8 @@ def test_every_rank_fits_what_is_fixed_beside_it(space: SearchSpace) -> None:
     fixed = {"dylora": {"evaluated_ranks": [1, 2, 4, 8]}, "adalora": {"initial_ratio": 1.2}}
     for name in fixed:
         for trial in sampled(seed=2, number=40):
-            own = dict(space(trial, strategies=(name,), fixed=fixed)["strategy"])
-            make_strategy(own.pop("name"), own)
+            hyperparameters = dict(space(trial, strategies=(name,), fixed=fixed)["strategy"])
+            make_strategy(hyperparameters.pop("name"), hyperparameters)
 
 
 def test_published_learning_rates_are_asked_for_by_name_and_within_the_ranges() -> None:

@@ -65,16 +65,16 @@ def test_samples_come_again_in_the_same_order(source: ImageTextSource) -> None:
     for split in SPLITS:
         first, again = list(source.samples(split)), list(source.samples(split))
         assert len(first) == source.num_samples(split) > 0
-        assert [one.image_id for one in first] == [one.image_id for one in again]
-        assert all(np.array_equal(one.image, other.image) for one, other in zip(first, again, strict=True))
+        assert [sample.image_id for sample in first] == [sample.image_id for sample in again]
+        assert all(np.array_equal(sample.image, other.image) for sample, other in zip(first, again, strict=True))
 
 
 def test_a_patient_is_in_one_split_and_a_condition_in_each(source: ImageTextSource) -> None:
     samples = {split: list(source.samples(split)) for split in SPLITS}
-    patients = [{one.patient_id for one in samples[split]} for split in SPLITS]
+    patients = [{sample.patient_id for sample in samples[split]} for split in SPLITS]
     assert sum(map(len, patients)) == len(set().union(*patients))
     for members in samples.values():
-        assert set(source.conditions) <= {name for one in members for name in one.conditions}
+        assert set(source.conditions) <= {name for sample in members for name in sample.conditions}
 
 
 def test_captions_follow_the_template_and_may_name_the_view(tmp_path: Path, source: ImageTextSource) -> None:
@@ -96,7 +96,7 @@ def test_the_fingerprint_tells_captions_apart(options: tuple[str, SourceOptions]
 @pytest.mark.parametrize("name", OWN_SPLIT)
 def test_a_split_of_its_own_parts_patients_too(name: str, tmp_path: Path) -> None:
     source = SOURCES[name].create(replace(STAND_INS[name](tmp_path), rules=LabelRules(split="own")))
-    patients = [{one.patient_id for one in source.samples(split)} for split in SPLITS]
+    patients = [{sample.patient_id for sample in source.samples(split)} for split in SPLITS]
     assert all(patients) and sum(map(len, patients)) == len(set().union(*patients))
     assert source.fingerprint() != SOURCES[name].create(STAND_INS[name](tmp_path / "again")).fingerprint()
 

@@ -216,9 +216,9 @@ def as_a_user_writes(models: DiffusionModels, kind: str) -> list[str]:
 def run_elsewhere(jobs: dict[str, list[dict[str, Any]]], folder: Path) -> None:
     """Run the scripts one after the other in one new process; the first must not import this project, and says so if it does."""
     code = "import runpy, sys\n"
-    for script, own in jobs.items():
+    for script, tasks in jobs.items():
         task = folder / f"{script}.json"
-        task.write_text(json.dumps({"base": str(resolve_base("mini")), "jobs": own, **SAMPLING}))
+        task.write_text(json.dumps({"base": str(resolve_base("mini")), "jobs": tasks, **SAMPLING}))
         code += f"sys.argv = [{script!r}, {str(task)!r}]\nrunpy.run_path({str(HERE / script)!r}, run_name='__main__')\n"
         code += f"sys.path.insert(0, {str(ROOT)!r})\n"
     command = [sys.executable, "-P", "-c", code]  # -P keeps the working directory off the path

@@ -53,7 +53,7 @@ def choices_of(config: SweepConfig) -> dict[str, dict[str, Any]]:
 def test_a_study_is_one_trial_for_each_strategy_with_nothing_left_to_draw(name: str) -> None:
     config = PRESETS[name]()
     choices = choices_of(config)
-    assert len(choices) == config.search.num_trials and all(one["lr"] > 0 for one in choices.values())
+    assert len(choices) == config.search.num_trials and all(choice["lr"] > 0 for choice in choices.values())
     search = config.search
     plan = SearchPlan.of(
         SEARCH_SPACES[search.space],
@@ -74,10 +74,10 @@ def test_pixels_under_pressure_is_as_published() -> None:
     rates = {part: replay["all"]["lr"] * everything[f"{part}.lr_ratio"] for part in ("unet", "vae", "text_encoder")}
     assert rates == {"unet": pytest.approx(1e-5), "vae": pytest.approx(1e-6), "text_encoder": pytest.approx(1e-6)}
     assert replay["lora"]["strategy"] == {"name": "lora", "rank": 8, "alpha": 16}
-    assert {name: one["batch_size"] for name, one in replay.items() if one["batch_size"] != 64} == dict.fromkeys(
-        ("dora", "bitfit", "difffit", "delta_full"), 128
-    )
-    assert {one["batch_size"] for one in corrected.values()} == {64}
+    assert {
+        name: choice["batch_size"] for name, choice in replay.items() if choice["batch_size"] != 64
+    } == dict.fromkeys(("dora", "bitfit", "difffit", "delta_full"), 128)
+    assert {choice["batch_size"] for choice in corrected.values()} == {64}
     training = PRESETS["pixels_under_pressure"]().training
     assert (training.mixed_precision, training.lr_schedule, training.weight_decay) == ("fp16", "constant", 1e-2)
 
@@ -106,7 +106,7 @@ def test_its_data_are_prepared_by_the_command_that_it_gives(name: str, tmp_path:
     assert (tmp_path / name / "data_card.html").is_file()
     assert data.rules.uncertain == ("zeros" if name in ("pixels_under_pressure", "chambon") else "ignore")
     assert (data.prompts.template is None) == ("text" in words)
-    unknown = [finding for own in data.split("train").unknown for finding in own]
+    unknown = [finding for findings in data.split("train").unknown for finding in findings]
     assert ("Edema" in unknown) == (name in ("pixels_under_pressure_corrected", "roentgen"))
     if name == "pixels_under_pressure":
         assert data.num_samples == {"train": 240, "validation": 90, "test": 90}
@@ -128,10 +128,10 @@ def scores(strategy: str, extractor: str, images: int, values: dict[str, float])
 
 
 def run_of(root: Path, preset: str, *records: dict[str, Any]) -> Path:
-    for one in records:
-        folder = root / "evaluation" / one["trial_id"]
+    for record in records:
+        folder = root / "evaluation" / record["trial_id"]
         folder.mkdir(parents=True)
-        (folder / "scores.json").write_text(json.dumps(one))
+        (folder / "scores.json").write_text(json.dumps(record))
     (root / "config.json").write_text(json.dumps({"preset": preset}))
     return root
 

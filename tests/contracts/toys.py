@@ -48,7 +48,7 @@ class ToyStrategy(Strategy):
 
 def shift(generated: FeatureSet, reference: FeatureSet) -> float:
     """How far the mean of generated features lies from that of real ones."""
-    first, second = (one.rows() for one in (generated, reference))
+    first, second = (features.rows() for features in (generated, reference))
     require_same_dim(first.shape[1], second.shape[1])
     return float(np.linalg.norm(first.mean(axis=0) - second.mean(axis=0)))
 

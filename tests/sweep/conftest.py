@@ -31,9 +31,9 @@ def ray_cluster(ray_address: str) -> Iterator[None]:
     """That Ray for the tests of a module. They leave no part of it held: the next module's find all of it free."""
     yield
     deadline = time.monotonic() + RELEASE_S
-    while (held := held_cpus()) and time.monotonic() < deadline:
+    while (num_held := held_cpus()) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert held == 0
+    assert num_held == 0
 
 
 def held_cpus() -> float:

@@ -54,9 +54,9 @@ def all_of(data: PreparedDataset, column: str) -> dict[str, object]:
 
 
 def counts(data: PreparedDataset) -> dict[str, int]:
-    found: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     for findings in all_of(data, "conditions").values():
         assert isinstance(findings, tuple)
         for finding in findings:
-            found[finding] = found.get(finding, 0) + 1
-    return found
+            numbers[finding] = numbers.get(finding, 0) + 1
+    return numbers

@@ -109,8 +109,8 @@ def test_every_strategy_is_described(sd15: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", [*STRATEGIES, *COMBINATIONS])
 def test_the_adapter_on_disk_has_the_size_that_is_told(name: str, tmp_path: Path) -> None:
     write_bert_layout(tmp_path / "encoder")
-    own = {"encoder": str(tmp_path / "encoder")} if name == "text_encoder_swap" else {}
-    models, strategy = load_base("mini"), make_strategy(name, own)
+    hyperparameters = {"encoder": str(tmp_path / "encoder")} if name == "text_encoder_swap" else {}
+    models, strategy = load_base("mini"), make_strategy(name, hyperparameters)
     told = footprint(models.fresh(), strategy)
     strategy.attach(models)
     strategy.export(models, tmp_path)
@@ -150,11 +150,11 @@ def test_what_a_strategy_keeps_of_its_own_is_told(name: str) -> None:
 
 def bytes_within(models: DiffusionModels) -> int:
     """Of all distinct tensors that the modules hold by their attributes, parameters and buffers aside."""
-    held: dict[int, int] = {}
+    sizes: dict[int, int] = {}
 
     def visit(value: object) -> None:
         if isinstance(value, Tensor):
-            held[value.data_ptr()] = value.nbytes
+            sizes[value.data_ptr()] = value.nbytes
         elif isinstance(value, dict):
             visit(list(value.values()))
         elif isinstance(value, list | tuple):
@@ -166,7 +166,7 @@ def bytes_within(models: DiffusionModels) -> int:
     for component in models.components().values():
         for module in component.modules():
             visit([value for key, value in vars(module).items() if key not in ("_parameters", "_buffers", "_modules")])
-    return sum(held.values())
+    return sum(sizes.values())
 
 
 @pytest.fixture(scope="module")

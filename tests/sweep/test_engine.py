@@ -106,8 +106,8 @@ def test_the_report_says_what_the_early_evaluations_are_worth(out: Path) -> None
 def test_the_front_is_what_no_trial_beats(out: Path, trials: pd.DataFrame) -> None:
     costs = {row["trial_id"]: [sign * row[name] for name, sign in OBJECTIVES.items()] for _, row in trials.iterrows()}
 
-    def beats(one: list[float], other: list[float]) -> bool:
-        return all(a <= b for a, b in zip(one, other, strict=True)) and one != other
+    def beats(row: list[float], other: list[float]) -> bool:
+        return all(a <= b for a, b in zip(row, other, strict=True)) and row != other
 
     base = json.loads((out / "baseline.json").read_text())
     rivals = [*costs.values(), [base["fid_mini"], -base["vendi_mini"], 0.0, 0.0]]
@@ -131,10 +131,10 @@ def test_mlflow_has_a_parent_and_a_tagged_child_for_each_trial(
     finished: tuple[Path, Result], trials: pd.DataFrame
 ) -> None:
     client = MlflowClient(printed(finished[1], "Compare")[-1])
-    experiments = [one.experiment_id for one in client.search_experiments() if one.name == "demo"]
+    experiments = [experiment.experiment_id for experiment in client.search_experiments() if experiment.name == "demo"]
     runs = client.search_runs(experiments)
-    parent = next(one for one in runs if "mlflow.parentRunId" not in one.data.tags)
-    children = {one.data.tags["trial_id"]: one for one in runs if one is not parent}
+    parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    children = {run.data.tags["trial_id"]: run for run in runs if run is not parent}
     assert children.keys() == set(trials["trial_id"])
     for row in trials.to_dict("records"):
         child = children[row["trial_id"]]
@@ -167,7 +167,9 @@ def test_a_trials_ranks_are_drawn_and_logged(tmp_path: Path) -> None:
     listener.on_end("a", TrialEnd.completed())
     tracker.abort()
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    (child,) = client.search_runs([one.experiment_id for one in client.search_experiments()], "tags.trial_id = 'a'")
+    (child,) = client.search_runs(
+        [experiment.experiment_id for experiment in client.search_experiments()], "tags.trial_id = 'a'"
+    )
     kept = {file.path for file in client.list_artifacts(child.info.run_id)}
     assert kept == {"samples.png", "images", "adapter", "ranks.json", "ranks.png"}
     assert child.data.metrics["mean_rank"] == 1.5
@@ -275,8 +277,10 @@ def test_features_of_each_cut_are_extracted_once(cut: tuple[Path, Result]) -> No
 
 def test_mlflow_has_a_tagged_child_for_each_cut(cut: tuple[Path, Result]) -> None:
     client = MlflowClient(f"sqlite:///{cut[0] / 'mlflow.db'}")
-    runs = client.search_runs([one.experiment_id for one in client.search_experiments() if one.name == "demo"])
-    children = {one.data.params["rank"]: one for one in runs if "mlflow.parentRunId" in one.data.tags}
+    runs = client.search_runs(
+        [experiment.experiment_id for experiment in client.search_experiments() if experiment.name == "demo"]
+    )
+    children = {run.data.params["rank"]: run for run in runs if "mlflow.parentRunId" in run.data.tags}
     assert children.keys() == {"1", "2", "4"}
     whole = children["4"].data.tags["trial_id"]
     for rank in ("1", "2"):

@@ -127,8 +127,8 @@ def evaluated(folder: Path) -> Workbench:
 
 @pytest.fixture(scope="module")
 def scores(evaluated: Workbench, folder: Path) -> dict[str, Any]:
-    held: dict[str, Any] = json.loads((folder / "evaluation" / TRIAL / "scores.json").read_text())
-    return held
+    record: dict[str, Any] = json.loads((folder / "evaluation" / TRIAL / "scores.json").read_text())
+    return record
 
 
 def test_every_study_is_done_on_test_patients(scores: dict[str, Any], evaluated: Workbench) -> None:
@@ -136,7 +136,8 @@ def test_every_study_is_done_on_test_patients(scores: dict[str, Any], evaluated:
     assert set(scores["studies"]) == expected
     splits = {name: study["inputs"]["splits"] for name, study in scores["studies"].items()}
     assert splits["fidelity"] == STUDIES["fidelity"].splits and "validation" in splits["memorisation"]
-    figures = {(one["metric"], one["condition"]): one for one in scores["studies"]["fidelity"]["details"]["figures"]}
+    listed = scores["studies"]["fidelity"]["details"]["figures"]
+    figures = {(figure["metric"], figure["condition"]): figure for figure in listed}
     plan = evaluated.plans["test"]
     assert {"view AP", "sex male"} & scores["studies"]["utility"]["details"]["subgroups"]["too_few"].keys()
     assert len(np.load(evaluated.run.folder / "evaluation" / TRIAL / "films.npz")["generated"]) == len(plan)
@@ -160,8 +161,8 @@ def test_a_classifier_is_not_taken_for_one_that_was_trained_otherwise(evaluated:
     start = evaluated.run.folder / "start.safetensors"
     save_file(evaluated.classifier.network.state_dict(), start)
     others = [replace(evaluated.settings, alignment_epochs=1), replace(evaluated.settings, initial_weights=start)]
-    found = [Workbench(evaluated.run, settings).classifier for settings in (evaluated.settings, *others)]
-    hashes = [one.weights_hash for one in found]
+    classifiers = [Workbench(evaluated.run, settings).classifier for settings in (evaluated.settings, *others)]
+    hashes = [each.weights_hash for each in classifiers]
     assert hashes[0] == evaluated.classifier.weights_hash and len(set(hashes)) == 3
 
 
@@ -176,14 +177,14 @@ def test_membership_of_the_base_stands_beside_the_adapters(
     scores: dict[str, Any], evaluated: Workbench, folder: Path
 ) -> None:
     base = json.loads((folder / "evaluation" / "base" / "scores.json").read_text())
-    found = [one["studies"]["membership"]["values"] for one in (base, scores)]
-    assert found[0]["membership_loss_train"] != found[1]["membership_loss_train"]
+    both = [record["studies"]["membership"]["values"] for record in (base, scores)]
+    assert both[0]["membership_loss_train"] != both[1]["membership_loss_train"]
     films = {name: evaluated.splits[name] for name in ("train", "test")}
     patients = [
         {data.patient_ids[row] for row in np.random.default_rng(0).permutation(len(data))[:8]}
         for data in films.values()
     ]
-    for values in found:
+    for values in both:
         assert values["membership_num"] == 16 and values["membership_num_patients"] == sum(map(len, patients))
     row = write_report(folder).read_text().split("ratios near 1 are harmless")[1].split("</table>")[0]
     assert "<code>base</code>" in row and f"<code>{TRIAL}</code>" in row
@@ -192,8 +193,8 @@ def test_membership_of_the_base_stands_beside_the_adapters(
 def test_diversity_is_within_conditions(scores: dict[str, Any], evaluated: Workbench) -> None:
     values, plan = scores["studies"]["fidelity"]["values"], evaluated.plans["test"]
     for key in ("ms_ssim", "ms_ssim_real"):
-        own = [values[f"{key}/{name}"] for name in evaluated.conditions]
-        assert values[key] == pytest.approx(np.mean(own))
+        by_condition = [values[f"{key}/{name}"] for name in evaluated.conditions]
+        assert values[key] == pytest.approx(np.mean(by_condition))
     real = evaluated.splits["test"].images(plan.rows)
     first = evaluated.conditions[0]
     shown = [first in label for label in plan.labels]
@@ -212,7 +213,7 @@ def test_the_summary_keeps_the_splits_apart(evaluated: Workbench, folder: Path) 
 
 def test_another_seed_is_another_training_and_the_mean_is_of_both(scores: dict[str, Any], folder: Path) -> None:
     other = json.loads((folder / "evaluation" / TRIAL / "seed-1" / "scores.json").read_text())
-    values = [one["studies"]["fidelity"]["values"]["fid_mini"] for one in (scores, other)]
+    values = [record["studies"]["fidelity"]["values"]["fid_mini"] for record in (scores, other)]
     assert values[0] != values[1] and other["weights"] != scores["weights"]
     assert scores["seeds"]["seeds"] == [0, 1]
     assert scores["seeds"]["values"]["fid_mini"]["mean"] == pytest.approx(np.mean(values))
@@ -222,11 +223,11 @@ def test_another_seed_is_another_training_and_the_mean_is_of_both(scores: dict[s
 
 
 def test_no_image_is_extracted_twice_and_a_second_call_keeps_everything(evaluated: Workbench, folder: Path) -> None:
-    own = evaluated.extractor
-    assert isinstance(own, CountingExtractor)
+    extractor = evaluated.extractor
+    assert isinstance(extractor, CountingExtractor)
     plans, splits = evaluated.plans, evaluated.splits
     reconstructed, own_films, other_seeds = len(plans["test"]), sum(map(len, plans.values())), len(plans["test"])
-    assert sum(own.counts) == sum(map(len, splits.values())) + reconstructed + own_films + other_seeds
+    assert sum(extractor.counts) == sum(map(len, splits.values())) + reconstructed + own_films + other_seeds
     files = [path for path in (folder / "evaluation").rglob("*") if path.is_file()]
     before = {path: path.read_bytes() for path in files}
     again = bench_of(folder)
@@ -286,19 +287,20 @@ def elsewhere(folder: Path, tmp_path: Path, kind: type[Workbench], settings: Fin
 def test_a_generator_of_training_films_is_caught_and_not_exported(folder: Path, tmp_path: Path) -> None:
     bench = elsewhere(folder, tmp_path, Copying)
     finalist = finalist_of(bench.run, TRIAL, 0)
-    found = memorisation(bench, finalist)
-    assert memorisation(bench, finalist) == found and bench.num_galleries == 2  # of real films, for all finalists
+    result = memorisation(bench, finalist)
+    assert memorisation(bench, finalist) == result and bench.num_galleries == 2  # of real films, for all finalists
     assert (
-        found.values["memorisation_share"] == 1.0
-        and found.values["memorisation_share_exchanged"] < 0.1
+        result.values["memorisation_share"] == 1.0
+        and result.values["memorisation_share_exchanged"] < 0.1
         and (finalist.folder / "copies.png").is_file()
     )
-    assert found.values["memorisation_confidence"] == pytest.approx(1 - 0.95 ** found.details["num_patients"], abs=1e-5)
+    confidence = 1 - 0.95 ** result.details["num_patients"]
+    assert result.values["memorisation_confidence"] == pytest.approx(confidence, abs=1e-5)
     record = Scores(finalist.folder, {"trial_id": TRIAL, "weights": bench.weights_of(finalist.adapter)}, 1)
     gate = ("--run", str(tmp_path), "--to", str(tmp_path / "out"), "--max-copies", "0.05")
     unknown = invoke(export.main, *gate)
     assert unknown.exit_code == 1 and "`--max-copies` must have the trial's copies counted" in unknown.stderr
-    record.keep("memorisation", {"status": "completed", "values": dict(found.values)})
+    record.keep("memorisation", {"status": "completed", "values": dict(result.values)})
     refused = invoke(export.main, *gate)
     assert refused.exit_code == 1 and "`memorisation share` must be at most 0.05, but got 1" in refused.stderr
     assert not (tmp_path / "out").exists()
@@ -307,13 +309,13 @@ def test_a_generator_of_training_films_is_caught_and_not_exported(folder: Path, 
 
 def test_films_for_other_captions_are_less_aligned(folder: Path, tmp_path: Path) -> None:
     settings = FinalSettings(images_per_condition=20, alignment_epochs=40)
-    found = {}
+    shares = {}
     for kind in (Knowing, Mistaken):
         place = tmp_path / kind.__name__
         place.mkdir()
         bench = elsewhere(folder, place, kind, settings)
-        found[kind] = alignment(bench, finalist_of(bench.run, TRIAL, 0)).values["alignment"]
-    assert found[Knowing] > found[Mistaken] + 0.1
+        shares[kind] = alignment(bench, finalist_of(bench.run, TRIAL, 0)).values["alignment"]
+    assert shares[Knowing] > shares[Mistaken] + 0.1
 
 
 def test_a_study_that_cannot_be_done_is_recorded_and_leaves_the_others(folder: Path, tmp_path: Path) -> None:
@@ -337,9 +339,7 @@ def test_what_json_cannot_hold_and_lack_of_memory_fail_one_study(
         share = float("inf") if failure == "infinite" else 1.0
         return StudyResult(values={"share": share, "sum": 1.0}, details={"shares": [float("nan")]})
 
-    fine = Study(
-        run=lambda bench, one: StudyResult(values={"one": 1.0}), title="fine", of=lambda one: True, splits="none"
-    )
+    fine = Study(run=lambda bench, _: StudyResult(values={"one": 1.0}), title="fine", of=lambda _: True, splits="none")
     studies = {"broken": replace(fine, run=broken), "fine": fine}
     monkeypatch.setattr(runner, "STUDIES", studies)
     evaluation = FinalEvaluation(elsewhere(folder, tmp_path, Knowing), QUIET)

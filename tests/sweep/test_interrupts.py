@@ -16,10 +16,10 @@ from sweep.interrupts import SIGNALS, interruptible, raise_if_interrupted
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     """As a process in the foreground has them, whatever runs the tests."""
-    before = {one: signal.signal(one, signal.SIG_DFL) for one in SIGNALS}
+    before = {signum: signal.signal(signum, signal.SIG_DFL) for signum in SIGNALS}
     yield
-    for one, handler in before.items():
-        signal.signal(one, handler)
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -55,10 +55,10 @@ def test_the_signal_is_known_also_where_a_library_raises_an_interrupt_of_its_own
 
 
 def test_what_stood_before_is_back_afterwards() -> None:
-    before = {one: signal.getsignal(one) for one in SIGNALS}
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     with interruptible():
-        assert all(signal.getsignal(one) != handler for one, handler in before.items())
-    assert {one: signal.getsignal(one) for one in SIGNALS} == before
+        assert all(signal.getsignal(signum) != handler for signum, handler in before.items())
+    assert {signum: signal.getsignal(signum) for signum in SIGNALS} == before
 
 
 def test_what_a_process_was_told_to_ignore_it_goes_on_ignoring() -> None:

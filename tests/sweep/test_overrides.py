@@ -161,10 +161,12 @@ def suggested(name: str, space: str, *overrides: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("space", SEARCH_SPACES)
 def test_the_learning_rate_and_the_batch_are_reached(space: str) -> None:
-    found = suggested("lora", space, "search.hyperparameters.lora.lr=3e-4", "search.hyperparameters.lora.batch_size=6")
-    assert {(choice["lr"], choice["batch_size"]) for choice in found} == {(3e-4, 6)}
-    assert all(choice["strategy"].keys() == {"name", "rank", "alpha"} for choice in found)
-    assert len({choice["strategy"]["rank"] for choice in found}) > 1
+    choices = suggested(
+        "lora", space, "search.hyperparameters.lora.lr=3e-4", "search.hyperparameters.lora.batch_size=6"
+    )
+    assert {(choice["lr"], choice["batch_size"]) for choice in choices} == {(3e-4, 6)}
+    assert all(choice["strategy"].keys() == {"name", "rank", "alpha"} for choice in choices)
+    assert len({choice["strategy"]["rank"] for choice in choices}) > 1
 
 
 @pytest.mark.parametrize("name", ["lora+text_encoder", "text_encoder+lora", "unet+vae"])
@@ -172,9 +174,9 @@ def test_each_part_of_a_combination_has_its_own_rate(name: str) -> None:
     first, second = name.split("+")
     for choice in suggested(name, "mini", f"search.hyperparameters.{name}.{second}.lr=1e-4"):
         assert choice["lr"] * choice["strategy"][f"{second}.lr_ratio"] == pytest.approx(1e-4)
-    found = suggested(name, "mini", f"search.hyperparameters.{name}.{first}.lr=2e-3")
-    assert {choice["lr"] for choice in found} == {2e-3}
-    assert len({choice["strategy"][f"{second}.lr_ratio"] for choice in found}) > 1
+    choices = suggested(name, "mini", f"search.hyperparameters.{name}.{first}.lr=2e-3")
+    assert {choice["lr"] for choice in choices} == {2e-3}
+    assert len({choice["strategy"][f"{second}.lr_ratio"] for choice in choices}) > 1
 
 
 @pytest.mark.parametrize(

@@ -40,14 +40,15 @@ def test_films_without_a_patient_are_refused_with_count_and_first_rows(root: Pat
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("13", "13.0"), ("13", "0013"), ("P7", "p7"), ("a 1", "a  1"), ("13", " 13 "), ("p07", "P7")]
+    ("spelling", "other"),
+    [("13", "13.0"), ("13", "0013"), ("P7", "p7"), ("a 1", "a  1"), ("13", " 13 "), ("p07", "P7")],
 )
-def test_a_patient_in_two_spellings_is_one_and_that_is_said(root: Path, one: str, other: str) -> None:
-    changed(root, {n: {"patient_id": (one, other)[n % 2]} for n in range(24, 30)})
+def test_a_patient_in_two_spellings_is_one_and_that_is_said(root: Path, spelling: str, other: str) -> None:
+    changed(root, {n: {"patient_id": (spelling, other)[n % 2]} for n in range(24, 30)})
     data, said = prepared(root)
     assert len({all_of(data, "patient_ids")[str(n)] for n in range(24, 30)}) == 1
-    if one != other.strip():
-        assert "1 patient" in said and one in said and other.strip() in said
+    if spelling != other.strip():
+        assert "1 patient" in said and spelling in said and other.strip() in said
 
 
 def test_ids_that_a_spreadsheet_has_rounded_are_refused(root: Path) -> None:

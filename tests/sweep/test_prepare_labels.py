@@ -99,8 +99,8 @@ def test_a_label_map_names_ones_own_labels(root: Path) -> None:
     changed(root, {n: {"labels": "wet lung; heart"} for n in range(9)} | {20: {"labels": "CHF"}})
     (root.parent / "map.csv").write_text("label,finding\nWet_Lung,edema\nheart,Cardiomegaly\nCHF,Edema|Cardiomegaly\n")
     data, _ = prepared(root, "--label-map", str(root.parent / "map.csv"))
-    found = all_of(data, "conditions")
-    assert found["0"] == found["20"] == ("Edema", "Cardiomegaly")
+    conditions = all_of(data, "conditions")
+    assert conditions["0"] == conditions["20"] == ("Edema", "Cardiomegaly")
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_a_sweep_that_died_goes_on_to_the_same_trials(
 def statuses(out: Path, rows: pd.DataFrame) -> set[str]:
     """How the runs of MLflow have ended, of which there is one a trial and the sweep's own."""
     client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
-    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert sorted(run.data.tags.get("trial_id", "") for run in runs) == sorted(["", *rows.index])
     mlflow.set_tracking_uri(None)
     return {run.info.status for run in runs}

@@ -32,8 +32,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def swap(name: str, **fields: Any) -> SweepConfig:
-    own = fields if name == ALONE else {ALONE: fields}
-    return SweepConfig(search=SearchConfig(space="core", strategies=(name,), hyperparameters={name: own}))
+    hyperparameters = fields if name == ALONE else {ALONE: fields}
+    return SweepConfig(search=SearchConfig(space="core", strategies=(name,), hyperparameters={name: hyperparameters}))
 
 
 @pytest.mark.parametrize("name", [ALONE, COMBINED])
@@ -45,8 +45,8 @@ def test_a_trial_elsewhere_finds_a_folder_that_was_given_relatively(
     check_strategies(config)
     choice = SEARCH_SPACES["core"](create_study().ask(), strategies=(name,), fixed=config.search.hyperparameters)
     monkeypatch.chdir(tmp_path)
-    own = dict(choice["strategy"])
-    strategy = make_strategy(own.pop("name"), own)
+    hyperparameters = dict(choice["strategy"])
+    strategy = make_strategy(hyperparameters.pop("name"), hyperparameters)
     encoder = strategy.hyperparameters()["encoder" if name == ALONE else f"{ALONE}.encoder"]
     assert resolve_encoder(encoder).samefile(sound)
     assert load_bert(encoder, num_tokens=77, device=torch.device("cpu")).identity != "none"

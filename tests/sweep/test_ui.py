@@ -58,11 +58,11 @@ def make_run(out: Path) -> Front:
             listener.on_report(trial_id, {"epoch": 0, "loss": 0.1, "images_per_s": 9.0, "final": True, **metrics})
             listener.on_end(trial_id, TrialEnd.completed())
     journal.on_baseline({})
-    found = journal.finish()
-    tracker.finish(found)
+    front = journal.finish()
+    tracker.finish(front)
     (out / "report.html").write_text("<h1>report</h1>")
     mlflow.set_tracking_uri(None)
-    return found
+    return front
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +72,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Front]:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +89,12 @@ def pages(run: tuple[Path, Front]) -> Iterator[dict[str, str]]:
         printed.append(line)
         if line.startswith("Ctrl+C"):
             break
-    found = re.findall(r"^(\w+) +((?:http|file)\S+)$", "".join(printed), re.MULTILINE)
-    assert found, "".join(printed)
-    yield dict(found)
+    links = re.findall(r"^(\w+) +((?:http|file)\S+)$", "".join(printed), re.MULTILINE)
+    assert links, "".join(printed)
+    yield dict(links)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
-    for link in dict(found).values():
+    for link in dict(links).values():
         if link.startswith("http"):
             with pytest.raises(OSError):
                 urllib.request.urlopen(link, timeout=5)

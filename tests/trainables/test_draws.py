@@ -26,16 +26,16 @@ def test_an_images_draws_are_its_own_in_any_company(rows: list[int], seed: int, 
     noises, timesteps, chances = draws.noises(asked, SHAPE), draws.timesteps(asked, 1000), draws.chances(asked)
     for place, row in enumerate(rows):
         alone, alone_in = np.array([row]), EpochDraws(seed, epoch, 41)
-        for noise, own in zip(noises, alone_in.noises(alone, SHAPE), strict=True):
-            assert torch.equal(noise[place], own[0])
+        for noise, alone_noise in zip(noises, alone_in.noises(alone, SHAPE), strict=True):
+            assert torch.equal(noise[place], alone_noise[0])
         assert timesteps[place] == alone_in.timesteps(alone, 1000)[0]
         assert chances[place] == alone_in.chances(alone)[0]
 
 
 def test_seeds_epochs_and_rows_differ_and_noise_is_independent_of_the_latents_noise() -> None:
     rows = np.arange(8)
-    found = [EpochDraws(seed, epoch, 8).noises(rows, SHAPE) for seed in (0, 1) for epoch in (0, 1)]
-    drawn = torch.stack([noise[row] for noises in found for noise in noises for row in rows]).flatten(1)
+    all_noises = [EpochDraws(seed, epoch, 8).noises(rows, SHAPE) for seed in (0, 1) for epoch in (0, 1)]
+    drawn = torch.stack([noise[row] for noises in all_noises for noise in noises for row in rows]).flatten(1)
     correlations = torch.corrcoef(drawn) - torch.eye(len(drawn))
     assert correlations.abs().max() < 6 / np.sqrt(drawn.shape[1])
 

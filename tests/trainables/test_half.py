@@ -20,11 +20,11 @@ from trainables.strategies.base import TrainingStep, trained_parameters
 
 def _attached(base: DiffusionModels, name: str, folder: Path) -> tuple[Strategy, DiffusionModels]:
     """A strategy whose trained parameters have moved from where they start, so that all of them act."""
-    own: dict[str, Any] = {}
+    hyperparameters: dict[str, Any] = {}
     if name == "text_encoder_swap":
         write_bert_layout(folder, hidden_size=48)
-        own = {"encoder": str(folder), "train_encoder": True}
-    strategy, models = make_strategy(name, own), base.fresh()
+        hyperparameters = {"encoder": str(folder), "train_encoder": True}
+    strategy, models = make_strategy(name, hyperparameters), base.fresh()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         strategy.attach(models)

@@ -28,12 +28,12 @@ def moments(base: DiffusionModels) -> NDArray[np.float32]:
     noise = np.random.default_rng(0).normal(0, [[[2.0]], [[20.0]], [[50.0]]], (3, 64, 64))
     films = np.clip(shade + noise, 0, 255).astype(np.uint8)
     with torch.no_grad():
-        found: NDArray[np.float32] = base.vae.encode(to_pixels(films)).latent_dist.parameters.numpy()
-    return found
+        parameters: NDArray[np.float32] = base.vae.encode(to_pixels(films)).latent_dist.parameters.numpy()
+    return parameters
 
 
 def test_a_film_has_the_trainings_loss_whatever_its_batch(base: DiffusionModels, moments: NDArray[np.float32]) -> None:
-    found = membership_losses(base, moments, PROMPTS, num_draws=3, seed=5, batch_size=2)
+    losses = membership_losses(base, moments, PROMPTS, num_draws=3, seed=5, batch_size=2)
     generator = torch.Generator().manual_seed(5)
     latents = torch.from_numpy(moments[:, :4]) * base.vae.config.scaling_factor
     totals = np.zeros(3)
@@ -48,7 +48,7 @@ def test_a_film_has_the_trainings_loss_whatever_its_batch(base: DiffusionModels,
             }
             with torch.no_grad():
                 totals[row] += float(DenoisingLoss(base)(batch))
-    assert found == pytest.approx(totals / 3, rel=1e-5)
+    assert losses == pytest.approx(totals / 3, rel=1e-5)
 
 
 @pytest.mark.slow

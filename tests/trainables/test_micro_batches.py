@@ -70,18 +70,18 @@ def test_what_another_search_found_serves_one_of_the_same_sizes_and_harms_none(
     trainings: list[tuple[int, int]], is_written: bool
 ) -> None:
     """Of any number of images a worker, and with any room: what is settled in the end is the largest, or one larger than before."""
-    found: dict[str, Any] | None = None
+    progress: dict[str, Any] | None = None
     for num_images, room in trainings:
         sizes = distinct_sizes(num_images)
         fitting = next(place for place, size in enumerate(sizes) if size <= room)
         search = MicroBatch(sizes)
-        if found is not None:
-            search.go_on(json.loads(json.dumps(found)) if is_written else found)
-            one_more = found["fitting"] - 1 if found["sizes"] == list(sizes) else 0
+        if progress is not None:
+            search.go_on(json.loads(json.dumps(progress)) if is_written else progress)
+            one_more = progress["fitting"] - 1 if progress["sizes"] == list(sizes) else 0
             fitting = max(fitting, one_more)
         _after_steps(search, room)
         assert search.is_settled and search.size == sizes[fitting]
-        found = search.progress
+        progress = search.progress
 
 
 def test_a_search_that_has_found_something_keeps_to_it() -> None:
@@ -140,11 +140,11 @@ class _Memory:
 def _tuning(
     base: DiffusionModels, dataset: PreparedDataset, folder: Path, strategy: str = "bitfit", **settings: Any
 ) -> FineTuning:
-    own = OWN.get(strategy, {})
+    hyperparameters = OWN.get(strategy, {})
     if strategy == "text_encoder_swap":
         write_bert_layout(folder / "encoder", hidden_size=48)
-        own = {"encoder": str(folder / "encoder"), "train_encoder": True}
-    method, models = make_strategy(strategy, own), base.fresh()
+        hyperparameters = {"encoder": str(folder / "encoder"), "train_encoder": True}
+    method, models = make_strategy(strategy, hyperparameters), base.fresh()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         method.attach(models)
@@ -198,12 +198,12 @@ def test_a_step_is_taken_anew_where_memory_runs_out_in_it(
 def test_what_fitted_is_remembered_for_the_shape_alone_and_each_training_tries_one_size_more(
     base: DiffusionModels, dataset: PreparedDataset, shared_cache: Path
 ) -> None:
-    found = []
+    memories = []
     for strategy, room in (("bitfit", 1), ("bitfit", 1), ("bitfit", 2), ("lora", 2)):
         tuning = _tuning(base, dataset, shared_cache, strategy)
-        found.append(_loss(tuning, lambda call, size, room=room: size <= room)[1])
-    assert [memory.num_failures for memory in found] == [2, 1, 0, 1]
-    assert [max(memory.sizes) for memory in found] == [4, 2, 2, 4]
+        memories.append(_loss(tuning, lambda call, size, room=room: size <= room)[1])
+    assert [memory.num_failures for memory in memories] == [2, 1, 0, 1]
+    assert [max(memory.sizes) for memory in memories] == [4, 2, 2, 4]
 
 
 def test_dropout_is_the_same_in_a_step_that_is_taken_anew(
@@ -224,17 +224,17 @@ def test_the_moments_are_there_as_the_first_micro_batch_is_tried_and_failing_is_
 ) -> None:
     tuning, clock_s, late_s = _tuning(base, dataset, shared_cache), time.perf_counter, [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock_s() + late_s[0])
-    held: list[bool] = []
+    has_moments: list[bool] = []
 
     def has_room(call: int, size: int) -> bool:
-        held.append(all(tuning._optimizer.state[parameter] for parameter in tuning._parameters))
+        has_moments.append(all(tuning._optimizer.state[parameter] for parameter in tuning._parameters))
         late_s[0] += 1e4 if size > 2 else 0.0
         return size <= 2
 
     reports: list[EpochReport] = []
     tuning.models.unet.register_forward_pre_hook(_Memory(has_room))
     tuning.run(reports.append)
-    assert all(held) and late_s == [1e4]
+    assert all(has_moments) and late_s == [1e4]
     assert reports[0].epoch_s < 1e4
 
 
@@ -266,5 +266,5 @@ def test_a_training_of_which_no_image_fits_ends_with_a_clear_message(
 
 def test_no_other_strategy_begins_steps() -> None:
     """One that does is to be among those above."""
-    own = {name for name, strategy in STRATEGIES.items() if strategy.on_step_start is not Strategy.on_step_start}
-    assert own <= set(WITH_STEPS)
+    beginning = {name for name, strategy in STRATEGIES.items() if strategy.on_step_start is not Strategy.on_step_start}
+    assert beginning <= set(WITH_STEPS)

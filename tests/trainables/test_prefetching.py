@@ -15,9 +15,9 @@ def _threads() -> list[str]:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
 def test_all_are_made_in_order_by_another_thread_which_then_ends(count: int) -> None:
-    found = list(prefetched(range(count), lambda number: (number**2, threading.get_ident())))
-    assert [(item, made[0]) for item, made in found] == [(number, number**2) for number in range(count)]
-    assert threading.get_ident() not in {made[1] for _, made in found}
+    items = list(prefetched(range(count), lambda number: (number**2, threading.get_ident())))
+    assert [(item, made[0]) for item, made in items] == [(number, number**2) for number in range(count)]
+    assert threading.get_ident() not in {made[1] for _, made in items}
     assert not _threads()
 
 

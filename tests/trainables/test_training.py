@@ -135,10 +135,10 @@ def test_dropout_is_decided_by_the_seed_and_disturbs_no_other_draws(
 ) -> None:
     """BERT's layers draw their masks from torch's global generator."""
     write_bert_layout(tmp_path / "encoder")
-    own = {"encoder": str(tmp_path / "encoder"), "train_encoder": True}
+    hyperparameters = {"encoder": str(tmp_path / "encoder"), "train_encoder": True}
     runs, states = [], []
     for seed in (1, 2):
-        tuning = _tuning(base, dataset, cache, strategy="text_encoder_swap", hyperparameters=own)
+        tuning = _tuning(base, dataset, cache, strategy="text_encoder_swap", hyperparameters=hyperparameters)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             before = torch.get_rng_state()
@@ -156,7 +156,7 @@ def test_masks_are_each_steps_and_workers_own() -> None:
 
     masks = [mask(3, step, worker) for step in range(2) for worker in range(2)] + [mask(4, 0, 0)]
     assert torch.equal(mask(3, 1, 0), masks[2])
-    assert not any(torch.equal(one, other) for place, one in enumerate(masks) for other in masks[:place])
+    assert not any(torch.equal(first, other) for place, first in enumerate(masks) for other in masks[:place])
 
 
 def test_the_first_step_is_adam_on_the_clipped_gradient(
@@ -235,14 +235,14 @@ def test_images_encoded_together_fit_the_accelerator() -> None:
 def test_an_earlier_trial_is_forgotten_where_memory_is_the_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
     module = torch.nn.Linear(1, 1)
     module.itself = [module]  # type: ignore[assignment]
-    held = weakref.ref(module)
+    reference = weakref.ref(module)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     gc.disable()
     try:
         del module
-        assert held() is not None
+        assert reference() is not None
         forget_earlier_trials()
-        assert held() is None
+        assert reference() is None
     finally:
         gc.enable()
 

@@ -36,13 +36,13 @@ pytestmark = pytest.mark.slow
 def _spec(
     seed: int, *, strategy: str = "lora", dataset: Path = Path("data"), out: Path = Path(), **training: Any
 ) -> TrialSpec:
-    own = {"encoder": str(out / "encoder")} if strategy == "text_encoder_swap" else {}
+    hyperparameters = {"encoder": str(out / "encoder")} if strategy == "text_encoder_swap" else {}
     return TrialSpec(
         base="mini",
         dataset=dataset,
         folder=out / "trial",
         cache_folder=out / "cache",
-        strategy={"name": strategy, **own},
+        strategy={"name": strategy, **hyperparameters},
         lr=1e-3,
         batch_size=32,
         seed=seed,
@@ -247,9 +247,9 @@ def test_a_trial_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
     dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     def spec(out: Path, **changes: Any) -> TrialSpec:
-        own = _spec(3, strategy="selora", dataset=dataset.folder, out=out, checkpoint_every_s=0, ema_decay=0.9)
-        training = own.training.model_copy(update={"num_epochs": 3})
-        return own.model_copy(update={"training": training, "cache_folder": tmp_path / "cache"} | changes)
+        whole = _spec(3, strategy="selora", dataset=dataset.folder, out=out, checkpoint_every_s=0, ema_decay=0.9)
+        training = whole.training.model_copy(update={"num_epochs": 3})
+        return whole.model_copy(update={"training": training, "cache_folder": tmp_path / "cache"} | changes)
 
     whole: list[dict[str, Any]] = []
     fine_tune(spec(tmp_path / "whole"), _Scores(), whole.append)

@@ -34,7 +34,7 @@ def mapped(models: DiffusionModels, *, guidance_scale: float = 3.0, batch_size: 
     options = {"num_steps": 2, "guidance_scale": guidance_scale, "batch_size": batch_size}
     batches = list(mapped_batches(models, PROMPTS, [5, 6], PHRASES, **options))
     return MappedFilms(
-        films=np.concatenate([one.films for one in batches]), maps=np.concatenate([one.maps for one in batches])
+        films=np.concatenate([batch.films for batch in batches]), maps=np.concatenate([batch.maps for batch in batches])
     )
 
 
@@ -108,19 +108,19 @@ def test_maps_are_those_of_diffusers_explicit_attention(models: DiffusionModels,
     explicit.unet.set_attn_processor(Explicit(kept))
     generate(explicit, PROMPTS, [5, 6], num_steps=2, guidance_scale=guidance_scale, batch_size=2)
     size = {"size": (16, 16), "mode": "bicubic"}
-    sides = [int(one.shape[2] ** 0.5) for one in kept]
+    sides = [int(paid_layer.shape[2] ** 0.5) for paid_layer in kept]
     assert set(sides) == {4, 8}
     layers = [
-        functional.interpolate(one[-2:].mean(dim=1).transpose(1, 2).unflatten(-1, (side, side)), **size)
-        for one, side in zip(kept, sides, strict=True)
+        functional.interpolate(paid_layer[-2:].mean(dim=1).transpose(1, 2).unflatten(-1, (side, side)), **size)
+        for paid_layer, side in zip(kept, sides, strict=True)
     ]
     paid = torch.stack(layers).mean(dim=0).clamp(min=0)
     words = models.tokenizer(PROMPTS[0].lower()).input_ids
     opacity = models.tokenizer("lung opacity", add_special_tokens=False).input_ids
     first = next(at for at in range(len(words)) if words[at : at + len(opacity)] == opacity)
-    found = mapped(models, guidance_scale=guidance_scale).maps
-    np.testing.assert_allclose(found[0, 0], paid[0, first : first + len(opacity)].sum(dim=0), atol=1e-6)
-    assert found[0, 0].max() > found[0, 0].min() > 0
+    maps = mapped(models, guidance_scale=guidance_scale).maps
+    np.testing.assert_allclose(maps[0, 0], paid[0, first : first + len(opacity)].sum(dim=0), atol=1e-6)
+    assert maps[0, 0].max() > maps[0, 0].min() > 0
 
 
 def test_films_with_maps_have_the_bits_of_those_without(models: DiffusionModels) -> None:
@@ -148,8 +148,8 @@ def test_tokens_of_a_phrase_are_found_whatever_stands_for_it(models: DiffusionMo
     ids = models.tokenizer(PROMPTS[0]).input_ids
     for phrase in ("X-ray", "lung opacity", "subject"):
         places = phrase_tokens(models, PROMPTS[0], phrase)
-        own = models.tokenizer(phrase, add_special_tokens=False).input_ids
-        assert [ids[place] for place in places] == own and 0 not in places
+        ids_of_phrase = models.tokenizer(phrase, add_special_tokens=False).input_ids
+        assert [ids[place] for place in places] == ids_of_phrase and 0 not in places
     assert phrase_tokens(models, PROMPTS[0], "ray of the sun") == phrase_tokens(models, PROMPTS[0], "ung") == []
     assert phrase_tokens(models, " ".join(["film"] * 90) + " edema", "edema") == []
     inverted = models.fresh()

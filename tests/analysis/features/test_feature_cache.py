@@ -146,10 +146,10 @@ def test_two_processes_compute_once(tmp_path: Path) -> None:
     workers = [context.Process(target=_work, args=(tmp_path, barrier, results)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    found = [results.get(timeout=20) for _ in workers]
+    contents = [results.get(timeout=20) for _ in workers]
     for worker in workers:
         worker.join(timeout=20)
-    assert found == [_features().tobytes()] * 2
+    assert contents == [_features().tobytes()] * 2
     assert (tmp_path / "computed.log").read_text() == "x"
 
 

@@ -71,8 +71,8 @@ def _their_features(name: str, folder: Path, images: NDArray[np.uint8]) -> NDArr
     )
     model = AutoModel.from_pretrained(folder).eval()
     with torch.no_grad():
-        found = model.get_image_features(**pixels) if name == "clip" else model(**pixels)
-    features: NDArray[np.float32] = (found if isinstance(found, torch.Tensor) else found.pooler_output).numpy()
+        output = model.get_image_features(**pixels) if name == "clip" else model(**pixels)
+    features: NDArray[np.float32] = (output if isinstance(output, torch.Tensor) else output.pooler_output).numpy()
     return features
 
 

@@ -32,28 +32,28 @@ OBJECTIVES = (Objective("fid_mini", "min"), Objective("trainable_parameters", "m
 
 
 def test_front_of_a_table() -> None:
-    found = find_front(_trials(), OBJECTIVES)
-    assert [point.trial_id for point in found.points] == ["b", "a"]
-    assert found.points[1].params == {"lora/rank": 8, "lr": 1e-4}
-    assert found.points[0].params == {"lr": 1e-5}
-    assert found.points[0].values == {"fid_mini": 1.0, "trainable_parameters": 100.0}
-    assert found.knee is not None
-    assert sum(point.knee for point in found.points) == 1
+    front = find_front(_trials(), OBJECTIVES)
+    assert [point.trial_id for point in front.points] == ["b", "a"]
+    assert front.points[1].params == {"lora/rank": 8, "lr": 1e-4}
+    assert front.points[0].params == {"lr": 1e-5}
+    assert front.points[0].values == {"fid_mini": 1.0, "trainable_parameters": 100.0}
+    assert front.knee is not None
+    assert sum(point.knee for point in front.points) == 1
 
 
 def test_front_file_round_trip(tmp_path: Path) -> None:
-    found = find_front(_trials(), OBJECTIVES)
-    found.write(tmp_path / "pareto.json")
-    assert Front.read(tmp_path / "pareto.json") == found
+    front = find_front(_trials(), OBJECTIVES)
+    front.write(tmp_path / "pareto.json")
+    assert Front.read(tmp_path / "pareto.json") == front
     assert [path.name for path in tmp_path.iterdir()] == ["pareto.json"]
 
 
 def test_front_of_nothing(tmp_path: Path) -> None:
     failed = _trials().assign(status="failed")
-    found = find_front(failed, OBJECTIVES)
-    found.write(tmp_path / "pareto.json")
-    assert (found.points, found.knee) == ((), None)
-    assert Front.read(tmp_path / "pareto.json") == found
+    front = find_front(failed, OBJECTIVES)
+    front.write(tmp_path / "pareto.json")
+    assert (front.points, front.knee) == ((), None)
+    assert Front.read(tmp_path / "pareto.json") == front
 
 
 def test_front_refuses_what_is_no_front(tmp_path: Path) -> None:
@@ -80,10 +80,10 @@ def test_what_is_worse_than_not_adapting_is_not_on_the_front() -> None:
     """The base has 4.0 at no cost; without it trial e, of few parameters, would be on the front and even its knee."""
     rows = pd.concat([_trials(), _trials().head(1).assign(trial_id="e", fid_mini=5.5, trainable_parameters=1)])
     assert [point.trial_id for point in find_front(rows, OBJECTIVES).points] == ["b", "a", "e"]
-    found = find_front(rows, OBJECTIVES, Evidence(baseline=BASELINE))
-    assert [point.trial_id for point in found.points] == ["b", "a"]
-    assert found.base == {"fid_mini": 4.0, "trainable_parameters": 0.0}
-    assert found.knee is not None and found.knee.trial_id == "a"
+    front = find_front(rows, OBJECTIVES, Evidence(baseline=BASELINE))
+    assert [point.trial_id for point in front.points] == ["b", "a"]
+    assert front.base == {"fid_mini": 4.0, "trainable_parameters": 0.0}
+    assert front.knee is not None and front.knee.trial_id == "a"
 
 
 def test_a_sweep_that_only_measures_costs_has_no_base_to_beat() -> None:
@@ -95,18 +95,18 @@ def test_the_knee_beats_the_base_by_more_than_its_error() -> None:
     """Trial a is 2.0 better than the base: more than its error of 0.5, less than one of 2."""
     for error, knee in ((0.5, "a"), (2.0, "b")):
         resamples = _resamples(a=error, b=0.1, d=0.1, **{BASE: 0.1})
-        found = find_front(_trials(), OBJECTIVES, Evidence(baseline=BASELINE, resamples=resamples))
-        assert found.knee is not None and found.knee.trial_id == knee
-        assert "beat the un-adapted base in fid_mini by more than their error" in found.knee_rule
-        errors = {point.trial_id: point.errors for point in found.points}
+        front = find_front(_trials(), OBJECTIVES, Evidence(baseline=BASELINE, resamples=resamples))
+        assert front.knee is not None and front.knee.trial_id == knee
+        assert "beat the un-adapted base in fid_mini by more than their error" in front.knee_rule
+        errors = {point.trial_id: point.errors for point in front.points}
         assert np.isclose(errors["a"]["fid_mini"], error, rtol=0.15) and list(errors["a"]) == ["fid_mini"]
 
 
 def test_nothing_is_proposed_where_nothing_beats_the_base_by_more_than_its_error() -> None:
     resamples = _resamples(a=3.0, b=3.0, d=3.0, **{BASE: 0.1})
-    found = find_front(_trials(), OBJECTIVES, Evidence(baseline=BASELINE, resamples=resamples))
-    assert found.knee is None and len(found.points) == 2
-    assert found.knee_rule == "no trial of the front beats the un-adapted base in fid_mini by more than its error"
+    front = find_front(_trials(), OBJECTIVES, Evidence(baseline=BASELINE, resamples=resamples))
+    assert front.knee is None and len(front.points) == 2
+    assert front.knee_rule == "no trial of the front beats the un-adapted base in fid_mini by more than its error"
 
 
 def test_a_point_that_noise_may_keep_from_the_front_is_near_it(tmp_path: Path) -> None:
@@ -114,15 +114,15 @@ def test_a_point_that_noise_may_keep_from_the_front_is_near_it(tmp_path: Path) -
     rows = pd.concat([_trials(), _trials().head(1).assign(trial_id="e", fid_mini=2.1, trainable_parameters=11)])
     for error, near in ((0.2, ["e"]), (0.01, [])):
         resamples = _resamples(a=error, b=error, d=error, e=error, **{BASE: error})
-        found = find_front(rows, OBJECTIVES, Evidence(baseline=BASELINE, resamples=resamples))
-        assert [point.trial_id for point in found.points] == ["b", "a"]
-        assert [point.trial_id for point in found.near] == near
-        assert set(found.probabilities) == {"a", "b", "d", "e"}
-        found.write(tmp_path / "pareto.json")
-        assert Front.read(tmp_path / "pareto.json") == found
+        front = find_front(rows, OBJECTIVES, Evidence(baseline=BASELINE, resamples=resamples))
+        assert [point.trial_id for point in front.points] == ["b", "a"]
+        assert [point.trial_id for point in front.near] == near
+        assert set(front.probabilities) == {"a", "b", "d", "e"}
+        front.write(tmp_path / "pareto.json")
+        assert Front.read(tmp_path / "pareto.json") == front
 
 
 def test_the_probability_is_not_known_where_a_trial_was_not_resampled() -> None:
     resamples = _resamples(a=1.0, b=1.0, **{BASE: 1.0})
-    found = find_front(_trials(), OBJECTIVES, Evidence(baseline=BASELINE, resamples=resamples))
-    assert found.probabilities == {} and found.near == () and found.points[0].probability is None
+    front = find_front(_trials(), OBJECTIVES, Evidence(baseline=BASELINE, resamples=resamples))
+    assert front.probabilities == {} and front.near == () and front.points[0].probability is None

@@ -28,10 +28,10 @@ RESULTS = pd.DataFrame(
 
 def test_worked_by_hand() -> None:
     """Front {a, b}: spans 1 and 1, reference (2.1, 0.9). b: 1.1 x 0.1; b and a: 0.11 + 0.1 x 1.1 - 0.01; d is outside."""
-    found = hypervolume_history(TRIALS, RESULTS, OBJECTIVES)
-    assert found.trial_ids == ("b", "d", "a")
-    assert np.allclose(found.hours, [3.0, 3.5, 4.5])
-    assert np.allclose(found.volumes, [0.11 / 0.21, 0.11 / 0.21, 1.0])
+    history = hypervolume_history(TRIALS, RESULTS, OBJECTIVES)
+    assert history.trial_ids == ("b", "d", "a")
+    assert np.allclose(history.hours, [3.0, 3.5, 4.5])
+    assert np.allclose(history.volumes, [0.11 / 0.21, 0.11 / 0.21, 1.0])
 
 
 def test_it_never_falls_and_ends_with_one() -> None:
@@ -40,9 +40,9 @@ def test_it_never_falls_and_ends_with_one() -> None:
         trial_id=[str(i) for i in range(30)]
     )
     results = pd.DataFrame({"trial_id": trials["trial_id"].sample(frac=1, random_state=0), "epoch_s": 1.0})
-    found = hypervolume_history(trials, results, OBJECTIVES)
-    assert found.trial_ids == tuple(results["trial_id"]) and found.volumes[-1] == 1.0
-    assert (np.diff(found.volumes) >= -1e-12).all() and (np.diff(found.hours) > 0).all()
+    history = hypervolume_history(trials, results, OBJECTIVES)
+    assert history.trial_ids == tuple(results["trial_id"]) and history.volumes[-1] == 1.0
+    assert (np.diff(history.volumes) >= -1e-12).all() and (np.diff(history.hours) > 0).all()
 
 
 def test_a_sweep_without_results_has_no_history() -> None:

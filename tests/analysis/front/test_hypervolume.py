@@ -32,7 +32,7 @@ def test_boxes_and_their_union_have_the_volumes_of_the_closed_form() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_it_is_optunas_with_ties_duplicates_and_either_direction(dimension: int, seed: int) -> None:
     rows, directions = drawn(seed, 20, dimension), DIRECTIONS[:dimension]
-    signs = np.array([1.0 if one == "min" else -1.0 for one in directions])
+    signs = np.array([1.0 if direction == "min" else -1.0 for direction in directions])
     expected = compute_hypervolume(rows[(rows < 1).all(axis=1)], np.ones(dimension))
     assert hypervolume(rows * signs, directions, signs) == pytest.approx(expected, rel=1e-12)
 
@@ -43,7 +43,7 @@ def test_a_gain_is_the_difference_of_two_volumes(seed: int) -> None:
     rows[:, [1, 3]] *= -1
     bound = [1.0, -1.0, 1.0, -1.0]
     first, others = rows[0], rows[1:]
-    with_it, without = (hypervolume(held, directions, bound) for held in (rows, others))
+    with_it, without = (hypervolume(points, directions, bound) for points in (rows, others))
     assert hypervolume_gain(first, others, directions, bound) == pytest.approx(with_it - without, abs=1e-12)
     assert hypervolume_gain(first, rows, directions, bound) == pytest.approx(0.0, abs=1e-12)
 

@@ -51,10 +51,10 @@ def test_agrees_with_optuna(num_objectives: int) -> None:
     for num_values in (3, 6, 1000):
         values = rng.integers(0, num_values, (40, num_objectives)).astype(float)
         values[30:] = values[:10]
-        directions: list[Direction] = ["min" if one else "max" for one in rng.integers(0, 2, num_objectives)]
+        directions: list[Direction] = ["min" if is_min else "max" for is_min in rng.integers(0, 2, num_objectives)]
         study = optuna.create_study(directions=[f"{direction}imize" for direction in directions])
         study.add_trials([optuna.trial.create_trial(values=row) for row in values.tolist()])
-        assert np.flatnonzero(pareto_mask(values, directions)).tolist() == [one.number for one in study.best_trials]
+        assert np.flatnonzero(pareto_mask(values, directions)).tolist() == [trial.number for trial in study.best_trials]
 
 
 def test_the_published_table() -> None:

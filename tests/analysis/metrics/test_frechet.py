@@ -61,7 +61,9 @@ def test_agrees_with_torch_fidelity(dim: int) -> None:
     rng = np.random.default_rng(dim)
     sets = rng.standard_normal((2, 5 * dim, dim)) @ rng.standard_normal((dim, dim)) + 0.4
     sets[1] *= rng.uniform(0.5, 2, dim)
-    theirs = fid_statistics_to_metric(*(fid_features_to_statistics(torch.from_numpy(one)) for one in sets), False)
+    theirs = fid_statistics_to_metric(
+        *(fid_features_to_statistics(torch.from_numpy(features)) for features in sets), False
+    )
     assert frechet_distance(*sets) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
 
 

@@ -71,9 +71,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say(
         bootstrap_interval(metric, *draw(rng), confidence=0.9, num_resamples=60, paired=paired, seed=seed)
         for seed in range(NUM_SAMPLES)
     ]
-    assert 98 <= sum(one.low <= truth <= one.high for one in intervals) <= 118
-    spread = np.std([one.value for one in intervals])
-    widths = np.mean([one.high - one.low for one in intervals])
+    assert 98 <= sum(interval.low <= truth <= interval.high for interval in intervals) <= 118
+    spread = np.std([interval.value for interval in intervals])
+    widths = np.mean([interval.high - interval.low for interval in intervals])
     assert widths == pytest.approx(2 * 1.645 * spread, rel=0.25)
 
 
@@ -82,8 +82,8 @@ PATIENTS = np.repeat(np.arange(24), [2, 4, 8, 12] * 6)
 
 def _films(rng: np.random.Generator) -> Features:
     """Films of 24 patients in 32 dimensions; two of one patient are correlated by 0.6."""
-    of_patient, own = rng.standard_normal((24, 32))[PATIENTS], rng.standard_normal((len(PATIENTS), 32))
-    return np.sqrt(0.6) * of_patient + np.sqrt(0.4) * own
+    of_patient, of_film = rng.standard_normal((24, 32))[PATIENTS], rng.standard_normal((len(PATIENTS), 32))
+    return np.sqrt(0.6) * of_patient + np.sqrt(0.4) * of_film
 
 
 def _found(name: str, generated: Features, reference: Features, groups: NDArray[np.int64] | None) -> Interval:
@@ -105,13 +105,16 @@ def test_intervals_of_films_that_come_several_to_a_patient_hold_the_expectation(
     """Nominally 95 %: of 100 intervals, 87 or fewer come once in 500 times. Of single films KID falls short."""
     rng = np.random.default_rng(5)
     sets = [(rng.standard_normal((100, 32)) + 0.3, _films(rng)) for _ in range(100)]
-    found = [_found(name, *pair, PATIENTS) for pair in sets]
-    expected, spread = np.mean([one.value for one in found]), np.std([one.value for one in found])
-    assert sum(one.low <= expected <= one.high for one in found) >= 88
-    assert 0.8 < np.mean([one.high - one.low for one in found]) / (2 * 1.96 * spread) < 1.6
+    intervals = [_found(name, *pair, PATIENTS) for pair in sets]
+    expected, spread = (
+        np.mean([interval.value for interval in intervals]),
+        np.std([interval.value for interval in intervals]),
+    )
+    assert sum(interval.low <= expected <= interval.high for interval in intervals) >= 88
+    assert 0.8 < np.mean([interval.high - interval.low for interval in intervals]) / (2 * 1.96 * spread) < 1.6
     if name == "kid":
         single = [_found(name, *pair, None) for pair in sets]
-        assert sum(one.low <= expected <= one.high for one in single) < 88
+        assert sum(interval.low <= expected <= interval.high for interval in single) < 88
 
 
 def test_halves_keep_one_of_two_patients_with_about_as_many_films() -> None:
@@ -205,34 +208,44 @@ def test_refusals(shapes: tuple[tuple[int, int], ...], options: dict[str, Any], 
 def test_the_bias_of_two_samples_of_one_distribution_goes() -> None:
     rng = np.random.default_rng(4)
     generated, reference = rng.standard_normal((2, 800, 64))
-    found = extrapolated_frechet_distance(generated, reference)
-    assert found.distances[0] == pytest.approx(frechet_distance(generated, reference), rel=1e-9)
-    assert found.distances[0] > 2  # the bias, about d (d + 1) / (2 n)
-    assert abs(found.value) < 0.05 * found.distances[0]
-    assert list(found.distances) == sorted(found.distances)
-    assert found.fractions == pytest.approx((1, 1 / 2, 1 / 3, 1 / 4))
+    extrapolation = extrapolated_frechet_distance(generated, reference)
+    assert extrapolation.distances[0] == pytest.approx(frechet_distance(generated, reference), rel=1e-9)
+    assert extrapolation.distances[0] > 2  # the bias, about d (d + 1) / (2 n)
+    assert abs(extrapolation.value) < 0.05 * extrapolation.distances[0]
+    assert list(extrapolation.distances) == sorted(extrapolation.distances)
+    assert extrapolation.fractions == pytest.approx((1, 1 / 2, 1 / 3, 1 / 4))
 
 
 @pytest.mark.slow
 def test_extrapolations_scatter_about_the_truth_as_they_say() -> None:
     rng = np.random.default_rng(5)
-    found = [
+    extrapolations = [
         extrapolated_frechet_distance(rng.standard_normal((240, 4)) * 1.5 + 0.5, rng.standard_normal((200, 4)), seed=i)
         for i in range(60)
     ]
-    values, errors = np.array([one.value for one in found]), np.array([one.sampling_error for one in found])
+    values, errors = (
+        np.array([extrapolation.value for extrapolation in extrapolations]),
+        np.array([extrapolation.sampling_error for extrapolation in extrapolations]),
+    )
     truth = 4 * (0.5**2 + 0.5**2)
     assert values.mean() == pytest.approx(truth, abs=4 * values.std() / np.sqrt(60))
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(values.std(ddof=1), rel=0.35)
-    assert np.mean([abs(one.value - truth) < 2 * one.standard_error for one in found]) >= 0.9
+    assert (
+        np.mean(
+            [abs(extrapolation.value - truth) < 2 * extrapolation.standard_error for extrapolation in extrapolations]
+        )
+        >= 0.9
+    )
 
 
 def test_too_few_images_for_a_straight_line_show_in_the_standard_error() -> None:
     rng = np.random.default_rng(6)
-    found = extrapolated_frechet_distance(*rng.standard_normal((2, 120, 64)))
-    assert found.value > 4 * found.sampling_error  # parts of 30 images in 64 dimensions
-    assert 0 < found.value < 4 * found.standard_error
-    assert found.standard_error == pytest.approx(np.hypot(found.sampling_error, found.curvature))
+    extrapolation = extrapolated_frechet_distance(*rng.standard_normal((2, 120, 64)))
+    assert extrapolation.value > 4 * extrapolation.sampling_error  # parts of 30 images in 64 dimensions
+    assert 0 < extrapolation.value < 4 * extrapolation.standard_error
+    assert extrapolation.standard_error == pytest.approx(
+        np.hypot(extrapolation.sampling_error, extrapolation.curvature)
+    )
 
 
 def test_what_cannot_be_extrapolated_is_refused() -> None:

@@ -61,7 +61,7 @@ def test_agrees_with_the_double_sum(num_generated: int, num_reference: int, dim:
 def test_agrees_with_torch_fidelity_over_several_blocks() -> None:
     sets = _two_sets(2100, 2100, 16)
     theirs = kid_features_to_metric(
-        *(torch.from_numpy(one) for one in sets), kid_subsets=1, kid_subset_size=2100, verbose=False
+        *(torch.from_numpy(features) for features in sets), kid_subsets=1, kid_subset_size=2100, verbose=False
     )
     expected = theirs["kernel_inception_distance_mean"]
     assert kernel_distance(*sets) == pytest.approx(expected, rel=1e-9)

@@ -45,10 +45,13 @@ def test_an_evaluation_becomes_measurements_with_their_own_numbers_of_images() -
     generated = LabelledFeatures(rng.standard_normal((15, 4)), kinds)
     real = LabelledFeatures(rng.standard_normal((15, 4)), kinds[::-1])
     results = evaluate(METRICS.values(), generated, real, extractor="mini", conditions=("Edema", "No Finding"))
-    found = {(one.metric, one.condition): one for one in measurements(results, extractor="mini", weights_hash="ab")}
-    assert len(found) == 3 * len(METRICS)
-    edema = found["fid", "Edema"]
+    by_metric = {
+        (measurement.metric, measurement.condition): measurement
+        for measurement in measurements(results, extractor="mini", weights_hash="ab")
+    }
+    assert len(by_metric) == 3 * len(METRICS)
+    edema = by_metric["fid", "Edema"]
     assert (edema.value, edema.num_generated, edema.num_reference) == (results["fid_mini/Edema"], 8, 8)
-    assert (found["vendi", None].num_generated, found["vendi", "No Finding"].num_reference) == (15, 7)
-    assert {(one.extractor, one.weights_hash) for one in found.values()} == {("mini", "ab")}
+    assert (by_metric["vendi", None].num_generated, by_metric["vendi", "No Finding"].num_reference) == (15, 7)
+    assert {(measurement.extractor, measurement.weights_hash) for measurement in by_metric.values()} == {("mini", "ab")}
     assert measurements(results, extractor="xrv", weights_hash="ab") == ()

@@ -22,8 +22,8 @@ def _distance(first: Features, second: Features) -> float:
 
 def _radii(images: Features, num_neighbours: int) -> list[float]:
     return [
-        sorted(_distance(one, other) for j, other in enumerate(images) if j != i)[num_neighbours - 1]
-        for i, one in enumerate(images)
+        sorted(_distance(image, other) for j, other in enumerate(images) if j != i)[num_neighbours - 1]
+        for i, image in enumerate(images)
     ]
 
 

@@ -47,9 +47,9 @@ def marks(phantom: PhantomFilms) -> list[Mark]:
     ("inside", "noise", "contrast", "deviation"), [(130, 5, 30, 5), (60, 2, -40, 2), (130, 0, 30, None)]
 )
 def test_contrast_of_a_square(inside: int, noise: int, contrast: float, deviation: float | None) -> None:
-    found = region_contrast(*square(inside, noise=noise))
-    assert found[0] == pytest.approx(contrast, abs=0.1)
-    assert found[1] == pytest.approx(ROUNDING_NOISE if deviation is None else deviation, rel=0.01)
+    stands_out = region_contrast(*square(inside, noise=noise))
+    assert stands_out[0] == pytest.approx(contrast, abs=0.1)
+    assert stands_out[1] == pytest.approx(ROUNDING_NOISE if deviation is None else deviation, rel=0.01)
 
 
 def test_visibility_in_closed_form() -> None:
@@ -57,33 +57,35 @@ def test_visibility_in_closed_form() -> None:
     weak, _ = square(115, noise=5)
     inverted, _ = square(90, noise=5)
     films = np.stack([bright, bright])
-    found = region_visibility(films, np.stack([weak, inverted]), [Mark(0, "Edema", mask), Mark(1, "Opacity", mask)])
-    assert found["Edema"].cnr_before == pytest.approx(6, rel=0.02)
-    assert found["Edema"].cnr_kept == pytest.approx(0.5, rel=0.02)
-    assert found["Opacity"].contrast_kept == pytest.approx(-1 / 3, rel=0.03)
-    assert found["Opacity"].cnr_after < 0
+    visibilities = region_visibility(
+        films, np.stack([weak, inverted]), [Mark(0, "Edema", mask), Mark(1, "Opacity", mask)]
+    )
+    assert visibilities["Edema"].cnr_before == pytest.approx(6, rel=0.02)
+    assert visibilities["Edema"].cnr_kept == pytest.approx(0.5, rel=0.02)
+    assert visibilities["Opacity"].contrast_kept == pytest.approx(-1 / 3, rel=0.03)
+    assert visibilities["Opacity"].cnr_after < 0
 
 
 def test_a_brighter_and_a_stretched_film_keep_their_visibility() -> None:
     film, mask = square(130, noise=5)
     for changed, contrast_kept in ((film + 40, 1.0), (film // 2 * 2 - 60, 1.0), ((film - 80) * 2, 2.0)):
-        found = region_visibility(film[None], changed.astype(np.uint8)[None], [Mark(0, "Edema", mask)])["Edema"]
-        assert found.cnr_kept == pytest.approx(1, rel=0.06)
-        assert found.contrast_kept == pytest.approx(contrast_kept, rel=0.06)
+        visibility = region_visibility(film[None], changed.astype(np.uint8)[None], [Mark(0, "Edema", mask)])["Edema"]
+        assert visibility.cnr_kept == pytest.approx(1, rel=0.06)
+        assert visibility.contrast_kept == pytest.approx(contrast_kept, rel=0.06)
 
 
 def test_films_that_are_not_changed_keep_everything(phantom: PhantomFilms, marks: list[Mark]) -> None:
     films = phantom.test.images
-    found = region_visibility(films, films, marks)
-    assert set(found) == FINDINGS
-    assert all(one.cnr_kept == one.contrast_kept == 1 for one in found.values())
+    visibilities = region_visibility(films, films, marks)
+    assert set(visibilities) == FINDINGS
+    assert all(visibility.cnr_kept == visibility.contrast_kept == 1 for visibility in visibilities.values())
 
 
 def test_blurring_costs_contrast(phantom: PhantomFilms, marks: list[Mark]) -> None:
     films = phantom.test.images
-    found = [region_visibility(films, blurred(films, sigma), marks) for sigma in (1, 3, 6)]
+    by_blur = [region_visibility(films, blurred(films, sigma), marks) for sigma in (1, 3, 6)]
     for condition in ("Pneumothorax", "Pleural Effusion", "Lung Opacity"):
-        kept = [visibility[condition].contrast_kept for visibility in found]
+        kept = [visibility[condition].contrast_kept for visibility in by_blur]
         assert 1 > kept[0] > kept[1] > kept[2], (condition, kept)
 
 
@@ -98,10 +100,10 @@ def test_agreement_by_hand() -> None:
     labels = np.array([[1], [1], [0], [0]])
     before = Scored(np.array([[0.9], [0.6], [0.4], [0.1]]), labels, ("Edema",))
     after = Scored(np.array([[0.8], [0.3], [0.4], [0.7]]), labels, ("Edema",))
-    found = classifier_agreement(before, after, {"Edema": 0.5})["Edema"]
-    assert (found.num_films, found.agreement, found.auc_before, found.auc_after) == (4, 0.5, 1.0, 0.5)
-    assert found.auc_change == -0.5
-    assert found.probability_change == pytest.approx((0.1 + 0.3 + 0 + 0.6) / 4)
+    agreement = classifier_agreement(before, after, {"Edema": 0.5})["Edema"]
+    assert (agreement.num_films, agreement.agreement, agreement.auc_before, agreement.auc_after) == (4, 0.5, 1.0, 0.5)
+    assert agreement.auc_change == -0.5
+    assert agreement.probability_change == pytest.approx((0.1 + 0.3 + 0 + 0.6) / 4)
 
 
 def test_a_classifier_agrees_less_the_more_films_are_blurred(
@@ -112,8 +114,8 @@ def test_a_classifier_agrees_less_the_more_films_are_blurred(
     shares = []
     for sigma in (0.0, 1.0, 3.0):
         probabilities = classifier.predict(blurred(phantom.test.images, sigma))
-        found = classifier_agreement(before, Scored(probabilities, before.labels, before.conditions), thresholds)
-        shares.append(as_values(found)["vae_agreement"])
+        agreements = classifier_agreement(before, Scored(probabilities, before.labels, before.conditions), thresholds)
+        shares.append(as_values(agreements)["vae_agreement"])
     assert shares[0] == 1 > shares[1] > shares[2]
 
 

@@ -86,7 +86,7 @@ def test_a_study_is_made_read_by_keyboard_alone_and_scored(run: Path, tmp_path: 
         browser.close()
     assert errors == []
     saved = json.loads((study / "answers-Dr_A_b.json").read_text())
-    assert [one["findings"] for one in saved["answers"]] == [[EVIL], *([[]] * 11)]
+    assert [answer["findings"] for answer in saved["answers"]] == [[EVIL], *([[]] * 11)]
     result = invoke(run, study, "--score")
     assert result.exit_code == 0, result.output
     scores = json.loads((run / "reader_study.json").read_text())

@@ -21,23 +21,23 @@ KEY = {"study": "s-0", "trial_id": "a1", "conditions": CONDITIONS, "films": as_r
 def answers_of(reader: str, ability: float, seed: int) -> dict[str, Any]:
     """A reader who is right about each film with this chance, and sees what the caption names."""
     right = np.random.default_rng(seed).random(len(FILMS)) < ability
-    said = [(one.kind == "real") == bool(is_right) for one, is_right in zip(FILMS, right, strict=True)]
-    own = [
-        {"id": one.id, "realism": 4 if real else 1, "findings": list(one.conditions), "seconds": 1.0}
-        for one, real in zip(FILMS, said, strict=True)
+    said = [(film.kind == "real") == bool(is_right) for film, is_right in zip(FILMS, right, strict=True)]
+    ratings = [
+        {"id": film.id, "realism": 4 if real else 1, "findings": list(film.conditions), "seconds": 1.0}
+        for film, real in zip(FILMS, said, strict=True)
     ]
-    return {"format": 1, "study": "s-0", "reader": reader, "answers": own}
+    return {"format": 1, "study": "s-0", "reader": reader, "answers": ratings}
 
 
 def test_films_are_half_real_spread_over_conditions_and_each_caption_is_shown_once() -> None:
-    assert sorted(one.kind for one in FILMS) == ["generated"] * 30 + ["real"] * 30
-    assert sorted(one.conditions for one in FILMS) == [("Edema",)] * 30 + [("No Finding",)] * 30
-    assert len({one.row for one in FILMS}) == len({one.id for one in FILMS}) == 60
+    assert sorted(film.kind for film in FILMS) == ["generated"] * 30 + ["real"] * 30
+    assert sorted(film.conditions for film in FILMS) == [("Edema",)] * 30 + [("No Finding",)] * 30
+    assert len({film.row for film in FILMS}) == len({film.id for film in FILMS}) == 60
     assert FILMS == chosen_films(LABELS, 60, 0) != chosen_films(LABELS, 60, 1)
     for kind in KINDS:  # neither the order nor the names tell
-        places = [place for place, one in enumerate(FILMS) if one.kind == kind]
+        places = [place for place, film in enumerate(FILMS) if film.kind == kind]
         assert abs(np.mean(places) - 29.5) < 8
-        assert abs(np.mean([int(one.id, 16) for one in FILMS if one.kind == kind]) / 16**6 - 0.5) < 0.2
+        assert abs(np.mean([int(film.id, 16) for film in FILMS if film.kind == kind]) / 16**6 - 0.5) < 0.2
 
 
 @pytest.mark.parametrize(("num", "said"), [(3, "must be an even number"), (82, "must be at most the 80 captions")])
@@ -48,19 +48,19 @@ def test_a_number_of_films_that_cannot_be_is_named(num: int, said: str) -> None:
 
 @pytest.mark.parametrize(("count", "num"), [(0, 10), (7, 10), (60, 60), (33, 60)])
 def test_an_interval_is_wilsons(count: int, num: int) -> None:
-    own, theirs = share_of(count, num), stats.binomtest(count, num).proportion_ci(method="wilson")
-    assert (own.low, own.high) == pytest.approx((theirs.low, theirs.high))
-    assert own.low <= own.value <= own.high
+    share, theirs = share_of(count, num), stats.binomtest(count, num).proportion_ci(method="wilson")
+    assert (share.low, share.high) == pytest.approx((theirs.low, theirs.high))
+    assert share.low <= share.value <= share.high
 
 
 @pytest.mark.parametrize("ability", [0.5, 0.7])
 def test_two_hundred_readers_of_known_ability_lie_within_their_intervals_as_often_as_stated(ability: float) -> None:
     """Each interval covers with 95 %; of 200 independent ones fewer than 180, or all, would come once in a thousand."""
     answers = [answers_of(str(seed), ability, seed) for seed in range(200)]
-    readers = [score_answers(KEY, [one]).readers[str(seed)] for seed, one in enumerate(answers)]
-    assert 180 <= sum(one.low <= ability <= one.high for one in readers) < 200
+    readers = [score_answers(KEY, [reply]).readers[str(seed)] for seed, reply in enumerate(answers)]
+    assert 180 <= sum(reader.low <= ability <= reader.high for reader in readers) < 200
     if ability == CHANCE:
-        assert 1 <= sum(one.p_chance < 0.05 for one in readers) <= 19
+        assert 1 <= sum(reader.p_chance < 0.05 for reader in readers) <= 19
 
 
 def test_kappa_is_sklearns() -> None:
@@ -73,15 +73,15 @@ def test_kappa_is_sklearns() -> None:
 
 def test_several_readers_have_a_mean_and_an_agreement() -> None:
     scores = score_answers(KEY, [answers_of(f"r{seed}", 0.8, seed) for seed in range(4)])
-    accuracies = [one.value for one in scores.readers.values()]
+    accuracies = [share.value for share in scores.readers.values()]
     assert scores.mean is not None and scores.agreement is not None
     interval = stats.t.interval(0.95, 3, np.mean(accuracies), stats.sem(accuracies))
     assert scores.mean == pytest.approx((np.mean(accuracies), *interval))
     assert scores.agreement.low < scores.agreement.kappa < scores.agreement.high
     assert scores.agreement.kappa == pytest.approx(0.36, abs=0.2)  # (2 * 0.8 - 1) ** 2
-    assert {one.num for one in scores.conditions.values()} == {30}
+    assert {share.num for share in scores.conditions.values()} == {30}
     kinds = scores.findings["Edema"]
-    assert kinds.keys() == {"real", "generated"} and all(one.value == 1 for one in kinds.values())
+    assert kinds.keys() == {"real", "generated"} and all(share.value == 1 for share in kinds.values())
     alone = score_answers(KEY, [answers_of("r", 0.8, 0)])
     assert alone.mean is None and alone.agreement is None
 

@@ -132,7 +132,7 @@ def write_word_maps(sheet: Path, conditions: Sequence[int], num_columns: int = N
 def rung_run(folder: Path, *, seed: int = 0, num_trials: int = 13) -> Path:
     """A run with failed trials, one that was stopped at a rung, one that still runs, resamples and sheets of coded films."""
     trials = synthetic_trials(num_trials, seed)
-    measured = [one.name for one in OBJECTIVES[:2]]
+    measured = [objective.name for objective in OBJECTIVES[:2]]
     trials["rung"] = pd.array([pd.NA] * len(trials), dtype="Int64")
     trials.loc[3, ["status", "rung", "reason"]] = ["stopped", 1, "it promised too little"]
     trials.loc[7, "status"] = "running"
@@ -147,7 +147,9 @@ def rung_run(folder: Path, *, seed: int = 0, num_trials: int = 13) -> Path:
     rng = np.random.default_rng(seed)
     resamples = {}
     for name, row in trials.set_index("trial_id").iterrows():
-        resamples[str(name)] = pd.DataFrame({one: row[one] * (1 + 0.05 * rng.standard_normal(50)) for one in measured})
+        resamples[str(name)] = pd.DataFrame(
+            {metric: row[metric] * (1 + 0.05 * rng.standard_normal(50)) for metric in measured}
+        )
     for name, table in resamples.items():
         table.to_parquet(folder / "trials" / name / "samples-resamples.parquet")
     find_front(trials, OBJECTIVES, Evidence(resamples=resamples, results=results)).write(folder / "pareto.json")
@@ -161,7 +163,7 @@ def rung_run(folder: Path, *, seed: int = 0, num_trials: int = 13) -> Path:
 
 def within(trials: pd.DataFrame, limits: Sequence[tuple[str, str, float]]) -> pd.DataFrame:
     """Completed trials within limits such as `("epoch_s", "<=", 5.0)`; the tests' own way."""
-    held = trials[trials["status"] == "completed"]
+    rows = trials[trials["status"] == "completed"]
     for name, sign, value in limits:
-        held = held[held[name] <= value] if sign == "<=" else held[held[name] >= value]
-    return held
+        rows = rows[rows[name] <= value] if sign == "<=" else rows[rows[name] >= value]
+    return rows

@@ -80,13 +80,13 @@ def test_what_objectives_depend_on_is_left_out_where_it_should_not_take_seconds(
 
 
 def test_plots_of_two_threads_have_their_style_and_leave_matplotlib_as_it_was() -> None:
-    before, inside, found = dict(rcParams), threading.Event(), list[object]()
+    before, inside, sizes = dict(rcParams), threading.Event(), list[object]()
 
     def draw() -> None:
         with styled():
             inside.set()
             time.sleep(0.1)
-            found.append(rcParams["font.size"])
+            sizes.append(rcParams["font.size"])
 
     first, second = threading.Thread(target=draw), threading.Thread(target=draw)
     first.start()
@@ -94,4 +94,4 @@ def test_plots_of_two_threads_have_their_style_and_leave_matplotlib_as_it_was() 
     second.start()
     first.join(5)
     second.join(5)
-    assert found == [STYLE["font.size"]] * 2 and dict(rcParams) == before
+    assert sizes == [STYLE["font.size"]] * 2 and dict(rcParams) == before

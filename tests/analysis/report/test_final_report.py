@@ -21,11 +21,11 @@ CONDITIONS = ["Edema", EVIL]
 
 def record(trial_id: str, **more: Any) -> dict[str, Any]:
     values = {"fid_mini": 12.0, "fid_mini_low": 10.0, "fid_mini_high": 14.0, "fid_mini/Edema": 20.0, "vendi_mini": 3.0}
-    found = {"alignment_recall/Edema": 0.25, f"alignment_recall/{EVIL}": 0.5, "classifier_auc/Edema": 0.9}
+    figures = {"alignment_recall/Edema": 0.25, f"alignment_recall/{EVIL}": 0.5, "classifier_auc/Edema": 0.9}
     utility = {"utility_accuracy/synthetic/Edema": 0.625, "utility_num_images/synthetic": 90.0}
     studies = {
         "fidelity": {"status": "completed", "values": values, "details": {"figures": []}},
-        "alignment": {"status": "completed", "values": found, "details": {}},
+        "alignment": {"status": "completed", "values": figures, "details": {}},
         "utility": {"status": "completed", "values": utility},
         "membership": {"status": "failed", "error": f"ValueError: {EVIL}", "attempts": 2},
     }
@@ -45,10 +45,10 @@ def record(trial_id: str, **more: Any) -> dict[str, Any]:
 
 def write(run: Path, *records: dict[str, Any]) -> Path:
     """Write the scores of finalists."""
-    for one in records:
-        folder = run / "evaluation" / one["trial_id"]
+    for record in records:
+        folder = run / "evaluation" / record["trial_id"]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "scores.json").write_text(json.dumps(one))
+        (folder / "scores.json").write_text(json.dumps(record))
     return run
 
 
@@ -66,7 +66,7 @@ def test_a_run_without_a_final_evaluation_has_no_section(tmp_path: Path) -> None
 
 def test_the_tables_have_a_row_a_finalist_and_a_column_a_condition(tmp_path: Path) -> None:
     finalists = read_finalists(write(tmp_path, record("b2"), record("base"), record("a1"))).finalists
-    assert [one.trial_id for one in finalists] == ["base", "a1", "b2"]
+    assert [finalist.trial_id for finalist in finalists] == ["base", "a1", "b2"]
     first, fid, _, utility = paper_tables(finalists)
     assert first.rows[0] == ("a1", EVIL, "12 [10, 14]", "3", "25.0", "50.0")
     assert len(first.rows) == 2 and first.references[1][4:] == ("0.90", "–")
@@ -79,13 +79,13 @@ def otherwise(trial_id: str, num_images: int, **more: Any) -> dict[str, Any]:
 
 def test_numbers_under_other_settings_stay_out_of_the_tables(tmp_path: Path) -> None:
     run = write(tmp_path, otherwise("c3", 500, series=1), record("a1", series=2), otherwise("b2", 60, series=3))
-    found = read_finalists(run)
-    assert ([one.trial_id for one in found.finalists], found.left_out) == (["b2"], ("a1", "c3"))
+    comparable = read_finalists(run)
+    assert ([finalist.trial_id for finalist in comparable.finalists], comparable.left_out) == (["b2"], ("a1", "c3"))
     write(tmp_path, record("a1", series=4))
-    found = read_finalists(run)
-    assert ([one.trial_id for one in found.finalists], found.left_out) == (["a1"], ("b2", "c3"))
+    comparable = read_finalists(run)
+    assert ([finalist.trial_id for finalist in comparable.finalists], comparable.left_out) == (["a1"], ("b2", "c3"))
     assert "under other settings: b2, c3." in final_section(run, lambda path, caption: caption)
-    assert len(paper_tables(found.finalists)[0].rows) == 1
+    assert len(paper_tables(comparable.finalists)[0].rows) == 1
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -95,8 +95,11 @@ def test_a_copied_run_reads_the_same_whenever_its_files_were_written(order: int,
     for second, trial_id in enumerate(("a1", "b2", "base")):
         os.utime(copy / "evaluation" / trial_id / "scores.json", (100 + order * second, 100 + order * second))
     for folder in (run, copy):
-        found = read_finalists(folder)
-        assert ([one.trial_id for one in found.finalists], found.left_out) == (["a1"], ("b2", "base"))
+        comparable = read_finalists(folder)
+        assert ([finalist.trial_id for finalist in comparable.finalists], comparable.left_out) == (
+            ["a1"],
+            ("b2", "base"),
+        )
 
 
 def test_a_series_goes_on_while_finalists_are_evaluated_alike(tmp_path: Path) -> None:
@@ -110,33 +113,33 @@ def test_a_series_goes_on_while_finalists_are_evaluated_alike(tmp_path: Path) ->
 
 def test_means_over_trainings_take_the_place_of_single_values() -> None:
     seeds = {"seeds": [0, 1, 2], "values": {"fid_mini": {"mean": 11.0, "low": 7.0, "high": 15.0}}}
-    own = record("a1", seeds=seeds)
-    one = FinalScores(folder=Path(), record=own, values={"fid_mini": 12.0, "vendi_mini": 3.0})
-    assert one.value("fid_mini") == 11.0 and one.interval("fid_mini") == (7.0, 15.0)
-    assert one.value("vendi_mini") == 3.0 and one.interval("vendi_mini") is None
-    assert "over 3 trainings" in paper_tables([one])[0].note
+    scores = record("a1", seeds=seeds)
+    finalist = FinalScores(folder=Path(), record=scores, values={"fid_mini": 12.0, "vendi_mini": 3.0})
+    assert finalist.value("fid_mini") == 11.0 and finalist.interval("fid_mini") == (7.0, 15.0)
+    assert finalist.value("vendi_mini") == 3.0 and finalist.interval("vendi_mini") is None
+    assert "over 3 trainings" in paper_tables([finalist])[0].note
 
 
 def test_two_trainings_show_their_mean_without_an_interval() -> None:
     seeds = {"seeds": [0, 1], "values": {"fid_mini": {"mean": 11.0, "low": None, "high": None}}}
     values = {"fid_mini": 12.0, "fid_mini_low": 10.0, "fid_mini_high": 14.0}
-    one = FinalScores(folder=Path(), record=record("a1", seeds=seeds), values=values)
-    table = paper_tables([one])[0]
-    assert one.value("fid_mini") == 11.0 and one.interval("fid_mini") is None and table.rows[0][2] == "11"
+    finalist = FinalScores(folder=Path(), record=record("a1", seeds=seeds), values=values)
+    table = paper_tables([finalist])[0]
+    assert finalist.value("fid_mini") == 11.0 and finalist.interval("fid_mini") is None and table.rows[0][2] == "11"
     assert table.note.endswith(" Means over 2 trainings.")
 
 
 def test_the_page_says_of_which_patients_and_what_is_uncertain(tmp_path: Path) -> None:
-    one = record("a1")
+    scores = record("a1")
     copies = {"memorisation_share": 0.25, "memorisation_share_exchanged": 0.125, "memorisation_confidence": 0.9}
-    one["studies"]["memorisation"] = {
+    scores["studies"]["memorisation"] = {
         "status": "completed",
         "values": copies,
         "details": {},
         "inputs": {"splits": f"validation and {EVIL}"},
     }
-    one["studies"]["utility"]["values"]["utility_auc/real"] = 0.75
-    page = final_section(write(tmp_path, one), lambda path, caption: caption)
+    scores["studies"]["utility"]["values"]["utility_auc/real"] = 0.75
+    page = final_section(write(tmp_path, scores), lambda path, caption: caption)
     assert "<li>memorisation: validation and &lt;script&gt;" in page and "<script" not in page
     assert "everything here is measured on test patients" not in page
     assert "if generated films resembled real ones as held-out films do" in page and "0.125" in page

@@ -41,7 +41,7 @@ from analysis.report.words import number
 from analysis.run_folder import RunFolder
 
 STRICT = {"min": "<=", "max": ">="}
-NAMES = [one.name for one in OBJECTIVES]
+NAMES = [objective.name for objective in OBJECTIVES]
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +73,14 @@ def page(held_page: Page) -> Page:
 
 def check(page: Page, trials: pd.DataFrame, limits: list[tuple[str, str, float]]) -> None:
     """Table, films, best values and count are those that pandas finds."""
-    held = within(trials, limits)
-    assert sorted(left(page)) == sorted(held["trial_id"])
+    rows = within(trials, limits)
+    assert sorted(left(page)) == sorted(rows["trial_id"])
     gallery = page.eval_on_selector_all("#gallery figure", "all => all.map(one => one.dataset.key.split(':')[1])")
-    assert set(gallery) <= set(held["trial_id"]) and len(gallery) == min(8, len(held))
-    for objective in OBJECTIVES if len(held) else ():
-        best = held[objective.name].min() if objective.direction == "min" else held[objective.name].max()
+    assert set(gallery) <= set(rows["trial_id"]) and len(gallery) == min(8, len(rows))
+    for objective in OBJECTIVES if len(rows) else ():
+        best = rows[objective.name].min() if objective.direction == "min" else rows[objective.name].max()
         assert page.inner_text(f"[data-best={objective.name}]") == number(best.item())
-    assert page.inner_text("#left").startswith(f"{len(held)} of {len(within(trials, []))} ")
+    assert page.inner_text("#left").startswith(f"{len(rows)} of {len(within(trials, []))} ")
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=NAMES)
@@ -192,15 +192,17 @@ def test_where_a_word_acts_lies_over_the_films_of_what_was_mapped(page: Page, tr
 
 
 def test_the_commands_name_the_chosen_trial_and_the_same_by_rule(page: Page, run: Path, trials: pd.DataFrame) -> None:
-    held = RunFolder.open(run)
-    assert command(page)["--pick"] == f"trial:{held.front.knee.trial_id}" and command(page, "rule")["--pick"] == "knee"
+    opened = RunFolder.open(run)
+    assert (
+        command(page)["--pick"] == f"trial:{opened.front.knee.trial_id}" and command(page, "rule")["--pick"] == "knee"
+    )
     assert command(page)["--run"] == str(run)
     for limits in ([("trainable_parameters", 1e5)], [("epoch_s", 8.0), ("vendi_mini", 2.5)]):
         page.click("#reset")
         for name, value in limits:
             set_number(page, name, value)
         chosen = command(page)["--pick"].removeprefix("trial:")
-        assert pick_trial(held, command(page, "rule")["--pick"]) == chosen == left(page)[0]
+        assert pick_trial(opened, command(page, "rule")["--pick"]) == chosen == left(page)[0]
     other = left(page)[-1]
     page.click(f"#trials tr[data-key='0:{other}']")
     assert command(page)["--pick"] == f"trial:{other}" and page.locator("#rule").count() == 0
@@ -237,7 +239,7 @@ def test_a_condition_takes_its_own_values_front_and_films(page: Page, trials: pd
     page.wait_for_selector("#compared.strips")
     done = within(trials, []).set_index("trial_id")
     columns = [f"fid_mini/{name}", *NAMES[1:]]
-    front = done.index[pareto_mask(done[columns].to_numpy(), [one.direction for one in OBJECTIVES])]
+    front = done.index[pareto_mask(done[columns].to_numpy(), [objective.direction for objective in OBJECTIVES])]
     assert f"{len(front)} of them on the front for {name}" in page.inner_text("#left")
     assert page.inner_text("[data-best=fid_mini]") == number(done[columns[0]].min().item())
     page.select_option("#show", "front")
@@ -255,8 +257,8 @@ def test_films_in_large_are_the_same_place_of_both_trials_and_the_real_ones(page
         if pressed:
             page.keyboard.press(pressed)
         expected = [film_grey(place, condition, column) for place in (int(chosen), len(trials), int(other))]
-        found = [grey_at(page, page.locator("#large-films svg").nth(place)) for place in range(3)]
-        assert found == pytest.approx(expected, abs=3)
+        greys = [grey_at(page, page.locator("#large-films svg").nth(place)) for place in range(3)]
+        assert greys == pytest.approx(expected, abs=3)
         assert f"{CONDITIONS[condition]}, film {column + 1} of 4" in page.inner_text("#large-note")
     page.keyboard.press("Escape")
     assert not page.is_visible("#large")
@@ -313,9 +315,11 @@ def test_axe_finds_no_serious_fault(browser: Browser, run: Path, scheme: str) ->
     set_number(page, "trainable_parameters", 100_000)
     for act in (lambda: None, lambda: page.click("#compared button >> nth=0"))[: 1 + (scheme == "light")]:
         act()
-        found = Axe().run(page).response["violations"]
+        violations = Axe().run(page).response["violations"]
         assert [
-            (one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in ("serious", "critical")
+            (violation["id"], violation["nodes"][0]["html"][:200])
+            for violation in violations
+            if violation["impact"] in ("serious", "critical")
         ] == []
     page.close()
 
@@ -344,6 +348,6 @@ def test_without_javascript_the_page_says_everything_still(browser: Browser, run
 
 
 def test_with_javascript_nothing_is_said_twice(page: Page) -> None:
-    assert not any(one.is_visible() for one in page.locator(".still").all())
+    assert not any(section.is_visible() for section in page.locator(".still").all())
     assert page.is_visible("#went #history-trials svg") and page.is_visible("#curves svg")
     assert EVIL not in page.content()

@@ -12,7 +12,7 @@ from worked_pages import command, drag, left, on_screen, opened, settled
 from analysis.front.pareto import pareto_mask
 from analysis.report import write_report
 
-NAMES = [one.name for one in OBJECTIVES]
+NAMES = [objective.name for objective in OBJECTIVES]
 
 
 def test_a_run_without_pictures_and_one_that_still_goes(browser: Browser, tmp_path: Path) -> None:
@@ -38,11 +38,11 @@ def test_several_runs_of_the_same_data_on_one_page(browser: Browser, tmp_path: P
     tables = [pd.read_parquet(folder / "trials.parquet").assign(run=place) for place, folder in enumerate((run, other))]
     done = within(pd.concat(tables, ignore_index=True), [])
     keys = done["run"].astype(str) + ":" + done["trial_id"]
-    front = keys[pareto_mask(done[NAMES].to_numpy(), [one.direction for one in OBJECTIVES])]
+    front = keys[pareto_mask(done[NAMES].to_numpy(), [objective.direction for objective in OBJECTIVES])]
     page.select_option("#show", "front")
     settled(page)
-    found = page.eval_on_selector_all("#trials tbody tr", "rows => rows.map(row => row.dataset.key)")
-    assert sorted(found) == sorted(front) and {key[0] for key in found} == {"0", "1"}
+    left = page.eval_on_selector_all("#trials tbody tr", "rows => rows.map(row => row.dataset.key)")
+    assert sorted(left) == sorted(front) and {key[0] for key in left} == {"0", "1"}
     page.uncheck("#runs label:has-text('first run') input")
     assert command(page)["--run"] == str(other)
     assert page.errors == []

@@ -30,21 +30,21 @@ def two(tmp_path: Path) -> list[RunFolder]:
 
 def test_one_run_keeps_its_front_and_two_have_that_of_all_their_trials(two: list[RunFolder]) -> None:
     alone = Pool.of(two[:1])
-    assert [one.trial_id for one in alone.front.points] == [f"0:{one.trial_id}" for one in two[0].front.points]
+    assert [point.trial_id for point in alone.front.points] == [f"0:{point.trial_id}" for point in two[0].front.points]
     assert alone.front.probabilities == {f"0:{name}": p for name, p in two[0].front.probabilities.items()}
     both = Pool.of(two)
     renamed = [run.trials.assign(trial_id=f"{place}:" + run.trials["trial_id"]) for place, run in enumerate(two)]
     expected = find_front(pd.concat(renamed, ignore_index=True), OBJECTIVES)
-    assert [one.trial_id for one in both.front.points] == [one.trial_id for one in expected.points]
+    assert [point.trial_id for point in both.front.points] == [point.trial_id for point in expected.points]
     assert set(both.front.probabilities) == {
         f"{place}:{row}" for place, run in enumerate(two) for row in run.completed()["trial_id"]
     }
 
 
 def test_a_run_with_itself_has_every_point_twice(two: list[RunFolder]) -> None:
-    found = Pool.of([two[0], two[0]]).front.points
-    own = [point.trial_id for point in two[0].front.points]
-    assert sorted(point.trial_id for point in found) == sorted(f"{place}:{name}" for place in (0, 1) for name in own)
+    points = Pool.of([two[0], two[0]]).front.points
+    names = [point.trial_id for point in two[0].front.points]
+    assert sorted(point.trial_id for point in points) == sorted(f"{place}:{name}" for place in (0, 1) for name in names)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,14 @@ def test_sheets_that_are_laid_out_otherwise_are_shown_whole(tmp_path: Path) -> N
 def test_what_the_page_is_told_is_what_is_in_the_tables(two: list[RunFolder]) -> None:
     told = content(Pool.of(two), ["loss", "early_fid_mini"])
     assert len(told["trials"]) == sum(len(run.trials) for run in two)
-    rows = {one["key"]: one for one in told["trials"]}
+    rows = {trial["key"]: trial for trial in told["trials"]}
     stopped = rows["1:00003"]
     assert (stopped["status"], stopped["rung"], stopped["values"]["fid_mini"]) == ("stopped", 1.0, None)
     assert stopped["early"]["fid_mini"] == pytest.approx(two[1].trials.set_index("trial_id")["early_fid_mini"]["00003"])
     assert stopped["large"] == "../two/trials/00003/samples.png"
-    assert {one["log"] for one in told["objectives"] if one["name"] == "trainable_parameters"} == {True}
+    assert {objective["log"] for objective in told["objectives"] if objective["name"] == "trainable_parameters"} == {
+        True
+    }
     first, second = (len(run.results) for run in two)
     assert len(told["curves"][0]["points"]) == first + second
     json.dumps(told, allow_nan=False)
@@ -120,7 +122,7 @@ def test_hours_are_those_of_all_gpus_that_a_trial_may_have(
     folder = rung_run(tmp_path / "run")
     compute = {"workers_per_trial": workers, "gpus_per_worker": 0.5}
     (folder / "config.json").write_text(json.dumps({"preset": "demo", "base": "mini", "compute": compute}))
-    assert [one["gpus"] for one in content(Pool.of([RunFolder.open(folder)]), [])["runs"]] == [gpus]
+    assert [run["gpus"] for run in content(Pool.of([RunFolder.open(folder)]), [])["runs"]] == [gpus]
 
 
 def test_values_that_are_not_finite_are_none_on_the_page(tmp_path: Path) -> None:
@@ -134,15 +136,15 @@ def test_values_that_are_not_finite_are_none_on_the_page(tmp_path: Path) -> None
     told = content(Pool.of([RunFolder.open(folder)]), ["loss"])
     json.dumps(told, allow_nan=False)
     assert len(told["curves"][0]["points"]) == len(results) - 1
-    (errors,) = [one["errors"] for one in told["trials"] if one["id"] == front["points"][0]["trial_id"]]
+    (errors,) = [trial["errors"] for trial in told["trials"] if trial["id"] == front["points"][0]["trial_id"]]
     assert errors == {"fid_mini": None}
 
 
 def test_names_of_trials_are_text_on_the_page(tmp_path: Path) -> None:
-    held = scripts(
+    markup = scripts(
         Pool.of([RunFolder.open(rung_run(tmp_path / "run"))]), [], {'0:"><b>': tmp_path / "run" / "reference.png"}
     )
-    assert 'data-sheet="0:&quot;&gt;&lt;b&gt;"' in held
+    assert 'data-sheet="0:&quot;&gt;&lt;b&gt;"' in markup
 
 
 def test_a_picture_is_at_most_sixty_kilobytes_whatever_is_in_it(tmp_path: Path) -> None:
@@ -152,8 +154,8 @@ def test_a_picture_is_at_most_sixty_kilobytes_whatever_is_in_it(tmp_path: Path) 
 
     noise = np.random.default_rng(0).integers(0, 255, (900, 1400, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    head, _, held = picture(tmp_path / "noise.png").partition(",")
-    assert head == "data:image/webp;base64" and 10_000 < len(base64.b64decode(held)) <= 60_000
+    head, _, content = picture(tmp_path / "noise.png").partition(",")
+    assert head == "data:image/webp;base64" and 10_000 < len(base64.b64decode(content)) <= 60_000
     Image.fromarray(noise[:8, :8]).save(tmp_path / "noise.png")
     assert len(picture(tmp_path / "noise.png")) < 1000  # another picture under the same name
 

@@ -44,19 +44,19 @@ def history_of(layers: list[str]) -> RankHistory:
 
 
 @pytest.fixture(scope="module")
-def found() -> tuple[Panel, Panel]:
+def both_panels() -> tuple[Panel, Panel]:
     unet, text = panels(history_of(sd15_layers()))
     return unet, text
 
 
-def test_every_layer_has_a_cell_of_its_own_with_its_rank(found: tuple[Panel, Panel]) -> None:
-    assert [(panel.part, len(panel.cells)) for panel in found] == [("unet", 184), ("text_encoder", 72)]
-    ranks = [rank for panel in found for rank in panel.cells.values()]
+def test_every_layer_has_a_cell_of_its_own_with_its_rank(both_panels: tuple[Panel, Panel]) -> None:
+    assert [(panel.part, len(panel.cells)) for panel in both_panels] == [("unet", 184), ("text_encoder", 72)]
+    ranks = [rank for panel in both_panels for rank in panel.cells.values()]
     assert sorted(ranks) == list(range(1, 257))
 
 
-def test_columns_are_in_the_networks_order_and_rows_by_kind(found: tuple[Panel, Panel]) -> None:
-    unet, text = found
+def test_columns_are_in_the_networks_order_and_rows_by_kind(both_panels: tuple[Panel, Panel]) -> None:
+    unet, text = both_panels
     blocks = list(dict.fromkeys(block for block, _ in unet.columns))
     assert blocks == [("in", 0), *(("down", i) for i in range(4)), ("mid", 0), *(("up", i) for i in range(4))]
     assert [row for row in unet.rows if row[0] != "other"] == [

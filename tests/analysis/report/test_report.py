@@ -72,11 +72,11 @@ def test_strings_from_the_run_are_escaped(page: str) -> None:
 
 def test_page_shows_every_trial_and_the_front(page: str) -> None:
     trials = synthetic_trials()
-    found = find_front(trials, OBJECTIVES)
-    assert found.knee is not None
+    front = find_front(trials, OBJECTIVES)
+    assert front.knee is not None
     for trial_id in trials["trial_id"]:
         assert f"<code>{trial_id}</code>" in page
-    assert f"Knee: {found.knee.strategy}, trial {found.knee.trial_id}" in page
+    assert f"Knee: {front.knee.strategy}, trial {front.knee.trial_id}" in page
     assert "FloatingPointError" in page
     assert "no reason was recorded" in page
     assert "By condition" in page and "Pleural Effusion" in page
@@ -88,10 +88,10 @@ def test_page_shows_every_trial_and_the_front(page: str) -> None:
 
 
 def test_embedded_pictures_are_whole_and_not_huge(page: str) -> None:
-    found = [base64.b64decode(content) for content in re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", page)]
-    assert len(found) == 2 + len(synthetic_trials())  # of every trial once, and what they are compared with
-    assert max(map(len, found)) <= 60_000
-    pictures = [Image.open(io.BytesIO(content)) for content in found]
+    contents = [base64.b64decode(content) for content in re.findall(r"data:image/webp;base64,([A-Za-z0-9+/=]+)", page)]
+    assert len(contents) == 2 + len(synthetic_trials())  # of every trial once, and what they are compared with
+    assert max(map(len, contents)) <= 60_000
+    pictures = [Image.open(io.BytesIO(content)) for content in contents]
     for picture in pictures:
         picture.load()
     assert max(picture.width for picture in pictures) == 1100
@@ -164,9 +164,9 @@ def test_a_stopped_trial_is_shown_with_its_rung_and_is_no_point(tmp_path: Path) 
 @pytest.mark.slow
 def test_front_plot_is_a_picture(tmp_path: Path) -> None:
     trials = synthetic_trials()
-    found = find_front(trials, OBJECTIVES, Evidence(baseline={"fid_mini": 12.0, "vendi_mini": 3.0}))
-    assert found.base and found.points
-    draw_front(trials, found, tmp_path / "pareto.png")
+    front = find_front(trials, OBJECTIVES, Evidence(baseline={"fid_mini": 12.0, "vendi_mini": 3.0}))
+    assert front.base and front.points
+    draw_front(trials, front, tmp_path / "pareto.png")
     with Image.open(tmp_path / "pareto.png") as picture:
         assert picture.format == "PNG"
         assert picture.width > 1200

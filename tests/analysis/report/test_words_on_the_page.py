@@ -38,7 +38,7 @@ def test_films_and_maps_of_a_trial_keep_the_room_of_its_pictures(tmp_path: Path)
     films = re.search(r'data-sheet="0:00001"(?: src="|>)data:image/webp;base64,([A-Za-z0-9+/=]+)', page)
     maps = re.search(r'data-words="0:00001">data:image/webp;base64,([A-Za-z0-9+/=]+)', page)
     assert films is not None and maps is not None
-    assert sum(len(base64.b64decode(one[1])) for one in (films, maps)) <= MAX_PICTURE_BYTES
+    assert sum(len(base64.b64decode(match[1])) for match in (films, maps)) <= MAX_PICTURE_BYTES
 
 
 def test_a_picture_that_does_not_say_what_it_maps_is_named(tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ def command(page: Page, which: str = "command") -> dict[str, str]:
 
 def rule_limits(page: Page) -> list[tuple[str, str, float]]:
     """The limits as the rule for `--pick` says them."""
-    found = re.findall(r"(\S+) (<=|>=) (\S+)", command(page, "rule")["--pick"].partition(" where ")[2])
-    return [(name, sign, float(value)) for name, sign, value in found]
+    conditions = re.findall(r"(\S+) (<=|>=) (\S+)", command(page, "rule")["--pick"].partition(" where ")[2])
+    return [(name, sign, float(value)) for name, sign, value in conditions]
 
 
 def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -66,7 +66,7 @@ def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> No
 def on_screen(page: Page, place: str) -> dict[str, list[tuple[float, float]]]:
     """Where the browser draws each trial: the corners of its line, or the middle of its point."""
     settled(page)
-    found = page.eval_on_selector_all(
+    drawn = page.eval_on_selector_all(
         f"{place} svg path",
         """paths => paths.filter(one => one.__data__?.datum?.key && one.__data__.mark.marktype !== 'rule').map(one => {
             const box = one.getBoundingClientRect(), matrix = one.getScreenCTM();
@@ -77,19 +77,19 @@ def on_screen(page: Page, place: str) -> dict[str, list[tuple[float, float]]]:
             return [one.__data__.datum.key.split(':')[1], isLine ? corners() : middle];
         })""",
     )
-    return {name: [(x, y) for x, y in corners] for name, corners in found}
+    return {name: [(x, y) for x, y in corners] for name, corners in drawn}
 
 
 def looks(page: Page, place: str) -> dict[str, list[str]]:
     """How a plot draws each trial: its outline, filling and widths."""
     settled(page)
-    found = page.eval_on_selector_all(
+    drawn = page.eval_on_selector_all(
         f"{place} svg path",
         """paths => paths.filter(one => one.__data__?.datum?.key && one.__data__.mark.marktype !== 'rule').map(one => [
             one.__data__.datum.key.split(':')[1], ['stroke', 'fill', 'stroke-width', 'fill-opacity', 'stroke-opacity'].map(
                 name => one.style.getPropertyValue(name) || one.getAttribute(name))])""",
     )
-    return dict(found)
+    return dict(drawn)
 
 
 def colour_at(page: Page, picture: Locator, across: float) -> tuple[int, int, int]:

@@ -16,8 +16,8 @@ REAL = Scored(np.array([[0.9, 0.1], [0.4, 0.3], [0.1, 0.1]]), np.array([[1, 0], 
 
 
 def generated(prompted: list[list[int]]) -> Scored:
-    found = [[0.9, 0.0], [0.9, 0.3], [0.1, 0.3], [0.1, 0.1], [0.5, 0.1]]
-    return Scored(np.array(found), np.array(prompted), NAMES)
+    probabilities = [[0.9, 0.0], [0.9, 0.3], [0.1, 0.3], [0.1, 0.1], [0.5, 0.1]]
+    return Scored(np.array(probabilities), np.array(prompted), NAMES)
 
 
 def test_shares_by_hand() -> None:
@@ -48,13 +48,13 @@ def test_real_films_count_as_often_as_prompts_ask_for_their_combination(repeats:
     real = Scored(rng.random((60, 2)), np.concatenate([np.tile(kinds, (15, 1)), np.zeros((15, 2), int)]), NAMES)
     prompts = np.repeat(kinds, repeats, axis=0)
     result = image_prompt_alignment(Scored(rng.random((len(prompts), 2)), prompts, NAMES), real, THRESHOLDS)
-    found = decide(real, THRESHOLDS)
+    assigned = decide(real, THRESHOLDS)
     drawn = np.repeat(np.arange(60), [*np.tile(repeats, 15), *np.zeros(15, int)])  # as many of each as prompted
-    aligned = (found | ~real.labels).all(axis=1)
+    aligned = (assigned | ~real.labels).all(axis=1)
     assert result.real.aligned == pytest.approx(aligned[drawn].mean())
     edema = drawn[real.labels[drawn, 0]]
     assert result.conditions["Edema"].real.aligned == pytest.approx(aligned[edema].mean())
-    assert result.conditions["Edema"].real_recall == pytest.approx(found[edema, 0].mean())
+    assert result.conditions["Edema"].real_recall == pytest.approx(assigned[edema, 0].mean())
 
 
 def test_combinations_that_no_real_film_shows_leave_all_with_a_condition() -> None:
@@ -100,8 +100,8 @@ def test_the_auc_is_that_of_the_real_images(classifier: ImageClassifier, phantom
     real, thresholds = classifier.score(phantom.test), choose_thresholds(classifier.score(phantom.validation))
     result = image_prompt_alignment(real, real, thresholds)
     expected = score_decisions(real, thresholds)
-    assert {name: found.classifier_auc for name, found in result.conditions.items()} == {
-        name: found.auc for name, found in expected.items()
+    assert {name: figures.classifier_auc for name, figures in result.conditions.items()} == {
+        name: figures.auc for name, figures in expected.items()
     }
     assert result.generated == result.real
 
@@ -111,9 +111,9 @@ def test_what_cannot_be_aligned_is_refused() -> None:
         image_prompt_alignment(generated([[1, 0], [0, 0], [1, 1], [0, 1], [1, 0]]), REAL, THRESHOLDS)
     with pytest.raises(ValueError, match="`generated` must hold images prompted with 'Effusion', but got none"):
         image_prompt_alignment(generated([[1, 0]] * 5), REAL, THRESHOLDS)
-    one = generated([[1, 0], [1, 0], [1, 1], [0, 1], [1, 0]]).only(["Effusion"])
+    single = generated([[1, 0], [1, 0], [1, 1], [0, 1], [1, 0]]).only(["Effusion"])
     with pytest.raises(ValueError, match="`generated` must be scored for the conditions of `real`"):
-        image_prompt_alignment(one, REAL, THRESHOLDS)
+        image_prompt_alignment(single, REAL, THRESHOLDS)
     healthy = Scored(REAL.probabilities, np.array([[1, 0], [0, 0], [0, 0]]), NAMES)
     with pytest.raises(ValueError, match="`real` must hold images with and without 'Effusion'"):
         image_prompt_alignment(generated([[1, 0], [1, 0], [1, 1], [0, 1], [1, 0]]), healthy, THRESHOLDS)

@@ -36,9 +36,9 @@ def few(phantom: PhantomFilms) -> tuple[LabelledImages, LabelledImages]:
 
 def test_every_finding_of_unseen_patients_is_known(classifier: ImageClassifier, phantom: PhantomFilms) -> None:
     thresholds = choose_thresholds(classifier.score(phantom.validation))
-    found = score_decisions(classifier.score(phantom.test), thresholds)
-    assert min(scores.auc for scores in found.values()) >= 0.95, found
-    assert min(scores.balanced_accuracy for scores in found.values()) >= 0.85, found
+    by_finding = score_decisions(classifier.score(phantom.test), thresholds)
+    assert min(scores.auc for scores in by_finding.values()) >= 0.95, by_finding
+    assert min(scores.balanced_accuracy for scores in by_finding.values()) >= 0.85, by_finding
 
 
 def test_films_of_another_size_are_judged_alike(classifier: ImageClassifier, phantom: PhantomFilms) -> None:

@@ -23,7 +23,7 @@ def features(phantom: PhantomFilms) -> dict[str, Features]:
     noise = np.random.default_rng(0).normal(0, 2, repeated.shape)
     collapsed = np.clip(repeated + noise, 0, 255).round().astype(np.uint8)
     films = {"real": phantom.test.images, "varied": varied, "collapsed": collapsed}
-    return {name: extractor.extract(own) for name, own in films.items()}
+    return {name: extractor.extract(stack) for name, stack in films.items()}
 
 
 def test_the_vendi_score_counts_no_more_than_what_is_left(features: dict[str, Features]) -> None:
@@ -34,10 +34,10 @@ def test_the_vendi_score_counts_no_more_than_what_is_left(features: dict[str, Fe
 
 
 def test_recall_falls_while_precision_stays(features: dict[str, Features]) -> None:
-    found = {
+    shares = {
         name: {metric: METRICS[metric].fn(features[name], features["real"]) for metric in ("precision", "recall")}
         for name in ("varied", "collapsed")
     }
-    assert found["varied"]["recall"] > 0.7, found
-    assert found["collapsed"]["recall"] < 0.1, found
-    assert found["collapsed"]["precision"] > found["varied"]["precision"] - 0.3, found
+    assert shares["varied"]["recall"] > 0.7, shares
+    assert shares["collapsed"]["recall"] < 0.1, shares
+    assert shares["collapsed"]["precision"] > shares["varied"]["precision"] - 0.3, shares

@@ -81,20 +81,20 @@ def test_the_threshold_lies_between_the_classes() -> None:
 def test_scores_are_scikit_learns() -> None:
     judged, thresholds = scored(), choose_thresholds(scored(1))
     assigned = decide(judged, thresholds)
-    for i, (name, found) in enumerate(score_decisions(judged, thresholds).items()):
+    for i, (name, scores) in enumerate(score_decisions(judged, thresholds).items()):
         truth = judged.labels[:, i]
         assert name == judged.conditions[i]
-        assert found.auc == pytest.approx(metrics.roc_auc_score(truth, judged.probabilities[:, i]))
-        assert found.accuracy == pytest.approx(metrics.accuracy_score(truth, assigned[:, i]))
-        assert found.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(truth, assigned[:, i]))
-        assert found.f1 == pytest.approx(metrics.f1_score(truth, assigned[:, i]))
+        assert scores.auc == pytest.approx(metrics.roc_auc_score(truth, judged.probabilities[:, i]))
+        assert scores.accuracy == pytest.approx(metrics.accuracy_score(truth, assigned[:, i]))
+        assert scores.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(truth, assigned[:, i]))
+        assert scores.f1 == pytest.approx(metrics.f1_score(truth, assigned[:, i]))
 
 
 def test_fewer_conditions_keep_their_columns() -> None:
     both = scored()
-    one = both.only(["No Finding"])
-    np.testing.assert_array_equal(one.probabilities[:, 0], both.column("No Finding")[0])
-    assert one.conditions == ("No Finding",)
+    single = both.only(["No Finding"])
+    np.testing.assert_array_equal(single.probabilities[:, 0], both.column("No Finding")[0])
+    assert single.conditions == ("No Finding",)
     with pytest.raises(
         ValueError,
         match=r"`condition` must be a known name, but got 'Edemas'. Did you mean 'Edema'.* Valid: Edema, No Finding",

@@ -22,7 +22,7 @@ def sets() -> tuple[LabelledFeatures, LabelledFeatures]:
 
 @pytest.fixture(scope="module")
 def figures(sets: tuple[LabelledFeatures, LabelledFeatures]) -> dict[tuple[str, str | None], Figure]:
-    found = fidelity_figures(
+    listed = fidelity_figures(
         *sets,
         patients=PATIENTS,
         extractor="mini",
@@ -30,7 +30,7 @@ def figures(sets: tuple[LabelledFeatures, LabelledFeatures]) -> dict[tuple[str, 
         conditions=("Edema", "Effusion"),
         num_resamples=20,
     )
-    return {(one.measurement.metric, one.measurement.condition): one for one in found}
+    return {(figure.measurement.metric, figure.measurement.condition): figure for figure in listed}
 
 
 def test_values_are_the_metrics_own(
@@ -52,10 +52,10 @@ def test_intervals_are_the_bootstraps_where_halves_are_large_enough(
     due = bootstrap_interval(
         frechet_distance, sets[0].of("Edema"), sets[1].of("Edema"), groups=PATIENTS[:43], num_resamples=20
     )
-    own = figures["fid", "Edema"]
-    assert (own.low, own.high) == pytest.approx((due.low, due.high))
+    figure = figures["fid", "Edema"]
+    assert (figure.low, figure.high) == pytest.approx((due.low, due.high))
     assert figures["kid", "Effusion"].low is None
-    assert set(own.named()) == {"fid_mini/Edema", "fid_mini_low/Edema", "fid_mini_high/Edema"}
+    assert set(figure.named()) == {"fid_mini/Edema", "fid_mini_low/Edema", "fid_mini_high/Edema"}
     assert set(figures["kid", "Effusion"].named()) == {"kid_mini/Effusion"}
 
 
@@ -70,17 +70,19 @@ def test_the_extrapolated_distance_stands_where_there_are_films_enough(
 def test_figures_without_an_interval_that_covers_have_none(
     figures: dict[tuple[str, str | None], Figure], sets: tuple[LabelledFeatures, LabelledFeatures]
 ) -> None:
-    with_one = {metric for (metric, condition), one in figures.items() if condition is None and one.low is not None}
+    with_one = {
+        metric for (metric, condition), figure in figures.items() if condition is None and figure.low is not None
+    }
     assert with_one == {"fid", "fid_infinite", "kid", "vendi", "precision", "recall"}
     alike = LabelledFeatures(sets[1].features, LABELS)
     same = fidelity_figures(
         alike, sets[1], patients=PATIENTS, extractor="mini", weights_hash="abc", conditions=(), num_resamples=4
     )
-    assert {one.measurement.metric: one.low for one in same}["recall"] is None
+    assert {figure.measurement.metric: figure.low for figure in same}["recall"] is None
     few = fidelity_figures(
         *sets, patients=["p", "q", "r"] * 15, extractor="mini", weights_hash="abc", conditions=(), num_resamples=4
     )
-    assert {one.measurement.metric for one in few} >= {"fid", "kid"} and all(one.low is None for one in few)
+    assert {figure.measurement.metric for figure in few} >= {"fid", "kid"} and all(figure.low is None for figure in few)
     with pytest.raises(ValueError, match="`patients` must name one for each of 45 real films, but got 44"):
         fidelity_figures(*sets, patients=PATIENTS[1:], extractor="mini", weights_hash="abc", conditions=())
 

@@ -32,11 +32,11 @@ def _trials(num: int = 24) -> pd.DataFrame:
 
 
 def test_what_an_objective_depends_on_comes_first() -> None:
-    found = importances(_trials(), OBJECTIVES)
-    assert set(found) == {"fid_mini", "vendi_mini"}
-    assert next(iter(found["fid_mini"])) == "lr" and found["fid_mini"]["lr"] > 0.8
-    assert next(iter(found["vendi_mini"])) == "strategy" and found["vendi_mini"]["strategy"] > 0.8
-    for shares in found.values():
+    by_objective = importances(_trials(), OBJECTIVES)
+    assert set(by_objective) == {"fid_mini", "vendi_mini"}
+    assert next(iter(by_objective["fid_mini"])) == "lr" and by_objective["fid_mini"]["lr"] > 0.8
+    assert next(iter(by_objective["vendi_mini"])) == "strategy" and by_objective["vendi_mini"]["strategy"] > 0.8
+    for shares in by_objective.values():
         assert set(shares) == {"strategy", "lr", "batch_size"} and sum(shares.values()) == pytest.approx(1)
 
 

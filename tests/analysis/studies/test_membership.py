@@ -36,9 +36,9 @@ def test_placements_are_the_shares_of_pairs() -> None:
 
 def test_the_interval_covers_as_often_as_it_says() -> None:
     rng, truth = np.random.default_rng(2), float(stats.norm.cdf(0.8 / 2**0.5))
-    found = [loss_gap_membership(rng.normal(0, 1, 60), rng.normal(0.8, 1, 90)) for _ in range(1500)]
-    assert np.mean([one.low <= truth <= one.high for one in found]) == pytest.approx(0.95, abs=0.02)
-    assert np.mean([one.auc for one in found]) == pytest.approx(truth, abs=0.005)
+    results = [loss_gap_membership(rng.normal(0, 1, 60), rng.normal(0.8, 1, 90)) for _ in range(1500)]
+    assert np.mean([result.low <= truth <= result.high for result in results]) == pytest.approx(0.95, abs=0.02)
+    assert np.mean([result.auc for result in results]) == pytest.approx(truth, abs=0.005)
 
 
 def _of_patients(rng: np.random.Generator, sizes: NDArray[np.int64], share: float) -> NDArray[np.float64]:
@@ -54,12 +54,12 @@ def test_films_of_one_patient_do_not_pass_for_independent_ones(share: float) -> 
     patients = [f"p{number}" for number in np.repeat(np.arange(len(sizes)), sizes)]
     others = [f"o{name}" for name in patients]
     pairs = [(_of_patients(rng, sizes, share), _of_patients(rng, sizes, share)) for _ in range(600)]
-    found = [loss_gap_membership(*pair, member_patients=patients, other_patients=others) for pair in pairs]
-    assert np.mean([one.low <= 0.5 <= one.high for one in found]) == pytest.approx(0.95, abs=0.03)
-    assert (found[0].num_members, found[0].num_member_patients, found[0].num_other_patients) == (280, 70, 70)
+    results = [loss_gap_membership(*pair, member_patients=patients, other_patients=others) for pair in pairs]
+    assert np.mean([result.low <= 0.5 <= result.high for result in results]) == pytest.approx(0.95, abs=0.03)
+    assert (results[0].num_members, results[0].num_member_patients, results[0].num_other_patients) == (280, 70, 70)
     if share:
         single = [loss_gap_membership(*pair) for pair in pairs]
-        assert np.mean([one.low <= 0.5 <= one.high for one in single]) < 0.8
+        assert np.mean([result.low <= 0.5 <= result.high for result in single]) < 0.8
 
 
 def test_the_variance_of_patients_is_obuchowskis() -> None:
@@ -71,12 +71,12 @@ def test_the_variance_of_patients_is_obuchowskis() -> None:
     auc, variance = wins.mean(), 0.0
     for table, groups in ((wins, whose), (wins.T, whose_others)):
         sums = [
-            sum((row.mean() - auc) for row, own in zip(table, groups, strict=True) if own == g) for g in set(groups)
+            sum((row.mean() - auc) for row, group in zip(table, groups, strict=True) if group == g) for g in set(groups)
         ]
-        variance += len(sums) / (len(sums) - 1) * sum(one**2 for one in sums) / len(table) ** 2
-    found = loss_gap_membership(members, others, member_patients=list(whose), other_patients=list(whose_others))
-    assert found.high - found.auc == pytest.approx(min(1.959964 * variance**0.5, 1 - auc))
-    assert found.auc - found.low == pytest.approx(min(1.959964 * variance**0.5, auc))
+        variance += len(sums) / (len(sums) - 1) * sum(part**2 for part in sums) / len(table) ** 2
+    result = loss_gap_membership(members, others, member_patients=list(whose), other_patients=list(whose_others))
+    assert result.high - result.auc == pytest.approx(min(1.959964 * variance**0.5, 1 - auc))
+    assert result.auc - result.low == pytest.approx(min(1.959964 * variance**0.5, auc))
     each = loss_gap_membership(members, others, member_patients=list("abcdefghi"), other_patients=list("pqrstuv"))
     assert each == loss_gap_membership(members, others)
 

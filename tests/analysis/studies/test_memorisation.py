@@ -94,8 +94,8 @@ def report(planted: Planted) -> MemorisationReport:
 
 
 def test_planted_copies_are_found_and_fresh_films_left_alone(planted: Planted, report: MemorisationReport) -> None:
-    found = report.flagged[planted.num_fresh :].reshape(len(CHANGES), NUM_COPIES).mean(axis=1)
-    assert found.min() >= 0.95, found
+    shares = report.flagged[planted.num_fresh :].reshape(len(CHANGES), NUM_COPIES).mean(axis=1)
+    assert shares.min() >= 0.95, shares
     assert report.flagged[: planted.num_fresh].mean() <= 0.05
 
 
@@ -155,20 +155,20 @@ def test_the_nearest_is_that_of_all_distances() -> None:
     queries, references = Gallery(rng.normal(size=(300, 5))), Gallery(rng.normal(size=(40, 5)))
     a, b = (g.features / np.linalg.norm(g.features, axis=1, keepdims=True) for g in (queries, references))
     distances = np.linalg.norm(a[:, None] - b[None], axis=2)
-    found = nearest_films(queries, references, "features")
-    np.testing.assert_allclose(found.distances, distances.min(axis=1), atol=1e-7)
-    np.testing.assert_array_equal(found.rows, distances.argmin(axis=1))
+    neighbours = nearest_films(queries, references, "features")
+    np.testing.assert_allclose(neighbours.distances, distances.min(axis=1), atol=1e-7)
+    np.testing.assert_array_equal(neighbours.rows, distances.argmin(axis=1))
 
 
 def test_pixels_are_compared_after_the_best_shift() -> None:
     large = np.random.default_rng(0).integers(0, 256, (3, 80, 80), dtype=np.uint8)
     here, there = large[:, 8:72, 8:72], large[:, 5:69, 12:76]
     ones = np.ones((3, 1))
-    found = nearest_films(
+    neighbours = nearest_films(
         Gallery(ones, np.ascontiguousarray(here)), Gallery(ones, np.ascontiguousarray(there)), "pixels"
     )
-    np.testing.assert_allclose(found.distances, 0, atol=2e-3)
-    np.testing.assert_array_equal(found.rows, [0, 1, 2])
+    np.testing.assert_allclose(neighbours.distances, 0, atol=2e-3)
+    np.testing.assert_array_equal(neighbours.rows, [0, 1, 2])
 
 
 def test_a_film_is_not_compared_with_its_own_patient() -> None:
@@ -191,12 +191,12 @@ def test_the_level_is_the_largest_that_is_sure() -> None:
 
 def film_sets(rng: np.random.Generator, *counts: int) -> list[Gallery]:
     """Films of so many patients a set: those of one resemble each other, and few patients have most of the films."""
-    found = []
+    galleries = []
     for count in counts:
         of_each = np.repeat(np.arange(count), rng.geometric(1 / rng.integers(1, 12, count)))
         features = 4 + rng.normal(size=(count, 6))[of_each] + 0.05 * rng.normal(size=(len(of_each), 6))
-        found.append(Gallery(features, patients=tuple(f"{len(found)}-{patient}" for patient in of_each)))
-    return found
+        galleries.append(Gallery(features, patients=tuple(f"{len(galleries)}-{patient}" for patient in of_each)))
+    return galleries
 
 
 @pytest.mark.slow

@@ -22,8 +22,8 @@ def embeddings(num_prompts: int = 400, gap: float = 0.0) -> tuple[NDArray[np.flo
 
 def test_separable_embeddings_are_read_without_error() -> None:
     rows, labels = embeddings(gap=60)
-    found = linear_probe(rows, labels, NAMES).conditions["Edema"]
-    assert (found.auc, found.accuracy) == (1.0, 1.0)
+    result = linear_probe(rows, labels, NAMES).conditions["Edema"]
+    assert (result.auc, result.accuracy) == (1.0, 1.0)
 
 
 def test_a_condition_that_is_not_encoded_is_guessed() -> None:
@@ -36,8 +36,8 @@ def test_a_condition_that_is_not_encoded_is_guessed() -> None:
 
 def test_shuffled_labels_are_guessed() -> None:
     rows, labels = embeddings(num_prompts=1500, gap=60)
-    found = linear_probe(rows, np.random.default_rng(1).permutation(labels), NAMES).conditions["Edema"]
-    assert found.auc == pytest.approx(0.5, abs=0.05)
+    result = linear_probe(rows, np.random.default_rng(1).permutation(labels), NAMES).conditions["Edema"]
+    assert result.auc == pytest.approx(0.5, abs=0.05)
 
 
 def test_an_overlap_gives_the_area_of_two_normals() -> None:
@@ -64,8 +64,8 @@ def test_repeated_prompts_are_not_learnt_by_heart() -> None:
     jittered = texts[copies] + 1e-9 * rng.normal(size=(600, 64))
     by_prompt = linear_probe(jittered, labels[copies], ["Edema"], prompts=[f"prompt {row}" for row in copies])
     assert by_embedding.num_prompts == by_prompt.num_prompts == 60
-    for found in (by_embedding, by_prompt):
-        assert found.conditions["Edema"].auc < 0.75
+    for probe in (by_embedding, by_prompt):
+        assert probe.conditions["Edema"].auc < 0.75
     leaked = linear_probe(jittered, labels[copies], ["Edema"])
     assert leaked.conditions["Edema"].auc > 0.99
 

@@ -86,7 +86,7 @@ def test_agrees_with_scikit_image() -> None:
 def test_ms_ssim_agrees_with_the_definition_at_two_scales() -> None:
     films = _films(2, 24)
     second = 0.8 * films[0] + 0.2 * films[1]
-    halved = [one.reshape(12, 2, 12, 2).mean(axis=(1, 3)) for one in (films[0], second)]
+    halved = [film.reshape(12, 2, 12, 2).mean(axis=(1, 3)) for film in (films[0], second)]
     _, fine = _terms_by_definition(films[0], second, 1.0)
     coarse, _ = _terms_by_definition(halved[0], halved[1], 1.0)
     weights = np.array(SCALE_WEIGHTS[:2]) / sum(SCALE_WEIGHTS[:2])
@@ -131,8 +131,8 @@ def test_diversity_of_all_pairs_is_their_mean() -> None:
     films = _films(6, 64)
     pairs = [(i, j) for i in range(6) for j in range(i)]
     expected = np.mean([ms_ssim(films[[i]], films[[j]], 1.0)[0] for i, j in pairs])
-    found = ms_ssim_diversity(films, num_pairs=99, data_range=1.0)
-    assert (found.value, found.num_pairs, found.num_scales) == (pytest.approx(expected), 15, 3)
+    diversity = ms_ssim_diversity(films, num_pairs=99, data_range=1.0)
+    assert (diversity.value, diversity.num_pairs, diversity.num_scales) == (pytest.approx(expected), 15, 3)
 
 
 def test_pairs_are_all_different() -> None:
@@ -147,7 +147,7 @@ def test_pairs_are_all_different() -> None:
 def test_a_collapsed_generator_is_less_diverse() -> None:
     films = _films(12, 64)
     collapsed = 0.9 * films[:1] + 0.1 * films
-    varied, single = (ms_ssim_diversity(one, num_pairs=30, data_range=1.0, seed=1) for one in (films, collapsed))
+    varied, single = (ms_ssim_diversity(stack, num_pairs=30, data_range=1.0, seed=1) for stack in (films, collapsed))
     assert single.value > 0.9 > varied.value
     assert ms_ssim_diversity(np.tile(films[:1], (4, 1, 1)), data_range=1.0).value == pytest.approx(1.0)
 

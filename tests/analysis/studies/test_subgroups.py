@@ -52,9 +52,9 @@ def test_the_interval_over_patients_is_that_of_independent_patients() -> None:
     """Two films of a patient that are alike are one: the interval is that of half as many films."""
     values = np.repeat(np.random.default_rng(0).normal(size=200), 2)
     ids = np.repeat(np.arange(200).astype(str), 2)
-    found = over_patients(lambda rows: float(values[rows].mean()), np.arange(400), ids, num_resamples=600)
-    assert found.value == pytest.approx(values.mean())
-    assert (found.high - found.low) / 2 == pytest.approx(1.96 * values[::2].std() / math.sqrt(200), rel=0.1)
+    estimate = over_patients(lambda rows: float(values[rows].mean()), np.arange(400), ids, num_resamples=600)
+    assert estimate.value == pytest.approx(values.mean())
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * values[::2].std() / math.sqrt(200), rel=0.1)
 
 
 def test_the_largest_gap_is_in_closed_form() -> None:
@@ -72,9 +72,9 @@ def test_gaps_of_equal_groups_hold_zero_as_often_as_stated_and_a_real_one_is_fou
     equal = [share_by_group(np.random.default_rng(seed).random(120) < 0.6, people).gaps["sex"] for seed in range(60)]
     assert 51 <= sum(gap.low <= 0 for gap in equal) <= 60
     women = np.array([sex == "F" for sex in people.sexes])
-    found = share_by_group(np.random.default_rng(0).random(120) < np.where(women, 0.9, 0.4), people)
-    assert found.gaps["sex"].groups == ("female", "male") and found.gaps["sex"].low > 0
-    named = found.named("alignment")
+    groups = share_by_group(np.random.default_rng(0).random(120) < np.where(women, 0.9, 0.4), people)
+    assert groups.gaps["sex"].groups == ("female", "male") and groups.gaps["sex"].low > 0
+    named = groups.named("alignment")
     assert named["subgroup_alignment_gap/sex"] == pytest.approx(
         named["subgroup_alignment/sex female"] - named["subgroup_alignment/sex male"]
     )
@@ -103,9 +103,9 @@ def test_auc_and_kid_are_those_of_the_groups_films_alone() -> None:
 
 def test_a_group_that_is_too_small_says_so_and_so_does_one_without_a_contrast() -> None:
     people = patients(22, films_each=1)
-    found = share_by_group(np.ones(22, bool), people)
-    assert found.too_few["sex female"] == (11, 11) and "sex" not in found.gaps
-    assert found.estimates["view"]["PA"].value == 1
-    assert found.details()["too_few"]["sex male"] == {"films": 9, "patients": 9}
+    groups = share_by_group(np.ones(22, bool), people)
+    assert groups.too_few["sex female"] == (11, 11) and "sex" not in groups.gaps
+    assert groups.estimates["view"]["PA"].value == 1
+    assert groups.details()["too_few"]["sex male"] == {"films": 9, "patients": 9}
     all_show = Scored(np.full((22, 1), 0.5), np.ones((22, 1), bool), ("a",))
     assert "view PA" in auc_by_group([all_show], people).too_few

@@ -35,9 +35,9 @@ def utility(data: UtilityData) -> Utility:
 
 
 def test_students_interval() -> None:
-    found = t_interval([1.0, 2.0, 3.0])
+    interval = t_interval([1.0, 2.0, 3.0])
     half = 4.302652729911275 / 3**0.5
-    assert (found.mean, found.low, found.high) == pytest.approx((2.0, 2 - half, 2 + half))
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((2.0, 2 - half, 2 + half))
     values = np.random.default_rng(0).normal(size=7)
     expected = stats.t.interval(0.9, 6, loc=values.mean(), scale=stats.sem(values))
     wider = t_interval(values, confidence=0.9)
@@ -46,16 +46,20 @@ def test_students_interval() -> None:
 
 def test_the_interval_covers_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
-    found = [t_interval(rng.normal(0.7, 0.1, 3)) for _ in range(2000)]
-    assert np.mean([one.low <= 0.7 <= one.high for one in found]) == pytest.approx(0.95, abs=0.015)
+    intervals = [t_interval(rng.normal(0.7, 0.1, 3)) for _ in range(2000)]
+    assert np.mean([interval.low <= 0.7 <= interval.high for interval in intervals]) == pytest.approx(0.95, abs=0.015)
 
 
 def test_compared_arms_have_equally_many_images(data: UtilityData) -> None:
     real, synthetic, mixed = (draw_arm(arm, data, 3) for arm in ("real", "synthetic", "mixed"))
     assert len(real) == len(synthetic) == len(mixed) == 300
     assert len(draw_arm("added", data, 3)) == 600
-    own = {film.tobytes() for film in data.real.images}
-    assert [sum(film.tobytes() in own for film in arm.images) for arm in (real, synthetic, mixed)] == [300, 0, 150]
+    real_films = {film.tobytes() for film in data.real.images}
+    assert [sum(film.tobytes() in real_films for film in arm.images) for arm in (real, synthetic, mixed)] == [
+        300,
+        0,
+        150,
+    ]
     assert real.patients is not None
     assert mixed.patients is None
 

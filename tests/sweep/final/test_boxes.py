@@ -65,8 +65,8 @@ def draw_release(root: Path) -> list[Drawn]:
     for split in ("train", "validation", "test"):
         for sample, masks in zip(PHANTOM.samples(split), PHANTOM.finding_masks(split), strict=True):
             patient = int(sample.patient_id.rpartition("-")[2])
-            own = sum(film.image_id.startswith(f"{patient:08d}") for film in drawn)
-            image_id, scale = f"{patient:08d}_{own:03d}", FRAME_PX // PHANTOM.resolution_px
+            index = sum(film.image_id.startswith(f"{patient:08d}") for film in drawn)
+            image_id, scale = f"{patient:08d}_{index:03d}", FRAME_PX // PHANTOM.resolution_px
             Image.fromarray(sample.image).save(root / "images_001" / "images" / f"{image_id}.png")
             corners = {name: bounding_box(mask) for name, mask in masks.items() if mask.any()}
             boxes = {
@@ -184,7 +184,7 @@ def test_the_figures_are_those_of_an_independent_computation(
 ) -> None:
     record = study(run, root / "release" / "BBox_List_2017.csv")
     films, known = prepared.split("test"), {film.image_id: film for film in release}
-    found: dict[str, list[tuple[float, float]]] = {}
+    by_word: dict[str, list[tuple[float, float]]] = {}
     for row, name in enumerate(films.image_ids):
         for condition, box in known[name].boxes.items():
             if min(box[2:]) >= 2 * FRAME_PX / SMALL_PX:
@@ -192,14 +192,14 @@ def test_the_figures_are_those_of_an_independent_computation(
                     cnr(film, box) for film in (films.image(row), through_the_autoencoder(films.image(row)))
                 )
                 word = {"Lung Opacity": "Infiltration"}.get(condition, condition)
-                found.setdefault(word, []).append((abs(before) / noise, np.sign(before) * after / noise_after))
-    assert {"Infiltration", "Pleural Effusion", "Cardiomegaly"} <= set(found)
-    for word, pairs in found.items():
+                by_word.setdefault(word, []).append((abs(before) / noise, np.sign(before) * after / noise_after))
+    assert {"Infiltration", "Pleural Effusion", "Cardiomegaly"} <= set(by_word)
+    for word, pairs in by_word.items():
         before, after = np.mean(pairs, axis=0)
         assert record["values"][f"vae_num_marks/{word}"] == len(pairs)
         assert record["values"][f"vae_cnr_before/{word}"] == pytest.approx(before, rel=1e-6)
         assert record["values"][f"vae_cnr_kept/{word}"] == pytest.approx(after / before, rel=0.01)
-    assert record["details"]["num_marks"] == sum(map(len, found.values()))
+    assert record["details"]["num_marks"] == sum(map(len, by_word.values()))
     assert record["details"]["boxes"]["on_test_films"] == sum(len(known[name].boxes) for name in films.image_ids)
 
 
@@ -210,9 +210,9 @@ def test_another_list_is_another_study_and_no_list_leaves_the_rest(
     first = study(run, official)
     assert study(run, official) == first
     on_test = set(prepared.split("test").image_ids)
-    one = next(film for film in release if film.image_id in on_test and film.boxes)
-    small = Drawn(one.image_id, one.conditions, {"Nodule": (500, 500, 2 * FRAME_PX // SMALL_PX - 1, 300)})
-    write_list(tmp_path / "other.csv", [one, small])
+    boxed = next(film for film in release if film.image_id in on_test and film.boxes)
+    small = Drawn(boxed.image_id, boxed.conditions, {"Nodule": (500, 500, 2 * FRAME_PX // SMALL_PX - 1, 300)})
+    write_list(tmp_path / "other.csv", [boxed, small])
     other = study(run, tmp_path / "other.csv")
     assert other["details"]["boxes"]["too_small"] == 1 and "vae_cnr_kept/Nodule" not in other["values"]
     assert other["details"]["num_marks"] < first["details"]["num_marks"]

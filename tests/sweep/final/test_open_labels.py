@@ -46,23 +46,23 @@ def bench(tmp_path: Path) -> Workbench:
 @pytest.mark.slow
 def test_utility_and_its_subgroups_are_of_the_films_whose_labels_are_known(bench: Workbench) -> None:
     test, plan = bench.splits["test"], bench.plans["train"]
-    open_ = {split: [bool(own) for own in bench.splits[split].unknown] for split in ("train", "test")}
+    open_ = {split: [bool(findings) for findings in bench.splits[split].unknown] for split in ("train", "test")}
     assert any(open_["test"]) and any(open_["train"][row] for row in plan.rows)
-    found = utility(bench, base_of(bench.run, 0))
+    result = utility(bench, base_of(bench.run, 0))
     known = [sex for sex, left in zip(test.sexes, open_["test"], strict=True) if not left]
-    too_few = found.details["subgroups"]["too_few"]
+    too_few = result.details["subgroups"]["too_few"]
     assert {name: too_few[f"sex {name}"]["films"] for name in ("female", "male")} == {
         "female": known.count("F"),
         "male": known.count("M"),
     }
     trained_on = sum(not open_["train"][row] for row in plan.rows)
-    assert found.values["utility_num_images/real"] == found.values["utility_num_images/synthetic"] == trained_on
+    assert result.values["utility_num_images/real"] == result.values["utility_num_images/synthetic"] == trained_on
 
 
 def test_the_autoencoder_is_judged_by_them_too(bench: Workbench) -> None:
     rows = bench.plans["test"].rows
     films = bench.splits["test"].images(rows)
-    found = _agreement_values(bench, films, films)
+    values = _agreement_values(bench, films, films)
     known = sum(not bench.splits["test"].unknown[row] for row in rows)
-    assert found["vae_agreement"] == 1
-    assert {value for name, value in found.items() if name.startswith("vae_num_films")} == {known} != {len(rows)}
+    assert values["vae_agreement"] == 1
+    assert {value for name, value in values.items() if name.startswith("vae_num_films")} == {known} != {len(rows)}

@@ -13,19 +13,25 @@ from sweep.final.seeds import bounds_of, over_seeds
 
 def test_an_interval_over_trainings_ends_where_the_number_does() -> None:
     figures = {"alignment": [0.9, 1.0, 0.95], "fid_mini/Edema": [3.0, 9.0, 4.0], "vendi_mini": [1.1, 1.4, 1.2]}
-    found = over_seeds([(seed, {name: own[seed] for name, own in figures.items()}) for seed in range(3)])["values"]
-    for name, own in figures.items():
-        half = stats.t.ppf(0.975, 2) * np.std(own, ddof=1) / math.sqrt(3)
-        assert found[name]["mean"] == pytest.approx(np.mean(own))
+    summaries = over_seeds([(seed, {name: numbers[seed] for name, numbers in figures.items()}) for seed in range(3)])[
+        "values"
+    ]
+    for name, numbers in figures.items():
+        half = stats.t.ppf(0.975, 2) * np.std(numbers, ddof=1) / math.sqrt(3)
+        assert summaries[name]["mean"] == pytest.approx(np.mean(numbers))
         smallest, largest = bounds_of(name)
-        ends = max(np.mean(own) - half, smallest), min(np.mean(own) + half, largest)
-        assert (found[name]["low"], found[name]["high"]) == pytest.approx(ends)
-    assert found["alignment"]["high"] == 1 and found["fid_mini/Edema"]["low"] == 0 and found["vendi_mini"]["low"] == 1
+        ends = max(np.mean(numbers) - half, smallest), min(np.mean(numbers) + half, largest)
+        assert (summaries[name]["low"], summaries[name]["high"]) == pytest.approx(ends)
+    assert (
+        summaries["alignment"]["high"] == 1
+        and summaries["fid_mini/Edema"]["low"] == 0
+        and summaries["vendi_mini"]["low"] == 1
+    )
 
 
 def test_two_trainings_have_a_mean_alone() -> None:
-    found = over_seeds([(0, {"fid_mini": 3.0}), (1, {"fid_mini": 9.0})])
-    assert found["values"] == {"fid_mini": {"mean": 6.0, "low": None, "high": None}}
+    summary = over_seeds([(0, {"fid_mini": 3.0}), (1, {"fid_mini": 9.0})])
+    assert summary["values"] == {"fid_mini": {"mean": 6.0, "low": None, "high": None}}
 
 
 @pytest.mark.parametrize(

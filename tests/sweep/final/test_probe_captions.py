@@ -33,7 +33,7 @@ class SharingCaptions(FreeTextPhantom):
     def samples(self, split: str) -> Iterator[ImageTextSample]:
         films = list(super().samples(split))
         alike = next(pair for pair in combinations(films, 2) if pair[0].conditions == pair[1].conditions)
-        rest = [film for film in films if film.image_id not in {one.image_id for one in alike}]
+        rest = [film for film in films if film.image_id not in {sample.image_id for sample in alike}]
         unlike = next(pair for pair in combinations(rest, 2) if pair[0].conditions != pair[1].conditions)
         said = {film.image_id: "said of films alike" for film in alike}
         said |= {film.image_id: "said of films unlike" for film in unlike}

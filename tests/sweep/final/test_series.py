@@ -47,10 +47,10 @@ def test_the_last_series_is_that_of_the_last_evaluation_even_if_all_was_known(
 
     def evaluate(trial_id: str, settings: FinalSettings) -> tuple[list[str], tuple[str, ...]]:
         folder = run.folder / "evaluation" / trial_id
-        one = Finalist(trial_id=trial_id, strategy="none", adapter=None, seed=0, trains=(), folder=folder)
-        FinalEvaluation(Workbench(run, settings), Console(quiet=True))._study(one, ["one"])
-        found = read_finalists(run.folder)
-        return [finalist.trial_id for finalist in found.finalists], found.left_out
+        evaluated = Finalist(trial_id=trial_id, strategy="none", adapter=None, seed=0, trains=(), folder=folder)
+        FinalEvaluation(Workbench(run, settings), Console(quiet=True))._study(evaluated, ["one"])
+        comparable = read_finalists(run.folder)
+        return [finalist.trial_id for finalist in comparable.finalists], comparable.left_out
 
     assert evaluate("a1", MANY) == (["a1"], ())
     assert evaluate("b2", FEW) == (["b2"], ("a1",))

@@ -52,16 +52,16 @@ def test_each_map_is_in_its_place_at_its_own_scale_and_the_films_are_those_of_th
     models, plan = scorer.adapted(run.adapter("a1")), scorer.plan
     assert np.array_equal(films, generate(models, plan.prompts, plan.seeds, **OPTIONS))
     with Image.open(samples.with_name("samples-words.png")) as image:
-        held, pixels = json.loads(image.info["word_maps"]), np.asarray(image)
-    assert held["words"] == ["Chest", "X-ray", "of", "a", "subject", "with"] and held["side"] == 16
+        layout, pixels = json.loads(image.info["word_maps"]), np.asarray(image)
+    assert layout["words"] == ["Chest", "X-ray", "of", "a", "subject", "with"] and layout["side"] == 16
     tiles = pixels.reshape(7, len(SHOWN), 18, 8, 18)
     for film, (label, column) in enumerate(zip(plan.labels, plan.places, strict=True)):
-        one = [[plan.prompts[film]], [int(plan.seeds[film])], [[label[0], "subject"]]]
-        (mapped,) = mapped_batches(models, *one, **OPTIONS)
+        request = [[plan.prompts[film]], [int(plan.seeds[film])], [[label[0], "subject"]]]
+        (mapped,) = mapped_batches(models, *request, **OPTIONS)
         for number, word in enumerate((0, 5)):
             expected, row = mapped.maps[0, number], SHOWN.index(label[0])
-            assert held["peaks"][word][row][column] == pytest.approx(expected.max(), rel=1e-3)
-            assert held["lows"][word][row][column] == pytest.approx(expected.min(), rel=1e-2)
+            assert layout["peaks"][word][row][column] == pytest.approx(expected.max(), rel=1e-3)
+            assert layout["lows"][word][row][column] == pytest.approx(expected.min(), rel=1e-2)
             tile = tiles[word, row, :, column]
             np.testing.assert_allclose(tile[1:-1, 1:-1] / 255, (expected - expected.min()) / expected.max(), atol=0.004)
             assert np.array_equal(tile[0, 1:-1], tile[1, 1:-1])

@@ -12,7 +12,7 @@ from sweep.generation.prompts import Wanted, wanted_films
 def films(text: str, folder: Path, name: str = "prompts.txt") -> list[tuple[str, int]]:
     file = folder / name
     file.write_text(text, encoding="utf-8")
-    return [(one.prompt, one.seed) for one in wanted_films(None, file, seed=5, num_images=2)]
+    return [(request.prompt, request.seed) for request in wanted_films(None, file, seed=5, num_images=2)]
 
 
 def test_a_prompt_has_seeds_in_a_row() -> None:

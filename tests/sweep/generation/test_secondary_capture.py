@@ -52,10 +52,10 @@ def test_the_pixels_and_the_words_come_back(files: list[Path]) -> None:
 
 def test_no_patient_is_named_and_all_identifiers_are_new(files: list[Path]) -> None:
     read = [pydicom.dcmread(path) for path in files]
-    assert {str(one.PatientName) + one.PatientID + one.PatientBirthDate + one.PatientSex for one in read} == {""}
-    assert len({one.SOPInstanceUID for one in read}) == 3
-    assert len({one.StudyInstanceUID for one in read}) == 1
-    assert [read[0].SeriesInstanceUID == one.SeriesInstanceUID for one in read] == [True, True, False]
+    assert {str(film.PatientName) + film.PatientID + film.PatientBirthDate + film.PatientSex for film in read} == {""}
+    assert len({film.SOPInstanceUID for film in read}) == 3
+    assert len({film.StudyInstanceUID for film in read}) == 1
+    assert [read[0].SeriesInstanceUID == film.SeriesInstanceUID for film in read] == [True, True, False]
     assert Study(record=RECORD, is_marked=False).uid != read[0].StudyInstanceUID
 
 

@@ -56,8 +56,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, {"errors": [], "warnings": []})
         elif "/preupload/" in self.path:
             files = [
-                {"path": one["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None}
-                for one in json.loads(body)["files"]
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None}
+                for file in json.loads(body)["files"]
             ]
             self.answer(200, {"files": files})
         elif "/commit/" in self.path:

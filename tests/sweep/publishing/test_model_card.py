@@ -104,7 +104,7 @@ def test_the_hub_reads_what_it_is(run: RunFolder, tmp_path: Path) -> None:
     assert (data.license, data.base_model, data.library_name) == ("creativeml-openrail-m", SD15, "diffusers")
     assert data.pipeline_tag == "text-to-image"
     assert {"lora", "synthetic-data", "chest-x-ray"} <= set(data.tags)
-    assert [(one.metric_type, one.metric_value, one.dataset_split) for one in data.eval_results] == [
+    assert [(result.metric_type, result.metric_value, result.dataset_split) for result in data.eval_results] == [
         ("fid", 12.0, "test"),
         ("vendi", 3.0, "test"),
     ]

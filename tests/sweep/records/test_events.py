@@ -109,26 +109,26 @@ def test_the_tables_follow_from_the_log_alone(tmp_path: Path) -> None:
     for event in EVENTS:
         event.tell(journal)
     journal.on_start(Suggestion(trial_id="c", number=2, choice=DYLORA))
-    found = journal.finish()
+    front = journal.finish()
     again = Tables(SweepConfig().reported_objectives())
     for event in read_events(tmp_path / "events.log"):
         event.tell(again)
     for name, table in (("trials", again.trials()), ("results", again.results())):
         kept = pd.read_parquet(tmp_path / f"{name}.parquet")
         pd.testing.assert_frame_equal(kept, table, check_dtype=False, check_exact=True)
-    assert again.front() == found and [point.trial_id for point in found.points] == ["a-rank2"]
+    assert again.front() == front and [point.trial_id for point in front.points] == ["a-rank2"]
     assert again.running() == ["c"] and again.baseline == {"fid_mini": 9.0}
     assert again.trials()["status"].tolist() == ["completed", "completed", "stopped", "running"]
 
 
 @pytest.mark.parametrize(
-    "held", [{"event": "end"}, {"event": "never heard of"}, {}, {"event": "retry", "trial_id": "a", "why": "b"}]
+    "record", [{"event": "end"}, {"event": "never heard of"}, {}, {"event": "retry", "trial_id": "a", "why": "b"}]
 )
-def test_a_record_that_is_no_event_is_named(held: dict[str, str]) -> None:
+def test_a_record_that_is_no_event_is_named(record: dict[str, str]) -> None:
     with pytest.raises(
         ValueError, match=r"`event log` must hold events that this version knows, but got .* as event 1"
     ):
-        list(parse_events([held]))
+        list(parse_events([record]))
 
 
 def test_a_table_has_every_objective_also_before_the_first_report() -> None:

@@ -135,8 +135,8 @@ def test_other_processes_of_a_shell_that_became_the_sweep_live_on(tmp_path: Path
     """As in a container: `exporter & exec python -m sweep.run`."""
     shutil.copy(shutil.which("sleep") or "", tmp_path / "raylet")
     command = f'sleep 60 & echo $! > {tmp_path}/other; exec "$@"'
-    own = [sys.executable, "-c", GUARDED, str(tmp_path), "leave", str(tmp_path / "raylet")]
-    assert subprocess.run(["sh", "-c", command, "sh", *own], check=False).returncode == 3
+    guarded = [sys.executable, "-c", GUARDED, str(tmp_path), "leave", str(tmp_path / "raylet")]
+    assert subprocess.run(["sh", "-c", command, "sh", *guarded], check=False).returncode == 3
     other = psutil.Process(int((tmp_path / "other").read_text()))
     assert other.is_running() and other.status() != psutil.STATUS_ZOMBIE
     other.kill()

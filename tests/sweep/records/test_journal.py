@@ -94,10 +94,10 @@ def test_one_row_a_report(journal: Journal) -> None:
 
 def test_front_is_written_after_every_trial_and_returned_at_the_end(journal: Journal) -> None:
     assert [point.trial_id for point in Front.read(journal.out / "pareto.json").points] == ["a"]
-    found = journal.finish()
-    assert found == Front.read(journal.out / "pareto.json")
-    assert found.knee is not None
-    assert found.knee.params == {"rank": 4, "alpha": 8, "lr": 1e-3, "batch_size": 16}
+    front = journal.finish()
+    assert front == Front.read(journal.out / "pareto.json")
+    assert front.knee is not None
+    assert front.knee.params == {"rank": 4, "alpha": 8, "lr": 1e-3, "batch_size": 16}
 
 
 def test_trials_that_have_not_ended_are_left_open(journal: Journal) -> None:
@@ -131,8 +131,8 @@ def test_a_cut_is_a_completed_row_and_a_point_of_its_own(journal: Journal) -> No
     assert rows.loc["d", columns].tolist() == [3, "completed", "dylora", 4, 1e-3, 80, 1.5]
     assert rows.loc["d-rank1", columns].tolist() == [3, "completed", "dylora", 1, 1e-3, 20, 1.5]
     assert rows.loc["e", "number"] == 4
-    found = Front.read(journal.out / "pareto.json")
-    assert {point.trial_id: point.params["rank"] for point in found.points} == {"a": 4, "d-rank1": 1}
+    front = Front.read(journal.out / "pareto.json")
+    assert {point.trial_id: point.params["rank"] for point in front.points} == {"a": 4, "d-rank1": 1}
 
 
 def test_several_values_of_a_hyperparameter_are_one_cell(journal: Journal) -> None:
@@ -145,7 +145,7 @@ def test_several_values_of_a_hyperparameter_are_one_cell(journal: Journal) -> No
 def demo_with(key: str, value: Any) -> SweepConfig:
     values: dict[str, Any] = demo().model_dump()
     *sections, name = key.split(".")
-    reduce(lambda held, section: held[section], sections, values)[name] = value
+    reduce(lambda mapping, section: mapping[section], sections, values)[name] = value
     return SweepConfig.model_validate(values)
 
 
@@ -272,9 +272,9 @@ def test_the_front_knows_how_sure_it_is_from_what_evaluations_left(tmp_path: Pat
             resamples = pd.DataFrame({"fid_mini": [fid - 0.2, fid + 0.2]})
             resamples.to_parquet(tmp_path / "trials" / trial_id / "samples-resamples.parquet")
         journal.on_end(trial_id, TrialEnd.completed())
-        found = json.loads((tmp_path / "pareto.json").read_text())
-        assert set(found["probabilities"]) == {"a": {"a"}, "b": {"a", "b"}, "c": set()}[trial_id]
-        assert found["base"] == {"fid_mini": 9.0, "trainable_parameters": 0.0} and found["knee"] == "a"
+        front = json.loads((tmp_path / "pareto.json").read_text())
+        assert set(front["probabilities"]) == {"a": {"a"}, "b": {"a", "b"}, "c": set()}[trial_id]
+        assert front["base"] == {"fid_mini": 9.0, "trainable_parameters": 0.0} and front["knee"] == "a"
     journal.finish()
 
 

@@ -39,8 +39,8 @@ def ends_of_lines(data: bytes) -> list[int]:
 
 def test_records_are_read_as_they_were_written(path: Path) -> None:
     assert values_in(path) == VALUES
-    held = read_log(path)
-    assert (held.sound_bytes, held.torn_bytes) == (path.stat().st_size, 0)
+    contents = read_log(path)
+    assert (contents.sound_bytes, contents.torn_bytes) == (path.stat().st_size, 0)
 
 
 def test_cut_at_any_byte_all_records_before_survive_and_the_log_goes_on(path: Path) -> None:

@@ -72,8 +72,8 @@ def study_of(out: Path) -> optuna.Study:
 
 
 def content(trial: FrozenTrial, *, timed: bool) -> dict[str, Any]:
-    held = {"state": trial.state, "values": trial.values, "params": trial.params, "attrs": trial.user_attrs}
-    return held | ({"start": trial.datetime_start, "end": trial.datetime_complete} if timed else {})
+    facts = {"state": trial.state, "values": trial.values, "params": trial.params, "attrs": trial.user_attrs}
+    return facts | ({"start": trial.datetime_start, "end": trial.datetime_complete} if timed else {})
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_study_holds_every_trial_of_the_log_as_it_ended(rebuilt: Path) -> None:
     study = study_of(rebuilt)
     assert [trial.state for trial in study.trials] == STATES
-    assert [one.name for one in study.directions] == ["MINIMIZE", "MAXIMIZE"]
+    assert [direction.name for direction in study.directions] == ["MINIMIZE", "MAXIMIZE"]
     assert study.metric_names == ["fid_mini", "vendi_mini"]
     (best,) = study.best_trials
     assert (best.values, best.params, best.user_attrs["trial_id"]) == ([3.0, 2.0], {"lr": 1e-3}, "a")
@@ -138,7 +138,7 @@ def test_what_follows_a_running_sweep_ends_as_what_is_made_from_its_log(
     while store._outbox.num_waiting():
         pass
     assert store.close() is None
-    live, wanted = ([content(trial, timed=False) for trial in study_of(one).trials] for one in (out, rebuilt))
+    live, wanted = ([content(trial, timed=False) for trial in study_of(folder).trials] for folder in (out, rebuilt))
     assert live == wanted
 
 

@@ -146,14 +146,16 @@ def test_a_sweep_that_breaks_off_leaves_no_run_open_nor_its_machine_watched(
     tracker.abort()
     assert tracker.place.ui_command == f"mlflow ui --backend-store-uri sqlite:///{tmp_path / 'mlflow.db'}"
     client = MlflowClient(shlex.split(tracker.place.ui_command)[-1])
-    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     status = {run.data.tags.get("trial_id", "parent"): run.info.status for run in runs}
     assert status == {"parent": "FAILED", "done": "FINISHED", "broken off": "KILLED"}
 
 
 def parent_of(out: Path) -> Any:
     client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
-    return client.search_runs([one.experiment_id for one in client.search_experiments()], "tags.sweep = 'true'")[0]
+    return client.search_runs(
+        [experiment.experiment_id for experiment in client.search_experiments()], "tags.sweep = 'true'"
+    )[0]
 
 
 def test_what_fails_in_the_background_is_told_at_the_end_and_fails_no_sweep(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def client_of(out: Path) -> MlflowClient:
 
 def runs_of(out: Path) -> dict[str, Run]:
     client = client_of(out)
-    runs = client.search_runs([one.experiment_id for one in client.search_experiments()])
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     names = [run.data.tags.get("trial_id", "parent") for run in runs]
     assert sorted(names) == sorted(set(names))
     return dict(zip(names, runs, strict=True))

@@ -98,12 +98,12 @@ def test_a_server_that_is_locked_is_told_while_the_sweep_goes_on_and_its_records
 ) -> None:
     said = list[str]()
     with answering(lambda path: status) as uri:
-        held = Tracker.start(config_of(uri), tmp_path, said.append)
+        tracker = Tracker.start(config_of(uri), tmp_path, said.append)
         deadline_s = time.monotonic() + 30
         while not said and time.monotonic() < deadline_s:
             time.sleep(0.01)
         assert f"{uri} takes no records" in said[0] and str(status) in said[0]
-        outcome = held.finish(NOTHING)
+        outcome = tracker.finish(NOTHING)
     assert outcome is not None and "--resume sends them" in outcome
 
 

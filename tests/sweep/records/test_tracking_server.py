@@ -133,10 +133,10 @@ def front(*trial_ids: str) -> Front:
 def require_whole(port: int, sweep: str, trials: str) -> dict[str, Run]:
     """Each trial once, with each epoch once, its end and its files."""
     client = MlflowClient(f"http://127.0.0.1:{port}")
-    (experiment,) = [one for one in client.search_experiments() if one.name == "demo"]
+    (experiment,) = [each for each in client.search_experiments() if each.name == "demo"]
     runs = client.search_runs([experiment.experiment_id], f"tags.sweep_id = '{sweep}'")
-    found = sorted(run.data.tags.get("trial_id", "parent") for run in runs)
-    assert found == sorted([*trials, "parent"])
+    names = sorted(run.data.tags.get("trial_id", "parent") for run in runs)
+    assert names == sorted([*trials, "parent"])
     named = {run.data.tags.get("trial_id", "parent"): run for run in runs}
     for trial_id in trials:
         run_id = named[trial_id].info.run_id
@@ -152,7 +152,7 @@ def require_whole(port: int, sweep: str, trials: str) -> dict[str, Run]:
     assert sorted(point.step for point in client.get_metric_history(parent.info.run_id, "best_fid_mini")) == [
         *range(1, len(trials) + 1)
     ]
-    assert [one.dataset.digest for one in parent.inputs.dataset_inputs] == ["f00d"]
+    assert [entry.dataset.digest for entry in parent.inputs.dataset_inputs] == ["f00d"]
     assert parent.data.tags["mlflow.source.name"] == "sweep/run.py --out 'a b'"
     return named
 
@@ -166,13 +166,13 @@ def test_what_a_server_misses_while_it_is_dead_it_gets_when_it_lives_and_only_on
     config, base = settings(port), BaselineScored(scores={"fid_mini": 9.5})
     past = [*events_of("a", 0), base, *events_of("b", 1)]
     with ExitStack() as first:
-        one = first.enter_context(server(store, tmp_path, port))
-        one.wait()
+        started = first.enter_context(server(store, tmp_path, port))
+        started.wait()
         told = Tracker.start(config, out, said.append)
         tell(told, out, [], past[:10])
         while told.num_waiting() > 2:  # in the middle of it
             time.sleep(0.002)
-        os.killpg(one.process.pid, signal.SIGKILL)
+        os.killpg(started.process.pid, signal.SIGKILL)
         began = time.monotonic()
         listener = TrackingListener(told, out, OBJECTIVES)
         for event in past[10:]:
@@ -187,13 +187,13 @@ def test_what_a_server_misses_while_it_is_dead_it_gets_when_it_lives_and_only_on
         told = Tracker.start(config, out, said.append)
         tell(told, out, past, events_of("c", 2))
         assert told.finish(front("a", "c")) is None
-        held = require_whole(port, told.place.sweep_id, "abc")
-        assert {name for name, run in held.items() if run.data.tags.get("pareto")} == {"a", "c"}
-        assert held["parent"].info.status == "FINISHED"
+        runs = require_whole(port, told.place.sweep_id, "abc")
+        assert {name for name, run in runs.items() if run.data.tags.get("pareto")} == {"a", "c"}
+        assert runs["parent"].info.status == "FINISHED"
         again = Tracker.start(config, out)  # and telling it once more changes nothing
         tell(again, out, [*past, *events_of("c", 2)])
         assert again.finish(front("a", "c")) is None
-        assert require_whole(port, told.place.sweep_id, "abc").keys() == held.keys()
+        assert require_whole(port, told.place.sweep_id, "abc").keys() == runs.keys()
     mlflow.set_tracking_uri(None)
 
 
@@ -205,13 +205,13 @@ def test_a_running_sweep_sends_by_itself_what_a_server_missed_and_a_neighbour_is
     config = settings(port)
     told = Tracker.start(config, out, said.append)  # while there is no server yet
     tell(told, out, [], [BaselineScored(scores={"fid_mini": 9.5}), *events_of("a", 0)])
-    with server(store, tmp_path, port) as one:
-        one.wait()
+    with server(store, tmp_path, port) as started:
+        started.wait()
         neighbour = Tracker.start(config, other)
         tell(neighbour, other, [], events_of("d", 0)[:3])
         written(told)
         written(neighbour)
-        os.killpg(one.process.pid, signal.SIGKILL)
+        os.killpg(started.process.pid, signal.SIGKILL)
         tell_more = TrackingListener(told, out, OBJECTIVES)
         for event in events_of("b", 1):
             event.tell(tell_more)

@@ -179,7 +179,7 @@ def test_every_image_is_extracted_once_and_the_numbers_stay(
 
 def test_scores_do_not_depend_on_the_cache(spec: EvaluationSpec, tmp_path: Path) -> None:
     elsewhere = replace(spec, cache_folder=tmp_path / "elsewhere")
-    first, second = (AdapterScorer(one).score(None, tmp_path / "sheet.png") for one in (spec, elsewhere))
+    first, second = (AdapterScorer(each).score(None, tmp_path / "sheet.png") for each in (spec, elsewhere))
     assert first == second
 
 
@@ -261,10 +261,10 @@ def test_films_of_another_precision_have_features_of_their_own(
     spec: EvaluationSpec, adapter: Path, tmp_path: Path
 ) -> None:
     half = replace(spec, config=spec.config.model_copy(update={"precision": "bf16"}))
-    full, rounded = (AdapterScorer(one) for one in (spec, half))
-    keys = {one.generated_key(adapter, full.plan, spec.config).text for one in (full, rounded)}
+    full, rounded = (AdapterScorer(each) for each in (spec, half))
+    keys = {scorer.generated_key(adapter, full.plan, spec.config).text for scorer in (full, rounded)}
     assert len(keys) == 2 and full.numerics.label == "fp32" and rounded.base.unet.dtype == torch.bfloat16
-    scores = [one.score(adapter, tmp_path / "samples.png") for one in (full, rounded)]
+    scores = [scorer.score(adapter, tmp_path / "samples.png") for scorer in (full, rounded)]
     assert scores[0] != scores[1] and scores[0]["fid_mini"] == pytest.approx(scores[1]["fid_mini"], rel=0.1)
 
 

@@ -55,10 +55,10 @@ def test_a_searcher_that_goes_on_knows_what_was_rejected(costs: KnownCosts) -> N
     )
     wanted = run_alone(whole)
     begun = [suggested(broken) for _ in range(1)]
-    for one in begun:
-        second.on_start(one)
-        complete(second, one)
-    assert [dict(one.choice) for one in begun] + run_alone(second) == wanted
+    for suggestion in begun:
+        second.on_start(suggestion)
+        complete(second, suggestion)
+    assert [dict(suggestion.choice) for suggestion in begun] + run_alone(second) == wanted
     assert [trial.params for trial in second.study.trials] == [trial.params for trial in whole.study.trials]
 
 

@@ -62,7 +62,7 @@ def test_each_strategys_learning_rate_is_found(plan: SearchPlan) -> None:
     """After 24 trials each strategy has one within a fifth of a decade of the best; drawn ones are as near in 1 of 8."""
     history = searched(plan, 24)
     for strategy in STRATEGIES:
-        best = min(distance(one.strategy, one.params) for one in history if one.strategy == strategy)
+        best = min(distance(each.strategy, each.params) for each in history if each.strategy == strategy)
         assert best < 20 - 2 * PARAMETERS[strategy] + 8 * 0.2
 
 
@@ -114,8 +114,8 @@ def test_costs_that_are_known_are_exact_and_what_is_known_wrongly_is_learned(pla
     wrong = {**PARAMETERS, "lora": 6.0}
     shrinking = replace(plan, known=lambda strategy, values: {"trainable_parameters": wrong[strategy]})
     model = FrontModel.of(shrinking.at(12, history=history))
-    means, _ = model.surrogates[1].predict(model.encoding.places([(one.strategy, one.params) for one in history]))
-    np.testing.assert_allclose(means, [-1.0 if one.strategy == "lora" else 0.0 for one in history], atol=0.05)
+    means, _ = model.surrogates[1].predict(model.encoding.places([(each.strategy, each.params) for each in history]))
+    np.testing.assert_allclose(means, [-1.0 if each.strategy == "lora" else 0.0 for each in history], atol=0.05)
 
 
 def test_where_trials_fail_others_are_tried(plan: SearchPlan) -> None:
@@ -129,7 +129,7 @@ def test_where_trials_fail_others_are_tried(plan: SearchPlan) -> None:
 
     works = searched(plan, 20)
     failed = Measured(epochs=math.inf, values=np.array([math.inf, math.nan]), errors=np.zeros(2))
-    breaks = [replace(one, measured=[failed]) if low(one.params) else one for one in works]
+    breaks = [replace(trial, measured=[failed]) if low(trial.params) else trial for trial in works]
     assert suggested(breaks) < suggested(works)
 
 
@@ -144,7 +144,10 @@ def test_far_outliers_do_not_flatten_the_rest() -> None:
 def test_columns_are_shared_by_name_and_names_have_one_each() -> None:
     made = SearchPlan.of(SEARCH_SPACES["mini"], ("lora", "dora", "attention"), {}, num_trials=4, seed=0)
     encoding = Encoding(made)
-    drawn = [(name, {key: value_at(0.0, one) for key, one in space.items()}) for name, space in made.spaces.items()]
+    drawn = [
+        (name, {key: value_at(0.0, distribution) for key, distribution in space.items()})
+        for name, space in made.spaces.items()
+    ]
     places = encoding.places(drawn)
     assert places.shares.shape == (3, encoding.num_columns) and len(encoding.shared) == 2
     np.testing.assert_allclose(places.shares[0], places.shares[1])
@@ -156,9 +159,9 @@ def test_every_parameter_of_every_strategy_is_seen() -> None:
     made = SearchPlan.of(SEARCH_SPACES["core"], strategies_of(SEARCH_SPACES["core"]), {}, num_trials=4, seed=0)
     encoding = Encoding(made)
     for strategy, space in made.spaces.items():
-        lowest = {name: value_at(0.0, one) for name, one in space.items()}
-        changed = [{**lowest, name: value_at(0.99, one)} for name, one in space.items()]
-        shares = encoding.places([(strategy, one) for one in (lowest, *changed)]).shares
+        lowest = {name: value_at(0.0, distribution) for name, distribution in space.items()}
+        changed = [{**lowest, name: value_at(0.99, distribution)} for name, distribution in space.items()]
+        shares = encoding.places([(strategy, params) for params in (lowest, *changed)]).shares
         assert len(np.unique(shares, axis=0)) == 1 + len(space), strategy
 
 
@@ -187,8 +190,8 @@ def test_costs_are_known_though_logarithms_are_rounded_otherwise(plan: SearchPla
 
 def test_of_a_beginning_without_results_nothing_is_needed(plan: SearchPlan) -> None:
     """As where the first trials were lost, or a broken sweep leaves out a number."""
-    history = [replace(one, number=one.number + 6) for one in searched(plan, 6)]
-    lost = [replace(one, number=number, measured=[]) for number, one in enumerate(history)]
+    history = [replace(trial, number=trial.number + 6) for trial in searched(plan, 6)]
+    lost = [replace(trial, number=number, measured=[]) for number, trial in enumerate(history)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert most_gainful(plan.at(5, history=[*lost, *history]), None)[0] in STRATEGIES
@@ -222,10 +225,10 @@ def test_a_search_that_goes_on_from_its_log_suggests_the_same() -> None:
                 event(second)
             wanted.append((told, json.loads(json.dumps(second.suggest("")))))
         suggestion = Suggestion.of_config(told)
-        own = going(number, suggestion.trial_id, suggestion.choice["lr"])
-        events.append(partial(lambda one, listener: listener.on_start(one), suggestion))
-        events += own if number != 9 else own[:2]
-        for event in own if number != 9 else own[:2]:
+        going_on = going(number, suggestion.trial_id, suggestion.choice["lr"])
+        events.append(partial(lambda begun, listener: listener.on_start(begun), suggestion))
+        events += going_on if number != 9 else going_on[:2]
+        for event in going_on if number != 9 else going_on[:2]:
             event(first)
     assert all(ours == theirs for ours, theirs in wanted)
 

@@ -81,14 +81,14 @@ def test_a_step_is_counted_as_its_convolutions_and_products_are_by_hand() -> Non
 
 
 def test_a_sweep_without_stops_costs_its_trials_times_one() -> None:
-    found = forecast(config_of("search.scheduler=none", "search.num_trials=5"), FILMS)
-    (one,) = found.strategies
-    assert one.trainable_parameters[0] == one.trainable_parameters[1]
-    assert found.training == pytest.approx(tuple(each * 9 * 100 for each in one.operations_per_image))
+    prediction = forecast(config_of("search.scheduler=none", "search.num_trials=5"), FILMS)
+    (costs,) = prediction.strategies
+    assert costs.trainable_parameters[0] == costs.trainable_parameters[1]
+    assert prediction.training == pytest.approx(tuple(each * 9 * 100 for each in costs.operations_per_image))
     per_film = operations_per_film(base_on_meta("mini"), num_steps=8, guidance_scale=1.0)
-    assert found.evaluation == (16 * per_film, 16 * per_film)  # 6 of Edema, 10 of the most 16 of No Finding
-    assert found.operations()[1] == pytest.approx(5 * (found.training[1] + 16 * per_film))
-    assert found.hours(2.0)[1] == pytest.approx(found.operations()[1] / 2e12 / 3600)
+    assert prediction.evaluation == (16 * per_film, 16 * per_film)  # 6 of Edema, 10 of the most 16 of No Finding
+    assert prediction.operations()[1] == pytest.approx(5 * (prediction.training[1] + 16 * per_film))
+    assert prediction.hours(2.0)[1] == pytest.approx(prediction.operations()[1] / 2e12 / 3600)
 
 
 def test_what_is_left_costs_what_follows_the_trials_that_have_ended() -> None:
@@ -114,20 +114,22 @@ def test_the_least_is_what_the_trial_scheduler_leaves_where_each_trial_is_worse_
     config = config_of(
         f"search.num_trials={num_trials}", f"search.rungs.floors.bitfit={floor}", "search.scheduler=asha"
     )
-    found = forecast(config, FILMS)
+    prediction = forecast(config, FILMS)
     stopping = Stopping(by_first_objective, config.search.ladder(9), [Objective("fid_mini", "min")], eta=3)
     epochs = [trained(stopping, f"trial{number}", fid=float(number)) for number in range(num_trials)]
-    assert found.num_whole == epochs.count(9) or floor == 9
-    training = found.operations(num_workers=1)[0] - found.operations(num_workers=2)[0]  # evaluations are not shared
-    assert 2 * training == pytest.approx(found.training[0] * sum(epochs) / 9)
+    assert prediction.num_whole == epochs.count(9) or floor == 9
+    training = (
+        prediction.operations(num_workers=1)[0] - prediction.operations(num_workers=2)[0]
+    )  # evaluations are not shared
+    assert 2 * training == pytest.approx(prediction.training[0] * sum(epochs) / 9)
 
 
 def trained(stopping: Stopping, trial_id: str, *, fid: float) -> int:
     """For how many of nine epochs the trial scheduler lets a trial train."""
-    own = Suggestion(
+    suggestion = Suggestion(
         trial_id=trial_id, number=0, choice={"strategy": {"name": "bitfit"}}, params={}, distributions={}, rejected=[]
     )
-    stopping.on_start(own)
+    stopping.on_start(suggestion)
     for epoch in range(8):
         report = {"epoch": epoch, "early_fid_mini": fid}
         end = stopping.decide(trial_id, report)
@@ -149,16 +151,16 @@ def test_with_fewer_trials_than_strategies_only_the_first_are_counted() -> None:
 
 
 def test_tokens_are_counted_for_all_conditions_of_the_data_also_those_that_are_not_scored() -> None:
-    (one,) = forecast(config_of("search.strategies=[textual_inversion]"), FILMS).strategies
+    (costs,) = forecast(config_of("search.strategies=[textual_inversion]"), FILMS).strategies
     width = base_on_meta("mini").text_encoder.config.hidden_size
-    assert one.trainable_parameters[0] == len(FILMS.conditions) * width
+    assert costs.trainable_parameters[0] == len(FILMS.conditions) * width
 
 
 def test_each_cut_of_a_training_is_evaluated_and_kept() -> None:
     fixed = ("search.strategies=[dylora]", "search.scheduler=none", "search.hyperparameters.dylora.rank=8")
-    found = forecast(config_of(*fixed, "search.num_trials=1"), FILMS)
-    assert found.evaluation == tuple(4 * each for each in of_one_trial().evaluation)  # ranks 8, 4, 2, 1
-    assert found.adapter_mib == 4 * found.strategies[0].adapter_mib[1]
+    prediction = forecast(config_of(*fixed, "search.num_trials=1"), FILMS)
+    assert prediction.evaluation == tuple(4 * each for each in of_one_trial().evaluation)  # ranks 8, 4, 2, 1
+    assert prediction.adapter_mib == 4 * prediction.strategies[0].adapter_mib[1]
 
 
 def test_a_condition_that_the_phantom_does_not_have_is_refused_before_it_is_drawn() -> None:
@@ -214,7 +216,7 @@ def test_a_plan_says_what_runs_how_long_and_when_it_ends(tmp_path: Path) -> None
 def test_hours_of_gpus_are_those_of_workers_times_their_share_and_workers_share_no_evaluation(
     compute: tuple[str, ...], gpu_hours: str, in_all: str
 ) -> None:
-    found = Forecast(
+    prediction = Forecast(
         strategies=(),
         training=(10.0 * HOUR, 40.0 * HOUR),
         evaluation=(2.0 * HOUR, 4.0 * HOUR),
@@ -223,7 +225,7 @@ def test_hours_of_gpus_are_those_of_workers_times_their_share_and_workers_share_
         num_trials=5,
         num_whole=3,
     )
-    said = "".join(_costs(found, config_of(*compute, "search.num_trials=5"), 1.0, "as given"))
+    said = "".join(_costs(prediction, config_of(*compute, "search.num_trials=5"), 1.0, "as given"))
     assert f"Time        {gpu_hours} GPU-hours at 1 TFLOP/s of a worker (as given); {in_all} h in all" in said
 
 

@@ -41,7 +41,7 @@ def test_rungs_and_the_end_are_kept_with_every_objective_to_be_minimised() -> No
     history.on_report("a", {FINAL: True, "epoch": 8, "fid_mini": 20.0, "vendi_mini": 4.0, "trainable_parameters": 100})
     history.on_end("a", TrialEnd.completed())
     (trial,) = history
-    assert [one.epochs for one in trial.measured] == [1, math.inf] and not trial.is_open
+    assert [measurement.epochs for measurement in trial.measured] == [1, math.inf] and not trial.is_open
     np.testing.assert_allclose(trial.measured[0].values, [40.0, -3.0, 3.0])
     np.testing.assert_allclose(trial.measured[0].errors, [2.0, 0.0, 0.0])
     assert trial.end is trial.measured[1]
@@ -53,7 +53,7 @@ def test_an_epoch_that_is_reported_anew_takes_the_place_of_the_old() -> None:
     for epoch, fid in ((0, 40.0), (2, 30.0), (0, 41.0)):
         history.on_report("a", at_rung(epoch, fid))
     (trial,) = history
-    assert [(one.epochs, one.values[0]) for one in trial.measured] == [(1, 41.0)]
+    assert [(measurement.epochs, measurement.values[0]) for measurement in trial.measured] == [(1, 41.0)]
 
 
 def test_of_costs_alone_the_end_says_all() -> None:
@@ -65,7 +65,7 @@ def test_of_costs_alone_the_end_says_all() -> None:
     history.on_report("a", {FINAL: True, "epoch": 1, "trainable_parameters": 1000})
     history.on_end("a", TrialEnd.completed())
     (trial,) = history
-    assert [one.epochs for one in trial.measured] == [math.inf]
+    assert [measurement.epochs for measurement in trial.measured] == [math.inf]
 
 
 def test_what_was_stopped_failed_or_could_not_be_scored_has_no_end() -> None:
@@ -75,7 +75,7 @@ def test_what_was_stopped_failed_or_could_not_be_scored_has_no_end() -> None:
     history.on_report("b", at_rung(0, math.nan))
     history.on_end("b", TrialEnd.failed("out of memory"))
     history.on_end("b-rank4", TrialEnd.completed())  # a smaller adapter that was cut out of a training
-    assert [(one.number, one.is_open, one.end, len(one.measured)) for one in history] == [
+    assert [(trial.number, trial.is_open, trial.end, len(trial.measured)) for trial in history] == [
         (0, False, None, 1),
         (1, False, None, 1),
         (2, True, None, 0),
@@ -84,10 +84,10 @@ def test_what_was_stopped_failed_or_could_not_be_scored_has_no_end() -> None:
     np.testing.assert_array_equal(failed, [math.inf, math.inf, math.nan])
     lost = begun("a")
     lost.on_end("a", TrialEnd.failed("its machine was lost", lost=True))
-    assert [one.measured for one in lost] == [[]]
+    assert [trial.measured for trial in lost] == [[]]
 
 
 def test_a_trial_that_is_suggested_and_then_begun_is_one() -> None:
     history = begun("a")
     history.on_start(Suggestion(trial_id="a", number=0, choice={"strategy": {"name": "lora"}}))
-    assert [dict(one.params) for one in history] == [{"lora/lr": 1e-3}]
+    assert [dict(trial.params) for trial in history] == [{"lora/lr": 1e-3}]

@@ -93,15 +93,15 @@ def test_each_strategys_first_trial_takes_the_published_learning_rate(sampler: s
 
 def test_a_fixed_hyperparameter_stands_in_every_trial_of_its_strategy_and_in_no_other() -> None:
     fixed = {"lora": {"targets": "all_linear", "alpha": 3.0}, "dora": {"rank": 5}}
-    free, held = run_alone(make_searcher()), run_alone(make_searcher(hyperparameters=fixed))
-    for config in held:
-        own = config["strategy"]
-        assert (own.get("targets"), own.get("alpha") == 3.0) == (
-            ("all_linear", True) if own["name"] == "lora" else (None, False)
+    free, bound = run_alone(make_searcher()), run_alone(make_searcher(hyperparameters=fixed))
+    for config in bound:
+        strategy = config["strategy"]
+        assert (strategy.get("targets"), strategy.get("alpha") == 3.0) == (
+            ("all_linear", True) if strategy["name"] == "lora" else (None, False)
         )
-    ratios = {config["strategy"]["alpha"] / 5 for config in held if config["strategy"]["name"] == "dora"}
+    ratios = {config["strategy"]["alpha"] / 5 for config in bound if config["strategy"]["name"] == "dora"}
     assert ratios <= {1.0, 2.0, 4.0}
-    assert [config["strategy"]["name"] for config in free[:4]] == [config["strategy"]["name"] for config in held[:4]]
+    assert [config["strategy"]["name"] for config in free[:4]] == [config["strategy"]["name"] for config in bound[:4]]
 
 
 def test_what_is_fixed_is_no_parameter_of_the_search() -> None:
@@ -232,12 +232,12 @@ def test_trials_that_started_before_earlier_ones_leave_no_gap_and_no_name_twice(
     second.on_start(suggestions[0])
     second.resume()
     again = [suggested(second) for _ in range(6)]
-    assert [one.number for one in again] == [2, 0, 1, 3, 4, 5]
+    assert [each.number for each in again] == [2, 0, 1, 3, 4, 5]
     assert again[:2] == [suggestions[2], suggestions[0]] and second.suggest("next") is None
     for suggestion in again:
         complete(second, suggestion)
     assert second.suggest("next") == Searcher.FINISHED
-    assert [second.record(one.trial_id).user_attrs["trial_id"] for one in again] == [one.trial_id for one in again]
+    assert [second.record(each.trial_id).user_attrs["trial_id"] for each in again] == [each.trial_id for each in again]
 
 
 def test_no_two_trials_of_a_sweep_have_one_name() -> None:
@@ -284,8 +284,16 @@ def test_what_optuna_hears_of_the_log_is_what_it_has_heard_as_trials_ended() -> 
             searcher.on_end(suggestion.trial_id, end)
     heard = [
         [
-            (one.number, one.state, one.values, one.params, one.distributions, one.user_attrs, one.constraints)
-            for one in trials
+            (
+                trial.number,
+                trial.state,
+                trial.values,
+                trial.params,
+                trial.distributions,
+                trial.user_attrs,
+                trial.constraints,
+            )
+            for trial in trials
         ]
         for trials in (live.study.trials, again.study.trials)
     ]

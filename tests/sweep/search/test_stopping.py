@@ -153,4 +153,8 @@ def test_a_trial_does_not_go_on_for_having_run_alone_but_a_strategy_does_for_bei
 
 
 def test_metrics_have_names_of_their_own_at_rungs_and_costs_have_not() -> None:
-    assert [rung_name(one) for one in OBJECTIVES] == ["early_fid_mini", "early_vendi_mini", "trainable_parameters"]
+    assert [rung_name(objective) for objective in OBJECTIVES] == [
+        "early_fid_mini",
+        "early_vendi_mini",
+        "trainable_parameters",
+    ]

@@ -19,8 +19,8 @@ from sweep.search.stopping_rules import (
 )
 
 
-def standing(own: ArrayLike, others: ArrayLike, *, errors: ArrayLike | None = None, num_costs: int = 1) -> Standing:
-    values = np.asarray(own, dtype=np.float64)
+def standing(trial: ArrayLike, others: ArrayLike, *, errors: ArrayLike | None = None, num_costs: int = 1) -> Standing:
+    values = np.asarray(trial, dtype=np.float64)
     return Standing(
         values=values,
         errors=np.zeros(len(values)) if errors is None else np.asarray(errors, dtype=np.float64),

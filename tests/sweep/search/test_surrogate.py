@@ -36,7 +36,7 @@ ALL_PARTS = scales(0.5, 0.3, 0.7, 0.3, 0.2, 0.1, 0.4)
 def test_of_one_strategy_it_is_scikit_learns_process() -> None:
     seen, asked = places(20, num_strategies=1), places(9, num_strategies=1, seed=1)
     errors, values = np.full(20, 0.3), np.sin(5 * seen.shares[:, 0]) + seen.shares[:, 1]
-    seen, asked = (replace(one, unfinished=0 * one.unfinished) for one in (seen, asked))
+    seen, asked = (replace(each, unfinished=0 * each.unfinished) for each in (seen, asked))
     mean, spread = Surrogate(seen, values, errors, scales(0, 0, 0.7, 0, 0, 0, 0)).predict(asked)
     unit = values.std()
     kernel = ConstantKernel(0.7, "fixed") * Matern([0.4, 0.8], "fixed", nu=2.5)
@@ -96,9 +96,9 @@ def test_scales_are_found_that_made_the_values() -> None:
     seen = places(200, num_strategies=2)
     seen = replace(seen, trials=np.arange(200), unfinished=np.zeros(200))
     values = np.sin(6 * seen.shares[:, 0]) + np.random.default_rng(1).normal(0, 0.1, 200)
-    found = Scales.fit(seen, values, np.zeros(200), (0,))
-    assert found.lengths[0] < found.lengths[1]
-    unexplained = found.noise + found.variances[3]
+    scales = Scales.fit(seen, values, np.zeros(200), (0,))
+    assert scales.lengths[0] < scales.lengths[1]
+    unexplained = scales.noise + scales.variances[3]
     assert 0.5 < unexplained / (0.1 / values.std()) ** 2 < 2
 
 
@@ -113,9 +113,9 @@ def test_a_rung_tells_of_the_end() -> None:
         unfinished=np.repeat([0.0, 1.0], [20, 22]),
     )
     values = np.concatenate([ends, ends + 3, [1.0, 5.0]])
-    found = Scales.fit(seen, values, np.zeros(42), (0,))
+    scales = Scales.fit(seen, values, np.zeros(42), (0,))
     asked = Places(
         trials=seen.trials[-2:], strategies=np.zeros(2, np.int64), shares=seen.shares[-2:], unfinished=np.zeros(2)
     )
-    better, worse = Surrogate(seen, values, np.zeros(42), found).predict(asked)[0]
+    better, worse = Surrogate(seen, values, np.zeros(42), scales).predict(asked)[0]
     assert better < worse - 1

@@ -27,13 +27,13 @@ def plan_of(num_trials: int, strategies: tuple[str, ...] = STRATEGIES, seed: int
 def search(name: str, plan: SearchPlan) -> list[dict[str, Any]]:
     """Configurations one after the other; the nearer lora's learning rate is to 2e-3, the better."""
     study = optuna.create_study(directions=["minimize", "minimize"])
-    found = []
+    choices = []
     for number in range(plan.num_trials):
         study.sampler = SEARCH_SAMPLERS[name](plan.at(number))
         trial = study.ask()
-        found.append(SEARCH_SPACES["mini"](trial, strategies=plan.strategies))
-        study.tell(trial, [off(found[-1]), 2 * off(found[-1])])
-    return found
+        choices.append(SEARCH_SPACES["mini"](trial, strategies=plan.strategies))
+        study.tell(trial, [off(choices[-1]), 2 * off(choices[-1])])
+    return choices
 
 
 def off(choice: dict[str, Any]) -> float:
@@ -42,22 +42,25 @@ def off(choice: dict[str, Any]) -> float:
 
 @pytest.mark.parametrize("name", ["qmc", "nsga2", "nsga3"])
 def test_the_strategies_take_turns(name: str) -> None:
-    assert [one["strategy"]["name"] for one in search(name, plan_of(8))] == [*STRATEGIES, *STRATEGIES]
+    assert [choice["strategy"]["name"] for choice in search(name, plan_of(8))] == [*STRATEGIES, *STRATEGIES]
 
 
 def test_of_eight_sobol_points_of_a_strategy_one_lies_in_each_eighth_and_seeds_differ() -> None:
-    rates = [one["lr"] for one in search("qmc", plan_of(16, ("lora", "unet")))[::2]]
+    rates = [choice["lr"] for choice in search("qmc", plan_of(16, ("lora", "unet")))[::2]]
     eighths = [int(8 * math.log(lr / BOUNDS[0]) / math.log(BOUNDS[1] / BOUNDS[0])) for lr in rates]
     assert sorted(eighths) == list(range(8))
-    assert rates != [one["lr"] for one in search("qmc", plan_of(16, ("lora", "unet"), seed=1))[::2]]
+    assert rates != [choice["lr"] for choice in search("qmc", plan_of(16, ("lora", "unet"), seed=1))[::2]]
 
 
 def test_the_grid_has_every_choice_with_every_other_once_and_each_strategy_first() -> None:
     plan = plan_of(6 + 90, ("unet", "lora"))
-    found = search("grid", plan)
-    assert [one["strategy"]["name"] for one in found[:2]] == ["unet", "lora"]
-    assert Counter(one["strategy"]["name"] for one in found) == {"unet": 3 * 2, "lora": 5 * 3 * 3 * 2}
-    assert len({str(sorted(one["strategy"].items())) + f"{one['lr']} {one['batch_size']}" for one in found}) == 96
+    choices = search("grid", plan)
+    assert [choice["strategy"]["name"] for choice in choices[:2]] == ["unet", "lora"]
+    assert Counter(choice["strategy"]["name"] for choice in choices) == {"unet": 3 * 2, "lora": 5 * 3 * 3 * 2}
+    assert (
+        len({str(sorted(choice["strategy"].items())) + f"{choice['lr']} {choice['batch_size']}" for choice in choices})
+        == 96
+    )
     assert len(grid_points(plan_of(1, ("lora",), lora={"rank": 4, "lr": 1e-3}))) == 3 * 2
 
 
@@ -72,15 +75,15 @@ def test_more_trials_than_grid_points_are_refused_with_the_arithmetic() -> None:
 def test_later_generations_are_better_than_the_first(name: str) -> None:
     """Medians of two seeds' first and last quarters; a search that learns nothing gains in one of two cases."""
     gains = [
-        sorted(map(off, found[:10]))[5] - sorted(map(off, found[-10:]))[5]
-        for found in (search(name, plan_of(40, ("lora",), seed=seed)) for seed in range(2))
+        sorted(map(off, choices[:10]))[5] - sorted(map(off, choices[-10:]))[5]
+        for choices in (search(name, plan_of(40, ("lora",), seed=seed)) for seed in range(2))
     ]
     assert sum(gains) > 0.2, gains
 
 
 def test_gaussian_processes_draw_nearer_than_the_random_trials_before_them() -> None:
-    found = search("gp", plan_of(6, ("lora",)))
-    assert 5 * min(map(off, found[4:])) < min(map(off, found[:4])), [off(one) for one in found]
+    choices = search("gp", plan_of(6, ("lora",)))
+    assert 5 * min(map(off, choices[4:])) < min(map(off, choices[:4])), [off(choice) for choice in choices]
 
 
 def test_a_stopped_or_failed_trial_is_no_parent_and_no_gap() -> None:
@@ -105,7 +108,7 @@ def test_a_value_lies_at_its_share_of_a_distribution() -> None:
 
 def test_a_strategys_space_is_what_it_is_asked_for_without_what_is_fixed() -> None:
     spaces = plan_of(1, ("lora", "bitfit"), lora={"rank": 4}).spaces
-    assert {name: sorted(own) for name, own in spaces.items()} == {
+    assert {name: sorted(names) for name, names in spaces.items()} == {
         "lora": ["batch_size", "lora/alpha_ratio", "lora/lr"],
         "bitfit": ["batch_size", "bitfit/lr"],
     }

@@ -109,8 +109,11 @@ def test_what_goes_on_goes_on_and_nothing_else(case: tuple[list[Node], ComputeCo
         where = placed_evaluation(nodes, compute, num_trials)
         assert (where is not None) == by_trying(nodes, compute, num_trials)
         if where is not None:  # with the actors where it says, the trials still go on
-            held = Counter(where)
-            left = [Node(one.node_id, one.cpus - held[one.node_id] * compute.evaluation_cpus) for one in nodes]
+            actors = Counter(where)
+            left = [
+                Node(machine.node_id, machine.cpus - actors[machine.node_id] * compute.evaluation_cpus)
+                for machine in nodes
+            ]
             assert len(where) == compute.evaluation_actors and all(node.cpus >= 0 for node in left)
             trials_alone = compute.model_copy(update={"evaluation_actors": 0, "gpus_per_worker": 0.0})
             assert by_trying(left, trials_alone, num_trials)

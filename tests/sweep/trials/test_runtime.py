@@ -124,16 +124,16 @@ def test_a_sweep_has_a_ray_of_its_own_whatever_else_runs_and_whatever_the_machin
         [sys.executable, "-c", OWN_RAY], env=plain | values, capture_output=True, text=True, timeout=300, check=False
     )
     assert came.returncode == 0, came.stderr
-    found = json.loads(came.stdout.splitlines()[-1])
-    assert found["address"] != ray_address
-    assert found["cpus"] == max(os.cpu_count() or 1, 8)  # seven trials of one CPU, and the evaluation's
-    assert found["nice"] == os.nice(0)
-    assert not set(found["changed"]) & {*OF_OTHERS, *OWN_SETTINGS, "RAY_AUTH_TOKEN", "HOME", "TMPDIR"}
-    assert found["left"] == ["gcs_server", "raylet"]  # for each, Ray waits a second
+    facts = json.loads(came.stdout.splitlines()[-1])
+    assert facts["address"] != ray_address
+    assert facts["cpus"] == max(os.cpu_count() or 1, 8)  # seven trials of one CPU, and the evaluation's
+    assert facts["nice"] == os.nice(0)
+    assert not set(facts["changed"]) & {*OF_OTHERS, *OWN_SETTINGS, "RAY_AUTH_TOKEN", "HOME", "TMPDIR"}
+    assert facts["left"] == ["gcs_server", "raylet"]  # for each, Ray waits a second
     assert came.stderr == ""
     assert list((long_folder / "ray").glob("session_2*/logs/raylet.out"))
-    assert found["errors"] == ["a", "b"]  # each lost for want of memory, and none ends Tune
-    said = root_message(found["failure"])
+    assert facts["errors"] == ["a", "b"]  # each lost for want of memory, and none ends Tune
+    said = root_message(facts["failure"])
     assert "`memory` of the machine must suffice for all that runs on it, but got" in said
     assert "Lower training.micro_batch, compute.concurrent_trials" in said
 

@@ -44,7 +44,7 @@ class Sweep:
             for listener in (self.stopping, self.searcher):
                 event.tell(listener)
         self.scheduler = RungScheduler(self.stopping)
-        names = [one.name for one in CONFIG.reported_objectives()]
+        names = [objective.name for objective in CONFIG.reported_objectives()]
         self.relay = Relay((self.journal, self.stopping, self.searcher), names, self.scheduler)
 
     def start(self) -> SimpleNamespace:

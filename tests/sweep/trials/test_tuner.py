@@ -61,7 +61,7 @@ class Choices(Searcher, TrialListener):  # type: ignore[misc]
     def __init__(self, *choices: dict[str, Any]) -> None:
         super().__init__()
         given = [Suggestion(trial_id=f"trial{n}", number=n, choice=choice) for n, choice in enumerate(choices)]
-        self._open = {one.trial_id: one.as_config() for one in given}
+        self._open = {suggestion.trial_id: suggestion.as_config() for suggestion in given}
         self._waiting = deque(self._open.values())
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -200,9 +200,9 @@ def test_both_workers_end_with_the_same_parameters(recorded: dict[int, Recorded]
 def test_two_workers_train_as_one_does(recorded: dict[int, Recorded]) -> None:
     """The loss over all workers and the trained weights do not tell how many."""
     assert recorded[2].losses() == pytest.approx(recorded[1].losses(), rel=1e-4)
-    one, two = recorded[1].parameters(0), recorded[2].parameters(0)
-    for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-2, atol=1e-4)
+    single, two = recorded[1].parameters(0), recorded[2].parameters(0)
+    for name in single:
+        torch.testing.assert_close(two[name], single[name], rtol=1e-2, atol=1e-4)
 
 
 def test_a_group_whose_worker_dies_goes_on_from_its_checkpoint_to_the_same_bits(
@@ -276,7 +276,7 @@ def test_trials_of_one_worker_share_a_process_and_its_base_model(several: Severa
     processes = {metrics["process"] for metrics in reports}
     assert len(processes) == 1 and os.getpid() not in processes
     assert len({metrics["base"] for metrics in reports}) == 1
-    assert [(one["epoch"], one["final"]) for one in reports] == [(0, False), (1, True)] * 4
+    assert [(report["epoch"], report["final"]) for report in reports] == [(0, False), (1, True)] * 4
 
 
 def test_a_reused_process_gives_the_same_trial_the_same_loss(several: Several) -> None:

@@ -47,14 +47,16 @@ def elastic(folder: Path) -> SweepContext:
 def test_a_group_goes_beside_evaluation_and_the_trials_own_process(
     here: str, num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = list[train.ScalingConfig]()
+    configs = list[train.ScalingConfig]()
     monkeypatch.setattr(tuner, "nodes_of_cluster", lambda: [Node("small", 8), Node("big", 16)])
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: here))
     monkeypatch.setattr(tuner, "TuneReportCallback", train.UserCallback)  # Tune's own wants a session of Tune
-    monkeypatch.setattr(tuner, "TorchTrainer", lambda loop, *, scaling_config, run_config: held.append(scaling_config))
+    monkeypatch.setattr(
+        tuner, "TorchTrainer", lambda loop, *, scaling_config, run_config: configs.append(scaling_config)
+    )
     context = elastic(tmp_path)
     worker_group(context.spec("a", BITFIT), Idle(), context)
-    assert [one.num_workers for one in held] == [num_workers]
+    assert [config.num_workers for config in configs] == [num_workers]
 
 
 def test_the_reason_of_a_lost_group_is_the_loss_and_not_what_the_others_said_of_it(
@@ -64,7 +66,7 @@ def test_the_reason_of_a_lost_group_is_the_loss_and_not_what_the_others_said_of_
         0: OSError(28, "No space left on device", "/runs/a"),
         1: RuntimeError("Connection closed by peer"),
     }
-    said = "\n".join(f"{type(one).__name__}: {one}" for one in failures.values())
+    said = "\n".join(f"{type(failure).__name__}: {failure}" for failure in failures.values())
 
     def fit() -> None:
         raise WorkerGroupError(said, failures)

@@ -52,14 +52,14 @@ def _replaced(name: str, pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def _unet(name: str) -> str:
-    def down(found: re.Match[str]) -> str:
-        block, kind, layer = int(found[1]), found[2], int(found[3])
+    def down(match: re.Match[str]) -> str:
+        block, kind, layer = int(match[1]), match[2], int(match[3])
         if kind == "downsamplers":
             return f"input_blocks.{3 * block + 3}.0.op"
         return f"input_blocks.{3 * block + layer + 1}.{0 if kind == 'resnets' else 1}"
 
-    def up(found: re.Match[str]) -> str:
-        block, kind, layer = int(found[1]), found[2], int(found[3])
+    def up(match: re.Match[str]) -> str:
+        block, kind, layer = int(match[1]), match[2], int(match[3])
         if kind == "upsamplers":
             return f"output_blocks.{3 * block + 2}.{1 if block == 0 else 2}.conv"  # the first block has no attention
         return f"output_blocks.{3 * block + layer}.{0 if kind == 'resnets' else 1}"
@@ -72,7 +72,7 @@ def _unet(name: str) -> str:
 
 
 def _vae(name: str) -> str:
-    name = re.sub(r"up_blocks\.(\d)", lambda found: f"up.{3 - int(found[1])}", name)
+    name = re.sub(r"up_blocks\.(\d)", lambda match: f"up.{3 - int(match[1])}", name)
     return _replaced(name, VAE)
 
 

@@ -57,15 +57,15 @@ def tensors(file: str, change: Callable[[dict[str, torch.Tensor]], dict[str, tor
 
 
 def without(*names: str) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
-    return lambda found: {name: tensor for name, tensor in found.items() if name not in names}
+    return lambda state: {name: tensor for name, tensor in state.items() if name not in names}
 
 
 def with_(**added: torch.Tensor) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
-    return lambda found: found | added
+    return lambda state: state | added
 
 
 def whole(name: str) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
-    return lambda found: found | {name: found[name].to(torch.int8)}
+    return lambda state: state | {name: state[name].to(torch.int8)}
 
 
 def deleted(name: str) -> Change:

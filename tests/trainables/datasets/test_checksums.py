@@ -57,11 +57,11 @@ def test_damage_shows_in_the_rows_of_its_part_alone(cache: TensorCache, row: int
         for r in range(64)
         if (start + r * ROW) // 512 <= (start + row * ROW + 5) // 512 <= (start + r * ROW + ROW - 1) // 512
     }
-    for one in set(range(64)) - hit - rows_of_edges(start):
-        assert np.array_equal(opened(cache)[one], VALUES[one])
-    for one in sorted(hit - rows_of_edges(start))[:1]:
+    for place in set(range(64)) - hit - rows_of_edges(start):
+        assert np.array_equal(opened(cache)[place], VALUES[place])
+    for place in sorted(hit - rows_of_edges(start))[:1]:
         with pytest.raises(DamagedError, match="must hold what was written to it, but got other bytes from byte"):
-            opened(cache)[one]
+            opened(cache)[place]
         assert not path.exists() and path.with_name("k.arrow.bad-1").exists()
 
 

@@ -24,8 +24,8 @@ def films(highs: Sequence[float], kind: Kind = PNG, bright: float | None = None)
 def read(members: Sequence[Levels], **said: int) -> tuple[GreyRange | None, str]:
     """The range of one kind, and the problems."""
     ledger = Ledger()
-    found = grey_ranges(members, ledger, **said)  # type: ignore[arg-type]
-    return found.get(members[0].kind), " ".join(described(ledger.problems))
+    ranges = grey_ranges(members, ledger, **said)  # type: ignore[arg-type]
+    return ranges.get(members[0].kind), " ".join(described(ledger.problems))
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_films_of_one_depth_are_read_by_it(highs: list[int], bits: int) -> None:
 )
 def test_films_of_several_depths_are_refused_by_name(highs: list[int], came: str) -> None:
     """No film decides for the others: the bright pixel of one would leave all others dark."""
-    found, message = read(films(highs))
-    assert found is None and came in message and "--bits N" in message and "--range LOW HIGH" in message
+    grey, message = read(films(highs))
+    assert grey is None and came in message and "--bits N" in message and "--range LOW HIGH" in message
 
 
 def test_the_users_bits_decide_for_films_of_several_depths() -> None:
@@ -70,16 +70,16 @@ def test_the_users_bits_decide_for_films_of_several_depths() -> None:
 
 
 def test_floats_of_several_spans_are_refused() -> None:
-    found, message = read(films([1.0, 1.0, 255.0], FLOAT))
-    assert found is None
+    grey, message = read(films([1.0, 1.0, 255.0], FLOAT))
+    assert grey is None
     assert "1 film of levels up to 255 (2.png) beside 2 films of levels up to 1 (0.png, 1.png)" in message
     assert read(films([1.0, 0.7, 0.4], FLOAT)) == (GreyRange(0, 1), "")
     assert read(films([4095.0, 1500.5], FLOAT)) == (GreyRange(0, 4095), "")
 
 
 def test_a_bright_mark_in_every_film_does_not_decide_either() -> None:
-    found, message = read(films([65535] * 20, bright=16000))
-    assert found is None and "most have less than a hundredth of their pixels above a quarter of white" in message
+    grey, message = read(films([65535] * 20, bright=16000))
+    assert grey is None and "most have less than a hundredth of their pixels above a quarter of white" in message
     assert read(films([65535] * 20, bright=17000)) == (GreyRange(0, 65535), "")
 
 
@@ -88,7 +88,7 @@ def test_pictures_of_eight_bits_may_vary() -> None:
 
 
 def test_constant_films_have_no_depth_and_are_refused_as_such() -> None:
-    found, message = read([*films([4095] * 3), *films([0, 17, 65535], bright=0)])
-    assert found == GreyRange(0, 4095)
+    grey, message = read([*films([4095] * 3), *films([0, 17, 65535], bright=0)])
+    assert grey == GreyRange(0, 4095)
     assert "constant or almost constant picture" in message and "3 films: 0.png, 1.png, 2.png" in message
     assert "depth" not in message

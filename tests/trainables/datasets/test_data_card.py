@@ -29,18 +29,18 @@ def test_every_film_is_counted_once_in_each_table(data: PreparedDataset) -> None
         films = data.split(split)
         assert card["size"]["films"][split] == data.num_samples[split]
         for table in ("view", "sex", "age"):
-            assert sum(own[split] for own in card[table].values()) == len(films)
+            assert sum(row[split] for row in card[table].values()) == len(films)
         adults = [age for age in films.ages if age is not None and 40 <= age < 60]
         assert card["age"]["40 to 59"][split] == len(adults)
         assert card["findings"]["Edema"][split] == len(films.indices_with("Edema"))
-        assert card["not_known"]["Edema"][split] == sum("Edema" in own for own in films.unknown)
+        assert card["not_known"]["Edema"][split] == sum("Edema" in findings for findings in films.unknown)
 
 
 def test_conditions_go_together_as_often_either_way(data: PreparedDataset) -> None:
     together = card_of(replace(data, conditions=("Edema", "Support Devices", "No Finding")))["together"]
-    everywhere = [own for split in SPLITS for own in data.split(split).conditions]
+    everywhere = [findings for split in SPLITS for findings in data.split(split).conditions]
     assert together["Edema"]["Support Devices"] == together["Support Devices"]["Edema"]
-    assert together["No Finding"]["No Finding"] == sum("No Finding" in own for own in everywhere)
+    assert together["No Finding"]["No Finding"] == sum("No Finding" in findings for findings in everywhere)
     assert together["Edema"]["No Finding"] == 0
 
 

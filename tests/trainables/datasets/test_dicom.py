@@ -205,7 +205,7 @@ def test_dicom_films_among_pictures_go_by_their_own_tags(tmp_path: Path) -> None
     write_dicom(tmp_path / "images" / "3.dcm", np.round(film(3) / 255 * 4095))
     source = NihCxr14Source(SourceOptions(root=tmp_path))
     assert "DICOM: 1 film, each scaled by its own tags." in source.said
-    (third,) = [one for split in SPLITS for one in source.samples(split) if one.image_id == "3"]
+    (third,) = [sample for split in SPLITS for sample in source.samples(split) if sample.image_id == "3"]
     np.testing.assert_allclose(third.image, film(3), atol=1)
 
 

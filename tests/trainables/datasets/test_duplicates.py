@@ -77,7 +77,7 @@ def test_changed_copies_of_real_films_are_found_and_no_other_pair(tmp_path: Path
         return np.asarray(Image.open(paths[position]).convert("L").resize((128, 128)))
 
     pairs = near_copies(looks, splits, small)
-    assert [(one, other) for one, other, _ in pairs] == [(3 * n, 90 + n) for n in range(30)]
+    assert [(first, other) for first, other, _ in pairs] == [(3 * n, 90 + n) for n in range(30)]
     assert all(0.99 <= alike <= 1 for *_, alike in pairs)
     assert near_copies(looks, ["train"] * 120, small) == []
 

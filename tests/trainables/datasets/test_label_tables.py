@@ -141,14 +141,14 @@ def other_reading(file: Path, encoding: str) -> tuple[Counter[str], set[frozense
     columns = (frame[column].tolist() for column in ("view", "labels", "patient_id", "file"))
     rows = [row for row in zip(*columns, strict=True) if row[0] != "LATERAL"]
     names = [re.split(r"[|,;]", labels.lower().replace("_", " ")) for _, labels, _, _ in rows]
-    found = [{name.strip() for name in row} - {""} for row in names]
-    found = [{"pleural effusion" if name == "effusion" else name for name in row} for row in found]
+    findings = [{name.strip() for name in row} - {""} for row in names]
+    findings = [{"pleural effusion" if name == "effusion" else name for name in row} for row in findings]
     who = [re.sub(r"\.0$", "", name.strip().lower()) for _, _, name, _ in rows]
     who = [("p" if name.startswith("p") else "") + str(int(name.lstrip("p"))) for name in who]
     groups: dict[str, set[str]] = defaultdict(set)
     for name, (*_, path) in zip(who, rows, strict=True):
         groups[name].add(path.strip())
-    return Counter(name for row in found for name in row), {frozenset(group) for group in groups.values()}
+    return Counter(name for row in findings for name in row), {frozenset(group) for group in groups.values()}
 
 
 def in_split(patient_id: str) -> str:

@@ -95,13 +95,15 @@ def test_splits_of_the_papers_sizes_have_no_patient_in_common(ignored: list[Film
     six = [film for film in ignored if set(SIX) & set(film.findings)]
     splits = splits_of(six, options, Ledger())
     assert {split: splits.count(split) for split in SPLITS} == asked
-    patients = {split: {f.patient_id for f, own in zip(six, splits, strict=True) if own == split} for split in SPLITS}
+    patients = {
+        split: {f.patient_id for f, drawn in zip(six, splits, strict=True) if drawn == split} for split in SPLITS
+    }
     assert not patients["train"] & patients["validation"] | patients["test"] & (
         patients["train"] | patients["validation"]
     )
     shares = {name: sum(name in film.findings for film in six) / len(six) for name in SIX}
     for split, count in asked.items():
-        shown = counted([film for film, own in zip(six, splits, strict=True) if own == split])
+        shown = counted([film for film, drawn in zip(six, splits, strict=True) if drawn == split])
         for name, share in shares.items():
             assert shown[name] / count == pytest.approx(share, rel=0.05)
 
@@ -140,8 +142,8 @@ def test_padchest_is_counted_as_pandas_counts_it() -> None:
     terms = [known[cell] for cell in listed]
     shown = counted(films)
     for finding, term in (("Cardiomegaly", "cardiomegaly"), ("Pleural Effusion", "pleural effusion")):
-        assert shown[finding] == sum(term in own for own in terms) > 5_000
-    assert shown["Fracture"] == sum(any("fracture" in term for term in own) for own in terms)
+        assert shown[finding] == sum(term in of_film for of_film in terms) > 5_000
+    assert shown["Fracture"] == sum(any("fracture" in term for term in of_film) for of_film in terms)
     assert any("49,579" in said or "lateral" in said for said in ledger.said)
 
 

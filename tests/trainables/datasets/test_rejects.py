@@ -49,4 +49,8 @@ def test_more_stop_with_their_list(damaged: SourceOptions, share: float) -> None
     with pytest.raises(CollectionError, match=r"must name only images that are there|must be readable"):
         FolderSource.create(damaged)
     problems = FolderSource.check(damaged).problems
-    assert len(problems) == 3 and {one.file for one in problems} == {"metadata.jsonl", "films/0.png", "films/1.png"}
+    assert len(problems) == 3 and {problem.file for problem in problems} == {
+        "metadata.jsonl",
+        "films/0.png",
+        "films/1.png",
+    }

@@ -51,7 +51,7 @@ def test_rows_of_chexpert_are_refused_by_line_or_read_as_they_are(
     ledger = Ledger()
     bad = {number + 2 for number, cells in enumerate(rows) if set(cells[1:]) & set(BAD)}
     films = CheXpertReader().rows(table, AS_THEY_ARE, ledger)
-    assert {one.line for one in ledger.problems} == bad
+    assert {problem.line for problem in ledger.problems} == bad
     for film in films:
         cells = dict(zip(CHEXPERT, rows[(film.line or 0) - 2], strict=True))
         healthy = cells["No Finding"] in ("1", "1.0")

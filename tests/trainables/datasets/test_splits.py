@@ -30,10 +30,10 @@ def film(number: int, patient: str, *findings: str, split: str = "") -> FilmLabe
 
 
 def in_splits(films: list[FilmLabels], splits: list[str]) -> dict[str, Counter[str]]:
-    found: dict[str, Counter[str]] = {}
-    for one, split in zip(films, splits, strict=True):
-        found.setdefault(split, Counter()).update((ALL, *one.findings))
-    return found
+    counters: dict[str, Counter[str]] = {}
+    for film, split in zip(films, splits, strict=True):
+        counters.setdefault(split, Counter()).update((ALL, *film.findings))
+    return counters
 
 
 @settings(max_examples=25)
@@ -45,10 +45,10 @@ def test_sizes_are_never_exceeded_and_patients_never_parted(drawn: list[tuple[in
     splits = sized_splits(films, sizes, seed, ledger)
     assert splits == sized_splits(films, sizes, seed, Ledger()) and not ledger.problems
     counts = in_splits(films, splits)
-    assert all(counts.get(split, Counter())[ALL] <= own[ALL] for split, own in sizes.items())
+    assert all(counts.get(split, Counter())[ALL] <= asked[ALL] for split, asked in sizes.items())
     where = {}
-    for one, split in zip(films, splits, strict=True):
-        assert where.setdefault(one.patient_id, split) == split
+    for labels, split in zip(films, splits, strict=True):
+        assert where.setdefault(labels.patient_id, split) == split
 
 
 def test_patients_of_one_film_fill_sizes_exactly_and_alike() -> None:

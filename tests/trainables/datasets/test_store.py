@@ -224,8 +224,8 @@ def test_what_is_read_lies_in_the_file_and_not_in_memory(tmp_path: Path) -> None
     large = TensorCache(tmp_path).get_or_create("k", "x", lambda: {"v": np.ones(1_000_000)})["v"].whole()
     address, maps = large.__array_interface__["data"][0], Path("/proc/self/maps").read_text().splitlines()
     spans = [(line.split()[0].split("-"), line) for line in maps]
-    (held,) = [line for (low, high), line in spans if int(low, 16) <= address < int(high, 16)]
-    assert held.endswith("x/k.arrow")
+    (mapping,) = [line for (low, high), line in spans if int(low, 16) <= address < int(high, 16)]
+    assert mapping.endswith("x/k.arrow")
 
 
 def test_an_array_that_is_filled_in_parts_is_stored_like_one_that_was_whole(tmp_path: Path) -> None:

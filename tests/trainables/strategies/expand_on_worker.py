@@ -50,7 +50,7 @@ def main(dataset: Path, to: Path) -> None:
         models.unet.register_forward_pre_hook(small_memory)
     losses: list[float] = []
     tuning.run(lambda report: losses.append(report.loss))
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "parameters": {name: parameter.detach() for name, parameter in trained_parameters(models)},
         "averages": tuning._average.values if tuning._average else [],
         "losses": losses,
@@ -58,7 +58,7 @@ def main(dataset: Path, to: Path) -> None:
         "history": tuning.rank_history,
         "is_wrapped": isinstance(tuning._loss, DistributedDataParallel),
     }
-    torch.save(found, to / f"{accelerator.num_processes}-{accelerator.process_index}.pt")
+    torch.save(facts, to / f"{accelerator.num_processes}-{accelerator.process_index}.pt")
     accelerator.end_training()
 
 

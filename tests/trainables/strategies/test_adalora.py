@@ -66,8 +66,8 @@ def in_peft(layer: AdaLoRALayer) -> tuple[nn.Module, list[nn.Parameter]]:
     module: Any = kind(layer.base, "default", config, r=layer.rank, lora_alpha=ALPHA).double()
     theirs = [module.lora_A["default"], module.lora_B["default"], module.lora_E["default"]]
     with torch.no_grad():
-        for parameter, own in zip(theirs, (layer.lora_A, layer.lora_B, layer.lora_E), strict=True):
-            parameter.copy_(own)
+        for parameter, ours in zip(theirs, (layer.lora_A, layer.lora_B, layer.lora_E), strict=True):
+            parameter.copy_(ours)
     return module, theirs
 
 

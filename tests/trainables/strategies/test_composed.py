@@ -43,8 +43,8 @@ def test_a_combination_trains_what_its_parts_train_apart(base: DiffusionModels) 
     together, hyperparameters = base.fresh(), {"lora.rank": 2}
     make_strategy("lora+text_encoder", hyperparameters).attach(together)
     apart = set()
-    for name, own in (("lora", {"rank": 2}), ("text_encoder", {})):
-        models, strategy = base.fresh(), make_strategy(name, own)
+    for name, values in (("lora", {"rank": 2}), ("text_encoder", {})):
+        models, strategy = base.fresh(), make_strategy(name, values)
         strategy.attach(models)
         apart |= {path for path, _ in strategy.trained(models)}
     assert {path for path, _ in trained_parameters(together)} == apart
@@ -61,5 +61,5 @@ def test_all_is_the_three_parts(base: DiffusionModels) -> None:
     [("all", (1.0, 0.1, 0.1)), ("vae+text_encoder", (1.0, 1.0)), ("lora+textual_inversion", (1.0, 10.0))],
 )
 def test_a_part_trains_at_the_trials_rate_or_above(name: str, ratios: tuple[float, ...]) -> None:
-    own = make_strategy(name, {}).hyperparameters()
-    assert tuple(value for key, value in own.items() if key.endswith(".lr_ratio")) == pytest.approx(ratios)
+    hyperparameters = make_strategy(name, {}).hyperparameters()
+    assert tuple(value for key, value in hyperparameters.items() if key.endswith(".lr_ratio")) == pytest.approx(ratios)

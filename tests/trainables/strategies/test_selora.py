@@ -139,11 +139,11 @@ def test_the_ratio_is_that_of_an_explicitly_expanded_layer(name: str) -> None:
 
 def ratios(small: Small) -> list[float]:
     """Of the candidates that are being tried."""
-    found = []
+    values = []
     for layer in small.layers.values():
         assert layer.candidate is not None
-        found.append(1 + (layer.candidate.gradient.square().sum() / layer.information()).item())
-    return found
+        values.append(1 + (layer.candidate.gradient.square().sum() / layer.information()).item())
+    return values
 
 
 @pytest.mark.parametrize("scale", [1.0, 65536.0])
@@ -156,11 +156,11 @@ def test_exactly_the_layers_at_or_above_the_threshold_grow(base: DiffusionModels
     step = TrainingStep(number=1, num_steps=9, seed=3)
     probe.strategy.on_step_start(probe.models, step)
     probe.loss(5).backward()
-    found = ratios(probe)
-    threshold = sorted(found)[1]
+    measured = ratios(probe)
+    threshold = sorted(measured)[1]
     small.strategy = make_strategy("selora", {"threshold": threshold * (1 - 1e-6), "interval": 1})
     small.step(1, lambda: scale * small.loss(5), num_steps=9)
-    assert small.ranks() == [2 if ratio >= threshold else 1 for ratio in found]
+    assert small.ranks() == [2 if ratio >= threshold else 1 for ratio in measured]
     assert sorted(small.ranks()) == [1, 2, 2]
 
 
@@ -225,14 +225,14 @@ def test_accumulated_gradients_decide_as_one_batch_does(base: DiffusionModels) -
     small = Small(base, threshold=1.0, interval=1)
     small.step(0, lambda: small.loss(0))
     x = inputs(1, 12)
-    found = []
+    measured = []
     for parts in (1, 3):
         probe = copy.deepcopy(small)
         probe.strategy.on_step_start(probe.models, TrainingStep(number=1, num_steps=9, seed=3))
         for part in x.chunk(parts):
             (probe.models.unet(part).sin().mean() / parts).backward()
-        found.append(ratios(probe))
-    assert found[1] == pytest.approx(found[0], rel=1e-5)
+        measured.append(ratios(probe))
+    assert measured[1] == pytest.approx(measured[0], rel=1e-5)
 
 
 @pytest.mark.parametrize("factor", [0.0, math.inf, math.nan])
@@ -265,9 +265,12 @@ def test_tests_come_at_the_interval_and_not_at_the_ends(base: DiffusionModels) -
 
 def test_without_growth_it_is_lora(base: DiffusionModels) -> None:
     losses = []
-    for name, own in (("selora", {"initial_rank": 2, "threshold": 1e9, "interval": 1}), ("lora", {"rank": 2})):
+    for name, hyperparameters in (
+        ("selora", {"initial_rank": 2, "threshold": 1e9, "interval": 1}),
+        ("lora", {"rank": 2}),
+    ):
         torch.manual_seed(0)
-        models, strategy = copy.copy(base), make_strategy(name, {**own, "alpha": 6.0})
+        models, strategy = copy.copy(base), make_strategy(name, {**hyperparameters, "alpha": 6.0})
         models.unet = Projections()
         strategy.attach(models)
         optimizer = torch.optim.AdamW(strategy.param_groups(models, 1e-2))

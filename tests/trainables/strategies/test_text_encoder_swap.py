@@ -90,8 +90,8 @@ def test_an_adapter_holds_the_encoder_only_where_it_trained(
     assert parts == ({"unet", "text_encoder"} if train_encoder else {"unet"})
     card = json.loads((tmp_path / "adapter.json").read_text())
     assert card["text_source"] == models.text_source
-    own = {"encoder": str(encoders["narrow"]), "train_encoder": train_encoder, "encoder_lr_ratio": 0.1}
-    assert card["hyperparameters"] == own
+    hyperparameters = {"encoder": str(encoders["narrow"]), "train_encoder": train_encoder, "encoder_lr_ratio": 0.1}
+    assert card["hyperparameters"] == hyperparameters
     groups = strategy.param_groups(models, 1e-4)
     assert [group["lr"] for group in groups] == pytest.approx([1e-4, 1e-5][: 1 + train_encoder])
     assert sum(len(group["params"]) for group in groups) == len(dict(strategy.trained(models)))
@@ -133,9 +133,9 @@ def test_the_identity_is_of_weights_and_vocabulary_wherever_they_lie(
     worded = shutil.copytree(encoders["like"], tmp_path / "worded")
     vocabulary = (worded / "vocab.txt").read_text().splitlines()
     (worded / "vocab.txt").write_text("\n".join([*vocabulary[:-1], "lung"]) + "\n")
-    found = [swapped(base, folder)[0].text_hash for folder in (encoders["like"], copied, worded, encoders["other"])]
-    assert found[0] == found[1]
-    assert len(set(found)) == 3
+    hashes = [swapped(base, folder)[0].text_hash for folder in (encoders["like"], copied, worded, encoders["other"])]
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
 
 
 def test_a_frozen_encoder_is_not_loaded_where_its_outputs_are_cached(

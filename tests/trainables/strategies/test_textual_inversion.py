@@ -239,7 +239,9 @@ def test_captions_that_leave_a_token_untrained_are_refused(
     models, strategy = attached(base, initial_word="red", **fields)
     with pytest.raises(ValueError, match=message):
         strategy.expect_captions(models, tokenize(models, captions), ("Edema", "Mass"))
-    together = make_strategy("lora+textual_inversion", {f"textual_inversion.{key}": own for key, own in fields.items()})
+    together = make_strategy(
+        "lora+textual_inversion", {f"textual_inversion.{key}": value for key, value in fields.items()}
+    )
     with pytest.raises(ValueError, match=message):
         together.expect_captions(models, tokenize(models, captions), ("Edema", "Mass"))
 

@@ -121,7 +121,7 @@ def test_a_record_that_a_server_refuses_again_and_again_does_not_hold_up_those_a
         told.end("a", TrialEnd.completed())
         outcome = told.finish(NOTHING)
         client = MlflowClient(uri)
-        (experiment,) = [one for one in client.search_experiments() if one.name == "demo"]
+        (experiment,) = [each for each in client.search_experiments() if each.name == "demo"]
         (run,) = client.search_runs([experiment.experiment_id], "tags.trial_id = 'a'")
     assert run.data.metrics == {"fid_mini": 7.0} and run.info.status == "FINISHED"
     assert outcome is not None and "refused a record" in outcome and "500" in outcome

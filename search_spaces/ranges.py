@@ -48,7 +48,7 @@ def attention_layers(draw: Draw) -> dict[str, Any]:
 
 
 def gammas(draw: Draw) -> dict[str, Any]:
-    """With or without scales inside the attentions."""
+    """Whether there are scales inside the attentions."""
     return {"attention_gammas": draw("attention_gammas", (True, False))}
 
 

@@ -57,7 +57,7 @@ def suggest_choice(
 
 
 def fields_in(name: str, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the fixed values that are fields of the strategy itself, and not the trial's learning rate or batch size."""
+    """The fixed values that are fields of the strategy itself, and not the trial's learning rate or batch size."""
     shared = shared_of(name)
     return {key: value for key, value in fixed.items() if key not in shared}
 

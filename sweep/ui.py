@@ -102,7 +102,7 @@ def _settle(out: Path, config: SweepConfig, console: Console) -> bool:
 
 
 def _commands(out: Path, mlflow_port: int, dashboard_port: int) -> Mapping[str, tuple[Sequence[str], int, str]]:
-    """By name, what to give to Python, the port, and the path that answers."""
+    """What to start, by name: the arguments for Python, the port, and the path that answers."""
     from sweep.records.tracking import place_of, quieten
 
     commands: dict[str, tuple[Sequence[str], int, str]] = {}
@@ -187,7 +187,7 @@ def _print(pages: Mapping[str, str], notes: Sequence[str], console: Console, *, 
 
 
 def _wait(servers: Sequence[Server]) -> None:
-    """Until a signal, or a program ends that should not.
+    """Wait until a signal comes, or a program ends that should not.
 
     Raises:
         RuntimeError: one has ended.

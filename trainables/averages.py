@@ -31,7 +31,7 @@ class MovingAverage:
 
     @property
     def next_decay(self) -> float:
-        """Of the step to come: none at the first, then (1 + s) / (10 + s) after s steps, at most `decay`."""
+        """Decay of the step to come: 0 at the first, then (1 + s) / (10 + s) after s steps, at most `decay`."""
         return min((1 + self.num_steps) / (10 + self.num_steps), self.decay) if self.num_steps else 0.0
 
     @torch.no_grad()

@@ -28,12 +28,12 @@ class Numerics:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of weights and activations."""
+        """Type of weights and activations."""
         return HALF.get(self.precision, torch.float32)
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Of convolutions' weights and of what they are given."""
+        """Layout of convolutions' weights and of what they are given."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     @property

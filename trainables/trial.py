@@ -352,7 +352,7 @@ def cut_choice(choice: Mapping[str, Any], strategy: Strategy, cut: Strategy) -> 
 def _score_cuts(
     models: DiffusionModels, strategy: Strategy, spec: TrialSpec, score: Score
 ) -> dict[str, dict[str, Any]]:
-    """By label what each cut is and what it scores."""
+    """What each cut is and what it scores, by label."""
     return {
         label: {
             "strategy": cut_choice(spec.strategy, strategy, cut),

@@ -134,7 +134,7 @@ def load_hub(name: str, hub_id: str, weights: Path | None, device: str | torch.d
 
 
 def _architecture(name: str, config: Mapping[str, Any], source: str) -> Architecture:
-    """By the configuration, before any weight is read: another network's would be filled with random numbers."""
+    """The kind of network that the configuration names, known before any weight is read into it."""
     kind, known = config.get("model_type"), ARCHITECTURES[name]
     if kind not in known:
         raise ValueError(

@@ -113,7 +113,7 @@ def _refuse_script(path: Path) -> None:
 
 
 def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without thresholds and counters, which no feature depends on and not every file has."""
+    """The weights without thresholds and counters, which no feature depends on and not every file has."""
     return {name: t for name, t in state.items() if name != "op_threshs" and not name.endswith("num_batches_tracked")}
 
 

@@ -65,7 +65,7 @@ class Gallery:
 
 @dataclass(frozen=True, eq=False)
 class NearestFilms:
-    """For each query its nearest reference.
+    """The nearest reference of each query.
 
     Attributes:
         distances: float64[n], at least 0; 0 is a copy.

@@ -67,7 +67,7 @@ def hypervolume_history(trials: pd.DataFrame, results: pd.DataFrame, objectives:
 
 
 def _ends(results: pd.DataFrame) -> pd.DataFrame:
-    """By trial, the place of its last report among all, and the hours that all trials had taken until then."""
+    """The place of each trial's last report among all, and the hours that all trials had taken until then."""
     if not {"trial_id", SECONDS[0]} <= set(results.columns):
         return pd.DataFrame({"place": [], "hours": []}, index=pd.Index([], dtype="str", name="trial_id"))
     seconds = results.reindex(columns=list(SECONDS)).fillna(0.0).sum(axis=1)

@@ -141,7 +141,7 @@ def _volume(costs: NDArray[np.float64], bound: NDArray[np.float64]) -> float:
 
 
 def _sliced(costs: NDArray[np.float64], bound: NDArray[np.float64]) -> float:
-    """By slices along an objective, down to three."""
+    """The volume by slices along an objective, down to three objectives."""
     if costs.shape[1] == 3:
         return _on_a_grid(costs, bound)
     axis = int(np.argmin([len(np.unique(column)) for column in costs.T]))  # the fewest slices
@@ -155,7 +155,7 @@ def _sliced(costs: NDArray[np.float64], bound: NDArray[np.float64]) -> float:
 
 
 def _on_a_grid(costs: NDArray[np.float64], bound: NDArray[np.float64]) -> float:
-    """In three objectives: over each cell of the first two, as deep as the best third value that reaches it."""
+    """The volume in three objectives: each cell of the first two is as deep as the best third value that reaches it."""
     (xs, column), (ys, row) = (np.unique(axis, return_inverse=True) for axis in costs.T[:2])
     best = np.full((len(xs), len(ys)), bound[2])
     np.minimum.at(best, (column, row), costs[:, 2])

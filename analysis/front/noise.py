@@ -88,7 +88,7 @@ def _together(resamples: Floats, weights: Floats) -> Floats:
 
 
 def relative_spread(results: pd.DataFrame, column: str) -> float:
-    """By what share of itself an epoch's value differs from the others of its trial, pooled over trials.
+    """How far an epoch's value differs from the others of its trial, as a share of itself, pooled over trials.
 
     Args:
         results: one row a report. The first epoch of a trial, which compiles and fills caches, is left out.

@@ -89,7 +89,7 @@ def _of_few(images: FeatureSet, moments: ReferenceMoments) -> FrechetTerms:
 
 
 def _of_many(images: FeatureSet, moments: ReferenceMoments) -> FrechetTerms:
-    """At least as many images as dimensions: eigenvalues of the covariance between the reference's factors."""
+    """The case of at least as many images as dimensions: eigenvalues of the covariance between the reference's factors."""
     scatter = images.derived(Scatter.of)
     covariance = scatter.covariance
     cross_trace, clipped_mass = _root_trace(moments.factor @ covariance @ moments.factor.T)

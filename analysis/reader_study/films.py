@@ -110,5 +110,5 @@ def _spread(labels: Sequence[tuple[str, ...]], rng: np.random.Generator) -> NDAr
 
 
 def as_records(shown: Sequence[Shown]) -> list[dict[str, Any]]:
-    """For the key file."""
+    """The films as the key file has them."""
     return [asdict(film) for film in shown]

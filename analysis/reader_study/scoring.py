@@ -45,7 +45,7 @@ class Share:
 
     @property
     def value(self) -> float:
-        """In [0, 1]."""
+        """The share itself, in [0, 1]."""
         return self.count / self.num
 
 
@@ -87,7 +87,7 @@ class ReaderScores:
     agreement: Agreement | None
 
     def as_record(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The scores as JSON has them."""
         return asdict(self)
 
 
@@ -164,7 +164,7 @@ def _by_kind(seen: NDArray[np.bool_], has: NDArray[np.bool_], real: NDArray[np.b
 
 
 def _over_readers(holds: NDArray[np.bool_]) -> Share:
-    """Of bool[readers, films]; a film counts once, as readers who look at the same film are not independent."""
+    """The share of bool[readers, films]; a film counts once, as readers who look at the same film are not independent."""
     return share_of(round(float(holds.mean(axis=0).sum())), holds.shape[1])
 
 

@@ -119,7 +119,7 @@ def image_prompt_alignment(generated: Scored, real: Scored, thresholds: Threshol
 
 
 def _prompted_weights(labels: NDArray[np.bool_], prompted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """For each image how often its combination of conditions is prompted, over how many images show it."""
+    """How often each image's combination of conditions is prompted, over how many images show it."""
     every = np.concatenate([labels, prompted])
     kinds, of_each = np.unique(every, axis=0, return_inverse=True)
     shown, asked = of_each.reshape(-1)[: len(labels)], of_each.reshape(-1)[len(labels) :]

@@ -96,7 +96,7 @@ def loss_gap_membership(
 
 
 def _variance(shares: NDArray[np.float64], codes: NDArray[np.int64], name: str) -> float:
-    """Of the mean of shares that come by patient."""
+    """The variance of the mean of shares that come by patient."""
     sums = np.bincount(codes, weights=shares - shares.mean())
     expect(len(sums) > 1, f"`{name}` must be of at least 2 patients", len(sums), "Add films of other patients.")
     return float(len(sums) / (len(sums) - 1) * (sums**2).sum()) / len(shares) ** 2

@@ -48,7 +48,7 @@ class CopyPair:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Limit:
-    """From which score down a film counts as a copy of one of `near`, by the films of `far`.
+    """The score from which down a film counts as a copy of one of `near`, told by the films of `far`.
 
     Attributes:
         near: films that may have been copied.

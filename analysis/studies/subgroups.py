@@ -80,7 +80,7 @@ class Patients:
         return {name: _rows_by(values) for name, values in labels.items()}
 
     def take(self, rows: Sequence[int] | Rows) -> Patients:
-        """Those of some films."""
+        """The patients of some films."""
         picked = [int(row) for row in rows]
         return Patients(
             self.ids[picked],

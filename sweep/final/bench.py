@@ -106,7 +106,7 @@ class Workbench(Studio):
         return self._last_adapted(finalist.adapter)
 
     def known(self, split: str, rows: Sequence[int] | NDArray[np.int64] | None = None) -> list[int]:
-        """Of a split's rows, or of these, those of whose films every scored condition is known to be there or not."""
+        """Rows of a split, or those given, whose labels leave no scored condition open."""
         return known_rows(self.splits[split], self.conditions, rows)
 
     def judged(self, split: str) -> NDArray[np.bool_]:
@@ -195,7 +195,7 @@ class Workbench(Studio):
 
     @cached_property
     def thresholds(self) -> Thresholds:
-        """From which probability on the classifier assigns a condition, by real validation films."""
+        """The probability from which on the classifier assigns each condition, chosen on real validation films."""
         return choose_thresholds(self.classifier.score(only(self.real("validation"), self.classifier.conditions)))
 
     def learnable(self, *more: NDArray[np.bool_]) -> tuple[str, ...]:
@@ -233,7 +233,7 @@ def dataset_folder(run: RunFolder, config: SweepConfig) -> Path:
 
 
 def _scored_conditions(dataset: PreparedDataset, config: SweepConfig) -> tuple[str, ...]:
-    """Of the conditions that the sweep scored, those that at least two test films and two training films show."""
+    """The conditions that the sweep scored and that at least two test films and two training films show."""
     swept = conditions_to_score(dataset, config.evaluation.split, config.data.conditions)
     shown = (set(conditions_to_score(dataset, split, None)) for split in MIRRORED)
     enough = set.intersection(*shown)

@@ -20,7 +20,7 @@ def _everyone(finalist: Finalist) -> bool:
 
 
 def _trains(part: str) -> Callable[[Finalist], bool]:
-    """Of finalists that changed a part, and of the base for comparison."""
+    """Whether a study of a part applies: to finalists that changed it, and to the base for comparison."""
     return lambda finalist: finalist.adapter is None or part in finalist.trains
 
 

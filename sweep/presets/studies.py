@@ -26,7 +26,7 @@ def prepared(name: str, resolution_px: int = 512) -> DataConfig:
 
 
 def gpus(workers_per_trial: int = 1) -> ComputeConfig:
-    """So many GPUs a trial, and one for the evaluation."""
+    """The resources of a study: so many GPUs a trial, and one for the evaluation."""
     return ComputeConfig(
         workers_per_trial=workers_per_trial,
         cpus_per_worker=4,

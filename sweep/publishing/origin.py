@@ -85,7 +85,7 @@ class Origin:
         return f"{said}, where findings are {findings}; several are joined by {joined}."
 
     def as_words(self) -> dict[str, str]:
-        """For the metadata of files."""
+        """What the metadata of files say."""
         words = {"run": self.run.folder.name, "trial": self.trial_id, "front": self.place}
         return words | ({"prompts": self.prompts} if self.dataset else {})
 

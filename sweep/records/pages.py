@@ -41,7 +41,7 @@ class PageKeeper(TrialListener):
             self._writer.start()
 
     def close(self) -> None:
-        """From now on `report.html` is left as it is; a page that is being made is not waited for, and goes nowhere."""
+        """Leave `report.html` as it is from now on; a page that is being made is not waited for, and is dropped."""
         with self._placing:
             self._is_closed = True
 

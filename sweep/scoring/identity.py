@@ -46,7 +46,7 @@ def _state_of(path: Path) -> tuple[int, ...]:
 
 @lru_cache(maxsize=64)
 def _file_digest(path: Path, state: tuple[int, ...]) -> bytes:
-    """Of a file's content, read once as long as it stays the same: of a full U-Net it takes two seconds."""
+    """Digest of a file's content, kept while the file stays the same: that of a full U-Net takes two seconds."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
 

@@ -46,7 +46,7 @@ class GenerationPlan:
 
     @cached_property
     def places(self) -> NDArray[np.int64]:
-        """For each film how many of the same conditions come before it, int64[n]."""
+        """How many films of the same conditions come before each film, int64[n]."""
         seen: Counter[tuple[str, ...]] = Counter()
         places = np.empty(len(self), np.int64)
         for row, label in enumerate(self.labels):
@@ -68,7 +68,7 @@ class GenerationPlan:
 def plan_by_condition(
     data: PreparedSplit, conditions: Sequence[str], per_condition: int, *, seed: int, template: PromptTemplate
 ) -> GenerationPlan:
-    """For trials: films of one condition each, as many as asked for or as real films show it, whichever is fewer.
+    """The films of a trial: of one condition each, as many as asked for or as real films show it, whichever is fewer.
 
     Args:
         data: the split that is compared with.
@@ -103,7 +103,7 @@ def plan_by_condition(
 
 
 def plan_by_caption(data: PreparedSplit, conditions: Sequence[str], per_condition: int, seed: int) -> GenerationPlan:
-    """For finalists: films for the captions of real ones, as many of each condition and of each combination.
+    """The films of a finalist: for captions of real ones, as many of each condition and of each combination.
 
     Args:
         data: the split that is mirrored.

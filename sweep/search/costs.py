@@ -80,7 +80,7 @@ class Limits:
     costs: KnownCosts
 
     def excess(self, choice: Choice) -> dict[str, float]:
-        """By how much a configuration is over each limit, as a share of it; 0 or below where it is not."""
+        """How far a configuration is over each limit, as a share of the limit; 0 or below where it is within."""
         if not self.bounds:
             return {}
         known = self._known(choice)

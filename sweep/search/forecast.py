@@ -89,7 +89,7 @@ class Forecast:
     num_whole: int
 
     def operations(self, num_workers: int = 1) -> tuple[float, float]:
-        """Of all trials, spread evenly over the strategies.
+        """The operations of all trials, spread evenly over the strategies.
 
         Args:
             num_workers: that share a trial's training, of which those of one are counted; evaluations are not shared.

@@ -140,5 +140,5 @@ def reported(
 
 
 def rung_name(objective: Objective) -> str:
-    """Under which name a rung reports an objective: a metric of few films has another than at the end, a cost the same."""
+    """An objective's name in a rung's report: a metric of few films has its own, a cost the same as at the end."""
     return objective.name if objective.name in COSTS else f"{EARLY}{objective.name}"

@@ -10,7 +10,7 @@ from trainables.settings import Count, Positive, Section, Share
 
 
 class RungsConfig(Section):
-    """After how many epochs trials are compared with each other: first * eta^k, below `training.num_epochs`.
+    """The epochs after which trials are compared with each other: first * eta^k, below `training.num_epochs`.
 
     Attributes:
         first: epochs of the first rung. None, the default: `training.num_epochs` / eta^2, rounded up, which gives two rungs.
@@ -39,7 +39,7 @@ class LimitsConfig(Section):
     operations_per_image: Positive | None = None
 
     def bounds(self) -> dict[str, float]:
-        """Those that are set, by their names."""
+        """The limits that are set, by their names."""
         return self.model_dump(exclude_none=True)
 
 

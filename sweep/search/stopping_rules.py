@@ -111,7 +111,7 @@ def _beyond(better: int, num: int, eta: int, how: str) -> str | None:
 
 
 def non_dominated_ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Of each row, in how many turns the front must be taken away before it is on the front; all objectives minimised.
+    """The rank of each row: how often the front must be taken away until the row is on it; all objectives minimised.
 
     Args:
         values: float[n, m], finite.
@@ -129,7 +129,7 @@ def non_dominated_ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def crowding_distances(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each row how far its neighbours are from each other, summed over objectives as shares of their ranges.
+    """How far apart the neighbours of each row are, summed over objectives as shares of their ranges.
 
     Args:
         values: float[n, m].

@@ -147,7 +147,7 @@ class Scales:
         return np.stack([same, common, within, identity, late, late * same, late * within])
 
     def _negative_log_likelihood(self, places: Places, values: Floats, errors: Floats) -> tuple[float, Floats]:
-        """Of standardised values, up to a constant, and its gradient by the logarithms of all scales."""
+        """That of standardised values, up to a constant, and its gradient by the logarithms of all scales."""
         parts = self._parts(places, places)
         factor = cho_factor(self.measured(places, errors), lower=True)
         solved = cho_solve(factor, values)

@@ -46,7 +46,7 @@ class Turns(BaseSampler):
         return {}
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
-        """Likewise none."""
+        """Suggest none here either."""
         return {}
 
     def sample_independent(
@@ -109,7 +109,7 @@ def value_at(share: float, distribution: BaseDistribution) -> CategoricalChoiceT
 
 
 def share_at(value: Any, distribution: BaseDistribution) -> float:
-    """At which share, in [0, 1), of a distribution a value lies: the inverse of `value_at`.
+    """The share, in [0, 1), of a distribution at which a value lies: the inverse of `value_at`.
 
     Raises:
         ValueError: it is of a kind that no search space here has.

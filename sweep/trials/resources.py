@@ -229,7 +229,7 @@ def workers_on_gpus(gpus: int, actors: int, per_actor: int, per_worker: int) -> 
 
 @lru_cache(maxsize=4096)
 def _on_shared_gpus(gpus: int, actors: int, per_actor: int, per_worker: int) -> int:
-    """Likewise where both ask for shares: GPU by GPU, with every number of actors on it."""
+    """The same where actors and workers ask for shares: GPU by GPU, with every number of actors on it."""
     if gpus == 0:
         return 0 if actors == 0 else -1
     best = -1

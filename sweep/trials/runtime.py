@@ -100,7 +100,7 @@ def _own_ray(compute: ComputeConfig) -> Iterator[None]:
 
 
 def _helpers(started: set[psutil.Process]) -> list[psutil.Process]:
-    """Those of Ray's processes that have nothing to close: of logs, metrics and the like."""
+    """Ray's processes that have nothing to close: those of logs, metrics and the like."""
     helpers = []
     for process in started:
         with suppress(psutil.NoSuchProcess):

@@ -67,7 +67,7 @@ def state_of(base: Path) -> str:
 
 
 def _configuration_state(folder: Path) -> str:
-    """As `state_of`, of a folder's configurations and tokenizer alone: many a model's weights may lie there."""
+    """The state of a folder's configurations and tokenizer alone: weights of many a model may lie there."""
     return _state(sorted(file for pattern in CONFIGURATIONS for file in folder.glob(pattern) if file.is_file()))
 
 

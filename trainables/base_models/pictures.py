@@ -181,7 +181,7 @@ def _draw_round(
 
 
 def _corners(shape: str) -> list[tuple[list[float], NDArray[np.float64]]]:
-    """Of each polygon of a shape, how far its corners reach in radii, and their angles in radians."""
+    """How far the corners of a shape's polygons reach, in radii, and their angles in radians."""
     if shape in ROUND:
         return []
     if shape in ("square", "triangle"):

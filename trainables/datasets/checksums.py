@@ -160,12 +160,12 @@ class CheckedArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the array."""
+        """Shape of the array."""
         return self._values.shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the array."""
+        """Type of the array's values."""
         return self._values.dtype
 
     @property

@@ -57,7 +57,7 @@ class GreyRange:
     high: float
 
     def __str__(self) -> str:
-        """As a user would write it."""
+        """The kind as a user would write it."""
         return f"{_level(self.low)} to {_level(self.high)}"
 
 

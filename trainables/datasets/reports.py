@@ -38,7 +38,7 @@ def section_of(report: str, name: str) -> str:
 
 
 def cut_at_sentence(text: str, num_tokens_of: Callable[[str], int], most: int) -> str:
-    """As many whole sentences as fit; where the first does not, as many of its words.
+    """As many whole sentences as fit, or, where not even the first fits, as many of its words.
 
     Args:
         text: one line.

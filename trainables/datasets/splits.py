@@ -162,7 +162,7 @@ def _named_split(film: FilmLabels, options: SourceOptions, ledger: Ledger) -> st
 
 
 def _train_or_validation(patient_id: str, seed: int) -> str:
-    """For collections that keep only test patients apart: the hash of the patient parts the others as it would part all."""
+    """The split of a patient who is no test patient, by the same hash that would part all patients."""
     train, validation, _ = SPLIT_SHARES
     return "train" if _hash(seed, patient_id) < train / (train + validation) else "validation"
 

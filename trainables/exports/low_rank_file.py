@@ -40,7 +40,7 @@ class LowRankPart:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Of the layers."""
+        """The paths of the layers."""
         return tuple(dict.fromkeys(path for path, _ in self.tensors))
 
     @property
@@ -94,7 +94,7 @@ def _tensors(layers: Mapping[str, LowRankLayer], rank: int) -> Iterator[tuple[tu
 
 
 def _padded(tensor: Tensor, name: str, rank: int) -> Tensor:
-    """With zeros up to a rank, which change nothing."""
+    """The tensors with zeros up to a rank, which change nothing."""
     axis = RANK_AXES.get(name)
     if axis is None:
         return tensor

@@ -95,7 +95,7 @@ def vae_name(name: str, num_levels: int) -> str:
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:
-    """With the module that a name begins with called otherwise, where it stands in a table."""
+    """The name of a tensor, its module renamed where the table has it."""
     module, _, tensor = name.rpartition(".")
     return f"{names.get(module, module)}.{tensor}"
 

@@ -64,13 +64,13 @@ class Composed(Strategy):
 
     @property
     def size_after_training(self) -> str:
-        """That of the parts whose size changes."""
+        """How the adapter's size changes: as that of the parts whose size does."""
         changing = {part.size_after_training for part in self.parts} - {"exact"}
         return " or ".join(sorted(changing)) or "exact"
 
     @property
     def reconstruction_weight(self) -> float:
-        """That of the part that trains the autoencoder."""
+        """The weight of the part that trains the autoencoder."""
         return max(part.reconstruction_weight for part in self.parts)
 
     def hyperparameters(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Entry:
     problem: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs."""
+        """The entry as programs read it."""
         if self.footprint is None:
             return {"strategy": self.strategy, "hyperparameters": self.chosen, "problem": self.problem}
         return self.footprint.as_dict()

@@ -89,7 +89,7 @@ def _run(pool: Pool, place: int) -> dict[str, Any]:
 
 
 def _gpus_of_a_trial(compute: Mapping[str, Any]) -> float:
-    """Those of all its workers; of [fewest, most] workers, the most are counted, as `search.stop.gpu_hours` does."""
+    """The GPUs of all its workers; of [fewest, most] workers, the most are counted, as `search.stop.gpu_hours` does."""
     workers = compute.get("workers_per_trial", 1)
     return float(max(workers) if isinstance(workers, Sequence) else workers) * float(
         compute.get("gpus_per_worker", 0.0)

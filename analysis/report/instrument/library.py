@@ -46,7 +46,7 @@ def _cache() -> Path:
 
 
 def _keep(path: Path, bundle: str) -> None:
-    """Without a folder that can be written the next process bundles again."""
+    """Write the script down; where no folder can be written, the next process bundles again."""
     try:
         with whole_file(path) as file:
             file.write(bundle.encode())
@@ -55,7 +55,7 @@ def _keep(path: Path, bundle: str) -> None:
 
 
 def _bundle() -> str:
-    """In a process of its own, as the JavaScript engine keeps threads and 100 MB."""
+    """Bundle in a process of its own, as the JavaScript engine keeps threads and 100 MB."""
     command = [sys.executable, "-c", COMMAND]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)

@@ -33,9 +33,9 @@ def require_known(what: str, names: Iterable[str], valid: Iterable[str]) -> None
     """Refuse names of which one is not valid.
 
     Args:
-        what: What the names name, such as a key of the configuration.
-        names: Those that came.
-        valid: All that there are.
+        what: what the names name, such as a key of the configuration.
+        names: those that came.
+        valid: all that there are.
 
     Raises:
         ConfigError: One is unknown; the message gives the nearest and all valid names.

@@ -61,13 +61,13 @@ def export(
     """Write a trial's adapter in another program's format; nothing is left at `to` if that fails.
 
     Args:
-        run: The finished run.
-        trial_id: One of its completed trials.
-        format_: One of `EXPORTS`.
-        to: A new or empty folder.
-        base: The base model that the trial adapted, by name or folder.
-        half: Weights as float16.
-        publishing: The card, if there is to be one.
+        run: the finished run.
+        trial_id: one of its completed trials.
+        format_: one of `EXPORTS`.
+        to: a new or empty folder.
+        base: the base model that the trial adapted, by name or folder.
+        half: weights as float16.
+        publishing: the card, if there is to be one.
 
     Raises:
         FileExistsError: `to` holds something.

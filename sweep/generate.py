@@ -47,9 +47,9 @@ def load_models(adapter: Path, base: str | None, precision: str = "auto") -> tup
     """The adapted model, on the GPU where there is one, and what is known of its origin.
 
     Args:
-        adapter: An adapter folder, or a merged pipeline folder.
-        base: The base model where the one that the adapter's card names has moved.
-        precision: In which it samples.
+        adapter: an adapter folder, or a merged pipeline folder.
+        base: the base model where the one that the adapter's card names has moved.
+        precision: in which it samples.
 
     Raises:
         FileNotFoundError: the folder is neither, or the base is not there.
@@ -95,11 +95,11 @@ def write_images(
     """Generate films, and write them as they come, a sheet of them, and the record.
 
     Args:
-        models: What to sample from.
-        to: An existing folder.
-        wanted: Prompt and seed of each film.
+        models: what to sample from.
+        to: an existing folder.
+        wanted: prompt and seed of each film.
         record: `num_steps`, `guidance_scale` and the origin; written as generation.json with prompts, seeds and files.
-        output: How they are written.
+        output: how they are written.
 
     Returns:
         The numbers of films that are finished after each batch; nothing is done until they are asked for.

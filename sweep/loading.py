@@ -26,7 +26,7 @@ def load_config(preset: str, file: Path | None = None, overrides: Sequence[str] 
     """Resolve a configuration: the preset's values, then the file's, then the overrides'.
 
     Args:
-        preset: A name in the table of presets.
+        preset: a name in the table of presets.
         file: YAML file with any of the keys, nested as the sections are.
         overrides: `KEY=VALUE` each, with a dotted key such as `training.num_epochs`. The value of a text or a path is all
             that stands there; others are YAML's, with numbers as people write them.
@@ -54,8 +54,8 @@ def load_run_config(run: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     """The configuration of a run directory with overrides.
 
     Args:
-        run: Run directory.
-        overrides: As in `load_config`.
+        run: run directory.
+        overrides: as in `load_config`.
 
     Raises:
         ConfigError: the folder holds no run, or as `load_config`.

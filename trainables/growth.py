@@ -47,9 +47,9 @@ def adopt_average(grown: Iterable[Growth], average: MovingAverage, parameters: l
     """Let averaged weights follow: what is new starts at its first value.
 
     Args:
-        grown: What changed.
-        average: Holds one tensor for each of `parameters`.
-        parameters: Before the change, in the average's order.
+        grown: what changed.
+        average: holds one tensor for each of `parameters`.
+        parameters: before the change, in the average's order.
     """
     places = {id(parameter): place for place, parameter in enumerate(parameters)}
     for growth in grown:

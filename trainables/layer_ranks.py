@@ -17,7 +17,7 @@ def write_ranks(history: Sequence[Mapping[str, Any]], file: Path) -> None:
 
     Args:
         history: `step` and `ranks` by layer, the same layers in each.
-        file: Where to write, as `{"layers": [path], "steps": [step], "ranks": [[rank]]}`.
+        file: where to write, as `{"layers": [path], "steps": [step], "ranks": [[rank]]}`.
     """
     layers = list(history[-1]["ranks"])
     document = {

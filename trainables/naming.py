@@ -28,9 +28,9 @@ def unknown_name(rule: str, came: object, valid: Iterable[str]) -> ValueError:
     """The error for a name that is not in a table.
 
     Args:
-        rule: What the name is, such as `strategy`; it is set in backticks.
-        came: What is no name in it.
-        valid: The names in the table.
+        rule: what the name is, such as `strategy`; it is set in backticks.
+        came: what is no name in it.
+        valid: the names in the table.
     """
     names = sorted(valid)
     spelt = {name.lower(): name for name in names}

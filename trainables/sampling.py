@@ -64,13 +64,13 @@ def generate(
     The noise is drawn per image on the CPU, so that it is the same on any device, in any batch and in every trial.
 
     Args:
-        models: What to sample from, on its device and in its numerics.
-        prompts: One prompt an image.
-        seeds: One seed an image.
-        num_steps: Steps of the solver, at least 1.
-        guidance_scale: Weight of classifier-free guidance; 1 or less samples without it, in half the time.
-        batch_size: Images at a time.
-        on_progress: Called with the number of finished images after each batch.
+        models: what to sample from, on its device and in its numerics.
+        prompts: one prompt an image.
+        seeds: one seed an image.
+        num_steps: steps of the solver, at least 1.
+        guidance_scale: weight of classifier-free guidance; 1 or less samples without it, in half the time.
+        batch_size: images at a time.
+        on_progress: called with the number of finished images after each batch.
 
     Returns:
         uint8[n, height_px, width_px, 3].
@@ -104,12 +104,12 @@ def generate_batches(
     """The images of `generate` a batch at a time, for those who need not hold all of them.
 
     Args:
-        models: What to sample from, on its device and in its numerics.
-        prompts: One prompt an image.
-        seeds: One seed an image.
-        num_steps: Steps of the solver, at least 1.
-        guidance_scale: Weight of classifier-free guidance; 1 or less samples without it.
-        batch_size: Images at a time.
+        models: what to sample from, on its device and in its numerics.
+        prompts: one prompt an image.
+        seeds: one seed an image.
+        num_steps: steps of the solver, at least 1.
+        guidance_scale: weight of classifier-free guidance; 1 or less samples without it.
+        batch_size: images at a time.
 
     Returns:
         float32[batch_size, height_px, width_px, 3] in [0, 1] each, on the models' device, the last one of what is left.

@@ -17,9 +17,9 @@ def sheet(images: NDArray[np.uint8] | Sequence[NDArray[np.uint8]], columns: int,
     """All images on one sheet, row by row.
 
     Args:
-        images: Equally large images, uint8[n, height_px, width_px] grey or [n, height_px, width_px, 3].
-        columns: Images a row, at least 1.
-        scale: Every pixel becomes a square of this side.
+        images: equally large images, uint8[n, height_px, width_px] grey or [n, height_px, width_px, 3].
+        columns: images a row, at least 1.
+        scale: every pixel becomes a square of this side.
 
     Raises:
         ValueError: there are no images, or `columns` is less than 1.
@@ -42,8 +42,8 @@ def labelled_sheet(rows: Mapping[str, NDArray[Any]], *, scale: int = 1) -> Image
     """One row of images for each label, the label above it.
 
     Args:
-        rows: Label, such as a condition, to its images, uint8[n, height_px, width_px] or [n, height_px, width_px, 3].
-        scale: Every pixel becomes a square of this side.
+        rows: label, such as a condition, to its images, uint8[n, height_px, width_px] or [n, height_px, width_px, 3].
+        scale: every pixel becomes a square of this side.
     """
     strips = {label: sheet(images, max(len(images), 1), scale=scale) for label, images in rows.items()}
     width = max(strip.width for strip in strips.values())

@@ -157,13 +157,13 @@ def mapped_batches(
     """The films of `generate_batches` with the maps of phrases, a batch at a time.
 
     Args:
-        models: What to sample from, on its device and in its numerics.
-        prompts: One prompt a film.
-        seeds: One seed a film.
-        phrases: Of each film, equally many of all.
-        num_steps: Steps of the solver, at least 1.
-        guidance_scale: Weight of classifier-free guidance; what is sampled without the prompt has no part in the maps.
-        batch_size: Films at a time.
+        models: what to sample from, on its device and in its numerics.
+        prompts: one prompt a film.
+        seeds: one seed a film.
+        phrases: of each film, equally many of all.
+        num_steps: steps of the solver, at least 1.
+        guidance_scale: weight of classifier-free guidance; what is sampled without the prompt has no part in the maps.
+        batch_size: films at a time.
 
     Raises:
         ValueError: as `generate_batches`.

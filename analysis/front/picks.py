@@ -42,8 +42,8 @@ def pick_finalists(run: RunFolder, picks: Sequence[str]) -> list[str]:
     """The ids of the trials that `picks` name, each once, in their order.
 
     Args:
-        run: The finished run.
-        picks: Each one of `FINALIST_PICKS`.
+        run: the finished run.
+        picks: each one of `FINALIST_PICKS`.
 
     Raises:
         ValueError: A pick, metric or trial is unknown, or no trial qualifies.
@@ -60,10 +60,10 @@ def pick_trial(run: RunFolder, pick: str, among: Sequence[str] = PICKS) -> str:
     Metrics are named as in the trials' table, `fid_mini`, or without their extractor, `fid`.
 
     Args:
-        run: The finished run.
+        run: the finished run.
         pick: `knee`; `best:METRIC`, which may go on with conditions, as in `best:fid where epoch_s <= 60`;
             `nearest:METRIC=VALUE,...`; `trial:ID`.
-        among: What an unknown pick is answered with.
+        among: what an unknown pick is answered with.
 
     Raises:
         ValueError: the pick, the metric or the trial is unknown, a value is no number, or no trial qualifies.

@@ -21,10 +21,10 @@ def study_page(study: str, shown: Sequence[Shown], films: Pairs, conditions: Seq
     Films are encoded alike, whatever they are, and only their random names are with them.
 
     Args:
-        study: Its name, which answers carry.
-        shown: The films in their order.
-        films: Where they are taken from.
-        conditions: The findings that are asked for.
+        study: its name, which answers carry.
+        shown: the films in their order.
+        films: where they are taken from.
+        conditions: the findings that are asked for.
     """
     page = Template(files("analysis.reader_study").joinpath("page.html").read_text(encoding="utf-8"))
     content = {

@@ -135,7 +135,7 @@ def arranged(sizes: Sequence[Frame]) -> tuple[list[Frame], tuple[float, float]]:
     """Place panels: the first at the left, the others beside it in a column, or below it in a row where it is wide.
 
     Args:
-        sizes: Left margin, 0, width and height of each, in inches.
+        sizes: left margin, 0, width and height of each, in inches.
 
     Returns:
         Left, top, width and height of each, and the whole's width and height.

@@ -145,7 +145,7 @@ def subgroups(patients: Patients, estimate: Callable[[Rows], Estimate | None]) -
 
     Args:
         patients: of all films.
-        estimate: The figure of some of them; None where it has none, for example as all films show a condition.
+        estimate: the figure of some of them; None where it has none, for example as all films show a condition.
     """
     estimates: dict[str, dict[str, Estimate]] = {}
     too_few: dict[str, tuple[int, int]] = {}
@@ -186,7 +186,7 @@ def over_patients(
     """A statistic of some films with its normal interval from resampled patients, all of whose films come or go together.
 
     Args:
-        statistic: Of rows, which may be there several times; NaN where it has no value.
+        statistic: of rows, which may be there several times; NaN where it has no value.
         rows: int64[n].
         ids: whose each film is, of all films.
         num_resamples: how many.

@@ -15,9 +15,9 @@ def require_few_copies(run: RunFolder, trial_id: str, limit: float | None) -> No
     """Let a trial pass whose final evaluation found few enough copies of training films; without a limit any passes.
 
     Args:
-        run: The finished run.
-        trial_id: One of its trials.
-        limit: Allowed share of copies among the generated films, in [0, 1].
+        run: the finished run.
+        trial_id: one of its trials.
+        limit: allowed share of copies among the generated films, in [0, 1].
 
     Raises:
         MemorisationError: the trial has not been evaluated, the study failed, or the share is above the limit.

@@ -43,9 +43,9 @@ def write_png(film: Film, file: Path, wanted: Wanted, record: Mapping[str, Any])
 
     Args:
         film: uint8[height_px, width_px], or [height_px, width_px, 3].
-        file: Where to.
-        wanted: What it was generated for.
-        record: The settings: `num_steps`, `guidance_scale`, `adapter`.
+        file: where to.
+        wanted: what it was generated for.
+        record: the settings: `num_steps`, `guidance_scale`, `adapter`.
     """
     metadata = {"prompt": wanted.prompt, "seed": wanted.seed, **record}
     text = PngInfo()

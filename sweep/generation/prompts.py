@@ -36,10 +36,10 @@ def wanted_films(prompt: str | None, file: Path | None, *, seed: int, num_images
     """The films of a prompt, or of all prompts of a file; each prompt's have seeds in a row.
 
     Args:
-        prompt: Where there is no file.
-        file: One prompt a line; or, where it ends on .csv, the columns prompt, seed and count under a head.
-        seed: Of each prompt's first film, where the file gives no other.
-        num_images: Of each prompt, where the file gives no other.
+        prompt: where there is no file.
+        file: one prompt a line; or, where it ends on .csv, the columns prompt, seed and count under a head.
+        seed: of each prompt's first film, where the file gives no other.
+        num_images: of each prompt, where the file gives no other.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -50,10 +50,10 @@ def write_dicom(film: NDArray[np.uint8], file: Path, study: Study, wanted: Wante
 
     Args:
         film: uint8[height_px, width_px], black is 0.
-        file: Where to.
-        study: What it belongs to.
-        wanted: What it was generated for.
-        number: Of the instance, from 1 on.
+        file: where to.
+        study: what it belongs to.
+        wanted: what it was generated for.
+        number: of the instance, from 1 on.
 
     Source: DICOM PS3.3 2026, A.8.1 (Secondary Capture Image IOD) and C.12.1 (SOP Common Module).
     """

@@ -44,9 +44,9 @@ def push(folder: Path, name: str, *, public: bool) -> str:
     """Upload an export with its card.
 
     Args:
-        folder: What is uploaded.
-        name: Of a repository that is made.
-        public: Whether everybody may see it.
+        folder: what is uploaded.
+        name: of a repository that is made.
+        public: whether everybody may see it.
 
     Returns:
         Its address.

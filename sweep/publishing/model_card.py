@@ -74,9 +74,9 @@ def write_card(origin: Origin, publication: Publication, folder: Path) -> None:
     """Write a card and the films that it shows beside an export.
 
     Args:
-        origin: What the run knows.
-        publication: What else the card says.
-        folder: Of the export.
+        origin: what the run knows.
+        publication: what else the card says.
+        folder: of the export.
 
     Raises:
         ValueError: the trial has no final evaluation.

@@ -76,9 +76,9 @@ class Journal(TrialListener):
         """Begin a run, or go on with the one that `out` holds.
 
         Args:
-            out: Folder, made where it is missing.
-            config: Resolved configuration, kept as `config.json`.
-            provenance: What `collect_provenance` gives, kept as `provenance.json`.
+            out: folder, made where it is missing.
+            config: resolved configuration, kept as `config.json`.
+            provenance: what `collect_provenance` gives, kept as `provenance.json`.
 
         Raises:
             ConfigError: `out` holds a run of another configuration, data or base model.

@@ -78,16 +78,16 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         """Set up an empty study.
 
         Args:
-            space: Module-level function of an Optuna trial.
-            objectives: Each one's key in a trial's final report, and its direction.
-            sampler: Of the table `SEARCH_SAMPLERS`.
-            num_trials: How many configurations to suggest in all.
-            seed: Seed of the sampler; one concurrent trial at a time gives the same suggestions again.
-            strategies: Strategies to choose from; all of the space's where not given.
-            hyperparameters: By strategy, values that the space does not suggest but takes.
-            is_over: Whether no further trial is to begin.
-            excess: By limit, by how much a configuration is over it; one with a value above 0 is not tried.
-            known: By objective, the costs of a configuration that are known before it is tried.
+            space: module-level function of an Optuna trial.
+            objectives: each one's key in a trial's final report, and its direction.
+            sampler: of the table `SEARCH_SAMPLERS`.
+            num_trials: how many configurations to suggest in all.
+            seed: seed of the sampler; one concurrent trial at a time gives the same suggestions again.
+            strategies: strategies to choose from; all of the space's where not given.
+            hyperparameters: by strategy, values that the space does not suggest but takes.
+            is_over: whether no further trial is to begin.
+            excess: by limit, by how much a configuration is over it; one with a value above 0 is not tried.
+            known: by objective, the costs of a configuration that are known before it is tried.
         """
         self.objectives = tuple(objectives)
         super().__init__()  # told of metrics here, Tune would refuse the reports of epochs without evaluation

@@ -39,10 +39,10 @@ class Stopping(TrialListener):
         """No trial has reached a rung.
 
         Args:
-            rule: Of the table `STOPPING_RULES`.
-            ladder: Where trials are compared.
-            objectives: As in a trial's final report; how rungs report them is known here.
-            eta: One in so many goes on where a rule counts.
+            rule: of the table `STOPPING_RULES`.
+            ladder: where trials are compared.
+            objectives: as in a trial's final report; how rungs report them is known here.
+            eta: one in so many goes on where a rule counts.
         """
         self.ladder = ladder
         self._rule, self._objectives, self._eta = rule, tuple(objectives), eta
@@ -58,8 +58,8 @@ class Stopping(TrialListener):
         """How a trial that reports this ends here; None: it goes on. Nothing is changed by the question.
 
         Args:
-            trial_id: Of a trial that has started.
-            metrics: An epoch's report.
+            trial_id: of a trial that has started.
+            metrics: an epoch's report.
         """
         rung, point = self._rung_of(metrics), self._values(metrics)
         if rung is None or point is None or not self._may_stop(trial_id, metrics):

@@ -66,9 +66,9 @@ def end_of(last_report: Mapping[str, Any], objectives: Iterable[str], *, stopped
     """How a trial ended whose process was not lost, by its last report.
 
     Args:
-        last_report: Empty where the trial never reported.
-        objectives: Names of what a completed trial must have, finite.
-        stopped: How the trial scheduler stopped it, if it did. A trial that had failed, or had reached its own end, was
+        last_report: empty where the trial never reported.
+        objectives: names of what a completed trial must have, finite.
+        stopped: how the trial scheduler stopped it, if it did. A trial that had failed, or had reached its own end, was
             beyond being stopped.
 
     Returns:

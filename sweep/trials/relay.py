@@ -45,12 +45,12 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         """Tell `listeners`, in their order.
 
         Args:
-            listeners: Know no more than the event log.
-            objectives: Names of what a completed trial must have.
-            trial_scheduler: Knows which trials it has stopped.
-            max_retries: How often a trial that loses its process or machine is tried again. One that finds a disk full
+            listeners: know no more than the event log.
+            objectives: names of what a completed trial must have.
+            trial_scheduler: knows which trials it has stopped.
+            max_retries: how often a trial that loses its process or machine is tried again. One that finds a disk full
                 so often ends the sweep, with which it can go on when there is room.
-            losses: How often each trial of the event log that has not ended lost its process or machine before.
+            losses: how often each trial of the event log that has not ended lost its process or machine before.
             kernel_kills: how many processes the kernel has ended for want of memory since it was last asked.
         """
         self._kernel_kills = kernel_kills or KernelKills()

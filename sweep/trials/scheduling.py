@@ -25,8 +25,8 @@ class TrialScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
         """Decide that a trial ends here.
 
         Args:
-            trial_id: The sweep's name of the trial whose report Tune is telling of: `trial.config["trial_id"]`.
-            reason: Why, for the records.
+            trial_id: the sweep's name of the trial whose report Tune is telling of: `trial.config["trial_id"]`.
+            reason: why, for the records.
             rung: 0-based number of the rung that the trial has reached.
 
         Returns:

@@ -26,11 +26,11 @@ def write_bert_layout(
     """Write config.json, model.safetensors (a masked language model's), vocab.txt and tokenizer_config.json.
 
     Args:
-        folder: Where to write; made if need be.
-        hidden_size: A multiple of 4.
-        num_positions: The longest text, in tokens.
-        words: In the vocabulary beside letters and digits, of which any other word is made up.
-        seed: Of the random weights.
+        folder: where to write; made if need be.
+        hidden_size: a multiple of 4.
+        num_positions: the longest text, in tokens.
+        words: in the vocabulary beside letters and digits, of which any other word is made up.
+        seed: of the random weights.
     """
     continued = tuple(f"##{letter}" for letter in LETTERS)
     vocabulary = list(dict.fromkeys((*SPECIAL, *LETTERS, *continued, *words)))

@@ -49,7 +49,7 @@ def expect_configurations(folder: Path) -> None:
     """The parts of a pipeline folder must be of Stable Diffusion's classes, and its noise schedule one that is known.
 
     Args:
-        folder: With `unet`, `vae` and `text_encoder`; `model_index.json` and `scheduler` are looked at where they are.
+        folder: with `unet`, `vae` and `text_encoder`; `model_index.json` and `scheduler` are looked at where they are.
 
     Raises:
         FileNotFoundError: a part has no config.json.
@@ -137,7 +137,7 @@ def expect_architecture(parts: Mapping[str, Any], folder: Path) -> None:
 
     Args:
         parts: `unet`, `vae` and `text_encoder`, on any device.
-        folder: Named in messages.
+        folder: named in messages.
 
     Raises:
         ValueError: they do not, or it is.
@@ -199,7 +199,7 @@ def expect_files(parts: Mapping[str, nn.Module], folder: Path) -> None:
 
     Args:
         parts: `unet`, `vae` and `text_encoder`, on the meta device.
-        folder: Theirs.
+        folder: theirs.
 
     Raises:
         FileNotFoundError: a file is missing.

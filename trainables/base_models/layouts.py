@@ -43,8 +43,8 @@ def plain_folder(base: Path, hub_id: str) -> Path:
     *.bin alone, and a folder out of a single *.safetensors file. They lie in `radiograph-sweep` under HF_HOME.
 
     Args:
-        base: A pipeline folder, or a file that holds a whole model.
-        hub_id: Where a single file's configurations and tokenizer are taken from, unless a folder of its name or the
+        base: a pipeline folder, or a file that holds a whole model.
+        hub_id: where a single file's configurations and tokenizer are taken from, unless a folder of its name or the
             folder that it lies in has them.
 
     Raises:

@@ -193,7 +193,7 @@ def load_base(base: str, components: Collection[str] = COMPONENTS) -> DiffusionM
     Args:
         base: `mini` (bundled), `sd15` (its hub id), any hub id, a folder of Stable Diffusion 1.5's layout, or a file that
             holds such a model.
-        components: The parts whose weights are read; the others have configuration and shapes only (meta device).
+        components: the parts whose weights are read; the others have configuration and shapes only (meta device).
 
     Raises:
         FileNotFoundError: `base` is neither known, nor such a folder or file, nor a hub id that can be reached.
@@ -278,7 +278,7 @@ def resolve_base(base: str) -> Path:
     """The local folder of a base model that can work, fetched from the hub or made out of a file where need be.
 
     Args:
-        base: As for `load_base`.
+        base: as for `load_base`.
 
     Raises:
         FileNotFoundError: there is no such base, or a file of it is missing.

@@ -99,11 +99,11 @@ def write_sd15_layout(
     Blocks, layers and heads are as many as in SD 1.5; only the widths are divided.
 
     Args:
-        folder: Where to write.
-        width_divisor: Divides every channel and hidden size: 1 (the full size), 2, 4 or 8.
-        latent_side: Side of the latents, a multiple of 8; images are 8 times as large.
-        tokenizer: Its vocabulary also sizes the text encoder; the bundled one if none is given.
-        seed: Of the random weights.
+        folder: where to write.
+        width_divisor: divides every channel and hidden size: 1 (the full size), 2, 4 or 8.
+        latent_side: side of the latents, a multiple of 8; images are 8 times as large.
+        tokenizer: its vocabulary also sizes the text encoder; the bundled one if none is given.
+        seed: of the random weights.
 
     Raises:
         ValueError: the divisor is none of these.

@@ -58,9 +58,9 @@ def load_bert(encoder: str, *, num_tokens: int, device: torch.device) -> TextEnc
     Prompts are padded to `num_tokens`; as in its pretraining, no token attends to the padding.
 
     Args:
-        encoder: A hub id or a local folder, with the weights as safetensors.
-        num_tokens: Length of the prompts.
-        device: Where to; on the meta device no weights are read, but for their hash.
+        encoder: a hub id or a local folder, with the weights as safetensors.
+        num_tokens: length of the prompts.
+        device: where to; on the meta device no weights are read, but for their hash.
 
     Raises:
         FileNotFoundError: there is no such folder, the hub cannot be reached, or a file is missing.
@@ -81,8 +81,8 @@ def bert_to_count(encoder: str, tokenizer: PreTrainedTokenizerBase) -> TextEncod
     tokens, and the tokenizer stays.
 
     Args:
-        encoder: A hub id or a local folder.
-        tokenizer: The one that the encoder's takes the place of; prompts have its length.
+        encoder: a hub id or a local folder.
+        tokenizer: the one that the encoder's takes the place of; prompts have its length.
 
     Raises:
         FileNotFoundError: its configuration or vocabulary is not known here.
@@ -171,7 +171,7 @@ def read_pipeline_bert(folder: Path) -> nn.Module | None:
     Diffusers would give the encoder a pooler with random weights, which nothing uses.
 
     Args:
-        folder: The text encoder's.
+        folder: the text encoder's.
 
     Raises:
         ValueError: it is neither CLIP's nor a BERT-type one.

@@ -41,8 +41,8 @@ class ExportFormat(ABC):
         """Refuse an adapter that the format cannot hold.
 
         Args:
-            models: The base with the adapter attached, not merged.
-            strategy: The strategy that is attached.
+            models: the base with the adapter attached, not merged.
+            strategy: the strategy that is attached.
 
         Raises:
             ValueError: the format cannot hold it.
@@ -53,10 +53,10 @@ class ExportFormat(ABC):
         """Write an adapted model, or nothing where the format cannot hold it.
 
         Args:
-            models: The base with the adapter attached, not merged; left as it is.
-            strategy: The strategy that is attached.
-            folder: Where to write; made if need be.
-            writing: How; as float32 and with nothing said of its origin where it is left out.
+            models: the base with the adapter attached, not merged; left as it is.
+            strategy: the strategy that is attached.
+            folder: where to write; made if need be.
+            writing: how; as float32 and with nothing said of its origin where it is left out.
 
         Raises:
             ValueError: as `expect_fits`, or a weight is too large for float16.
@@ -67,6 +67,6 @@ class ExportFormat(ABC):
         """What the user can do with an export, in lines for the terminal.
 
         Args:
-            folder: Where `write` wrote it.
-            base: The base model that was adapted, by name or folder.
+            folder: where `write` wrote it.
+            base: the base model that was adapted, by name or folder.
         """

@@ -30,10 +30,10 @@ def write_tensors(tensors: Mapping[str, Tensor], file: Path, writing: Writing, m
     """Write a safetensors file.
 
     Args:
-        tensors: By name.
-        file: Where to; its folder is made if need be.
-        writing: In which precision.
-        metadata: Of the file, beside `format`, which says that the tensors are PyTorch's.
+        tensors: by name.
+        file: where to; its folder is made if need be.
+        writing: in which precision.
+        metadata: of the file, beside `format`, which says that the tensors are PyTorch's.
 
     Raises:
         ValueError: a weight is too large for float16.
@@ -81,9 +81,9 @@ def described(models: DiffusionModels, strategy: Strategy, writing: Writing, arc
     """A file's metadata: the keys of Stability AI's ModelSpec that programs show, and all that is known as JSON.
 
     Args:
-        models: The base with the adapter attached.
-        strategy: What is attached.
-        writing: With the origin.
+        models: the base with the adapter attached.
+        strategy: what is attached.
+        writing: with the origin.
         architecture: ModelSpec's word, such as `stable-diffusion-v1/lora`.
 
     Source: github.com/Stability-AI/ModelSpec, version 1.0.1.

@@ -20,11 +20,11 @@ def expect_only(
     """Refuse an adapter with a tensor that none of these beginnings has.
 
     Args:
-        paths: Beginnings of the names that the format holds.
-        models: With the strategy attached.
-        strategy: Whose tensors they are.
-        rule: What the format must have.
-        use: The formats that hold it.
+        paths: beginnings of the names that the format holds.
+        models: with the strategy attached.
+        strategy: whose tensors they are.
+        rule: what the format must have.
+        use: the formats that hold it.
 
     Raises:
         ValueError: there is one.
@@ -39,10 +39,10 @@ def cannot_hold(rule: str, strategy: Strategy, path: str, use: str) -> ValueErro
     """The error for an adapter that a format cannot hold.
 
     Args:
-        rule: What the format must have.
-        strategy: What was trained.
-        path: Of a tensor that it cannot hold, if one is to be named.
-        use: The formats that hold it.
+        rule: what the format must have.
+        strategy: what was trained.
+        path: of a tensor that it cannot hold, if one is to be named.
+        use: the formats that hold it.
     """
     named = f", which trains {path}" if path else ""
     return ValueError(f"{rule}, but got an adapter by {strategy.name!r}{named}. Export it with --format {use}.")

@@ -67,7 +67,7 @@ def low_rank_parts(models: DiffusionModels) -> dict[str, LowRankPart]:
     """The low-rank layers by component, without components that have none and layers of rank 0.
 
     Args:
-        models: The base with the adapter attached, not merged.
+        models: the base with the adapter attached, not merged.
     """
     return {name: part for name, layers in _layers(models).items() if (part := _part(layers)) is not None}
 

@@ -40,7 +40,7 @@ def original_tensors(models: DiffusionModels) -> dict[str, Tensor]:
     """All weights of plain models by their original names.
 
     Args:
-        models: Without anything attached.
+        models: without anything attached.
     """
     unet, vae, text = (part.state_dict() for part in (models.unet, models.vae, models.text_encoder))
     config = models.unet.config
@@ -61,9 +61,9 @@ def unet_name(name: str, num_layers: int, attends: list[bool]) -> str:
     """A U-Net tensor's original name.
 
     Args:
-        name: Diffusers' name.
-        num_layers: Residual blocks of each level on the way down; there is one more on the way up.
-        attends: Whether each block on the way up has attention.
+        name: diffusers' name.
+        num_layers: residual blocks of each level on the way down; there is one more on the way up.
+        attends: whether each block on the way up has attention.
     """
     if match := BLOCK.fullmatch(name):
         way, block, kind, layer, inner = match[1], int(match[2]), match[3], int(match[4]), match[5]

@@ -60,8 +60,8 @@ def make_strategy(name: str, hyperparameters: Mapping[str, Any]) -> Strategy:
     """The strategy or combination of that name with these hyperparameters; those left out have their defaults.
 
     Args:
-        name: In the table, or several of its names joined by a plus.
-        hyperparameters: By field; in a combination by `<strategy>.<field>` and `<strategy>.lr_ratio`.
+        name: in the table, or several of its names joined by a plus.
+        hyperparameters: by field; in a combination by `<strategy>.<field>` and `<strategy>.lr_ratio`.
 
     Raises:
         ValueError: the strategy or a hyperparameter is unknown, a value breaks its rule, or parts of a combination

@@ -181,16 +181,16 @@ class AdaLoRA(LowRankStrategy):
     triplets of all layers together have been dropped, until `rank` of them remain in the mean over layers.
 
     Attributes:
-        rank: Mean rank of a layer at the end, at least 1.
-        initial_ratio: Rank of every layer at the start over `rank`, above 1; rounded up. The paper has 1.5.
-        alpha: The update is scaled by alpha / initial rank, whatever ranks become.
+        rank: mean rank of a layer at the end, at least 1.
+        initial_ratio: rank of every layer at the start over `rank`, above 1; rounded up. The paper has 1.5.
+        alpha: the update is scaled by alpha / initial rank, whatever ranks become.
         targets: `attention`, `attention+ff`, `all_linear` or `linear+conv`.
         components: `unet`, `text_encoder` or `unet+text_encoder`.
-        beta1: Of the moving average of importance.
-        beta2: Of the moving average of its deviation.
-        orthogonality_weight: Of the mean of ||P^T P - I|| and ||Q Q^T - I|| over layers, which is added to the loss.
-        initial_share: Share of the steps with all triplets, before the budget falls.
-        final_share: Share of the steps with the final triplets, after it fell.
+        beta1: of the moving average of importance.
+        beta2: of the moving average of its deviation.
+        orthogonality_weight: of the mean of ||P^T P - I|| and ||Q Q^T - I|| over layers, which is added to the loss.
+        initial_share: share of the steps with all triplets, before the budget falls.
+        final_share: share of the steps with the final triplets, after it fell.
 
     Source: Zhang et al. 2023, "AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning"; shares about
     those of its table 8.

@@ -140,9 +140,9 @@ class Strategy(ABC):
         """Refuse training captions by which a part of what trains would never be touched.
 
         Args:
-            models: With the strategy attached.
-            token_ids: Of all distinct captions, int64[n, t], padded and cut as they are in training.
-            conditions: Of the data, for the message.
+            models: with the strategy attached.
+            token_ids: of all distinct captions, int64[n, t], padded and cut as they are in training.
+            conditions: of the data, for the message.
         """
 
     @property
@@ -200,9 +200,9 @@ class Strategy(ABC):
         Weight decay would pull scales, and with them the base's weights, to zero.
 
         Args:
-            models: With the strategy attached.
-            lr: Of both groups.
-            is_scale: Whether a trained parameter multiplies weights of the base, by the last part of its path.
+            models: with the strategy attached.
+            lr: of both groups.
+            is_scale: whether a trained parameter multiplies weights of the base, by the last part of its path.
         """
         groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
         for path, parameter in self.trained(models):

@@ -25,9 +25,9 @@ class Composed(Strategy):
     """Strategies that train different parts of the base together, each at its own learning rate.
 
     Attributes:
-        label: Name in tables, `lora+text_encoder` or that of a listed combination, such as `all`.
-        parts: The strategies; no two of them train the same component.
-        lr_ratios: Each part's learning rate over the trial's.
+        label: name in tables, `lora+text_encoder` or that of a listed combination, such as `all`.
+        parts: the strategies; no two of them train the same component.
+        lr_ratios: each part's learning rate over the trial's.
 
     Raises:
         ValueError: two parts train the same component, or a ratio is not positive.

@@ -20,7 +20,7 @@ class DeltaLayer(nn.Module):
     """A frozen linear or convolution layer with a trained change of its weight, y = (W0 + D) x + b; D starts at 0.
 
     Args:
-        base: The layer that is adapted.
+        base: the layer that is adapted.
     """
 
     reads_base_in_full = True

@@ -23,8 +23,8 @@ class ScaledLinear(nn.Module):
     """A linear layer whose outputs are scaled: y = gamma_block * gamma * (W x + b); each gamma starts at 1.
 
     Args:
-        base: The layer that is scaled.
-        gammas: Which of `gamma_block` and `gamma` to have; one that is not there counts as 1.
+        base: the layer that is scaled.
+        gammas: which of `gamma_block` and `gamma` to have; one that is not there counts as 1.
 
     Source: Xie et al. 2023, "DiffFit".
     """
@@ -66,7 +66,7 @@ class DiffFit(Strategy):
     towards zero.
 
     Attributes:
-        attention_gammas: Scale query, key, value and output of each attention too, and not only what the blocks add.
+        attention_gammas: scale query, key, value and output of each attention too, and not only what the blocks add.
 
     Source: Xie et al. 2023, "DiffFit: Unlocking Transferability of Large Diffusion Models via Simple
     Parameter-Efficient Fine-Tuning".

@@ -80,8 +80,8 @@ class DoRA(LowRankStrategy):
     Magnitudes are not decayed: they are the norms of the adapted weight's rows, which weight decay would pull to zero.
 
     Attributes:
-        rank: Rank of the update, at least 1.
-        alpha: The update is scaled by alpha / rank.
+        rank: rank of the update, at least 1.
+        alpha: the update is scaled by alpha / rank.
         targets: `attention`, `attention+ff`, `all_linear` or `linear+conv`.
         components: `unet`, `text_encoder` or `unet+text_encoder`.
 

@@ -79,12 +79,12 @@ class DyLoRA(LowRankStrategy):
     an earlier momentum moves them, though their moments fade as they do at a gradient of zero.
 
     Attributes:
-        rank: Largest rank, at least 1.
-        alpha: The update is scaled by alpha / rank, cut to b by alpha / b.
+        rank: largest rank, at least 1.
+        alpha: the update is scaled by alpha / rank, cut to b by alpha / b.
         targets: `attention`, `attention+ff`, `all_linear` or `linear+conv`.
         components: `unet`, `text_encoder` or `unet+text_encoder`.
-        frozen: A step trains row and column b only, those before it act but stay as they are.
-        evaluated_ranks: Ranks of which those below `rank` are cut out, scored and exported after training; the powers of
+        frozen: a step trains row and column b only, those before it act but stay as they are.
+        evaluated_ranks: ranks of which those below `rank` are cut out, scored and exported after training; the powers of
             two where they are not given.
 
     Source: Valipour et al. 2022, "DyLoRA", algorithm 1.

@@ -63,8 +63,8 @@ def footprint(models: DiffusionModels, strategy: Strategy) -> Footprint:
     """A strategy's size on a base model.
 
     Args:
-        models: A fresh base, which may be on the meta device; the strategy is attached to it.
-        strategy: What is counted.
+        models: a fresh base, which may be on the meta device; the strategy is attached to it.
+        strategy: what is counted.
 
     Raises:
         ValueError: the base has nothing that the strategy could train.

@@ -46,7 +46,7 @@ class FullAutoencoder(Full):
     small weight lets them lose what films show.
 
     Attributes:
-        reconstruction_weight: Of the mean squared error between films, in -1 to 1, and what is decoded from their latents.
+        reconstruction_weight: of the mean squared error between films, in -1 to 1, and what is decoded from their latents.
 
     Source: TehraniNasab et al. 2025, "Pixels under Pressure" (VAE fine-tuned with the others, weight 1).
     """

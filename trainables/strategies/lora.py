@@ -16,12 +16,12 @@ class LoRA(LowRankStrategy):
     """Low-rank updates of the targeted layers.
 
     Attributes:
-        rank: Rank of the update, at least 1.
-        alpha: The update is scaled by alpha / rank.
+        rank: rank of the update, at least 1.
+        alpha: the update is scaled by alpha / rank.
         targets: `attention`, `attention+ff`, `all_linear` or `linear+conv`.
         components: `unet`, `text_encoder` or `unet+text_encoder`.
-        rslora: Scale by alpha / sqrt(rank) instead, under which updates do not shrink as the rank grows.
-        lora_plus_ratio: Learning rate of B over that of A; LoRA+ proposes 16, 1 is plain LoRA.
+        rslora: scale by alpha / sqrt(rank) instead, under which updates do not shrink as the rank grows.
+        lora_plus_ratio: learning rate of B over that of A; LoRA+ proposes 16, 1 is plain LoRA.
 
     Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models"; Kalajdzievski 2023, "A Rank
     Stabilization Scaling Factor for Fine-Tuning with LoRA"; Hayou et al. 2024, "LoRA+".

@@ -46,8 +46,8 @@ class LowRankLayer(nn.Module):
     same size, stride and padding to `rank` channels, flattened, and B mixes these.
 
     Args:
-        base: The layer that is adapted; its weight and bias stay as they are.
-        rank: Rows of A, columns of B.
+        base: the layer that is adapted; its weight and bias stay as they are.
+        rank: rows of A, columns of B.
         scale: s, alpha / rank in LoRA.
 
     Attributes:

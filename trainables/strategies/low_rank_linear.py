@@ -34,7 +34,7 @@ def low_rank_linear(
 
     Args:
         x: [..., in].
-        base: Holds W, [out, in], and the bias.
+        base: holds W, [out, in], and the bias.
         a: [rank, in].
         b: [out, rank].
         scale: s.

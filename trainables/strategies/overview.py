@@ -52,8 +52,8 @@ def overview(fresh: Callable[[], DiffusionModels], rank: int) -> list[Entry]:
     """Every strategy's entry on one base model, in the table's order.
 
     Args:
-        fresh: Gives the base anew for each, which takes a third of the time of copying one.
-        rank: Of those strategies that have one.
+        fresh: gives the base anew for each, which takes a third of the time of copying one.
+        rank: of those strategies that have one.
     """
     entries = []
     for name, chosen in choices(rank):

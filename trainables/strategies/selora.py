@@ -105,11 +105,11 @@ class SeLoRA(TargetedStrategy):
     higher threshold, a longer interval or `max_rank` bounds that.
 
     Attributes:
-        initial_rank: Rank that every layer starts at.
-        alpha: The update is scaled by alpha / initial_rank, whatever the rank grows to.
-        interval: Optimiser steps between tests; the first is after so many.
-        threshold: Ratio that a test must reach, at least 1; at 1 every layer with a gradient grows at every test.
-        max_rank: Rank at which a layer stops growing; None: no limit.
+        initial_rank: rank that every layer starts at.
+        alpha: the update is scaled by alpha / initial_rank, whatever the rank grows to.
+        interval: optimiser steps between tests; the first is after so many.
+        threshold: ratio that a test must reach, at least 1; at 1 every layer with a gradient grows at every test.
+        max_rank: rank at which a layer stops growing; None: no limit.
         targets: `attention`, `attention+ff`, `all_linear` or `linear+conv`.
         components: `unet`, `text_encoder` or `unet+text_encoder`.
 

@@ -25,9 +25,9 @@ class TextEncoderSwap(Strategy):
     source. A trained encoder has its own dropout, drawn by the trial's seed.
 
     Attributes:
-        encoder: Hub id, or local folder, of a BERT or RoBERTa encoder with safetensors weights.
-        train_encoder: Whether the encoder trains with the U-Net.
-        encoder_lr_ratio: The encoder's learning rate over the U-Net's, where it trains.
+        encoder: hub id, or local folder, of a BERT or RoBERTa encoder with safetensors weights.
+        train_encoder: whether the encoder trains with the U-Net.
+        encoder_lr_ratio: the encoder's learning rate over the U-Net's, where it trains.
 
     Source: Chambon et al. 2022, "RoentGen", section on replacing the text encoder; Chambon et al. 2022, "Adapting
     Pretrained Vision-Language Foundational Models to Medical Imaging Domains".

@@ -25,9 +25,9 @@ class ExtendedEmbedding(nn.Module):
     The two stay apart, so that the table takes no gradient and no optimiser memory.
 
     Args:
-        base: The table of the tokens that were there before; it stays as it is.
+        base: the table of the tokens that were there before; it stays as it is.
         rows: float32[n, d], what the new rows start at.
-        offset: The id of the first new token, at most the table's length.
+        offset: the id of the first new token, at most the table's length.
     """
 
     def __init__(self, base: nn.Embedding, rows: Tensor, offset: int) -> None:
@@ -60,11 +60,11 @@ class TextualInversion(Strategy):
     in sampling.
 
     Attributes:
-        words: Phrases of the prompts that each get a token; case does not matter. Empty: the conditions of the data
+        words: phrases of the prompts that each get a token; case does not matter. Empty: the conditions of the data
             that it trains on, which `for_conditions` fills in; where there is no data, CheXpert's.
-        initial_word: What all new tokens start as; empty: each as the words that it stands for. Where these are
+        initial_word: what all new tokens start as; empty: each as the words that it stands for. Where these are
             several tokens of the base, their embeddings' mean.
-        num_vectors: Embeddings of each token, at least 1; they are taken in a row, as `<edema> <edema>_1` is, and must
+        num_vectors: embeddings of each token, at least 1; they are taken in a row, as `<edema> <edema>_1` is, and must
             fit into what the tokenizer takes of a caption.
 
     Source: Gal et al. 2022, "An Image is Worth One Word", section 3; extended latent spaces: section 5.

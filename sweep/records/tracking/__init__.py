@@ -34,7 +34,7 @@ def close_broken(out: Path) -> None:
     """Close the runs of a sweep whose process has died: the parent as failed, trials that have not ended as killed.
 
     Args:
-        out: Run directory.
+        out: run directory.
 
     Raises:
         TrackingError: the store cannot be written.

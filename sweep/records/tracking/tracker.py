@@ -168,8 +168,8 @@ class Tracker:
         """Tag the front's runs, put its table and the sweep's files on the parent, and wait until all is written.
 
         Args:
-            front: Its trials are tagged `pareto=true`, its knee `knee=true` besides.
-            artifacts: Files such as the front's plot.
+            front: its trials are tagged `pareto=true`, its knee `knee=true` besides.
+            artifacts: files such as the front's plot.
 
         Returns:
             What MLflow has not taken, in a sentence; None where all is written.

@@ -53,11 +53,11 @@ class RunFolder:
     """A finished or interrupted sweep on disk.
 
     Attributes:
-        folder: the run directory.
+        folder: the run directory that was read.
         trials: one row a trial, and one an adapter that was cut out of a trial's.
         results: one row a report of a trial; empty where none was written.
-        front: the non-dominated trials.
-        config: the resolved configuration.
+        front: the trials that neither another trial nor the base dominates.
+        config: the configuration, with every default filled in.
         baseline: the un-adapted base model's scores by their names; empty where they were not taken.
     """
 

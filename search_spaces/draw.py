@@ -16,7 +16,7 @@ class Draw:
     Attributes:
         trial: Optuna's record, which gets every value that is drawn.
         prefix: stands before the parameters' names in Optuna's records.
-        fixed: values by hyperparameter.
+        fixed: values that are not suggested, by hyperparameter.
         beside: of a part, all parts of its combination.
     """
 

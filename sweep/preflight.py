@@ -47,13 +47,13 @@ class Prepared:
     """A sweep that can start.
 
     Attributes:
-        config: with absolute folders.
-        out: the run directory.
-        weights_hash: of the base model.
+        config: what is to be done, with absolute folders.
+        out: the run directory, owned by this process.
+        weights_hash: hash of the base model's weights.
         dataset: what trials train on and are compared with.
-        conditions: those that are scored.
-        strategies: those to choose from that can meet the limits.
-        limits: of what a configuration may cost.
+        conditions: the findings that are scored.
+        strategies: the strategies to choose from that can meet the limits.
+        limits: what a configuration may cost.
         notes: strategies that cannot meet the limits, objectives that will be missing for some of the conditions, and captions
             that are too long.
     """

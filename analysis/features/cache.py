@@ -37,11 +37,11 @@ class FeatureKey:
 
     Attributes:
         data: fingerprint of the images.
-        extractor: its name.
-        weights_hash: of the extractor.
+        extractor: the extractor's name.
+        weights_hash: hash of the extractor's weights.
         preprocessing: names what was done to the images before.
-        dtype: of the features.
-        count: number of images.
+        dtype: type of the features, such as `float32`.
+        count: how many images there are.
     """
 
     data: str

@@ -25,7 +25,7 @@ class LabelledImages:
 
     Attributes:
         images: uint8[n, H, W], square.
-        labels: bool[n, c].
+        labels: bool[n, c], which condition each image shows.
         conditions: names of the c columns.
         patients: the patient of each image, where known; then a study refuses to train and test on the same one.
 

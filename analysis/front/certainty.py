@@ -28,8 +28,8 @@ class Noise:
     """Draws of how far the objectives may be off, each draw of all trials and the base together.
 
     Attributes:
-        trials: float[d, n, m].
-        base: float[d, m], of the un-adapted base model; zeros where there is none.
+        trials: float[d, n, m], d draws of n trials in m objectives.
+        base: float[d, m], the same of the un-adapted base model; zeros where there is none.
     """
 
     trials: Floats

@@ -26,7 +26,7 @@ class Objective:
 
     Attributes:
         name: the column, such as `fid_mini` or `epoch_s`.
-        direction: "min" or "max".
+        direction: "min" where lower is better, "max" where higher is.
     """
 
     name: str

@@ -20,7 +20,7 @@ class Interval:
     """A value with its confidence interval.
 
     Attributes:
-        value: of all images.
+        value: what the metric gives for all images.
         low, high: where the value at these numbers of images is expected to lie, on average over new samples.
         confidence: the share of such intervals that hold it.
         num_resamples: how many halves were drawn.

@@ -19,7 +19,7 @@ class SubsetEstimate:
         mean: over the subsets; lower is better.
         std: over the subsets: of one subset, no error of the mean.
         num_subsets: how many pairs of subsets.
-        subset_size: images in each.
+        subset_size: how many images each of both subsets has.
     """
 
     mean: float

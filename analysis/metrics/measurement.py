@@ -15,7 +15,7 @@ class Measurement:
 
     Attributes:
         metric: its table key, "fid".
-        value: a finite number.
+        value: what the metric gave; finite.
         num_generated: generated images behind it.
         num_reference: real images behind it.
         extractor: name of what made the features.

@@ -16,8 +16,8 @@ class Scatter:
     """Mean and sum of squares about it.
 
     Attributes:
-        num_images: n.
-        mean: float64[d].
+        num_images: n, the images that are summed.
+        mean: float64[d], of each feature.
         matrix: float64[d, d], the sum of (x - mean)(x - mean)^T.
     """
 
@@ -68,9 +68,9 @@ class ReferenceMoments:
     where there are fewer images than dimensions.
 
     Attributes:
-        mean: float64[d].
+        mean: float64[d], of each feature.
         factor: float64[k, d], k = min(n, d).
-        num_images: n.
+        num_images: n, the images of the set.
     """
 
     mean: NDArray[np.float64]

@@ -28,7 +28,7 @@ class Diversity:
 
     Attributes:
         value: in [0, 1]; lower means more diverse, 1 that all images are one.
-        num_pairs: pairs behind it.
+        num_pairs: how many pairs the mean is of.
         num_scales: scales that the images were large enough for; values of different numbers do not compare.
     """
 

@@ -21,8 +21,8 @@ class Similarity:
     """Means over each image of what structural similarity is made of, float64[n] each.
 
     Attributes:
-        ssim: of luminance, contrast and structure.
-        contrast_structure: without luminance.
+        ssim: the mean product of luminance, contrast and structure.
+        contrast_structure: the mean product of contrast and structure alone.
     """
 
     ssim: NDArray[np.float64]

@@ -25,7 +25,7 @@ class Shown:
 
     Attributes:
         id: by which the page names it.
-        kind: `real` or `generated`.
+        kind: `real` or `generated`, what readers are to tell.
         conditions: that its caption names.
         row: of the finalist's films.
     """
@@ -41,9 +41,9 @@ class Pairs:
     """Generated films and real ones of the same captions.
 
     Attributes:
-        generated: uint8[n, H, W].
-        real: the same.
-        labels: conditions of each caption.
+        generated: uint8[n, H, W], grey.
+        real: uint8[n, H, W], row i of the same caption as the generated film i.
+        labels: the conditions that each caption names.
     """
 
     generated: NDArray[np.uint8]

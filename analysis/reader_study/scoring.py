@@ -31,9 +31,9 @@ class Share:
 
     Attributes:
         count: films that it is true of.
-        num: of how many.
-        low: lower end.
-        high: upper end.
+        num: films of which it could be true.
+        low: lower end of the interval, in [0, 1].
+        high: upper end of the interval, in [0, 1].
         p_chance: how likely a share so far from a half is by guessing, two-sided.
     """
 
@@ -55,8 +55,8 @@ class Agreement:
 
     Attributes:
         kappa: in [-1, 1]; 0 is what chance would give, 1 is perfect.
-        low: lower end over resampled films.
-        high: upper end.
+        low: lower end of the 95 % interval over resampled films.
+        high: upper end of that interval.
     """
 
     kappa: float

@@ -91,7 +91,7 @@ class Attainment:
     """What one strategy's trials reached.
 
     Attributes:
-        strategy: its name.
+        strategy: the name of the strategy.
         completed, stopped: how many of its trials ended so.
         best: of each objective, by itself, the best value; empty where none completed.
         share: of the hypervolume of all trials, what its trials dominate without the others, in [0, 1].

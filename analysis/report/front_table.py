@@ -25,9 +25,9 @@ class FrontRow:
     """A point of the front, one that noise may keep from it, or the un-adapted base model, in words.
 
     Attributes:
-        trial_id: `base` of the base model.
-        strategy: its name.
-        hyperparameters: in a line.
+        trial_id: the trial's id, or `base`.
+        strategy: the name of its strategy.
+        hyperparameters: hyperparameters and their values in a line.
         values: one an objective, with its standard error where that is known; a dash where there is none.
         probability: that it belongs to the front; empty where that is not known.
         mark: `knee` of the proposed point, `within noise` of a dominated one that may belong to the front.

@@ -23,10 +23,10 @@ class PaperTable:
     """A table of finished cells.
 
     Attributes:
-        title: what it shows.
+        title: what the table shows.
         note: how to read it.
         head: names of the columns; all but the first two hold numbers.
-        rows: one a finalist.
+        rows: one row a finalist, in the columns of `head`.
         references: rows of real films, to compare with.
     """
 

@@ -36,9 +36,9 @@ class Panel:
     """One part of the network as a grid.
 
     Attributes:
-        part: `unet` or `text_encoder`.
+        part: the part that is drawn: `unet` or `text_encoder`.
         columns: block and number, in the order of the network.
-        rows: group and name.
+        rows: group and name of each row, from the top.
         cells: rank by row and column.
     """
 

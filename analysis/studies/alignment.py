@@ -17,7 +17,7 @@ class Shares:
     """Shares of some images, each in [0, 1]; higher is better.
 
     Attributes:
-        num_images: how many images.
+        num_images: how many images the shares are of.
         aligned: share of them to which all their prompted conditions are assigned.
         exact: share to which those and no others are.
     """
@@ -55,8 +55,8 @@ class Alignment:
 
     Attributes:
         generated: shares of all generated images.
-        real: of the real images with a condition, weighted like the prompts.
-        conditions: by name.
+        real: shares of the real images with a condition, weighted like the prompts.
+        conditions: alignment of each condition's images, by its name.
     """
 
     generated: Shares

@@ -36,12 +36,12 @@ class TrainingSettings:
         architecture: `small`, `efficientnet_b0` or `densenet121`.
         max_epochs: passes over the images if the training is not stopped before.
         patience: epochs without a lower validation loss after which it is.
-        batch_size: images a step.
+        batch_size: images of one optimiser step.
         peak_lr: highest learning rate of the one-cycle schedule.
-        weight_decay: of AdamW.
-        seed: of the weights, the batches and the augmentation.
+        weight_decay: AdamW's: a step takes lr times this share of a weight away.
+        seed: draws the weights, the batches and the augmentation.
         initial_weights: safetensors to start from, such as torchvision's ImageNet weights.
-        device: where to compute.
+        device: where it computes, such as `cpu` or `cuda`.
     """
 
     architecture: str = "small"

@@ -22,7 +22,7 @@ class Scored:
 
     Attributes:
         probabilities: float[n, c] in [0, 1].
-        labels: bool[n, c].
+        labels: bool[n, c], what is true of each image, or was prompted.
         conditions: names of the c columns.
 
     Raises:

@@ -31,8 +31,8 @@ class Figure:
 
     Attributes:
         measurement: value, numbers of films, extractor and its weights.
-        low: lower end.
-        high: upper end.
+        low: lower end of the interval; None where there is none.
+        high: upper end of the interval; None where there is none.
     """
 
     measurement: Measurement

@@ -20,12 +20,12 @@ class Membership:
 
     Attributes:
         auc: chance that a training film has the lower loss, a tie counting half, in [0, 1]; 0.5 is best for privacy.
-        low: lower end of the confidence interval.
+        low: lower end of the 95 % confidence interval.
         high: upper end; the interval is the point itself where all losses of one side lie below those of the other.
-        num_members: training films.
-        num_others: films not trained on.
-        num_member_patients: whose the training films are.
-        num_other_patients: whose the others are.
+        num_members: how many training films were compared.
+        num_others: how many films that were not trained on.
+        num_member_patients: how many patients the training films are of.
+        num_other_patients: how many patients the others are of.
     """
 
     auc: float

@@ -104,7 +104,7 @@ class MemorisationReport:
         exchanged_share: share of the generated films that count as copies of held-out films where those take the place
             of the training films, in [0, 1]. Nobody trained on them: these are false alarms, and a share of copies
             that is not well above says nothing.
-        num_train: training films.
+        num_train: training films that generated ones were compared with.
         num_held_out: held-out films that the threshold was calibrated on.
         max_false_alarms: share of films that are no copies and may be taken for one.
         confidence: chance that the threshold keeps to it for films that resemble real ones as held-out films do.

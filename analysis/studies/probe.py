@@ -38,8 +38,8 @@ class Probe:
     """Scores by condition.
 
     Attributes:
-        num_prompts: distinct prompts behind them.
-        conditions: name to scores.
+        num_prompts: distinct prompts that the scores are of.
+        conditions: scores of each condition, by its name.
     """
 
     num_prompts: int

@@ -32,9 +32,9 @@ class RankHistory:
     """Ranks over a training.
 
     Attributes:
-        layers: paths such as `unet.mid_block...to_q`.
+        layers: paths of the layers, such as `unet.mid_block...to_q`.
         steps: optimiser steps taken, increasing.
-        ranks: int[steps, layers].
+        ranks: int[steps, layers], the rank of each layer after so many steps.
     """
 
     layers: tuple[str, ...]
@@ -49,8 +49,8 @@ class Place:
     Attributes:
         part: `unet` or `text_encoder`; a panel.
         block: what columns are grouped by: stage and number.
-        column: within the block.
-        row: group and name.
+        column: 0-based number of the column within its block.
+        row: group and name of the row.
     """
 
     part: str

@@ -61,7 +61,7 @@ class Visibility:
     """How well the marked regions of a condition stand out, on average.
 
     Attributes:
-        num_marks: regions.
+        num_marks: how many regions the means are of.
         cnr_before: contrast-to-noise ratio on the original films, at least 0; higher is better.
         cnr_after: on the reconstructed ones; negative where a bright region has turned dark, or a dark one bright.
         cnr_kept: the latter over the former; 1 is unchanged, above 1 where noise went and contrast stayed.
@@ -80,7 +80,7 @@ class Agreement:
     """What a classifier makes of one condition before and after reconstruction.
 
     Attributes:
-        num_films: films.
+        num_films: how many films were decided twice.
         agreement: share of equal decisions, in [0, 1]; higher is better.
         auc_before: area under the curve on the original films.
         auc_after: on the reconstructed ones.

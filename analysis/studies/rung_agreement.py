@@ -38,7 +38,7 @@ class RungAgreement:
         correlation: Spearman's, -1 to 1; 1: the rung orders trials by better and worse as the end does. None with fewer
             than FEWEST_TRIALS trials or where either does not vary.
         low: lower end of its bootstrap interval; None likewise.
-        high: upper end.
+        high: upper end of the interval.
     """
 
     epoch: int

@@ -27,9 +27,9 @@ class Estimate:
     """A figure of a group with its 95 % interval over patients.
 
     Attributes:
-        value: of the group's films.
-        low: lower end.
-        high: upper end.
+        value: the figure, of the group's films.
+        low: lower end of the interval.
+        high: upper end of the interval.
     """
 
     value: float
@@ -42,9 +42,9 @@ class Gap:
     """The largest difference between two groups, at least 0.
 
     Attributes:
-        value: the difference.
+        value: how much larger the one figure is, at least 0.
         low: lower end of its interval, which may be below 0: then there may be none.
-        high: upper end.
+        high: upper end of that interval.
         groups: the one with the larger figure first.
     """
 

@@ -27,9 +27,9 @@ class Interval:
     """A mean with its confidence interval, cut to [0, 1] where the score cannot leave it.
 
     Attributes:
-        mean: of the seeds.
-        low: lower end.
-        high: upper end.
+        mean: over the seeds.
+        low: lower end of the interval.
+        high: upper end of the interval.
     """
 
     mean: float
@@ -99,10 +99,10 @@ class Utility:
 
     Attributes:
         num_images: training images of each arm.
-        seeds: of the repetitions.
-        conditions: names, in the order of the last axis.
-        scores: arm to score to float64[seeds, conditions].
-        confidence: of the intervals.
+        seeds: the training seeds, one a repetition.
+        conditions: names of the conditions, in the order of the last axis.
+        scores: float64[seeds, conditions] by arm and score.
+        confidence: share of the intervals that hold the true mean.
     """
 
     num_images: Mapping[str, int]

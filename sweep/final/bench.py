@@ -47,7 +47,7 @@ class Finalist:
         trial_id: its trial, or `base`.
         strategy: name of its strategy.
         adapter: what its training exported; None is the un-adapted base.
-        seed: of its training.
+        seed: the seed of its training.
         trains: the parts of the base that it changed.
         folder: where its results go.
     """

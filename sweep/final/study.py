@@ -17,7 +17,7 @@ class StudyResult:
     """What a study found.
 
     Attributes:
-        values: numbers by name.
+        values: numbers by the name that results have, all finite.
         details: what else belongs to them, as JSON has it.
 
     Raises:
@@ -46,8 +46,8 @@ class Study:
     """A study and whom it is for.
 
     Attributes:
-        run: the function.
-        title: for the progress display.
+        run: computes the study of one finalist.
+        title: what the progress display calls it.
         splits: of which patients the films are that it looks at.
         of: whether it has anything to say of a finalist.
         per_seed: whether further training seeds are studied too.

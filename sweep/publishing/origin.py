@@ -20,9 +20,9 @@ class Origin:
     """What a run tells of one of its trials.
 
     Attributes:
-        run: the run.
-        trial_id: the trial.
-        adapter: the adapter's card.
+        run: the run that the adapter is of.
+        trial_id: the trial that trained it.
+        adapter: the adapter's card: strategy, hyperparameters, base.
         dataset: the card of the prepared films; empty where they have moved.
         provenance: packages, commit and weights behind the run; empty where the file is missing.
     """

@@ -32,11 +32,11 @@ class Server:
     """A program that has been started.
 
     Attributes:
-        name: as the user knows it.
-        address: of its pages.
+        name: what the user knows it by.
+        address: the address of its pages, on the loopback interface.
         health: path that answers once it is ready.
         process: its own, with a group of its own.
-        log: what it prints.
+        log: the file that takes what it prints.
     """
 
     name: str

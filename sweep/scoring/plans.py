@@ -24,7 +24,7 @@ class GenerationPlan:
     Attributes:
         rows: int64[n], of each generated film the real one that it is compared with.
         labels: the scored conditions that each prompt names.
-        prompts: one a film.
+        prompts: one prompt a film.
         seeds: one a film, for its starting noise.
     """
 

@@ -73,7 +73,7 @@ class Limits:
 
     Attributes:
         bounds: the most that a cost may be, by its name; empty: every configuration may be tried.
-        costs: of configurations.
+        costs: knows what a configuration costs.
     """
 
     bounds: Mapping[str, float]

@@ -184,8 +184,8 @@ class FrontModel:
     """What is known of the front, and what could be added to it.
 
     Attributes:
-        plan: the search.
-        encoding: of its configurations.
+        plan: the search that the model is of.
+        encoding: turns its configurations into numbers.
         surrogates: by the column of an objective the model of what is not known of it; none where all of it is known.
     """
 

@@ -35,7 +35,7 @@ class StrategyCosts:
     """What one strategy costs, from the least to the most of its choices.
 
     Attributes:
-        strategy: its name.
+        strategy: the name of the strategy.
         trainable_parameters: least and most, when training begins.
         adapter_mib: least and most, of the adapter's file.
         operations_per_image: least and most, floating-point operations of a training image.

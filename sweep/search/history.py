@@ -42,8 +42,8 @@ class Tried:
     """A trial that was suggested.
 
     Attributes:
-        number: of the suggestion.
-        strategy: its name.
+        number: 0-based number of the suggestion.
+        strategy: the name of the strategy.
         params: the search sampler's own values by Optuna's names.
         measured: at rungs, in their order, and at the end unless the trial was stopped or lost.
         is_open: whether it has not ended.

@@ -30,10 +30,10 @@ class SearchPlan:
         spaces: by strategy, what its parameters are drawn from; they do not depend on each other. The first trials try
             each strategy once, in this order.
         num_trials: how many configurations will be asked for.
-        seed: of the search.
-        number: 0-based, of the trial.
+        seed: the seed of the whole search.
+        number: 0-based number of the trial.
         attempt: 0-based: how many configurations for this trial were over a limit and are not tried.
-        objectives: of the search.
+        objectives: what the search optimises, each in its direction.
         history: the trials so far, in the order of their numbers.
         known: by objective, what is known of a strategy with its parameters before it is tried, as decimal logarithms.
         is_within: whether a strategy with its parameters is within all limits.

@@ -24,7 +24,7 @@ class Node:
     Attributes:
         node_id: Ray's name of it.
         cpus: CPUs that Ray may give away.
-        gpus: GPUs, likewise.
+        gpus: GPUs that Ray may give away.
     """
 
     node_id: str

@@ -36,7 +36,7 @@ class ImageTextSample:
         conditions: findings in the words of the source's `conditions`; never empty.
         patient_id: equal for all images of a patient, so that a split can be made by patient.
         image_id: unique within the source.
-        age: years, where known.
+        age: in years, where known.
         sex: "F" or "M", where known.
         view: "PA" or "AP", where known.
         unknown: findings that may be there or not; none of `conditions`.

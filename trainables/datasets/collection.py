@@ -100,9 +100,9 @@ class CollectionReader:
     """Reads one folder, step by step; a step ends with the first problem unless the ledger is patient.
 
     Attributes:
-        root: the folder.
-        table: its layout.
-        labels: its label file.
+        root: the folder that the collection lies in.
+        table: the layout of the collection.
+        labels: the file with its labels.
         options: what the user said.
         ledger: takes problems and what is said.
     """

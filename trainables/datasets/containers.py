@@ -70,7 +70,7 @@ class Levels:
 
     Attributes:
         file: the film, as messages name it.
-        kind: its container.
+        kind: the kind of file that it lies in, which decides what its levels can mean.
         low, high: the darkest and brightest level.
         dark, bright: levels below and above which lies a hundredth of the pixels.
     """

@@ -53,15 +53,15 @@ class FilmLabels:
 
     Attributes:
         file: name of the image file, as it stands there.
-        table, line: that say it.
+        table, line: name of the file that says all this, and the line in it.
         patient_id: equal for all films of a patient.
         findings: in the project's words; none where the row was refused.
         unknown: findings that may be there or not.
-        age: years, where known.
+        age: in years, where known.
         sex: "F" or "M", where known.
         view: "PA" or "AP", where known.
         text: free text of the film; empty where there is none.
-        split: that it is said to be in; empty where nothing is said.
+        split: the split that it is said to be in; empty where nothing is said.
         image_id: the film's name; empty where that of its file will do.
     """
 

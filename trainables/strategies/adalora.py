@@ -144,8 +144,8 @@ class Budget:
     """How many triplets all layers together keep after each step, counted from 1.
 
     Attributes:
-        initial: until step `start`.
-        final: from step `end` on; in between it falls as a cubic.
+        initial: triplets that are kept until step `start`.
+        final: triplets that are kept from step `end` on; in between their number falls as a cubic.
         start: last step at which all triplets are kept.
         end: first step at which only `final` are.
         every: steps from one allocation to the next.

@@ -27,7 +27,7 @@ INFINITE = "fid_infinite"
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A measurement with its 95 % interval; without where there is none that covers as often as it says.
+    """A measurement with its 95 % interval, or alone where no interval holds the true value as often as it says.
 
     Attributes:
         measurement: value, numbers of films, extractor and its weights.

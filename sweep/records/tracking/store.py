@@ -126,7 +126,7 @@ def is_passing(error: Exception) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """What the background thread works on."""
+    """MLflow's runs of one sweep, as the background thread opens, fills and closes them."""
 
     client: Any
     """MLflow's client, which talks to the store or the server."""

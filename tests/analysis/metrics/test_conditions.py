@@ -72,12 +72,13 @@ def test_a_metric_is_left_out_where_there_are_too_few_images(caplog: pytest.LogC
             METRICS.values(), labelled, real, extractor="mini", conditions=("Edema", "Pneumothorax", "Few of them")
         )
     names = {name.removesuffix("_mini/Few of them") for name in results if name.endswith("_mini/Few of them")}
-    assert names == {"fid", "kid", "vendi"}
+    assert names == {name for name, metric in METRICS.items() if metric.min_images <= 3} >= {"fid", "kid", "vendi"}
     assert {"precision_mini/Edema", "recall_mini/Edema", "density_mini/Pneumothorax"} <= set(results)
     assert not {"density_mini/Edema", "coverage_mini/Edema"} & set(results)
     said = [record.getMessage() for record in caplog.records if "Few of them" in record.getMessage()]
     assert len(said) == 1
-    assert "of which there are 3: precision (needs 4), recall (needs 4), density (needs 6)" in said[0]
+    assert "of which there are 3: " in said[0]
+    assert all(words in said[0] for words in ("precision (needs 4)", "recall (needs 4)", "density (needs 6)"))
 
 
 def test_a_condition_without_images_is_refused_with_the_counts() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.metrics import LabelledFeatures, bootstrap_interval, frechet_distance, kernel_distance
+from analysis.metrics import METRICS, LabelledFeatures, bootstrap_interval, frechet_distance, kernel_distance
 from analysis.studies.fidelity import Figure, fidelity_figures
 from analysis.studies.memorisation import attainable_confidence, calibration_level
 
@@ -73,7 +73,8 @@ def test_figures_without_an_interval_that_covers_have_none(
     with_one = {
         metric for (metric, condition), figure in figures.items() if condition is None and figure.low is not None
     }
-    assert with_one == {"fid", "fid_infinite", "kid", "vendi", "precision", "recall"}
+    spread = {name for name, metric in METRICS.items() if metric.spread is not None}
+    assert with_one == spread | {"fid_infinite"} and not {"density", "coverage"} & with_one
     alike = LabelledFeatures(sets[1].features, LABELS)
     same = fidelity_figures(
         alike, sets[1], patients=PATIENTS, extractor="mini", weights_hash="abc", conditions=(), num_resamples=4

@@ -90,6 +90,7 @@ RANGES: Final[dict[str, Ranges]] = {
     "dora": Ranges(lr={"core": (2e-5, 2e-3), "mini": (5e-4, 1e-2)}, published={"core": 1e-4}, fields=low_rank),
     "adalora": Ranges(lr={"core": (5e-5, 5e-3), "mini": (1e-3, 2e-2)}, published={"core": 5e-4}, fields=low_rank),
     "dylora": Ranges(lr={"core": (2e-5, 2e-3), "mini": (5e-4, 1e-2)}, published={"core": 1e-4}, fields=dynamic_rank),
+    "nested_lora": Ranges(lr={"core": (2e-5, 2e-3), "mini": (5e-4, 1e-2)}, fields=low_rank),
     "selora": Ranges(lr={"core": (1e-5, 1e-3), "mini": (5e-4, 1e-2)}, published={"core": 1e-4}, fields=expansion),
     "bitfit": Ranges(lr={"core": (5e-5, 5e-3), "mini": (5e-4, 2e-2)}, published={"core": 1e-4}),
     "norm": Ranges(lr={"core": (5e-5, 5e-3), "mini": (5e-4, 2e-2)}),

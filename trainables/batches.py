@@ -20,10 +20,12 @@ class Share:
         indices: int64[b], rows of the images in the training split, b >= 1.
         weight: number of workers times this part's share of the batch; 1 where all parts are equal, 0 for a worker
             without an image.
+        first: place of the first image in the batch, 0-based; the others follow it.
     """
 
     indices: NDArray[np.int64]
     weight: float
+    first: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +54,10 @@ class BatchPlan:
         order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
         for start in range(0, self.num_images, self.batch_size):
             batch = order[start : start + self.batch_size]
-            part = np.array_split(batch, self.num_workers)[worker]
-            yield Share(part if len(part) else batch[:1], self.num_workers * len(part) / len(batch))
+            parts = np.array_split(batch, self.num_workers)
+            part, first = parts[worker], sum(map(len, parts[:worker]))
+            weight = self.num_workers * len(part) / len(batch)
+            yield Share(part, weight, first) if len(part) else Share(batch[:1], weight)
 
 
 def micro_batches(share: Share, size: int) -> list[tuple[slice, float]]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -302,7 +303,8 @@ class FineTuning:
         with seeded_dropout(device, step.seed, step.number, self.accelerator.process_index):
             self.strategy.on_step_start(self.models, step)
             try:
-                return self._accumulated(loss, micro_batches(share, self._micro_batch.size), host)
+                numbers = step.number * self.plan.batch_size + share.first + np.arange(len(share.indices))
+                return self._accumulated(loss, micro_batches(share, self._micro_batch.size), host, numbers)
             except torch.OutOfMemoryError:
                 pass  # Its trace holds tensors, and goes at the end of this block.
         self._optimizer.zero_grad(set_to_none=True)
@@ -310,12 +312,15 @@ class FineTuning:
         self._failed_s += time.perf_counter() - started_s
         return None
 
-    def _accumulated(self, loss: nn.Module, parts: Sequence[tuple[slice, float]], host: HostBatch) -> Tensor:
+    def _accumulated(
+        self, loss: nn.Module, parts: Sequence[tuple[slice, float]], host: HostBatch, numbers: NDArray[np.int64]
+    ) -> Tensor:
         total = torch.zeros((), device=self.accelerator.device)
         for part, weight in parts:
             batch = self.feeder.device_batch(
                 {name: tensor[part] for name, tensor in host.items()}, self.accelerator.device
             )
+            self.strategy.on_batch(self.models, numbers[part])
             with self._sync_only_if(part == parts[-1][0]):
                 weighted = weight * loss(batch)
                 self.accelerator.backward(weighted)

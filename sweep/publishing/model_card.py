@@ -92,7 +92,9 @@ def write_card(origin: Origin, publication: Publication, folder: Path) -> None:
 def _card_data(origin: Origin, publication: Publication, scores: FinalScores) -> ModelCardData:
     strategy, source = str(origin.adapter["strategy"]), str(origin.adapter["base"].get("source", ""))
     tags = ["stable-diffusion", "stable-diffusion-diffusers", "chest-x-ray", "radiology", "medical", "synthetic-data"]
-    tags += ["lora"] if {"lora", "dora", "adalora", "dylora", "selora"} & set(strategy.split("+")) else []
+    tags += (
+        ["lora"] if {"lora", "dora", "adalora", "dylora", "nested_lora", "selora"} & set(strategy.split("+")) else []
+    )
     license_ = publication.license or LICENSES.get(source)
     return ModelCardData(
         license=license_ or "other",

@@ -182,6 +182,7 @@ EXAMPLES: dict[str, Example] = {
     ),
     "adalora": Example(hyperparameters=LOW_RANK, lr=2e-2, names=on_attention("lora_A", "lora_B", "lora_E")),
     "dylora": Example(hyperparameters=LOW_RANK, lr=5e-3, names=on_attention("lora_A", "lora_B")),
+    "nested_lora": Example(hyperparameters=LOW_RANK, lr=5e-3, names=on_attention("lora_A", "lora_B")),
     "lora everywhere": Example(
         strategy="lora",
         hyperparameters={**LOW_RANK, "targets": "linear+conv", "components": "unet+text_encoder"},

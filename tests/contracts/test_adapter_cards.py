@@ -104,7 +104,7 @@ def test_an_adapter_under_other_hyperparameters_is_refused(
     [lambda tensor: tensor * float("nan"), lambda tensor: tensor.int(), lambda tensor: tensor.sum()],
     ids=["NaN", "integers", "no matrix"],
 )
-@pytest.mark.parametrize("strategy", ["lora", "adalora", "selora", "dylora"])
+@pytest.mark.parametrize("strategy", ["lora", "adalora", "selora", "dylora", "nested_lora"])
 def test_tensors_that_are_no_weights_are_refused(
     strategy: str, spoil: Any, base: DiffusionModels, tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ def train(models: DiffusionModels, strategy: Strategy, lr: float) -> list[float]
     for number in range(NUM_STEPS):
         step = TrainingStep(number=number, num_steps=NUM_STEPS, seed=0)
         strategy.on_step_start(models, step)
+        strategy.on_batch(models, np.arange(len(CAPTIONS)) + number * len(CAPTIONS))
         loss = loss_now()
         loss.backward()
         strategy.on_gradients(models, lambda tensor: tensor)

@@ -39,6 +39,7 @@ PUBLISHED: list[tuple[str, dict[str, Any], int]] = [
     ("selora", {"targets": "attention", "components": "unet"}, LORA),
     ("adalora", {"targets": "attention", "components": "unet"}, 6 * (LORA + 128)),
     ("dylora", {"targets": "attention", "components": "unet"}, 4 * LORA),
+    ("nested_lora", {"targets": "attention", "components": "unet"}, 4 * LORA),
     ("bitfit", {}, 343_684),
     ("norm", {}, 200_320),
     ("difffit", {"attention_gammas": True}, 581_124),
@@ -87,7 +88,7 @@ def test_counts_are_the_published_ones(sd15: dict[str, Any], name: str, chosen: 
     assert entry["gradient_bytes"] == 4 * count and entry["moment_bytes"] == 8 * count
     parts = {"unet": UNET, "text_encoder": TEXT_ENCODER, "vae": VAE}
     loaded = sum(parts[part] for part in {"unet", *entry["trains"]})
-    adding = ("lora", "dora", "adalora", "dylora", "selora", "delta_full", "textual_inversion")
+    adding = ("lora", "dora", "adalora", "dylora", "nested_lora", "selora", "delta_full", "textual_inversion")
     added = count if name in adding else 0
     assert entry["weight_bytes"] - 4 * (loaded + added) == (4 * gammas(chosen) if name == "difffit" else 0)
     kept = {"adalora": 8 * count, "dylora": 4 * count}.get(name, 0)
@@ -199,7 +200,7 @@ def test_a_base_that_a_strategy_cannot_take_is_described_by_the_others(copied: P
     file.write_text(before)
     described = [entry.as_dict() for entry in entries]
     problems = {entry["strategy"]: entry["problem"] for entry in described if "problem" in entry}
-    low_rank = {"lora", "dora", "adalora", "dylora", "selora", "lora+text_encoder"}
+    low_rank = {"lora", "dora", "adalora", "dylora", "nested_lora", "selora", "lora+text_encoder"}
     assert problems.keys() == {"attention", "difffit", *low_rank}
     assert "`attention` must match at least one parameter" in problems["attention"]
     console = Console(file=io.StringIO(), width=160)

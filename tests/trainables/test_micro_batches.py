@@ -31,7 +31,7 @@ OWN = {
     "adalora+text_encoder": {"adalora.initial_share": 0.0, "adalora.final_share": 0.3},
 }
 """Hyperparameters with which a strategy does what it is for in a few steps."""
-WITH_STEPS = ("adalora", "dylora", "selora", "adalora+text_encoder")
+WITH_STEPS = ("adalora", "dylora", "nested_lora", "selora", "adalora+text_encoder")
 """Strategies that begin and end steps in ways of their own, alone and in a combination; the others begin none."""
 
 
@@ -266,5 +266,9 @@ def test_a_training_of_which_no_image_fits_ends_with_a_clear_message(
 
 def test_no_other_strategy_begins_steps() -> None:
     """One that does is to be among those above."""
-    beginning = {name for name, strategy in STRATEGIES.items() if strategy.on_step_start is not Strategy.on_step_start}
+    beginning = {
+        name
+        for name, strategy in STRATEGIES.items()
+        if strategy.on_step_start is not Strategy.on_step_start or strategy.on_batch is not Strategy.on_batch
+    }
     assert beginning <= set(WITH_STEPS)

@@ -21,6 +21,7 @@ from trainables.strategies.dora import DoRA
 from trainables.strategies.dylora import DyLoRA
 from trainables.strategies.full import FullAutoencoder, FullTextEncoder, FullUNet
 from trainables.strategies.lora import LoRA
+from trainables.strategies.nested_lora import NestedLoRA
 from trainables.strategies.norm import Norm
 from trainables.strategies.selora import SeLoRA
 from trainables.strategies.text_encoder_swap import TextEncoderSwap
@@ -34,6 +35,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "dora": DoRA,
     "adalora": AdaLoRA,
     "dylora": DyLoRA,
+    "nested_lora": NestedLoRA,
     "selora": SeLoRA,
     "bitfit": BitFit,
     "norm": Norm,

@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
@@ -77,8 +79,8 @@ class Strategy(ABC):
        seeded by the trial, so that all workers begin alike; `expect_captions`; then `ranks`, `param_groups` and
        `reconstruction_weight`. Frozen encoders whose outputs are cached are on the meta device there. A worker that
        finds a cache empty attaches once more, to models of which that encoder alone has its weights.
-    2. At each step, in every worker (`trainables.training.FineTuning`): `on_step_start`; `penalty` once for each of the
-       batches that are accumulated; `on_gradients` when they are complete, before they are clipped; after the
+    2. At each step, in every worker (`trainables.training.FineTuning`): `on_step_start`; `on_batch`, then `penalty`, once
+       for each of the batches that are accumulated; `on_gradients` when they are complete, before they are clipped; after the
        optimiser's step `on_step_end`, also where fp16's gradients overflowed and the step was skipped. Then gradients
        are cleared, what has grown is adopted, and the moving average of the weights follows.
     3. After each epoch, in every worker: `num_parameters`, and `ranks` with the weights that are evaluated. Where an
@@ -213,6 +215,14 @@ class Strategy(ABC):
         """Called before each step's first forward pass, for strategies that draw ranks or try out new ones.
 
         Where memory runs out in a step, its gradients are dropped and this is called for it again, to begin it anew.
+        """
+
+    def on_batch(self, models: DiffusionModels, numbers: NDArray[np.int64]) -> None:  # noqa: B027 - most treat all alike
+        """Called before each forward pass of a step, for strategies that do not train all images alike.
+
+        Args:
+            models: that see the batch next.
+            numbers: of its images, int64[n], from 0 in the order in which the training takes them, over all workers.
         """
 
     def penalty(self, models: DiffusionModels) -> Tensor | None:

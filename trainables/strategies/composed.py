@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trainables.base_models.models import DiffusionModels
@@ -118,6 +120,11 @@ class Composed(Strategy):
         """Tell every part."""
         for part in self.parts:
             part.on_step_start(models, step)
+
+    def on_batch(self, models: DiffusionModels, numbers: NDArray[np.int64]) -> None:
+        """Tell every part."""
+        for part in self.parts:
+            part.on_batch(models, numbers)
 
     def penalty(self, models: DiffusionModels) -> Tensor | None:
         """The parts' penalties added up."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -12,8 +11,9 @@ from torch import Tensor
 
 from trainables.base_models.models import DiffusionModels
 from trainables.naming import expect
-from trainables.strategies.base import Change, Strategy, TrainingStep
-from trainables.strategies.low_rank import LowRankLayer, LowRankStrategy, Weighted
+from trainables.strategies.base import Change, TrainingStep
+from trainables.strategies.cuttable import CuttableStrategy
+from trainables.strategies.low_rank import LowRankLayer, Weighted
 
 
 class DyLoRALayer(LowRankLayer):
@@ -71,7 +71,7 @@ class DyLoRALayer(LowRankLayer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DyLoRA(LowRankStrategy):
+class DyLoRA(CuttableStrategy):
     """Low-rank updates of the targeted layers that can be cut to smaller ranks after training.
 
     Each step draws one b from 1 to `rank` for all layers and trains the first b rows of A and columns of B, scaled by
@@ -94,17 +94,10 @@ class DyLoRA(LowRankStrategy):
     layer: ClassVar[type[LowRankLayer]] = DyLoRALayer
 
     frozen: bool = False
-    evaluated_ranks: Sequence[int] = None  # type: ignore[assignment]  # becomes a tuple when the strategy is made
 
     def __post_init__(self) -> None:
         super().__post_init__()
         expect(isinstance(self.frozen, bool), "`frozen` must be true or false", repr(self.frozen), "Try false.")
-        ranks = powers_of_two(below=self.rank) if self.evaluated_ranks is None else self.evaluated_ranks
-        rule = "`evaluated_ranks` must be whole numbers, at least 1"
-        remedy = "Try [1, 2, 4], or leave them out."
-        fits = isinstance(ranks, Sequence) and all(type(rank) is int and rank >= 1 for rank in ranks)
-        expect(fits, rule, repr(ranks), remedy)
-        object.__setattr__(self, "evaluated_ranks", tuple(ranks))
 
     def dynamic_layers(self, models: DiffusionModels) -> list[DyLoRALayer]:
         """This strategy's layers."""
@@ -126,32 +119,7 @@ class DyLoRA(LowRankStrategy):
             layer.end(self.scale)
         return None
 
-    def ranks(self, models: DiffusionModels) -> dict[str, int]:
-        """`rank` in every layer, also of models that have more of them."""
-        return dict.fromkeys(self.layers(models), self.rank)
-
-    def cuts(self) -> Mapping[str, Strategy]:
-        """The same at every evaluated rank below this one, by labels such as `rank2`."""
-        smaller = sorted({rank for rank in self.evaluated_ranks if rank < self.rank})
-        return {f"rank{rank}": replace(self, rank=rank, evaluated_ranks=()) for rank in smaller}
-
-    def tensors(self, models: DiffusionModels) -> dict[str, Tensor]:
-        """The first `rank` rows and columns, also of models that have more of them."""
-        return {
-            f"{path}.{name}": tensor
-            for path, layer in self.layers(models).items()
-            for name, tensor in {
-                "lora_A": layer.lora_A.detach()[: self.rank],
-                "lora_B": layer.lora_B.detach()[:, : self.rank],
-            }.items()
-        }
-
 
 def drawn_rank(step: TrainingStep, rank: int) -> int:
     """A rank from 1 to `rank`, each as likely, by the training's seed and the step's number alone."""
     return int(np.random.default_rng((step.seed, step.number)).integers(1, rank, endpoint=True))
-
-
-def powers_of_two(*, below: int) -> tuple[int, ...]:
-    """1, 2, 4, ... below a number."""
-    return tuple(2**exponent for exponent in range((below - 1).bit_length()))

@@ -91,12 +91,18 @@ class LowRankLayer(nn.Module):
             a: [rank, in], or [rank, in * k * k] of a convolution.
             b: [out, rank].
         """
+        reduced = self.reduced(x, a)
+        if isinstance(self.base, nn.Conv2d):
+            return functional.conv2d(reduced, b.to(reduced.dtype)[:, :, None, None])
+        return functional.linear(reduced, b.to(reduced.dtype))
+
+    def reduced(self, x: Tensor, a: Tensor) -> Tensor:
+        """s A x: of a linear layer [..., rank], of a convolution [n, rank, height, width]."""
         if isinstance(self.base, nn.Conv2d):
             kernel = a.to(x.dtype).view(len(a), *self.base.weight.shape[1:])
-            reduced = self.base._conv_forward(x, kernel, None) * self.scale
-            return functional.conv2d(reduced, b.to(reduced.dtype)[:, :, None, None])
-        reduced = functional.linear(x, a.to(x.dtype)) * self.scale
-        return functional.linear(reduced, b.to(reduced.dtype))
+            reduced: Tensor = self.base._conv_forward(x, kernel, None) * self.scale
+            return reduced
+        return functional.linear(x, a.to(x.dtype)) * self.scale
 
     def weight(self) -> Tensor:
         """The adapted weight, flattened to [out, in], in the factors' precision."""

@@ -26,19 +26,27 @@ class Rows(NamedTuple):
 
 
 def low_rank_linear(
-    x: Tensor, base: nn.Linear, a: Tensor, b: Tensor, *, scale: float, rows: Rows | None = None
+    x: Tensor,
+    base: nn.Linear,
+    a: Tensor,
+    b: Tensor,
+    *,
+    scale: float,
+    rows: Rows | None = None,
+    acting: Tensor | None = None,
 ) -> Tensor:
     """magnitude / norm * (W x + s B A x) + bias, the first factor only with `rows`.
 
     The gradient goes to x, A, B and the magnitude, and cannot be differentiated again; the base is frozen.
 
     Args:
-        x: [..., in].
+        x: [..., in]; with `acting` [n, ..., in].
         base: holds W, [out, in], and the bias.
         a: [rank, in].
         b: [out, rank].
         scale: s.
         rows: DoRA's scaling of the rows of W + s B A.
+        acting: [n, rank], 1 where a row of A acts on an image and 0 where it does not; None: all act on all.
 
     Returns:
         [..., out], in autocast's dtype where that is on, else in x's.
@@ -49,7 +57,9 @@ def low_rank_linear(
     bias = None if base.bias is None else base.bias.to(dtype)
     flat = x.reshape(-1, base.in_features).to(dtype)
     output: Tensor = _LowRankLinear.apply(
-        flat, base.weight.to(dtype), bias, a.to(dtype), b.to(dtype), scale, *(rows or (None, None))
+        *(flat, base.weight.to(dtype), bias, a.to(dtype), b.to(dtype), scale),
+        *(rows or (None, None)),
+        None if acting is None else acting.to(dtype),
     )
     return output.view(*x.shape[:-1], base.out_features)
 
@@ -77,10 +87,11 @@ class _LowRankLinear(torch.autograd.Function):
         scale: float,
         magnitude: Tensor | None,
         norm: Tensor | None,
+        acting: Tensor | None,
     ) -> Tensor:
-        reduced = (x @ a.T).mul_(scale)
+        reduced = _act((x @ a.T).mul_(scale), acting)
         ctx.scale = scale
-        kept = (x, weight if ctx.needs_input_grad[0] else None, a, b, reduced)
+        kept = (x, weight if ctx.needs_input_grad[0] else None, a, b, reduced, acting)
         if magnitude is None or norm is None:
             ctx.save_for_backward(*kept)
             output = x @ weight.T if bias is None else torch.addmm(bias, x, weight.T)
@@ -94,14 +105,21 @@ class _LowRankLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, a, b, reduced, *rows = ctx.saved_tensors
+        x, weight, a, b, reduced, acting, *rows = ctx.saved_tensors
         magnitude_gradient = None
         if rows:
             output, magnitude, row_scale = rows
             product = (gradient.to(magnitude.dtype) * output).sum(0) / magnitude
             magnitude_gradient = product.masked_fill_(magnitude == 0, 0)
             gradient = torch.mul(gradient, row_scale, out=torch.empty_like(gradient))
-        reduced_gradient = (gradient @ b).mul_(ctx.scale)
+        reduced_gradient = _act((gradient @ b).mul_(ctx.scale), acting)
         x_gradient = (gradient @ weight).addmm_(reduced_gradient, a) if ctx.needs_input_grad[0] else None
         a_gradient, b_gradient = reduced_gradient.T @ x, gradient.T @ reduced
-        return x_gradient, None, None, a_gradient, b_gradient, None, magnitude_gradient, None
+        return x_gradient, None, None, a_gradient, b_gradient, None, magnitude_gradient, None, None
+
+
+def _act(reduced: Tensor, acting: Tensor | None) -> Tensor:
+    """What A makes of the images' tokens, [n * tokens, rank], in place without the rows that do not act on an image."""
+    if acting is not None:
+        reduced.view(len(acting), -1, reduced.shape[-1]).mul_(acting[:, None])
+    return reduced

@@ -44,16 +44,21 @@ def bases(node: ast.ClassDef) -> Iterator[str]:
             yield from bases(classes()[name])
 
 
-def named(node: ast.ClassDef | Function, section: str) -> set[str]:
-    """What a section of the docstring names."""
+def named(node: ast.ClassDef | Function, section: str) -> dict[str, str]:
+    """What a section of the docstring names, with the first line of what it says."""
     _, _, text = (ast.get_docstring(node) or "").partition(f"{section}:\n")
-    lines = text.split("\n\n")[0].splitlines()
-    entries = [match[1] for line in lines if (match := re.match(r" {4}([\w, *]+): ", line))]
-    return {name.strip(" *") for entry in entries for name in entry.split(",")}
+    entries = re.findall(r"^ {4}([\w, *]+): (.*)$", text.split("\n\n")[0], re.MULTILINE)
+    return {name.strip(" *"): line for names, line in entries for name in names.split(",")}
 
 
-def is_text(node: ast.stmt | None) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def text_of(node: ast.stmt | None) -> str:
+    is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return node.value.value if is_text else ""
+
+
+def says_more(name: str, text: str) -> bool:
+    """Whether a text has words that are not the name's own."""
+    return bool(set(re.findall(r"\w+", text.lower())) - {*name.split("_"), "a", "an", "its", "of", "the"})
 
 
 def silent_fields(node: ast.ClassDef) -> list[str]:
@@ -61,13 +66,13 @@ def silent_fields(node: ast.ClassDef) -> list[str]:
     decorators = {ast.unparse(decorator).partition("(")[0] for decorator in node.decorator_list}
     if "dataclass" not in decorators and not RECORDS & set(bases(node)):
         return []
-    after = dict(zip(node.body, [*node.body[1:], None], strict=True))
+    above, below = named(node, "Attributes"), dict(zip(node.body, [*node.body[1:], None], strict=True))
     return [
         field.target.id
         for field in node.body
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         if not field.target.id.startswith("_") and "ClassVar" not in ast.unparse(field.annotation)
-        if field.target.id not in named(node, "Attributes") and not is_text(after[field])
+        if not says_more(field.target.id, above.get(field.target.id) or text_of(below[field]))
     ]
 
 
@@ -119,9 +124,11 @@ class Film:
 
     Attributes:
         side_px: of the film.
+        num_views: its num views.
     """
 
     side_px: int
+    num_views: int
     seed: int
     """Draws the film."""
     grain: float
@@ -148,7 +155,7 @@ def test_what_is_silent_is_seen() -> None:
     tree = ast.parse(EXAMPLE)
     film, scaled, moved = (node for _, node in public(tree))
     assert isinstance(film, ast.ClassDef) and isinstance(scaled, Function) and isinstance(moved, Function)
-    assert silent_fields(film) == ["grain"]
+    assert silent_fields(film) == ["num_views", "grain"]
     assert silent_arguments(scaled, film) == [] and silent_arguments(moved, film) == ["left", "more", "options"]
     assert NO_NOUNS & set(bound(tree)) == {"one"}
 

@@ -16,7 +16,12 @@ from trainables.strategies.low_rank import LowRankStrategy
 
 @dataclass(frozen=True, kw_only=True)
 class CuttableStrategy(LowRankStrategy):
-    """One training of a rank that yields adapters of smaller ranks too."""
+    """One training of a rank that yields adapters of smaller ranks too.
+
+    Attributes:
+        evaluated_ranks: ranks at which the adapter is cut and scored too; by default the powers of two below `rank`, each
+            half as large as the next, so that they are few.
+    """
 
     evaluated_ranks: Sequence[int] = None  # type: ignore[assignment]  # becomes a tuple when the strategy is made
 

@@ -58,12 +58,12 @@ def test_each_image_passes_lora_of_its_rank_and_gradients_add_up(kind: str) -> N
     output = layer(x)
     towards = torch.linspace(-1, 1, output.numel(), dtype=x.dtype).view_as(output)
     ours = torch.autograd.grad((output * towards).sum(), [layer.lora_A, layer.lora_B, x])
-    expected = [torch.zeros_like(one) for one in ours]
+    expected = [torch.zeros_like(gradient) for gradient in ours]
     for image, rank in enumerate(RANKS):
-        lora, own = lora_of(layer, rank), x.detach()[image : image + 1].clone().requires_grad_(True)
-        alone = lora(own)
+        lora, image_x = lora_of(layer, rank), x.detach()[image : image + 1].clone().requires_grad_(True)
+        alone = lora(image_x)
         torch.testing.assert_close(output[image : image + 1], alone, rtol=1e-12, atol=1e-12)
-        a, b, own_gradient = torch.autograd.grad((alone * towards[image]).sum(), [lora.lora_A, lora.lora_B, own])
+        a, b, own_gradient = torch.autograd.grad((alone * towards[image]).sum(), [lora.lora_A, lora.lora_B, image_x])
         expected[0] += padded(a, 0)
         expected[1] += padded(b, 1)
         expected[2][image] += own_gradient[0]
@@ -82,7 +82,9 @@ def batch_of(models: DiffusionModels, copies: int) -> dict[str, Tensor]:
 def gradients(models: DiffusionModels, batch: dict[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
     loss = DenoisingLoss(models)(batch)
     loss.backward()
-    return loss.item(), {path: one.grad for path, one in trained_parameters(models) if one.grad is not None}
+    return loss.item(), {
+        path: parameter.grad for path, parameter in trained_parameters(models) if parameter.grad is not None
+    }
 
 
 def attached(base: DiffusionModels, strategy: NestedLoRA) -> DiffusionModels:
@@ -102,18 +104,18 @@ def test_the_nested_loss_is_the_mean_of_the_ranks_losses(base: DiffusionModels, 
     strategy.on_batch(models, np.arange(2 * len(RANKS)))
     loss, ours = gradients(models, batch_of(models, len(RANKS)))
     strategy.on_step_end(models, TrainingStep(number=0, num_steps=1, seed=0))
-    expected, losses = {path: torch.zeros_like(one) for path, one in ours.items()}, []
-    for label, own in {**strategy.cuts(), "whole": strategy}.items():
-        own.export(models, tmp_path / label)
+    expected, losses = {path: torch.zeros_like(gradient) for path, gradient in ours.items()}, []
+    for label, cut in {**strategy.cuts(), "whole": strategy}.items():
+        cut.export(models, tmp_path / label)
         alone = base.fresh()
-        assert load_adapter(alone, tmp_path / label) == own
-        own_loss, found = gradients(alone, batch_of(alone, 1))
+        assert load_adapter(alone, tmp_path / label) == cut
+        own_loss, cut_gradients = gradients(alone, batch_of(alone, 1))
         losses.append(own_loss)
-        for path, one in found.items():
-            expected[path] += padded(one, 0 if path.endswith("lora_A") else 1) / len(RANKS)
+        for path, gradient in cut_gradients.items():
+            expected[path] += padded(gradient, 0 if path.endswith("lora_A") else 1) / len(RANKS)
     assert loss == pytest.approx(np.mean(losses), rel=1e-5) and max(losses) - min(losses) > 1e-4
-    for path, one in expected.items():
-        assert (ours[path] - one).norm() < 1e-3 * one.norm() + 1e-6, path
+    for path, gradient in expected.items():
+        assert (ours[path] - gradient).norm() < 1e-3 * gradient.norm() + 1e-6, path
 
 
 def test_a_cut_is_the_truncated_product(base: DiffusionModels, tmp_path: Path) -> None:
@@ -126,11 +128,11 @@ def test_a_cut_is_the_truncated_product(base: DiffusionModels, tmp_path: Path) -
         assert set(cut.ranks(models).values()) == {rank}
         cut.export(models, tmp_path / label)
         restored = base.fresh()
-        found = load_adapter(restored, tmp_path / label)
-        assert isinstance(found, NestedLoRA)
+        loaded = load_adapter(restored, tmp_path / label)
+        assert isinstance(loaded, NestedLoRA)
         for path, layer in strategy.layers(models).items():
             product = 6.0 / RANK * layer.lora_B[:, :rank] @ layer.lora_A[:rank]
-            torch.testing.assert_close(found.layers(restored)[path].weight(), layer.base.weight + product)
+            torch.testing.assert_close(loaded.layers(restored)[path].weight(), layer.base.weight + product)
 
 
 def test_any_images_in_a_row_are_dealt_all_ranks_in_turn() -> None:
@@ -150,9 +152,9 @@ def test_workers_number_the_images_of_a_batch_as_one_would(num_workers: int) -> 
                 np.testing.assert_array_equal(batch[share.first : share.first + len(share.indices)], share.indices)
 
 
-def tiny(base: DiffusionModels, name: str, own: dict[str, Any]) -> list[Tensor]:
+def tiny(base: DiffusionModels, name: str, hyperparameters: dict[str, Any]) -> list[Tensor]:
     """The factors of a small network after some steps on six images."""
-    strategy, models = make_strategy(name, {"rank": 4, "targets": "all_linear", **own}), base.fresh()
+    strategy, models = make_strategy(name, {"rank": 4, "targets": "all_linear", **hyperparameters}), base.fresh()
     models.unet = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     torch.manual_seed(0)
     for layer in models.unet[::2]:
@@ -172,7 +174,7 @@ def tiny(base: DiffusionModels, name: str, own: dict[str, Any]) -> list[Tensor]:
 
 def test_without_smaller_ranks_it_is_lora_to_the_bit(base: DiffusionModels) -> None:
     lora, alone = tiny(base, "lora", {}), tiny(base, "nested_lora", {"evaluated_ranks": [4, 9]})
-    assert all(torch.equal(one, other) for one, other in zip(lora, alone, strict=True))
+    assert all(torch.equal(first, other) for first, other in zip(lora, alone, strict=True))
     assert not torch.equal(lora[0], tiny(base, "nested_lora", {})[0])
 
 

@@ -107,9 +107,9 @@ RANGES: Final[dict[str, Ranges]] = {
 """Where learning rates have been published for Stable Diffusion 1.5, the range of `core` surrounds them: 1e-5 for the
 whole U-Net, alone or beside others; 5e-6 for the text encoder alone, and 1e-6 beside others; 1e-6 for the autoencoder;
 1e-4 for LoRA, DoRA, DyLoRA, SeLoRA and BitFit; 5e-4 to 2e-3 for AdaLoRA; 1e-3 for DiffFit and for new tokens; 5e-5 with
-another text encoder. None is published for `norm`, which has the range of BitFit's biases, nor for `attention`, whose
-range lies between those of LoRA and of the whole U-Net. The ranges of `mini` lie higher: its U-Net has three hundred
-times fewer parameters, and bears larger steps."""
+another text encoder. None is published for `norm`, which has the range of BitFit's biases, for `nested_lora`, which has
+LoRA's, nor for `attention`, whose range lies between those of LoRA and of the whole U-Net. The ranges of `mini` lie
+higher: its U-Net has three hundred times fewer parameters, and bears larger steps."""
 
 
 def parts_of(name: str) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ class Resumption:
         resumed_s: from the kill to the next step, by `--resume` at once.
         trained_s: what its process had trained until the kill.
         repeated_s: what of it is trained again.
-        epoch_s: the longest epoch before it; a checkpoint is written after each.
+        epoch_s: the longest epoch up to the first after it; a checkpoint is written after each.
     """
 
     resumed_s: float
@@ -63,6 +63,7 @@ def main(
     kills: Annotated[int, typer.Option(min=1, help="At random moments, of one sweep.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the moments.")] = 0,
     of: Annotated[Path | None, typer.Option(help="A run whose share for records and checkpoints is told.")] = None,
+    until_s: Annotated[float, typer.Option(min=0, help="Kill no more after so many seconds.")] = 1e9,
     python: Annotated[str, typer.Option(help="What starts Python; seconds are those of its imports too.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
@@ -72,7 +73,7 @@ def main(
     """
     with tempfile.TemporaryDirectory() as folder:
         sweep = KilledSweep(Path(folder) / "run", tuple(shlex.split(python)) or (sys.executable,))
-        fresh_s, measured = sweep.resumptions(kills, random.Random(seed))
+        fresh_s, measured = sweep.resumptions(kills, random.Random(seed), until_s)
         costs = {"record_s": record_cost(Path(folder)), "checkpoint_s": checkpoint_cost(Path(folder))}
     shares = {} if of is None else shares_of(of, **costs)
     if as_json:
@@ -101,8 +102,13 @@ class KilledSweep:
     out: Path
     python: tuple[str, ...]
 
-    def resumptions(self, kills: int, chance: random.Random) -> tuple[float, list[Resumption]]:
+    def resumptions(self, kills: int, chance: random.Random, until_s: float) -> tuple[float, list[Resumption]]:
         """Start it, kill its process somewhere in the two epochs after its first, let it go on, and so forth.
+
+        Args:
+            kills: at most.
+            chance: what is random.
+            until_s: seconds from now, after which it is killed no more.
 
         Returns:
             Seconds from the first command to the first step, and what came of each kill.
@@ -118,16 +124,17 @@ class KilledSweep:
                     fresh_s = first_s - began_s
                 else:
                     measured.append(resumption(before, reports[len(before)], killed_s, trained_s))
+                if number == kills or time.time() - began_s > until_s:
+                    break
                 time.sleep(chance.uniform(0, 2 * reports[-1]["epoch_s"]))
                 psutil.Process(json.loads((self.out / LOCK).read_text())["pid"]).kill()
                 killed_s = time.time()
                 trained_s = killed_s - first_s
                 command.wait(PATIENCE_S)
-                reports = read_reports(self.out)
-                if number < kills:
-                    command = self._start()
+                reports, command = read_reports(self.out), self._start()
         finally:
             command.terminate()
+            command.wait(PATIENCE_S)
         return fresh_s, measured
 
     def _start(self, num_epochs: int = 0) -> subprocess.Popen[bytes]:
@@ -156,7 +163,7 @@ def resumption(before: list[dict[str, Any]], after: dict[str, Any], killed_s: fl
         resumed_s=began_of(after) - killed_s,
         trained_s=trained_s,
         repeated_s=killed_s - before[-1]["at_s"] + sum(again),
-        epoch_s=max(report["epoch_s"] for report in before),
+        epoch_s=max(report["epoch_s"] for report in (*before, after)),
     )
 
 

@@ -13,9 +13,12 @@ import ray
 import ray.train
 from ray import tune
 from ray.exceptions import RayError
-from ray.train import WorkerGroupError
+from ray.train import ControllerError, WorkerGroupError
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.exceptions import RayTrainError  # all that lost and hanging workers have in common
+from ray.train.v2._internal.exceptions import (
+    RayTrainError,  # all that lost and hanging workers have in common
+    WorkerGroupStartupTimeoutError,
+)
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
@@ -26,6 +29,7 @@ from sweep.trials.ends import FAILURE, LOST, TrialListener
 from sweep.trials.full_disks import full_disk_named
 from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.memory_kills import out_of_memory
+from sweep.trials.orphans import OrphanedGroups
 from sweep.trials.relay import Relay, root_message
 from sweep.trials.resources import most_workers, trial_resources, worker_resources, workers_of_trial
 from sweep.trials.scheduling import TrialScheduler
@@ -106,14 +110,12 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
     suggestion = Suggestion.of_config(config)
     spec = context.spec(suggestion.trial_id, suggestion.choice)
     spec.folder.mkdir(parents=True, exist_ok=True)
-    if most_workers(context.compute) == 1:
-        trainer = TorchTrainer(
-            lambda: attempt(spec, evaluator, tune.report), scaling_config=ray.train.ScalingConfig(num_workers=0)
-        )
-    else:
-        trainer = worker_group(spec, evaluator, context)
     try:
-        trainer.fit()
+        if most_workers(context.compute) == 1:
+            alone = ray.train.ScalingConfig(num_workers=0)
+            TorchTrainer(lambda: attempt(spec, evaluator, tune.report), scaling_config=alone).fit()
+        else:
+            fit_group(spec, evaluator, context)
     except Exception as error:
         cause = root_cause(error)
         if isinstance(cause, MACHINES_FAULT):
@@ -147,6 +149,20 @@ def root_cause(error: BaseException) -> BaseException:
     return next((failure for failure in failures if isinstance(failure, MACHINES_FAULT)), failures[0])
 
 
+def fit_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> None:
+    """An attempt with a group of workers, which is laid anew where it has waited for its room in vain.
+
+    A node that has just died counts as alive for a while: a group of as many workers as went with it would wait for ever.
+    """
+    while True:
+        try:
+            worker_group(spec, evaluator, context).fit()
+            return
+        except ControllerError as error:
+            if not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+                raise
+
+
 def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> TorchTrainer:
     """A trainer with processes of its own, as many as there is room for now; rank 0's reports reach Tune.
 
@@ -166,7 +182,10 @@ def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -
             resources_per_worker=worker_resources(compute),
         ),
         run_config=ray.train.RunConfig(
-            name=spec.folder.name, storage_path=str(context.out / "ray"), callbacks=[TuneReportCallback()]
+            name=spec.folder.name,
+            storage_path=str(context.out / "ray"),
+            callbacks=[TuneReportCallback()],
+            failure_config=ray.train.FailureConfig(controller_failure_limit=0),  # `fit_group` tries again
         ),
     )
 
@@ -207,6 +226,7 @@ def run_trials(
         losses=losses,
     )
     trainable = tune.with_parameters(run_trial, context=context, evaluator=evaluator)
+    orphaned = [OrphanedGroups()] if most_workers(context.compute) > 1 else []
     tuner = tune.Tuner(
         tune.with_resources(trainable, trial_resources(context.compute)),
         tune_config=tune.TuneConfig(
@@ -217,7 +237,9 @@ def run_trials(
             max_concurrent_trials=context.compute.concurrent_trials,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
-        run_config=tune.RunConfig(name="tune", storage_path=str(context.out / "ray"), callbacks=[relay], verbose=0),
+        run_config=tune.RunConfig(
+            name="tune", storage_path=str(context.out / "ray"), callbacks=[relay, *orphaned], verbose=0
+        ),
     )
     try:
         _fit(tuner, relay)

@@ -2,81 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import torch
 from optuna import Trial
 from optuna.trial import FrozenTrial, TrialState
 from ray import cloudpickle
 from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
-from ray.tune.search import Searcher
-from recording import RecordingEvaluator, recorded_here
 from safetensors.torch import load_file
+from trials_in_a_row import BITFIT, DIVERGING, DYLORA, LORA, Choices, Events, context
 
 from analysis.front.pareto import Front
-from sweep.config import ComputeConfig, SweepConfig
+from sweep.config import SweepConfig
 from sweep.records.journal import Journal
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import REASON, OptunaSearcher
-from sweep.trials.ends import TrialEnd, TrialListener
+from sweep.trials.ends import TrialEnd
 from sweep.trials.scheduling import TrialScheduler
-from sweep.trials.suggestions import Suggestion
-from sweep.trials.tuner import MACHINES_FAULT, SweepContext, root_cause, run_trials
+from sweep.trials.tuner import MACHINES_FAULT, root_cause, run_trials
 from trainables import trial as trial_module
 from trainables.base_models.models import load_base
-from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset
-from trainables.datasets.writing import write_dataset
-from trainables.settings import TrainingConfig
 from trainables.strategies import load_adapter
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
 
 EVALUATION_S = 0.8
-BITFIT = {"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 9}
-DIVERGING = {**BITFIT, "lr": 1e30}
-DYLORA = {
-    "strategy": {"name": "dylora", "rank": 4, "alpha": 8, "evaluated_ranks": [3, 1]},
-    "lr": 1e-3,
-    "batch_size": 9,
-}
-LORA = {"strategy": {"name": "lora", "rank": 2, "alpha": 4}, "lr": 1e-3, "batch_size": 9}
-
-
-class Choices(Searcher, TrialListener):  # type: ignore[misc]
-    """A searcher that suggests what it is given, and once more what was lost."""
-
-    def __init__(self, *choices: dict[str, Any]) -> None:
-        super().__init__()
-        given = [Suggestion(trial_id=f"trial{n}", number=n, choice=choice) for n, choice in enumerate(choices)]
-        self._open = {suggestion.trial_id: suggestion.as_config() for suggestion in given}
-        self._waiting = deque(self._open.values())
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self._waiting:
-            return self._waiting.popleft()
-        return None if self._open else str(Searcher.FINISHED)
-
-    def on_retry(self, trial_id: str, reason: str) -> None:
-        self._waiting.append(self._open[trial_id])
-
-    def on_end(self, trial_id: str, end: TrialEnd) -> None:
-        self._open.pop(trial_id, None)
-
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Nothing is learnt."""
 
 
 @dataclass(frozen=True)
@@ -94,143 +54,6 @@ class ProcessEvaluator:
             "base": id(trial_module._warm["mini", "unet"]),
             "size": float(sum(tensor.numel() for tensor in tensors)),
         }
-
-
-@dataclass
-class Events(TrialListener):
-    """A listener that remembers."""
-
-    starts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    reports: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
-    reported_at_s: list[float] = field(default_factory=list)
-    cuts: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=list)
-    retries: list[tuple[str, str]] = field(default_factory=list)
-    ends: dict[str, TrialEnd] = field(default_factory=dict)
-    cut_ends: dict[str, TrialEnd] = field(default_factory=dict)
-
-    def on_start(self, suggestion: Suggestion) -> None:
-        self.starts[suggestion.trial_id] = suggestion.choice
-
-    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        self.reports.append((trial_id, dict(metrics)))
-        self.reported_at_s.append(time.monotonic())
-
-    def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
-        assert trial_id not in self.ends
-        self.cuts.append((cut_id, trial_id, choice, metrics))
-
-    def on_retry(self, trial_id: str, reason: str) -> None:
-        self.retries.append((trial_id, reason))
-
-    def on_end(self, trial_id: str, end: TrialEnd) -> None:
-        (self.ends if trial_id in self.starts else self.cut_ends)[trial_id] = end
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    source = PhantomSource(num_patients=40, resolution_px=64, seed=3)
-    return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom")
-
-
-def context(dataset: PreparedDataset, out: Path, *, workers: Any = 1, **training: Any) -> SweepContext:
-    settings = TrainingConfig(**{"num_epochs": 2, "warmup_fraction": 0.0, "mixed_precision": "no", **training})
-    compute = ComputeConfig(workers_per_trial=workers, evaluation_cpus=0.5)
-    return SweepContext(
-        base="mini", dataset=dataset.folder, out=out, seed=7, objectives=(), training=settings, compute=compute
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recorded:
-    """What a run with the recording evaluator left."""
-
-    events: Events
-    folder: Path
-
-    def workers(self) -> list[dict[str, Any]]:
-        return [json.loads(file.read_text()) for file in sorted(self.folder.glob("worker-*.json"))]
-
-    def parameters(self, rank: int) -> dict[str, torch.Tensor]:
-        return dict(torch.load(self.folder / f"worker-{rank}.pt", weights_only=True))
-
-    def losses(self) -> list[float]:
-        return [metrics["loss"] for _, metrics in self.events.reports]
-
-
-@pytest.fixture(scope="module")
-def recorded(
-    ray_cluster: None, dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory
-) -> dict[int, Recorded]:
-    """The same trial with one worker, as a trial's process calls it, and with a group of two, by number of workers."""
-    outs = {workers: tmp_path_factory.mktemp(f"workers{workers}") for workers in (1, 2)}
-    runs = {workers: Recorded(events=Events(), folder=out / "recorded") for workers, out in outs.items()}
-    spec, report = context(dataset, outs[1]).spec("one", BITFIT), runs[1].events.on_report
-    recorded_here(spec, runs[1].folder, lambda metrics: report("one", metrics))
-    settings, events = context(dataset, outs[2], workers=2), runs[2].events
-    run_trials(settings, RecordingEvaluator(runs[2].folder), Choices(BITFIT), listeners=(events,))
-    assert list(events.ends.values()) == [TrialEnd.completed()]
-    return runs
-
-
-def test_two_workers_are_two_processes_of_one_group(recorded: dict[int, Recorded]) -> None:
-    workers = recorded[2].workers()
-    assert [worker["world"] for worker in workers] == [2, 2]
-    assert len({os.getpid(), *(worker["process"] for worker in workers)}) == 3
-
-
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_an_epoch_sees_every_image_exactly_once(
-    recorded: dict[int, Recorded], dataset: PreparedDataset, num_workers: int
-) -> None:
-    num_images, workers = len(dataset.split("train")), recorded[num_workers].workers()
-    assert num_images % BITFIT["batch_size"] >= num_workers  # type: ignore[operator]  # no worker idles in the last batch
-    steps = -(-num_images // BITFIT["batch_size"])  # type: ignore[operator]
-    for epoch in range(2):
-        seen = [i for worker in workers for step in worker["seen"][epoch * steps : (epoch + 1) * steps] for i in step]
-        assert sorted(seen) == list(range(num_images))
-    assert all(len(worker["seen"]) == 2 * steps for worker in workers)
-
-
-def test_both_workers_end_with_the_same_parameters(recorded: dict[int, Recorded]) -> None:
-    first, second = recorded[2].parameters(0), recorded[2].parameters(1)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_two_workers_train_as_one_does(recorded: dict[int, Recorded]) -> None:
-    """The loss over all workers and the trained weights do not tell how many."""
-    assert recorded[2].losses() == pytest.approx(recorded[1].losses(), rel=1e-4)
-    single, two = recorded[1].parameters(0), recorded[2].parameters(0)
-    for name in single:
-        torch.testing.assert_close(two[name], single[name], rtol=1e-2, atol=1e-4)
-
-
-def test_a_group_whose_worker_dies_goes_on_from_its_checkpoint_to_the_same_bits(
-    recorded: dict[int, Recorded], dataset: PreparedDataset, tmp_path: Path
-) -> None:
-    """Of one or two workers there is room for two; what the second attempt trains on is the second epoch."""
-    run = Recorded(events=Events(), folder=tmp_path / "recorded")
-    settings = context(dataset, tmp_path, workers=(1, 2), checkpoint_every_s=0)
-    run_trials(settings, RecordingEvaluator(run.folder, dies=True), Choices(BITFIT), listeners=(run.events,))
-    assert list(run.events.ends.values()) == [TrialEnd.completed()] and len(run.events.retries) == 1
-    assert [metrics["epoch"] for _, metrics in run.events.reports] == [0, 1]
-    assert run.losses() == recorded[2].losses()
-    for worker, whole in zip(run.workers(), recorded[2].workers(), strict=True):
-        assert worker["seen"] == whole["seen"][len(whole["seen"]) // 2 :]
-    same = recorded[2].parameters(0)
-    assert all(torch.equal(tensor, same[name]) for name, tensor in run.parameters(0).items())
-
-
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_the_first_worker_reports_each_epoch_and_its_evaluation(
-    recorded: dict[int, Recorded], num_workers: int
-) -> None:
-    run = recorded[num_workers]
-    reports = [metrics for _, metrics in run.events.reports]
-    assert [report["epoch"] for report in reports] == [0, 1]
-    assert [report["final"] for report in reports] == [False, True]
-    assert ["score" in report for report in reports] == [False, True]
-    assert len(list(run.folder.glob("evaluation-*"))) == 1
 
 
 class FullDisk(Events):

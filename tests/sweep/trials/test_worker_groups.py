@@ -1,79 +1,174 @@
-"""How many workers a trial's group has, without Ray: those that go beside what runs already."""
+"""Groups of workers that train a trial together: as one does, and whatever of them dies."""
 
 from __future__ import annotations
 
-import traceback
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
-from ray import train
-from ray.train import WorkerGroupError
+import torch
+from ray._private.state import actors
+from ray.train import ControllerError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
+from recording import RecordingEvaluator, recorded_here
+from trials_in_a_row import BITFIT, Choices, Events, context
 
-from sweep.config import ComputeConfig
 from sweep.trials import tuner
-from sweep.trials.full_disks import is_full
-from sweep.trials.relay import root_message
-from sweep.trials.resources import Node
-from sweep.trials.suggestions import Suggestion
-from sweep.trials.tuner import SweepContext, run_trial, worker_group
-from trainables.settings import TrainingConfig
-
-BITFIT = {"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 9}
+from sweep.trials.ends import TrialEnd
+from sweep.trials.tuner import run_trials
+from trainables.datasets.store import PreparedDataset
 
 
-class Idle:
-    """An evaluator that is not asked."""
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What a run with the recording evaluator left."""
 
-    def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
-        raise AssertionError
+    events: Events
+    folder: Path
 
+    def workers(self) -> list[dict[str, Any]]:
+        return [json.loads(file.read_text()) for file in sorted(self.folder.glob("worker-*.json"))]
 
-def elastic(folder: Path) -> SweepContext:
-    return SweepContext(
-        base="mini",
-        dataset=folder,
-        out=folder,
-        seed=0,
-        objectives=(),
-        training=TrainingConfig(num_epochs=1),
-        compute=ComputeConfig(workers_per_trial=(1, 3), cpus_per_worker=8),
-        evaluation_nodes=("small",),
-    )
+    def parameters(self, rank: int) -> dict[str, torch.Tensor]:
+        return dict(torch.load(self.folder / f"worker-{rank}.pt", weights_only=True))
+
+    def losses(self) -> list[float]:
+        return [metrics["loss"] for _, metrics in self.events.reports]
 
 
-@pytest.mark.parametrize(("here", "num_workers"), [("small", 2), ("big", 1)])
-def test_a_group_goes_beside_evaluation_and_the_trials_own_process(
-    here: str, num_workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def recorded(
+    ray_cluster: None, dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, Recorded]:
+    """The same trial with one worker, as a trial's process calls it, and with a group of two, by number of workers."""
+    outs = {workers: tmp_path_factory.mktemp(f"workers{workers}") for workers in (1, 2)}
+    runs = {workers: Recorded(events=Events(), folder=out / "recorded") for workers, out in outs.items()}
+    spec, report = context(dataset, outs[1]).spec("one", BITFIT), runs[1].events.on_report
+    recorded_here(spec, runs[1].folder, lambda metrics: report("one", metrics))
+    settings, events = context(dataset, outs[2], workers=2), runs[2].events
+    run_trials(settings, RecordingEvaluator(runs[2].folder), Choices(BITFIT), listeners=(events,))
+    assert list(events.ends.values()) == [TrialEnd.completed()]
+    return runs
+
+
+def test_two_workers_are_two_processes_of_one_group(recorded: dict[int, Recorded]) -> None:
+    workers = recorded[2].workers()
+    assert [worker["world"] for worker in workers] == [2, 2]
+    assert len({os.getpid(), *(worker["process"] for worker in workers)}) == 3
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_an_epoch_sees_every_image_exactly_once(
+    recorded: dict[int, Recorded], dataset: PreparedDataset, num_workers: int
 ) -> None:
-    configs = list[train.ScalingConfig]()
-    monkeypatch.setattr(tuner, "nodes_of_cluster", lambda: [Node("small", 8), Node("big", 16)])
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: here))
-    monkeypatch.setattr(tuner, "TuneReportCallback", train.UserCallback)  # Tune's own wants a session of Tune
-    monkeypatch.setattr(
-        tuner, "TorchTrainer", lambda loop, *, scaling_config, run_config: configs.append(scaling_config)
-    )
-    context = elastic(tmp_path)
-    worker_group(context.spec("a", BITFIT), Idle(), context)
-    assert [config.num_workers for config in configs] == [num_workers]
+    num_images, workers = len(dataset.split("train")), recorded[num_workers].workers()
+    assert num_images % BITFIT["batch_size"] >= num_workers  # type: ignore[operator]  # no worker idles in the last batch
+    steps = -(-num_images // BITFIT["batch_size"])  # type: ignore[operator]
+    for epoch in range(2):
+        seen = [i for worker in workers for step in worker["seen"][epoch * steps : (epoch + 1) * steps] for i in step]
+        assert sorted(seen) == list(range(num_images))
+    assert all(len(worker["seen"]) == 2 * steps for worker in workers)
 
 
-def test_the_reason_of_a_lost_group_is_the_loss_and_not_what_the_others_said_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_both_workers_end_with_the_same_parameters(recorded: dict[int, Recorded]) -> None:
+    first, second = recorded[2].parameters(0), recorded[2].parameters(1)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_two_workers_train_as_one_does(recorded: dict[int, Recorded]) -> None:
+    """The loss over all workers and the trained weights do not tell how many."""
+    assert recorded[2].losses() == pytest.approx(recorded[1].losses(), rel=1e-4)
+    single, two = recorded[1].parameters(0), recorded[2].parameters(0)
+    for name in single:
+        torch.testing.assert_close(two[name], single[name], rtol=1e-2, atol=1e-4)
+
+
+def test_a_group_whose_worker_dies_goes_on_from_its_checkpoint_to_the_same_bits(
+    recorded: dict[int, Recorded], dataset: PreparedDataset, tmp_path: Path
 ) -> None:
-    failures: dict[int, Exception] = {
-        0: OSError(28, "No space left on device", "/runs/a"),
-        1: RuntimeError("Connection closed by peer"),
-    }
-    said = "\n".join(f"{type(failure).__name__}: {failure}" for failure in failures.values())
+    """Of one or two workers there is room for two; what the second attempt trains on is the second epoch."""
+    run = Recorded(events=Events(), folder=tmp_path / "recorded")
+    settings = context(dataset, tmp_path, workers=(1, 2), checkpoint_every_s=0)
+    run_trials(settings, RecordingEvaluator(run.folder, dies=True), Choices(BITFIT), listeners=(run.events,))
+    assert list(run.events.ends.values()) == [TrialEnd.completed()] and len(run.events.retries) == 1
+    assert [metrics["epoch"] for _, metrics in run.events.reports] == [0, 1]
+    assert run.losses() == recorded[2].losses()
+    for worker, whole in zip(run.workers(), recorded[2].workers(), strict=True):
+        assert worker["seen"] == whole["seen"][len(whole["seen"]) // 2 :]
+    same = recorded[2].parameters(0)
+    assert all(torch.equal(tensor, same[name]) for name, tensor in run.parameters(0).items())
 
-    def fit() -> None:
-        raise WorkerGroupError(said, failures)
 
-    monkeypatch.setattr(tuner, "worker_group", lambda *given: SimpleNamespace(fit=fit))
-    config = Suggestion(trial_id="a", number=0, choice=BITFIT).as_config()
-    with pytest.raises((OSError, WorkerGroupError)) as lost:
-        run_trial(config, context=elastic(tmp_path), evaluator=Idle())
-    reason = root_message("".join(traceback.format_exception(lost.value)))
-    assert is_full(reason) and reason == "OSError: [Errno 28] No space left on device: '/runs/a'"
+class KillsTrial(Events):
+    """A listener that kills the trial's own process, beside its workers, at its first report."""
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        super().on_report(trial_id, metrics)
+        if len(self.reports) == 1:
+            (process,) = [
+                one["Pid"] for one in actors(actor_state_name="ALIVE").values() if "Implicit" in one["ActorClassName"]
+            ]
+            os.kill(process, signal.SIGKILL)
+
+
+def test_a_group_whose_trial_dies_gives_back_what_it_held(
+    recorded: dict[int, Recorded], dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    """The cluster has no room for two groups, and no dashboard, which Ray Train's own cleaner asks."""
+    events, free = KillsTrial(), ray.available_resources()["CPU"]
+    settings = context(dataset, tmp_path, workers=2, checkpoint_every_s=0)
+    run_trials(settings, RecordingEvaluator(tmp_path / "recorded"), Choices(BITFIT), listeners=(events,))
+    assert list(events.ends.values()) == [TrialEnd.completed()] and len(events.retries) == 1
+    losses = {metrics["epoch"]: metrics["loss"] for _, metrics in events.reports}
+    assert list(losses.values()) == recorded[2].losses()
+    deadline_s = time.monotonic() + 20
+    while (now := ray.available_resources()["CPU"]) < free and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    assert now >= free
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A trainer that fails."""
+
+    error: Exception | None
+
+    def fit(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+def test_a_group_that_finds_no_room_is_laid_anew_and_what_else_fails_is_raised(
+    dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole of it, a node that dies before its group starts, is among the sweeps that `make chaos` breaks."""
+    waited, broken = WorkerGroupStartupTimeoutError(2), WorkerGroupStartupFailedError("a node died")
+    for errors in ([ControllerError(waited), None], [ControllerError(waited), ControllerError(broken)]):
+        left = list(errors)
+        monkeypatch.setattr(tuner, "worker_group", lambda *given, left=left: Attempt(left.pop(0)))
+        settings = context(dataset, tmp_path, workers=(1, 2))
+        given = settings.spec("one", BITFIT), RecordingEvaluator(tmp_path), settings
+        with nullcontext() if errors[-1] is None else pytest.raises(ControllerError, match="a node died"):
+            tuner.fit_group(*given)
+        assert left == []
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_the_first_worker_reports_each_epoch_and_its_evaluation(
+    recorded: dict[int, Recorded], num_workers: int
+) -> None:
+    run = recorded[num_workers]
+    reports = [metrics for _, metrics in run.events.reports]
+    assert [report["epoch"] for report in reports] == [0, 1]
+    assert [report["final"] for report in reports] == [False, True]
+    assert ["score" in report for report in reports] == [False, True]
+    assert len(list(run.folder.glob("evaluation-*"))) == 1

@@ -1,0 +1,90 @@
+"""Trials as tests have them: configurations in a row, what a listener heard of them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from sweep.config import ComputeConfig
+from sweep.trials.ends import TrialEnd, TrialListener
+from sweep.trials.suggestions import Suggestion
+from sweep.trials.tuner import SweepContext
+from trainables.datasets.store import PreparedDataset
+from trainables.settings import TrainingConfig
+
+BITFIT = {"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 9}
+DIVERGING = {**BITFIT, "lr": 1e30}
+DYLORA = {
+    "strategy": {"name": "dylora", "rank": 4, "alpha": 8, "evaluated_ranks": [3, 1]},
+    "lr": 1e-3,
+    "batch_size": 9,
+}
+LORA = {"strategy": {"name": "lora", "rank": 2, "alpha": 4}, "lr": 1e-3, "batch_size": 9}
+
+
+class Choices(Searcher, TrialListener):  # type: ignore[misc]
+    """A searcher that suggests what it is given, and once more what was lost."""
+
+    def __init__(self, *choices: dict[str, Any]) -> None:
+        super().__init__()
+        given = [Suggestion(trial_id=f"trial{n}", number=n, choice=choice) for n, choice in enumerate(choices)]
+        self._open = {suggestion.trial_id: suggestion.as_config() for suggestion in given}
+        self._waiting = deque(self._open.values())
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._waiting:
+            return self._waiting.popleft()
+        return None if self._open else str(Searcher.FINISHED)
+
+    def on_retry(self, trial_id: str, reason: str) -> None:
+        self._waiting.append(self._open[trial_id])
+
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        self._open.pop(trial_id, None)
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """Nothing is learnt."""
+
+
+@dataclass
+class Events(TrialListener):
+    """A listener that remembers."""
+
+    starts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    reports: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    reported_at_s: list[float] = field(default_factory=list)
+    cuts: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=list)
+    retries: list[tuple[str, str]] = field(default_factory=list)
+    ends: dict[str, TrialEnd] = field(default_factory=dict)
+    cut_ends: dict[str, TrialEnd] = field(default_factory=dict)
+
+    def on_start(self, suggestion: Suggestion) -> None:
+        self.starts[suggestion.trial_id] = suggestion.choice
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        self.reports.append((trial_id, dict(metrics)))
+        self.reported_at_s.append(time.monotonic())
+
+    def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        assert trial_id not in self.ends
+        self.cuts.append((cut_id, trial_id, choice, metrics))
+
+    def on_retry(self, trial_id: str, reason: str) -> None:
+        self.retries.append((trial_id, reason))
+
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        (self.ends if trial_id in self.starts else self.cut_ends)[trial_id] = end
+
+
+def context(dataset: PreparedDataset, out: Path, *, workers: Any = 1, **training: Any) -> SweepContext:
+    settings = TrainingConfig(**{"num_epochs": 2, "warmup_fraction": 0.0, "mixed_precision": "no", **training})
+    compute = ComputeConfig(workers_per_trial=workers, evaluation_cpus=0.5)
+    return SweepContext(
+        base="mini", dataset=dataset.folder, out=out, seed=7, objectives=(), training=settings, compute=compute
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray._private.state import actors as actor_table
+from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from analysis.run_folder import BASELINE_SHEET, REFERENCE_SHEET, SAMPLES_SHEET
@@ -21,6 +23,9 @@ from trainables.trial import EvaluationError
 ATTEMPTS = 2
 MAX_DEATHS = 3
 """How often the process of an evaluation actor may die; what it was scoring is scored again by its successor."""
+AWAY_S = 180.0
+"""How long an actor may be away: so long Ray may take to see that its node has died, and a successor to load its models."""
+LOOK_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,10 @@ class ActorEvaluator:
         Raises:
             EvaluationError: it failed again.
             OSError: a disk is full.
+            ActorUnavailableError: its node was lost, and there is no room for a successor, perhaps because of this trial.
         """
         actor = self.actors[zlib.crc32(str(adapter).encode()) % len(self.actors)]
-        return _scores(lambda: actor.score.remote(adapter, adapter.parent / SAMPLES_SHEET, share_done))
+        return _scores(actor, lambda: actor.score.remote(adapter, adapter.parent / SAMPLES_SHEET, share_done))
 
     def prepare(self, out: Path) -> None:
         """Wait until the actors can work, and hear now of what they lack; leaves the held-out films' `reference.png`."""
@@ -57,7 +63,10 @@ class ActorEvaluator:
             EvaluationError: it failed again.
             OSError: a disk is full.
         """
-        return _scores(lambda: self.score_base(out), running)
+        try:
+            return _scores(self.actors[0], lambda: self.score_base(out), running)
+        except ActorUnavailableError as error:
+            raise EvaluationError(str(error)) from error
 
     def stop(self) -> None:
         """End the actors' processes; what they hold of the cluster is free again."""
@@ -65,15 +74,31 @@ class ActorEvaluator:
             ray.kill(actor)
 
 
-def _scores(start: Callable[[], Any], running: Any = None) -> dict[str, float]:
-    """Wait for an evaluation, the running one if there is one, and start it again where it fails."""
-    for _ in range(ATTEMPTS):
+def _scores(actor: Any, start: Callable[[], Any], running: Any = None) -> dict[str, float]:
+    """Wait for an evaluation, the running one if there is one, and start it again where it fails or its actor is away."""
+    failures, away_s = 0, 0.0
+    while failures < ATTEMPTS:
         try:
-            return dict(ray.get(running or start()))
+            running = running or start()
+            while not ray.wait([running], timeout=LOOK_S)[0]:
+                away_s = 0.0 if _is_alive(actor) else away_s + LOOK_S
+                if away_s >= AWAY_S:
+                    raise ActorUnavailableError("no node has had room for it", actor._actor_id.binary())
+            return dict(ray.get(running))
+        except ActorUnavailableError:
+            if away_s >= AWAY_S:
+                raise
+            running, away_s = None, away_s + LOOK_S
+            time.sleep(LOOK_S)
         except RayError as error:
-            failure, running = error, None
+            failure, running, failures = error, None, failures + 1
     cause = str(getattr(failure, "cause", failure))
     raise (OSError if is_full(cause) else EvaluationError)(cause) from failure
+
+
+def _is_alive(actor: Any) -> bool:
+    """Whether an actor works; one whose calls are kept until it has a successor does not."""
+    return bool(actor_table(actor._actor_id.hex()).get("State") == "ALIVE")
 
 
 def start_evaluators(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 from ray import cloudpickle
+from ray.exceptions import ActorUnavailableError
 
+from sweep.scoring import actors
 from sweep.scoring.actors import ActorEvaluator
+from sweep.trials.tuner import MACHINES_FAULT
 from trainables.trial import EvaluationError
 
 NOT_FINITE = ValueError("`images` must be finite, but got NaN")
@@ -26,6 +30,45 @@ class Moody:
         if self.left >= 0:
             raise self.error
         return {"fid_none": 2.0}
+
+
+class Away:
+    """The handle of a scorer that is away for some calls, as one whose node has died is until Ray sees it."""
+
+    def __init__(self, num_calls: int, scorer: Any) -> None:
+        self.left, self.scorer, self.score, self._actor_id = num_calls, scorer, self, scorer._actor_id
+
+    def remote(self, *arguments: object) -> Any:
+        self.left -= 1
+        if self.left >= 0:
+            raise ActorUnavailableError("connection refused", None)
+        return self.scorer.score.remote(*arguments)
+
+
+def test_a_scorer_that_is_away_is_waited_for_and_that_is_no_failure(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    scorer = ray.remote(Moody).options(num_cpus=0).remote(1)
+    monkeypatch.setattr(actors, "LOOK_S", 0.01)
+    assert ActorEvaluator((Away(5, scorer),)).evaluate(tmp_path / "adapter", 1.0) == {"fid_none": 2.0}
+    monkeypatch.setattr(actors, "AWAY_S", 0.03)
+    with pytest.raises(ActorUnavailableError, match="connection refused"):
+        ActorEvaluator((Away(5, scorer),)).evaluate(tmp_path / "adapter", 1.0)
+
+
+def test_a_scorer_for_which_there_is_no_room_is_the_machines_fault(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray keeps calls of an actor that is not placed for ever: the trial itself may hold what it waits for."""
+    monkeypatch.setattr(actors, "LOOK_S", 0.01)
+    monkeypatch.setattr(actors, "AWAY_S", 0.5)
+    scorer = ray.remote(Moody).options(num_cpus=1000).remote(0)
+    with pytest.raises(ActorUnavailableError, match="no node has had room") as lost:
+        ActorEvaluator((scorer,)).evaluate(tmp_path / "adapter", 1.0)
+    assert isinstance(lost.value, MACHINES_FAULT)
+    with pytest.raises(EvaluationError, match="no node has had room"):
+        ActorEvaluator((scorer,)).base_scores(None, tmp_path)
 
 
 def test_a_failed_evaluation_is_tried_once_more(ray_cluster: None, tmp_path: Path) -> None:

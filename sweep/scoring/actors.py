@@ -23,7 +23,7 @@ from trainables.trial import EvaluationError
 ATTEMPTS = 2
 MAX_DEATHS = 3
 """How often the process of an evaluation actor may die; what it was scoring is scored again by its successor."""
-AWAY_S = 180.0
+AWAY_S = 120.0
 """How long an actor may be away: so long Ray may take to see that its node has died, and a successor to load its models."""
 LOOK_S = 5.0
 

@@ -34,9 +34,9 @@ unset OMP_NUM_THREADS # Ray gives every process as many threads as CPUs where th
 srun --overlap --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" ray start --head --block --num-cpus="$SLURM_CPUS_PER_TASK" \
   --node-ip-address="$head" --port="$port" --temp-dir="/tmp/ray-$SLURM_JOB_ID" --include-dashboard=false &
 for _ in {1..120}; do (: <>"/dev/tcp/$head/$port") 2>/dev/null && break || sleep 1; done
-if ((SLURM_JOB_NUM_NODES > 1)); then
+if ((SLURM_JOB_NUM_NODES > 1)); then # a node that is too busy to join in time, or whose Ray dies, tries again
   srun --overlap --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="${nodes[0]}" \
-    ray start --address="$head:$port" --block --num-cpus="$SLURM_CPUS_PER_TASK" &
+    bash -c "until ray start --address=$head:$port --block --num-cpus=$SLURM_CPUS_PER_TASK; do sleep 5; done" &
 fi
 
 # In this shell's place, so that Slurm's signal comes to the sweep; Slurm ends Ray with the job.

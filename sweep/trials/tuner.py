@@ -15,6 +15,7 @@ from ray import tune
 from ray.exceptions import RayError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import (
     RayTrainError,  # all that lost and hanging workers have in common
     WorkerGroupStartupTimeoutError,
@@ -163,7 +164,19 @@ def fit_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> N
                 raise
 
 
-def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> TorchTrainer:
+class GroupTrainer(TorchTrainer):  # type: ignore[misc]  # Ray ships no types
+    """Ray Train's trainer without its cleaner of placement groups, in whose place `OrphanedGroups` is.
+
+    The cleaner is a process more for each attempt, and where a controller has died on a cluster without a dashboard, it
+    neither removes anything nor ends (Ray 2.60).
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks = super()._create_default_callbacks()
+        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+
+
+def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> GroupTrainer:
     """A trainer with processes of its own, as many as there is room for now; rank 0's reports reach Tune.
 
     Args:
@@ -174,7 +187,7 @@ def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -
     compute = context.compute
     here = ray.get_runtime_context().get_node_id()
     num_workers = workers_of_trial(nodes_of_cluster(), compute, evaluation_nodes=context.evaluation_nodes, here=here)
-    return TorchTrainer(
+    return GroupTrainer(
         lambda: attempt(spec, evaluator, ray.train.report),
         scaling_config=ray.train.ScalingConfig(
             num_workers=num_workers,

@@ -35,8 +35,8 @@ SETTINGS = {
 }
 """Configurations are drawn at random by the number of the trial, and no objective is of measured seconds: all sweeps are alike."""
 PATIENCE_S = 240.0
-OF_A_NODE = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
-"""Ray's own helpers, of which every node has one each."""
+OF_RAY = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::_AutoscalingCoordinatorActor")
+"""Ray's own helpers, of which every node has one each, and the cluster one that outlives those who asked for it."""
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -145,7 +145,7 @@ class Sweep:
         """Its processes; of a cluster that it has joined, those that still work for it."""
         if not self.has_joined:
             return self.processes("")
-        resting = self.processes("ray::IDLE", *OF_A_NODE)
+        resting = self.processes("ray::IDLE", *OF_RAY)
         working = [process for process in self.processes("ray::") if process not in resting]
         return [*working, *([self.driver()] if self.has_owner() else [])]
 

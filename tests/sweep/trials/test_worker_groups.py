@@ -114,10 +114,9 @@ class KillsTrial(Events):
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         super().on_report(trial_id, metrics)
         if len(self.reports) == 1:
-            (process,) = [
-                one["Pid"] for one in actors(actor_state_name="ALIVE").values() if "Implicit" in one["ActorClassName"]
-            ]
-            os.kill(process, signal.SIGKILL)
+            for process in actors(actor_state_name="ALIVE").values():
+                if "Implicit" in process["ActorClassName"]:
+                    os.kill(process["Pid"], signal.SIGKILL)
 
 
 def test_a_group_whose_trial_dies_gives_back_what_it_held(

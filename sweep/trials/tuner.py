@@ -154,6 +154,11 @@ def fit_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> N
     """An attempt with a group of workers, which is laid anew where it has waited for its room in vain.
 
     A node that has just died counts as alive for a while: a group of as many workers as went with it would wait for ever.
+
+    Args:
+        spec: the trial.
+        evaluator: scores what the first worker exports.
+        context: of the sweep; its `compute` says how many workers there may be.
     """
     while True:
         try:

@@ -155,10 +155,8 @@ def test_workers_number_the_images_of_a_batch_as_one_would(num_workers: int) -> 
 def tiny(base: DiffusionModels, name: str, hyperparameters: dict[str, Any]) -> list[Tensor]:
     """The factors of a small network after some steps on six images."""
     strategy, models = make_strategy(name, {"rank": 4, "targets": "all_linear", **hyperparameters}), base.fresh()
-    models.unet = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     torch.manual_seed(0)
-    for layer in models.unet[::2]:
-        nn.init.normal_(layer.weight)
+    models.unet = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     strategy.attach(models)
     optimizer = torch.optim.AdamW(strategy.param_groups(models, 1e-2))
     for number in range(5):

@@ -30,8 +30,9 @@ from trainables.datasets.base import SPLITS, ImageTextSource, SourceOptions
 from trainables.datasets.captions import TEMPLATES, may_be_cut
 from trainables.datasets.contact_sheet import contact_sheet
 from trainables.datasets.containers import require_range
+from trainables.datasets.ct_windows import CT_WINDOWS
 from trainables.datasets.data_card import CARD_NAME, write_card
-from trainables.datasets.files import require_free
+from trainables.datasets.files import partial_of, require_free
 from trainables.datasets.images import FITS
 from trainables.datasets.problems import count_of, described
 from trainables.datasets.rules import HASH, LABELERS, POLICIES, SECTIONS, LabelRules
@@ -52,7 +53,7 @@ Bits = Annotated[
 GreyLevels = Annotated[
     tuple[float, float] | None, typer.Option("--range", help="Levels of black and white.", metavar="LOW HIGH")
 ]
-
+Window = Annotated[str | None, typer.Option(help=f"Window of CT in DICOM files: {', '.join(CT_WINDOWS)}.")]
 
 Caption = Annotated[
     str, typer.Option(help=f"How captions are made: {', '.join(TEMPLATES)}; text is each film's own report or text.")
@@ -96,6 +97,7 @@ def main(
     labeler: Annotated[str, typer.Option(help=f"Whose labels, of MIMIC-CXR: {', '.join(LABELERS)}.")] = "chexpert",
     bits: Bits = None,
     grey_range: GreyLevels = None,
+    window: Window = None,
     caption: Caption = "subject",
     section: Annotated[str, typer.Option(help=f"Of reports as captions: {', '.join(SECTIONS)}.")] = "impression",
     view_in_prompt: Annotated[bool, typer.Option("--view-in-prompt", help="Name the view in the prompts.")] = False,
@@ -117,12 +119,17 @@ def main(
     Without data: python -m sweep.prepare phantom --num-patients 600 --to prepared/phantom
     """
     console = new_console()
-    with explained():
+    with explained(lambda: _how_to_go_on(to)):
         options = _options(context.params)
         if check:
             _check(source, options, base, console)
         else:
             _prepare_into(_required(to), source, options, base=base, console=console)
+
+
+def _how_to_go_on(to: Path | None) -> str:
+    kept = to is not None and partial_of(to).is_dir()
+    return "What was prepared is kept: the same command goes on." if kept else ""
 
 
 def _options(given: Mapping[str, Any]) -> SourceOptions:
@@ -133,7 +140,7 @@ def _options(given: Mapping[str, Any]) -> SourceOptions:
     """
     if given["bits"] is not None and given["grey_range"] is not None:
         raise ValueError("`--bits` and `--range` must be given one at a time, but got both. Leave one out.")
-    same = ("root", "seed", "num_patients", "label_map", "bits", "caption", "num_train", "fit", "max_rejects")
+    same = ("root", "seed", "num_patients", "label_map", "bits", "window", "caption", "num_train", "fit", "max_rejects")
     rules = ("uncertain", "blank", "labeler", "section", "split")
     return SourceOptions(
         **{name: given[name] for name in same},
@@ -231,20 +238,29 @@ def open_source(name: str, options: SourceOptions) -> ImageTextSource:
 
 
 def prepare(source: ImageTextSource, to: Path, console: Console) -> PreparedDataset:
-    """Write the data set with its contact sheet and its card, showing progress.
+    """Write the data set with its contact sheet and its card, showing progress; go on where it was broken off.
 
     Args:
         source: what to read.
         to: the folder to make.
         console: shows the progress.
     """
+    if partial_of(to).is_dir():
+        console.print(
+            "[yellow]note[/yellow] An earlier attempt was broken off; what it prepared of the same films is kept."
+        )
     total = sum(source.num_samples(split) for split in SPLITS)
     with Progress(*_columns(), console=console) as progress:
         task = progress.add_task(f"preparing {source.name}", total=total)
-        prepared = write_dataset(source, to, on_progress=lambda done: progress.update(task, completed=done))
-    contact_sheet(prepared).save(to / SHEET)
+        return write_dataset(
+            source, to, on_progress=lambda done: progress.update(task, completed=done), finish=add_sheet_and_card
+        )
+
+
+def add_sheet_and_card(prepared: PreparedDataset) -> None:
+    """Add the contact sheet and the card."""
+    contact_sheet(prepared).save(prepared.folder / SHEET)
     write_card(prepared)
-    return prepared
 
 
 def summary_table(prepared: PreparedDataset) -> Table:

@@ -27,7 +27,6 @@ from analysis.front.objectives import OPERATIONS
 from analysis.run_folder import CACHE
 from sweep.config import ComputeConfig
 from sweep.trials.ends import FAILURE, LOST, TrialListener
-from sweep.trials.full_disks import full_disk_named
 from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.memory_kills import out_of_memory
 from sweep.trials.orphans import OrphanedGroups
@@ -36,6 +35,7 @@ from sweep.trials.resources import most_workers, trial_resources, worker_resourc
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
 from sweep.trials.waiting import nodes_of_cluster
+from trainables.datasets.files import full_disk_named
 from trainables.settings import TrainingConfig
 from trainables.trial import EvaluationError, Evaluator, Report, TrialSpec, fine_tune
 

@@ -64,6 +64,8 @@ def test_the_real_films_are_prepared(tmp_path: Path) -> None:
         (["phantom", "--num-patients", "3"], "`num_patients` must be at least 10, but got 3"),
         (["phantom", "--root", "x"], "`root` must be left out for the phantom"),
         (["phantom", "--bits", "12"], "`bits` must be left out for the phantom"),
+        (["phantom", "--window", "lung"], "`window` must be left out for the phantom"),
+        (["dicom", "--root", ".", "--window", "heart"], "`--window` must be one of lung, soft_tissue, bone, brain"),
         (["phantom", "--label-map", "x.csv"], "`label_map` must be left out for the phantom"),
         (["nih_cxr14", "--root", "x", "--range", "9", "9"], "`--range` must be two numbers, the level of black before"),
         (["nih_cxr14", "--bits", "12", "--range", "0", "9"], "`--bits` and `--range` must be given one at a time"),

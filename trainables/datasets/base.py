@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -86,6 +87,7 @@ class SourceOptions:
         num_tokens_of: counts the tokens of a text, where own texts are to be cut to what the text encoder takes.
         bits: that pictures of more than 8 bits store; None leaves it to the films.
         grey_range: the levels that are black and white; None leaves it to the films.
+        window: name of the window through which CT is seen; None leaves it to each film's own.
         label_map: a CSV file that says which findings labels stand for.
         on_film: told how many films have been looked at, of how many, before any is prepared.
     """
@@ -107,6 +109,7 @@ class SourceOptions:
     num_tokens_of: Callable[[str], int] | None = None
     bits: int | None = None
     grey_range: GreyRange | None = None
+    window: str | None = None
     label_map: Path | None = None
     on_film: Callable[[int, int], None] | None = None
 
@@ -176,6 +179,10 @@ class ImageTextSource(ABC):
         Raises:
             ValueError: an unknown split, or an image that cannot be read.
         """
+
+    def samples_after(self, split: str, number: int) -> Iterator[ImageTextSample]:
+        """The samples of a split but the first few; a source that need not make these to leave them out overrides it."""
+        return itertools.islice(self.samples(split), number, None)
 
     @abstractmethod
     def num_samples(self, split: str) -> int:

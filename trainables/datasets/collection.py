@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from trainables.datasets.base import SPLITS, SourceOptions
 from trainables.datasets.captions import NUM_TOKENS
 from trainables.datasets.containers import GreyRange, Kind, grey_ranges
+from trainables.datasets.ct_windows import window_of
 from trainables.datasets.duplicates import SAME_PICTURE, copies_to_drop, near_copies
 from trainables.datasets.files import leads_out
+from trainables.datasets.film_files import FilmFile, PackedFilm, shown
 from trainables.datasets.images import READABLE, read_grey
 from trainables.datasets.label_map import read_label_map
 from trainables.datasets.labels import FilmLabels, FilmReader
 from trainables.datasets.patients import known_patients
-from trainables.datasets.problems import Ledger, count_of, listed, shown
+from trainables.datasets.problems import Ledger, count_of, listed
 from trainables.datasets.reports import cut_texts
 from trainables.datasets.rules import HASH, OWN, LabelRules
 from trainables.datasets.scan import Scan, scan_films
@@ -54,8 +56,8 @@ class FilmTable:
         """The label file or folder, if it is there."""
         return root if self.pattern == "." else max(root.glob(self.pattern), default=None)
 
-    def paths(self, root: Path) -> dict[str, list[Path]]:
-        """Where the files of each name lie in the folders of images."""
+    def paths(self, root: Path) -> Mapping[str, Sequence[FilmFile]]:
+        """Where the films of each name lie, beside those that the label file gives the path of."""
         by_name: dict[str, list[Path]] = {}
         for path in sorted({path for folder in self.image_folders for path in root.glob(f"{folder}/*")}):
             by_name.setdefault(path.name, []).append(path)
@@ -66,8 +68,8 @@ class FilmTable:
 class Film:
     """A file with what is known of it."""
 
-    path: Path
-    """The image file."""
+    path: FilmFile
+    """The image file, or the row that holds it."""
     labels: FilmLabels
     """What the collection's table says of it: patient, findings, age, sex, view."""
     image_id: str
@@ -207,10 +209,10 @@ class CollectionReader:
     def _real_root(self) -> str:
         return os.path.realpath(self.root)
 
-    def _with_file(self, row: FilmLabels, known: Mapping[str, list[Path]]) -> Film | None:
+    def _with_file(self, row: FilmLabels, known: Mapping[str, Sequence[FilmFile]]) -> Film | None:
         places = known.get(row.file) or [self.root / row.file, self.root / row.file.replace("\\", "/")]
         named = [path for path in dict.fromkeys(places) if _is_file(path, self.root)]
-        there = [path for path in named if not leads_out(path, self._real_root)]
+        there = [path for path in named if isinstance(path, PackedFilm) or not leads_out(path, self._real_root)]
         if len(there) == 1:
             return Film(path=there[0], labels=row, image_id=row.image_id or there[0].stem)
         if there:
@@ -235,7 +237,8 @@ class CollectionReader:
         scans: list[Scan] = []
         readable = []
         names = [(shown(film.path, self.root), film.path) for film in films]
-        for film, name, scan in zip(films, names, scan_films(names, self.options.on_film), strict=True):
+        scanned = scan_films(names, self.options.on_film, window_of(self.options.window))
+        for film, name, scan in zip(films, names, scanned, strict=True):
             if isinstance(scan, Scan):
                 scans.append(scan)
                 readable.append(film)
@@ -272,7 +275,8 @@ class CollectionReader:
         left = [films[position] for position in kept]
 
         def small(position: int) -> NDArray[np.uint8]:
-            return read_grey(left[position].path, COMPARED_PX, ranges, self.options.fit)
+            window = window_of(self.options.window)
+            return read_grey(left[position].path, COMPARED_PX, ranges, self.options.fit, window=window)
 
         near = near_copies([scans[p].look for p in kept], [splits[p] for p in kept], small)
         self._say_near(near, left)
@@ -347,8 +351,10 @@ class CollectionReader:
         self.ledger.say(f"{without:,} of {len(films):,} captions name no view, since it is not known.")
 
 
-def _is_file(path: Path, root: Path) -> bool:
+def _is_file(path: FilmFile, root: Path) -> bool:
     """Whether there is a file of that name in the collection; what leads out of it by its name is none of its."""
+    if isinstance(path, PackedFilm):
+        return True
     try:
         inside = Path(os.path.normpath(path.absolute())).is_relative_to(os.path.normpath(root.absolute()))
         return inside and path.is_file()

@@ -32,16 +32,16 @@ class Kind:
     Attributes:
         name: what messages call it.
         bits: that an integer of it has; none for floats, and for films that bring their own range.
-        own_range: its films were scaled by what they say themselves.
+        own_scale: how its films were scaled already, in the words of a sentence; empty where they are still to be.
     """
 
     name: str
     bits: int | None
-    own_range: bool = False
+    own_scale: str = ""
 
 
 EIGHT_BITS = Kind(name="8-bit pictures", bits=8)
-DICOM = Kind(name="DICOM", bits=None, own_range=True)
+DICOM = Kind(name="DICOM", bits=None, own_scale="each scaled by its own tags")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def require_range(low: float, high: float) -> GreyRange:
 
 
 def _asked(kinds: Mapping[Kind, Sequence[Levels]], bits: int | None, given: GreyRange | None) -> dict[Kind, GreyRange]:
-    scaled = [kind for kind in kinds if not kind.own_range]
+    scaled = [kind for kind in kinds if not kind.own_scale]
     acted_on = [kind for kind in scaled if kind != EIGHT_BITS] or scaled
     if given is not None:
         return dict.fromkeys(acted_on, given)
@@ -147,7 +147,7 @@ def _require_effect(
 
 def _found(kind: Kind, films: Sequence[Levels], ledger: Ledger) -> GreyRange | None:
     """The range that is meant by the levels of all films, or a problem."""
-    if kind.own_range:
+    if kind.own_scale:
         return FULL
     telling = [film for film in films if not _is_constant(kind, film)] or films
     low, high = min(film.low for film in telling), max(film.high for film in telling)
@@ -240,8 +240,8 @@ def _require_contrast(films: Iterable[Levels], grey: GreyRange, ledger: Ledger) 
 
 
 def _say(kind: Kind, films: Sequence[Levels], grey: GreyRange, ledger: Ledger) -> None:
-    if kind.own_range:
-        ledger.say(f"{kind.name}: {count_of(len(films), 'film')}, each scaled by its own tags.")
+    if kind.own_scale:
+        ledger.say(f"{kind.name}: {count_of(len(films), 'film')}, {kind.own_scale}.")
         return
     high = max(film.high for film in films)
     ledger.say(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,13 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.processing import apply_windowing
 from pydicom.uid import ExplicitVRBigEndian
 
+from trainables.datasets.ct_windows import CtWindow
+from trainables.datasets.film_files import FilmFile
+
 MAGIC = b"DICM"
 MAGIC_AT = 128
+MAX_PIXELS = 8192**2
+"""Four times the largest detectors of chest radiographs have: what claims more is no film, and may not fit the memory."""
 RESCALE_TAGS = ("RescaleSlope", "RescaleIntercept")
 POLARITIES = ("MONOCHROME1", "MONOCHROME2")
 READ_ERRORS = (
@@ -36,6 +40,7 @@ EXPORT = "Export it as a 16-bit grey PNG, or remove its row."
 EXPORT_ONE = "Export the one that is meant as a 16-bit grey PNG, or remove its row."
 WITH_PIXELS = "Give the file that holds the film's pixels, or remove its row."
 RESCALE = "Fill RescaleSlope and RescaleIntercept in, or remove them."
+NO_CT = "Leave --window out, or remove its row."
 TAGS = "Mend its tags, export it as a 16-bit grey PNG, or remove its row."
 
 
@@ -52,27 +57,33 @@ class DicomError(ValueError):
         self.remedy = remedy
 
 
-def is_dicom(path: Path) -> bool:
+def is_dicom(path: FilmFile) -> bool:
     """Whether a file begins as DICOM files do, whatever it is called."""
     with path.open("rb") as file:
         return file.read(MAGIC_AT + len(MAGIC))[MAGIC_AT:] == MAGIC
 
 
-def read_dicom(path: Path) -> Image.Image:
+def read_dicom(path: FilmFile, window: CtWindow | None = None) -> Image.Image:
     """A film in grey, air dark.
 
     Levels are rescaled where slope and intercept are there, windowed by the first table or window of the file or else spread
     from the least to the greatest value that its bits can store, and inverted where the least value is white. Padding is black.
 
+    Args:
+        path: the file.
+        window: in place of the file's own tables and windows; for CT alone.
+
     Raises:
-        DicomError: it has no pixels, several frames, colours, tags that contradict themselves, or a compression that cannot be
-            read.
+        DicomError: it has no pixels, several frames, colours, tags that contradict themselves, a compression that cannot be
+            read, or a window of Hounsfield units is asked of what has none.
 
     Source: DICOM PS3.3, C.7.6.3.1.2 (polarity), C.7.5.1.1.2 (padding), C.11.1 and C.11.2 (levels).
     """
-    with _explained(RESTORE):
-        film = dcmread(path)
+    with _explained(RESTORE), path.open("rb") as file:
+        film = dcmread(file)
         _require_one_grey_picture(film)
+        if window is not None:
+            _see_through(film, window)
         is_compressed = film.file_meta.TransferSyntaxUID.is_encapsulated
     with _explained(DECOMPRESS if is_compressed else RESTORE):
         stored = film.pixel_array
@@ -89,7 +100,12 @@ def _explained(remedy: str) -> Iterator[None]:
     except DicomError:
         raise
     except READ_ERRORS as error:
-        raise DicomError(" ".join(str(error).split()), remedy) from error
+        raise DicomError(" ".join(str(error).split()) or type(error).__name__, remedy) from error
+
+
+def too_large(width: int, height: int) -> str:
+    """What is wrong with a picture of so many pixels."""
+    return f"{width:,} x {height:,} pixels, which is more than {MAX_PIXELS:,}"
 
 
 def _require_one_grey_picture(film: Dataset) -> None:
@@ -97,9 +113,27 @@ def _require_one_grey_picture(film: Dataset) -> None:
         raise DicomError("a DICOM file without pixels", WITH_PIXELS)
     if int(film.get("NumberOfFrames", None) or 1) != 1:
         raise DicomError(f"a DICOM file of {film.NumberOfFrames} frames", EXPORT_ONE)
+    if (height := int(film.get("Rows") or 0)) * (width := int(film.get("Columns") or 0)) > MAX_PIXELS:
+        raise DicomError(too_large(width, height), EXPORT)
     if film.PhotometricInterpretation not in POLARITIES:
         colours = film.PhotometricInterpretation or "no PhotometricInterpretation"
         raise DicomError(f"a DICOM file of {colours} instead of {' or '.join(POLARITIES)}", EXPORT)
+
+
+def _see_through(film: Dataset, window: CtWindow) -> None:
+    """Put a window in the place of the file's own, where its levels are Hounsfield units.
+
+    Source: DICOM PS3.3, C.8.2.1 (a CT image's rescaled levels are Hounsfield units unless its RescaleType says otherwise).
+    """
+    if film.get("Modality") != "CT":
+        modality = film.get("Modality") or "no Modality"
+        raise DicomError(f"a DICOM file of {modality}, where the window {window.name} is of CT", NO_CT)
+    unit = film.get("RescaleType") or "HU"
+    if unit != "HU" or film.get("ModalityLUTSequence") or not all(name in film for name in RESCALE_TAGS):
+        came = f"a RescaleType of {unit}" if unit != "HU" else "no RescaleSlope and RescaleIntercept"
+        raise DicomError(f"a CT with {came}, so that its levels are no Hounsfield units", NO_CT)
+    film.pop("VOILUTSequence", None)
+    film.WindowCenter, film.WindowWidth, film.VOILUTFunction = window.center_hu, window.width_hu, "LINEAR"
 
 
 def _padding(film: Dataset, stored: Stored) -> NDArray[np.bool_]:

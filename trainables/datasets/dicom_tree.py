@@ -20,10 +20,11 @@ from pydicom import Dataset, dcmread
 
 from trainables.datasets.collection import FilmTable
 from trainables.datasets.dicom import READ_ERRORS, is_dicom
+from trainables.datasets.film_files import shown
 from trainables.datasets.films import FilmTableSource
 from trainables.datasets.folder import UNLABELLED
 from trainables.datasets.labels import FilmReader, FilmRow
-from trainables.datasets.problems import Ledger, count_of, shown
+from trainables.datasets.problems import Ledger, count_of
 from trainables.datasets.rows import read_rows
 from trainables.datasets.rules import LabelRules
 

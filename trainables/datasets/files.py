@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final, Literal
+
+LOCK: Final = "owner.lock"
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+"""What the system answers where a disk, or a user's share of one, is full."""
+UNLOCKABLE: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What file systems answer that have no locks."""
 
 
 def require_free(to: Path) -> None:
@@ -48,10 +56,92 @@ def partial_folder(to: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def partial_of(to: Path) -> Path:
+    """Where a folder lies while `resumable_folder` makes it."""
+    return to.with_name(f".{to.name}.partial")
+
+
 @contextmanager
-def synced_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that is on the disk, not only in its cache, when the block ends."""
-    with path.open("wb") as raw:
+def resumable_folder(to: Path) -> Iterator[Path]:
+    """A folder beside `to` that becomes `to` if all goes well, and is there for the next attempt if the process dies.
+
+    It vanishes where a `ValueError` says that nothing can come of it, and where it was left empty.
+
+    Raises:
+        FileExistsError: `to` holds something.
+        OSError: another process has it.
+    """
+    to.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_of(to)
+    handle = _claimed(partial, to)
+    try:
+        require_free(to)
+        yield partial
+        partial.replace(to)
+        (to / LOCK).unlink()
+    except ValueError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        if partial.is_dir() and [path.name for path in partial.iterdir()] == [LOCK]:
+            shutil.rmtree(partial, ignore_errors=True)
+        os.close(handle)
+
+
+def _claimed(partial: Path, to: Path) -> int:
+    """An open file in the folder, with a lock that ends with the process.
+
+    Raises:
+        OSError: another process has it.
+    """
+    while True:
+        partial.mkdir(exist_ok=True)
+        handle = os.open(partial / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise OSError(
+                f"`to` must be made by one process at a time, but got {to}, which another is making. Wait for it, or "
+                "choose another folder."
+            ) from None
+        except OSError as error:
+            if error.errno in UNLOCKABLE:
+                return handle
+            os.close(handle)
+            raise
+        if (partial / LOCK).exists() and os.path.samestat(os.fstat(handle), (partial / LOCK).stat()):
+            return handle
+        os.close(handle)  # its last owner has just finished
+
+
+@contextmanager
+def full_disk_named(folder: Path, remedy: str = "") -> Iterator[None]:
+    """Have a full disk in the block say where it is: what writes into an open file does not know its name.
+
+    Args:
+        folder: in which the block writes.
+        remedy: what helps, as a note beside the error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM and error.filename is None:
+            error.filename = str(folder)
+        if error.errno in NO_ROOM and remedy:
+            error.add_note(remedy)
+        raise
+
+
+@contextmanager
+def synced_file(path: Path, mode: Literal["wb", "r+b"] = "wb") -> Iterator[BinaryIO]:
+    """A file that is on the disk, not only in its cache, when the block ends.
+
+    Args:
+        path: the file.
+        mode: `wb` for a new one, `r+b` to write over one that is there.
+    """
+    with path.open(mode) as raw:
         yield raw
         raw.flush()
         os.fsync(raw.fileno())

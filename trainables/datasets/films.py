@@ -18,6 +18,7 @@ from trainables.datasets.base import (
 )
 from trainables.datasets.captions import PromptTemplate
 from trainables.datasets.collection import Collection, CollectionReader, Film, FilmTable
+from trainables.datasets.ct_windows import window_of
 from trainables.datasets.images import read_grey, require_fit
 from trainables.datasets.parallel import in_order
 from trainables.datasets.problems import CollectionError, Ledger
@@ -48,6 +49,7 @@ class FilmTableSource(ImageTextSource):
         collection = self._read(options, ledger)
         self.resolution_px = options.resolution_px
         self.prompts, self.rules, self.fit = options.template(), collection.rules, options.fit
+        self.window = window_of(options.window)
         self.films, self.ranges, self.conditions = collection.films, collection.ranges, collection.conditions
         self.said = tuple(ledger.said)
 
@@ -74,6 +76,7 @@ class FilmTableSource(ImageTextSource):
     def _read(cls, options: SourceOptions, ledger: Ledger) -> Collection:
         require_resolution(options.resolution_px)
         require_fit(options.fit)
+        window_of(options.window)
         if options.root is None:
             raise ValueError(f"`root` must be the folder of {cls.title}, but got none. Give it with --root DIR.")
         if options.num_patients is not None:
@@ -100,12 +103,16 @@ class FilmTableSource(ImageTextSource):
 
     def samples(self, split: str) -> Iterator[ImageTextSample]:
         """The films of the split in the order of the label file, read on all cores."""
-        yield from in_order(self._sample, self.films[require_split(split)])
+        return self.samples_after(split, 0)
+
+    def samples_after(self, split: str, number: int) -> Iterator[ImageTextSample]:
+        """The same but the first few, which are not read."""
+        yield from in_order(self._sample, self.films[require_split(split)][number:])
 
     def _sample(self, film: Film) -> ImageTextSample:
         known = film.labels
         return ImageTextSample(
-            image=read_grey(film.path, self.resolution_px, self.ranges, self.fit),
+            image=read_grey(film.path, self.resolution_px, self.ranges, self.fit, window=self.window),
             prompt=_caption(self.prompts, film),
             conditions=known.findings,
             patient_id=known.patient_id,
@@ -123,7 +130,7 @@ class FilmTableSource(ImageTextSource):
     def fingerprint(self) -> str:
         """Hash of the settings, the grey levels, the labels, the split and the bytes of every image file."""
         ranges = sorted((kind.name, grey.low, grey.high) for kind, grey in self.ranges.items())
-        settings = (self.resolution_px, self.fit, self.prompts, self.rules, self.conditions, ranges)
+        settings = (self.resolution_px, self.fit, self.window, self.prompts, self.rules, self.conditions, ranges)
         digest = hashlib.sha256(repr(settings).encode())
         for split in SPLITS:
             for film in self.films[split]:

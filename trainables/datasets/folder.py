@@ -2,7 +2,8 @@
 
 `metadata.csv`, `metadata.jsonl` or `metadata.parquet` has a row a film: its file (`file_name` or `file`), the patient
 (`patient_id`), the findings (`labels`, separated by `|`, or a list), or a text (`text`), or both; and, if it has them, `age`,
-`sex`, `view` and `split`. Films of which only a text is known count as films of one kind, "Chest X-ray".
+`sex`, `view` and `split`. Films of which only a text is known count as films of one kind, "Chest X-ray". A data set that the
+library `datasets` saved to disk is read as well: `hub_folder.py`.
 
 Source: huggingface.co/docs/datasets/image_dataset (imagefolder).
 """
@@ -10,13 +11,15 @@ Source: huggingface.co/docs/datasets/image_dataset (imagefolder).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from trainables.datasets.collection import FilmTable
+from trainables.datasets.film_files import FilmFile
 from trainables.datasets.films import FilmTableSource
+from trainables.datasets.hub_folder import DICTIONARY, STATE, packed_films, read_hub_rows
 from trainables.datasets.labels import FilmRow, LabelColumns
 from trainables.datasets.problems import Ledger, listed
 from trainables.datasets.reports import clean_text
@@ -68,11 +71,10 @@ def read_any(
     Raises:
         CollectionError: it cannot be read, lacks a column, or has no rows.
     """
-    if table.suffix not in (".jsonl", ".parquet"):
+    readers = {".jsonl": _json_rows, ".parquet": _parquet, ".json": read_hub_rows}
+    if table.suffix not in readers:
         return read_rows(table, needed, ledger, optional=optional)
-    rows: Iterable[tuple[int, Mapping[str, Any]]]
-    rows = _json_rows(table, ledger) if table.suffix == ".jsonl" else enumerate(_parquet(table, ledger), start=1)
-    table_rows = [TableRow(line, {name: _text(value) for name, value in row.items()}) for line, row in rows]
+    table_rows = readers[table.suffix](table, ledger)
     columns = {name for row in table_rows for name in row.values}
     missing = [names[0] for names in needed if not columns & set(names)]
     if missing or not table_rows:
@@ -91,8 +93,8 @@ def _filled(row: TableRow, needed: Sequence[Sequence[str]]) -> TableRow:
     return TableRow(row.line, {**row.values, **empty})
 
 
-def _json_rows(table: Path, ledger: Ledger) -> list[tuple[int, Mapping[str, Any]]]:
-    rows: list[tuple[int, Mapping[str, Any]]] = []
+def _json_rows(table: Path, ledger: Ledger) -> list[TableRow]:
+    rows: list[TableRow] = []
     for line, text in enumerate(table.read_bytes().decode("utf-8-sig", errors="replace").splitlines(), start=1):
         try:
             row = json.loads(text) if text.strip() else {}
@@ -102,17 +104,21 @@ def _json_rows(table: Path, ledger: Ledger) -> list[tuple[int, Mapping[str, Any]
             rule = f"`{table.name}` must have a JSON object on every line"
             ledger.refuse(rule, str(row)[:60], "Mend the line.", file=table.name, line=line)
         elif row:
-            rows.append((line, row))
+            rows.append(_row(line, row))
     return rows
 
 
-def _parquet(table: Path, ledger: Ledger) -> Iterable[Mapping[str, Any]]:
+def _parquet(table: Path, ledger: Ledger) -> list[TableRow]:
     try:
-        return parquet_rows(table)
+        return [_row(line, row) for line, row in enumerate(parquet_rows(table), start=1)]
     except ValueError as error:
         ledger.refuse(f"`{table.name}` must be Parquet", str(error), "Write it anew.", file=table.name)
         ledger.stop()
         raise  # not reached: there is a problem
+
+
+def _row(line: int, values: Mapping[str, Any]) -> TableRow:
+    return TableRow(line, {name: _text(value) for name, value in values.items()})
 
 
 def _text(value: object) -> str:
@@ -136,11 +142,20 @@ COLUMNS: Final = FolderColumns(
 )
 
 
+class HubTable(FilmTable):
+    """A data set that `save_to_disk` wrote, whose films lie in its Arrow files."""
+
+    def paths(self, root: Path) -> Mapping[str, Sequence[FilmFile]]:
+        """The films by the names that its rows have for them."""
+        return packed_films(root / self.pattern)
+
+
 class FolderSource(FilmTableSource):
     """The films of a user's own folder."""
 
     name = "folder"
     title = "films with a metadata table"
-    tables = tuple(
-        FilmTable(pattern=pattern, reader=COLUMNS) for pattern in ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+    tables = (
+        *(FilmTable(pattern=f"metadata.{ending}", reader=COLUMNS) for ending in ("csv", "jsonl", "parquet")),
+        *(HubTable(pattern=marker, reader=COLUMNS) for marker in (DICTIONARY, STATE)),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -12,7 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainables.datasets.containers import DICOM, EIGHT_BITS, FULL, GreyRange, Kind
-from trainables.datasets.dicom import RESTORE, DicomError, is_dicom, read_dicom
+from trainables.datasets.ct_windows import CtWindow
+from trainables.datasets.dicom import MAX_PIXELS, NO_CT, RESTORE, DicomError, is_dicom, read_dicom, too_large
+from trainables.datasets.film_files import FilmFile
 
 READ_ERRORS = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)
 """What Pillow raises on files that are damaged, or so large that they must be."""
@@ -39,12 +40,19 @@ class FilmError(ValueError):
         remedy: what to do about it.
     """
 
-    def __init__(self, came: str, path: Path, remedy: str = RESTORE) -> None:
+    def __init__(self, came: str, path: FilmFile, remedy: str = RESTORE) -> None:
         super().__init__(f"{READABLE}, but got {came} in {path}. {remedy}")
         self.came, self.remedy = came, remedy
 
 
-def read_grey(path: Path, resolution_px: int, ranges: dict[Kind, GreyRange], fit: str = "stretch") -> NDArray[np.uint8]:
+def read_grey(
+    path: FilmFile,
+    resolution_px: int,
+    ranges: dict[Kind, GreyRange],
+    fit: str = "stretch",
+    *,
+    window: CtWindow | None = None,
+) -> NDArray[np.uint8]:
     """Read an image, turn it grey and resize it to a square by Lanczos, whatever its shape was.
 
     Args:
@@ -52,6 +60,7 @@ def read_grey(path: Path, resolution_px: int, ranges: dict[Kind, GreyRange], fit
         resolution_px: side of the result.
         ranges: black and white of each kind of container; see `grey_ranges`.
         fit: one of `FITS`.
+        window: through which CT is seen; pictures and DICOM films of other kinds are refused then.
 
     Returns:
         Grey levels, uint8[resolution_px, resolution_px], air dark.
@@ -59,7 +68,7 @@ def read_grey(path: Path, resolution_px: int, ranges: dict[Kind, GreyRange], fit
     Raises:
         FilmError: the file is no readable image of one grey picture.
     """
-    kind, image = open_film(path)
+    kind, image = open_film(path, window)
     grey = to_grey(image, ranges[kind], inverted=is_white_zero(image))
     if grey.size != (resolution_px, resolution_px):
         grey = FITS[fit](grey, (resolution_px, resolution_px), method=Image.Resampling.LANCZOS)
@@ -89,14 +98,18 @@ FITS: Final[Mapping[str, Callable[..., Image.Image]]] = {
 """How films become square: each side by itself; the middle of the longer side; or the whole film between black bars."""
 
 
-def open_film(path: Path) -> tuple[Kind, Image.Image]:
+def open_film(path: FilmFile, window: CtWindow | None = None) -> tuple[Kind, Image.Image]:
     """A film as it is stored: 8 bits in grey, deeper levels as they are; and the kind of its container.
 
     Raises:
-        FilmError: the file is no readable image of one grey picture.
+        FilmError: the file is no readable image of one grey picture, or no CT where a window is given.
     """
     try:
-        return (DICOM, read_dicom(path)) if is_dicom(path) else _open_picture(path)
+        if is_dicom(path):
+            return (window.kind if window else DICOM), read_dicom(path, window)
+        if window:
+            raise FilmError(f"a picture that is no DICOM, where the window {window.name} is of CT", path, NO_CT)
+        return _open_picture(path)
     except DicomError as error:
         raise FilmError(str(error), path, error.remedy) from error
     except UnidentifiedImageError as error:
@@ -104,11 +117,11 @@ def open_film(path: Path) -> tuple[Kind, Image.Image]:
     except FilmError:
         raise
     except READ_ERRORS as error:
-        raise FilmError(str(error), path) from error
+        raise FilmError(str(error) or type(error).__name__, path) from error
 
 
-def _open_picture(path: Path) -> tuple[Kind, Image.Image]:
-    with Image.open(path) as image:
+def _open_picture(path: FilmFile) -> tuple[Kind, Image.Image]:
+    with path.open("rb") as file, Image.open(file) as image:
         _require_one_picture(image, path)
         image.load()
         ImageOps.exif_transpose(image, in_place=True)  # a copy would lack the tags of TIFF
@@ -135,7 +148,9 @@ def is_white_zero(image: Image.Image) -> bool:
     return image.mode in DEEP_MODES and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO
 
 
-def _require_one_picture(image: Image.Image, path: Path) -> None:
+def _require_one_picture(image: Image.Image, path: FilmFile) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise FilmError(too_large(image.width, image.height), path, "Make it smaller, or remove its row.")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise FilmError(f"{frames} pictures in one file", path, "Export the one that is meant, or remove the row.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 NUM_NAMED = 3
 """How many offenders a message names where there are many."""
@@ -123,11 +122,6 @@ def described(problems: Iterable[Problem]) -> list[str]:
 def listed(names: Iterable[object]) -> str:
     """The first few of many names, and how many more there are."""
     return _listed([str(name) for name in names])
-
-
-def shown(path: Path, root: Path) -> str:
-    """A film's path as messages give it: as seen from the folder of its collection."""
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
 
 
 def _places(group: Sequence[Problem]) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from trainables.datasets.containers import Levels
+from trainables.datasets.ct_windows import CtWindow
+from trainables.datasets.film_files import FilmFile
 from trainables.datasets.images import FilmError, open_film
 from trainables.datasets.parallel import in_order
 
@@ -37,26 +38,34 @@ class Scan:
     look: bytes
 
 
-def scan_films(films: Sequence[tuple[str, Path]], on_progress: Progress | None = None) -> Iterator[Scan | FilmError]:
+def scan_films(
+    films: Sequence[tuple[str, FilmFile]], on_progress: Progress | None = None, window: CtWindow | None = None
+) -> Iterator[Scan | FilmError]:
     """Look at films on all cores, one result each in their order; an error for one that cannot be read.
 
     Args:
         films: name and file of each.
         on_progress: told after each film.
+        window: through which CT is seen.
     """
-    for done, scan in enumerate(in_order(lambda film: _scan_or_error(*film), films), start=1):
+    for done, scan in enumerate(in_order(lambda film: _scan_or_error(*film, window), films), start=1):
         if on_progress:
             on_progress(done, len(films))
         yield scan
 
 
-def scan_film(file: str, path: Path) -> Scan:
+def scan_film(file: str, path: FilmFile, window: CtWindow | None = None) -> Scan:
     """Look at one film.
+
+    Args:
+        file: the film, as messages name it.
+        path: what it is read from.
+        window: through which CT is seen.
 
     Raises:
         FilmError: it cannot be read, or has levels that are no numbers.
     """
-    kind, image = open_film(path)
+    kind, image = open_film(path, window)
     levels = np.asarray(image)
     low, high = float(levels.min()), float(levels.max())
     if not np.isfinite([low, high]).all():
@@ -67,9 +76,9 @@ def scan_film(file: str, path: Path) -> Scan:
     return Scan(levels=known, pixels=_pixel_hash(levels, low, high), look=_look(image))
 
 
-def _scan_or_error(file: str, path: Path) -> Scan | FilmError:
+def _scan_or_error(file: str, path: FilmFile, window: CtWindow | None) -> Scan | FilmError:
     try:
-        return scan_film(file, path)
+        return scan_film(file, path, window)
     except FilmError as error:
         return error
 

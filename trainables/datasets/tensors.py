@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 from numpy.typing import NDArray
@@ -21,6 +22,10 @@ from trainables.datasets.files import synced_file
 
 Tensors = Mapping[str, NDArray[Any]]
 Fill = Callable[[NDArray[Any]], None]
+ARROW = pa.__version__
+"""Another version may write the same films otherwise."""
+IN_FILE = 8
+"""Bytes at which the stream of batches begins in Arrow's file format, after its name."""
 
 
 class FilmFile:
@@ -74,11 +79,56 @@ class FilmFile:
 
 @contextmanager
 def film_writer(path: Path, resolution_px: int) -> Iterator[Callable[[Sequence[ImageTextSample]], None]]:
-    """A function that adds films to a new file, which is complete when the block ends."""
+    """A function that adds a batch of films to a file, which is complete when the block ends.
+
+    What it has added outlives the process: `whole_batches` reads it. A file that is there is written over from its beginning;
+    where the batches are the same again, so are its bytes.
+    """
     schema = _film_schema(resolution_px)
-    with synced_file(path) as sink, pa.ipc.new_file(sink, schema) as writer:
-        yield lambda films: writer.write_batch(_film_batch(films, schema))
+
+    def add(films: Sequence[ImageTextSample]) -> None:
+        writer.write_batch(_film_batch(films, schema))
+        sink.flush()
+
+    with synced_file(path, "r+b" if path.is_file() else "wb") as sink:
+        with pa.ipc.new_file(sink, schema) as writer:
+            yield add
+        sink.truncate()
     write_checksums(path, lambda file: _film_chunks(_read_table(file), resolution_px))
+
+
+def whole_batches(path: Path, resolution_px: int, most: int) -> Iterator[list[ImageTextSample]]:
+    """The first batches of films of a file that `film_writer` may not have completed.
+
+    Args:
+        path: the file.
+        resolution_px: side of the images.
+        most: how many batches.
+
+    Raises:
+        ValueError: one is damaged.
+        OSError: the file cannot be read.
+    """
+    with pa.memory_map(str(path)) as file:
+        file.seek(IN_FILE)
+        reader = pa.ipc.open_stream(file)
+        for _ in range(most):
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                return
+            batch.validate(full=True)
+            yield _films_in(batch, resolution_px)
+
+
+def _films_in(batch: pa.RecordBatch, side: int) -> list[ImageTextSample]:
+    images = _pixels(batch.column("image"), side).copy()
+    rows = batch.drop_columns(["image"]).to_pylist()
+    lists = ("conditions", "unknown")
+    return [
+        ImageTextSample(image=image, **{**row, **{name: tuple(row[name]) for name in lists}})
+        for image, row in zip(images, rows, strict=True)
+    ]
 
 
 def parquet_rows(path: Path) -> list[dict[str, Any]]:
@@ -92,6 +142,65 @@ def parquet_rows(path: Path) -> list[dict[str, Any]]:
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(str(error)) from error
     return rows
+
+
+class ArrowRows:
+    """The rows of an Arrow file in the streaming format, memory-mapped: bytes are read when they are asked for.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: it is damaged, or none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+            self._table.validate(full=True)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(str(error)) from error
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    @property
+    def columns(self) -> list[str]:
+        """Their names."""
+        return list(self._table.column_names)
+
+    def column(self, name: str) -> list[Any]:
+        """A column's values."""
+        values: list[Any] = self._table.column(name).to_pylist()
+        return values
+
+    def texts_of(self, column: str, field: str) -> list[str | None]:
+        """The texts of a field of a column of records.
+
+        Raises:
+            ValueError: it has none.
+        """
+        texts: list[str | None] = self._field(column, field).to_pylist()
+        return texts
+
+    def is_filled(self, column: str, field: str) -> list[bool]:
+        """Whether a field of a column of records holds anything, by row.
+
+        Raises:
+            ValueError: it has none.
+        """
+        filled: list[bool] = pc.is_valid(self._field(column, field)).to_pylist()
+        return filled
+
+    def bytes_of(self, column: str, row: int) -> bytes:
+        """The field `bytes` of a column of records, in one row."""
+        return bytes(self._table.column(column)[row]["bytes"].as_py())
+
+    def _field(self, column: str, field: str) -> pa.ChunkedArray:
+        try:
+            return pc.struct_field(self._table.column(column), field)
+        except (pa.ArrowException, KeyError, TypeError) as error:
+            raise ValueError(f"no field {field} in column {column}") from error
 
 
 class TensorCache:

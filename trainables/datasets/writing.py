@@ -1,4 +1,4 @@
-"""Writing a source as a prepared data set: read once, checked on the way, complete or absent."""
+"""Writing a source as a prepared data set: checked on the way, complete or absent, gone on with where it was broken off."""
 
 from __future__ import annotations
 
@@ -7,62 +7,115 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from trainables.datasets.attempts import Attempt, clear
 from trainables.datasets.base import SPLITS, ImageTextSample, ImageTextSource
-from trainables.datasets.files import partial_folder, require_free, synced_file
+from trainables.datasets.checksums import DamagedError
+from trainables.datasets.files import full_disk_named, require_free, resumable_folder, synced_file
 from trainables.datasets.store import CARD, FORMAT, PreparedDataset
-from trainables.datasets.tensors import film_writer
+from trainables.datasets.tensors import ARROW, film_writer
 from trainables.datasets.validation import SampleChecker
 
 BATCH_BYTES = 16 * 2**20
 PROGRESS_EVERY = 64
+NO_ROOM_LEFT = "What is written is kept: free space there, and the same command goes on."
+OnProgress = Callable[[int], None]
 
 
 def write_dataset(
-    source: ImageTextSource, to: Path, *, on_progress: Callable[[int], None] | None = None
+    source: ImageTextSource,
+    to: Path,
+    *,
+    on_progress: OnProgress | None = None,
+    finish: Callable[[PreparedDataset], None] | None = None,
 ) -> PreparedDataset:
     """Read a source once, check it and write it as an Arrow data set.
+
+    Where the process dies, or finds the disk full, the films that are written stay in a hidden folder beside `to`, and the
+    next call of the same source goes on with them, to the same bytes.
 
     Args:
         source: where the samples come from.
         to: the folder to make; it must not exist or be empty. It appears only when it is complete.
         on_progress: called with the number of samples written so far, over all splits.
+        finish: adds to the folder what describes the data set, before it appears.
 
     Raises:
         FileExistsError: `to` already holds something.
-        ValueError: a split or a condition is empty, an image is unreadable, or an image id occurs twice.
-        OSError: the disk is full; nothing is left behind.
+        ValueError: a split or a condition is empty, an image is unreadable, or an image id occurs twice; nothing is left.
+        OSError: another process makes the same folder, or the disk is full.
     """
     require_free(to)
-    with partial_folder(to) as partial:
-        writer = _DatasetWriter(source, partial, on_progress)
-        for split in SPLITS:
-            writer.write_split(split)
-        writer.write_card()
+    with resumable_folder(to) as folder, full_disk_named(folder, NO_ROOM_LEFT):
+        fingerprint = source.fingerprint()
+        try:
+            attempt = _write(source, fingerprint, folder, on_progress)
+        except DamagedError:  # as a machine that lost its power leaves it
+            clear(folder)
+            attempt = _write(source, fingerprint, folder, on_progress)
+        if finish is not None:
+            finish(PreparedDataset.open(folder))
+        attempt.end()
     return PreparedDataset.open(to)
+
+
+def _write(source: ImageTextSource, fingerprint: str, folder: Path, on_progress: OnProgress | None) -> Attempt:
+    batch_size = max(1, BATCH_BYTES // source.resolution_px**2)
+    attempt = Attempt(folder, f"{FORMAT} {source.name} {fingerprint} {batch_size} {ARROW}")
+    writer = _DatasetWriter(source, attempt, batch_size=batch_size, on_progress=on_progress)
+    for split in SPLITS:
+        writer.write_split(split, folder / f"{split}.arrow")
+    with synced_file(folder / CARD) as sink:
+        sink.write(json.dumps(writer.card(fingerprint), indent=2).encode())
+    return attempt
 
 
 class _DatasetWriter:
     """Streams one source into Arrow files, checking on the way."""
 
-    def __init__(self, source: ImageTextSource, folder: Path, on_progress: Callable[[int], None] | None) -> None:
-        self._source = source
-        self._folder = folder
-        self._on_progress = on_progress
+    def __init__(
+        self, source: ImageTextSource, attempt: Attempt, *, batch_size: int, on_progress: OnProgress | None
+    ) -> None:
+        self._source, self._attempt = source, attempt
+        self._batch_size, self._on_progress = batch_size, on_progress
         self._checker = SampleChecker(source)
 
-    def write_split(self, split: str) -> None:
-        with film_writer(self._folder / f"{split}.arrow", self._source.resolution_px) as write:
-            for batch in self._batches(split):
+    def write_split(self, split: str, path: Path) -> None:
+        """Write one file, with what an earlier attempt wrote of it before all else."""
+        num_written, side = 0, self._source.resolution_px
+        with film_writer(path, side) as write:
+            for batch, fingerprint in self._attempt.written(path, side):
+                self._check_again(batch, split, fingerprint)
                 write(batch)
+                num_written += len(batch)
+                self._report()
+            for batch in self._batches(split, num_written):
+                write(batch)
+                self._attempt.note(path, self._checker.fingerprint())
                 self._report()
         self._checker.require_filled(split)
 
-    def write_card(self) -> None:
-        content = {
+    def _check_again(self, batch: list[ImageTextSample], split: str, fingerprint: str) -> None:
+        """Count films that were written before, if they are those.
+
+        Raises:
+            DamagedError: they are not.
+        """
+        for sample in batch:
+            self._checker.add(sample, split)
+        if self._checker.fingerprint() != fingerprint:
+            raise DamagedError("`films` of an earlier attempt must be as they were written, but got others.")
+
+    def card(self, fingerprint: str) -> dict[str, object]:
+        """What `dataset.json` says.
+
+        Args:
+            fingerprint: the source's.
+        """
+        return {
             "format": FORMAT,
             "name": self._source.name,
             "fingerprint": self._checker.fingerprint(),
-            "source_fingerprint": self._source.fingerprint(),
+            "source_fingerprint": fingerprint,
             "conditions": list(self._source.conditions),
             "prompts": asdict(self._source.prompts),
             "rules": asdict(self._source.rules),
@@ -70,18 +123,15 @@ class _DatasetWriter:
             "num_samples": self._checker.num_samples,
             "said": list(self._source.said),
         }
-        with synced_file(self._folder / CARD) as sink:
-            sink.write(json.dumps(content, indent=2).encode())
 
-    def _batches(self, split: str) -> Iterator[list[ImageTextSample]]:
-        batch_size = max(1, BATCH_BYTES // self._source.resolution_px**2)
+    def _batches(self, split: str, num_written: int) -> Iterator[list[ImageTextSample]]:
         batch: list[ImageTextSample] = []
-        for sample in self._source.samples(split):
+        for sample in self._source.samples_after(split, num_written):
             self._checker.add(sample, split)
             batch.append(sample)
             if self._checker.num_seen % PROGRESS_EVERY == 0:
                 self._report()
-            if len(batch) == batch_size:
+            if len(batch) == self._batch_size:
                 yield batch
                 batch = []
         if batch:

@@ -1,14 +1,17 @@
-"""DICOM films as archives compress them: written by GDCM, read to the grey level; and nothing of a patient in what is prepared."""
+"""DICOM films as archives compress them, read to the grey level; and nothing of a patient in what is prepared."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
-import gdcm
 import numpy as np
 import pytest
+from compressed_dicom import LOSSLESS, compressed
 from film_folders import film
+from pydicom import dcmread
 from stand_ins import dicom, save_dicom
 
 from trainables.datasets.base import SPLITS
@@ -16,23 +19,11 @@ from trainables.datasets.dicom_tree import DicomSource
 from trainables.datasets.images import open_film
 from trainables.datasets.writing import write_dataset
 
-LOSSLESS = ("RLELossless", "JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEG2000Lossless")
-
-
-def compressed(path: Path, syntax: str) -> Path:
-    """The same film in another transfer syntax."""
-    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
-    reader.SetFileName(str(path))
-    assert reader.Read()
-    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    to = path.with_suffix(f".{syntax}.dcm")
-    writer.SetFileName(str(to))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    assert writer.Write()
-    return to
+PROGRAMS = (
+    *(("dcmcrle",), ("dcmcjpeg",), ("dcmcjpls",)),
+    *(("gdcmconv", kind) for kind in ("--rle", "--jpeg", "--jpegls", "--j2k")),
+)
+"""Of Debian's dcmtk and libgdcm-tools, each without loss."""
 
 
 @pytest.mark.parametrize("syntax", LOSSLESS)
@@ -53,6 +44,20 @@ def test_compressed_films_are_read_as_they_were(tmp_path: Path, syntax: str, bit
     expected = levels / (2**bits - 1) * 255
     expected = 255 - expected if polarity == "MONOCHROME1" else expected
     np.testing.assert_allclose(np.asarray(open_film(path)[1], float), expected, atol=1)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
+@pytest.mark.parametrize("bits", [12, 16])
+def test_films_that_other_programs_compressed_are_read_as_they_were(
+    tmp_path: Path, program: tuple[str, ...], bits: int
+) -> None:
+    if shutil.which(program[0]) is None:
+        pytest.skip(f"{program[0]} is not installed")
+    levels, to = film(5, 2**bits - 1).astype(np.uint16), tmp_path / "compressed.dcm"
+    save_dicom(tmp_path / "film.dcm", 5, BitsStored=bits, HighBit=bits - 1, PixelData=levels.tobytes())
+    subprocess.run([*program, str(tmp_path / "film.dcm"), str(to)], check=True, capture_output=True, timeout=60)
+    assert dcmread(to, stop_before_pixels=True).file_meta.TransferSyntaxUID.is_encapsulated
+    np.testing.assert_allclose(np.asarray(open_film(to)[1], float), levels / (2**bits - 1) * 255, atol=1)
 
 
 def test_signed_films_are_read_as_they_were(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class PhantomSource(ImageTextSource):
     @classmethod
     def create(cls, options: SourceOptions) -> Self:
         """Generate `num_patients`, 600 if it is not given; a phantom has no root and always its six conditions."""
-        unknown = ("root", "conditions", "bits", "grey_range", "label_map")
+        unknown = ("root", "conditions", "bits", "grey_range", "window", "label_map")
         for name, value in ((name, getattr(options, name)) for name in unknown):
             if value is not None:
                 raise ValueError(f"`{name}` must be left out for the phantom, but got {value}. Remove it.")

@@ -54,8 +54,8 @@ class Prepared:
         conditions: the findings that are scored.
         strategies: the strategies to choose from that can meet the limits.
         limits: what a configuration may cost.
-        notes: strategies that cannot meet the limits, objectives that will be missing for some of the conditions, and captions
-            that are too long.
+        notes: strategies that cannot meet the limits, objectives that will be missing for some of the conditions, captions
+            that are too long, and films that are mirrored.
     """
 
     config: SweepConfig
@@ -95,6 +95,8 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     require_measured_at_rungs(config, num_images)
     if cut := caption_note(config.base, dataset.split("train").prompts):
         notes.append(f"Of the training films {cut}")
+    if config.training.augmentation.flip:
+        notes.append(mirrored_note(dataset))
     limits = limits_of(config, dataset.conditions, str(resolve_base(config.base)))
     strategies, refused = check_limits(config, limits)
     check_sampler(config, strategies)
@@ -109,6 +111,12 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
         limits=limits,
         notes=tuple(notes),
     )
+
+
+def mirrored_note(dataset: PreparedDataset) -> str:
+    """What films whose left and right are exchanged do to those who learn from them."""
+    sides = "" if dataset.prompts.template else ", and of films' own texts those that name a side are wrong"
+    return f"training.augmentation.flip mirrors half of the variants of training films: there, hearts lie right{sides}"
 
 
 def limits_of(config: SweepConfig, conditions: tuple[str, ...], base: str) -> Limits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 STREAM = 2
 """Keeps these random numbers apart from others that are drawn by seed and epoch, such as the order of the images."""
+VARIANT_STREAM = 3
+"""Another, so that trainings without variants draw what they always did."""
 TORCH_SEEDS = 2**32
 """How many seeds torch's generator on the CPU tells apart."""
 
@@ -30,6 +33,7 @@ class EpochDraws:
     """
 
     def __init__(self, seed: int, epoch: int, num_images: int) -> None:
+        self._place, self._num_images = (seed, epoch), num_images
         generator = np.random.default_rng((seed, epoch, STREAM))
         # A row's numbers come one after another, so that they are the same however many rows follow.
         shares = generator.random((num_images, 3))
@@ -44,6 +48,14 @@ class EpochDraws:
         """A number for each image, float64[n] evenly in 0 to 1: a caption is dropped where it is below the share dropped."""
         chances: NDArray[np.float64] = self._chances[rows]
         return chances
+
+    def variants(self, rows: NDArray[np.int64], num_variants: int) -> NDArray[np.int64]:
+        """Which variant of each image is trained on, int64[n] from 0 to below `num_variants`, each as likely."""
+        return (self._variant_shares[rows] * num_variants).astype(np.int64)
+
+    @cached_property
+    def _variant_shares(self) -> NDArray[np.float64]:
+        return np.random.default_rng((*self._place, VARIANT_STREAM)).random(self._num_images)
 
     def noises(self, rows: NDArray[np.int64], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Standard normal noise for each image.

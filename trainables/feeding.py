@@ -13,6 +13,7 @@ from diffusers.loaders import TextualInversionLoaderMixin
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainables.augmentation import Films
 from trainables.base_models.models import DiffusionModels, text_states
 from trainables.batches import Share
 from trainables.datasets.checksums import CheckedArray
@@ -22,6 +23,7 @@ from trainables.draws import EpochDraws
 from trainables.loss import sample_latents
 from trainables.numerics import HALF
 from trainables.prefetching import prefetched
+from trainables.settings import AS_THEY_ARE, AugmentationConfig
 
 CACHED = {"vae": "moments", "text_encoder": "states"}
 """What is kept of a frozen part's outputs, by part."""
@@ -65,12 +67,12 @@ def spelled_out(models: DiffusionModels, prompt: str) -> str:
 
 
 @torch.no_grad()
-def encode_images(models: DiffusionModels, data: PreparedSplit, moments: NDArray[np.float32]) -> None:
+def encode_images(models: DiffusionModels, data: PreparedSplit | Films, moments: NDArray[np.float32]) -> None:
     """Write the moments of the autoencoder's posterior for every image into `float32[n, 8, h, w]`.
 
     Args:
         models: with the weights of the autoencoder.
-        data: the split.
+        data: the split, or its films with their variants.
         moments: the array that is filled.
     """
     device = models.vae.device
@@ -86,7 +88,7 @@ def images_at_a_time(side_px: int) -> int:
     return max(1, min(ENCODE_BATCH, ENCODE_PIXELS // side_px**2))
 
 
-def moments_shape(models: DiffusionModels, data: PreparedSplit) -> tuple[int, int, int, int]:
+def moments_shape(models: DiffusionModels, data: PreparedSplit | Films) -> tuple[int, int, int, int]:
     """Shape of the moments of a split's images: images, channels of mean and log variance, height, width."""
     config: Any = models.vae.config
     side = data.resolution_px // models.latent_factor
@@ -119,6 +121,7 @@ class BatchFeeder:
         trained: components that the strategy trains; their outputs are never cached.
         cache_folder: where moments and prompt states are kept, shared by all trials; None computes them at every step.
         caption_dropout: share of captions replaced by the empty one.
+        augmentation: variants of the films, of which each epoch takes one.
         mixed_precision: in `bf16` or `fp16`, states come in it, as autocast would cast them, and moments rounded to fp16.
         load: gives models in which the named part has its weights; called only where a cache is still empty; by
             default `models` are taken.
@@ -130,6 +133,7 @@ class BatchFeeder:
     trained: Sequence[str]
     cache_folder: Path | None
     caption_dropout: float
+    augmentation: AugmentationConfig = AS_THEY_ARE
     mixed_precision: str = "no"
     load: Callable[[str], DiffusionModels] | None = None
 
@@ -140,6 +144,7 @@ class BatchFeeder:
         self._empty_row = place[""]
         self.token_ids = tokenize(self.models, distinct)
         """Of every distinct caption and the empty one, int64[n, t]."""
+        self._films = Films(self.data, self.augmentation)
         self._moments = self._cached_moments()
         self._states = self._cached_states(distinct)
         self._resident: dict[str, Tensor] = {}
@@ -159,9 +164,12 @@ class BatchFeeder:
         if place is None:
             return None
         cache, key = place
-        empty = np.zeros(moments_shape(self.models, self.data), np.float32)
+        empty = np.zeros(moments_shape(self.models, self._films), np.float32)
         return cache.get_or_fill(
-            key, CACHED["vae"], empty, lambda moments: encode_images(self._loaded("vae"), self.data, moments)
+            f"{key}{self._films.key}",
+            CACHED["vae"],
+            empty,
+            lambda moments: encode_images(self._loaded("vae"), self._films, moments),
         )
 
     def _cached_states(self, prompts: Sequence[str]) -> CheckedArray | None:
@@ -204,7 +212,7 @@ class BatchFeeder:
             "noise": noise,
             "latent_noise": latent_noise,
             "timesteps": draws.timesteps(rows, self._num_timesteps()),
-            **self._host_images(rows),
+            **self._host_images(self._films.places(rows, draws)),
             **self._host_captions(prompts),
         }
 
@@ -228,11 +236,11 @@ class BatchFeeder:
     def _num_timesteps(self) -> int:
         return int(self.models.scheduler_config["num_train_timesteps"])
 
-    def _host_images(self, rows: NDArray[np.int64]) -> HostBatch:
+    def _host_images(self, places: NDArray[np.int64]) -> HostBatch:
         """Moments, or where the encoder is not out of the loop the films as grey bytes, a twelfth of their pixels."""
         if self._moments is None:
-            return {"films": torch.from_numpy(self.data.images(rows))}
-        return self._kept_or_sent("moments", self._moments, rows)
+            return {"films": torch.from_numpy(self._films.images(places))}
+        return self._kept_or_sent("moments", self._moments, places)
 
     def _host_captions(self, prompts: NDArray[np.int64]) -> HostBatch:
         if self._states is None:

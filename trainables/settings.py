@@ -29,6 +29,35 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class AugmentationConfig(Section):
+    """How far training films are varied; by default they are not.
+
+    Attributes:
+        rotation_degrees: the largest angle by which a film is turned, either way. 0, the default: none is.
+        shift: the longest way by which a film is moved along each side, either way, as a share of the side. 0: none is.
+        gamma: grey levels are raised to a power between 1 / gamma and gamma. 1: they stay as they are.
+        flip: exchange left and right in half of the variants. Hearts then lie right, and captions that name a side are
+            wrong: never without being asked.
+        variants: how many variants each film has, the first as it is; an epoch takes one of them, by seed, epoch and image.
+            4 are several looks at a film for four times the cache of a frozen autoencoder's outputs.
+    """
+
+    rotation_degrees: Annotated[float, Field(ge=0, le=45)] = 0.0
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    gamma: Annotated[float, Field(ge=1, le=4)] = 1.0
+    flip: bool = False
+    variants: Annotated[int, Field(ge=2, le=64)] = 4
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any variant may differ from its film."""
+        return self.rotation_degrees > 0 or self.shift > 0 or self.gamma > 1 or self.flip
+
+
+AS_THEY_ARE: Final = AugmentationConfig()
+"""Films that are not varied."""
+
+
 class TrainingConfig(Section):
     """Settings shared by all trials of a sweep.
 
@@ -54,6 +83,8 @@ class TrainingConfig(Section):
             Stable Diffusion 1.5 was trained with.
         min_snr_gamma: signal-to-noise ratio above which a noise level weighs less in the loss (min-SNR, Hang et al. 2023); 5 is
             usual. None, the default: every noise level weighs the same, as Stable Diffusion was trained.
+        augmentation: small changes of the training films. None by default: films lie in one way on a detector, and what
+            helps against few films is a matter of the data.
         cache_latents: encode images and captions once per sweep where the strategy leaves their encoder frozen: the losses
             are the same, and the encoder need not be loaded.
         checkpoint_every_s: seconds between two checkpoints, at least; they are written at the ends of epochs. 300 s: a trial
@@ -72,6 +103,7 @@ class TrainingConfig(Section):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
     caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
     min_snr_gamma: Positive | None = None
+    augmentation: AugmentationConfig = AS_THEY_ARE
     cache_latents: bool = True
     checkpoint_every_s: NonNegative = 300.0
     evaluate_every_epochs: Count | None = None

@@ -313,6 +313,7 @@ def _feeder(
         trained=strategy.trains,
         cache_folder=spec.cache_folder if spec.training.cache_latents else None,
         caption_dropout=spec.training.caption_dropout,
+        augmentation=spec.training.augmentation,
         mixed_precision=precision,
         load=lambda part: models if models.is_loaded(part) else encoder(part),
     )

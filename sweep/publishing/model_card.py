@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +18,7 @@ from analysis.report.words import ARROWS, label, number, parameters
 from analysis.run_folder import RunFolder
 from sweep.publishing.origin import Origin
 from trainables.naming import without_folders
+from trainables.settings import AugmentationConfig
 
 CARD_FILE = "README.md"
 SAMPLES = "samples.png"
@@ -176,6 +177,7 @@ def _training(origin: Origin) -> str:
         + ", ".join(f"{number(count)} {split}" for split, count in films.items())
         + f", split by patient, {data.get('resolution_px', '?')} px",
         "data's fingerprint": data.get("fingerprint", "unknown"),
+        "augmentation": _augmentation(training.get("augmentation", {})),
         "epochs": training.get("num_epochs"),
         "seed": origin.run.config.get("seed"),
         "made with": ", ".join(
@@ -186,6 +188,13 @@ def _training(origin: Origin) -> str:
     return _table(
         ("property", "value"), [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
     )
+
+
+def _augmentation(settings: Mapping[str, Any]) -> str:
+    """How training films were varied; nothing where they were not."""
+    config = AugmentationConfig(**settings)
+    facts = config.model_dump(exclude_defaults=True) | {"variants": config.variants}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.items()) if config.is_on else ""
 
 
 def _front(origin: Origin) -> str:

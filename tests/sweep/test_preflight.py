@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -11,8 +12,9 @@ from rich.console import Console
 from sweep.config import ConfigError, EvaluationConfig, SearchConfig, SweepConfig
 from sweep.engine import require_shared, run_sweep
 from sweep.loading import load_config
-from sweep.preflight import check_objectives, images_of_conditions
+from sweep.preflight import check_objectives, images_of_conditions, mirrored_note
 from sweep.scoring.rungs import require_measured_at_rungs
+from trainables.datasets.captions import FREE_TEXT, paper_template
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
 from trainables.settings import TrainingConfig
@@ -47,6 +49,15 @@ def test_an_objective_that_a_rung_cannot_give_is_refused_with_the_arithmetic() -
     require_measured_at_rungs(config, {"Edema": 16, "No Finding": 16, "Pneumothorax": 16})
     never_stopped = config.model_copy(update={"search": SearchConfig(scheduler="none")})
     require_measured_at_rungs(never_stopped, {"Edema": 16, "No Finding": 16})
+
+
+def test_films_that_are_mirrored_are_noted_and_their_own_texts_more_so() -> None:
+    """Of what a prepared data set says of its captions alone."""
+    notes = [
+        mirrored_note(SimpleNamespace(prompts=prompts)) for prompts in (paper_template(with_view=False), FREE_TEXT)
+    ]  # type: ignore[arg-type]
+    assert all("hearts lie right" in note for note in notes)
+    assert ["name a side" in note for note in notes] == [False, True]
 
 
 @pytest.mark.slow

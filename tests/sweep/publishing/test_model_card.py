@@ -126,6 +126,21 @@ def test_a_seed_of_0_is_told(run: RunFolder, tmp_path: Path) -> None:
     assert "| seed | 0 |" in card_of(RunFolder.open(run.folder), tmp_path / "out").text
 
 
+@pytest.mark.parametrize(
+    ("settings", "row"),
+    [
+        ({"rotation_degrees": 5.0, "flip": True}, "| augmentation | rotation degrees 5.0, flip True, variants 4 |"),
+        ({"variants": 8}, ""),
+    ],
+)
+def test_films_that_were_varied_are_told(run: RunFolder, tmp_path: Path, settings: dict[str, Any], row: str) -> None:
+    config = json.loads((run.folder / "config.json").read_text())
+    config["training"] = {**config.get("training", {}), "augmentation": settings}
+    (run.folder / "config.json").write_text(json.dumps(config))
+    text = card_of(RunFolder.open(run.folder), tmp_path / "out").text
+    assert row in text if row else "augmentation" not in text
+
+
 def test_a_reader_is_told_everything(run: RunFolder, tmp_path: Path) -> None:
     text = card_of(run, tmp_path / "out", max_copies=0.05).text
     for said in (

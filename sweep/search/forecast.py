@@ -12,6 +12,7 @@ from analysis.front.objectives import OPERATIONS
 from search_spaces import SEARCH_SPACES
 from sweep.config import SweepConfig
 from sweep.preflight import check_limits, images_of_conditions, limits_of
+from sweep.presets.expected_films import EXPECTED
 from sweep.records.tables import Past
 from sweep.scoring.plans import conditions_to_score, require_known_conditions
 from sweep.scoring.rungs import at_rung
@@ -57,11 +58,13 @@ class Workload:
         num_train: films of the training split.
         num_held_out: by scored condition, the most films that one evaluation generates for it.
         conditions: all that the data have, scored or not.
+        expected: where the counts are from, where the films are not prepared yet.
     """
 
     num_train: int
     num_held_out: Mapping[str, int]
     conditions: tuple[str, ...]
+    expected: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +124,7 @@ class Forecast:
 
 
 def workload(config: SweepConfig) -> Workload | None:
-    """The films of a sweep; none where they are not prepared yet.
+    """The films of a sweep; where they are not prepared yet, those that a published study expects, for others none.
 
     Raises:
         ValueError: the data do not show a condition that is to be scored.
@@ -139,7 +142,7 @@ def workload(config: SweepConfig) -> Workload | None:
     try:
         dataset = PreparedDataset.open(data.path) if data.path is not None else None
     except FileNotFoundError:
-        return None
+        return _expected(config)
     if dataset is None:
         return None
     conditions = conditions_to_score(dataset, config.evaluation.split, data.conditions)
@@ -147,6 +150,20 @@ def workload(config: SweepConfig) -> Workload | None:
         num_train=len(dataset.split("train")),
         num_held_out=images_of_conditions(dataset, conditions, config),
         conditions=dataset.conditions,
+    )
+
+
+def _expected(config: SweepConfig) -> Workload | None:
+    expected = EXPECTED.get(config.preset)
+    if expected is None:
+        return None
+    scored = config.data.conditions or tuple(expected.num_held_out)
+    most = config.evaluation.images_per_condition
+    return Workload(
+        num_train=expected.num_train,
+        num_held_out={name: min(most, expected.num_held_out.get(name, most)) for name in scored},
+        conditions=tuple(expected.num_held_out),
+        expected=expected.source,
     )
 
 

@@ -43,15 +43,18 @@ def print_plan(config: SweepConfig, console: Console, tflops: float | None, past
         costs = prediction.strategies if prediction else strategy_costs(config, config.data.conditions or ())
     console.print(_table(costs, config))
     if prediction is None or films is None:
-        console.print(
-            f"[yellow]The films are not there yet:[/yellow] prepare {str(config.data.path)!r}, and this says what the sweep takes.",
-            soft_wrap=True,
-        )
+        console.print(f"{_not_there(config)}, and this says what the sweep takes.", soft_wrap=True)
         return
+    if films.expected:
+        console.print(f"{_not_there(config)}. What follows counts {films.expected}.", soft_wrap=True, highlight=False)
     rate, source = (tflops, "as given") if tflops else sustained(config.compute)
     costs_left = _costs(prediction, config, rate, source) if prediction.num_trials else ()
     for line in (*_lines(config, films, past), *costs_left, _ends(config)):
         console.print(line, soft_wrap=True, highlight=False)
+
+
+def _not_there(config: SweepConfig) -> str:
+    return f"[yellow]The films are not there yet:[/yellow] prepare {str(config.data.path)!r}"
 
 
 def sustained(compute: ComputeConfig) -> tuple[float, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import nn
 from analysis.front.pareto import Objective
 from sweep.config import SweepConfig
 from sweep.loading import load_config
+from sweep.presets import PRESETS
+from sweep.presets.expected_films import EXPECTED
 from sweep.records.tables import Past
 from sweep.search.forecast import TERA, Forecast, Workload, _shapes_of, forecast, workload
 from sweep.search.forecast_words import _costs, print_plan, probed_tflops
@@ -235,6 +238,48 @@ def test_a_plan_of_films_that_are_not_there_says_what_each_strategy_costs(tmp_pa
         print_plan(config, Console(file=file, width=300), None)
     said = (tmp_path / "said").read_text()
     assert "bitfit" in said and "MFLOP" in said and "The films are not there yet" in said
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_films_of_a_study_are_counted_before_they_are_prepared(name: str, tmp_path: Path) -> None:
+    config = load_config(name, None, [f"data.path={tmp_path / 'gone'}"])
+    films = workload(config)
+    assert films is not None and films.expected and films.num_train == EXPECTED[name].num_train > 50
+    most = config.evaluation.images_per_condition
+    assert films.num_held_out == {key: min(most, count) for key, count in EXPECTED[name].num_held_out.items()}
+
+
+def test_all_studies_have_a_plan() -> None:
+    assert set(EXPECTED) == {name for name, preset in PRESETS.items() if preset().search.sampler == "grid"}
+
+
+def test_a_study_has_a_plan_with_gpu_hours_before_its_films_are_prepared(tmp_path: Path) -> None:
+    """By hand: each strategy once, its epochs of the films expected, and its evaluations, at the rate that is given."""
+    small = ("base=mini", "data.resolution_px=64", "evaluation.num_steps=1", "evaluation.guidance_scale=1")
+    config = load_config("chexgenbench", None, [f"data.path={tmp_path / 'gone'}", *small])
+    films = workload(config)
+    assert films is not None
+    with (tmp_path / "said").open("w") as file:
+        print_plan(config, Console(file=file, width=400), 1e-3)
+    said = " ".join((tmp_path / "said").read_text().split())
+    assert f"The films are not there yet: prepare '{tmp_path / 'gone'}'. What follows counts {films.expected}." in said
+    prediction = forecast(config, films)
+    assert prediction.num_whole == prediction.num_trials == len(config.search.candidates())
+    images = films.num_train * config.training.num_epochs
+    training = sum(costs.operations_per_image[0] for costs in prediction.strategies) * images
+    by_hand = training + prediction.num_trials * prediction.evaluation[0]
+    hours = re.search(r"([\d,.]+)(?: to [\d,.]+)? GPU-hours at 0\.001 TFLOP/s of a worker", said)
+    assert hours is not None and float(hours[1].replace(",", "")) == pytest.approx(by_hand / 1e9 / 3600, rel=0.06)
+
+
+def test_conditions_of_a_study_that_are_chosen_are_those_that_are_counted(tmp_path: Path) -> None:
+    given = (
+        "data.conditions=[Edema, No Finding]",
+        "evaluation.images_per_condition=1000",
+        f"data.path={tmp_path / 'gone'}",
+    )
+    films = workload(load_config("pixels_under_pressure", None, given))
+    assert films is not None and films.num_held_out == {"Edema": 1000, "No Finding": 722}
 
 
 def test_a_machine_that_computes_is_probed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -222,7 +223,8 @@ def test_a_folder_that_is_no_run_is_answered(tmp_path: Path) -> None:
     assert "`--run` must be the directory of a finished run" in result.stderr
 
 
-def test_half_precision_metadata_and_modes(run_folder: Path, tmp_path: Path) -> None:
+def test_half_precision_metadata_and_modes(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # other users read the modules of this checkout
     umask = os.umask(0o027)
     try:
         result = invoke(run_folder, tmp_path / "out", "--pick", "trial:b2", "--format", "webui", "--half")

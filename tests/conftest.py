@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import shlex
 import sys
 from contextlib import ExitStack
 
@@ -32,9 +33,13 @@ _until_the_end = ExitStack()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before test workers start, which share the server, as a run of pytest within a test does."""
+    """Before test workers start, which are forked from the server and share it, as a run of pytest within a test does."""
     if sys.platform == "linux" and warm_python.VARIABLE not in os.environ:
-        _until_the_end.enter_context(warm_python.server(*warm_python.ENGINE))
+        workers = config.getoption("tx", [])
+        preloaded = (*warm_python.ENGINE, *(warm_python.OF_TESTS if workers else ()))
+        _until_the_end.enter_context(warm_python.server(*preloaded))
+        _until_the_end.enter_context(warm_python.serving(warm_python.PLAIN, *warm_python.OF_OTHERS))
+        config.option.tx = [f"{worker}//python={shlex.join(warm_python.command())}" for worker in workers]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -34,7 +34,7 @@ def test_a_program_gets_what_it_is_given_and_ends_with_its_status(tmp_path: Path
     environment = {"OWN": "mine", "PYTHONPATH": str(tmp_path)}
     runs = [
         subprocess.run(
-            [*command, "-c", TELLING, "a", "b c"],
+            [*command, "-u", "-c", TELLING, "a", "b c"],
             input="hello",
             cwd=tmp_path,
             env=environment,
@@ -111,3 +111,11 @@ def test_nobody_waits_for_a_server_that_could_not_import() -> None:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "1 True\n1 True\n"
     assert "No module named 'no_such_module'" in done.stderr
+
+
+def test_the_plain_one_knows_nothing_of_the_project(tmp_path: Path) -> None:
+    code = "import sys; print(sorted({'diffusers', 'peft', 'trainables', 'sweep', 'analysis'} & sys.modules.keys()), sys.path[0])"
+    command = [*warm_python.command(warm_python.PLAIN), "-P", "-c", code]
+    plain = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    first = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert plain.startswith("['diffusers', 'peft'] ") and plain.split("] ")[1] == first.stdout.split("] ")[1]

@@ -2,7 +2,7 @@
 
 A fresh process of the engine spends 20 s of a core on importing torch, diffusers and Ray. Here one server imports them
 when it is first asked, and forks: a child gets the arguments, environment, folder and open files of the program that
-asks, which passes signals on to it and ends as it does. Ray's workers are started so as well. A test that is about
+asks, which passes signals on to it and ends as it does. xdist's and Ray's workers are started so as well. A test that is about
 imports, or about programs without this project, starts `sys.executable`; so does every test where there is no Linux.
 """
 
@@ -24,6 +24,8 @@ from shlex import quote
 
 VARIABLE = "WARM_PYTHON"
 """Where the server listens, for the processes of the tests and those that they start."""
+PLAIN = "WARM_PLAIN_PYTHON"
+"""Where one listens that has imported what other programs read adapters with, and nothing of this project."""
 OF_RAY = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """By what Ray takes settings of a job from the environment: here the Python of its workers."""
 ENGINE = (
@@ -36,6 +38,22 @@ ENGINE = (
     "pydantic",
 )
 """What processes of the engine import, but Ray, whose library does not bear to be forked."""
+OF_TESTS = (
+    "analysis.studies.classifiers",
+    "scipy.stats",
+    "sklearn.metrics",
+    "optuna",
+    "torchxrayvision",
+    "playwright.sync_api",
+)
+"""What test workers import besides."""
+OF_OTHERS = (
+    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+    "diffusers.loaders.lora_pipeline",
+    "transformers.models.clip.modeling_clip",
+    "peft",
+)
+"""What programs import that know nothing of this project."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PRESTART = "RAY_prestart_worker_first_driver"
 """By what Ray would start workers ahead, with another Python than this one: nobody would use them."""
@@ -43,9 +61,9 @@ NUMBER = struct.Struct("!q")
 NO_ANSWER = "`warm_python.py` must be answered by its server, but got no answer. Its own output says why it ended."
 
 
-def command() -> list[str]:
-    """What to start in place of `sys.executable`."""
-    return [sys.executable, "-S", "-E", __file__, os.environ[VARIABLE]] if VARIABLE in os.environ else [sys.executable]
+def command(variable: str = VARIABLE) -> list[str]:
+    """What to start in place of `sys.executable`; `PLAIN` for programs that know nothing of this project."""
+    return [sys.executable, "-S", "-E", __file__, os.environ[variable]] if variable in os.environ else [sys.executable]
 
 
 @contextmanager
@@ -55,14 +73,29 @@ def server(*preloaded: str) -> Iterator[None]:
     Args:
         preloaded: modules that it imports when it is first asked.
     """
+    with serving(VARIABLE, *preloaded):
+        os.environ[OF_RAY] = json.dumps({"runtime_env": {"py_executable": " ".join(map(quote, command()))}})
+        os.environ[PRESTART] = "0"
+        try:
+            yield
+        finally:
+            del os.environ[OF_RAY], os.environ[PRESTART]
+
+
+@contextmanager
+def serving(variable: str, *preloaded: str) -> Iterator[None]:
+    """A server that the environment names by a variable.
+
+    Args:
+        variable: `VARIABLE` or `PLAIN`.
+        preloaded: modules that it imports when it is first asked.
+    """
     import subprocess  # not above: the program that asks is to start at once
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="warm-") as folder, socket.socket(socket.AF_UNIX) as listening:
-        os.environ[VARIABLE] = f"{folder}/socket"
-        os.environ[OF_RAY] = json.dumps({"runtime_env": {"py_executable": " ".join(map(quote, command()))}})
-        os.environ[PRESTART] = "0"
-        listening.bind(os.environ[VARIABLE])
+        os.environ[variable] = f"{folder}/socket"
+        listening.bind(os.environ[variable])
         listening.listen(64)
         arguments = [sys.executable, __file__, "--serve", str(listening.fileno()), *preloaded]
         process = subprocess.Popen(arguments, stdin=subprocess.PIPE, pass_fds=[listening.fileno()])
@@ -70,7 +103,7 @@ def server(*preloaded: str) -> Iterator[None]:
         try:
             yield
         finally:
-            del os.environ[VARIABLE], os.environ[OF_RAY], os.environ[PRESTART]
+            del os.environ[variable]
             process.communicate()  # closes its input, by which it knows that nobody needs it any more
 
 
@@ -175,18 +208,24 @@ def _customize(added: list[str]) -> None:
 
 
 def run(arguments: list[str]) -> None:
-    """Do what Python does with such arguments: a script, `-m MODULE` or `-c CODE`, and what they are given."""
+    """Do what Python does with such arguments: a script, `-m MODULE` or `-c CODE`, and what they are given.
+
+    Before them there may be `-P`, or `-u`, which changes nothing: xdist, which gives it, flushes what it writes.
+    """
     import runpy
 
-    first, *others = arguments
+    first, *others = arguments[arguments[0] in ("-P", "-u") :]
+    sys.path[0] = str(Path.cwd() if first in ("-m", "-c") else Path(first).absolute().parent)
+    if arguments[0] == "-P":
+        del sys.path[0]
     if first == "-m":
-        sys.argv, sys.path[0] = others, str(Path.cwd())
+        sys.argv = others
         runpy.run_module(others[0], run_name="__main__", alter_sys=True)
     elif first == "-c":
-        sys.argv, sys.path[0] = ["-c", *others[1:]], str(Path.cwd())
+        sys.argv = ["-c", *others[1:]]
         exec(compile(others[0], "<string>", "exec"), {"__name__": "__main__"})
     else:
-        sys.argv, sys.path[0] = arguments, str(Path(first).absolute().parent)
+        sys.argv = [first, *others]
         runpy.run_path(first, run_name="__main__")
 
 

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import warm_python
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -184,7 +184,8 @@ def came(exports: dict[str, Exports], tmp_path_factory: pytest.TempPathFactory) 
     ]
     task = folder / "task.json"
     task.write_text(json.dumps({"base": str(resolve_base("mini")), "jobs": jobs, **SAMPLING}))
-    command = [sys.executable, "-P", str(HERE / "foreign_readers.py"), str(task)]  # -P: not even our folder
+    program = [str(HERE / "foreign_readers.py"), str(task)]
+    command = [*warm_python.command(warm_python.PLAIN), "-P", *program]  # -P: not even our folder
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     results: Came = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import warm_python
 from diffusers import UNet2DConditionModel
 from numpy.typing import NDArray
 from safetensors.torch import load_file
@@ -222,7 +222,7 @@ def run_elsewhere(jobs: dict[str, list[dict[str, Any]]], folder: Path) -> None:
         task.write_text(json.dumps({"base": str(resolve_base("mini")), "jobs": tasks, **SAMPLING}))
         code += f"sys.argv = [{script!r}, {str(task)!r}]\nrunpy.run_path({str(HERE / script)!r}, run_name='__main__')\n"
         code += f"sys.path.insert(0, {str(ROOT)!r})\n"
-    command = [sys.executable, "-P", "-c", code]  # -P keeps the working directory off the path
+    command = [*warm_python.command(warm_python.PLAIN), "-P", "-c", code]  # -P keeps the working directory off the path
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 

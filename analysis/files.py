@@ -21,6 +21,15 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
+def user_cache() -> Path:
+    """Where the project keeps for the user's next process what takes long to make; it may not be there, or not be written.
+
+    Raises:
+        RuntimeError: the user has no home folder.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "radiograph-sweep"
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file beside `path` that takes its place when the block ends well and goes when it does not.

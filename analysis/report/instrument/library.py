@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from functools import lru_cache
@@ -11,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from analysis.files import whole_file
+from analysis.files import user_cache, whole_file
 
 PACKAGE: Final = "vl-convert-python"
 PATIENCE_S: Final = 120.0
@@ -30,7 +29,7 @@ def vega() -> str:
     """
     licences = files("analysis.report.instrument").joinpath("licences.txt").read_text(encoding="utf-8")
     try:
-        kept = _cache() / f"vega-{PACKAGE}-{version(PACKAGE)}.js"
+        kept = user_cache() / f"vega-{PACKAGE}-{version(PACKAGE)}.js"
     except PackageNotFoundError as error:
         raise RuntimeError(f"`{PACKAGE}` must be installed, but got none. Run `pip install {PACKAGE}`.") from error
     try:
@@ -39,10 +38,6 @@ def vega() -> str:
         bundle = _bundle()
         _keep(kept, bundle)
     return f"/*\n{licences}*/\n(() => {{{bundle}}})();"
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "radiograph-sweep"
 
 
 def _keep(path: Path, bundle: str) -> None:

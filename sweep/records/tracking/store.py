@@ -14,9 +14,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from analysis.run_folder import CONFIG, MLFLOW_STORE, PROVENANCE
+from sweep.records.tracking.new_store import make_store, store_uri
 
 ARTIFACTS: Final = "mlflow-artifacts"
 QUIET: Final = {
@@ -61,12 +62,8 @@ class Place:
 
     @property
     def uri(self) -> str:
-        """MLflow's address of the store. By its plain scheme MLflow would make a folder of a name that is escaped."""
-        if self.server is not None:
-            return self.server
-        path = str((self.out / MLFLOW_STORE).resolve())
-        escaped = quote(path)
-        return f"sqlite:///{path}" if escaped == path else f"sqlite+pysqlite:///{escaped}"
+        """MLflow's address of the store."""
+        return store_uri(self.out / MLFLOW_STORE) if self.server is None else self.server
 
     @property
     def sweep_id(self) -> str:
@@ -91,7 +88,7 @@ class Place:
         from mlflow import MlflowClient
 
         if self.server is None:
-            self.out.mkdir(parents=True, exist_ok=True)
+            make_store(self.out / MLFLOW_STORE)
         return MlflowClient(self.uri)
 
 

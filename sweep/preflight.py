@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from trainables.base_models.models import (
     resolve_base,
     weights_hash,
 )
-from trainables.base_models.shapes import base_on_meta
+from trainables.base_models.shapes import base_on_meta, state_of_shapes
 from trainables.base_models.text_encoders import load_bert
 from trainables.caption_lengths import caption_note
 from trainables.datasets.base import SPLITS
@@ -127,8 +128,14 @@ def limits_of(config: SweepConfig, conditions: tuple[str, ...], base: str) -> Li
         conditions: of the data set.
         base: the base model, as `base_on_meta` takes it.
     """
-    costs = KnownCosts(fresh=lambda: base_on_meta(base), conditions=conditions, cached=config.training.cache_latents)
+    costs = _known_costs(base, state_of_shapes(base), conditions, config.training.cache_latents)
     return Limits(bounds=config.search.limits.bounds(), costs=costs)
+
+
+@lru_cache(maxsize=8)
+def _known_costs(base: str, state: str, conditions: tuple[str, ...], cached: bool) -> KnownCosts:
+    """Costs on a base's shapes, which this process counts once for each state of the base's files."""
+    return KnownCosts(fresh=lambda: base_on_meta(base), conditions=conditions, cached=cached)
 
 
 def check_limits(config: SweepConfig, limits: Limits) -> tuple[tuple[str, ...], dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 from typing import Final
@@ -20,11 +21,11 @@ from sweep.search.costs import Choice, first_and_last
 from sweep.search.ladder import Ladder
 from sweep.search.stopping import LEAST_OTHERS
 from trainables.base_models.models import HUB_IDS, resolve_base
-from trainables.base_models.shapes import base_on_meta
+from trainables.base_models.shapes import base_on_meta, state_of_shapes
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset
 from trainables.strategies import make_strategy
-from trainables.strategies.operations import operations_per_film
+from trainables.strategies.operations import FilmOperations, operations_per_film
 from trainables.trial import evaluates_after
 
 TERA: Final = 1e12
@@ -261,16 +262,18 @@ def _span(values: list[float]) -> tuple[float, float]:
 
 def _sampling(config: SweepConfig, films: Workload) -> Callable[[int], float]:
     """Operations of the evaluation after so many epochs."""
-    models, settings = base_on_meta(_shapes_of(config.base)), config.evaluation
-    kept: dict[int, int] = {}
+    settings, base = config.evaluation, _shapes_of(config.base)
+    each = _per_film(base, state_of_shapes(base), settings.guidance_scale)
 
     def spent(epochs: int) -> float:
         rung = at_rung(settings, epochs / config.training.num_epochs)
         num_films = sum(min(rung.images_per_condition, most) for most in films.num_held_out.values())
-        if rung.num_steps not in kept:
-            kept[rung.num_steps] = operations_per_film(
-                models, num_steps=rung.num_steps, guidance_scale=settings.guidance_scale
-            )
-        return float(num_films * kept[rung.num_steps])
+        return float(num_films * each.in_steps(rung.num_steps))
 
     return spent
+
+
+@lru_cache(maxsize=8)
+def _per_film(base: str, state: str, guidance_scale: float) -> FilmOperations:
+    """Operations of a film, which this process counts once for each state of the base's files."""
+    return operations_per_film(base_on_meta(base), guidance_scale=guidance_scale)

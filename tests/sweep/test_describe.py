@@ -73,6 +73,11 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def mini() -> DiffusionModels:
+    return load_base("mini")
+
+
 def test_parts_are_as_large_as_published(sd15: dict[str, Any]) -> None:
     assert sd15["parameters"] == {"unet": UNET, "vae": VAE, "text_encoder": TEXT_ENCODER}
 
@@ -108,20 +113,24 @@ def test_every_strategy_is_described(sd15: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", [*STRATEGIES, *COMBINATIONS])
-def test_the_adapter_on_disk_has_the_size_that_is_told(name: str, tmp_path: Path) -> None:
-    write_bert_layout(tmp_path / "encoder")
-    hyperparameters = {"encoder": str(tmp_path / "encoder")} if name == "text_encoder_swap" else {}
-    models, strategy = load_base("mini"), make_strategy(name, hyperparameters)
-    told = footprint(models.fresh(), strategy)
+def test_the_adapter_on_disk_has_the_size_that_is_told(name: str, mini: DiffusionModels, tmp_path: Path) -> None:
+    hyperparameters = {}
+    if name == "text_encoder_swap":
+        write_bert_layout(tmp_path / "encoder")
+        hyperparameters = {"encoder": str(tmp_path / "encoder")}
+    models, strategy = mini.fresh(), make_strategy(name, hyperparameters)
+    told = footprint(mini.sharing(), strategy)
     strategy.attach(models)
     strategy.export(models, tmp_path)
     assert (tmp_path / "adapter.safetensors").stat().st_size == told.adapter_bytes
 
 
 @pytest.mark.parametrize("name", ["unet+text_encoder", "difffit", "dora"])
-def test_training_takes_the_memory_that_is_told_for_weights_gradients_and_moments(name: str) -> None:
-    models, strategy = load_base("mini"), make_strategy(name, {})
-    told = footprint(models.fresh(), strategy)
+def test_training_takes_the_memory_that_is_told_for_weights_gradients_and_moments(
+    name: str, mini: DiffusionModels
+) -> None:
+    models, strategy = mini.fresh(), make_strategy(name, {})
+    told = footprint(mini.sharing(), strategy)
     strategy.attach(models)
     optimizer = torch.optim.AdamW(strategy.param_groups(models, 1e-3))
     latents, ids = torch.zeros(1, 4, 8, 8), torch.zeros(1, 77, dtype=torch.long)
@@ -136,10 +145,10 @@ def test_training_takes_the_memory_that_is_told_for_weights_gradients_and_moment
 
 
 @pytest.mark.parametrize("name", ["adalora", "dylora", "lora", "lora+text_encoder"])
-def test_what_a_strategy_keeps_of_its_own_is_told(name: str) -> None:
+def test_what_a_strategy_keeps_of_its_own_is_told(name: str, mini: DiffusionModels) -> None:
     """Tensors within layers and what belongs to them, beside parameters and buffers, just before a step's end and after it."""
-    models, strategy = load_base("mini"), make_strategy(name, {})
-    told = footprint(models.fresh(), strategy)
+    models, strategy = mini.fresh(), make_strategy(name, {})
+    told = footprint(mini.sharing(), strategy)
     strategy.attach(models)
     before, step = bytes_within(models), TrainingStep(number=0, num_steps=100, seed=0)
     strategy.on_step_start(models, step)

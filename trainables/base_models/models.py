@@ -28,6 +28,7 @@ from trainables.base_models.checking import (
     weight_files,
 )
 from trainables.base_models.layouts import plain_folder, state_of
+from trainables.base_models.meta import on_meta
 from trainables.base_models.text_encoders import pipeline_encoder_on_meta, read_pipeline_bert
 from trainables.numerics import FULL, Numerics
 
@@ -256,7 +257,7 @@ def component_on_meta(folder: Path, name: str) -> nn.Module:
     if name == "text_encoder":
         return pipeline_encoder_on_meta(folder / name)
     kind = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}[name]
-    with torch.device("meta"):
+    with on_meta():
         module: nn.Module = kind.from_config(kind.load_config(folder, subfolder=name))
     return module
 

@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from trainables.base_models.meta import Unfilled
 from trainables.base_models.models import HUB_IDS, MINI_FOLDER, BaseIdentity, DiffusionModels
 
 UNET = {
@@ -74,7 +75,7 @@ def sd15_on(device: torch.device | str) -> DiffusionModels:
 
     The tokenizer is the bundled one; no vocabulary is needed for either.
     """
-    with torch.device(device):
+    with torch.device(device), Unfilled():
         unet, vae, text_encoder = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE), _text_encoder(TEXT_ENCODER)
     return DiffusionModels(
         unet=unet,

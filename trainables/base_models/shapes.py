@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trainables.base_models.layouts import state_of
 from trainables.base_models.models import MINI_FOLDER, BaseIdentity, DiffusionModels, parts_on_meta, resolve_base
 from trainables.base_models.sd15 import bundled_tokenizer, sd15_on_meta
 
@@ -24,6 +25,12 @@ def base_on_meta(base: str) -> DiffusionModels:
         return sd15_on_meta()
     path = MINI_FOLDER if base == "mini" else Path(base).expanduser()
     return folder_on_meta(base, resolve_base(base) if path.is_file() else path)
+
+
+def state_of_shapes(base: str) -> str:
+    """Another string when a file changes of a base that `base_on_meta` takes; what is counted on its shapes may be kept by it."""
+    path = Path(base).expanduser()
+    return state_of(path) if path.is_dir() else ""
 
 
 def folder_on_meta(name: str, folder: Path) -> DiffusionModels:

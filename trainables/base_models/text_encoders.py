@@ -27,6 +27,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from trainables.base_models.meta import on_meta
+
 BERT_TYPES: Final[dict[str, Any]] = {"bert": BertModel, "roberta": RobertaModel}
 """Classes of text encoders, by the `model_type` of their config.json."""
 CLIP_TYPES: Final = ("clip_text_model", "clip")
@@ -160,7 +162,7 @@ def model_type(folder: Path) -> str:
 
 def build_bert(config: Any) -> nn.Module:
     """A BERT-type encoder on the meta device."""
-    with torch.device("meta"):
+    with on_meta():
         module: nn.Module = BERT_TYPES[config.model_type](config, add_pooling_layer=False)
     return module.eval().requires_grad_(False)
 
@@ -187,7 +189,7 @@ def pipeline_encoder_on_meta(folder: Path) -> nn.Module:
     """
     if _pipeline_type(folder) in BERT_TYPES:
         return build_bert(AutoConfig.from_pretrained(folder))
-    with torch.device("meta"):
+    with on_meta():
         clip: nn.Module = CLIPTextModel(CLIPTextConfig.from_pretrained(folder))
     return clip
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from trainables.base_models.meta import Unfilled
 from trainables.base_models.models import DiffusionModels
 from trainables.strategies.base import Strategy, num_trainable_parameters
 
@@ -69,7 +70,8 @@ def footprint(models: DiffusionModels, strategy: Strategy) -> Footprint:
     Raises:
         ValueError: the base has nothing that the strategy could train.
     """
-    strategy.attach(models)
+    with Unfilled():
+        strategy.attach(models)
     trainable = num_trainable_parameters(models)
     return Footprint(
         strategy=strategy.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -61,16 +62,29 @@ def _one_image(models: DiffusionModels, strategy: Strategy, *, cached: bool) -> 
     return batch
 
 
-def operations_per_film(models: DiffusionModels, *, num_steps: int, guidance_scale: float) -> int:
+@dataclass(frozen=True, kw_only=True)
+class FilmOperations:
+    """Floating-point operations of one generated film.
+
+    Attributes:
+        once: of its prompts and the decoder.
+        each_step: of the U-Net at each step of the solver.
+    """
+
+    once: int
+    each_step: int
+
+    def in_steps(self, num_steps: int) -> int:
+        """All of them, where the solver takes so many steps; lower is cheaper."""
+        return self.once + num_steps * self.each_step
+
+
+def operations_per_film(models: DiffusionModels, *, guidance_scale: float) -> FilmOperations:
     """Floating-point operations of one generated film: its prompts, the U-Net at every step, the decoder.
 
     Args:
         models: a base on the meta device, which needs no weights.
-        num_steps: of the solver.
         guidance_scale: of the prompt; above 1 each step passes the U-Net twice.
-
-    Returns:
-        A whole number; lower is cheaper.
     """
     unet, vae = models.unet.to("meta"), models.vae.to("meta")
     passes, config = 2 if guidance_scale > 1 else 1, _unet_config(models)
@@ -81,7 +95,7 @@ def operations_per_film(models: DiffusionModels, *, num_steps: int, guidance_sca
         vae.decode(latents[:1])
     with torch.no_grad(), FlopCounterMode(display=False) as each_step:
         unet(latents, torch.zeros(passes, dtype=torch.int64, device="meta"), states)
-    return int(once.get_total_flops() + num_steps * each_step.get_total_flops())
+    return FilmOperations(once=int(once.get_total_flops()), each_step=int(each_step.get_total_flops()))
 
 
 def _unet_config(models: DiffusionModels) -> Any:

@@ -48,7 +48,7 @@ def of_one_trial() -> Forecast:
 
 def test_films_of_sd15_cost_what_the_graph_of_the_engine_was_counted_to() -> None:
     models = base_on_meta("sd15")
-    counted = operations_per_film(models, num_steps=25, guidance_scale=7.5)
+    counted = operations_per_film(models, guidance_scale=7.5).in_steps(25)
     assert counted / 1e12 == pytest.approx(
         42.67, rel=2e-3
     )  # of the U-Net and the decoder, counted apart from this code
@@ -56,15 +56,16 @@ def test_films_of_sd15_cost_what_the_graph_of_the_engine_was_counted_to() -> Non
 
 def test_each_step_costs_two_passes_with_guidance_and_one_without() -> None:
     models = base_on_meta("mini")
-    guided = [operations_per_film(models, num_steps=steps, guidance_scale=3.0) for steps in (1, 2, 5)]
-    plain = [operations_per_film(models, num_steps=steps, guidance_scale=1.0) for steps in (1, 2)]
-    assert guided[2] - guided[1] == 3 * (guided[1] - guided[0])
-    assert guided[1] - guided[0] == 2 * (plain[1] - plain[0])
+    guided, plain = (operations_per_film(models, guidance_scale=scale) for scale in (3.0, 1.0))
+    assert guided.in_steps(5) - guided.in_steps(2) == 3 * guided.each_step
+    assert (
+        guided.each_step == 2 * plain.each_step and plain.once < guided.once < 2 * plain.once
+    )  # films are decoded once
 
 
 def test_a_step_is_counted_as_its_convolutions_and_products_are_by_hand() -> None:
     models = base_on_meta("mini")
-    steps = [operations_per_film(models, num_steps=steps, guidance_scale=1.0) for steps in (1, 2)]
+    each_step = operations_per_film(models, guidance_scale=1.0).each_step
     by_hand = 0
 
     def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -79,7 +80,7 @@ def test_a_step_is_counted_as_its_convolutions_and_products_are_by_hand() -> Non
     width = models.unet.config.cross_attention_dim  # type: ignore[attr-defined]
     states = torch.empty(1, models.tokenizer.model_max_length, width, device="meta")
     models.unet(torch.empty(1, 4, size, size, device="meta"), torch.zeros(1, device="meta"), states)
-    attention = (steps[1] - steps[0]) - by_hand  # products of queries, keys and values have no module
+    attention = each_step - by_hand  # products of queries, keys and values have no module
     assert 0 < attention < 0.1 * by_hand
 
 
@@ -88,7 +89,7 @@ def test_a_sweep_without_stops_costs_its_trials_times_one() -> None:
     (costs,) = prediction.strategies
     assert costs.trainable_parameters[0] == costs.trainable_parameters[1]
     assert prediction.training == pytest.approx(tuple(each * 9 * 100 for each in costs.operations_per_image))
-    per_film = operations_per_film(base_on_meta("mini"), num_steps=8, guidance_scale=1.0)
+    per_film = operations_per_film(base_on_meta("mini"), guidance_scale=1.0).in_steps(8)
     assert prediction.evaluation == (16 * per_film, 16 * per_film)  # 6 of Edema, 10 of the most 16 of No Finding
     assert prediction.operations()[1] == pytest.approx(5 * (prediction.training[1] + 16 * per_film))
     assert prediction.hours(2.0)[1] == pytest.approx(prediction.operations()[1] / 2e12 / 3600)

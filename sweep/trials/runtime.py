@@ -27,9 +27,9 @@ from sweep.trials.resources import local_cpus
 RAY_SETTINGS: Final = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 """Settings of Ray, by which processes that were promised no GPU see none: else they would compute on GPUs promised to
 others."""
-OWN_SETTINGS: Final = {**RAY_SETTINGS, "RAY_worker_niceness": "0"}
+OWN_SETTINGS: Final = {**RAY_SETTINGS, "RAY_worker_niceness": "0", "RAY_enable_metrics_collection": "0"}
 """Settings of the sweep's own Ray. By default its workers are so nice (15) that beside other work they get next to
-nothing."""
+nothing, and its metrics are for a dashboard that it does not have."""
 OF_OTHERS: Final = (ADDRESS, "RAY_REDIS_ADDRESS", "RAY_GCS_SERVER_PORT")
 """Variables that would tie the sweep's own Ray to another one."""
 START_ATTEMPTS: Final = 3
@@ -88,25 +88,24 @@ def _own_ray(compute: ComputeConfig) -> Iterator[None]:
     with _session_folder() as folder, _own_environment():
         before = set(psutil.Process().children())
         _start(folder, local_cpus(compute, os.cpu_count() or 1))
-        helpers = _helpers(set(psutil.Process().children()) - before)
+        _end_helpers(set(psutil.Process().children()) - before)
         try:
             with ray_watched():
                 yield
         finally:
-            for process in helpers:  # Ray would wait a second for each
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
             ray.shutdown()
 
 
-def _helpers(started: set[psutil.Process]) -> list[psutil.Process]:
-    """Ray's processes that have nothing to close: those of logs, metrics and the like."""
-    helpers = []
+def _end_helpers(started: set[psutil.Process]) -> None:
+    """End those of Ray's processes that nobody needs: of logs, which it reads several times a second for no one.
+
+    Ray has no setting for that, and would wait a second for each at its own end.
+    """
     for process in started:
         with suppress(psutil.NoSuchProcess):
             if process.name() not in OF_RAY:
-                helpers.append(process)
-    return helpers
+                process.kill()
+                process.wait()
 
 
 def _start(folder: Path, num_cpus: int) -> None:

@@ -45,6 +45,7 @@ def shutdown_seen():
 ray.shutdown = shutdown_seen
 with ray_runtime(ComputeConfig(concurrent_trials=7)):
     found = {"address": ray.get_runtime_context().gcs_address, "cpus": ray.cluster_resources()["CPU"]}
+    found["processes"] = sorted(process.name() for process in psutil.Process().children())
     workers = []
     while not workers:  # they are started ahead of their work
         time.sleep(0.1)
@@ -129,7 +130,7 @@ def test_a_sweep_has_a_ray_of_its_own_whatever_else_runs_and_whatever_the_machin
     assert facts["cpus"] == max(os.cpu_count() or 1, 8)  # seven trials of one CPU, and the evaluation's
     assert facts["nice"] == os.nice(0)
     assert not set(facts["changed"]) & {*OF_OTHERS, *OWN_SETTINGS, "RAY_AUTH_TOKEN", "HOME", "TMPDIR"}
-    assert facts["left"] == ["gcs_server", "raylet"]  # for each, Ray waits a second
+    assert facts["processes"] == facts["left"] == ["gcs_server", "raylet"]  # for each, Ray waits a second at its end
     assert came.stderr == ""
     assert list((long_folder / "ray").glob("session_2*/logs/raylet.out"))
     assert facts["errors"] == ["a", "b"]  # each lost for want of memory, and none ends Tune

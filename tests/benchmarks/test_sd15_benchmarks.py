@@ -25,6 +25,7 @@ def test_training_sampling_and_metrics_need_neither_ray_nor_mlflow() -> None:
     assert graph.find_shortest_chain("sweep.engine", "ray")  # else this test shows nothing
 
 
+@pytest.mark.slow
 def test_a_toys_steps_are_measured_beside_the_rivals(tmp_path: Path) -> None:
     setting = sd15_step.Setting(batch=2, rounds=1, precision="no", backend="eager", toy=True)
     rows = sd15.Rows(tmp_path / "step.json", vars(setting))
@@ -46,6 +47,7 @@ def test_a_toys_steps_are_measured_beside_the_rivals(tmp_path: Path) -> None:
     assert rows.table("").row_count == 6
 
 
+@pytest.mark.slow
 def test_a_toys_films_are_measured_beside_the_rivals(tmp_path: Path) -> None:
     setting = sd15_sampling.Setting(films=2, steps=2, guidance=7.5, backend="eager", toy=True)
     rows = sd15.Rows(tmp_path / "sampling.json", vars(setting))

@@ -42,6 +42,7 @@ def test_without_stops_one_worker_does_all_the_work_of_the_pool_and_finds_all(
     assert unanswered and not any(trial.constraints for trial in unanswered), "no configuration is at fault for that"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["hypervolume", "halving", "asha"])
 def test_trials_are_stopped_and_what_is_stopped_is_not_found(problem: Problem, scheduler: str) -> None:
     run = searched(problem, scheduler, num_workers=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,17 @@ import pytest
 from click.testing import Result
 from film_folders import write_films
 
+from trainables.datasets.phantom import source
+
 RELEASE_S = 120.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _films_are_drawn_once() -> Iterator[None]:
+    """Each takes 25 ms, and sweeps here see the same hundred again and again, which a phantom's seed decides."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "draw_film", lru_cache(maxsize=4096)(source.draw_film))
+        yield
 
 
 @pytest.fixture(scope="session")

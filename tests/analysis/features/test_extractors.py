@@ -82,6 +82,7 @@ def _their_features(network: Any, images: NDArray[np.uint8]) -> NDArray[np.float
     return features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(3, 224), (2, 64), (2, 300), (2, 224, 3)])
 def test_xrv_equals_torchxrayvisions_own_features(densenet121: Any, tmp_path: Path, shape: tuple[int, ...]) -> None:
     save_file(densenet121.state_dict(), tmp_path / "xrv.safetensors")
@@ -135,6 +136,7 @@ def test_batches_grey_and_colour_agree(mini_folder: Path) -> None:
     assert extractor.extract(images[:0]).shape == (0, MINI_DIM)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickled_module_is_read_like_safetensors(densenet121: Any, tmp_path: Path, zipped: bool) -> None:
     """torchxrayvision publishes whole modules, saved by a torch that did not zip and knew fewer attributes."""

@@ -35,6 +35,7 @@ def _images(num_images: int, side_px: int, *channels: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (num_images, side_px, side_px, *channels), dtype=np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(2, 64), (2, 320, 3)])
 def test_it_equals_torch_fidelitys_network(weights: Path, shape: tuple[int, ...]) -> None:
     images = _images(*shape)

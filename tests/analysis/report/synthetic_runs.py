@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from analysis.front.finding import find_front
 from analysis.front.noise import Evidence
 from analysis.front.pareto import Objective
+from analysis.report import write_report
 from trainables.sheets import labelled_sheet
 
 OBJECTIVES = (
@@ -167,3 +168,8 @@ def within(trials: pd.DataFrame, limits: Sequence[tuple[str, str, float]]) -> pd
     for name, sign, value in limits:
         rows = rows[rows[name] <= value] if sign == "<=" else rows[rows[name] >= value]
     return rows
+
+
+def quick_report(folder: Path, others: Sequence[Path] | None = None) -> Path:
+    """The page without importances, which take a second of each; test_course.py is about them."""
+    return write_report(folder, others, with_importances=False)

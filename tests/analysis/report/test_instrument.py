@@ -40,6 +40,7 @@ from analysis.report import write_report
 from analysis.report.words import number
 from analysis.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
 STRICT = {"min": "<=", "max": ">="}
 NAMES = [objective.name for objective in OBJECTIVES]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from playwright.sync_api import Browser
-from synthetic_runs import OBJECTIVES, rung_run, synthetic_run, synthetic_trials, within
+from synthetic_runs import OBJECTIVES, quick_report, rung_run, synthetic_run, synthetic_trials, within
 from worked_pages import command, drag, left, on_screen, opened, settled
 
 from analysis.front.pareto import pareto_mask
-from analysis.report import write_report
 
+pytestmark = pytest.mark.slow
 NAMES = [objective.name for objective in OBJECTIVES]
 
 
@@ -19,12 +20,12 @@ def test_a_run_without_pictures_and_one_that_still_goes(browser: Browser, tmp_pa
     run = synthetic_run(tmp_path / "bare", synthetic_trials(6))
     for path in [*run.glob("*.png"), *run.glob("trials/*/*.png")]:
         path.unlink()
-    write_report(run)
+    quick_report(run)
     page = opened(browser, run)
     assert "This run has no pictures yet." in page.inner_text("#films") and len(left(page)) == 4
     going = synthetic_run(tmp_path / "going", synthetic_trials(4).assign(status="running"))
     (going / "results.parquet").unlink()
-    write_report(going)
+    quick_report(going)
     page.goto((going / "report.html").as_uri())
     assert page.is_hidden("#instrument") and page.is_visible("h2:has-text('All trials')")
     assert page.errors == []
@@ -33,7 +34,7 @@ def test_a_run_without_pictures_and_one_that_still_goes(browser: Browser, tmp_pa
 
 def test_several_runs_of_the_same_data_on_one_page(browser: Browser, tmp_path: Path) -> None:
     run, other = rung_run(tmp_path / "first run"), rung_run(tmp_path / "other", seed=5)
-    write_report(run, [other])
+    quick_report(run, [other])
     page = opened(browser, run)
     tables = [pd.read_parquet(folder / "trials.parquet").assign(run=place) for place, folder in enumerate((run, other))]
     done = within(pd.concat(tables, ignore_index=True), [])
@@ -55,7 +56,7 @@ def test_a_brush_to_the_end_of_an_axis_of_values_below_zero_leaves_that_end_open
     trials = synthetic_trials(6)
     trials["vendi_mini"] -= 100
     folder = synthetic_run(tmp_path / "run", trials)
-    write_report(folder)
+    quick_report(folder)
     page = opened(browser, folder)
     page.locator("#parallel").scroll_into_view_if_needed()
     corners = [at[NAMES.index("vendi_mini")] for at in on_screen(page, "#parallel").values()]

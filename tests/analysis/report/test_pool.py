@@ -9,11 +9,19 @@ import pandas as pd
 import pytest
 import typer
 from PIL import Image
-from synthetic_runs import CONDITIONS, OBJECTIVES, coded_sheet, film_grey, rung_run, synthetic_run, synthetic_trials
+from synthetic_runs import (
+    CONDITIONS,
+    OBJECTIVES,
+    coded_sheet,
+    film_grey,
+    quick_report,
+    rung_run,
+    synthetic_run,
+    synthetic_trials,
+)
 from typer.testing import CliRunner
 
 from analysis.front.finding import find_front
-from analysis.report import write_report
 from analysis.report.__main__ import main
 from analysis.report.instrument.content import content, sheet_layout, sheets
 from analysis.report.instrument.library import vega
@@ -72,13 +80,13 @@ def test_runs_that_cannot_be_compared_are_refused(
 def test_a_page_that_is_rewritten_keeps_the_runs_that_it_was_asked_to_show(two: list[RunFolder]) -> None:
     folder, other = two[0].folder, two[1].folder
     name = f'"folder": "{other.resolve()}"'
-    assert name not in write_report(folder).read_text() and name in write_report(folder, [other]).read_text()
-    assert name in write_report(folder).read_text()  # as when a trial ends
+    assert name not in quick_report(folder).read_text() and name in quick_report(folder, [other]).read_text()
+    assert name in quick_report(folder).read_text()  # as when a trial ends
     (other / "provenance.json").write_text(json.dumps({"data_fingerprint": "another"}))
-    assert name not in write_report(folder).read_text()
+    assert name not in quick_report(folder).read_text()
     (other / "provenance.json").write_text(json.dumps({"data_fingerprint": "one"}))
-    write_report(folder, [])
-    assert name not in write_report(folder).read_text()
+    quick_report(folder, [])
+    assert name not in quick_report(folder).read_text()
 
 
 def test_films_are_found_on_sheets_as_the_sweep_lays_them_out(two: list[RunFolder]) -> None:
@@ -194,7 +202,7 @@ def test_without_the_library_the_page_is_still_whole_and_says_why(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none"))
     monkeypatch.setattr("analysis.report.instrument.library.COMMAND", "raise SystemExit('no wheel for this machine')")
     vega.cache_clear()
-    text = write_report(run).read_text(encoding="utf-8")
+    text = quick_report(run).read_text(encoding="utf-8")
     assert "without its instrument" in text and "no wheel for this machine" in text and "<h2>All trials</h2>" in text
     assert "<script>" not in text
     monkeypatch.undo()

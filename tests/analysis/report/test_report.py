@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import typer
 from PIL import Image
-from synthetic_runs import EVIL, OBJECTIVES, synthetic_run, synthetic_trials
+from synthetic_runs import EVIL, OBJECTIVES, quick_report, synthetic_run, synthetic_trials
 from typer.testing import CliRunner
 
 from analysis.front.finding import find_front
@@ -100,7 +100,7 @@ def test_embedded_pictures_are_whole_and_not_huge(page: str) -> None:
 
 def test_maps_of_ranks_are_shown_for_the_front_only(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path, synthetic_trials())
-    assert "<h2>Ranks</h2>" not in write_report(run).read_text(encoding="utf-8")
+    assert "<h2>Ranks</h2>" not in quick_report(run).read_text(encoding="utf-8")
     best, other = (
         next(name for name in synthetic_trials()["trial_id"] if (name in on_front) == wanted)
         for on_front in [{point.trial_id for point in find_front(synthetic_trials(), OBJECTIVES).points}]
@@ -109,7 +109,7 @@ def test_maps_of_ranks_are_shown_for_the_front_only(tmp_path: Path) -> None:
     for trial_id in (best, other):
         ranks = {"layers": ["unet.mid_block.attentions.0.proj_in"], "steps": [0, 41], "ranks": [[1], [2]]}
         (run / "trials" / trial_id / "ranks.json").write_text(json.dumps(ranks))
-    text = write_report(run).read_text(encoding="utf-8")
+    text = quick_report(run).read_text(encoding="utf-8")
     assert text.count('alt="Ranks by layer"') == 1
     assert f"trial {best}." in text.split("<h2>Ranks</h2>")[1].split("</figure>")[0]
 
@@ -142,7 +142,7 @@ def _without_pictures(page: str) -> str:
 def test_a_sweep_without_a_completed_trial_still_has_a_page(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path, synthetic_trials(4).assign(status="failed"))
     (run / "results.parquet").unlink()
-    text = write_report(run).read_text(encoding="utf-8")
+    text = quick_report(run).read_text(encoding="utf-8")
     assert "No trial completed with all objectives" in text
     assert "Trade-offs" not in text
 
@@ -152,12 +152,12 @@ def test_a_stopped_trial_is_shown_with_its_rung_and_is_no_point(tmp_path: Path) 
     ideal = {"fid_mini": 1e-3, "vendi_mini": 99.0, "trainable_parameters": 1, "epoch_s": 1e-3}
     trials.loc[0, ["status", "reason", "rung", *ideal]] = ["stopped", f"it gains {EVIL}", 1, *ideal.values()]
     run = synthetic_run(tmp_path, trials.astype({"rung": "Int64"}))
-    text = write_report(run).read_text(encoding="utf-8")
+    text = quick_report(run).read_text(encoding="utf-8")
     assert "<b>1</b><span>of them stopped early</span>" in text and "<b>2</b><span>of them failed</span>" in text
     row = text.split("<h2>All trials</h2>")[1].split("<code>00000</code>")[1].split("</tr>")[0]
     assert '<span class="tag stopped">stopped</span> at rung 1: it gains &lt;script&gt;' in row and "0.001" in row
     assert "<code>00000</code>" not in text.split("<h2>All trials</h2>")[0]
-    plain = write_report(synthetic_run(tmp_path, synthetic_trials(6))).read_text(encoding="utf-8")
+    plain = quick_report(synthetic_run(tmp_path, synthetic_trials(6))).read_text(encoding="utf-8")
     assert "stopped early" not in plain
 
 
@@ -211,7 +211,7 @@ def test_damaged_files_are_named(tmp_path: Path, name: str) -> None:
     run = synthetic_run(tmp_path, synthetic_trials(3))
     (run / name).write_bytes(b"\x00 not this")
     with pytest.raises(ValueError, match=f"`{re.escape(name)}` must"):
-        write_report(run)
+        quick_report(run)
 
 
 @pytest.mark.parametrize("name", ["trials.parquet", "pareto.json", "config.json"])
@@ -219,7 +219,7 @@ def test_missing_files_are_named(tmp_path: Path, name: str) -> None:
     run = synthetic_run(tmp_path, synthetic_trials(3))
     (run / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"of a finished run.* has no {re.escape(name)}"):
-        write_report(run)
+        quick_report(run)
 
 
 @pytest.mark.parametrize(

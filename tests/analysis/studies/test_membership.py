@@ -47,6 +47,7 @@ def _of_patients(rng: np.random.Generator, sizes: NDArray[np.int64], share: floa
     return np.sqrt(share) * of_patient + np.sqrt(1 - share) * rng.standard_normal(sizes.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6])
 def test_films_of_one_patient_do_not_pass_for_independent_ones(share: float) -> None:
     """Losses that tell nothing: the interval leaves 0.5 out once in twenty, however alike a patient's films are."""

@@ -119,6 +119,7 @@ def error_of(net: Callable[[Tensor], Tensor]) -> Tensor:
     return (net(x) - torch.randn(32, 4, generator=generator, dtype=torch.float64)).square().mean()
 
 
+@pytest.mark.slow
 def test_every_step_keeps_what_pefts_allocator_keeps(base: DiffusionModels) -> None:
     num_steps = 230
     strategy = AdaLoRA(**TINY, initial_share=0.1, final_share=0.2)
@@ -309,6 +310,7 @@ def one_sided(base: DiffusionModels) -> tuple[AdaLoRA, DiffusionModels]:
     return strategy, models
 
 
+@pytest.mark.slow
 def test_layers_and_a_component_without_rank_survive_every_export(
     base: DiffusionModels, one_sided: tuple[AdaLoRA, DiffusionModels], tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 import typer
 from click.testing import Result
+from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
@@ -156,10 +158,14 @@ def cnr(film: NDArray[np.uint8], box: tuple[int, int, int, int]) -> tuple[float,
     return film[away == 0].mean() - around.mean(), max(around.std(), 1 / np.sqrt(12))
 
 
+@cache
+def autoencoder() -> AutoencoderKL:
+    return load_base("mini").vae
+
+
 @torch.no_grad()
 def through_the_autoencoder(film: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    pixels = torch.from_numpy(film / 127.5 - 1).float().expand(1, 3, -1, -1)
-    vae = load_base("mini").vae
+    pixels, vae = torch.from_numpy(film / 127.5 - 1).float().expand(1, 3, -1, -1), autoencoder()
     back = vae.decode(vae.encode(pixels).latent_dist.mean).sample[0].mean(dim=0).clamp(-1, 1)
     return ((back + 1) * 127.5).round().to(torch.uint8).numpy()
 

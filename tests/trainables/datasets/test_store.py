@@ -80,7 +80,7 @@ class FailingSource(TinySource):
 
 @pytest.mark.slow
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    source = PhantomSource(num_patients=30, seed=2)
+    source = PhantomSource(num_patients=18, seed=3)
     seen: list[int] = []
     prepared = write_dataset(source, tmp_path / "prepared", on_progress=seen.append)
     total = sum(source.num_samples(split) for split in SPLITS)
@@ -160,7 +160,7 @@ def test_a_filled_folder_is_not_touched(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("with_view", [False, True])
 def test_the_template_of_the_captions_is_kept(tmp_path: Path, with_view: bool) -> None:
-    source = PhantomSource(num_patients=30, seed=2, with_view=with_view)
+    source = PhantomSource(num_patients=18, seed=3, with_view=with_view)
     written = write_dataset(source, tmp_path / "prepared")
     prompts = PreparedDataset.open(written.folder).prompts
     assert prompts == paper_template(with_view=with_view) and prompts != paper_template(with_view=not with_view)

@@ -23,6 +23,7 @@ TRIALS: Final = "trials.parquet"
 RESULTS: Final = "results.parquet"
 PARETO: Final = "pareto.json"
 BASELINE: Final = "baseline.json"
+EARLIER: Final = "earlier.json"
 READERS: Final = "reader_study.json"
 REPORT: Final = "report.html"
 COMPARED: Final = "compared.json"
@@ -123,6 +124,15 @@ class RunFolder:
         path = self.folder / COMPARED
         paths = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
         return [other for folder in paths if (other := Path(folder)).is_dir()]
+
+    def earlier(self) -> list[str]:
+        """What became of each earlier sweep that the search was told of, in a sentence.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        path = self.folder / EARLIER
+        return [str(sentence) for sentence in _read_json(path).get("sweeps", ())] if path.is_file() else []
 
     def picture(self, name: str) -> Path | None:
         """A picture of the run, if it is there."""

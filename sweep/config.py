@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -14,6 +14,7 @@ from analysis.front.objectives import objective_directions
 from analysis.front.pareto import Objective
 from analysis.metrics import METRICS
 from search_spaces import SEARCH_SPACES, is_known_to, known_to, strategies_of
+from sweep.notation import flat
 from sweep.records.settings import TrackingConfig
 from sweep.search.ladder import Ladder
 from sweep.search.samplers import SEARCH_SAMPLERS
@@ -77,16 +78,8 @@ def _by_strategy(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
     return {
-        name: dict(_flat(settings)) if isinstance(settings, Mapping) else settings for name, settings in value.items()
+        name: dict(flat(settings)) if isinstance(settings, Mapping) else settings for name, settings in value.items()
     }
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
@@ -219,6 +212,7 @@ class SearchConfig(Section):
         limits: the most that a configuration may cost.
         stop: when the sweep ends before all of its trials.
         num_trials: configurations that are tried, at most; 12 give four strategies three trials each.
+        prior: run directories of earlier sweeps, from which the search learns.
     """
 
     space: str = "mini"
@@ -230,6 +224,7 @@ class SearchConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     stop: StopConfig = StopConfig()
     num_trials: Count = 12
+    prior: tuple[Path, ...] = ()
 
     def candidates(self) -> tuple[str, ...]:
         """The strategies to choose from by name, the space's own where none are given."""
@@ -243,12 +238,13 @@ class SearchConfig(Section):
         return Ladder.of(first=rungs.first, eta=rungs.eta, num_epochs=num_epochs, floors=rungs.floors)
 
     def located(self) -> Self:
-        """The same with absolute folders of text encoders."""
+        """The same with absolute folders of text encoders and earlier sweeps."""
         hyperparameters = {
             name: {key: _located(value) if key in ENCODER_FIELDS else value for key, value in settings.items()}
             for name, settings in self.hyperparameters.items()
         }
-        return self.model_copy(update={"hyperparameters": hyperparameters})
+        prior = tuple(path.expanduser().absolute() for path in self.prior)
+        return self.model_copy(update={"hyperparameters": hyperparameters, "prior": prior})
 
     @field_validator("space")
     @classmethod
@@ -320,6 +316,11 @@ class SweepConfig(Section):
                 "search": self.search.located(),
             }
         )
+
+    def with_prior(self, folders: Sequence[Path]) -> Self:
+        """The same whose search learns from further earlier sweeps."""
+        search = self.search.model_copy(update={"prior": (*self.search.prior, *folders)})
+        return self.model_copy(update={"search": search})
 
     def reported_objectives(self) -> tuple[Objective, ...]:
         """The objectives as results name them: a metric's name carries its extractor, as in `fid_mini`."""

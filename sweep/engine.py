@@ -99,6 +99,9 @@ def run_sweep(config: SweepConfig, out: Path, console: Console) -> Outcome:
     provenance = collect_provenance(prepared.config, prepared.dataset.fingerprint, prepared.weights_hash)
     journal = Journal.open(out, prepared.config, provenance)
     _say_what_is_there(journal, provenance, console)
+    for sweep in prepared.earlier:
+        journal.on_earlier(sweep)
+        _note(console, f"{sweep.told()}.")
     tracker = Tracker.start(prepared.config, out, partial(_note, console))
     waited_s = journal.tables.evaluation_s()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import yaml
@@ -59,3 +60,12 @@ def read_words(text: str) -> Any:
         yaml.YAMLError: it is a list that does not end.
     """
     return yaml.load(text, _Words) if text.lstrip().startswith("[") else text
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values by dotted keys, such as `training.num_epochs`."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -18,12 +18,14 @@ from analysis.metrics import METRICS, Metric
 from analysis.run_folder import CACHE
 from search_spaces import ENCODERS, SEARCH_SPACES, fields_in, shared_of
 from sweep.config import ENCODER_FIELDS, ConfigError, DataConfig, SweepConfig, require_known
-from sweep.records.journal import holds_run
+from sweep.records.earlier import Identity, read_all
+from sweep.records.journal import holds_run, past_of
 from sweep.scoring.plans import conditions_to_score, require_known_conditions
 from sweep.scoring.rungs import require_measured_at_rungs
 from sweep.search.costs import KnownCosts, Limits, strategies_within
 from sweep.search.plan import SearchPlan
 from sweep.search.samplers import SEARCH_SAMPLERS
+from sweep.trials.earlier import EarlierSweep
 from trainables.base_models.models import (
     DiffusionModels,
     base_num_timesteps,
@@ -57,6 +59,7 @@ class Prepared:
         limits: what a configuration may cost.
         notes: strategies that cannot meet the limits, objectives that will be missing for some of the conditions, captions
             that are too long, and films that are mirrored.
+        earlier: what earlier sweeps know that the run directory does not hold yet.
     """
 
     config: SweepConfig
@@ -67,6 +70,7 @@ class Prepared:
     strategies: tuple[str, ...]
     limits: Limits
     notes: tuple[str, ...]
+    earlier: tuple[EarlierSweep, ...] = ()
 
 
 def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
@@ -85,6 +89,8 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     """
     config = config.located()
     weights = check_base(config)
+    unread = config.search.prior[past_of(out, config.reported_objectives()).num_earlier :]
+    read_all(unread, config, Identity(weights=weights))  # before films are drawn
     check_steps(config)
     check_strategies(config)
     check_sampler(config, config.search.candidates())
@@ -111,6 +117,7 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
         strategies=strategies,
         limits=limits,
         notes=tuple(notes),
+        earlier=read_all(unread, config, Identity(data=dataset.fingerprint, weights=weights)),
     )
 
 

@@ -31,6 +31,11 @@ Rate = Annotated[
     float | None, typer.Option(min=1e-6, help="For the plan: TFLOP/s that one worker sustains.", metavar="RATE")
 ]
 
+Earlier = Annotated[
+    list[Path] | None,
+    typer.Option(help="The directory of an earlier sweep that the search learns from; may be repeated.", metavar="RUN"),
+]
+
 
 def main(
     preset: Annotated[
@@ -48,6 +53,7 @@ def main(
         Path | None,
         typer.Option(help="A run directory whose sweep goes on, or grows by --num-trials.", metavar="DIR"),
     ] = None,
+    prior: Earlier = None,
     num_trials: Annotated[int | None, typer.Option(min=1, help="How many configurations to try.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the configuration and the plan, then stop.")
@@ -63,19 +69,31 @@ def main(
     folder = (resume or out or default_out(preset or "demo")).expanduser().resolve()
     with explained(lambda: how_to_go_on(folder)), interruptible(), ray_unwrapped():
         if resume is not None:
-            require_alone(preset=preset, config=config, out=out)
+            require_alone(preset=preset, config=config, out=out, prior=prior or None)
             resolved = load_run_config(folder, overrides)
         else:
-            resolved = load_config(preset or "demo", config, overrides)
+            resolved = load_config(preset or "demo", config, overrides).with_prior(prior or ())
         if dry_run:
-            console.print_json(json.dumps(resolved.model_dump(mode="json")))
-            from sweep.records.journal import past_of  # these and torch take seconds to import
-            from sweep.search.forecast_words import print_plan
-
-            print_plan(resolved, new_console(stderr=True), tflops, past_of(folder, resolved.reported_objectives()))
+            tell_plan(resolved, folder, console, tflops)
         else:
             with owned(folder), records_open(folder), told_how_to_go_on(folder):
                 run(resolved, folder, console)
+
+
+def tell_plan(config: SweepConfig, folder: Path, console: Console, tflops: float | None) -> None:
+    """Print a sweep's configuration, and beside it what it will cost.
+
+    Args:
+        config: of the sweep.
+        folder: its run directory, whether it is there or not.
+        console: where the configuration goes to.
+        tflops: that one worker sustains, in TFLOP/s, if they are known.
+    """
+    console.print_json(json.dumps(config.model_dump(mode="json")))
+    from sweep.records.journal import past_of  # these and torch take seconds to import
+    from sweep.search.forecast_words import print_plan
+
+    print_plan(config, new_console(stderr=True), tflops, past_of(folder, config.reported_objectives()))
 
 
 def how_to_go_on(out: Path) -> str:

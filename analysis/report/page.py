@@ -86,6 +86,7 @@ def report_page(folder: Path, others: Sequence[Path] | None = None, *, with_impo
             _still(_curves(run)),
             _rungs(run),
             *(_still(section(run)) for section in (_trials, _export)),
+            _earlier(run),
             _settings(run),
             _scripts(run, pool),
         ]
@@ -304,6 +305,11 @@ def _export(run: RunFolder) -> str:
         f"{command} --pick {shlex.quote(f'nearest:{metric}=8,trainable_parameters=1e6')} --format pipeline --to near",
     ]
     return f"<h2>Take one with you</h2><pre>{escape(chr(10).join(lines))}</pre>"
+
+
+def _earlier(run: RunFolder) -> str:
+    told = "".join(f"<li>{escape(sentence)}.</li>" for sentence in run.earlier())
+    return f"<h2>What earlier sweeps knew</h2><ul>{told}</ul>" if told else ""
 
 
 def _settings(run: RunFolder) -> str:

@@ -5,12 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 from analysis.front.statuses import EndKind
 from sweep.records.log import EVENT, TIME, RecordLog, read_log
+from sweep.trials.earlier import EarlierSweep
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierRead:
+    """What an earlier sweep knows was read; the fields are those of `EarlierSweep`.
+
+    Attributes:
+        folder: its run directory.
+        differs: in what it differs from this sweep; empty: its results are observations.
+        trials: what is taken over from it, each with `choice`, `params` and `metrics`.
+    """
+
+    name: ClassVar[str] = "earlier"
+    folder: str
+    differs: Sequence[str]
+    trials: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, sweep: EarlierSweep) -> Self:
+        """The event of its having been read."""
+        return cls(folder=sweep.folder, differs=list(sweep.differs), trials=list(sweep.trials))
+
+    def tell(self, listener: TrialListener) -> None:
+        """Let a listener hear of it, now or from the log."""
+        listener.on_earlier(EarlierSweep(folder=self.folder, differs=self.differs, trials=self.trials))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,8 +178,8 @@ class Resumed:
         """No trial is touched by it."""
 
 
-Event = Started | Reported | Cut | Ended | BaselineScored | Retried | Resumed
-_KINDS: Final = (Started, Reported, Cut, Ended, BaselineScored, Retried, Resumed)
+Event = EarlierRead | Started | Reported | Cut | Ended | BaselineScored | Retried | Resumed
+_KINDS: Final = (EarlierRead, Started, Reported, Cut, Ended, BaselineScored, Retried, Resumed)
 EVENTS: Final[Mapping[str, type[Event]]] = {kind.name: kind for kind in _KINDS}
 
 

@@ -16,11 +16,13 @@ import pandas as pd
 from analysis.files import whole_file
 from analysis.front.pareto import Front, Objective
 from analysis.front.statuses import COMPLETED
-from analysis.run_folder import BASELINE, CONFIG, EVENTS, PARETO, PROVENANCE, RESULTS, TRIALS, read_resamples
+from analysis.run_folder import BASELINE, CONFIG, EARLIER, EVENTS, PARETO, PROVENANCE, RESULTS, TRIALS, read_resamples
 from sweep.config import ConfigError, SweepConfig
+from sweep.notation import flat
 from sweep.records.events import (
     BaselineScored,
     Cut,
+    EarlierRead,
     Ended,
     Event,
     Reported,
@@ -32,6 +34,7 @@ from sweep.records.events import (
 )
 from sweep.records.log import RecordLog, read_log
 from sweep.records.tables import Past, Tables
+from sweep.trials.earlier import EarlierSweep
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.full_disks import is_full
 from sweep.trials.suggestions import Suggestion
@@ -62,7 +65,7 @@ class Journal(TrialListener):
     ) -> None:
         """See `Journal.open`."""
         self.out, self.past = out, tuple(past)
-        """`past` are the events from before this process."""
+        """`past` are the events from before this process, and what earlier sweeps know."""
         self.torn_bytes = torn_bytes
         """Bytes of the last record, where a death broke it off."""
         self.tables = Tables(objectives)
@@ -96,6 +99,13 @@ class Journal(TrialListener):
         journal._record(Resumed(provenance=provenance))
         _write_json(out / CONFIG, config.model_dump(mode="json"))
         return journal
+
+    def on_earlier(self, sweep: EarlierSweep) -> None:
+        """Keep what an earlier sweep knows; it is of the past then."""
+        event = EarlierRead.of(sweep)
+        self._record(event)
+        self.past = (*self.past, event)
+        self._write_tables()
 
     def on_start(self, suggestion: Suggestion) -> None:
         """Note that a trial began, and with what."""
@@ -158,6 +168,8 @@ class Journal(TrialListener):
         _write_parquet(self.out / TRIALS, self.tables.trials(front))
         _write_parquet(self.out / RESULTS, self.tables.results())
         front.write(self.out / PARETO)
+        if self.tables.earlier:
+            _write_json(self.out / EARLIER, {"sweeps": [sweep.told() for sweep in self.tables.earlier]})
         if self.tables.baseline is not None:
             _write_json(self.out / BASELINE, self.tables.baseline)
         return front
@@ -173,7 +185,8 @@ def past_of(out: Path, objectives: Sequence[Objective]) -> Past:
     tables = Tables(objectives)
     for event in parse_events(read_log(out / EVENTS).records) if holds_run(out) else ():
         event.tell(tables)
-    return Past(num_ended=tables.num_ended(), num_completed=tables.num_ended(COMPLETED))
+    ended, completed = tables.num_ended(), tables.num_ended(COMPLETED)
+    return Past(num_ended=ended, num_completed=completed, earlier=tuple(tables.earlier))
 
 
 def holds_run(out: Path) -> bool:
@@ -201,7 +214,11 @@ def require_continued(out: Path, config: SweepConfig, provenance: Mapping[str, A
     Raises:
         ConfigError: they differ; the message names the keys.
     """
-    before, now = _flat(_read_json(out / CONFIG)), _flat(config.model_dump(mode="json"))
+    defaults, kept, now = (
+        dict(flat(values))
+        for values in (SweepConfig().model_dump(mode="json"), _read_json(out / CONFIG), config.model_dump(mode="json"))
+    )
+    before = defaults | kept  # an earlier version had fewer keys
     differing = [
         f"{key} was {before.get(key)!r} and is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -219,13 +236,6 @@ def require_continued(out: Path, config: SweepConfig, provenance: Mapping[str, A
             f"{'; '.join(differing)}. Go on with --resume and the values of then, of which {', '.join(MAY_CHANGE)} may "
             "change; or start another sweep with another --out."
         )
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _read_json(path: Path) -> dict[str, Any]:

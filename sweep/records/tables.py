@@ -13,6 +13,7 @@ from analysis.front.finding import find_front
 from analysis.front.noise import Evidence
 from analysis.front.pareto import PARAMETER_PREFIX, Front, Objective
 from analysis.front.statuses import RUNNING, EndKind
+from sweep.trials.earlier import EarlierSweep
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
 
@@ -21,15 +22,22 @@ COLUMNS = ("trial_id", "number", "status", "reason", "rung", "cut_of", "strategy
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Past:
-    """How many trials of a sweep have ended, and how many of them completed; cuts apart.
+    """How many trials of a sweep have ended, and how many of them completed, cuts apart; and what it knows of earlier ones.
 
     Attributes:
         num_ended: trials that completed, were stopped or failed.
         num_completed: those of them that were trained to their end with every objective.
+        earlier: the earlier sweeps that it has read.
     """
 
     num_ended: int = 0
     num_completed: int = 0
+    earlier: tuple[EarlierSweep, ...] = ()
+
+    @property
+    def num_earlier(self) -> int:
+        """How many earlier sweeps it has read."""
+        return len(self.earlier)
 
 
 class Tables(TrialListener):
@@ -42,6 +50,12 @@ class Tables(TrialListener):
         self._results: list[dict[str, Any]] = []
         self.baseline: Mapping[str, float] | None = None
         """The un-adapted base model's scores: empty where it could not be scored, None where it was not scored yet."""
+        self.earlier: list[EarlierSweep] = []
+        """What earlier sweeps know; none of it is in the tables."""
+
+    def on_earlier(self, sweep: EarlierSweep) -> None:
+        """Keep it apart."""
+        self.earlier.append(sweep)
 
     def on_start(self, suggestion: Suggestion) -> None:
         """Add the trial's row."""

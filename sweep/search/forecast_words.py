@@ -11,11 +11,14 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from sweep.config import ComputeConfig, SweepConfig
+from sweep.records.earlier import Identity, read_all
 from sweep.records.tables import Past
+from sweep.search.earlier import MOST_PROPOSED
 from sweep.search.forecast import TERA, Forecast, StrategyCosts, Workload, forecast, strategy_costs, workload
 from sweep.search.stopping import LEAST_OTHERS
 from sweep.trials.resources import fewest_workers
 from trainables.base_models.models import load_base, states_width
+from trainables.datasets.store import PreparedDataset
 
 GPU_TFLOPS: Final = 300.0
 """What an H100 is expected to sustain in bf16, a third of its peak: an estimate, not a measurement."""
@@ -49,7 +52,7 @@ def print_plan(config: SweepConfig, console: Console, tflops: float | None, past
         console.print(f"{_not_there(config)}. What follows counts {films.expected}.", soft_wrap=True, highlight=False)
     rate, source = (tflops, "as given") if tflops else sustained(config.compute)
     costs_left = _costs(prediction, config, rate, source) if prediction.num_trials else ()
-    for line in (*_lines(config, films, past), *costs_left, _ends(config)):
+    for line in (*_lines(config, films, past), *_earlier(config, past), *costs_left, _ends(config)):
         console.print(line, soft_wrap=True, highlight=False)
 
 
@@ -104,6 +107,22 @@ def _lines(config: SweepConfig, films: Workload, past: Past) -> list[str]:
         f"{config.training.num_epochs} epochs of {films.num_train:,} films{left if past.num_ended else ''}",
         f"Evaluation  at most {generated:,} films in {settings.num_steps} steps, guidance {settings.guidance_scale:g}",
     ]
+
+
+def _earlier(config: SweepConfig, past: Past) -> list[str]:
+    """What the search is told of earlier sweeps; of the data no more is looked at than the configuration says."""
+    prior = config.search.prior
+    known = past.earlier or (read_all(prior, config, _identity(config)) if prior else ())
+    return [f"Prior       {sweep.told()}" for sweep in known] + (
+        [f"            of other data or evaluation at most {MOST_PROPOSED} configurations are tried, once each"]
+        if any(sweep.differs for sweep in known)
+        else []
+    )
+
+
+def _identity(config: SweepConfig) -> Identity:
+    path = config.data.path
+    return Identity(data=PreparedDataset.open(path).fingerprint if path is not None and path.is_dir() else None)
 
 
 def _costs(prediction: Forecast, config: SweepConfig, tflops: float, source: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ from sweep.trials.ends import FINAL, TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
 
 Floats = NDArray[np.float64]
+EARLIER: Final = -1_000_000
+"""Number of the first trial of an earlier sweep; those that follow lie below it."""
+MOST_EARLIER: Final = 100
+"""The newest trials of earlier sweeps that are kept: a model takes as long as the cube of what it is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +78,26 @@ class History(TrialListener):
         """
         self.objectives: Final = tuple(objectives)
         self._tried: dict[str, Tried] = {}
+        self._earlier: list[Tried] = []
+        self._count = itertools.count()
         self._reports: dict[str, Mapping[str, Any]] = {}
 
+    def add_earlier(self, strategy: str, params: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        """Add a trial of an earlier sweep that ended with these metrics; it has a number that no trial of this one has.
+
+        Args:
+            strategy: its name.
+            params: by Optuna's names, as this search draws them.
+            metrics: its last report.
+        """
+        number = EARLIER - next(self._count)
+        end = self._measured(metrics, math.inf, [objective.name for objective in self.objectives])
+        tried = Tried(number=number, strategy=strategy, params=params, measured=[end], is_open=False)
+        self._earlier = [*self._earlier, tried][-MOST_EARLIER:]
+
     def __iter__(self) -> Iterator[Tried]:
-        """The trials in the order of their numbers."""
-        return iter(sorted(self._tried.values(), key=lambda tried: tried.number))
+        """The trials in the order of their numbers, those of earlier sweeps first."""
+        return iter(sorted([*self._earlier, *self._tried.values()], key=lambda tried: tried.number))
 
     def on_start(self, suggestion: Suggestion) -> None:
         """Note what is tried; once, though it is suggested first and begun later."""

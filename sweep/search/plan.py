@@ -17,6 +17,8 @@ from sweep.search.history import Tried
 
 STRATEGY: Final = "strategy"
 """Name of the parameter that decides which other parameters there are."""
+OF_EARLIER: Final = "earlier"
+"""Attribute of an Optuna trial that an earlier sweep has made: its run directory."""
 Distributions = Mapping[str, BaseDistribution]
 Values = Mapping[str, Any]
 """A strategy's parameters by Optuna's names."""

@@ -25,9 +25,11 @@ from ray.tune.search import Searcher
 from analysis.front.pareto import Objective
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
 from search_spaces import SearchSpace, published, strategies_of
+from sweep.search.earlier import observations, proposals
 from sweep.search.history import History
-from sweep.search.plan import STRATEGY, SearchPlan
+from sweep.search.plan import STRATEGY, SearchPlan, Values
 from sweep.search.samplers import SearchSampler
+from sweep.trials.earlier import EarlierSweep
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
 
@@ -55,10 +57,11 @@ DIRECTIONS: Final = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIM
 class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ships no types
     """Suggests configurations by a search sampler, and tells Optuna how each trial ended.
 
-    The first trials try every strategy once, at the learning rate that others have published where one is known; the
-    sampler takes over from there. At most `num_trials` are suggested, and each again where its process or machine was
-    lost. A searcher that hears the events of a broken sweep from its log, and then `resume`, goes on where that one was:
-    what it suggests depends on the seed, the number of the trial, how many there will be, and the results before it alone.
+    The first trials try every strategy once, at the learning rate that others have published where one is known, the next
+    ones what earlier sweeps propose; the sampler takes over from there. At most `num_trials` are suggested, and each again
+    where its process or machine was lost. A searcher that hears the events of a broken sweep from its log, and then
+    `resume`, goes on where that one was: what it suggests depends on the seed, the number of the trial, how many there will
+    be, and the results before it alone, those of earlier sweeps among them.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         self._optunas: dict[str, int] = {}
         """Optuna's own number of each trial; Optuna counts in the order of the log."""
         self._reports: dict[str, Mapping[str, Any]] = {}
+        self._earlier: list[EarlierSweep] = []
         self._told: dict[str, tuple[Suggestion, Mapping[str, Any]]] = {}
         """Trials of the log that Optuna has not heard of yet, and what has become of each."""
 
@@ -193,13 +197,19 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
 
     def _ask(self, number: int, attempt: int) -> tuple[Trial, dict[str, Any]]:
         """A configuration for the trial of that number; attempts after the first follow rejected ones."""
-        if number < len(self.strategies):
-            first = self.strategies[number]
-            values = published(self._suggested_by, first) if not attempt else {}
-            self.study.enqueue_trial({STRATEGY: first, **values})
+        if given := self._given(number, attempt):
+            self.study.enqueue_trial(dict(given))
         self.study.sampler = self._sampler(self._plan.at(number, attempt, tuple(self._history)))
         trial = self.study.ask()
         return trial, self._space(trial)
+
+    def _given(self, number: int, attempt: int) -> Values:
+        """What a trial is to have that no sampler chooses: first each strategy once, then what earlier sweeps propose."""
+        if number < len(self.strategies):
+            first = self.strategies[number]
+            return {STRATEGY: first, **(published(self._suggested_by, first) if not attempt else {})}
+        proposed = proposals(self._earlier, self._plan.spaces)[number - len(self.strategies) :]
+        return proposed[0] if proposed and not attempt else {}
 
     def _reject(self, trial: Trial, excess: Mapping[str, float]) -> None:
         """Tell Optuna that a configuration is over a limit, so that it looks elsewhere."""
@@ -211,6 +221,15 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         for name, value in fate["constraints"].items():
             trial.set_constraint(name, value)
         self.study.tell(trial, state=fate["state"])
+
+    def on_earlier(self, sweep: EarlierSweep) -> None:
+        """Learn from an earlier sweep: its results are observations if it is comparable, else its front is proposed."""
+        self._earlier.append(sweep)
+        observed = observations(sweep, self.objectives, spaces=self._plan.spaces, choice=self._space)
+        for trial, metrics in observed:
+            self._study.add_trial(trial)
+            params = {name: value for name, value in trial.params.items() if name != STRATEGY}
+            self._history.add_earlier(trial.params[STRATEGY], params, metrics)
 
     def on_start(self, suggestion: Suggestion) -> None:
         """Take over a trial of the log that this searcher has not suggested itself."""

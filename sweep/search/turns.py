@@ -23,7 +23,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from scipy.stats.qmc import Sobol
 
-from sweep.search.plan import STRATEGY, Distributions, SearchPlan, Values
+from sweep.search.plan import OF_EARLIER, STRATEGY, Distributions, SearchPlan, Values
 
 Choose = Callable[[str, optuna.Study], Values]
 """Chooses the parameters of a strategy, given the whole search's study."""
@@ -191,7 +191,8 @@ def untried_point(
     Raises:
         ValueError: all have been tried, or were over a limit.
     """
-    tried = {frozenset(trial.params.items()) for trial in study.get_trials(deepcopy=False)}
+    trials = (trial for trial in study.get_trials(deepcopy=False) if OF_EARLIER not in trial.user_attrs)
+    tried = {frozenset(trial.params.items()) for trial in trials}
     for name, values in points:
         if strategy in (None, name) and frozenset({STRATEGY: name, **values}.items()) not in tried:
             return name, values

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
+from sweep.trials.earlier import EarlierSweep
 from sweep.trials.suggestions import Suggestion
 
 FINAL: Final = "final"
@@ -95,6 +96,9 @@ class TrialListener:
     report an epoch anew: then the new report, and what follows it, takes the place of the old. The same calls in the
     same order, read from the event log, bring a listener to the same state.
     """
+
+    def on_earlier(self, sweep: EarlierSweep) -> None:
+        """An earlier sweep was read, before the first trial of this one."""
 
     def on_start(self, suggestion: Suggestion) -> None:
         """A trial begins with what the search sampler chose."""

@@ -87,6 +87,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
         (("--set", "evaluation.extractor_weights=/nowhere"), "`mini` must have a config.json beside"),
         (("--set", "evaluation.extractor=xrv", "--set", "evaluation.extractor_weights=/nowhere.pt"), "nowhere.pt"),
         (("--config", "/nowhere.yaml"), "`--config` must name a readable file"),
+        (
+            ("--prior", "/nowhere"),
+            "`--prior` must be a readable run directory, but got '/nowhere': it has no config.json",
+        ),
     ],
 )
 def test_wrong_input_is_refused_and_leaves_nothing(tmp_path: Path, options: tuple[str, ...], answer: str) -> None:

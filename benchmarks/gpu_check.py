@@ -28,6 +28,7 @@ from rich.table import Table
 
 from benchmarks.sd15 import machine, the_device
 from benchmarks.strategy_step import RandomBatches, strategy_of
+from trainables.accelerators import new_accelerator
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.batches import BatchPlan
 from trainables.draws import EpochDraws
@@ -35,7 +36,7 @@ from trainables.numerics import half_of_device, numerics_on
 from trainables.sampling import generate_batches
 from trainables.settings import TrainingConfig
 from trainables.strategies import STRATEGIES, load_adapter
-from trainables.training import FineTuning, new_accelerator
+from trainables.training import FineTuning
 
 BATCH, STEPS = 4, 3
 LOSS_BOUNDS = {"no": 0.005, "bf16": 0.02, "fp16": 0.02}

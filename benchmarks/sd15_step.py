@@ -39,6 +39,7 @@ from benchmarks.sd15 import (
     uncompiled,
 )
 from benchmarks.strategy_step import RandomBatches
+from trainables.accelerators import choose_precision, new_accelerator
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share
 from trainables.compiling import compile_blocks
@@ -47,7 +48,7 @@ from trainables.feeding import HostBatch
 from trainables.numerics import HALF
 from trainables.settings import TrainingConfig
 from trainables.strategies import STRATEGIES, make_strategy
-from trainables.training import FineTuning, choose_precision, new_accelerator
+from trainables.training import FineTuning
 
 VARIANTS = ("eager", "channels_last", "compiled")
 KERNELS = {

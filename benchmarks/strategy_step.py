@@ -22,6 +22,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from trainables.accelerators import new_accelerator
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.base_models.sd15 import sd15_on
@@ -31,7 +32,7 @@ from trainables.feeding import HostBatch
 from trainables.settings import TrainingConfig
 from trainables.strategies import COMBINATIONS, STRATEGIES, Strategy, make_strategy
 from trainables.strategies.low_rank import ATTENTION
-from trainables.training import FineTuning, new_accelerator
+from trainables.training import FineTuning
 
 REFERENCE = "unet"
 PEFT = ("peft lora", "peft dora")

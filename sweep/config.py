@@ -20,6 +20,7 @@ from sweep.search.ladder import Ladder
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.settings import LimitsConfig, RungsConfig, StopConfig
 from sweep.search.stopping_rules import NO_STOPS, STOPPING_RULES
+from trainables.budgets import NO_BUDGET, Budget
 from trainables.settings import MAX_GUIDANCE, Count, NonNegative, Positive, Precision, Section, Share, TrainingConfig
 
 ENCODER_FIELDS: Final = ("encoder", "text_encoder_swap.encoder")
@@ -210,6 +211,7 @@ class SearchConfig(Section):
             stops what would add little to the front, and is the only rule that weighs all objectives with their noise.
         rungs: where it compares trials.
         limits: the most that a configuration may cost.
+        budget: how far each trial is trained.
         stop: when the sweep ends before all of its trials.
         num_trials: configurations that are tried, at most; 12 give four strategies three trials each.
         prior: run directories of earlier sweeps, from which the search learns.
@@ -222,6 +224,7 @@ class SearchConfig(Section):
     scheduler: str = "hypervolume"
     rungs: RungsConfig = RungsConfig()
     limits: LimitsConfig = LimitsConfig()
+    budget: Budget = NO_BUDGET
     stop: StopConfig = StopConfig()
     num_trials: Count = 12
     prior: tuple[Path, ...] = ()
@@ -345,6 +348,18 @@ class SweepConfig(Section):
                     f"`search.rungs.floors` must be at most the {num_epochs} epochs of training.num_epochs, but got {floor} "
                     f"for {name}. {num_epochs} lets each of its trials come to its end."
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _epochs_within_the_budget(self) -> Self:
+        self.search.budget.expect_parts(self.training.num_epochs)
+        seconds = self.search.budget.seconds
+        if seconds is not None and "epoch_s" in self.objectives:
+            raise ValueError(
+                f"`objectives` must be what trials can differ in, but got epoch_s with search.budget.seconds={seconds:g}, of "
+                f"which each epoch takes {seconds / self.training.num_epochs:.3g}. Take images_per_s or "
+                "operations_per_image in its place."
+            )
         return self
 
     @model_validator(mode="after")

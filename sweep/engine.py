@@ -327,6 +327,7 @@ def _trial_context(prepared: Prepared) -> SweepContext:
         objectives=tuple(objective.name for objective in config.reported_objectives()),
         training=config.training,
         compute=config.compute,
+        budget=config.search.budget,
         rungs=config.search.ladder(config.training.num_epochs).epochs,
     )
 

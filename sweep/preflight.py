@@ -22,7 +22,7 @@ from sweep.records.earlier import Identity, read_all
 from sweep.records.journal import holds_run, past_of
 from sweep.scoring.plans import conditions_to_score, require_known_conditions
 from sweep.scoring.rungs import require_measured_at_rungs
-from sweep.search.costs import KnownCosts, Limits, strategies_within
+from sweep.search.costs import KnownCosts, Limits, first_and_last, strategies_within
 from sweep.search.plan import SearchPlan
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.trials.earlier import EarlierSweep
@@ -89,7 +89,7 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     """
     config = config.located()
     weights = check_base(config)
-    unread = config.search.prior[past_of(out, config.reported_objectives()).num_earlier :]
+    unread = _unread(config, out)
     read_all(unread, config, Identity(weights=weights))  # before films are drawn
     check_steps(config)
     check_strategies(config)
@@ -107,6 +107,7 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     limits = limits_of(config, dataset.conditions, str(resolve_base(config.base)))
     strategies, refused = check_limits(config, limits)
     check_sampler(config, strategies)
+    check_budget(config, strategies)
     notes += [f"{name} is left out by search.limits: it has at least {why}" for name, why in refused.items()]
     return Prepared(
         config=config,
@@ -125,6 +126,12 @@ def mirrored_note(dataset: PreparedDataset) -> str:
     """What films whose left and right are exchanged do to those who learn from them."""
     sides = "" if dataset.prompts.template else ", and of films' own texts those that name a side are wrong"
     return f"training.augmentation.flip mirrors half of the variants of training films: there, hearts lie right{sides}"
+
+
+def _unread(config: SweepConfig, out: Path) -> tuple[Path, ...]:
+    """The earlier sweeps that the run directory's log does not hold yet; they are read before its first trial."""
+    prior = config.search.prior
+    return prior[past_of(out, config.reported_objectives()).num_earlier :] if prior else ()
 
 
 def limits_of(config: SweepConfig, conditions: tuple[str, ...], base: str) -> Limits:
@@ -241,7 +248,8 @@ def check_strategies(config: SweepConfig) -> None:
             _expect_fixed(name, fixed)
             drawn = [key for key in ENCODER_FIELDS if key in hyperparameters_of(name) and key not in fixed]
             for hyperparameters in [{**fixed, key: encoder} for key in drawn for encoder in ENCODERS] or [fixed]:
-                _check_strategy(name, hyperparameters, base_on_meta(folder))
+                models, by_clock = base_on_meta(folder), config.search.budget.seconds is not None
+                _check_strategy(name, hyperparameters, models, by_clock=by_clock)
         except (ValueError, FileNotFoundError) as error:
             remedies = [
                 f" The space draws the encoder; fix one that works with --set search.hyperparameters.{name}.{key}=ENCODER."
@@ -270,6 +278,24 @@ def check_sampler(config: SweepConfig, strategies: Sequence[str]) -> None:
         raise ConfigError(str(error)) from error
 
 
+def check_budget(config: SweepConfig, strategies: Sequence[str]) -> None:
+    """Each epoch must have room for a batch of every size that trials can have.
+
+    Raises:
+        ConfigError: a budget of images has none.
+    """
+    search, num_epochs = config.search, config.training.num_epochs
+    if search.budget.images is None:
+        return
+    space, fixed = SEARCH_SPACES[search.space], search.hyperparameters
+    largest = max(choice["batch_size"] for name in strategies for choice in first_and_last(space, name, fixed))
+    if search.budget.images < num_epochs * largest:
+        raise ConfigError(
+            f"`search.budget.images` must be at least training.num_epochs={num_epochs} times the largest batch of {largest}, "
+            f"{num_epochs * largest} images, but got {search.budget.images}. Raise it, or lower training.num_epochs."
+        )
+
+
 def _expect_fixed(name: str, fixed: Mapping[str, Any]) -> None:
     """What is fixed for a strategy must be known of it, with learning rates and a batch size that can be."""
     require_known(f"hyperparameter of {name}", fixed, [*hyperparameters_of(name), *shared_of(name)])
@@ -282,8 +308,13 @@ def _expect_fixed(name: str, fixed: Mapping[str, Any]) -> None:
             raise ConfigError(f"`{key}` must stand without `{key}_ratio`, but got both. Leave one of them out.")
 
 
-def _check_strategy(name: str, hyperparameters: Mapping[str, Any], models: DiffusionModels) -> None:
+def _check_strategy(name: str, hyperparameters: Mapping[str, Any], models: DiffusionModels, *, by_clock: bool) -> None:
     strategy = make_strategy(name, fields_in(name, hyperparameters))
+    if by_clock and strategy.counts_on_steps:
+        raise ValueError(
+            "`search.budget.seconds` must be of strategies that do without the number of steps, but it plans by them. Give "
+            "search.budget.steps or .images, or leave it out of search.strategies."
+        )
     for key, encoder in strategy.hyperparameters().items():
         if key in ENCODER_FIELDS:
             load_bert(encoder, num_tokens=models.tokenizer.model_max_length, device=torch.device("cpu"))

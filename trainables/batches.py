@@ -37,22 +37,37 @@ class BatchPlan:
         batch_size: images of one optimiser step, over all workers.
         num_workers: processes that share each batch.
         seed: draws the order, which differs between epochs and not between workers.
+        most_images: images after which the training ends: the batch in which so many have been seen is cut there.
     """
 
     num_images: int
     batch_size: int
     num_workers: int = 1
     seed: int = 0
+    most_images: int | None = None
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in one epoch, the last of which may have a smaller batch."""
         return -(-self.num_images // self.batch_size)
 
+    def images_after(self, step: int) -> int:
+        """How many images the first `step` steps see, over all workers."""
+        epochs, steps = divmod(step, self.steps_per_epoch)
+        seen = epochs * self.num_images + min(steps * self.batch_size, self.num_images)
+        return seen if self.most_images is None else min(seen, self.most_images)
+
+    def steps_for(self, num_images: int) -> int:
+        """How many steps it takes to see so many images, the last of them perhaps with a smaller batch."""
+        epochs, images = divmod(num_images, self.num_images)
+        return epochs * self.steps_per_epoch + -(-images // self.batch_size)
+
     def epoch(self, epoch: int, worker: int) -> Iterator[Share]:
         """The shares of `worker` (0-based) in epoch `epoch`."""
         order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
-        for start in range(0, self.num_images, self.batch_size):
+        if self.most_images is not None:
+            order = order[: max(0, self.most_images - epoch * self.num_images)]
+        for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
             parts = np.array_split(batch, self.num_workers)
             part, first = parts[worker], sum(map(len, parts[:worker]))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -21,15 +21,16 @@ from torch.nn.parallel import DistributedDataParallel
 from trainables.averages import MovingAverage
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share, micro_batches
+from trainables.budgets import NO_BUDGET, SECONDS, Budget, Course
 from trainables.checkpoints import Checkpoint, under_prefix
 from trainables.draws import EpochDraws, seeded_dropout
 from trainables.feeding import BatchFeeder, HostBatch
 from trainables.growth import adopt, adopt_average
 from trainables.half import halve_frozen
 from trainables.loss import DenoisingLoss
+from trainables.lr_schedule import lr_factor
 from trainables.memory import MemoryWatch, expected_to_fit, give_back_memory, hold_moments
 from trainables.micro_batches import NotEnoughMemoryError, micro_batch_for
-from trainables.numerics import half_of_device
 from trainables.resuming import optimizer_tensors, restore_optimizer, weights_and_strategy
 from trainables.settings import TrainingConfig
 from trainables.strategies.base import Change, Strategy, TrainingStep, trained_parameters
@@ -68,41 +69,6 @@ class EpochReport:
         return asdict(self)
 
 
-def new_accelerator(mixed_precision: str) -> Accelerator:
-    """An Accelerator for this trial; a reused process may have had another precision before.
-
-    Args:
-        mixed_precision: `no`, `fp16`, `bf16`, or `auto`: bf16 on a GPU that has it, fp16 on one that has not, else none.
-    """
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    return Accelerator(mixed_precision=choose_precision(mixed_precision), cpu=not torch.cuda.is_available())
-
-
-def choose_precision(setting: str) -> str:
-    """What `auto` means on this device."""
-    if setting != "auto":
-        return setting
-    return half_of_device() if torch.cuda.is_available() else "no"
-
-
-def lr_factor(step: int, *, num_steps: int, warmup_steps: int, shape: str) -> float:
-    """Learning rate at a step as a share of its peak, 0 to 1.
-
-    Args:
-        step: 0-based.
-        num_steps: of the whole training.
-        warmup_steps: over which the learning rate rises.
-        shape: `constant`, `linear` or `cosine`: what follows.
-    """
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
-    if shape == "constant":
-        return 1.0
-    progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
-    return 1.0 - progress if shape == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
 class FineTuning:
     """One trial's training: models with an attached strategy, an optimiser and the data.
 
@@ -112,6 +78,7 @@ class FineTuning:
         feeder: gives the batches.
         plan: which images each worker sees.
         lr: peak learning rate.
+        budget: how far it goes; without one `config.num_epochs` passes over the images.
     """
 
     def __init__(
@@ -124,11 +91,13 @@ class FineTuning:
         lr: float,
         config: TrainingConfig,
         accelerator: Accelerator,
+        budget: Budget = NO_BUDGET,
     ) -> None:
         self.models, self.strategy, self.feeder, self.plan = models, strategy, feeder, plan
-        self.config, self.accelerator = config, accelerator
-        self.num_steps = plan.steps_per_epoch * config.num_epochs
-        self.step = self.first_epoch = 0
+        self.config, self.accelerator, self.budget = config, accelerator, budget
+        self.step = self.next_epoch = 0
+        self.spent_s = 0.0
+        """Seconds that training has taken, without evaluations."""
         self._failed_s = 0.0
         """Seconds of this epoch that went into attempts at a step that ran out of memory."""
         self.rank_history: list[dict[str, Any]] = [{"step": 0, "ranks": strategy.ranks(models)}]
@@ -139,11 +108,7 @@ class FineTuning:
         optimizer = torch.optim.AdamW(
             strategy.param_groups(models, lr), lr=lr, weight_decay=config.weight_decay, fused=accelerator.scaler is None
         )
-        warmup_steps = int(config.warmup_fraction * self.num_steps)
-        self._lr_schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: lr_factor(step, num_steps=self.num_steps, warmup_steps=warmup_steps, shape=config.lr_schedule),
-        )
+        self._lr_schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._lr_factor(step))
         loss = DenoisingLoss(
             models,
             min_snr_gamma=config.min_snr_gamma,
@@ -154,6 +119,29 @@ class FineTuning:
         self._optimizer = accelerator.prepare(optimizer)
         self._average = None if config.ema_decay is None else MovingAverage(self._parameters, config.ema_decay)
         self._micro_batch = micro_batch_for(config.micro_batch, self._largest_share(), self._shape())
+
+    @property
+    def course(self) -> Course:
+        """Where its epochs end."""
+        return Course(budget=self.budget, num_epochs=self.config.num_epochs, plan=self.plan)
+
+    def _lr_factor(self, step: int) -> float:
+        """The share of its peak that the learning rate has: by steps, or where the clock decides by milliseconds.
+
+        Those of the step under way do not count, as workers have not agreed on them.
+        """
+        num_places, place = self.course.num_steps, step
+        if num_places is None:
+            num_places, place = round(1000 * (self.budget.seconds or 0)), round(1000 * self.spent_s)
+        warmup = int(self.config.warmup_fraction * num_places)
+        return lr_factor(
+            min(place, num_places), num_steps=num_places, warmup_steps=warmup, shape=self.config.lr_schedule
+        )
+
+    def _num_steps(self) -> int:
+        """Of the whole training; where the clock decides, as many as it will be at the mean pace so far."""
+        known = self.course.num_steps
+        return known or max(self.step + 1, round(self.step / (self.course.share_done(self.step, self.spent_s) or 1.0)))
 
     def _largest_share(self) -> int:
         """The most images that a worker computes in a step."""
@@ -176,7 +164,7 @@ class FineTuning:
         with expected_to_fit("optimiser"):
             hold_moments(self._optimizer.optimizer)
         self._settle_micro_batch()
-        for epoch in range(self.first_epoch, self.config.num_epochs):
+        for epoch in range(self.next_epoch, self.config.num_epochs):
             on_epoch_end(self._epoch(epoch))
 
     def checkpoint(self) -> Checkpoint:
@@ -188,8 +176,9 @@ class FineTuning:
             parts["average"] = dict(zip(parameters, self._average.values, strict=True))
         scaler = self.accelerator.scaler
         facts = {
-            "next_epoch": self.step // self.plan.steps_per_epoch,
+            "next_epoch": self.next_epoch,
             "step": self.step,
+            "spent_s": self.spent_s if self.budget.way == SECONDS else 0.0,
             "rank_history": self.rank_history,
             "lr_schedule": self._lr_schedule.state_dict(),
             "average_steps": self._average.num_steps if self._average else 0,
@@ -207,7 +196,8 @@ class FineTuning:
         scaler then starts anew.
         """
         facts, parameters = checkpoint.facts, dict(trained_parameters(self.models))
-        self.step, self.first_epoch, self.rank_history = facts["step"], facts["next_epoch"], facts["rank_history"]
+        self.step, self.next_epoch, self.rank_history = facts["step"], facts["next_epoch"], facts["rank_history"]
+        self.spent_s = facts["spent_s"]
         self._lr_schedule.load_state_dict(facts["lr_schedule"])
         lrs, tensors = [float(lr) for lr in self._lr_schedule.get_last_lr()], checkpoint.under("optimizer")
         restore_optimizer(self._optimizer.optimizer, parameters, tensors=tensors, lrs=lrs)
@@ -226,7 +216,7 @@ class FineTuning:
                 "one in training.mixed_precision to have it everywhere.",
                 now,
                 before,
-                self.first_epoch,
+                self.next_epoch,
             )
         if self.accelerator.scaler is not None and facts["scaler"]:
             self.accelerator.scaler.load_state_dict(facts["scaler"])
@@ -245,30 +235,47 @@ class FineTuning:
         memory = MemoryWatch(self.accelerator.device)
         losses: list[Tensor] = []
         lr = self._failed_s = 0.0
-        started_s = time.perf_counter()
-        draws = EpochDraws(self.plan.seed, epoch, self.plan.num_images)
-        shares = self.plan.epoch(epoch, self.accelerator.process_index)
-        for share, host in self.feeder.batches(shares, draws, self.accelerator.device):
-            lr = float(self._lr_schedule.get_last_lr()[0])
-            losses.append(self._train_step(share, host))
-            memory.sample()
-            if len(losses) % CHECK_EVERY_STEPS == 0:
-                self._check(losses[-CHECK_EVERY_STEPS:], epoch, lr)
+        before, before_s, started_s = self.plan.images_after(self.step), self.spent_s, time.perf_counter()
+        with closing(self._batches()) as batches:
+            for share, host in batches:
+                lr = float(self._lr_schedule.get_last_lr()[0])
+                losses.append(self._train_step(share, host))
+                memory.sample()
+                if len(losses) % CHECK_EVERY_STEPS == 0:
+                    self._check(losses[-CHECK_EVERY_STEPS:], epoch, lr)
+                self.spent_s = self._agreed(before_s + time.perf_counter() - started_s - self._failed_s)
+                if self.course.is_spent(epoch, self.step, self.spent_s):
+                    break
         mean_loss = self._check(losses, epoch, lr)
         epoch_s = time.perf_counter() - started_s - self._failed_s
+        self.next_epoch = epoch + 1
         return EpochReport(
             epoch=epoch,
             loss=mean_loss,
             lr=lr,
             epoch_s=epoch_s,
-            images_per_s=self.plan.num_images / epoch_s,
+            images_per_s=(self.plan.images_after(self.step) - before) / epoch_s,
             peak_memory_gib=memory.peak_gib(),
             trainable_parameters=self.strategy.num_parameters(self.models),
             mixed_precision=self.accelerator.mixed_precision,
         )
 
+    def _batches(self) -> Generator[tuple[Share, HostBatch], None, None]:
+        """The shares from where the training is, pass after pass over the images, each with what it is made of."""
+        while True:
+            images_pass, done = divmod(self.step, self.plan.steps_per_epoch)
+            shares = islice(self.plan.epoch(images_pass, self.accelerator.process_index), done, None)
+            draws = EpochDraws(self.plan.seed, images_pass, self.plan.num_images)
+            yield from self.feeder.batches(shares, draws, self.accelerator.device)
+
+    def _agreed(self, spent_s: float) -> float:
+        """Seconds by which all workers decide alike, where the clock decides."""
+        if self.budget.way != SECONDS or self.accelerator.num_processes == 1:
+            return spent_s
+        return float(self.accelerator.reduce(torch.tensor(spent_s, device=self.accelerator.device), reduction="mean"))
+
     def _train_step(self, share: Share, host: HostBatch) -> Tensor:
-        step = TrainingStep(number=self.step, num_steps=self.num_steps, seed=self.plan.seed)
+        step = TrainingStep(number=self.step, num_steps=self._num_steps(), seed=self.plan.seed)
         total = self._computed(step, share, host)
         with expected_to_fit(f"optimiser's step {self.step}"):
             self._update(step)
@@ -342,7 +349,7 @@ class FineTuning:
     def _settle_micro_batch(self) -> None:
         """Have workers of a group try, on the first images and without a step, until they agree on a micro-batch."""
         draws, first = EpochDraws(self.plan.seed, 0, self.plan.num_images), np.arange(self._largest_share())
-        step = TrainingStep(number=0, num_steps=self.num_steps, seed=self.plan.seed)
+        step = TrainingStep(number=0, num_steps=self._num_steps(), seed=self.plan.seed)
         while self.accelerator.num_processes > 1 and not self._micro_batch.is_settled:
             size = self._micro_batch.size
             share, host = Share(first[:size], 1.0), self.feeder.host_batch(first[:size], draws)

@@ -13,9 +13,11 @@ from typing import Any, Protocol
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from trainables.accelerators import new_accelerator
 from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base, resolve_base
 from trainables.base_models.shapes import base_on_meta
 from trainables.batches import BatchPlan
+from trainables.budgets import NO_BUDGET, Budget
 from trainables.checkpoints import Checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
 from trainables.datasets.store import PreparedDataset
 from trainables.feeding import BatchFeeder
@@ -27,7 +29,7 @@ from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy
 from trainables.strategies.operations import operations_per_image
-from trainables.training import DivergedError, EpochReport, FineTuning, new_accelerator
+from trainables.training import DivergedError, EpochReport, FineTuning
 
 log = logging.getLogger(__name__)
 EVALUATION_ERROR = "evaluation_error"
@@ -82,11 +84,7 @@ class Forgiving:
 
 
 class TrialSpec(BaseModel):
-    """Everything that one trial needs to run, in any process that sees the same folders.
-
-    Attributes:
-        counts_operations: whether it reports `operations_per_image`, which takes seconds to count.
-    """
+    """Everything that one trial needs to run, in any process that sees the same folders."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -111,6 +109,9 @@ class TrialSpec(BaseModel):
     rungs: tuple[int, ...] = ()
     """Epochs after which the adapter is evaluated too, so that the sweep can compare trials."""
     counts_operations: bool = False
+    """Whether it reports `operations_per_image`, which takes seconds to count."""
+    budget: Budget = NO_BUDGET
+    """How far it is trained; without one `training.num_epochs` passes over the images."""
 
 
 _warm: dict[tuple[str, str], DiffusionModels] = {}
@@ -194,12 +195,14 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         batch_size=spec.batch_size,
         num_workers=accelerator.num_processes,
         seed=spec.seed,
+        most_images=spec.budget.images,
     )
     checkpoint = _checkpoint_of(spec)
     if checkpoint is not None:
         restore_weights(models, strategy, checkpoint)
+    config, budget = spec.training, spec.budget
     tuning = FineTuning(
-        models, strategy, feeder=feeder, plan=plan, lr=spec.lr, config=spec.training, accelerator=accelerator
+        models, strategy, feeder=feeder, plan=plan, lr=spec.lr, config=config, accelerator=accelerator, budget=budget
     )
     if checkpoint is not None:
         tuning.resume(checkpoint)
@@ -275,7 +278,10 @@ class _EpochEnd:
 def _what_trains(spec: TrialSpec) -> dict[str, Any]:
     """What the numbers of a training depend on, apart from what folders hold."""
     training = spec.training.model_dump(mode="json", exclude={"micro_batch", "checkpoint_every_s"})
-    return {**spec.model_dump(mode="json", include={"strategy", "lr", "batch_size", "seed"}), "training": training}
+    return {
+        **spec.model_dump(mode="json", include={"strategy", "lr", "batch_size", "seed", "budget"}),
+        "training": training,
+    }
 
 
 def _checkpoint_of(spec: TrialSpec) -> Checkpoint | None:

@@ -58,6 +58,9 @@ def write_report(folder: Path, others: Sequence[Path] | None = None, *, with_imp
     return path
 
 
+BUDGET_WORDS = {"steps": "optimiser steps", "images": "training images", "seconds": "seconds of training"}
+
+
 def report_page(folder: Path, others: Sequence[Path] | None = None, *, with_importances: bool = True) -> str:
     """The page of a run directory.
 
@@ -147,7 +150,7 @@ def _summary(run: RunFolder) -> str:
     base = escape(str(run.config.get("base", "the base model")))
     names = ", ".join(label(objective.name) for objective in run.front.objectives)
     sweep = f"Sweep <b>{escape(_name(run))}</b>"
-    start = f"{sweep} over ways to adapt <b>{base}</b> to chest radiographs, by {escape(names)}."
+    start = f"{sweep} over ways to adapt <b>{base}</b> to chest radiographs, by {escape(names)}.{_budget(run)}"
     knee = run.front.knee
     if knee is None and run.front.knee_rule:
         return f"{start} No knee is proposed: {escape(run.front.knee_rule)}."
@@ -158,6 +161,15 @@ def _summary(run: RunFolder) -> str:
         f"{start} The knee is trial <code>{escape(knee.trial_id)}</code> ({hyperparameters}): {escape(run.front.knee_rule)}. "
         "Another rule is yours to choose, by <code>--pick</code>."
     )
+
+
+def _budget(run: RunFolder) -> str:
+    """What each trial could spend, where it was not passes over the films."""
+    given = {
+        name: amount for name, amount in run.config.get("search", {}).get("budget", {}).items() if amount is not None
+    }
+    spent = " and ".join(f"{number(amount)} {BUDGET_WORDS.get(name, name)}" for name, amount in given.items())
+    return f" Each trial was given {escape(spent)}." if given else ""
 
 
 def _trade_offs(run: RunFolder) -> str:

@@ -85,6 +85,7 @@ def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:
         lr=float(row["param/lr"]),
         batch_size=int(row["param/batch_size"]),
         seed=seed,
+        budget=bench.config.search.budget,
         training=bench.config.training.model_copy(update={"evaluate_every_epochs": None}),
     )
 

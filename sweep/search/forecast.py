@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +41,7 @@ class StrategyCosts:
         trainable_parameters: least and most, when training begins.
         adapter_mib: least and most, of the adapter's file.
         operations_per_image: least and most, floating-point operations of a training image.
+        batch_size: least and most.
         adapters: least and most that one training gives, each of which is evaluated at the end: its own and its cuts.
     """
 
@@ -48,6 +49,7 @@ class StrategyCosts:
     trainable_parameters: tuple[float, float]
     adapter_mib: tuple[float, float]
     operations_per_image: tuple[float, float]
+    batch_size: tuple[float, float]
     adapters: tuple[float, float]
 
 
@@ -80,6 +82,8 @@ class Forecast:
         stopped: operations of the training and of the evaluations of a trial that is stopped as soon as its strategy's
             may be, the least; as of a complete one where none may be.
         num_trials: of the sweep that have not ended yet; what those under way have done is not taken off.
+        stopped_share: of the training of a trial that is stopped as soon as its strategy's may be.
+        training_s: seconds of a complete trial's training, where the clock decides; its operations then count as none.
         num_whole: how many trials are trained to the end at least: one of each strategy, and those that no rung compares
             as few have reached it.
     """
@@ -91,6 +95,8 @@ class Forecast:
     stopped: tuple[float, float]
     num_trials: int
     num_whole: int
+    stopped_share: float = 1.0
+    training_s: float = 0.0
 
     def operations(self, num_workers: int = 1) -> tuple[float, float]:
         """The operations of all trials, spread evenly over the strategies.
@@ -120,8 +126,10 @@ class Forecast:
             tflops: that one worker sustains, in TFLOP/s.
             num_workers: that share a trial's training.
         """
-        least, most = self.operations(num_workers)
-        return least / (tflops * TERA * SECONDS_PER_HOUR), most / (tflops * TERA * SECONDS_PER_HOUR)
+        least, most = (count / (tflops * TERA * SECONDS_PER_HOUR) for count in self.operations(num_workers))
+        clock = self.training_s / SECONDS_PER_HOUR
+        stopped = (self.num_trials - self.num_whole) * self.stopped_share
+        return least + (self.num_whole + stopped) * clock, most + self.num_trials * clock
 
 
 def workload(config: SweepConfig) -> Workload | None:
@@ -185,40 +193,72 @@ def forecast(config: SweepConfig, films: Workload, past: Past = Past()) -> Forec
     num_epochs, ladder = config.training.num_epochs, config.search.ladder(config.training.num_epochs)
     evaluated = [epoch + 1 for epoch in range(num_epochs) if evaluates_after(epoch, config.training, ladder.epochs)]
     spent = _sampling(config, films)
-    low, high = (fmean(strategy.operations_per_image[end] for strategy in tried) * films.num_train for end in (0, 1))
+    images = [images_of(config, films.num_train, strategy.batch_size) for strategy in tried]
+    low, high = (
+        fmean(strategy.operations_per_image[end] * seen[end] for strategy, seen in zip(tried, images, strict=True))
+        for end in (0, 1)
+    )
     few, many = (fmean(strategy.adapters[end] for strategy in tried) for end in (0, 1))
     early, last = sum(map(spent, evaluated[:-1])), spent(num_epochs)
     num_trials = max(0, config.search.num_trials - past.num_ended)
     whole = max(0, min(max(len(costs), LEAST_OTHERS), config.search.num_trials) - past.num_completed)
     return Forecast(
         strategies=costs,
-        training=(num_epochs * low, num_epochs * high),
+        training=(low, high),
         evaluation=(early + few * last, early + many * last),
         adapter_mib=fmean(strategy.adapter_mib[1] * strategy.adapters[1] for strategy in tried),
-        stopped=_least_stopped(tried, ladder, films.num_train, {epochs: spent(epochs) for epochs in evaluated}),
+        stopped=_least_stopped(tried, ladder, images, {epochs: spent(epochs) for epochs in evaluated}),
+        stopped_share=fmean(_earliest_stop(strategy.strategy, ladder, num_epochs) for strategy in tried) / num_epochs,
+        training_s=config.search.budget.seconds or 0.0,
         num_trials=num_trials,
         num_whole=min(whole, num_trials) if ladder.epochs else num_trials,
     )
 
 
 def _least_stopped(
-    tried: tuple[StrategyCosts, ...], ladder: Ladder, num_train: int, evaluations: Mapping[int, float]
+    tried: tuple[StrategyCosts, ...],
+    ladder: Ladder,
+    images: Sequence[tuple[float, float]],
+    evaluations: Mapping[int, float],
 ) -> tuple[float, float]:
     """Operations of the training and of the evaluations of a trial that is stopped as soon as it may be.
 
     Args:
         tried: what strategies cost.
         ladder: the rungs.
-        num_train: films of the training split.
+        images: of each strategy, that a complete trial sees in training, least and most.
         evaluations: operations of each, by the epochs that are behind it; the last is that of a complete trial.
     """
     num_epochs, training, evaluation = max(evaluations), [], []
-    for costs in tried:
-        last = next((epochs for epochs in ladder.epochs if ladder.may_stop(costs.strategy, epochs)), num_epochs)
-        training.append(last * num_train * costs.operations_per_image[0])
+    for costs, (fewest, _) in zip(tried, images, strict=True):
+        last = _earliest_stop(costs.strategy, ladder, num_epochs)
+        training.append(last * fewest * costs.operations_per_image[0] / num_epochs)
         cuts = (costs.adapters[0] - 1) * evaluations[num_epochs] if last == num_epochs else 0
         evaluation.append(cuts + sum(each for epochs, each in evaluations.items() if epochs <= last))
     return fmean(training), fmean(evaluation)
+
+
+def _earliest_stop(strategy: str, ladder: Ladder, num_epochs: int) -> int:
+    """The epochs after which a strategy's trial may be stopped first; all where it may not."""
+    return next((epochs for epochs in ladder.epochs if ladder.may_stop(strategy, epochs)), num_epochs)
+
+
+def images_of(config: SweepConfig, num_train: int, batch_size: tuple[float, float]) -> tuple[float, float]:
+    """Images that a complete trial sees in training, least and most; none where the clock decides.
+
+    Args:
+        config: of the sweep.
+        num_train: films of the training split.
+        batch_size: of the trial, least and most; where steps are counted, those of a short last batch of a pass are not.
+    """
+    budget = config.search.budget
+    if budget.seconds is not None:
+        return 0.0, 0.0
+    if budget.steps is not None:
+        fewest, most = (budget.steps * size for size in batch_size)
+        return fewest, most
+    images = float(budget.images or config.training.num_epochs * num_train)
+    return images, images
 
 
 def strategy_costs(config: SweepConfig, conditions: tuple[str, ...]) -> tuple[StrategyCosts, ...]:
@@ -239,6 +279,7 @@ def strategy_costs(config: SweepConfig, conditions: tuple[str, ...]) -> tuple[St
         choices = first_and_last(space, name, fixed)
         ends = [limits.costs.of(choice) for choice in choices]
         pairs = {key: _span([end[key] for end in ends]) for key in ("trainable_parameters", "adapter_mib", OPERATIONS)}
+        pairs["batch_size"] = _span([float(choice["batch_size"]) for choice in choices])
         costs.append(StrategyCosts(strategy=name, adapters=_span([_adapters(choice) for choice in choices]), **pairs))
     return tuple(costs)
 

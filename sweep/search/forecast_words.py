@@ -18,6 +18,7 @@ from sweep.search.forecast import TERA, Forecast, StrategyCosts, Workload, forec
 from sweep.search.stopping import LEAST_OTHERS
 from sweep.trials.resources import fewest_workers
 from trainables.base_models.models import load_base, states_width
+from trainables.budgets import EPOCHS
 from trainables.datasets.store import PreparedDataset
 
 GPU_TFLOPS: Final = 300.0
@@ -100,11 +101,12 @@ def _table(costs: tuple[StrategyCosts, ...], config: SweepConfig) -> Table:
 
 def _lines(config: SweepConfig, films: Workload, past: Past) -> list[str]:
     search, settings = config.search, config.evaluation
+    each = search.budget.told(config.training.num_epochs) + (" of" if search.budget.way == EPOCHS else " from")
     left = f"; {past.num_ended} have ended, and what follows is of the other {search.num_trials - past.num_ended}"
     generated = sum(min(settings.images_per_condition, most) for most in films.num_held_out.values())
     return [
         f"Trials      {search.num_trials} by {search.sampler}, {_at_once(config)} at once, each at most "
-        f"{config.training.num_epochs} epochs of {films.num_train:,} films{left if past.num_ended else ''}",
+        f"{each} {films.num_train:,} films{left if past.num_ended else ''}",
         f"Evaluation  at most {generated:,} films in {settings.num_steps} steps, guidance {settings.guidance_scale:g}",
     ]
 

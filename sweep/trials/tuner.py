@@ -35,6 +35,7 @@ from sweep.trials.resources import most_workers, trial_resources, worker_resourc
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
 from sweep.trials.waiting import nodes_of_cluster
+from trainables.budgets import NO_BUDGET, Budget
 from trainables.datasets.files import full_disk_named
 from trainables.settings import TrainingConfig
 from trainables.trial import EvaluationError, Evaluator, Report, TrialSpec, fine_tune
@@ -62,6 +63,7 @@ class SweepContext:
         training: settings that all trials share.
         compute: what a trial may use.
         rungs: epochs after which trials are evaluated too, since a trial scheduler compares them.
+        budget: how far each trial is trained.
         evaluation_nodes: where evaluation actors run; None where it is not known.
     """
 
@@ -73,6 +75,7 @@ class SweepContext:
     training: TrainingConfig
     compute: ComputeConfig
     rungs: tuple[int, ...] = ()
+    budget: Budget = NO_BUDGET
     evaluation_nodes: tuple[str | None, ...] = ()
 
     def trial_folder(self, trial_id: str) -> Path:
@@ -89,6 +92,7 @@ class SweepContext:
             seed=self.seed,
             training=self.training,
             rungs=self.rungs,
+            budget=self.budget,
             counts_operations=OPERATIONS in self.objectives,
             **choice,
         )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trainables import micro_batches
+from trainables.accelerators import new_accelerator
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.batches import BatchPlan
@@ -32,7 +33,7 @@ from trainables.feeding import BatchFeeder
 from trainables.resuming import restore_weights
 from trainables.settings import TrainingConfig
 from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
-from trainables.training import EpochReport, FineTuning, new_accelerator
+from trainables.training import EpochReport, FineTuning
 
 OWN: dict[str, dict[str, Any]] = {
     "selora": {"interval": 1, "threshold": 1.0},

@@ -15,9 +15,12 @@ from optuna import create_study
 
 from search_spaces import ENCODERS, SEARCH_SPACES
 from sweep.config import ConfigError, SearchConfig, SweepConfig
-from sweep.preflight import check_strategies
+from sweep.loading import load_config
+from sweep.preflight import check_budget, check_strategies
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.text_encoders import load_bert, resolve_encoder
+from trainables.budgets import Budget
+from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 
 ALONE, COMBINED = "text_encoder_swap", "text_encoder_swap+textual_inversion"
@@ -55,6 +58,47 @@ def test_a_trial_elsewhere_finds_a_folder_that_was_given_relatively(
 def test_an_encoder_of_the_hub_keeps_its_name() -> None:
     config = swap(ALONE, encoder=ENCODERS[1], train_encoder=True)
     assert config.located().search.hyperparameters == {ALONE: {"encoder": ENCODERS[1], "train_encoder": True}}
+
+
+@pytest.mark.parametrize("name", ["adalora", "adalora+text_encoder"])
+def test_a_strategy_that_plans_by_steps_is_not_trained_by_the_clock(name: str) -> None:
+    for budget, is_refused in (({"seconds": 60}, True), ({"steps": 60}, False)):
+        search = SearchConfig(strategies=(name,), budget=Budget(**budget))
+        config = SweepConfig(search=search, objectives=("fid", "vendi"))
+        if is_refused:
+            with pytest.raises(ConfigError, match=rf"{re.escape(name)}: `search.budget.seconds` must be of strategies"):
+                check_strategies(config)
+        else:
+            check_strategies(config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "answer"),
+    [
+        (
+            ("search.budget.steps=2",),
+            "at least the 3 epochs of training.num_epochs, into which it is divided, but got 2",
+        ),
+        (("search.budget.seconds=60",), "but got epoch_s with search.budget.seconds=60, of which each epoch takes 20"),
+        (("search.budget.steps=9", "search.budget.images=9"), "in one way, but got steps and images"),
+        (("search.budget.images=0",), "`search.budget.images` must be greater than or equal to 1, but got 0"),
+        (("search.budget.epochs=9",), "but got 'search.budget.epochs'"),
+    ],
+)
+def test_budgets_that_no_trial_can_keep_are_refused(settings: tuple[str, ...], answer: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(answer)):
+        load_config("demo", None, ["training.num_epochs=3", *settings])
+
+
+def test_a_budget_of_images_must_hold_a_batch_an_epoch() -> None:
+    for images, is_refused in ((95, True), (96, False)):
+        search = SearchConfig(strategies=("bitfit",), budget=Budget(images=images))  # batches are of 16 or 32
+        config = SweepConfig(search=search, training=TrainingConfig(num_epochs=3))
+        if is_refused:
+            with pytest.raises(ConfigError, match=r"num_epochs=3 times the largest batch of 32, 96 images, but got 95"):
+                check_budget(config, ("bitfit",))
+        else:
+            check_budget(config, ("bitfit",))
 
 
 def pickled(folder: Path) -> None:

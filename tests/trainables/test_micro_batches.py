@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainables import micro_batches
+from trainables.accelerators import new_accelerator
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan
@@ -23,7 +24,7 @@ from trainables.micro_batches import MicroBatch, NotEnoughMemoryError, distinct_
 from trainables.settings import TrainingConfig
 from trainables.strategies import STRATEGIES, make_strategy
 from trainables.strategies.base import Strategy
-from trainables.training import EpochReport, FineTuning, new_accelerator
+from trainables.training import EpochReport, FineTuning
 
 OWN = {
     "selora": {"interval": 1, "threshold": 1.0},

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from batch_of import CPU, batch_of
 from torch import Tensor
 
+from trainables.accelerators import new_accelerator
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share
@@ -22,6 +23,7 @@ from trainables.datasets.store import PreparedDataset
 from trainables.draws import EpochDraws, seeded_dropout
 from trainables.feeding import ENCODE_PIXELS, BatchFeeder, images_at_a_time
 from trainables.loss import DenoisingLoss
+from trainables.lr_schedule import lr_factor
 from trainables.memory import forget_earlier_trials
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
@@ -30,8 +32,6 @@ from trainables.training import (
     DivergedError,
     EpochReport,
     FineTuning,
-    lr_factor,
-    new_accelerator,
 )
 
 NUM_IMAGES = 24

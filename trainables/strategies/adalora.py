@@ -228,6 +228,11 @@ class AdaLoRA(LowRankStrategy):
         return "at most"
 
     @property
+    def counts_on_steps(self) -> bool:
+        """Its budget of ranks falls by steps."""
+        return True
+
+    @property
     def initial_rank(self) -> int:
         """The rank that layers are made with."""
         return math.ceil(self.initial_ratio * self.rank)

@@ -124,6 +124,11 @@ class Strategy(ABC):
         """How the adapter's size after training compares with that before: `exact`, `at least` or `at most`."""
         return "exact"
 
+    @property
+    def counts_on_steps(self) -> bool:
+        """Whether it plans by how many optimiser steps there will be, so that it cannot be trained by the clock."""
+        return False
+
     def hyperparameters(self) -> dict[str, Any]:
         """The fields by name; `make_strategy(name, hyperparameters)` gives the strategy back."""
         return asdict(self)

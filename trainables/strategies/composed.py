@@ -75,6 +75,11 @@ class Composed(Strategy):
         """The weight of the part that trains the autoencoder."""
         return max(part.reconstruction_weight for part in self.parts)
 
+    @property
+    def counts_on_steps(self) -> bool:
+        """Whether a part does."""
+        return any(part.counts_on_steps for part in self.parts)
+
     def hyperparameters(self) -> dict[str, Any]:
         """Each part's own and its learning rate's ratio, as in `lora.rank` and `text_encoder.lr_ratio`."""
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
@@ -248,3 +249,20 @@ def test_names_for_people() -> None:
     assert label("sharpness_xrv") == "sharpness xrv"
     params = {"param/strategy": "lora", "param/lora/rank": 8, "lr": 1e-4, "batch_size": 4, "x": None}
     assert parameters(params, "lora") == "rank 8, lr 0.0001, batch size 4"
+
+
+def test_what_became_of_earlier_sweeps_is_told(tmp_path: Path, page: str) -> None:
+    run = synthetic_run(tmp_path, synthetic_trials(6))
+    (run / "earlier.json").write_text(json.dumps({"sweeps": [f"{EVIL} differs in data"]}))
+    told = write_report(run, with_importances=False).read_text(encoding="utf-8")
+    assert "What earlier sweeps knew" in told and f"<li>{html.escape(EVIL)} differs in data.</li>" in told
+    assert EVIL not in told and "What earlier sweeps knew" not in page
+
+
+def test_what_each_trial_could_spend_is_told_where_it_was_not_epochs(tmp_path: Path, page: str) -> None:
+    run = synthetic_run(tmp_path, synthetic_trials(6))
+    config = json.loads((run / "config.json").read_text())
+    config["search"] = {"budget": {"steps": None, "images": 20_000, "seconds": None}}
+    (run / "config.json").write_text(json.dumps(config))
+    told = write_report(run, with_importances=False).read_text(encoding="utf-8")
+    assert "Each trial was given 20,000 training images." in told and "Each trial was given" not in page

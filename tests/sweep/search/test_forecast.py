@@ -283,5 +283,31 @@ def test_conditions_of_a_study_that_are_chosen_are_those_that_are_counted(tmp_pa
     assert films is not None and films.num_held_out == {"Edema": 1000, "No Finding": 722}
 
 
+@pytest.mark.parametrize(
+    ("budget", "images"),
+    [((), (900, 900)), (("search.budget.images=700",), (700, 700)), (("search.budget.steps=50",), (800, 1600))],
+)
+def test_training_costs_the_images_that_the_budget_lets_a_trial_see(
+    budget: tuple[str, ...], images: tuple[int, int]
+) -> None:
+    """Batches are of 16 or 32."""
+    config = config_of("search.scheduler=none", "search.num_trials=1", *budget)
+    prediction, (costs,) = forecast(config, FILMS), of_one_trial().strategies
+    assert prediction.training == pytest.approx(
+        tuple(each * count for each, count in zip(costs.operations_per_image, images, strict=True))
+    )
+
+
+def test_a_budget_of_seconds_is_the_hours_of_training_whatever_the_rate(tmp_path: Path) -> None:
+    """Of ten trials four are whole; the others may be stopped after one epoch of nine."""
+    config = config_of("search.num_trials=10", "search.budget.seconds=360", "objectives=[fid,vendi]")
+    prediction = forecast(config, FILMS)
+    assert prediction.training == (0.0, 0.0) and prediction.operations()[1] > 0
+    assert prediction.hours(1e12) == pytest.approx((0.1 * (4 + 6 / 9), 0.1 * 10), rel=1e-6)
+    with (tmp_path / "said").open("w") as file:
+        print_plan(config, Console(file=file, width=300), 1.0)
+    assert "each at most 360 seconds of training in 9 parts, from " in (tmp_path / "said").read_text()
+
+
 def test_a_machine_that_computes_is_probed() -> None:
     assert 1e-5 < probed_tflops(1) < 100

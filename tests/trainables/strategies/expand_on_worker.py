@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from trainables.accelerators import new_accelerator
 from trainables.base_models.models import load_base
 from trainables.batches import BatchPlan
 from trainables.datasets.store import PreparedDataset
@@ -20,7 +21,7 @@ from trainables.feeding import BatchFeeder
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters
-from trainables.training import FineTuning, new_accelerator
+from trainables.training import FineTuning
 
 
 def small_memory(unet: torch.nn.Module, arguments: tuple[Tensor, ...]) -> None:

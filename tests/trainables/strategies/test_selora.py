@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trainables.accelerators import new_accelerator
 from trainables.averages import MovingAverage
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan
@@ -21,7 +22,7 @@ from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import TrainingStep
 from trainables.strategies.selora import SelfExpandingLayer, SeLoRA
-from trainables.training import EpochReport, FineTuning, new_accelerator
+from trainables.training import EpochReport, FineTuning
 
 WIDTH, TRUE_RANK = 32, 3
 

@@ -25,6 +25,8 @@ MAX_DEATHS = 3
 """How often the process of an evaluation actor may die; what it was scoring is scored again by its successor."""
 AWAY_S = 120.0
 """How long an actor may be away: so long Ray may take to see that its node has died, and a successor to load its models."""
+GROWING_S = 1800.0
+"""The same where a cluster adds nodes: a machine takes minutes to come."""
 LOOK_S = 5.0
 
 
@@ -36,6 +38,8 @@ class ActorEvaluator:
     """Ray's handles of the actors."""
     nodes: tuple[str | None, ...] = ()
     """Ray's id of the node where each actor should run; None: anywhere."""
+    away_s: float = AWAY_S
+    """How long an actor may be away, in seconds, before a trial that waits for it is broken off."""
 
     def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
         """Score an exported adapter, a second time where the first fails; leaves `samples.png` beside its folder.
@@ -46,7 +50,7 @@ class ActorEvaluator:
             ActorUnavailableError: its node was lost, and there is no room for a successor, perhaps because of this trial.
         """
         actor = self.actors[zlib.crc32(str(adapter).encode()) % len(self.actors)]
-        return _scores(actor, lambda: actor.score.remote(adapter, adapter.parent / SAMPLES_SHEET, share_done))
+        return self._scores(actor, lambda: actor.score.remote(adapter, adapter.parent / SAMPLES_SHEET, share_done))
 
     def prepare(self, out: Path) -> None:
         """Wait until the actors can work, and hear now of what they lack; leaves the held-out films' `reference.png`."""
@@ -62,38 +66,38 @@ class ActorEvaluator:
         Raises:
             EvaluationError: it failed again.
             OSError: a disk is full.
+            ActorUnavailableError: its node was lost, and there is no room for a successor.
         """
-        try:
-            return _scores(self.actors[0], lambda: self.score_base(out), running)
-        except ActorUnavailableError as error:
-            raise EvaluationError(str(error)) from error
+        return self._scores(self.actors[0], lambda: self.score_base(out), running)
+
+    def _scores(self, actor: Any, start: Callable[[], Any], running: Any = None) -> dict[str, float]:
+        """Wait for an evaluation, the running one if there is one; start it again where it fails or its actor is away."""
+        failures, away_s = 0, 0.0
+        while True:
+            try:
+                running = running or start()
+                if ray.wait([running], timeout=LOOK_S)[0]:
+                    return dict(ray.get(running))
+                if _is_alive(actor):
+                    continue
+                lost: RayError = ActorUnavailableError("no node has had room for it", actor._actor_id.binary())
+            except ActorUnavailableError as error:
+                lost, running = error, None
+                time.sleep(LOOK_S)
+            except RayError as error:
+                failures, running = failures + 1, None
+                if failures == ATTEMPTS:
+                    cause = str(getattr(error, "cause", error))
+                    raise (OSError if is_full(cause) else EvaluationError)(cause) from error
+                continue
+            away_s += LOOK_S
+            if away_s >= self.away_s:
+                raise lost
 
     def stop(self) -> None:
         """End the actors' processes; what they hold of the cluster is free again."""
         for actor in self.actors:
             ray.kill(actor)
-
-
-def _scores(actor: Any, start: Callable[[], Any], running: Any = None) -> dict[str, float]:
-    """Wait for an evaluation, the running one if there is one, and start it again where it fails or its actor is away."""
-    failures, away_s = 0, 0.0
-    while failures < ATTEMPTS:
-        try:
-            running = running or start()
-            while not ray.wait([running], timeout=LOOK_S)[0]:
-                away_s = 0.0 if _is_alive(actor) else away_s + LOOK_S
-                if away_s >= AWAY_S:
-                    raise ActorUnavailableError("no node has had room for it", actor._actor_id.binary())
-            return dict(ray.get(running))
-        except ActorUnavailableError:
-            if away_s >= AWAY_S:
-                raise
-            running, away_s = None, away_s + LOOK_S
-            time.sleep(LOOK_S)
-        except RayError as error:
-            failure, running, failures = error, None, failures + 1
-    cause = str(getattr(failure, "cause", failure))
-    raise (OSError if is_full(cause) else EvaluationError)(cause) from failure
 
 
 def _is_alive(actor: Any) -> bool:
@@ -120,7 +124,7 @@ def start_evaluators(
     }
     nodes = tuple(nodes or [None] * compute.evaluation_actors)
     actors = [remote_class.options(scheduling_strategy=_place(node), **options).remote(spec) for node in nodes]
-    return ActorEvaluator(tuple(actors), nodes)
+    return ActorEvaluator(tuple(actors), nodes, GROWING_S if compute.may_grow else AWAY_S)
 
 
 def _place(node: str | None) -> str | NodeAffinitySchedulingStrategy:

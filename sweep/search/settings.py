@@ -13,7 +13,8 @@ class RungsConfig(Section):
     """The epochs after which trials are compared with each other: first * eta^k, below `training.num_epochs`.
 
     Attributes:
-        first: epochs of the first rung. None, the default: `training.num_epochs` / eta^2, rounded up, which gives two rungs.
+        first: epochs of the first rung. None, the default: `training.num_epochs` / eta^2, rounded up, which gives two rungs
+            where the training has epochs enough.
         eta: epochs of a rung over those of the one before; rules that count let one in so many go on. 3 is successive
             halving's usual factor.
         floors: by strategy, the fewest epochs that its trials are trained. By default there is none; strategies that begin

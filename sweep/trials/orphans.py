@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 import ray
@@ -25,13 +26,14 @@ class OrphanedGroups(tune.Callback):  # type: ignore[misc]  # Ray ships no types
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune calls this several times a second."""
-        if time.monotonic() - self._looked_s < LOOK_S:
-            return
-        self._looked_s = time.monotonic()
-        try:
+        if time.monotonic() - self._looked_s >= LOOK_S:
+            self._looked_s = time.monotonic()
+            self.remove()
+
+    def remove(self) -> None:
+        """Remove those that there are now."""
+        with suppress(RuntimeError, ConnectionError, RayError):  # a head that does not answer is told of by others
             remove_orphaned_groups()
-        except (RuntimeError, ConnectionError, RayError):
-            return  # a head that does not answer is told of by those who need it
 
 
 def remove_orphaned_groups() -> int:

@@ -31,7 +31,7 @@ from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.memory_kills import out_of_memory
 from sweep.trials.orphans import OrphanedGroups
 from sweep.trials.relay import Relay, root_message
-from sweep.trials.resources import most_workers, trial_resources, worker_resources, workers_of_trial
+from sweep.trials.resources import fewest_workers, most_workers, trial_resources, worker_resources, workers_of_trial
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
 from sweep.trials.waiting import nodes_of_cluster
@@ -157,20 +157,24 @@ def root_cause(error: BaseException) -> BaseException:
 def fit_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> None:
     """An attempt with a group of workers, which is laid anew where it has waited for its room in vain.
 
-    A node that has just died counts as alive for a while: a group of as many workers as went with it would wait for ever.
+    A node that has just died counts as alive for a while, and what others use counts as free: a group of as many workers
+    would wait for ever, so that the next has one less, down to the fewest.
 
     Args:
         spec: the trial.
         evaluator: scores what the first worker exports.
         context: of the sweep; its `compute` says how many workers there may be.
     """
+    most = most_workers(context.compute)
     while True:
+        trainer = worker_group(spec, evaluator, context, most)
         try:
-            worker_group(spec, evaluator, context).fit()
+            trainer.fit()
             return
         except ControllerError as error:
             if not isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
                 raise
+            most = max(fewest_workers(context.compute), trainer.scaling_config.num_workers - 1)
 
 
 class GroupTrainer(TorchTrainer):  # type: ignore[misc]  # Ray ships no types
@@ -185,13 +189,14 @@ class GroupTrainer(TorchTrainer):  # type: ignore[misc]  # Ray ships no types
         return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
 
 
-def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> GroupTrainer:
+def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext, most: int) -> GroupTrainer:
     """A trainer with processes of its own, as many as there is room for now; rank 0's reports reach Tune.
 
     Args:
         spec: what to train.
         evaluator: scores adapters.
         context: what all trials share.
+        most: workers, however many there is room for.
     """
     compute = context.compute
     here = ray.get_runtime_context().get_node_id()
@@ -199,7 +204,7 @@ def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -
     return GroupTrainer(
         lambda: attempt(spec, evaluator, ray.train.report),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=num_workers,
+            num_workers=min(num_workers, most),
             use_gpu=compute.gpus_per_worker > 0,
             resources_per_worker=worker_resources(compute),
         ),
@@ -247,26 +252,38 @@ def run_trials(
         max_retries=context.compute.max_retries,
         losses=losses,
     )
+    orphans, has_groups = OrphanedGroups(), most_workers(context.compute) > 1
     trainable = tune.with_parameters(run_trial, context=context, evaluator=evaluator)
-    orphaned = [OrphanedGroups()] if most_workers(context.compute) > 1 else []
     tuner = tune.Tuner(
         tune.with_resources(trainable, trial_resources(context.compute)),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=trial_scheduler,
-            num_samples=-1,  # the searcher says when it is finished
-            reuse_actors=True,
-            max_concurrent_trials=context.compute.concurrent_trials,
-            trial_dirname_creator=lambda trial: trial.trial_id,
-        ),
+        tune_config=_tune_config(context, searcher, trial_scheduler, reuse_actors=not has_groups),
         run_config=tune.RunConfig(
-            name="tune", storage_path=str(context.out / "ray"), callbacks=[relay, *orphaned], verbose=0
+            name="tune",
+            storage_path=str(context.out / "ray"),
+            callbacks=[relay, orphans] if has_groups else [relay],
+            verbose=0,
         ),
     )
     try:
         _fit(tuner, relay)
     finally:
         ended.remove_again()
+    if has_groups:
+        orphans.remove()
+
+
+def _tune_config(
+    context: SweepContext, searcher: Searcher, trial_scheduler: TrialScheduler, *, reuse_actors: bool
+) -> tune.TuneConfig:
+    """How Tune goes about it; a trial's process that waits for a group of workers cannot be reset for the next trial."""
+    return tune.TuneConfig(
+        search_alg=searcher,
+        scheduler=trial_scheduler,
+        num_samples=-1,  # the searcher says when it is finished
+        reuse_actors=reuse_actors,
+        max_concurrent_trials=context.compute.concurrent_trials,
+        trial_dirname_creator=lambda trial: trial.trial_id,
+    )
 
 
 def _fit(tuner: tune.Tuner, relay: Relay) -> None:

@@ -1,4 +1,4 @@
-"""Nested LoRA: one training in which every rank is trained at every step, each on its part of the images."""
+"""Nested LoRA: one training of every rank, each on its part of the images."""
 
 from __future__ import annotations
 
@@ -45,13 +45,14 @@ class NestedLayer(LowRankLayer):
 
 @dataclass(frozen=True, kw_only=True)
 class NestedLoRA(CuttableStrategy):
-    """Low-rank updates of the targeted layers, every rank of which is trained at every step.
+    """Low-rank updates of the targeted layers, of which every rank is trained, in one pass.
 
-    The images of a training are dealt out to the ranks in turn, so that a batch's gradient is that of the mean of the
-    ranks' losses, for one pass. All ranks have the same scale, alpha / `rank`: the smaller adapter is then a part of
-    the larger one's product, and what is best at one rank does not keep another from its best (by Eckart and Young,
-    the first r singular directions of a matrix are the best of rank r for every r). With alpha over its own rank, as
-    DyLoRA has it, a rank that halves what it takes over from the one before cannot be best beside it.
+    The images of a training are dealt out to the ranks in turn. Where the batch size is a multiple of their number, a
+    batch's gradient is that of the mean of the ranks' losses; over steps it is on average. All ranks have the same
+    scale, alpha / `rank`: the smaller adapter is then a part of the larger one's product, and what is best at one
+    rank does not keep another from its best (by Eckart and Young, the first r singular directions of a matrix are the
+    best of rank r for every r). With alpha over its own rank, as DyLoRA has it, a rank that halves what it takes over
+    from the one before cannot be best beside it.
 
     Args:
         rank: Largest rank, at least 1.

@@ -106,19 +106,27 @@ def place_of(out: Path) -> Place:
     return Place(out=out, server=settings.get("tracking", {}).get("uri"))
 
 
+LOCKED: Final = (401, 403, 429)
+"""HTTP's answers of a server that lets nobody in, or no more for now: none of what it was sent."""
+
+
 def is_passing(error: Exception) -> bool:
     """Whether an error of a server's client is of a server that is away, busy or locked, and not of what it was sent."""
+    status = status_of(error)
+    return status is not None and (status >= 500 or status in LOCKED)
+
+
+def status_of(error: Exception) -> int | None:
+    """HTTP's number for what a client of a server raised, 500 where none answered; None of what has to do with no server."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import ConnectionError as NoConnection
     from requests.exceptions import HTTPError, Timeout
 
     if isinstance(error, MlflowException):
-        status = error.get_http_status_code()
-    elif isinstance(error, HTTPError) and error.response is not None:
-        status = error.response.status_code
-    else:
-        return isinstance(error, (NoConnection, Timeout))
-    return bool(status >= 500 or status in (401, 403, 429))
+        return int(error.get_http_status_code())
+    if isinstance(error, HTTPError) and error.response is not None:
+        return int(error.response.status_code)
+    return 500 if isinstance(error, (NoConnection, Timeout)) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +149,8 @@ class Runs:
     """Trials whose runs have their parameters."""
     ended: set[str] = field(default_factory=set)
     """Trials whose runs are closed."""
-    steps: dict[str, int] = field(default_factory=dict)
-    """While the past is told again, the last epoch that each trial's run holds already, and the last step of the
-    parent's."""
+    steps: dict[str, set[int]] = field(default_factory=dict)
+    """While the past is told again, the epochs that each trial's run holds already, and under "" the parent's steps."""
 
     def end(self, trial_id: str, status: str) -> None:
         """Close a trial's run."""
@@ -307,10 +314,10 @@ def _take_over(runs: Runs, run: Any, is_past: bool) -> None:
         elif run.info.status != "RUNNING":
             client.update_run(run.info.run_id, status="RUNNING")
     elif any(metric.startswith(OF_BASE) for metric in run.data.metrics):
-        runs.steps[OF_BASE] = 0
+        runs.steps[OF_BASE] = {0}
     if is_past:
         history = client.get_metric_history(run.info.run_id, metric) if metric in run.data.metrics else ()
-        runs.steps[name] = max((point.step for point in history), default=-1)
+        runs.steps[name] = {point.step for point in history}
 
 
 def _move_artifacts(store: Path, before: str, now: str) -> None:

@@ -26,12 +26,14 @@ from sweep.records.tracking.registry import register_knee
 from sweep.records.tracking.store import (
     COMPLETED_TRIALS,
     END,
+    LOCKED,
     OF_BASE,
     Place,
     Runs,
     is_passing,
     open_runs,
     runs_of,
+    status_of,
 )
 from sweep.records.tracking.views import keep_views, links
 from sweep.trials.ends import TrialEnd
@@ -51,6 +53,8 @@ SERVER_S: Final = 30.0
 REFUSED_S: Final = 120.0
 """How long a record is sent that a server answers with an error, while it takes what opens the sweep's runs before each
 try: as long as a database may be busy. Then it is refused, as later records wait for it."""
+REFUSED_TRIES: Final = 5
+"""How often it is sent at least; each try may take minutes."""
 
 
 class RefusedError(RuntimeError):
@@ -115,7 +119,7 @@ class Tracker:
         at, numbers = (_now_ms(), epoch), {name: value for name, value in metrics.items() if name != "epoch"}
 
         def write(runs: Runs) -> None:
-            if epoch > runs.steps.get(trial_id, -1):
+            if epoch not in runs.steps.get(trial_id, ()):
                 runs.log(runs.children[trial_id], numbers, at)
 
         self._submit(write)
@@ -125,7 +129,7 @@ class Tracker:
         at, metrics = (_now_ms(), num_completed), {COMPLETED_TRIALS: num_completed, **values}
 
         def write(runs: Runs) -> None:
-            if num_completed > runs.steps.get("", -1):
+            if num_completed not in runs.steps.get("", ()):
                 runs.log(runs.parent, metrics, at)
 
         self._submit(write)
@@ -233,10 +237,9 @@ class Tracker:
             )
 
     def _submit(self, write: Callable[[Runs], None]) -> None:
-        refused_s = float("inf")  # since when, without a break in which the server took nothing
+        refused_s: list[float] = []  # when the server refused it, without a break in which it took nothing
 
         def run() -> None:
-            nonlocal refused_s
             if self._cannot_open:  # that error is the one to tell
                 return
             try:
@@ -244,12 +247,12 @@ class Tracker:
             except Exception as error:
                 if self.place.server is None:
                     raise
-                is_open, self._runs = (
-                    self._runs is not None,
-                    None,
-                )  # what it has taken is asked of it before the next try
-                refused_s = min(refused_s, time.monotonic()) if is_open else float("inf")
-                if time.monotonic() - refused_s > REFUSED_S:
+                is_open, self._runs = self._runs is not None, None  # before the next try it is asked what it has taken
+                if not is_open or status_of(error) in LOCKED:
+                    refused_s.clear()
+                else:
+                    refused_s.append(time.monotonic())
+                if len(refused_s) >= REFUSED_TRIES and refused_s[-1] - refused_s[0] > REFUSED_S:
                     raise RefusedError(_short(error)) from error
                 raise
 
@@ -279,12 +282,13 @@ class Tracker:
                 f"`{MLFLOW_STORE}` lacks records: {errors[0]!r}. The results themselves are safe in "
                 f"{str(self.place.out)!r}; where the disk was full, free it, and --resume writes what is missing"
             )
+        lacking = []
         if errors:
             records = "a record" if len(errors) == 1 else f"{len(errors)} records, the first"
-            return f"the tracking server {self.place.server} refused {records}: {_short(errors[0])}"
+            lacking.append(f"the tracking server {self.place.server} refused {records}: {_short(errors[0])}")
         if left_out:
-            return f"MLflow lacks the last {left_out} records; they are in the event log, and --resume sends them"
-        return None
+            lacking.append(f"MLflow lacks the last {left_out} records")
+        return f"{' and '.join(lacking)}; they are in the event log, and --resume sends them" if lacking else None
 
 
 def _short(error: Exception) -> str:
@@ -305,6 +309,8 @@ def _write_front(runs: Runs, front: Front) -> None:
         for tag in {"pareto", "knee"} & run.data.tags.keys():  # of the front before the sweep went on
             client.delete_tag(run.info.run_id, tag)
     for point in front.points:
+        if point.trial_id not in runs.children:  # the server has refused it
+            continue
         client.set_tag(runs.children[point.trial_id], "pareto", "true")
         if point.knee:
             client.set_tag(runs.children[point.trial_id], "knee", "true")

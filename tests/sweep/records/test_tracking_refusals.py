@@ -123,6 +123,17 @@ def test_a_record_that_a_server_refuses_again_and_again_does_not_hold_up_those_a
         client = MlflowClient(uri)
         (experiment,) = [each for each in client.search_experiments() if each.name == "demo"]
         (run,) = client.search_runs([experiment.experiment_id], "tags.trial_id = 'a'")
-    assert run.data.metrics == {"fid_mini": 7.0} and run.info.status == "FINISHED"
+        assert run.data.metrics == {"fid_mini": 7.0} and run.info.status == "FINISHED"
+    with mlflow_server(
+        tmp_path, monkeypatch, refused=b"nothing"
+    ) as uri:  # when the server is mended, --resume sends it
+        told = Tracker.start(config_of(uri), tmp_path, said.append)
+        told.trial("a", "lora", {"rank": 4})
+        told.report("a", 1, {"loss": 0.5})
+        told.report("a", 2, {"fid_mini": 7.0})
+        told.end("a", TrialEnd.completed())
+        told.replayed()
+        assert told.finish(NOTHING) is None
+        assert MlflowClient(uri).get_run(run.info.run_id).data.metrics == {"loss": 0.5, "fid_mini": 7.0}
     assert outcome is not None and "refused a record" in outcome and "500" in outcome
     assert "takes no records" in said[0] and "takes records again" in said[1]

@@ -16,13 +16,14 @@ import pytest
 import ray
 import torch
 from ray._private.state import actors
-from ray.train import ControllerError
+from ray.train import ControllerError, ScalingConfig
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 from recording import RecordingEvaluator, recorded_here
 from trials_in_a_row import BITFIT, Choices, Events, context
 
 from sweep.trials import tuner
 from sweep.trials.ends import TrialEnd
+from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.tuner import run_trials
 from trainables.datasets.store import PreparedDataset
 
@@ -108,6 +109,32 @@ def test_a_group_whose_worker_dies_goes_on_from_its_checkpoint_to_the_same_bits(
     assert all(torch.equal(tensor, same[name]) for name, tensor in run.parameters(0).items())
 
 
+class StopsFirst(TrialScheduler):
+    """Stops the first trial at its first report."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if trial.config["trial_id"] == "trial0":
+            return self.stop("trial0", "it was the first", rung=0)
+        return super().on_trial_result(tune_controller, trial, result)
+
+
+def test_a_group_that_is_stopped_makes_room_for_the_next(
+    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    events = Events()
+    run_trials(
+        context(dataset, tmp_path, workers=2),
+        RecordingEvaluator(tmp_path / "recorded"),
+        Choices(BITFIT, BITFIT),
+        listeners=(events,),
+        trial_scheduler=StopsFirst(),
+    )
+    assert events.ends == {
+        "trial0": TrialEnd.stopped("it was the first", 0),
+        "trial1": TrialEnd.completed(),
+    }
+
+
 class KillsTrial(Events):
     """A listener that kills the trial's own process, beside its workers, at its first report."""
 
@@ -140,6 +167,7 @@ class Attempt:
     """A trainer that fails."""
 
     error: Exception | None
+    scaling_config: ScalingConfig
 
     def fit(self) -> None:
         if self.error is not None:
@@ -152,13 +180,18 @@ def test_a_group_that_finds_no_room_is_laid_anew_and_what_else_fails_is_raised(
     """The whole of it, a node that dies before its group starts, is among the sweeps that `make chaos` breaks."""
     waited, broken = WorkerGroupStartupTimeoutError(2), WorkerGroupStartupFailedError("a node died")
     for errors in ([ControllerError(waited), None], [ControllerError(waited), ControllerError(broken)]):
-        left = list(errors)
-        monkeypatch.setattr(tuner, "worker_group", lambda *given, left=left: Attempt(left.pop(0)))
+        left, asked = list(errors), list[int]()
+
+        def group(*given: Any, left: list[Any] = left, asked: list[int] = asked) -> Attempt:
+            asked.append(given[-1])
+            return Attempt(left.pop(0), ScalingConfig(num_workers=given[-1]))
+
+        monkeypatch.setattr(tuner, "worker_group", group)
         settings = context(dataset, tmp_path, workers=(1, 2))
         given = settings.spec("one", BITFIT), RecordingEvaluator(tmp_path), settings
         with nullcontext() if errors[-1] is None else pytest.raises(ControllerError, match="a node died"):
             tuner.fit_group(*given)
-        assert left == []
+        assert left == [] and asked == [2, 1]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

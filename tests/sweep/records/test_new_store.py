@@ -17,13 +17,23 @@ pytestmark = pytest.mark.slow
 
 
 def content(store: Path) -> dict[str, list[Any]]:
-    """What the tables are, and their rows."""
+    """The tables' rows, and under "" what the tables are: MLflow writes their constraints in an order of chance."""
     with closing(sqlite3.connect(store)) as connection:
-        tables = connection.execute(
-            "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
-        ).fetchall()
-        names = [name for name, sql in tables if sql.startswith("CREATE TABLE")]
-        return {"": tables} | {name: connection.execute(f'SELECT * FROM "{name}"').fetchall() for name in names}
+
+        def rows(command: str) -> list[Any]:
+            return connection.execute(command).fetchall()
+
+        names = [name for (name,) in rows("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+        tables = [
+            (
+                name,
+                rows(f"PRAGMA table_info('{name}')"),
+                sorted(row[2:] for row in rows(f"PRAGMA foreign_key_list('{name}')")),
+            )
+            for name in names
+        ]
+        indices = sorted(rows("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"))
+        return {"": [tables, indices]} | {name: rows(f'SELECT * FROM "{name}"') for name in names}
 
 
 def test_a_store_is_as_mlflow_makes_it_and_the_next_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

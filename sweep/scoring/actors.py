@@ -28,6 +28,7 @@ AWAY_S = 120.0
 GROWING_S = 1800.0
 """The same where a cluster adds nodes: a machine takes minutes to come."""
 LOOK_S = 5.0
+"""How often it is looked whether an actor that does not answer is alive."""
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 LOOK_S: Final = 2.0
-"""How often it is looked for them; a look takes milliseconds."""
+"""How often they are looked for; a look takes milliseconds."""
 
 
 class OrphanedGroups(tune.Callback):  # type: ignore[misc]  # Ray ships no types
     """Removes orphaned groups while Tune works, so that the next attempt at their trial finds room."""
 
     def __init__(self) -> None:
-        """Nothing has been looked for."""
+        """No look has been taken."""
         self._looked_s = 0.0
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
@@ -36,28 +36,16 @@ class OrphanedGroups(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             remove_orphaned_groups()
 
 
-def remove_orphaned_groups() -> int:
+def remove_orphaned_groups() -> None:
     """Remove the placement groups of this program that an actor made which has died, with the workers in them.
 
     Ray keeps a placement group until its job ends, and Ray Train removes those of a controller that has died by asking the
     dashboard, which many clusters do not run, and a sweep's own Ray does not (Ray 2.60).
-
-    Returns:
-        How many were removed.
     """
-    job, nobody = (
-        ray.get_runtime_context().get_job_id(),
-        ray.ActorID.nil().binary(),
-    )  # Tune's groups are made by no actor
+    job = ray.get_runtime_context().get_job_id()
+    nobody = ray.ActorID.nil().binary()  # the maker of Tune's groups, of which each holds a trial's own process
     rows = state._connect_and_get_accessor().get_placement_group_table()
-    orphans = [
-        group.placement_group_id
-        for group in map(PlacementGroupTableData.FromString, rows)
-        if group.creator_actor_dead
-        and group.creator_actor_id != nobody
-        and group.creator_job_id.hex() == job
-        and group.state != PlacementGroupTableData.REMOVED
-    ]
-    for identity in orphans:
-        remove_placement_group(PlacementGroup(ray.PlacementGroupID(identity)))
-    return len(orphans)
+    for group in map(PlacementGroupTableData.FromString, rows):
+        is_orphan = group.creator_actor_dead and group.creator_actor_id != nobody
+        if is_orphan and group.creator_job_id.hex() == job and group.state != PlacementGroupTableData.REMOVED:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))

@@ -1,6 +1,7 @@
 """A recording of real learning curves: configurations trained to their end, and scored at every rung.
 
-python -m benchmarks.record_curves --prepared prepared/nih_cxr14_64 --to benchmarks/recordings/nih64
+python -m sweep.prepare nih_cxr14 --root ROOT --to prepared/nih_cxr14_64_240 --num-train 240
+python -m benchmarks.record_curves --prepared prepared/nih_cxr14_64_240 --to benchmarks/recordings/nih64
 
 Draws configurations of the mini space, quasi-random within each strategy, trains each on the prepared films and keeps
 what it gave at once. It may be killed at any moment; the same command goes on. At its end, or at any time by `--merge`,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULTS = (
     "training.num_epochs=9",
-    "evaluation.num_steps=12",
+    "evaluation.num_steps=8",
     "evaluation.early_images_share=1.0",
     "evaluation.early_steps_share=1.0",
     "training.checkpoint_every_s=86400",  # a training that was broken off is made again from its start, to know its costs

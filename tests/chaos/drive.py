@@ -24,7 +24,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))  # of warm_python
 from broken_sweeps import SETTINGS, Sweep, all_processes_below, kill, wait_until
 from checking import UnsoundError, compare, finished, require_nothing_left, shared_memory
 from cluster import one_node
-from faults import ENDING, JOINING, KINDS, ROUNDING, Act, TooLateError, surroundings
+from faults import ENDING, JOINING, KINDS, OF_A_CLUSTER, ROUNDING, Act, TooLateError, surroundings
 
 from sweep.records.log import read_log
 
@@ -134,7 +134,7 @@ def table_of(outcomes: list[Outcome]) -> str:
         (
             outcome.kind,
             outcome.seed,
-            "joined" if outcome.has_joined else "own",
+            "several nodes" if outcome.kind in OF_A_CLUSTER else "joined" if outcome.has_joined else "own",
             outcome.moment,
             outcome.exit_code,
             f"{outcome.end_s:.0f}",

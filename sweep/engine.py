@@ -164,7 +164,8 @@ def _ending(prepared: Prepared) -> Ending:
         config.reported_objectives(),
         strategies=prepared.strategies,
         concurrent_trials=config.compute.concurrent_trials,
-        gpus_per_trial=most_workers(config.compute) * config.compute.gpus_per_worker,
+        gpus_per_worker=config.compute.gpus_per_worker,
+        most_workers=most_workers(config.compute),
     )
 
 

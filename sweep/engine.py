@@ -329,6 +329,7 @@ def _trial_context(prepared: Prepared) -> SweepContext:
         training=config.training,
         compute=config.compute,
         budget=config.search.budget,
+        fingerprint=prepared.dataset.fingerprint,
         rungs=config.search.ladder(config.training.num_epochs).epochs,
     )
 

@@ -37,6 +37,7 @@ from sweep.trials.suggestions import Suggestion
 from sweep.trials.waiting import nodes_of_cluster
 from trainables.budgets import NO_BUDGET, Budget
 from trainables.datasets.files import full_disk_named
+from trainables.datasets.store import DataChangedError
 from trainables.settings import TrainingConfig
 from trainables.trial import EvaluationError, Evaluator, Report, TrialSpec, fine_tune
 
@@ -46,6 +47,8 @@ TUNE_SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 """The sweep draws its own progress and writes its own journal; Ctrl+C ends it instead of passing for its end."""
+NOT_OF_TRIALS: Final = (EvaluationError, DataChangedError)
+"""What ends a trial for good without being the fault of its configuration."""
 MACHINES_FAULT: Final = (OSError, RayError, RayTrainError)
 """What ends an attempt at a trial without being the fault of its configuration; the trial is tried again."""
 
@@ -64,6 +67,7 @@ class SweepContext:
         compute: what a trial may use.
         rungs: epochs after which trials are evaluated too, since a trial scheduler compares them.
         budget: how far each trial is trained.
+        fingerprint: of the data set, as the log has it; None: it may be any.
         evaluation_nodes: where evaluation actors run; None where it is not known.
     """
 
@@ -76,6 +80,7 @@ class SweepContext:
     compute: ComputeConfig
     rungs: tuple[int, ...] = ()
     budget: Budget = NO_BUDGET
+    fingerprint: str | None = None
     evaluation_nodes: tuple[str | None, ...] = ()
 
     def trial_folder(self, trial_id: str) -> Path:
@@ -87,6 +92,7 @@ class SweepContext:
         return TrialSpec(
             base=self.base,
             dataset=self.dataset,
+            fingerprint=self.fingerprint,
             folder=self.trial_folder(trial_id),
             cache_folder=self.out / CACHE,
             seed=self.seed,
@@ -128,7 +134,7 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
                 raise cause from error  # a group's own words end with what its other workers said
             raise
         said = f"{type(cause).__name__}: {cause}"
-        tune.report({FAILURE: out_of_memory(said) or said, LOST: isinstance(cause, EvaluationError)})
+        tune.report({FAILURE: out_of_memory(said) or said, LOST: isinstance(cause, NOT_OF_TRIALS)})
 
 
 def attempt(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:

@@ -160,6 +160,18 @@ def assert_ranks_are_exported(events: Events, out: Path) -> None:
         assert strategy.hyperparameters()["rank"] == rank
 
 
+def test_films_that_have_changed_are_no_fault_of_a_trial(
+    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    """A trial that went on would train on what no record tells of; once more it would find the same."""
+    events, settings = Events(), replace(context(dataset, tmp_path), fingerprint="of then")
+    run_trials(settings, ProcessEvaluator(takes_s=0), Choices(BITFIT), listeners=(events,))
+    (end,) = events.ends.values()
+    assert (
+        end.lost and str(end.reason).startswith("DataChangedError: `data set` must be the one") and not events.retries
+    )
+
+
 class StopsNorm(TrialScheduler):
     """Stops every trial of the norms at its first report."""
 

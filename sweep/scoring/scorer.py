@@ -64,6 +64,8 @@ class AdapterScorer(Studio):
             template=self.dataset.prompts,
         )
         self._references: dict[int, LabelledFeatures] = {}
+        self._last: tuple[object, dict[str, float]] | None = None
+        """What was scored last, and its metrics: a trial that was cut off from this process asks again."""
 
     @cached_property
     def held_out_features(self) -> NDArray[np.float32]:
@@ -85,12 +87,20 @@ class AdapterScorer(Studio):
             share_done: share of the training that is behind it; before its end, see `sweep.scoring.rungs`.
         """
         config = at_rung(self.evaluation, share_done)
+        asked = self.name_of(adapter, self._plan_of(config.images_per_condition), config), samples, share_done
+        if self._last is None or self._last[0] != asked:
+            self._last = asked, self._scored(adapter, samples, config, is_last=share_done == 1)
+        return self._last[1]
+
+    def _scored(
+        self, adapter: Path | None, samples: Path, config: EvaluationConfig, *, is_last: bool
+    ) -> dict[str, float]:
         plan = self._plan_of(config.images_per_condition)
         features, shown = self._features_at(adapter, config)
         self.save_sheet(shown, plan.only(plan.places < SHEET_COLUMNS).labels, samples)
         generated, reference = LabelledFeatures(features, plan.labels), self._reference_of(config.images_per_condition)
         extractor, early, last = self.extractor.name, {}, {}
-        if share_done < 1:
+        if not is_last:
             early = early_scores(generated, reference, extractor=extractor, num_steps=config.num_steps)
         if config == self.evaluation:
             self._save_resamples(generated, reference, resamples_beside(samples))

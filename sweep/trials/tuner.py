@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import ray
 import ray.train
+import torch
 from ray import tune
 from ray.exceptions import RayError
 from ray.train import ControllerError, WorkerGroupError
@@ -49,7 +50,7 @@ TUNE_SETTINGS = {
 """The sweep draws its own progress and writes its own journal; Ctrl+C ends it instead of passing for its end."""
 NOT_OF_TRIALS: Final = (EvaluationError, DataChangedError)
 """What ends a trial for good without being the fault of its configuration."""
-MACHINES_FAULT: Final = (OSError, RayError, RayTrainError)
+MACHINES_FAULT: Final = (OSError, RayError, RayTrainError, torch.AcceleratorError)
 """What ends an attempt at a trial without being the fault of its configuration; the trial is tried again."""
 
 
@@ -116,7 +117,8 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
         evaluator: scores adapters.
 
     Raises:
-        OSError, RayError, RayTrainError: a disk, a process or a machine was lost.
+        OSError, RayError, RayTrainError, AcceleratorError: a disk, a process, a machine or a device was lost; where it was
+            the device, only another process can compute on it again.
     """
     suggestion = Suggestion.of_config(config)
     spec = context.spec(suggestion.trial_id, suggestion.choice)

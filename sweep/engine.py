@@ -171,11 +171,11 @@ def _ending(prepared: Prepared) -> Ending:
 
 def _say_what_is_there(journal: Journal, provenance: Mapping[str, Any], console: Console) -> None:
     """Tell of a sweep that goes on how far it had come, and whether other code began it."""
+    if journal.torn_bytes:
+        console.print(f"[yellow]note[/yellow] a record of {journal.torn_bytes} bytes was broken off; it was set aside.")
     if not journal.past:
         return
     ended = journal.tables.num_ended()
-    if journal.torn_bytes:
-        console.print(f"[yellow]note[/yellow] a record of {journal.torn_bytes} bytes was broken off; it was set aside.")
     console.print(f"Going on in {str(relative(journal.out))!r}: {ended} trials have ended.", soft_wrap=True)
     if journal.commit() != provenance["git_commit"]:
         console.print(

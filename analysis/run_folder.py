@@ -89,11 +89,12 @@ class RunFolder:
             baseline=_read_json(baseline) if baseline.exists() else {},
         )
         named = [opened.trials[name].dropna() for name in ("trial_id", "cut_of") if name in opened.trials]
-        _require_names(
+        require_names(
             [
                 *(trial_id for column in named for trial_id in column),
                 *(point.trial_id for point in opened.front.points),
-            ]
+            ],
+            "Somebody has changed the tables: `python -m sweep.run --resume` makes them anew from the event log.",
         )
         return opened
 
@@ -172,13 +173,20 @@ def read_resamples(folder: Path, trial_ids: Iterable[str]) -> dict[str, pd.DataF
     return {name: _read_table(path) for name, path in paths.items() if path.is_file()}
 
 
-def _require_names(trial_ids: Iterable[object]) -> None:
-    """Refuse identities of trials that would lead elsewhere as names of folders."""
+def require_names(trial_ids: Iterable[object], remedy: str) -> None:
+    """Refuse identities of trials that would lead elsewhere as names of folders.
+
+    Args:
+        trial_ids: as they were read.
+        remedy: a sentence for who reads the refusal.
+
+    Raises:
+        ValueError: one would.
+    """
     for trial_id in trial_ids:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", str(trial_id)):
             raise ValueError(
-                f"`trial_id` must be letters, digits, `_`, `.` and `-`, but got {str(trial_id)!r} in the run's tables. "
-                "Somebody has changed them: `python -m sweep.run --resume` makes them anew from the event log."
+                f"`trial_id` must be letters, digits, `_`, `.` and `-`, but got {str(trial_id)!r}. {remedy}"
             )
 
 

@@ -164,17 +164,18 @@ def _ending(prepared: Prepared) -> Ending:
         config.reported_objectives(),
         strategies=prepared.strategies,
         concurrent_trials=config.compute.concurrent_trials,
-        gpus_per_trial=most_workers(config.compute) * config.compute.gpus_per_worker,
+        gpus_per_worker=config.compute.gpus_per_worker,
+        most_workers=most_workers(config.compute),
     )
 
 
 def _say_what_is_there(journal: Journal, provenance: Mapping[str, Any], console: Console) -> None:
     """Tell of a sweep that goes on how far it had come, and whether other code began it."""
+    if journal.torn_bytes:
+        console.print(f"[yellow]note[/yellow] a record of {journal.torn_bytes} bytes was broken off; it was set aside.")
     if not journal.past:
         return
     ended = journal.tables.num_ended()
-    if journal.torn_bytes:
-        console.print(f"[yellow]note[/yellow] a record of {journal.torn_bytes} bytes was broken off; it was set aside.")
     console.print(f"Going on in {str(relative(journal.out))!r}: {ended} trials have ended.", soft_wrap=True)
     if journal.commit() != provenance["git_commit"]:
         console.print(
@@ -328,6 +329,7 @@ def _trial_context(prepared: Prepared) -> SweepContext:
         training=config.training,
         compute=config.compute,
         budget=config.search.budget,
+        fingerprint=prepared.dataset.fingerprint,
         rungs=config.search.ladder(config.training.num_epochs).epochs,
     )
 

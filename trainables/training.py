@@ -59,6 +59,8 @@ class EpochReport:
     """Training images a second, over all workers."""
     peak_memory_gib: float
     """The most memory that was in use, in GiB: the GPU's, or on a CPU the process's."""
+    num_workers: int
+    """Workers that shared the epoch; after a death, an elastic trial may go on with fewer."""
     trainable_parameters: int
     """How many numbers the adapter consists of after the epoch."""
     mixed_precision: str
@@ -256,6 +258,7 @@ class FineTuning:
             epoch_s=epoch_s,
             images_per_s=(self.plan.images_after(self.step) - before) / epoch_s,
             peak_memory_gib=memory.peak_gib(),
+            num_workers=self.accelerator.num_processes,
             trainable_parameters=self.strategy.num_parameters(self.models),
             mixed_precision=self.accelerator.mixed_precision,
         )

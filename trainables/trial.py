@@ -22,7 +22,7 @@ from trainables.checkpoints import Checkpoint, read_checkpoint, remove_checkpoin
 from trainables.datasets.store import PreparedDataset
 from trainables.feeding import BatchFeeder
 from trainables.layer_ranks import RANKS, rank_metrics, write_ranks
-from trainables.memory import forget_earlier_trials
+from trainables.memory import forget_earlier_trials, room_bytes
 from trainables.micro_batches import NotEnoughMemoryError
 from trainables.resuming import restore_weights
 from trainables.settings import TrainingConfig
@@ -92,6 +92,8 @@ class TrialSpec(BaseModel):
     """A hub id, a folder, or `mini`."""
     dataset: Path
     """Folder of the prepared data set."""
+    fingerprint: str | None = None
+    """What the data set must be, as its card says it; None: whatever it is."""
     folder: Path
     """The trial's own: adapter, samples, checkpoint."""
     cache_folder: Path
@@ -180,10 +182,11 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         ValueError: the captions have not what the strategy trains by.
         EvaluationError: the last evaluation failed; an earlier one costs its report the metrics only.
         NotEnoughMemoryError: a step does not fit into memory.
+        DataChangedError: the data set is another one than it should be.
     """
     forget_earlier_trials()
     accelerator = new_accelerator(spec.training.mixed_precision)
-    dataset = PreparedDataset.open(spec.dataset)
+    dataset = PreparedDataset.open(spec.dataset).expected(spec.fingerprint)
     strategy = strategy_of(spec).for_conditions(dataset.conditions)
     fresh = warm_base(spec.base, components_in_training(spec, strategy)).fresh()
     models = attached(spec, strategy, fresh).to(accelerator.device)
@@ -297,11 +300,6 @@ def _checkpoint_of(spec: TrialSpec) -> Checkpoint | None:
             f"trial another folder than {spec.folder}, or remove what that holds."
         )
     return checkpoint
-
-
-def room_bytes(device: torch.device) -> int:
-    """How much of a device's own memory the data may take for good: a quarter of what is free there."""
-    return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else 0
 
 
 def _feeder(

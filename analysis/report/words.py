@@ -18,6 +18,7 @@ COLUMNS = {
     "evaluation_s": "evaluation time (s)",
     "images_per_s": "images per second",
     "peak_memory_gib": "peak memory (GiB)",
+    "num_workers": "workers",
     "loss": "training loss",
     "mean_rank": "mean rank",
     "max_rank": "largest rank",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
 from analysis.front.statuses import EndKind
+from analysis.run_folder import require_names
 from sweep.records.log import EVENT, TIME, RecordLog, read_log
 from sweep.trials.earlier import EarlierSweep
 from sweep.trials.ends import TrialEnd, TrialListener
@@ -181,6 +182,9 @@ class Resumed:
 Event = EarlierRead | Started | Reported | Cut | Ended | BaselineScored | Retried | Resumed
 _KINDS: Final = (EarlierRead, Started, Reported, Cut, Ended, BaselineScored, Retried, Resumed)
 EVENTS: Final[Mapping[str, type[Event]]] = {kind.name: kind for kind in _KINDS}
+NAMES: Final = ("trial_id", "cut_id")
+"""Fields that name folders of trials, in which a sweep that goes on removes checkpoints."""
+CHANGED: Final = "Somebody has changed the event log: do not go on with this run."
 
 
 def record(log: RecordLog, event: Event) -> None:
@@ -196,10 +200,12 @@ def parse_events(records: Iterable[Mapping[str, Any]]) -> Iterator[Event]:
     """The events that a log's records stand for, in their order.
 
     Raises:
-        ValueError: a record is of no known kind, or its fields are not that kind's.
+        ValueError: a record is of no known kind, its fields are not that kind's, or a trial's name leads elsewhere than
+            into the run directory.
     """
     for number, record in enumerate(records, start=1):
         fields = {name: value for name, value in record.items() if name not in (EVENT, TIME)}
+        require_names((fields[name] for name in NAMES if name in fields), CHANGED)
         try:
             yield EVENTS[record[EVENT]](**fields)
         except (KeyError, TypeError) as error:

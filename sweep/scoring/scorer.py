@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from analysis.files import whole_file
@@ -22,7 +26,18 @@ from sweep.scoring.streaming import Chosen, Films, extract_and_keep
 from sweep.scoring.studio import Studio
 from trainables.sheets import labelled_sheet
 
+log = logging.getLogger(__name__)
 SHEET_COLUMNS = 8
+
+
+@contextmanager
+def ended_with_its_device() -> Iterator[None]:
+    """End this process where its device is lost in the block: only a new one, which Ray starts, can compute on it again."""
+    try:
+        yield
+    except torch.AcceleratorError:
+        log.exception("`device` must stay there, but was lost; this process ends.")
+        os._exit(1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +79,8 @@ class AdapterScorer(Studio):
             template=self.dataset.prompts,
         )
         self._references: dict[int, LabelledFeatures] = {}
+        self._last: tuple[object, dict[str, float]] | None = None
+        """What was scored last, and its metrics: a trial that was cut off from this process asks again."""
 
     @cached_property
     def held_out_features(self) -> NDArray[np.float32]:
@@ -85,12 +102,21 @@ class AdapterScorer(Studio):
             share_done: share of the training that is behind it; before its end, see `sweep.scoring.rungs`.
         """
         config = at_rung(self.evaluation, share_done)
+        asked = self.name_of(adapter, self._plan_of(config.images_per_condition), config), samples, share_done
+        if self._last is None or self._last[0] != asked:
+            with ended_with_its_device():
+                self._last = asked, self._scored(adapter, samples, config, is_last=share_done == 1)
+        return self._last[1]
+
+    def _scored(
+        self, adapter: Path | None, samples: Path, config: EvaluationConfig, *, is_last: bool
+    ) -> dict[str, float]:
         plan = self._plan_of(config.images_per_condition)
         features, shown = self._features_at(adapter, config)
         self.save_sheet(shown, plan.only(plan.places < SHEET_COLUMNS).labels, samples)
         generated, reference = LabelledFeatures(features, plan.labels), self._reference_of(config.images_per_condition)
         extractor, early, last = self.extractor.name, {}, {}
-        if share_done < 1:
+        if not is_last:
             early = early_scores(generated, reference, extractor=extractor, num_steps=config.num_steps)
         if config == self.evaluation:
             self._save_resamples(generated, reference, resamples_beside(samples))

@@ -29,7 +29,8 @@ class Ending(TrialListener):
         objectives: each one's key in a trial's final report, and its direction.
         strategies: of which each must have ended once before the front counts as grown.
         concurrent_trials: the front must not have grown over the last 10 completed trials, or twice as many as run at once.
-        gpus_per_trial: of all workers of a trial; may be a fraction.
+        gpus_per_worker: may be a fraction.
+        most_workers: of a trial; reports by earlier versions do not say how many it had.
         clock: gives seconds.
     """
 
@@ -40,25 +41,28 @@ class Ending(TrialListener):
         *,
         strategies: Sequence[str],
         concurrent_trials: int,
-        gpus_per_trial: float,
+        gpus_per_worker: float,
+        most_workers: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rules, self._objectives, self._gpus = rules, tuple(objectives), gpus_per_trial
+        self._rules, self._objectives = rules, tuple(objectives)
+        self._gpus, self._most_workers = gpus_per_worker, most_workers
         self._window = max(FEWEST_IN_WINDOW, 2 * concurrent_trials)
         self._clock, self._started_s = clock, clock()
         self._missing = set(strategies)
         self._strategies: dict[str, str] = {}
         self._reports: dict[str, Mapping[str, Any]] = {}
         self._values: list[list[float]] = []
-        self._trial_s, self._idle_checks, self._growth = 0.0, 0, np.inf
+        self._worker_s, self._idle_checks, self._growth = 0.0, 0, np.inf
 
     def on_start(self, suggestion: Suggestion) -> None:
         """Remember what is tried."""
         self._strategies[suggestion.trial_id] = suggestion.choice["strategy"]["name"]
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """Count what the trial took."""
-        self._trial_s += sum(float(metrics.get(name, 0.0)) for name in SECONDS)
+        """Count what the trial took of the workers that it had."""
+        took_s = sum(float(metrics.get(name, 0.0)) for name in SECONDS)
+        self._worker_s += took_s * metrics.get("num_workers", self._most_workers)
         self._reports[trial_id] = metrics
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
@@ -72,7 +76,7 @@ class Ending(TrialListener):
     def reason(self) -> str | None:
         """Why no further trial is to begin; None while the sweep goes on."""
         rules, hours = self._rules, (self._clock() - self._started_s) / 3600
-        gpu_hours = self._trial_s * self._gpus / 3600
+        gpu_hours = self._worker_s * self._gpus / 3600
         if rules.hours is not None and hours >= rules.hours:
             return f"search.stop.hours={rules.hours:g} are over"
         if rules.gpu_hours is not None and gpu_hours >= rules.gpu_hours:

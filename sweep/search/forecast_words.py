@@ -24,6 +24,8 @@ from trainables.datasets.store import PreparedDataset
 GPU_TFLOPS: Final = 300.0
 """What an H100 is expected to sustain in bf16, a third of its peak: an estimate, not a measurement."""
 PROBED_FILMS: Final = 8
+BYTES_PER_WEIGHT: Final = 4
+"""Of what is trained, in whatever precision it computes."""
 UNITS: Final = (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6))
 
 
@@ -138,8 +140,20 @@ def _costs(prediction: Forecast, config: SweepConfig, tflops: float, source: str
     return [
         f"Operations  {_span(_flop(least), _flop(most))} in all; of a complete trial's, {_share(prediction)} are evaluations",
         f"Time        {_span(*whole)} {unit} at {tflops:.3g} TFLOP/s of a worker ({source}); {_span(*in_all)} h in all",
-        f"Disk        at most {adapters:.2g} GiB of adapters, where trials are spread evenly over the strategies",
+        f"Disk        at most {adapters:.2g} GiB of adapters, where trials are spread evenly over the strategies, and while they "
+        f"run about {_checkpoints_gib(prediction, config):.2g} GiB of checkpoints",
     ]
+
+
+def _checkpoints_gib(prediction: Forecast, config: SweepConfig) -> float:
+    """What the largest trials at once keep to go on with, twice, as a checkpoint goes when the next one is on the disk.
+
+    Of every weight there are the weight itself, AdamW's two moments and the average if there is one.
+    """
+    at_once = min(_at_once(config), prediction.num_trials)
+    largest = max((strategy.trainable_parameters[1] for strategy in prediction.strategies), default=0.0)
+    copies = 3 if config.training.ema_decay is None else 4
+    return 2 * at_once * copies * largest * BYTES_PER_WEIGHT / 2**30
 
 
 def _at_once(config: SweepConfig) -> int:

@@ -49,8 +49,8 @@ class StopConfig(Section):
 
     Attributes:
         hours: hours since the command began.
-        gpu_hours: hours that training and evaluation of all trials took, times the GPUs of a trial; of [fewest, most]
-            workers, times those of the most.
+        gpu_hours: hours that training and evaluation of all trials took, times the GPUs of the workers that each
+            had then.
         money: what the machines cost since the command began, in the currency of `price_per_hour`.
         price_per_hour: what an hour of all machines together costs.
         growth: the least share by which the front's hypervolume must grow over the last completed trials, in (0, 1].

@@ -143,15 +143,15 @@ def own_values(result: Mapping[str, Any]) -> dict[str, Any]:
 def _recorded_error(trial: Any) -> str:
     """What Tune wrote of a failure; it is in the trial's own folder at once, and in the storage, where Tune looks, later."""
     file = Path(trial.error_file or "")
-    return file.read_text() if file.is_file() else "the trial's process died without a message"
+    return (file.read_text().strip() if file.is_file() else "") or "the trial's process died without a message"
 
 
 def root_message(trace: str) -> str:
-    """The message of the exception that a printed trace, Ray's included, ends with."""
+    """The message of the exception that a printed trace, Ray's included, ends with; an empty one has none."""
     if exhausted := out_of_memory(trace):
         return exhausted
     raised = [
         line.strip() for line in trace.splitlines() if re.match(r"^\s*[\w.]*(Error|Exception|Interrupt)\b.*:", line)
     ]
-    last = raised[-1] if raised else trace.strip().splitlines()[-1]
+    *_, last = raised or trace.strip().splitlines() or ["a process died without a message"]
     return re.sub(r"^(?:[a-z_]\w*\.)+(?=\w)", "", last)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import ray
 import ray.train
+import torch
 from ray import tune
 from ray.exceptions import RayError
 from ray.train import ControllerError, WorkerGroupError
@@ -37,6 +38,7 @@ from sweep.trials.suggestions import Suggestion
 from sweep.trials.waiting import nodes_of_cluster
 from trainables.budgets import NO_BUDGET, Budget
 from trainables.datasets.files import full_disk_named
+from trainables.datasets.store import DataChangedError
 from trainables.settings import TrainingConfig
 from trainables.trial import EvaluationError, Evaluator, Report, TrialSpec, fine_tune
 
@@ -46,7 +48,9 @@ TUNE_SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 """The sweep draws its own progress and writes its own journal; Ctrl+C ends it instead of passing for its end."""
-MACHINES_FAULT: Final = (OSError, RayError, RayTrainError)
+NOT_OF_TRIALS: Final = (EvaluationError, DataChangedError)
+"""What ends a trial for good without being the fault of its configuration."""
+MACHINES_FAULT: Final = (OSError, RayError, RayTrainError, torch.AcceleratorError)
 """What ends an attempt at a trial without being the fault of its configuration; the trial is tried again."""
 
 
@@ -64,6 +68,7 @@ class SweepContext:
         compute: what a trial may use.
         rungs: epochs after which trials are evaluated too, since a trial scheduler compares them.
         budget: how far each trial is trained.
+        fingerprint: of the data set, as the log has it; None: it may be any.
         evaluation_nodes: where evaluation actors run; None where it is not known.
     """
 
@@ -76,6 +81,7 @@ class SweepContext:
     compute: ComputeConfig
     rungs: tuple[int, ...] = ()
     budget: Budget = NO_BUDGET
+    fingerprint: str | None = None
     evaluation_nodes: tuple[str | None, ...] = ()
 
     def trial_folder(self, trial_id: str) -> Path:
@@ -87,6 +93,7 @@ class SweepContext:
         return TrialSpec(
             base=self.base,
             dataset=self.dataset,
+            fingerprint=self.fingerprint,
             folder=self.trial_folder(trial_id),
             cache_folder=self.out / CACHE,
             seed=self.seed,
@@ -110,7 +117,8 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
         evaluator: scores adapters.
 
     Raises:
-        OSError, RayError, RayTrainError: a disk, a process or a machine was lost.
+        OSError, RayError, RayTrainError, AcceleratorError: a disk, a process, a machine or a device was lost; where it was
+            the device, only another process can compute on it again.
     """
     suggestion = Suggestion.of_config(config)
     spec = context.spec(suggestion.trial_id, suggestion.choice)
@@ -128,7 +136,7 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
                 raise cause from error  # a group's own words end with what its other workers said
             raise
         said = f"{type(cause).__name__}: {cause}"
-        tune.report({FAILURE: out_of_memory(said) or said, LOST: isinstance(cause, EvaluationError)})
+        tune.report({FAILURE: out_of_memory(said) or said, LOST: isinstance(cause, NOT_OF_TRIALS)})
 
 
 def attempt(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:

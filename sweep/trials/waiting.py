@@ -18,6 +18,8 @@ from sweep.trials.resources import Node
 LINE_S: Final = 30.0
 """How often it is said what is waited for."""
 LOOK_S: Final = 5.0
+WAITING: Final = ("DEPENDENCIES_UNREADY", "PENDING_CREATION", "RESTARTING")
+"""States of actors that have no process, or one that still loads what it needs."""
 LAST_S: Final = 1.0
 """Seconds that the end waits for a look that has begun: a head that has died answers late or never."""
 
@@ -98,11 +100,11 @@ def _waiting_groups(job: str) -> list[str]:
 
 
 def _waiting_actors(job: str) -> list[str]:
-    """Actors outside of groups that no node has taken yet: those of evaluation."""
+    """Actors outside of groups that no node has taken yet, or taken again after they had died: those of evaluation."""
     return [
         "an evaluation actor"
-        for actor in actors(job_id=ray.JobID.from_hex(job), actor_state_name="PENDING_CREATION").values()
-        if not actor["Pid"]  # it has one while it loads what it needs
+        for actor in actors(job_id=ray.JobID.from_hex(job)).values()
+        if actor["State"] in WAITING and not actor["Address"]["IPAddress"]  # it has one while it loads what it needs
     ]
 
 

@@ -13,8 +13,8 @@ import psutil
 
 from sweep.records.log import read_log
 
-OF_MACHINE = ("_s", "_gib", "_memory")
-"""Endings of columns that hold times and memory, of which no two sweeps have the same."""
+OF_MACHINE = ("_s", "_gib", "_memory", "num_workers")
+"""Endings of columns that hold times, memory and how many workers there was room for: they tell of machines, not of trials."""
 CLEARED_S = 20.0
 
 

@@ -8,15 +8,23 @@ import re
 import shutil
 import subprocess
 import zlib
+from io import StringIO
 from pathlib import Path
 
 import mlflow
 import pandas as pd
+import pytest
 import warm_python
 from mlflow import MlflowClient
+from rich.console import Console
 from small_sweep import SETTINGS, invoke, sweep_of
 
 from sweep import run
+from sweep.config import SweepConfig
+from sweep.engine import _say_what_is_there
+from sweep.records.events import Resumed, read_events
+from sweep.records.journal import Journal
+from sweep.trials.suggestions import Suggestion
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,6 +60,24 @@ def test_another_configuration_is_refused_in_the_same_out(out: Path) -> None:
     assert again.exit_code == 1 and "`run directory` must hold no run, or one of the same sweep" in again.stderr
     assert "training.ema_decay was None and is 0.5" in again.stderr
     assert (out / "trials.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_it_is_said_what_was_torn_and_that_other_code_began_the_sweep(tmp_path: Path, has_begun: bool) -> None:
+    """Also where the torn record was the first; the commit that goes on is in the log."""
+    then, now = ({"git_commit": commit, "data_fingerprint": "d", "base": "b"} for commit in ("then", "now"))
+    journal = Journal.open(tmp_path, SweepConfig(), then)
+    if has_begun:
+        choice = {"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 9}
+        journal.on_start(Suggestion(trial_id="a", number=0, choice=choice))
+    with (tmp_path / "events.log").open("ab") as log:
+        log.write(b"0000")
+    said = StringIO()
+    _say_what_is_there(Journal.open(tmp_path, SweepConfig(), now), now, Console(file=said, width=200))
+    assert "note a record of 4 bytes was broken off; it was set aside." in said.getvalue()
+    assert ("other code began this sweep: commit then, and now now;" in said.getvalue()) == has_begun
+    *_, resumed = read_events(tmp_path / "events.log")
+    assert isinstance(resumed, Resumed) and resumed.provenance == now
 
 
 def died(out: Path, to: Path, after: int) -> pd.DataFrame:

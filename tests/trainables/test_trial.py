@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
-from trainables.datasets.store import PreparedDataset
+from trainables.datasets.store import DataChangedError, PreparedDataset
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy, trained_parameters
@@ -173,6 +173,15 @@ class _FailsAt:
         if self.num_calls in self.calls:
             raise EvaluationError("`images` must be finite")
         return {"fid_none": 1.0}
+
+
+def test_a_trial_whose_films_are_not_those_that_its_sweep_began_with_does_not_train(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    """As where another process has drawn them anew."""
+    spec = _spec(3, dataset=dataset.folder, out=tmp_path).model_copy(update={"fingerprint": "of then"})
+    with pytest.raises(DataChangedError, match=f"began with, of then, but got {dataset.fingerprint} in"):
+        fine_tune(spec, _Scores(), pytest.fail)
 
 
 def test_a_failed_evaluation_costs_an_early_report_its_metrics_and_a_trial_its_end(

@@ -21,6 +21,10 @@ FORMAT = 3
 CARD = "dataset.json"
 
 
+class DataChangedError(RuntimeError):
+    """Films are others than those that a sweep began with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PreparedDataset:
     """A complete data set on disk."""
@@ -74,6 +78,19 @@ class PreparedDataset:
             "said": tuple(content.get("said", ())),
         }
         return PreparedDataset(folder=folder, **{**content, **read})
+
+    def expected(self, fingerprint: str | None) -> PreparedDataset:
+        """This very data set, if it is the one that a sweep began with; None: whatever it is.
+
+        Raises:
+            DataChangedError: it is another one.
+        """
+        if fingerprint not in (None, self.fingerprint):
+            raise DataChangedError(
+                f"`data set` must be the one that the sweep began with, {fingerprint}, but got {self.fingerprint} in "
+                f"{self.folder}. Bring the first one back, and go on; or start another sweep."
+            )
+        return self
 
     def split(self, name: str) -> PreparedSplit:
         """The images and texts of `train`, `validation` or `test`."""

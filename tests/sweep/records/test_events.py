@@ -131,6 +131,15 @@ def test_a_record_that_is_no_event_is_named(record: dict[str, str]) -> None:
         list(parse_events([record]))
 
 
+@pytest.mark.parametrize("name", ["../../other/trials/a", "/home", "..", ""])
+@pytest.mark.parametrize("field", ["trial_id", "cut_id"])
+def test_a_name_that_leads_elsewhere_is_refused_before_it_becomes_a_path(name: str, field: str) -> None:
+    """A sweep that goes on removes the checkpoints of trials that have ended."""
+    cut = {"event": "cut", "cut_id": "a-rank2", "trial_id": "a", "choice": {}, "metrics": {}}
+    with pytest.raises(ValueError, match=r"`trial_id` must be letters.*Somebody has changed the event log"):
+        list(parse_events([{**cut, field: name}]))
+
+
 def test_a_table_has_every_objective_also_before_the_first_report() -> None:
     tables = Tables((Objective("fid_mini", "min"),))
     assert tables.trials().empty and "fid_mini" in tables.trials() and tables.front().points == ()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+import torch
 from ray import cloudpickle
 from ray.exceptions import ActorUnavailableError
 
 from sweep.scoring import actors
 from sweep.scoring.actors import ActorEvaluator
+from sweep.scoring.scorer import ended_with_its_device
 from sweep.trials.tuner import MACHINES_FAULT
 from trainables.trial import EvaluationError
 
@@ -73,6 +76,27 @@ def test_a_failed_evaluation_is_tried_once_more(ray_cluster: None, tmp_path: Pat
     assert ActorEvaluator((scorers[1],)).evaluate(tmp_path / "adapter", 1.0) == {"fid_none": 2.0}
     with pytest.raises(EvaluationError, match="`images` must be finite, but got NaN"):
         ActorEvaluator((scorers[2],)).evaluate(tmp_path / "adapter", 1.0)
+
+
+class WithoutDevice:
+    """A scorer whose first process has lost its device for good."""
+
+    def __init__(self, folder: Path) -> None:
+        self.is_first = not list(folder.iterdir())
+        (folder / f"{os.getpid()}").touch()
+
+    def score(self, *of: object) -> dict[str, float]:
+        with ended_with_its_device():
+            if self.is_first:
+                raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+        return {"fid_none": 2.0}
+
+
+def test_a_scorer_that_has_lost_its_device_is_started_anew(ray_cluster: None, tmp_path: Path) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    scorer = ray.remote(WithoutDevice).options(num_cpus=0, max_restarts=1, max_task_retries=1).remote(tmp_path)
+    assert ActorEvaluator((scorer,)).evaluate(tmp_path / "adapter", 1.0) == {"fid_none": 2.0}
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_full_disk_is_the_machines_fault_and_not_forgiven_at_a_rung(ray_cluster: None, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -175,6 +176,24 @@ def test_every_image_is_extracted_once_and_the_numbers_stay(
     assert second.score(None, spec.cache_folder / "baseline.png") == base
     assert np.array_equal(second.held_out_features, scorer.held_out_features)
     assert untouched.counts == []
+
+
+def test_what_is_asked_for_again_is_answered_without_drawing_anew(
+    spec: EvaluationSpec, adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a trial that was cut off from the scorer while it worked; of other weights in the same place, all is new."""
+    scorer, copied = AdapterScorer(spec), shutil.copytree(adapter, tmp_path / "trial" / "adapter")
+    drawn, generate_all = list[int](), AdapterScorer.generate
+    monkeypatch.setattr(
+        AdapterScorer, "generate", lambda self, *of: drawn.append(len(of[1])) or generate_all(self, *of)
+    )
+    first = scorer.score(copied, copied.parent / "samples.png")
+    assert len(drawn) == 1
+    assert scorer.score(copied, copied.parent / "samples.png") == first and len(drawn) == 1
+    assert scorer.score(copied, copied.parent / "other.png") == first and len(drawn) == 2
+    card = json.loads((copied / "adapter.json").read_text())
+    (copied / "adapter.json").write_text(json.dumps(card, indent=9))
+    assert scorer.score(copied, copied.parent / "other.png") == first and len(drawn) == 3
 
 
 def test_scores_do_not_depend_on_the_cache(spec: EvaluationSpec, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Clock:
 
 def ending(rules: StopConfig, clock: Clock | None = None, strategies: tuple[str, ...] = ("lora",)) -> Ending:
     return Ending(
-        rules, OBJECTIVES, strategies=strategies, concurrent_trials=2, gpus_per_trial=0.5, clock=clock or Clock()
+        rules, OBJECTIVES, strategies=strategies, concurrent_trials=2, gpus_per_worker=0.5, clock=clock or Clock()
     )
 
 
@@ -63,6 +63,17 @@ def test_gpu_hours_are_those_of_training_and_evaluation_on_the_trials_share_of_a
     reasons = finish(ending(StopConfig(gpu_hours=0.75)), [(1.0, 1.0)] * 3)
     assert reasons[:2] == [None, None]
     assert reasons[2] == "trials took 0.75 GPU-hours, of search.stop.gpu_hours=0.75"
+
+
+def test_gpu_hours_of_an_elastic_trial_are_those_of_the_workers_that_it_had() -> None:
+    """Two, then one; and of a report by an earlier version, which does not say, the most: half an hour each."""
+    follower = Ending(
+        StopConfig(gpu_hours=1.25), OBJECTIVES, strategies=(), concurrent_trials=1, gpus_per_worker=0.5, most_workers=2
+    )
+    for said in ({"num_workers": 2}, {"num_workers": 1}, {}):
+        assert follower.reason() is None
+        follower.on_report("a", {"epoch_s": 1000.0, "evaluation_s": 800.0, **said})
+    assert follower.reason() == "trials took 1.25 GPU-hours, of search.stop.gpu_hours=1.25"
 
 
 def test_a_front_that_no_longer_grows_ends_it_after_three_checks() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -231,6 +232,22 @@ def test_hours_of_gpus_are_those_of_workers_times_their_share_and_workers_share_
     )
     said = "".join(_costs(prediction, config_of(*compute, "search.num_trials=5"), 1.0, "as given"))
     assert f"Time        {gpu_hours} GPU-hours at 1 TFLOP/s of a worker (as given); {in_all} h in all" in said
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gib"),
+    [
+        (("compute.concurrent_trials=1", "training.ema_decay=null"), 2 * 3),
+        (("compute.concurrent_trials=1", "training.ema_decay=0.99"), 2 * 4),
+        (("compute.concurrent_trials=9", "training.ema_decay=null"), 5 * 2 * 3),  # five trials are five at once
+    ],
+)
+def test_checkpoints_of_trials_at_once_are_counted_by_hand(overrides: tuple[str, ...], gib: int) -> None:
+    """Of 2^28 weights of 4 bytes each copy is a GiB: weights, two moments and an average; old and new for a moment."""
+    few, many = (replace(of_one_trial().strategies[0], trainable_parameters=(1.0, most)) for most in (9.0, 2.0**28))
+    prediction = replace(of_one_trial(), strategies=(many, few), num_trials=5)
+    disk = _costs(prediction, config_of(*overrides, "search.num_trials=5"), 1.0, "as given")[-1]
+    assert disk.endswith(f"while they run about {gib} GiB of checkpoints")
 
 
 def test_a_plan_of_films_that_are_not_there_says_what_each_strategy_costs(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ from trainables.trial import TrialSpec, fine_tune
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
 
+WAITS = "waits.json"
+"""Appears as an evaluation begins to wait."""
+
 
 @dataclass(frozen=True)
 class RecordingEvaluator:
@@ -32,15 +35,20 @@ class RecordingEvaluator:
     Args:
         folder: where to.
         dies: the process that evaluates first dies of it.
+        waits: with other workers beside it, it is not done before it is ended.
     """
 
     folder: Path
     dies: bool = False
+    waits: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (self.folder, self.dies)
+        return _arrive, (self.folder, self.dies, self.waits)
 
     def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
+        if self.waits and torch.distributed.get_world_size() > 1:
+            _note(self.folder, WAITS, {"process": os.getpid()})
+            time.sleep(60)
         if self.dies and not (self.folder / "died.json").exists():
             _note(self.folder, "died.json", {"process": os.getpid()})
             os.kill(os.getpid(), signal.SIGKILL)
@@ -48,9 +56,9 @@ class RecordingEvaluator:
         return {"score": 1.0}
 
 
-def _arrive(folder: Path, dies: bool) -> RecordingEvaluator:
+def _arrive(folder: Path, dies: bool, waits: bool) -> RecordingEvaluator:
     _record(folder)
-    return RecordingEvaluator(folder, dies)
+    return RecordingEvaluator(folder, dies, waits)
 
 
 def _note(folder: Path, name: str, values: Any) -> None:
@@ -86,4 +94,4 @@ def recorded_here(spec: TrialSpec, folder: Path, report: Callable[[Mapping[str, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BatchFeeder, "batches", BatchFeeder.batches)  # so that both are what they were afterwards
         patch.setattr(FineTuning, "run", FineTuning.run)
-        fine_tune(spec, _arrive(folder, dies=False), report)
+        fine_tune(spec, _arrive(folder, dies=False, waits=False), report)

@@ -76,6 +76,17 @@ def test_a_trial_that_the_kernel_ends_for_want_of_memory_each_time_has_itself_to
     assert "Lower training.micro_batch" in str(end.reason)
 
 
+def test_a_trial_of_whose_end_nothing_is_written_is_lost_like_others(tmp_path: Path) -> None:
+    """Tune makes the file first: on a full disk, nothing comes after that."""
+    (tmp_path / "error").touch()
+    heard = Recorder()
+    trial = SimpleNamespace(
+        config=Suggestion(trial_id="a", number=0, choice=BITFIT).as_config(), error_file=tmp_path / "error"
+    )
+    Relay((heard,), (), TrialScheduler(), max_retries=1).on_trial_error(1, [trial], trial)
+    assert heard.events == ["start", "retry"]
+
+
 def test_a_trial_that_finds_its_disk_full_each_time_ends_the_sweep_and_not_itself(tmp_path: Path) -> None:
     """When there is room again, the sweep goes on with it, and it may be lost as often as every other."""
     journal = Journal.open(tmp_path / "run", SweepConfig(), {"git_commit": None})
@@ -153,6 +164,7 @@ class Recorder(TrialListener):
         ),
         ("OSError: first\n\nThe above exception\n\nray.exceptions.RayTaskError: last", "RayTaskError: last"),
         ("killed", "killed"),
+        ("\n", "a process died without a message"),
     ],
 )
 def test_the_message_at_the_root_of_a_trace(trace: str, message: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from optuna import Trial
 from optuna.trial import FrozenTrial, TrialState
 from ray import cloudpickle
@@ -158,6 +159,43 @@ def assert_ranks_are_exported(events: Events, out: Path) -> None:
         models = load_base("mini")
         strategy = load_adapter(models, out / "trials" / cut_id / "adapter")
         assert strategy.hyperparameters()["rank"] == rank
+
+
+@dataclass(frozen=True)
+class LosesDevice:
+    """The first evaluation finds its device gone, as every further one in that process would."""
+
+    folder: Path
+
+    def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
+        if not list(self.folder.glob("lost-*")):
+            (self.folder / f"lost-{os.getpid()}").touch()
+        if (self.folder / f"lost-{os.getpid()}").exists():
+            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+        return {"score": 1.0}
+
+
+def test_a_trial_outlives_its_device_and_goes_on_in_another_process(
+    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    events, settings = Events(), context(dataset, tmp_path, checkpoint_every_s=0)
+    run_trials(settings, LosesDevice(tmp_path), Choices(BITFIT), listeners=(events,))
+    assert list(events.ends.values()) == [TrialEnd.completed()]
+    ((_, reason),) = events.retries
+    assert reason == "AcceleratorError: CUDA error: unspecified launch failure"
+    assert [metrics["epoch"] for _, metrics in events.reports] == [0, 1]
+
+
+def test_films_that_have_changed_are_no_fault_of_a_trial(
+    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    """A trial that went on would train on what no record tells of; once more it would find the same."""
+    events, settings = Events(), replace(context(dataset, tmp_path), fingerprint="of then")
+    run_trials(settings, ProcessEvaluator(takes_s=0), Choices(BITFIT), listeners=(events,))
+    (end,) = events.ends.values()
+    assert (
+        end.lost and str(end.reason).startswith("DataChangedError: `data set` must be the one") and not events.retries
+    )
 
 
 class StopsNorm(TrialScheduler):

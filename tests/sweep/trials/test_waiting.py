@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 
 import pytest
+import ray
+from ray import cloudpickle
 
-from sweep.trials.waiting import waiting_told
+from sweep.trials.waiting import waiting_here, waiting_told
 
 
 def test_a_line_comes_every_so_often_as_long_as_something_waits() -> None:
@@ -58,3 +63,32 @@ def test_a_head_that_answers_late_keeps_nobody_and_is_not_heard_afterwards(monke
     assert answered.wait(30)
     time.sleep(0.1)
     assert said == []
+
+
+class Idle:
+    """An actor that tells of its process."""
+
+    def process(self) -> int:
+        return os.getpid()
+
+
+def test_an_actor_that_has_died_and_finds_no_room_again_is_named(ray_cluster: None) -> None:
+    """Another one takes its place: whichever of them waits, one does."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
+    actor = ray.remote(Idle).options(num_cpus=ray.cluster_resources()["CPU"], max_restarts=1)
+    first, second = actor.remote(), actor.remote()
+    assert waits() == ["an evaluation actor", "0 of"]
+    os.kill(ray.get(first.process.remote()), signal.SIGKILL)
+    assert ray.get(second.process.remote()) > 0
+    assert waits() == ["an evaluation actor", "0 of"]
+    ray.kill(first)
+    ray.kill(second)
+    assert waits(0) == []
+
+
+def waits(num_waiting: int = 1) -> list[str]:
+    """What waits once so much does, and the beginning of what is free."""
+    deadline_s = time.monotonic() + 20
+    while (said := waiting_here())[:-1] != ["an evaluation actor"] * num_waiting and time.monotonic() < deadline_s:
+        time.sleep(0.1)
+    return [text[:4] if "free" in text else text for text in said]

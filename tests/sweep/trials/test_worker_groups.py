@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 import torch
+from ray._private.node import Node
+from ray._private.parameter import RayParams
 from ray._private.state import actors
 from ray.train import ControllerError, ScalingConfig
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
-from recording import RecordingEvaluator, recorded_here
+from recording import WAITS, RecordingEvaluator, recorded_here
 from trials_in_a_row import BITFIT, Choices, Events, context
 
 from sweep.trials import tuner
@@ -107,6 +110,51 @@ def test_a_group_whose_worker_dies_goes_on_from_its_checkpoint_to_the_same_bits(
         assert worker["seen"] == whole["seen"][len(whole["seen"]) // 2 :]
     same = recorded[2].parameters(0)
     assert all(torch.equal(tensor, same[name]) for name, tensor in run.parameters(0).items())
+
+
+@contextmanager
+def second_node(address: str, num_cpus: float) -> Iterator[Node]:
+    """Another node of the tests' Ray, on this machine."""
+    settings = {"include_log_monitor": False, "node_manager_port": 0, "min_worker_port": 0, "max_worker_port": 0}
+    size = {"num_cpus": num_cpus, "object_store_memory": 100 * 2**20}
+    node = Node(
+        RayParams(gcs_address=address, **size, **settings), head=False, shutdown_at_exit=False, spawn_reaper=False
+    )
+    try:
+        deadline_s = time.monotonic() + 30
+        while sum(known["Alive"] for known in ray.nodes()) < 2 and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+        yield node
+    finally:
+        node.kill_all_processes(check_alive=False)
+
+
+def lose_once(waits: Path, node: Node) -> None:
+    """Let a node go as a machine does that is taken back, once an evaluation waits."""
+    deadline_s = time.monotonic() + 60
+    while not waits.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    node.kill_all_processes(check_alive=False, allow_graceful=True)
+
+
+def test_an_elastic_group_whose_node_goes_is_one_worker_from_its_checkpoint_on(
+    recorded: dict[int, Recorded], ray_address: str, dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    """Each node has room for one worker; the first epoch is shared by two, the last one is trained anew by one alone."""
+    run, cpus = Recorded(events=Events(), folder=tmp_path / "recorded"), ray.cluster_resources()["CPU"] - 1
+    settings = context(dataset, tmp_path, workers=(1, 2), checkpoint_every_s=0)
+    settings = replace(settings, compute=settings.compute.model_copy(update={"cpus_per_worker": cpus}))
+    with second_node(ray_address, cpus) as node:
+        losing = threading.Thread(target=lose_once, args=(run.folder / WAITS, node))
+        losing.start()
+        run_trials(settings, RecordingEvaluator(run.folder, waits=True), Choices(BITFIT), listeners=(run.events,))
+        losing.join()
+    assert list(run.events.ends.values()) == [TrialEnd.completed()] and len(run.events.retries) == 1
+    assert [(metrics["epoch"], metrics["num_workers"]) for _, metrics in run.events.reports] == [(0, 2), (1, 1)]
+    (alone,), single = run.workers(), recorded[1]
+    assert alone["world"] == 1
+    assert alone["seen"] == single.workers()[0]["seen"][len(alone["seen"]) :]
+    assert run.losses() == pytest.approx(single.losses(), rel=1e-4)
 
 
 class StopsFirst(TrialScheduler):

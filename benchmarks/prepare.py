@@ -51,14 +51,17 @@ def main(
     with TemporaryDirectory(dir=folder) as place:
         root = Path(place)
         table = make_collection(root / "raw", num_films)
+        before_s = time.process_time()
         prepared, prepared_s = timed(lambda: prepare(root, resolution))
+        busy_s = time.process_time() - before_s
         require_equal_counts(prepared, table)
         peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # it has threads, and no processes
         count = sum(prepared.num_samples.values())
         paths = [root / "raw" / path.partition("/")[2] for path in table[table["Frontal/Lateral"] == "Frontal"]["Path"]]
         _, plain_s = timed(lambda: plain_loop(paths[:count], resolution))
         console.print(
-            f"prepared {count:,} of {len(table):,} films at {resolution} px in {prepared_s:.1f} s, {count / prepared_s:,.0f}/s; "
+            f"prepared {count:,} of {len(table):,} films at {resolution} px in {prepared_s:.1f} s, {count / prepared_s:,.0f}/s "
+            f"and {busy_s:.1f} s of processor; "
             f"plain loop {min(count, len(paths)) / plain_s:,.0f}/s; peak memory {peak_gib:.2f} GiB",
             soft_wrap=True,
         )

@@ -32,8 +32,9 @@ from trainables.datasets.contact_sheet import contact_sheet
 from trainables.datasets.containers import require_range
 from trainables.datasets.ct_windows import CT_WINDOWS
 from trainables.datasets.data_card import CARD_NAME, write_card
-from trainables.datasets.files import partial_of, require_free
+from trainables.datasets.files import partial_of, require_free, standing_folder
 from trainables.datasets.images import FITS
+from trainables.datasets.parallel import Mapper, in_order
 from trainables.datasets.problems import count_of, described
 from trainables.datasets.rules import HASH, LABELERS, POLICIES, SECTIONS, LabelRules
 from trainables.datasets.splits import read_sizes
@@ -78,6 +79,14 @@ NumTrain = Annotated[
     int | None, typer.Option(min=1, help="Training films to keep; those of a smaller number are among a larger's.")
 ]
 
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray cluster that reads the films, HOST:PORT or auto; it sees them under the same path. Default: this machine.",
+        metavar="ADDRESS",
+    ),
+]
+
 
 def main(
     context: typer.Context,
@@ -109,6 +118,7 @@ def main(
     sizes: Sizes = None,
     num_train: NumTrain = None,
     base: Annotated[str, typer.Option(help="Base model by whose tokenizer captions are measured.")] = "mini",
+    address: Address = None,
 ) -> None:
     """Read and check radiographs with their labels, split them by patient, and write one data set.
 
@@ -119,8 +129,8 @@ def main(
     Without data: python -m sweep.prepare phantom --num-patients 600 --to prepared/phantom
     """
     console = new_console()
-    with explained(lambda: _how_to_go_on(to)):
-        options = _options(context.params)
+    with explained(lambda: _how_to_go_on(to)), _mapper(address) as mapper:
+        options = replace(_options(context.params), mapper=mapper)
         if check:
             _check(source, options, base, console)
         else:
@@ -130,6 +140,18 @@ def main(
 def _how_to_go_on(to: Path | None) -> str:
     kept = to is not None and partial_of(to).is_dir()
     return "What was prepared is kept: the same command goes on." if kept else ""
+
+
+@contextmanager
+def _mapper(address: str | None) -> Iterator[Mapper]:
+    """What does the work on each film: this machine's cores, or a cluster."""
+    if address is None:
+        yield in_order
+        return
+    from sweep.trials.mapping import ray_mapper  # Ray takes seconds
+
+    with ray_mapper(address) as mapper:
+        yield mapper
 
 
 def _options(given: Mapping[str, Any]) -> SourceOptions:
@@ -190,7 +212,7 @@ def _required(to: Path | None) -> Path:
 
 def _prepare_into(to: Path, name: str, options: SourceOptions, *, base: str, console: Console) -> None:
     with _looking(console) as on_film:
-        source = open_source(name, replace(options, on_film=on_film))
+        source = open_source(name, replace(options, on_film=on_film, scratch=standing_folder(to)))
     prepared = prepare(source, to, console)
     captions = [prompt for split in SPLITS for prompt in prepared.split(split).prompts]
     _say(prepared.said, captions, base, console)

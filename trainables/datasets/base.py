@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trainables.datasets.captions import PromptTemplate, named_template
 from trainables.datasets.containers import GreyRange
+from trainables.datasets.parallel import Mapper, in_order
 from trainables.datasets.problems import Problem
 from trainables.datasets.rules import AS_THEY_ARE, LabelRules
 
@@ -90,6 +91,9 @@ class SourceOptions:
         window: name of the window through which CT is seen; None leaves it to each film's own.
         label_map: a CSV file that says which findings labels stand for.
         on_film: told how many films have been looked at, of how many, before any is prepared.
+        mapper: does the work on each film, by default on this machine's cores.
+        scratch: folder on whose disk pictures may wait between the first look at a film and its writing; None: films are
+            decoded twice.
     """
 
     root: Path | None = None
@@ -112,6 +116,8 @@ class SourceOptions:
     window: str | None = None
     label_map: Path | None = None
     on_film: Callable[[int, int], None] | None = None
+    mapper: Mapper = in_order
+    scratch: Path | None = None
 
     def template(self) -> PromptTemplate:
         """How captions are to be made.

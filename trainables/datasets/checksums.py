@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.datasets.files import synced_file
+from trainables.datasets.parallel import in_order
 
 PART_BYTES: Final = 2**20
 log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ def write_checksums(path: Path, arrays_of: Callable[[MappedFile], Iterable[NDArr
         arrays_of: gives the arrays that lie in it. All else is checked whenever the file is opened, before it is trusted.
     """
     file = MappedFile(path)
-    sums = [zlib.crc32(file.content[start : start + PART_BYTES]) for start in range(0, file.content.size, PART_BYTES)]
+    starts = range(0, file.content.size, PART_BYTES)
+    sums = list(in_order(lambda start: zlib.crc32(file.content[start : start + PART_BYTES]), starts))
     kept = {"bytes": file.content.size, "part_bytes": PART_BYTES, "crc32": sums, "heads": file.around(arrays_of(file))}
     with synced_file(sums_of(path)) as sink:
         sink.write(json.dumps(kept).encode())

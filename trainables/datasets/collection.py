@@ -17,19 +17,20 @@ from trainables.datasets.base import SPLITS, SourceOptions
 from trainables.datasets.captions import NUM_TOKENS
 from trainables.datasets.containers import GreyRange, Kind, grey_ranges
 from trainables.datasets.ct_windows import window_of
-from trainables.datasets.duplicates import SAME_PICTURE, copies_to_drop, near_copies
+from trainables.datasets.duplicates import SAME_PICTURE, copies_to_drop, copies_to_keep, near_copies
 from trainables.datasets.files import leads_out
 from trainables.datasets.film_files import FilmFile, PackedFilm, shown
-from trainables.datasets.images import READABLE, read_grey
+from trainables.datasets.images import READABLE, FilmError, read_grey
 from trainables.datasets.label_map import read_label_map
 from trainables.datasets.labels import FilmLabels, FilmReader
 from trainables.datasets.patients import known_patients
 from trainables.datasets.problems import Ledger, count_of, listed
 from trainables.datasets.reports import cut_texts
 from trainables.datasets.rules import HASH, OWN, LabelRules
-from trainables.datasets.scan import Scan, scan_films
+from trainables.datasets.scan import Scan, first_look, scan_films
 from trainables.datasets.splits import few_shot, splits_of
 from trainables.datasets.vocabulary import Vocabulary
+from trainables.datasets.waiting import WaitingPictures, waiting_pictures
 
 MIN_FILMS = 5
 """The fewest films that a condition has in each split, unless the user names the conditions: below that no statistic
@@ -78,6 +79,10 @@ class Film:
     """`train`, `validation` or `test`; empty until it is drawn."""
     caption: str | None = None
     """Its own text, where captions are such."""
+    file_hash: bytes = b""
+    """SHA-256 of its file, once it was looked at."""
+    place: int | None = None
+    """Where its picture waits, if it was made at the first look."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +94,14 @@ class Collection:
         ranges: black and white of each kind of container.
         conditions: findings to evaluate by.
         rules: by which its labels, texts and splits were read.
+        waiting: pictures that were made at the first look.
     """
 
     films: Mapping[str, Sequence[Film]]
     ranges: dict[Kind, GreyRange]
     conditions: tuple[str, ...]
     rules: LabelRules
+    waiting: WaitingPictures | None = None
 
 
 @dataclass
@@ -115,6 +122,7 @@ class CollectionReader:
     options: SourceOptions
     ledger: Ledger = field(default_factory=Ledger)
     _num_films: int = 0
+    _waiting: WaitingPictures | None = None
 
     def read(self) -> Collection:
         """The collection, if it has no problems or the ledger is patient.
@@ -138,7 +146,7 @@ class CollectionReader:
         self._require_views(films)
         self.ledger.settle()
         split_films["train"] = self._few_shot(split_films["train"], chosen)
-        return Collection(films=split_films, ranges=ranges, conditions=chosen, rules=rules)
+        return Collection(films=split_films, ranges=ranges, conditions=chosen, rules=rules, waiting=self._waiting)
 
     def _rules(self) -> LabelRules:
         rules, reader = self.options.rules, self.table.reader
@@ -237,13 +245,20 @@ class CollectionReader:
         scans: list[Scan] = []
         readable = []
         names = [(shown(film.path, self.root), film.path) for film in films]
-        scanned = scan_films(names, self.options.on_film, window_of(self.options.window))
+        self._waiting = waiting_pictures(self.options.scratch, len(films), self.options.resolution_px)
+        scanned = scan_films(
+            names,
+            first_look(self.options, with_pictures=self._waiting is not None),
+            self.options.on_film,
+            self.options.mapper,
+        )
         for film, name, scan in zip(films, names, scanned, strict=True):
-            if isinstance(scan, Scan):
-                scans.append(scan)
-                readable.append(film)
-            else:
+            if isinstance(scan, FilmError):
                 self.ledger.reject(READABLE, scan.came, scan.remedy, file=name[0])
+                continue
+            place = self._waiting.keep(scan.picture) if self._waiting and scan.picture is not None else None
+            readable.append(replace(film, file_hash=scan.file, place=place))
+            scans.append(replace(scan, picture=None))
         self.ledger.judge(self._num_films, self.options.max_rejects)
         self._say_rejected()
         bits, given = self.options.bits, self.options.grey_range
@@ -280,6 +295,7 @@ class CollectionReader:
 
         near = near_copies([scans[p].look for p in kept], [splits[p] for p in kept], small)
         self._say_near(near, left)
+        self._say_kept(copies_to_keep([scans[p].pixels for p in kept], [splits[p] for p in kept]), left)
         return left
 
     def _say_dropped(self, dropped: Mapping[int, int], films: Sequence[Film], splits: Sequence[str]) -> None:
@@ -302,6 +318,12 @@ class CollectionReader:
                 f"{count_of(len(pairs), 'pair')} of films in two splits look nearly the same (correlation of pixels at "
                 f"least {SAME_PICTURE}) and are kept; look at them: {listed(named)}."
             )
+
+    def _say_kept(self, pairs: Sequence[tuple[int, int]], films: Sequence[Film]) -> None:
+        if pairs:
+            named = [f"{self._named(films[other])} is {self._named(films[first])}" for first, other in pairs]
+            films_are = f"{count_of(len(pairs), 'film')} {'is' if len(pairs) == 1 else 'are'}"
+            self.ledger.say(f"{films_are} the same picture as another of the same split, and kept: {listed(named)}.")
 
     def _named(self, film: Film) -> str:
         return shown(film.path, self.root)

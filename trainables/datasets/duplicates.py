@@ -41,6 +41,18 @@ def copies_to_drop(pixels: Sequence[bytes], splits: Sequence[str]) -> dict[int, 
     }
 
 
+def copies_to_keep(pixels: Sequence[bytes], splits: Sequence[str]) -> list[tuple[int, int]]:
+    """Pairs of films of one split with the same picture: the first that has it, and each other one.
+
+    Args:
+        pixels: hash of each film's pixels.
+        splits: of each film.
+    """
+    first: dict[tuple[str, bytes], int] = {}
+    pairs = [(first.setdefault(key, at), at) for at, key in enumerate(zip(splits, pixels, strict=True))]
+    return [(kept, other) for kept, other in pairs if kept != other]
+
+
 def near_copies(looks: Sequence[bytes], splits: Sequence[str], small: Confirm) -> list[tuple[int, int, float]]:
     """Pairs of films in two splits that are nearly the same picture.
 

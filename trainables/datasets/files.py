@@ -28,9 +28,14 @@ def require_free(to: Path) -> None:
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise FileExistsError(f"`to` must be a new or empty folder, but got {to}, which is not. Choose another.")
-    lies_in = next(folder for folder in to.absolute().parents if folder.exists())
+    lies_in = standing_folder(to)
     if not lies_in.is_dir() or not os.access(lies_in, os.W_OK):
         raise OSError(f"`to` must lie in a folder that can be written, but got {to}. Choose another.")
+
+
+def standing_folder(to: Path) -> Path:
+    """The nearest folder above one that is there already."""
+    return next(folder for folder in to.absolute().parents if folder.exists())
 
 
 def leads_out(path: Path, real_root: str) -> bool:

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from trainables.datasets.tensors import ArrowRows
+from trainables.datasets.packed_rows import FileRows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class PackedFilm:
-    """A film whose file lies in a row of an Arrow file; read like a path.
+    """A film whose file lies in a row of an Arrow or Parquet file; read like a path.
 
     Attributes:
-        rows: of the Arrow file.
+        rows: of that file.
         column: that holds the films' bytes.
         row: from 0.
-        place: the Arrow file as seen from the folder of the collection.
+        place: that file as seen from the folder of the collection.
         stem: the name that the film's own file had, without its ending.
     """
 
-    rows: ArrowRows
+    rows: FileRows
     column: str
     row: int
     place: str

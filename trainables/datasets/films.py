@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trainables.datasets.base import (
     SPLITS,
     Checked,
@@ -19,8 +22,7 @@ from trainables.datasets.base import (
 from trainables.datasets.captions import PromptTemplate
 from trainables.datasets.collection import Collection, CollectionReader, Film, FilmTable
 from trainables.datasets.ct_windows import window_of
-from trainables.datasets.images import read_grey, require_fit
-from trainables.datasets.parallel import in_order
+from trainables.datasets.images import FilmReading, require_fit
 from trainables.datasets.problems import CollectionError, Ledger
 
 
@@ -48,10 +50,16 @@ class FilmTableSource(ImageTextSource):
         ledger = Ledger()
         collection = self._read(options, ledger)
         self.resolution_px = options.resolution_px
-        self.prompts, self.rules, self.fit = options.template(), collection.rules, options.fit
-        self.window = window_of(options.window)
-        self.films, self.ranges, self.conditions = collection.films, collection.ranges, collection.conditions
+        self.prompts, self.rules = options.template(), collection.rules
+        self.films, self.conditions = collection.films, collection.conditions
         self.said = tuple(ledger.said)
+        self._reading = FilmReading(
+            resolution_px=options.resolution_px,
+            ranges=collection.ranges,
+            fit=options.fit,
+            window=window_of(options.window),
+        )
+        self._waiting, self._mapper = collection.waiting, options.mapper
 
     @classmethod
     def create(cls, options: SourceOptions) -> Self:
@@ -107,12 +115,19 @@ class FilmTableSource(ImageTextSource):
 
     def samples_after(self, split: str, number: int) -> Iterator[ImageTextSample]:
         """The same but the first few, which are not read."""
-        yield from in_order(self._sample, self.films[require_split(split)][number:])
+        films = self.films[require_split(split)][number:]
+        unread = self._mapper(self._reading, [film.path for film in films if film.place is None])
+        for film in films:
+            yield self._sample(film, next(unread) if film.place is None else self._waited(film.place))
 
-    def _sample(self, film: Film) -> ImageTextSample:
+    def _waited(self, place: int) -> NDArray[np.uint8]:
+        assert self._waiting is not None  # films have places there alone
+        return self._waiting.picture(place)
+
+    def _sample(self, film: Film, image: NDArray[np.uint8]) -> ImageTextSample:
         known = film.labels
         return ImageTextSample(
-            image=read_grey(film.path, self.resolution_px, self.ranges, self.fit, window=self.window),
+            image=image,
             prompt=_caption(self.prompts, film),
             conditions=known.findings,
             patient_id=known.patient_id,
@@ -129,8 +144,9 @@ class FilmTableSource(ImageTextSource):
 
     def fingerprint(self) -> str:
         """Hash of the settings, the grey levels, the labels, the split and the bytes of every image file."""
-        ranges = sorted((kind.name, grey.low, grey.high) for kind, grey in self.ranges.items())
-        settings = (self.resolution_px, self.fit, self.window, self.prompts, self.rules, self.conditions, ranges)
+        how = self._reading
+        ranges = sorted((kind.name, grey.low, grey.high) for kind, grey in how.ranges.items())
+        settings = (how.resolution_px, how.fit, how.window, self.prompts, self.rules, self.conditions, ranges)
         digest = hashlib.sha256(repr(settings).encode())
         for split in SPLITS:
             for film in self.films[split]:
@@ -138,7 +154,7 @@ class FilmTableSource(ImageTextSource):
                 about = (known.findings, known.unknown, known.age, known.sex, known.view)
                 row = (split, film.image_id, known.patient_id, *about, film.caption)
                 digest.update(repr(row).encode())
-                digest.update(film.path.read_bytes())
+                digest.update(film.file_hash)
         return digest.hexdigest()
 
 

@@ -3,7 +3,7 @@
 `metadata.csv`, `metadata.jsonl` or `metadata.parquet` has a row a film: its file (`file_name` or `file`), the patient
 (`patient_id`), the findings (`labels`, separated by `|`, or a list), or a text (`text`), or both; and, if it has them, `age`,
 `sex`, `view` and `split`. Films of which only a text is known count as films of one kind, "Chest X-ray". A data set that the
-library `datasets` saved to disk is read as well: `hub_folder.py`.
+library `datasets` saved to disk, or that lies there as the hub has it, is read as well: `hub_folder.py`.
 
 Source: huggingface.co/docs/datasets/image_dataset (imagefolder).
 """
@@ -20,12 +20,13 @@ from trainables.datasets.collection import FilmTable
 from trainables.datasets.film_files import FilmFile
 from trainables.datasets.films import FilmTableSource
 from trainables.datasets.hub_folder import DICTIONARY, STATE, packed_films, read_hub_rows
+from trainables.datasets.hub_snapshot import README, is_snapshot
 from trainables.datasets.labels import FilmRow, LabelColumns
+from trainables.datasets.packed_rows import parquet_rows
 from trainables.datasets.problems import Ledger, listed
 from trainables.datasets.reports import clean_text
 from trainables.datasets.rows import RELEASED, TableRow, read_rows
 from trainables.datasets.rules import HASH, LabelRules
-from trainables.datasets.tensors import parquet_rows
 
 UNLABELLED: Final = "Chest X-ray"
 """What films of which only a text is known are evaluated as."""
@@ -71,7 +72,7 @@ def read_any(
     Raises:
         CollectionError: it cannot be read, lacks a column, or has no rows.
     """
-    readers = {".jsonl": _json_rows, ".parquet": _parquet, ".json": read_hub_rows}
+    readers = {".jsonl": _json_rows, ".parquet": _parquet, ".json": read_hub_rows, ".md": read_hub_rows}
     if table.suffix not in readers:
         return read_rows(table, needed, ledger, optional=optional)
     table_rows = readers[table.suffix](table, ledger)
@@ -143,11 +144,19 @@ COLUMNS: Final = FolderColumns(
 
 
 class HubTable(FilmTable):
-    """A data set that `save_to_disk` wrote, whose films lie in its Arrow files."""
+    """A data set of Hugging Face's `datasets`, whose films lie in its files."""
 
     def paths(self, root: Path) -> Mapping[str, Sequence[FilmFile]]:
         """The films by the names that its rows have for them."""
         return packed_films(root / self.pattern)
+
+
+class SnapshotTable(HubTable):
+    """A data set as the hub has it, whose films lie in Parquet files."""
+
+    def label_file(self, root: Path) -> Path | None:
+        """Its `README.md`, where there are Parquet files as well."""
+        return root / README if is_snapshot(root) else None
 
 
 class FolderSource(FilmTableSource):
@@ -158,4 +167,5 @@ class FolderSource(FilmTableSource):
     tables = (
         *(FilmTable(pattern=f"metadata.{ending}", reader=COLUMNS) for ending in ("csv", "jsonl", "parquet")),
         *(HubTable(pattern=marker, reader=COLUMNS) for marker in (DICTIONARY, STATE)),
+        SnapshotTable(pattern=README, reader=COLUMNS),
     )

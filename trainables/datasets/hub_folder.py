@@ -1,5 +1,6 @@
 """A data set of Hugging Face's `datasets` on disk, as `save_to_disk` writes it, read without that library.
 
+The hub's own snapshot of Parquet files is read as well: `hub_snapshot.py`.
 A folder with `state.json`, `dataset_info.json` and `data-*.arrow`, or one with `dataset_dict.json` and such a folder for each
 split. The films lie as bytes in the column of the feature `Image`; the other columns are those of `folder`, where labels may be
 texts or the numbers of a `ClassLabel`. The splits of a dictionary are what `--split own` means.
@@ -18,9 +19,10 @@ from typing import Any, Final
 
 from trainables.datasets.files import leads_out
 from trainables.datasets.film_files import PackedFilm, shown
+from trainables.datasets.hub_snapshot import README, NoHubFolderError, snapshot_files
+from trainables.datasets.packed_rows import ArrowRows, FileRows, ParquetRows
 from trainables.datasets.problems import Ledger, listed
 from trainables.datasets.rows import TableRow
-from trainables.datasets.tensors import ArrowRows
 
 DICTIONARY: Final = "dataset_dict.json"
 STATE: Final = "state.json"
@@ -28,16 +30,15 @@ INFO: Final = "dataset_info.json"
 IMAGE: Final = "Image"
 FILE: Final = "file_name"
 SAVED: Final = "Save the data set anew with `save_to_disk`."
+FETCHED: Final = "Fetch the data set's Parquet files anew, and leave one configuration."
+OF_DISK: Final = "a data set that `save_to_disk` wrote"
+OF_HUB: Final = "a data set of the hub in Parquet files"
 Features = Mapping[str, Any]
-
-
-class NoHubFolderError(ValueError):
-    """A folder is none that `save_to_disk` wrote; the message is what is there instead."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One Arrow file of a saved data set.
+    """One Arrow or Parquet file of a data set.
 
     Attributes:
         place: as seen from the folder of the collection.
@@ -49,7 +50,7 @@ class Shard:
     place: str
     split: str
     features: Features
-    rows: ArrowRows
+    rows: FileRows
 
     @cached_property
     def image(self) -> str:
@@ -63,6 +64,7 @@ class Shard:
             raise NoHubFolderError(f"{listed(columns) or 'none'} in {self.place}")
         return "image" if "image" in columns else columns[0]
 
+    @cached_property
     def films(self) -> list[PackedFilm | str]:
         """Of each row the film's bytes, or where there are none the path that it names, from the folder of the collection."""
         try:
@@ -78,11 +80,14 @@ class Shard:
     def table_rows(self) -> list[TableRow]:
         """The rows with all values as texts, numbers of classes by their names, and the film under `file_name`."""
         kept = [name for name in self.rows.columns if name != self.image]
-        columns = {name: [_text(value, self.features.get(name)) for value in self.rows.column(name)] for name in kept}
+        try:
+            columns = {name: [_text(v, self.features.get(name)) for v in self.rows.column(name)] for name in kept}
+        except ValueError as error:
+            raise NoHubFolderError(f"{error} in {self.place}") from error
         split = {"split": self.split} if self.split and "split" not in kept else {}
         return [
             TableRow(row + 1, {**split, **{name: values[row] for name, values in columns.items()}, FILE: str(film)})
-            for row, film in enumerate(self.films())
+            for row, film in enumerate(self.films)
         ]
 
 
@@ -90,12 +95,14 @@ def hub_shards(marker: Path) -> list[Shard]:
     """The Arrow files of a saved data set or of a dictionary of them, in their order.
 
     Args:
-        marker: its `state.json` or `dataset_dict.json`.
+        marker: its `state.json` or `dataset_dict.json`, or the `README.md` of the hub's snapshot.
 
     Raises:
         NoHubFolderError: a file is missing, leads out of the folder, or is not what it should be.
     """
     root = marker.parent
+    if marker.name == README:
+        return [_parquet_shard(path, root, split, noted) for split, path, noted in snapshot_files(marker)]
     if marker.name == STATE:
         return _shards(root, root, "")
     splits = _read(marker, root).get("splits")
@@ -105,24 +112,25 @@ def hub_shards(marker: Path) -> list[Shard]:
 
 
 def read_hub_rows(marker: Path, ledger: Ledger) -> list[TableRow]:
-    """All rows of a saved data set or of a dictionary of them, with all values as texts.
+    """All rows of a saved data set, of a dictionary of them, or of a snapshot, with all values as texts.
 
     Raises:
-        CollectionError: the folder is not what `save_to_disk` writes, or it has no images.
+        CollectionError: the folder is not what `save_to_disk` writes or the hub has, or it has no images.
     """
     try:
         rows = [row.values for shard in hub_shards(marker) for row in shard.table_rows()]
         return [TableRow(number, values) for number, values in enumerate(rows, start=1)]
     except NoHubFolderError as error:
-        rule = f"`{marker.name}` must be of a data set that `save_to_disk` wrote, with one column of images"
-        ledger.refuse(rule, str(error), SAVED, file=marker.name)
+        what, remedy = (OF_HUB, FETCHED) if marker.name == README else (OF_DISK, SAVED)
+        rule = f"`{marker.name}` must be of {what}, with one column of images"
+        ledger.refuse(rule, str(error), remedy, file=marker.name)
         ledger.stop()
         raise  # not reached: there is a problem
 
 
 def packed_films(marker: Path) -> dict[str, list[PackedFilm]]:
     """The films whose bytes the data set holds, by the names that its rows have for them."""
-    films = (film for shard in hub_shards(marker) for film in shard.films())
+    films = (film for shard in hub_shards(marker) for film in shard.films)
     return {str(film): [film] for film in films if isinstance(film, PackedFilm)}
 
 
@@ -146,6 +154,16 @@ def _file_names(files: object) -> list[str]:
     """Those of a list of records; empty where a record has none."""
     records = files if isinstance(files, list) else []
     return [str(record.get("filename", "")) if isinstance(record, dict) else "" for record in records]
+
+
+def _parquet_shard(path: Path, root: Path, split: str, noted: Features) -> Shard:
+    _require_inside(path, root)
+    try:
+        rows = ParquetRows(path)
+    except ValueError as error:
+        raise NoHubFolderError(f"{error} in {shown(path, root)}") from error
+    features = {**rows.features, **noted}
+    return Shard(place=shown(path, root), split=split, features=features, rows=rows)
 
 
 def _rows(path: Path, root: Path) -> ArrowRows:

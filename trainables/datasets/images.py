@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -42,13 +43,46 @@ class FilmError(ValueError):
 
     def __init__(self, came: str, path: FilmFile, remedy: str = RESTORE) -> None:
         super().__init__(f"{READABLE}, but got {came} in {path}. {remedy}")
-        self.came, self.remedy = came, remedy
+        self.came, self.path, self.remedy = came, path, remedy
+
+    def __reduce__(self) -> tuple[type[FilmError], tuple[str, FilmFile, str]]:
+        """Pickle what it was made of: an exception by itself pickles its message alone."""
+        return FilmError, (self.came, self.path, self.remedy)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilmReading:
+    """How films become square grey pictures; it can be pickled, for processes elsewhere that read them.
+
+    Attributes:
+        resolution_px: side of the pictures.
+        ranges: black and white of each kind of container.
+        fit: one of `FITS`.
+        window: through which CT is seen.
+    """
+
+    resolution_px: int
+    ranges: Mapping[Kind, GreyRange]
+    fit: str = "stretch"
+    window: CtWindow | None = None
+
+    def __call__(self, path: FilmFile) -> NDArray[np.uint8]:
+        """As `read_grey`."""
+        return self.picture(*open_film(path, self.window))
+
+    def picture(self, kind: Kind, image: Image.Image) -> NDArray[np.uint8]:
+        """The picture of an opened film."""
+        grey = to_grey(image, self.ranges[kind], inverted=is_white_zero(image))
+        if grey.size != (self.resolution_px, self.resolution_px):
+            size = (self.resolution_px, self.resolution_px)
+            grey = FITS[self.fit](grey, size, method=Image.Resampling.LANCZOS)
+        return np.array(grey, np.uint8)
 
 
 def read_grey(
     path: FilmFile,
     resolution_px: int,
-    ranges: dict[Kind, GreyRange],
+    ranges: Mapping[Kind, GreyRange],
     fit: str = "stretch",
     *,
     window: CtWindow | None = None,
@@ -68,11 +102,7 @@ def read_grey(
     Raises:
         FilmError: the file is no readable image of one grey picture.
     """
-    kind, image = open_film(path, window)
-    grey = to_grey(image, ranges[kind], inverted=is_white_zero(image))
-    if grey.size != (resolution_px, resolution_px):
-        grey = FITS[fit](grey, (resolution_px, resolution_px), method=Image.Resampling.LANCZOS)
-    return np.array(grey, np.uint8)
+    return FilmReading(resolution_px=resolution_px, ranges=ranges, fit=fit, window=window)(path)
 
 
 def require_fit(fit: str) -> str:

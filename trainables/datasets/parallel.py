@@ -6,12 +6,22 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 WAITING_PER_CORE = 4
 """Results that may be ready before they are taken: enough that no core waits, few enough for memory."""
+
+
+class Mapper(Protocol):
+    """Does the same work on many items and gives the results in their order, on this machine's cores or anywhere else.
+
+    Work and items can be pickled, for a mapper that sends them to other machines.
+    """
+
+    def __call__(self, work: Callable[[Item], Result], items: Iterable[Item], /) -> Iterator[Result]:
+        """The result of each item, or what the work raised on it, in its place."""
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from filelock import FileLock
 from numpy.typing import NDArray
 
@@ -129,78 +127,6 @@ def _films_in(batch: pa.RecordBatch, side: int) -> list[ImageTextSample]:
         ImageTextSample(image=image, **{**row, **{name: tuple(row[name]) for name in lists}})
         for image, row in zip(images, rows, strict=True)
     ]
-
-
-def parquet_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a Parquet file, by column.
-
-    Raises:
-        ValueError: it is damaged, or none.
-    """
-    try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(str(error)) from error
-    return rows
-
-
-class ArrowRows:
-    """The rows of an Arrow file in the streaming format, memory-mapped: bytes are read when they are asked for.
-
-    Args:
-        path: the file.
-
-    Raises:
-        ValueError: it is damaged, or none.
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
-            self._table.validate(full=True)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(str(error)) from error
-
-    def __len__(self) -> int:
-        return int(self._table.num_rows)
-
-    @property
-    def columns(self) -> list[str]:
-        """Their names."""
-        return list(self._table.column_names)
-
-    def column(self, name: str) -> list[Any]:
-        """A column's values."""
-        values: list[Any] = self._table.column(name).to_pylist()
-        return values
-
-    def texts_of(self, column: str, field: str) -> list[str | None]:
-        """The texts of a field of a column of records.
-
-        Raises:
-            ValueError: it has none.
-        """
-        texts: list[str | None] = self._field(column, field).to_pylist()
-        return texts
-
-    def is_filled(self, column: str, field: str) -> list[bool]:
-        """Whether a field of a column of records holds anything, by row.
-
-        Raises:
-            ValueError: it has none.
-        """
-        filled: list[bool] = pc.is_valid(self._field(column, field)).to_pylist()
-        return filled
-
-    def bytes_of(self, column: str, row: int) -> bytes:
-        """The field `bytes` of a column of records, in one row."""
-        return bytes(self._table.column(column)[row]["bytes"].as_py())
-
-    def _field(self, column: str, field: str) -> pa.ChunkedArray:
-        try:
-            return pc.struct_field(self._table.column(column), field)
-        except (pa.ArrowException, KeyError, TypeError) as error:
-            raise ValueError(f"no field {field} in column {column}") from error
 
 
 class TensorCache:

@@ -37,7 +37,7 @@ class CountingSource(FolderSource):
 
     def _sample(self, film: Film):  # type: ignore[no-untyped-def]
         self.num_read += 1
-        return super()._sample(film)
+        return super()._sample(film, image)
 
 
 @pytest.fixture(autouse=True)

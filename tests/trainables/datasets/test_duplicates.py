@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainables.datasets.base import SPLITS
-from trainables.datasets.duplicates import copies_to_drop, near_copies
+from trainables.datasets.duplicates import copies_to_drop, copies_to_keep, near_copies
 from trainables.datasets.scan import scan_film
 
 REAL = Path(__file__).resolve().parents[3] / "../shared/data/nih_cxr14_1000_512"
@@ -88,3 +88,8 @@ def test_many_films_that_look_alike_cost_no_more_than_their_number() -> None:
     begun = time.process_time()
     assert near_copies(looks, splits, lambda position: pytest.fail("none is in another split")) == []
     assert time.process_time() - begun < 20
+
+
+def test_copies_in_one_split_are_named_beside_the_first() -> None:
+    pixels, splits = [b"a", b"b", b"a", b"a", b"a"], ["train", "train", "train", "test", "train"]
+    assert copies_to_keep(pixels, splits) == [(0, 2), (0, 4)]

@@ -21,7 +21,8 @@ from stand_ins import folder
 from trainables.datasets.base import SPLITS, ImageTextSample, SourceOptions
 from trainables.datasets.film_files import PackedFilm
 from trainables.datasets.folder import FolderSource
-from trainables.datasets.hub_folder import NoHubFolderError, hub_shards
+from trainables.datasets.hub_folder import hub_shards
+from trainables.datasets.hub_snapshot import NoHubFolderError
 from trainables.datasets.problems import CollectionError
 from trainables.datasets.rules import LabelRules
 
@@ -224,7 +225,7 @@ def test_damage_at_any_byte_is_a_named_error_or_a_value(
     (saved / SHARD).write_bytes(content)
     try:
         for shard in hub_shards(saved / "state.json"):
-            for row, film in zip(shard.table_rows(), shard.films(), strict=True):
+            for row, film in zip(shard.table_rows(), shard.films, strict=True):
                 assert all(isinstance(value, str) for value in row.values.values())
                 assert not isinstance(film, PackedFilm) or isinstance(film.read_bytes(), bytes)
     except NoHubFolderError as error:

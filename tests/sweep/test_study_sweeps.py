@@ -11,7 +11,9 @@ import pytest
 from small_sweep import invoke
 from stand_ins import STAND_INS
 
-from sweep import prepare, run
+from analysis.report.__main__ import main as report_main
+from analysis.report.published import PUBLISHED
+from sweep import evaluate, prepare, run
 from sweep.presets import PRESETS
 from trainables.base_models.bert_layout import write_bert_layout
 
@@ -51,7 +53,7 @@ def prepared(name: str, root: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_runs_from_its_data_to_its_trials(name: str, tmp_path: Path) -> None:
+def test_a_study_runs_from_its_data_to_its_table(name: str, tmp_path: Path) -> None:
     settings = [*SMALL, f"data.path={prepared(name, tmp_path)}"]
     if "text_encoder_swap" in PRESETS[name]().search.candidates():
         write_bert_layout(tmp_path / "bert", hidden_size=64)
@@ -64,3 +66,12 @@ def test_a_study_runs_from_its_data_to_its_trials(name: str, tmp_path: Path) -> 
     assert (trials["status"] == "completed").all(), trials["reason"].tolist()
     whole = trials[trials["cut_of"].isna()]  # ranks cut out of one training are rows of their own
     assert sorted(whole["strategy"]) == sorted(PRESETS[name]().search.candidates()[: STUDIES[name]])
+    finalist = whole["trial_id"].iloc[0]
+    evaluated = invoke(evaluate.main, "--run", str(out), "--pick", f"trial:{finalist}", "--images-per-condition", "2")
+    assert evaluated.exit_code == 0, evaluated.output
+    printed = invoke(report_main, "--run", str(out), "--tables")
+    assert printed.exit_code == 0, printed.output
+    text = " ".join(printed.output.split())
+    assert "Table 1. Fidelity" in text and finalist in text
+    for table in PUBLISHED.get(name, ()):
+        assert table.title.split(":")[0] in text and "may not be compared" in text

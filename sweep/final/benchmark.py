@@ -71,7 +71,8 @@ def _utility(bench: Workbench, finalist: Finalist) -> StudyResult:
         synthetic=LabelledImages(bench.films_for(finalist, plan), real.labels, names),
         test=_labelled(bench, "test", np.arange(len(bench.splits["test"])), names),
     )
-    settings, values = bench.settings, {}
+    settings = bench.settings
+    values: dict[str, float] = {}
     chosen = settings.architecture or ("small" if bench.dataset.resolution_px <= SMALL_PX else TRAINING.architecture)
     training = replace(
         TRAINING, architecture=chosen, initial_weights=settings.initial_weights, device=str(bench.device)

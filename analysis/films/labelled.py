@@ -11,12 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms import functional as transforms
 
 from analysis.checks import expect, label_table, unique_names
 
 RESIZE_BATCH = 128
 SHIFT_SHARE = 1 / 16
 GAMMAS = (0.65, 1.55)
+MAX_ANGLE = 10.0
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,3 +131,27 @@ def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
     gamma = GAMMAS[0] + (GAMMAS[1] - GAMMAS[0]) * torch.rand(len(pixels), 1, 1, generator=generator)
     bent: Tensor = moved**gamma * 255
     return bent
+
+
+def standardise_like_imagenet(pixels: Tensor, channels: int) -> Tensor:
+    """Levels [n, H, W] to float32[n, channels, H, W] by the means and deviations of ImageNet's three colours."""
+    shares = (pixels.float() / 255).unsqueeze(1).expand(-1, channels, -1, -1)
+    mean, deviation = (shares.new_tensor(values).view(1, -1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_DEVIATION))
+    return (shares - mean) / deviation
+
+
+def mirror_and_turn(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror every second film by chance and turn each by up to ten degrees, as CheXGenBench does; corners are black.
+
+    Args:
+        pixels: uint8[n, H, W].
+        generator: random numbers.
+
+    Returns:
+        float32[n, H, W] in [0, 255].
+    """
+    mirrored = torch.rand(len(pixels), generator=generator) < 0.5
+    angles = (2 * torch.rand(len(pixels), generator=generator) - 1) * MAX_ANGLE
+    films = torch.where(mirrored.view(-1, 1, 1), pixels.flip(-1), pixels)
+    turned = [transforms.rotate(film[None], angle)[0] for film, angle in zip(films, angles.tolist(), strict=True)]
+    return torch.stack(turned).float()

@@ -19,9 +19,10 @@ from torch.nn import functional
 from analysis.checks import both_classes, expect, look_up, unique_names
 from analysis.features.weights import hash_state, load_exactly, read_state, write_state
 from analysis.files import whole_file
-from analysis.films.labelled import LabelledImages, augment, check_images, require_other_patients, resize, standardise
+from analysis.films.labelled import LabelledImages, check_images, require_other_patients, resize
 from analysis.studies.decisions import Scored
 from analysis.studies.networks import ARCHITECTURES, build_classifier
+from analysis.studies.recipes import RECIPES, Schedule
 
 PREDICTION_BATCH = 128
 MAX_POSITIVE_WEIGHT = 20.0
@@ -33,18 +34,20 @@ class TrainingSettings:
     """How a classifier is trained.
 
     Attributes:
-        architecture: `small`, `efficientnet_b0` or `densenet121`.
+        architecture: `small`, `efficientnet_b0`, `densenet121` or `resnet50`.
+        recipe: `one_cycle`, or `chexgenbench` as that benchmark trains: Adam, rate by plateau, mirrored and turned films.
         max_epochs: passes over the images if the training is not stopped before.
         patience: epochs without a lower validation loss after which it is.
         batch_size: images of one optimiser step.
-        peak_lr: highest learning rate of the one-cycle schedule.
-        weight_decay: AdamW's: a step takes lr times this share of a weight away.
+        peak_lr: highest learning rate of the recipe's schedule.
+        weight_decay: the optimiser's; AdamW's takes lr times this share of a weight away in a step.
         seed: draws the weights, the batches and the augmentation.
         initial_weights: safetensors to start from, such as torchvision's ImageNet weights.
         device: where it computes, such as `cpu` or `cuda`.
     """
 
     architecture: str = "small"
+    recipe: str = "one_cycle"
     max_epochs: int = 20
     patience: int = 6
     batch_size: int = 32
@@ -57,6 +60,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
         look_up(ARCHITECTURES, self.architecture, "architecture")
+        look_up(RECIPES, self.recipe, "recipe")
         for name in ("max_epochs", "patience", "batch_size"):
             expect(getattr(self, name) >= 1, f"`{name}` must be at least 1", getattr(self, name), "Raise it.")
         for name in ("peak_lr", "weight_decay"):
@@ -152,9 +156,9 @@ def _read_card(path: Path) -> dict[str, Any]:
 def train_classifier(
     train: LabelledImages, validation: LabelledImages, settings: TrainingSettings | None = None
 ) -> ImageClassifier:
-    """Fit a network with weighted binary cross-entropy, and keep the epoch with the lowest validation loss.
+    """Fit a network with binary cross-entropy, and keep the epoch with the lowest validation loss.
 
-    A positive counts as often as there are negatives for each of it, so that rare conditions are learnt.
+    By our recipe a positive counts as often as there are negatives for each of it, so that rare conditions are learnt.
     The same seed gives the same weights on the same machine.
 
     Args:
@@ -163,11 +167,12 @@ def train_classifier(
         settings: how to train; the defaults suit `small`.
 
     Raises:
-        ValueError: conditions differ, a condition is on all images or none, or a patient is in both sets.
+        ValueError: conditions differ, a patient is in both sets, or a condition is on all images or none and the recipe
+            weights by how many show it.
         FloatingPointError: the training diverged.
     """
     settings = settings or TrainingSettings()
-    _check_sets(train, validation)
+    _check_sets(train, validation, balanced=RECIPES[settings.recipe].balanced)
     devices = [] if settings.device == "cpu" else [settings.device]
     with torch.random.fork_rng(devices):
         torch.manual_seed(settings.seed)
@@ -180,11 +185,12 @@ def train_classifier(
     )
 
 
-def _check_sets(train: LabelledImages, validation: LabelledImages) -> None:
+def _check_sets(train: LabelledImages, validation: LabelledImages, *, balanced: bool) -> None:
     rule = f"`validation` must have the conditions of `train`, {list(train.conditions)}"
     expect(validation.conditions == train.conditions, rule, list(validation.conditions), "Label both alike.")
-    both_classes(train.labels, train.conditions, "train")
-    both_classes(validation.labels, train.conditions, "validation")
+    if balanced:
+        both_classes(train.labels, train.conditions, "train")
+        both_classes(validation.labels, train.conditions, "validation")
     require_other_patients(train, validation, "validation")
 
 
@@ -194,17 +200,14 @@ class Training:
     def __init__(
         self, network: nn.Module, train: LabelledImages, validation: LabelledImages, settings: TrainingSettings
     ) -> None:
-        self.network, self.settings = network, settings
+        self.network, self.settings, self.recipe = network, settings, RECIPES[settings.recipe]
         side_px = ARCHITECTURES[settings.architecture].input_px
         self.pixels, self.validation_pixels = resize(train.images, side_px), resize(validation.images, side_px)
         self.labels = torch.from_numpy(train.labels.astype(np.float32)).to(settings.device)
         self.validation_labels = torch.from_numpy(validation.labels.astype(np.float64))
-        self.weights = positive_weights(train.labels)
+        self.weights = positive_weights(train.labels) if self.recipe.balanced else torch.ones(train.labels.shape[1])
         self.batch_size = min(settings.batch_size, len(train))
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=settings.peak_lr, weight_decay=settings.weight_decay
-        )
 
     def fit(self) -> list[float]:
         """Train until the validation loss has not fallen for `patience` epochs; then go back to the best.
@@ -212,36 +215,38 @@ class Training:
         Returns:
             The validation loss after each epoch.
         """
-        num_steps = self.settings.max_epochs * (len(self.pixels) // self.batch_size)
-        lr_schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, self.settings.peak_lr, total_steps=max(num_steps, 2)
-        )
+        settings = self.settings
+        num_steps = settings.max_epochs * (len(self.pixels) // self.batch_size)
+        schedule = self.recipe.schedule(self.network, settings.peak_lr, settings.weight_decay, num_steps)
         losses: list[float] = []
         best_epoch, best_state = 0, self.network.state_dict()
-        while len(losses) < self.settings.max_epochs and len(losses) - 1 - best_epoch < self.settings.patience:
-            self._train_epoch(lr_schedule)
+        while len(losses) < settings.max_epochs and len(losses) - 1 - best_epoch < settings.patience:
+            self._train_epoch(schedule)
             losses.append(self.validation_loss())
+            schedule.after_epoch(losses[-1])
             if losses[-1] <= min(losses):
                 best_epoch, best_state = len(losses) - 1, copy.deepcopy(self.network.state_dict())
         self.network.load_state_dict(best_state)
         return losses
 
-    def _train_epoch(self, lr_schedule: torch.optim.lr_scheduler.LRScheduler) -> None:
+    def _train_epoch(self, schedule: Schedule) -> None:
         self.network.train()
+        taken = ARCHITECTURES[self.settings.architecture]
         weights = self.weights.to(self.settings.device)
         for rows in self._batches():
-            pixels = augment(self.pixels[rows], self.generator).to(self.settings.device)
-            logits = self.network(standardise(pixels, ARCHITECTURES[self.settings.architecture].channels))
+            pixels = self.recipe.augment(self.pixels[rows], self.generator).to(self.settings.device)
+            logits = self.network(taken.standardise(pixels, taken.channels))
             loss = functional.binary_cross_entropy_with_logits(logits, self.labels[rows], pos_weight=weights)
-            self.optimizer.zero_grad(set_to_none=True)
+            schedule.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            lr_schedule.step()
+            schedule.optimizer.step()
+            schedule.after_step()
 
     def _batches(self) -> Iterator[Tensor]:
-        """Rows of full batches only: batch statistics of a few images would mislead."""
+        """Rows of batches; by our recipe of full ones only: batch statistics of a few images would mislead."""
         order = torch.randperm(len(self.pixels), generator=self.generator)
-        yield from torch.split(order[: len(order) - len(order) % self.batch_size], self.batch_size)
+        kept = len(order) - len(order) % self.batch_size if self.recipe.whole_batches else len(order)
+        yield from torch.split(order[:kept], self.batch_size)
 
     def validation_loss(self) -> float:
         """Weighted binary cross-entropy of the validation images; lower is better.
@@ -272,9 +277,10 @@ def positive_weights(labels: NDArray[np.bool_]) -> Tensor:
 def _probabilities(network: nn.Module, pixels: Tensor, architecture: str, device: str) -> NDArray[np.float64]:
     """float64[n, c] of uint8[n, H, W] in the network's size."""
     network.eval()
-    channels = ARCHITECTURES[architecture].channels
+    taken = ARCHITECTURES[architecture]
     logits = [
-        network(standardise(part.to(device), channels)).double() for part in torch.split(pixels, PREDICTION_BATCH)
+        network(taken.standardise(part.to(device), taken.channels)).double()
+        for part in torch.split(pixels, PREDICTION_BATCH)
     ]
     probabilities: NDArray[np.float64] = torch.sigmoid(torch.cat(logits)).cpu().numpy()
     return probabilities

@@ -185,3 +185,41 @@ def _scores(
         balanced_accuracy=(hits / true + specificity) / 2,
         f1=2 * hits / (positives + true),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiLabelScores:
+    """How well all conditions are recognised together; all in [0, 1], higher is better.
+
+    Attributes:
+        f1_micro: of all decisions in one heap: frequent conditions count more.
+        f1_macro: mean of the conditions' own, 0 for one that is neither shown nor assigned.
+        auc_macro: mean of the areas of the conditions that some films show and others do not.
+    """
+
+    f1_micro: float
+    f1_macro: float
+    auc_macro: float
+
+
+def multi_label_scores(scored: Scored, threshold: float = 0.5) -> MultiLabelScores:
+    """Micro and macro F1 and macro AUC, with one threshold for all conditions.
+
+    Args:
+        scored: images with true labels.
+        threshold: the probability from which on a condition counts as present.
+
+    Raises:
+        ValueError: every condition is on all images or on none.
+    """
+    assigned, present = scored.probabilities >= threshold, scored.labels
+    hits, both = (assigned & present).sum(axis=0), assigned.sum(axis=0) + present.sum(axis=0)
+    mixed = [column for column, count in enumerate(present.sum(axis=0)) if 0 < count < len(scored)]
+    rule = "`labels` must have a condition that some images show and others do not"
+    expect(bool(mixed), rule, list(scored.conditions), "Test on more images.")
+    areas = [area_under_curve(scored.probabilities[:, column], present[:, column]) for column in mixed]
+    return MultiLabelScores(
+        f1_micro=float(2 * hits.sum() / max(both.sum(), 1)),
+        f1_macro=float(np.mean(2 * hits / np.maximum(both, 1))),
+        auc_macro=float(np.mean(areas)),
+    )

@@ -1,4 +1,4 @@
-"""Networks that turn radiographs into one logit a condition: two of torchvision's, and a small one for 64 px."""
+"""Networks that turn radiographs into one logit a condition: three of torchvision's, and a small one for 64 px."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torchvision import models
 
 from analysis.checks import expect, look_up
 from analysis.features.weights import read_state
+from analysis.films.labelled import standardise, standardise_like_imagenet
 
 SMALL_WIDTH = 16
 
@@ -71,6 +72,11 @@ def _densenet121(num_conditions: int) -> nn.Module:
     return network
 
 
+def _resnet50(num_conditions: int) -> nn.Module:
+    network: nn.Module = models.resnet50(weights=None, num_classes=num_conditions)
+    return network
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """How to build a network, and what it takes.
@@ -80,18 +86,23 @@ class Architecture:
         input_px: side of its input.
         channels: of its input; a grey film is repeated.
         head: prefix of the last layer's tensors, which belong to the conditions and not to the features.
+        standardise: levels [n, H, W] and channels to what the network takes, float32[n, channels, H, W].
     """
 
     build: Callable[[int], nn.Module]
     input_px: int
     channels: int
     head: str
+    standardise: Callable[[Tensor, int], Tensor] = standardise
 
 
 ARCHITECTURES = {
     "small": Architecture(build=SmallNetwork, input_px=64, channels=1, head="classifier."),
     "efficientnet_b0": Architecture(build=_efficientnet_b0, input_px=224, channels=3, head="classifier.1."),
     "densenet121": Architecture(build=_densenet121, input_px=224, channels=3, head="classifier."),
+    "resnet50": Architecture(
+        build=_resnet50, input_px=224, channels=3, head="fc.", standardise=standardise_like_imagenet
+    ),
 }
 
 

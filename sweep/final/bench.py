@@ -128,8 +128,11 @@ class Workbench(Studio):
         return label_rows([data.conditions[row] for row in self.known(split)], self.conditions)
 
     def generated(self, finalist: Finalist, split: str) -> NDArray[np.uint8]:
-        """Grey films of a finalist for the captions of a split, uint8[n, H, W]; made once and kept."""
-        plan = self.plans[split]
+        """Grey films of a finalist for the planned captions of a split, uint8[n, H, W]; made once and kept."""
+        return self.films_for(finalist, self.plans[split])
+
+    def films_for(self, finalist: Finalist, plan: GenerationPlan) -> NDArray[np.uint8]:
+        """Grey films of a finalist for a plan, likewise."""
         name = self.name_of(finalist.adapter, plan, self.evaluation)
         stored = self._tensors.get_or_create(name, "films", lambda: {"films": self._generate(finalist, plan)})
         return np.array(stored["films"].whole())

@@ -77,7 +77,8 @@ class FinalEvaluation:
         run, seed = self.bench.run, self.bench.config.seed
         summary = run.folder / EVALUATION / SUMMARY
         for subject in [base_of(run, seed), *(finalist_of(run, trial_id, seed) for trial_id in trial_ids)]:
-            scores = self._study(subject, [name for name, study in STUDIES.items() if study.of(subject)])
+            names = [name for name, study in STUDIES.items() if study.of(subject) and study.when(self.bench)]
+            scores = self._study(subject, names)
             if subject.adapter is not None and self.num_seeds > 1:
                 self._repeat(subject, scores)
             write_summary(run, summary)

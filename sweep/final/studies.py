@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sweep.final.bench import Finalist, Workbench
+from sweep.final.benchmark import benchmark, is_its_preset
 from sweep.final.encoders import autoencoder, text_probe
 from sweep.final.privacy import membership, memorisation
 from sweep.final.quality import alignment, fidelity, utility
@@ -51,6 +52,14 @@ STUDIES = {
         per_seed=True,
         splits="classifiers learn training films and films generated for their captions, are stopped by validation films "
         "and tested on test films",
+    ),
+    "benchmark": Study(
+        run=benchmark,
+        title="CheXGenBench's figures",
+        of=_adapted,
+        when=is_its_preset,
+        splits="films generated for each caption of test films once, against the first of these; classifiers learn training "
+        "films and films generated for their captions, and are tested on all test films",
     ),
     "memorisation": Study(
         run=memorisation,

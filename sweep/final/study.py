@@ -51,6 +51,7 @@ class Study:
         splits: of which patients the films are that it looks at.
         of: whether it has anything to say of a finalist.
         per_seed: whether further training seeds are studied too.
+        when: whether it belongs to a run.
         inputs: what its numbers depend on beside what all studies' do; with others it is done again.
     """
 
@@ -59,4 +60,5 @@ class Study:
     splits: str
     of: Callable[[Finalist], bool]
     per_seed: bool = False
+    when: Callable[[Workbench], bool] = lambda bench: True
     inputs: Callable[[Workbench], Mapping[str, Any]] = lambda bench: {}

@@ -113,12 +113,41 @@ def plan_by_caption(data: PreparedSplit, conditions: Sequence[str], per_conditio
         seed: chooses the films and the noise.
     """
     drawn = [_drawn(data, name, (seed, number))[:per_condition] for number, name in enumerate(conditions)]
-    rows = np.unique(np.concatenate(drawn)).astype(np.int64)
+    return _mirror(data, np.unique(np.concatenate(drawn)).astype(np.int64), conditions, (seed, len(data)))
+
+
+def plan_by_distinct_caption(
+    data: PreparedSplit, conditions: Sequence[str], seed: int, most: int | None = None
+) -> GenerationPlan:
+    """One film for each caption that a split has, however many films share it: what CheXGenBench generates.
+
+    Args:
+        data: the split that is mirrored; of films that share a caption the first stands against the generated one.
+        conditions: those that labels may name.
+        seed: chooses the noise, and the captions where there are more than `most`.
+        most: the most captions; None: all.
+    """
+    _, first = np.unique(np.array(data.prompts), return_index=True)
+    rows = np.sort(np.random.default_rng(seed).permutation(first)[:most]).astype(np.int64)
+    return _mirror(data, rows, conditions, (seed, len(data)))
+
+
+def _mirror(
+    data: PreparedSplit, rows: NDArray[np.int64], conditions: Sequence[str], seed: tuple[int, int]
+) -> GenerationPlan:
+    """Films for the captions of these rows.
+
+    Args:
+        data: the split of the rows.
+        rows: int64[n].
+        conditions: those that labels may name.
+        seed: of the noise.
+    """
     return GenerationPlan(
         rows=rows,
         labels=tuple(tuple(name for name in data.conditions[row] if name in conditions) for row in rows),
         prompts=tuple(data.prompts[row] for row in rows),
-        seeds=_noise((seed, len(data)), len(rows)),
+        seeds=_noise(seed, len(rows)),
     )
 
 

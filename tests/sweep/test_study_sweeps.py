@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from small_sweep import invoke
 from stand_ins import STAND_INS
 
+from analysis.report.__main__ import main as report_main
+from analysis.report.published import PUBLISHED
+from analysis.run_folder import RunFolder
 from sweep import prepare, run
+from sweep.final.bench import Workbench
+from sweep.final.runner import FinalEvaluation
+from sweep.final.settings import FinalSettings
 from sweep.presets import PRESETS
 from trainables.base_models.bert_layout import write_bert_layout
 
@@ -23,6 +32,10 @@ SMALL = (
     *("compute.workers_per_trial=1", "compute.cpus_per_worker=1", "compute.gpus_per_worker=0"),
     *("compute.evaluation_cpus=1", "compute.evaluation_gpus=0"),
 )
+EVALUATED = FinalSettings(
+    images_per_condition=2, num_resamples=4, alignment_epochs=1, utility_epochs=1, utility_seeds=2, membership_films=8
+)
+CONDITION = "No Finding"
 STUDIES = {
     "pixels_under_pressure": 12,
     "pixels_under_pressure_corrected": 2,
@@ -51,7 +64,7 @@ def prepared(name: str, root: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_study_runs_from_its_data_to_its_trials(name: str, tmp_path: Path) -> None:
+def test_a_study_runs_from_its_data_to_its_table(name: str, tmp_path: Path) -> None:
     settings = [*SMALL, f"data.path={prepared(name, tmp_path)}"]
     if "text_encoder_swap" in PRESETS[name]().search.candidates():
         write_bert_layout(tmp_path / "bert", hidden_size=64)
@@ -64,3 +77,18 @@ def test_a_study_runs_from_its_data_to_its_trials(name: str, tmp_path: Path) -> 
     assert (trials["status"] == "completed").all(), trials["reason"].tolist()
     whole = trials[trials["cut_of"].isna()]  # ranks cut out of one training are rows of their own
     assert sorted(whole["strategy"]) == sorted(PRESETS[name]().search.candidates()[: STUDIES[name]])
+    finalist = str(whole["trial_id"].iloc[0])
+    FinalEvaluation(Workbench(RunFolder.open(out), EVALUATED), Console(quiet=True)).run([finalist])
+    studies = json.loads((out / "evaluation" / finalist / "scores.json").read_text())["studies"]
+    assert studies["fidelity"]["status"] == "completed"
+    assert ("benchmark" in studies) == (name == "chexgenbench")
+    if name == "chexgenbench":
+        assert studies["benchmark"]["status"] == "completed", studies["benchmark"]
+        values = studies["benchmark"]["values"]
+        assert values["benchmark_num_films"] >= 2 and 0 <= values["benchmark_auc_macro/mixed"] <= 1
+        assert np.isfinite(values["benchmark_fid_mini"]) and f"benchmark_fid_mini/{CONDITION}" in values
+    printed = invoke(report_main, "--run", str(out), "--tables")
+    assert printed.exit_code == 0, printed.output
+    text = " ".join(printed.output.split())
+    assert "Table 1. Fidelity" in text and finalist in text
+    assert text.count("may not be compared") == len(PUBLISHED.get(name, ()))

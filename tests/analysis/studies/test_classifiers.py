@@ -122,7 +122,9 @@ def test_changed_and_damaged_files_are_refused(classifier: ImageClassifier, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "num_parameters"), [("efficientnet_b0", 4_015_234), ("densenet121", 6_960_006)])
+@pytest.mark.parametrize(
+    ("name", "num_parameters"), [("efficientnet_b0", 4_015_234), ("densenet121", 6_960_006), ("resnet50", 23_520_326)]
+)
 def test_torchvisions_networks_train_and_start_from_given_weights(
     name: str, num_parameters: int, few: tuple[LabelledImages, LabelledImages], tmp_path: Path
 ) -> None:

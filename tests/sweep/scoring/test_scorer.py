@@ -24,7 +24,13 @@ from analysis.run_folder import resamples_beside
 from sweep.config import ComputeConfig, EvaluationConfig
 from sweep.scoring.actors import start_evaluators
 from sweep.scoring.identity import weights_digest
-from sweep.scoring.plans import GenerationPlan, conditions_to_score, plan_by_caption, plan_by_condition
+from sweep.scoring.plans import (
+    GenerationPlan,
+    conditions_to_score,
+    plan_by_caption,
+    plan_by_condition,
+    plan_by_distinct_caption,
+)
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
 from sweep.scoring.streaming import as_grey
 from trainables.base_models.models import load_base
@@ -111,6 +117,15 @@ def test_films_for_captions_mirror_real_films_one_by_one(dataset: PreparedDatase
     assert any(len(label) == 2 for label in plan.labels)  # else this test shows nothing of combinations
     for row, label in zip(plan.rows, plan.labels, strict=True):
         assert set(label) == set(films.conditions[row]) & set(PLENTY)
+
+
+def test_one_film_is_made_for_each_caption_however_many_films_share_it(dataset: PreparedDataset) -> None:
+    films = dataset.split("train")
+    plan = plan_by_distinct_caption(films, films.conditions[0], 0)
+    assert sorted(plan.prompts) == sorted(set(films.prompts)) and len(plan) < len(films)
+    assert list(plan.rows) == sorted(list(films.prompts).index(prompt) for prompt in plan.prompts)
+    few = plan_by_distinct_caption(films, films.conditions[0], 0, 3)
+    assert len(few) == 3 and set(few.prompts) < set(plan.prompts)
 
 
 def test_a_condition_of_one_film_is_refused(dataset: PreparedDataset) -> None:

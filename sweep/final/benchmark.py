@@ -1,0 +1,110 @@
+"""CheXGenBench's figures of a finalist: fidelity of one film a caption, and what classifiers learn from such films."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any, Final
+
+import numpy as np
+
+from analysis.films.labelled import LabelledImages
+from analysis.studies.chexgenbench import (
+    ARMS,
+    TRAINING,
+    BenchmarkData,
+    fidelity_row,
+    inception_score,
+    named,
+    squash,
+    utility_row,
+)
+from analysis.studies.subgroups import auc_by_group, kid_by_group
+from sweep.final.bench import Finalist, Workbench
+from sweep.final.quality import patients_of
+from sweep.final.settings import SMALL_PX
+from sweep.final.study import StudyResult
+from sweep.scoring.plans import GenerationPlan, label_rows, plan_by_distinct_caption
+
+NUM_TRAINING_FILMS: Final = 20_000
+FEWEST_FILMS: Final = 2
+
+
+def is_its_preset(bench: Workbench) -> bool:
+    """Whether the run replays the benchmark: its classifiers cost too much to be trained for others."""
+    return bench.config.preset == "chexgenbench"
+
+
+def benchmark(bench: Workbench, finalist: Finalist) -> StudyResult:
+    """Both halves of the benchmark, with subgroups of patients."""
+    fidelity, utility = _fidelity(bench, finalist), _utility(bench, finalist)
+    return StudyResult(values={**fidelity.values, **utility.values}, details={**fidelity.details, **utility.details})
+
+
+def _fidelity(bench: Workbench, finalist: Finalist) -> StudyResult:
+    """Figures of all films and of those of each label, on the run's extractor."""
+    plan, extractor = _plan(bench, "test", None), bench.extractor.name
+    films, real_films = bench.films_for(finalist, plan), bench.splits["test"].images(plan.rows)
+    generated = bench.features_of(squash(films), "benchmark-generated")
+    real = bench.features_of(squash(real_films), "benchmark-real")
+    values = {"benchmark_num_films": float(len(plan)), **named(fidelity_row(generated, real), extractor)}
+    if extractor == "inception":
+        values["benchmark_is_inception"] = inception_score(generated)
+    table = plan.table(bench.dataset.conditions)
+    for condition, shown in zip(bench.dataset.conditions, table.T, strict=True):
+        if shown.sum() >= FEWEST_FILMS:
+            values |= named(fidelity_row(generated[shown], real[shown]), f"{extractor}/{condition}")
+    by_group = kid_by_group(
+        generated, real, patients_of(bench, "test").take(plan.rows), num_resamples=bench.settings.num_resamples
+    )
+    return StudyResult(
+        values=values | by_group.named("benchmark_kid"), details={"subgroups_of_fidelity": by_group.details()}
+    )
+
+
+def _utility(bench: Workbench, finalist: Finalist) -> StudyResult:
+    """F1 and AUC of a classifier for each arm; labels that are uncertain or blank count as absent."""
+    plan = _plan(bench, "train", NUM_TRAINING_FILMS)
+    names = tuple(bench.dataset.conditions)
+    real = _labelled(bench, "train", plan.rows, names)
+    data = BenchmarkData(
+        real=real,
+        synthetic=LabelledImages(bench.films_for(finalist, plan), real.labels, names),
+        test=_labelled(bench, "test", np.arange(len(bench.splits["test"])), names),
+    )
+    settings = bench.settings
+    values: dict[str, float] = {}
+    chosen = settings.architecture or ("small" if bench.dataset.resolution_px <= SMALL_PX else TRAINING.architecture)
+    training = replace(
+        TRAINING, architecture=chosen, initial_weights=settings.initial_weights, device=str(bench.device)
+    )
+    details: dict[str, Any] = {
+        "training": {**asdict(training), "initial_weights": str(training.initial_weights)},
+        "num_training_films": len(plan),
+    }
+    for arm in ARMS:
+        bench.on_progress(0)
+        scores, scored = utility_row(arm, data, training)
+        values |= {f"benchmark_{name}/{arm}": value for name, value in asdict(scores).items()}
+        if arm == "synthetic":
+            by_group = auc_by_group([scored], patients_of(bench, "test"))
+            values |= by_group.named("benchmark_auc")
+            details["subgroups_of_utility"] = by_group.details()
+    return StudyResult(values=values, details=details)
+
+
+def _plan(bench: Workbench, split: str, most: int | None) -> GenerationPlan:
+    return plan_by_distinct_caption(bench.splits[split], bench.dataset.conditions, bench.config.seed, most)
+
+
+def _labelled(bench: Workbench, split: str, rows: Any, names: tuple[str, ...]) -> LabelledImages:
+    """Real films; what a label leaves open is absent.
+
+    Args:
+        bench: has them.
+        split: their split.
+        rows: int64[n], of the split.
+        names: the conditions.
+    """
+    data = bench.splits[split]
+    labels = label_rows([data.conditions[row] for row in rows], names)
+    return LabelledImages(data.images(rows), labels, names, tuple(data.patient_ids[row] for row in rows))

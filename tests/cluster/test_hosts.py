@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from sites import LOCAL, Site
@@ -11,6 +12,8 @@ pytestmark = pytest.mark.slow
 
 WORKER = LOCAL["provider"]["worker_ips"][0]
 HOME = f"/home/{LOCAL['auth']['ssh_user']}"
+PROBLEM_S = 60.0
+"""Within which a person is told what is wrong."""
 TOKEN = "(umask 077 && ray get-auth-token --generate)"
 
 
@@ -22,8 +25,10 @@ def token(site: Site) -> None:
 
 
 def problems(site: Site) -> list[str]:
-    """What is said to be wrong with the machines."""
+    """What is said to be wrong with the machines, in time."""
+    began = time.monotonic()
     done = site.desk.run("python scripts/check_hosts.py cluster-local.yaml")
+    assert time.monotonic() - began < PROBLEM_S
     return done.stdout.splitlines() if done.returncode else []
 
 

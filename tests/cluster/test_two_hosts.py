@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ from readme import blocks
 from sites import LOCAL, Site, lay_out_study, placed
 
 from sweep.records.events import Retried, read_events
+from sweep.trials.cluster import HOW_TO_GIVE_A_TOKEN
 
 pytestmark = [pytest.mark.timeout(1500), pytest.mark.slow]
 
@@ -99,11 +101,14 @@ def test_the_dashboard_answers_on_loopback_only(site: Site, swept: str) -> None:
 
 @pytest.mark.parametrize("given", ["RAY_AUTH_MODE=disabled", f"RAY_AUTH_MODE=token RAY_AUTH_TOKEN={'0' * 64}"])
 def test_a_connection_without_the_token_is_refused(site: Site, swept: str, given: str) -> None:
+    began = time.monotonic()
     said = site.worker.run(
         f"cd ~/shared && {given} python -m sweep.run --set compute.address={HEAD}:6379 --out runs/none"
     )
     assert said.returncode != 0
-    assert "must be a cluster that lets this sweep in" in " ".join(said.stdout.split())
+    assert time.monotonic() - began < 60
+    message = " ".join(said.stdout.split())
+    assert "must be a cluster that lets this sweep in" in message and HOW_TO_GIVE_A_TOKEN in message
     assert not (site.shared / "runs" / "none").exists()
 
 

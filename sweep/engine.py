@@ -39,6 +39,7 @@ from sweep.search.searcher import OptunaSearcher
 from sweep.search.stopping import Stopping
 from sweep.search.stopping_rules import STOPPING_RULES
 from sweep.trials.ends import TrialListener
+from sweep.trials.latent_cache import latent_cache
 from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.resources import most_workers, place
 from sweep.trials.runtime import ray_runtime
@@ -329,6 +330,7 @@ def _trial_context(prepared: Prepared) -> SweepContext:
         compute=config.compute,
         budget=config.search.budget,
         rungs=config.search.ladder(config.training.num_epochs).epochs,
+        latents=latent_cache(config, prepared.out),
     )
 
 

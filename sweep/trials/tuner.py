@@ -65,6 +65,7 @@ class SweepContext:
         rungs: epochs after which trials are evaluated too, since a trial scheduler compares them.
         budget: how far each trial is trained.
         evaluation_nodes: where evaluation actors run; None where it is not known.
+        latents: where latents and prompt states are kept; None: in the run directory.
     """
 
     base: str
@@ -77,6 +78,7 @@ class SweepContext:
     rungs: tuple[int, ...] = ()
     budget: Budget = NO_BUDGET
     evaluation_nodes: tuple[str | None, ...] = ()
+    latents: Path | None = None
 
     def trial_folder(self, trial_id: str) -> Path:
         """Where a trial leaves its adapter and samples."""
@@ -88,7 +90,7 @@ class SweepContext:
             base=self.base,
             dataset=self.dataset,
             folder=self.trial_folder(trial_id),
-            cache_folder=self.out / CACHE,
+            cache_folder=self.latents or self.out / CACHE,
             seed=self.seed,
             training=self.training,
             rungs=self.rungs,

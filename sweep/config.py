@@ -20,6 +20,7 @@ from sweep.search.ladder import Ladder
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.settings import LimitsConfig, RungsConfig, StopConfig
 from sweep.search.stopping_rules import NO_STOPS, STOPPING_RULES
+from sweep.trials.settings import CacheConfig
 from trainables.budgets import NO_BUDGET, Budget
 from trainables.settings import MAX_GUIDANCE, Count, NonNegative, Positive, Precision, Section, Share, TrainingConfig
 
@@ -291,6 +292,7 @@ class SweepConfig(Section):
         training: what all trials share.
         evaluation: how a trained model is sampled and scored.
         compute: what the sweep may use.
+        cache: where latents are kept.
         tracking: where MLflow's runs are kept.
     """
 
@@ -303,6 +305,7 @@ class SweepConfig(Section):
     training: Annotated[TrainingConfig, BeforeValidator(_yaml_no)] = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     compute: ComputeConfig = ComputeConfig()
+    cache: CacheConfig = CacheConfig()
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
     def located(self) -> Self:
@@ -315,6 +318,7 @@ class SweepConfig(Section):
             update={
                 "data": data,
                 "evaluation": evaluation,
+                "cache": CacheConfig(path=_absolute(self.cache.path)),
                 "base": _located(self.base),
                 "search": self.search.located(),
             }

@@ -39,6 +39,7 @@ from sweep.search.searcher import OptunaSearcher
 from sweep.search.stopping import Stopping
 from sweep.search.stopping_rules import STOPPING_RULES
 from sweep.trials.ends import TrialListener
+from sweep.trials.latent_cache import latent_cache
 from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.resources import most_workers, place
 from sweep.trials.runtime import ray_runtime
@@ -331,6 +332,7 @@ def _trial_context(prepared: Prepared) -> SweepContext:
         budget=config.search.budget,
         fingerprint=prepared.dataset.fingerprint,
         rungs=config.search.ladder(config.training.num_epochs).epochs,
+        latents=latent_cache(config, prepared.out),
     )
 
 

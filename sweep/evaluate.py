@@ -138,6 +138,11 @@ def evaluate(
     console, bench = new_console(), Workbench(run, settings, boxes)
     if bench.boxes is not None:
         console.print(bench.boxes.summary, soft_wrap=True)
+    for name, sample in bench.samples().items():
+        if sample["films"] < sample["of"]:
+            console.print(
+                f"[yellow]note[/yellow] Classifiers see {sample['films']:,} of {sample['of']:,} {name} films."
+            )
     evaluation = FinalEvaluation(bench, console, num_seeds=num_seeds)
     summary = evaluation.run(trial_ids)
     page = write_report(run.folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,8 @@ from torch import Tensor
 from trainables.augmentation import Films
 from trainables.base_models.models import DiffusionModels, text_states
 from trainables.batches import Share
-from trainables.datasets.checksums import CheckedArray
+from trainables.datasets.sharded import Layout, ShardedArray, get_or_fill
 from trainables.datasets.store import PreparedSplit
-from trainables.datasets.tensors import TensorCache
 from trainables.draws import EpochDraws
 from trainables.loss import sample_latents
 from trainables.numerics import HALF
@@ -67,20 +67,21 @@ def spelled_out(models: DiffusionModels, prompt: str) -> str:
 
 
 @torch.no_grad()
-def encode_images(models: DiffusionModels, data: PreparedSplit | Films, moments: NDArray[np.float32]) -> None:
-    """Write the moments of the autoencoder's posterior for every image into `float32[n, 8, h, w]`.
+def encode_images(models: DiffusionModels, data: PreparedSplit | Films, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The moments of the autoencoder's posterior for some images, `float32[n, 8, h, w]`.
 
     Args:
         models: with the weights of the autoencoder.
         data: the split, or its films with their variants.
-        moments: the array that is filled.
+        rows: int64[n] of them.
     """
     device = models.vae.device
     step = images_at_a_time(data.resolution_px)
-    for start in range(0, len(data), step):
-        rows = np.arange(start, min(start + step, len(data)), dtype=np.int64)
-        pixels = pixels_of(torch.from_numpy(data.images(rows)).to(device))
-        moments[rows] = models.vae.encode(pixels).latent_dist.parameters.float().cpu().numpy()
+    moments = np.empty((len(rows), *moments_shape(models, data)[1:]), np.float32)
+    for start in range(0, len(rows), step):
+        pixels = pixels_of(torch.from_numpy(data.images(rows[start : start + step])).to(device))
+        moments[start : start + step] = models.vae.encode(pixels).latent_dist.parameters.float().cpu().numpy()
+    return moments
 
 
 def images_at_a_time(side_px: int) -> int:
@@ -119,7 +120,8 @@ class BatchFeeder:
         data: the split that is trained on.
         data_key: names the images and captions, so that a cache never serves others.
         trained: components that the strategy trains; their outputs are never cached.
-        cache_folder: where moments and prompt states are kept, shared by all trials; None computes them at every step.
+        cache_folder: where moments and prompt states are kept, shared by all runs and machines that see it; None computes
+            them at every step.
         caption_dropout: share of captions replaced by the empty one.
         augmentation: variants of the films, of which each epoch takes one.
         mixed_precision: in `bf16` or `fp16`, states come in it, as autocast would cast them, and moments rounded to fp16.
@@ -159,33 +161,36 @@ class BatchFeeder:
         """Whether the text encoder is out of the training loop."""
         return self._states is not None
 
-    def _cached_moments(self) -> CheckedArray | None:
-        place = self._cache_of("vae", self.models.base.weights_hash)
-        if place is None:
+    def _cached_moments(self) -> ShardedArray | None:
+        """Those of all films and variants, by the weights of the autoencoder alone: runs of other U-Nets share them."""
+        if self.cache_folder is None or "vae" in self.trained:
             return None
-        cache, key = place
-        empty = np.zeros(moments_shape(self.models, self._films), np.float32)
-        return cache.get_or_fill(
-            f"{key}{self._films.key}",
+        encoder = cache(lambda: self._loaded("vae"))
+        return get_or_fill(
+            self.cache_folder,
             CACHED["vae"],
-            empty,
-            lambda moments: encode_images(self._loaded("vae"), self._films, moments),
+            f"{self.data_key}-{self.models.vae_hash}-float32{self._films.key}",
+            Layout(
+                shape=moments_shape(self.models, self._films),
+                dtype=np.float32,
+                step=images_at_a_time(self._films.resolution_px),
+            ),
+            lambda start, stop: encode_images(encoder(), self._films, np.arange(start, stop)),
         )
 
-    def _cached_states(self, prompts: Sequence[str]) -> CheckedArray | None:
-        place = self._cache_of("text_encoder", self.models.text_hash)
-        if place is None:
+    def _cached_states(self, prompts: Sequence[str]) -> ShardedArray | None:
+        """Those of the distinct captions, which of free text are as many as the films."""
+        if self.cache_folder is None or "text_encoder" in self.trained:
             return None
-        (cache, key), what = place, CACHED["text_encoder"]
-        return cache.get_or_create(key, what, lambda: {what: encode_prompts(self._loaded("text_encoder"), prompts)})[
-            what
-        ]
-
-    def _cache_of(self, part: str, weights_hash: str) -> tuple[TensorCache, str] | None:
-        """Where a frozen part's outputs for the whole split are kept; None where they are computed at every step."""
-        if self.cache_folder is None or part in self.trained:
-            return None
-        return TensorCache(self.cache_folder), f"{self.data_key}-{weights_hash}"
+        encoder = cache(lambda: self._loaded("text_encoder"))
+        width: int = self.models.text_encoder.config.hidden_size
+        return get_or_fill(
+            self.cache_folder,
+            CACHED["text_encoder"],
+            f"{self.data_key}-{self.models.text_hash}",
+            Layout(shape=(*self.token_ids.shape, width), dtype=np.float32, step=ENCODE_BATCH),
+            lambda start, stop: encode_prompts(encoder(), prompts[start:stop]),
+        )
 
     def _loaded(self, part: str) -> DiffusionModels:
         return self.models if self.load is None else self.load(part)
@@ -247,7 +252,7 @@ class BatchFeeder:
             return {"token_ids": self.token_ids[torch.from_numpy(prompts)]}
         return self._kept_or_sent("prompt_states", self._states, prompts)
 
-    def _kept_or_sent(self, name: str, values: CheckedArray, rows: NDArray[np.int64]) -> HostBatch:
+    def _kept_or_sent(self, name: str, values: ShardedArray, rows: NDArray[np.int64]) -> HostBatch:
         """The rows' values, or where these are on the device already no more than the rows."""
         if name in self._resident:
             return {f"{name}_rows": torch.from_numpy(rows)}
@@ -276,7 +281,7 @@ class BatchFeeder:
         return sample_latents(moments.float(), latent_noise, config.scaling_factor)
 
 
-def on_device(values: CheckedArray, dtype: torch.dtype, device: torch.device) -> Tensor:
+def on_device(values: ShardedArray, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A copy of an array that may be larger than the host's memory, made part by part.
 
     Args:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from trainables.base_models.models import DiffusionModels
 from trainables.datasets.store import PreparedSplit
-from trainables.feeding import encode_images, encode_prompts, moments_shape
+from trainables.feeding import encode_images, encode_prompts
 from trainables.loss import DenoisingLoss
 from trainables.sampling import evaluating
 
@@ -52,7 +52,8 @@ def membership_losses(
     distinct = sorted(set(prompts))
     with evaluating(models):
         states = torch.from_numpy(encode_prompts(models, distinct))
-        rows = torch.tensor([distinct.index(prompt) for prompt in prompts])
+        place = {prompt: row for row, prompt in enumerate(distinct)}
+        rows = torch.tensor([place[prompt] for prompt in prompts])
         loss = DenoisingLoss(models)
         totals = torch.zeros(len(latents), dtype=torch.float64)
         for timestep, noise in _draws(models, latents, num_draws, seed):
@@ -63,12 +64,16 @@ def membership_losses(
     return means
 
 
-def split_moments(models: DiffusionModels, data: PreparedSplit) -> NDArray[np.float32]:
-    """Moments of every film of a split, float32[n, 8, h, w], by the models' own autoencoder."""
-    moments = np.empty(moments_shape(models, data), np.float32)
+def split_moments(models: DiffusionModels, data: PreparedSplit, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Moments of some films of a split, float32[n, 8, h, w], by the models' own autoencoder.
+
+    Args:
+        models: on their device.
+        data: the split.
+        rows: int64[n] of the films.
+    """
     with evaluating(models):
-        encode_images(models, data, moments)
-    return moments
+        return encode_images(models, data, rows)
 
 
 def _means(models: DiffusionModels, moments: NDArray[np.float32]) -> torch.Tensor:

@@ -97,7 +97,7 @@ class TrialSpec(BaseModel):
     folder: Path
     """The trial's own: adapter, samples, checkpoint."""
     cache_folder: Path
-    """Where latents and prompt states are kept, for all trials of the sweep."""
+    """Where latents and prompt states are kept, for all sweeps of these films."""
     strategy: dict[str, Any]
     """`name`, and the hyperparameters of that strategy."""
     lr: float

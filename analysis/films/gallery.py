@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,9 +15,21 @@ from analysis.checks import expect, finite_rows
 from analysis.films.labelled import check_images, resize
 
 BLOCK = 256
+REFERENCES = 4096
+"""References that queries are compared with at a time: memory holds so many, and not all."""
 COMPARED_PX = 64
 REACH_PX = 4
 """Films are compared at 64 px, where each may be moved by a sixteenth of its side in both directions."""
+
+
+class Films(Protocol):
+    """Images that are made, or read, when they are asked for."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+        """Some of them by slice, int64[k] or bool[n], uint8[k, H, W], square."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +37,7 @@ class Gallery:
     """Images as they are compared.
 
     Attributes:
-        features: float[n, d], no row all zero.
+        features: float[n, d], no row all zero; they may lie in a file.
         images: uint8[n, H, W], square, to compare pixels too; `compared` makes them as small as is enough.
         patients: the patient of each image; without it every image counts as a patient of its own.
 
@@ -32,19 +45,22 @@ class Gallery:
         ValueError: shapes do not match, or a feature row is all zero or not finite.
     """
 
-    features: NDArray[np.float64]
-    images: NDArray[np.uint8] | None = None
+    features: NDArray[np.floating[Any]]
+    images: NDArray[np.uint8] | Films | None = None
     patients: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check everything once."""
-        features = finite_rows(self.features, "features")
-        empty = np.flatnonzero(~features.any(axis=1))
-        came = f"{len(empty)} all-zero rows, first in row {empty[:1].tolist()}"
-        expect(not len(empty), "`features` must not be zero", came, "Look for blank images or a broken extractor.")
+        features = np.asarray(self.features)
+        for start in range(0, max(1, len(features)), REFERENCES):
+            rows = finite_rows(features[start : start + REFERENCES], "features")
+            empty = start + np.flatnonzero(~rows.any(axis=1))
+            came = f"{len(empty)} all-zero rows, first in row {empty[:1].tolist()}"
+            expect(not len(empty), "`features` must not be zero", came, "Look for blank images or a broken extractor.")
         object.__setattr__(self, "features", features)
-        parts = (("images", None if self.images is None else check_images(self.images)), ("patients", self.patients))
-        for name, part in parts:
+        if isinstance(self.images, np.ndarray):
+            check_images(self.images)
+        for name, part in (("images", self.images), ("patients", self.patients)):
             count = len(features) if part is None else len(part)
             expect(
                 count == len(features), f"`{name}` must be {len(features)}, one a row of features", count, "Fit them."
@@ -89,52 +105,70 @@ def nearest_films(queries: Gallery, references: Gallery, space: str, *, other_pa
     Returns:
         Distances in [0, 2], where 2 - d^2 is twice the correlation.
     """
-    rows, distances = [], []
+    best, rows = np.full(len(queries), -np.inf), np.zeros(len(queries), np.int64)
     groups, reference_groups = queries.groups(), references.groups()
-    for start, block in _similarities(queries, references, space):
+    for query, reference, block in _similarities(queries, references, space):
         if other_patients:
-            block[groups[start : start + len(block), None] == reference_groups] = -np.inf
-        best = block.argmax(axis=1)
-        rows.append(best)
-        distances.append(np.sqrt(np.clip(2 - 2 * block[np.arange(len(block)), best].astype(np.float64), 0, None)))
-    return NearestFilms(np.concatenate(distances), np.concatenate(rows))
+            block[groups[query, None] == reference_groups[reference]] = -np.inf
+        nearest = block.argmax(axis=1)
+        cosines = block[np.arange(len(block)), nearest]
+        nearer = cosines > best[query]  # of equals the first, however references are cut
+        rows[query] = np.where(nearer, nearest + reference.start, rows[query])
+        best[query] = np.where(nearer, cosines, best[query])
+    return NearestFilms(np.sqrt(np.clip(2 - 2 * best, 0, None)), rows)
 
 
-def _similarities(queries: Gallery, references: Gallery, space: str) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """First row and cosines [block, m], block by block of the queries."""
-    if space == "pixels":
-        yield from _pixel_similarities(queries, references)
-        return
-    targets = _unit(references.features).T
-    for start in range(0, len(queries), BLOCK):
-        yield start, _unit(queries.features[start : start + BLOCK]) @ targets
+def _similarities(
+    queries: Gallery, references: Gallery, space: str
+) -> Iterator[tuple[slice, slice, NDArray[np.float64]]]:
+    """Cosines of some queries with some references, block by block, all pairs once."""
+    similar = _pixel_similarities if space == "pixels" else _feature_similarities
+    for reference in _blocks(len(references), REFERENCES):
+        for query, block in similar(queries, references, reference):
+            yield query, reference, block
 
 
-def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+def _blocks(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _feature_similarities(
+    queries: Gallery, references: Gallery, reference: slice
+) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    targets = _unit(references.features[reference]).T
+    for query in _blocks(len(queries), BLOCK):
+        yield query, _unit(queries.features[query]) @ targets
+
+
+def _unit(rows: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    rows = rows.astype(np.float64)
     scaled: NDArray[np.float64] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return scaled
 
 
 @torch.inference_mode()
-def _pixel_similarities(queries: Gallery, references: Gallery) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def _pixel_similarities(
+    queries: Gallery, references: Gallery, reference: slice
+) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """Correlations of the references' middles with all windows of the queries, the best of each pair."""
-    moved, targets = _small(queries), _small(references)
     inner = COMPARED_PX - 2 * REACH_PX
-    middles = _correlated(targets[:, REACH_PX : REACH_PX + inner, REACH_PX : REACH_PX + inner]).T
-    for start in range(0, len(moved), BLOCK):
-        best = torch.full((len(moved[start : start + BLOCK]), len(targets)), -1.0)
-        windows = moved[start : start + BLOCK].unfold(1, inner, 1).unfold(2, inner, 1)
+    middle = slice(REACH_PX, REACH_PX + inner)
+    middles = _correlated(_small(references, reference)[:, middle, middle]).T
+    for query in _blocks(len(queries), BLOCK):
+        moved = _small(queries, query)
+        best = torch.full((len(moved), middles.shape[1]), -1.0)
+        windows = moved.unfold(1, inner, 1).unfold(2, inner, 1)
         for down in range(windows.shape[1]):
             for right in range(windows.shape[2]):
                 best = torch.maximum(best, _correlated(windows[:, down, right]) @ middles)
-        yield start, best.double().numpy()
+        yield query, best.double().numpy()
 
 
-def _small(gallery: Gallery) -> Tensor:
+def _small(gallery: Gallery, rows: slice) -> Tensor:
     """float32[n, 64, 64]."""
     if gallery.images is None:
         raise ValueError("`images` must be given to compare pixels, but got None. Give them, or compare features.")
-    return torch.from_numpy(compared(gallery.images)).float()
+    return torch.from_numpy(compared(gallery.images[rows])).float()
 
 
 def compared(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -18,13 +18,14 @@ from analysis.run_folder import CACHE, RunFolder
 from analysis.studies.classifiers import ImageClassifier, TrainingSettings, load_classifier, train_classifier
 from analysis.studies.decisions import Thresholds, choose_thresholds
 from analysis.studies.memorisation import Calibration, attainable_confidence, calibrate
+from analysis.studies.networks import ARCHITECTURES
 from sweep.config import SweepConfig
 from sweep.final.marks import place_boxes
 from sweep.final.settings import FinalSettings
 from sweep.loading import parse_config
 from sweep.scoring.identity import feature_key, file_hash
 from sweep.scoring.plans import GenerationPlan, conditions_to_score, known_rows, label_rows, plan_by_caption, two_sided
-from sweep.scoring.streaming import as_grey, compared_films
+from sweep.scoring.streaming import ComparedFilms, as_grey, films_of_side
 from sweep.scoring.studio import Studio, with_adapter
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.datasets.base import SPLITS
@@ -114,18 +115,32 @@ class Workbench(Studio):
         rows = self.plans[split].rows
         return np.isin(rows, self.known(split, rows))
 
+    def sampled(self, split: str) -> list[int]:
+        """Rows of the known films of a split that classifiers get to see: all, or the most that the settings allow."""
+        known, most = self.known(split), self.settings.classifier_films
+        drawn = np.random.default_rng(self.config.seed).permutation(len(known))[:most]
+        return [known[place] for place in np.sort(drawn)]
+
+    def samples(self) -> dict[str, dict[str, int]]:
+        """Of each split how many films classifiers get to see, and of how many."""
+        return {name: {"films": len(self.sampled(name)), "of": len(self.known(name))} for name in SPLITS}
+
     def real(self, split: str, rows: Sequence[int] | NDArray[np.int64] | None = None) -> LabelledImages:
-        """The real films of those rows."""
-        data, known = self.splits[split], self.known(split, rows)
+        """The real films that classifiers get to see of a split, or the known ones of those rows, in a classifier's size."""
+        data, known = self.splits[split], self.sampled(split) if rows is None else self.known(split, rows)
         labels = label_rows([data.conditions[row] for row in known], self.conditions)
-        return LabelledImages(
-            data.images(known), labels, self.conditions, tuple(data.patient_ids[row] for row in known)
-        )
+        images = films_of_side(data, np.array(known, np.int64), self.classifier_px)
+        return LabelledImages(images, labels, self.conditions, tuple(data.patient_ids[row] for row in known))
 
     def real_labels(self, split: str) -> NDArray[np.bool_]:
-        """Which scored conditions each of those films of a split shows, bool[n, c]."""
+        """Which scored conditions each film shows that classifiers get to see of a split, bool[n, c]."""
         data = self.splits[split]
-        return label_rows([data.conditions[row] for row in self.known(split)], self.conditions)
+        return label_rows([data.conditions[row] for row in self.sampled(split)], self.conditions)
+
+    @property
+    def classifier_px(self) -> int:
+        """Side of the films that classifiers take; others are made of that size first, one batch at a time."""
+        return ARCHITECTURES[self._classifier_settings().architecture].input_px
 
     def generated(self, finalist: Finalist, split: str) -> NDArray[np.uint8]:
         """Grey films of a finalist for the planned captions of a split, uint8[n, H, W]; made once and kept."""
@@ -142,17 +157,22 @@ class Workbench(Studio):
         key = self.generated_key(finalist.adapter, self.plans[split], self.evaluation)
         return self.features.get_or_compute(key, lambda: self.extractor.extract(self.generated(finalist, split)))
 
-    def moments(self, finalist: Finalist, split: str) -> NDArray[np.float32]:
-        """What the autoencoder makes of a split's films, float32[n, 8, h, w]; cached where it is the base's own.
+    def moments(self, finalist: Finalist, split: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """What the autoencoder makes of some films, float32[n, 8, h, w]; kept where it is the base's own.
 
-        The training split's are those that the sweep trained on.
+        Args:
+            finalist: whose autoencoder.
+            split: of the films.
+            rows: int64[n] of them.
         """
         data = self.splits[split]
         if "vae" in finalist.trains:
-            return split_moments(self.models(finalist), data)
-        key = f"{self.dataset.fingerprint}-{split}-{self.base.base.weights_hash}"
+            return split_moments(self.models(finalist), data, rows)
+        which = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
         stored = self._tensors.get_or_create(
-            key, "moments", lambda: {"moments": split_moments(self.models(finalist), data)}
+            f"{self.dataset.fingerprint}-{split}-{self.base.vae_hash}-{which}",
+            "sampled_moments",
+            lambda: {"moments": split_moments(self.models(finalist), data, rows)},
         )
         return stored["moments"].whole()
 
@@ -162,19 +182,30 @@ class Workbench(Studio):
         key = feature_key(self.extractor, f"{name}-{content}", len(films))
         return self.features.get_or_compute(key, lambda: self.extractor.extract(films))
 
-    def gallery(self, *splits: str) -> Gallery:
-        """All real films of some splits, to find neighbours among; as small as they are compared."""
-        features = np.concatenate([self.real_features(name) for name in splits])
-        films = np.concatenate([compared_films(self.splits[name]) for name in splits])
-        patients = tuple(patient for name in splits for patient in self.splits[name].patient_ids)
-        return Gallery(features.astype(np.float64), films, patients)
+    def training_films(self) -> Gallery:
+        """All training films, to find neighbours among: none is left out, as a copy may be of any; they stay on the disk."""
+        data = self.splits["train"]
+        return Gallery(self.real_features("train"), ComparedFilms(data), tuple(data.patient_ids))
+
+    def held_out_films(self) -> Gallery:
+        """Films of held-out patients, of as many patients as the settings allow, or all; as small as they are compared."""
+        patients = [patient for name in HELD_OUT for patient in self.splits[name].patient_ids]
+        chosen = rows_of_patients(patients, self.settings.held_out_films, self.config.seed)
+        parts, start = [], 0
+        for name in HELD_OUT:
+            count = len(self.splits[name])
+            rows = chosen[(chosen >= start) & (chosen < start + count)] - start
+            parts.append((self.real_features(name)[rows], ComparedFilms(self.splits[name])[rows]))
+            start += count
+        features, films = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Gallery(features, films, tuple(patients[row] for row in chosen))
 
     @cached_property
     def calibration(self) -> Calibration:
         """When a film counts as a copy of a training film, by real films of held-out patients."""
-        held_out, share = self.gallery(*HELD_OUT), self.settings.max_false_alarms
+        held_out, share = self.held_out_films(), self.settings.max_false_alarms
         confidence = attainable_confidence(len(set(held_out.groups())), share)
-        return calibrate(self.gallery("train"), held_out, max_false_alarms=share, confidence=confidence)
+        return calibrate(self.training_films(), held_out, max_false_alarms=share, confidence=confidence)
 
     @cached_property
     def classifier(self) -> ImageClassifier:
@@ -185,7 +216,7 @@ class Workbench(Studio):
         """
         settings, names = self._classifier_settings(), self.learnable()
         recipe = asdict(settings) | {"initial_weights": file_hash(settings.initial_weights), "device": None}
-        made_of = (self.dataset.fingerprint, names, sorted(recipe.items()))
+        made_of = (self.dataset.fingerprint, names, sorted(recipe.items()), self.settings.classifier_films)
         folder = self.run.folder / EVALUATION / "classifiers" / hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
         if (folder / "classifier.json").is_file():
             return load_classifier(folder, device=str(self.device))
@@ -227,6 +258,20 @@ def only(films: LabelledImages, conditions: tuple[str, ...]) -> LabelledImages:
     """The same films with fewer conditions."""
     columns = [films.conditions.index(name) for name in conditions]
     return LabelledImages(films.images, films.labels[:, columns], conditions, films.patients)
+
+
+def rows_of_patients(patients: Sequence[str], most: int, seed: int) -> NDArray[np.int64]:
+    """Rows, ascending, of all films of some patients: of all, or of as many as have no more films together than are allowed.
+
+    Args:
+        patients: of each film.
+        most: films.
+        seed: chooses the patients.
+    """
+    names, of_film, counts = np.unique(np.array(patients), return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    chosen = order[np.cumsum(counts[order]) <= most]
+    return np.flatnonzero(np.isin(of_film, chosen))
 
 
 def dataset_folder(run: RunFolder, config: SweepConfig) -> Path:

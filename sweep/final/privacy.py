@@ -14,7 +14,7 @@ from analysis.films.gallery import Gallery, compared
 from analysis.films.pairs import pairs_sheet
 from analysis.studies.membership import loss_gap_membership
 from analysis.studies.memorisation import CopyPair, find_copies
-from sweep.final.bench import MIRRORED, Finalist, Workbench
+from sweep.final.bench import HELD_OUT, MIRRORED, Finalist, Workbench
 from sweep.final.study import StudyResult
 from trainables.membership_losses import membership_losses
 
@@ -32,6 +32,7 @@ def memorisation(bench: Workbench, finalist: Finalist) -> StudyResult:
     details = {
         "deciding": list(report.deciding),
         "num_patients": len(set(bench.calibration.limit.far.groups())),
+        "held_out": {"films": report.num_held_out, "of": sum(len(bench.splits[name]) for name in HELD_OUT)},
         "copies": [_pair(bench, asdict(pair)) for pair in report.copies],
     }
     return StudyResult(values=report.as_dict(), details=details)
@@ -70,7 +71,7 @@ def membership(bench: Workbench, finalist: Finalist) -> StudyResult:
     for name in MEMBERS:
         data = bench.splits[name]
         rows = np.sort(np.random.default_rng(bench.config.seed).permutation(len(data))[:count])
-        moments = bench.moments(finalist, name)[rows]
+        moments = bench.moments(finalist, name, rows)
         losses[name] = membership_losses(models, moments, [data.prompts[row] for row in rows])
         patients[name] = [data.patient_ids[row] for row in rows]
     result = loss_gap_membership(

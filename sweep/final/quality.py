@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.files import whole_file
-from analysis.films.labelled import LabelledImages
+from analysis.films.labelled import LabelledImages, resize
 from analysis.metrics import LabelledFeatures, ms_ssim_diversity
 from analysis.metrics.ms_ssim import Diversity
 from analysis.reader_study.films import FILMS
@@ -127,6 +127,7 @@ def alignment(bench: Workbench, finalist: Finalist) -> StudyResult:
         "classifier": {"architecture": classifier.architecture, "weights_hash": classifier.weights_hash},
         "thresholds": dict(bench.thresholds),
         "left_out": sorted(set(bench.conditions) - set(names)),
+        "real_films": bench.samples(),
     }
     recall = {f"alignment_recall_real/{name}": condition.real_recall for name, condition in result.conditions.items()}
     prompted = scored.only(names)
@@ -146,7 +147,9 @@ def utility(bench: Workbench, finalist: Finalist) -> StudyResult:
     training = settings.classifier(bench.dataset.resolution_px, settings.utility_epochs, str(bench.device))
     data = UtilityData(
         real=only(bench.real("train", plan.rows), names),
-        synthetic=LabelledImages(bench.generated(finalist, "train")[known], plan.table(names), names),
+        synthetic=LabelledImages(
+            resize(bench.generated(finalist, "train")[known], bench.classifier_px).numpy(), plan.table(names), names
+        ),
         validation=only(bench.real("validation"), names),
         test=only(bench.real("test"), names),
     )
@@ -159,9 +162,14 @@ def utility(bench: Workbench, finalist: Finalist) -> StudyResult:
         on_progress=lambda arm, seed: bench.on_progress(0),
         on_tested=lambda arm, scored: tested.setdefault(arm, []).append(scored),
     )
-    by_group = auc_by_group(tested["synthetic"], patients_of(bench, "test").take(bench.known("test")))
+    by_group = auc_by_group(tested["synthetic"], patients_of(bench, "test").take(bench.sampled("test")))
     details = {"training": {**asdict(training), "initial_weights": str(training.initial_weights)}, "seeds": list(seeds)}
     return StudyResult(
         values=comparison.as_dict() | by_group.named("utility_auc"),
-        details={**details, "conditions": list(names), "subgroups": by_group.details()},
+        details={
+            **details,
+            "conditions": list(names),
+            "real_films": bench.samples(),
+            "subgroups": by_group.details(),
+        },
     )

@@ -10,9 +10,9 @@ from typing import Any
 
 from analysis.features import split_metric
 from analysis.metrics import METRICS
-from analysis.run_folder import CACHE
 from analysis.studies.utility import CLASSIFIER_SCORES, t_interval
 from sweep.final.bench import Finalist, Workbench
+from sweep.trials.latent_cache import latent_cache
 from trainables.strategies.card import read_card
 from trainables.trial import TrialSpec, cut_name, fine_tune
 
@@ -80,7 +80,7 @@ def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:
         base=bench.config.base,
         dataset=bench.dataset.folder,
         folder=finalist.folder / f"seed-{seed}",
-        cache_folder=bench.run.folder / CACHE,
+        cache_folder=latent_cache(bench.config, bench.run.folder),
         strategy={"name": card["strategy"], **card["hyperparameters"]},
         lr=float(row["param/lr"]),
         batch_size=int(row["param/batch_size"]),

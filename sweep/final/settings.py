@@ -29,6 +29,10 @@ class FinalSettings:
         utility_seeds: classifiers of each arm.
         max_false_alarms: share of innocent films that may be taken for copies.
         membership_films: the most training films, and test films, whose losses are compared.
+        classifier_films: the most real films of each split that classifiers learn and are judged by. 20,000 are 1 GB where
+            a classifier takes films of 224 px, and show a condition of 1 % on 200.
+        held_out_films: the most films of held-out patients by which it is told what counts as a copy. 2,000 are of more
+            patients than the 59 that 5 % of false alarms take, and each is compared with all training films.
     """
 
     images_per_condition: int
@@ -40,6 +44,8 @@ class FinalSettings:
     utility_seeds: int = 3
     max_false_alarms: float = 0.05
     membership_films: int = 500
+    classifier_films: int = 20_000
+    held_out_films: int = 2_000
 
     def classifier(self, resolution_px: int, max_epochs: int, device: str) -> TrainingSettings:
         """How a classifier of these films is trained.

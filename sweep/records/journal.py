@@ -39,7 +39,7 @@ from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.full_disks import is_full
 from sweep.trials.suggestions import Suggestion
 
-MAY_CHANGE: Final = ("search.num_trials", "search.stop.", "compute.", "tracking.")
+MAY_CHANGE: Final = ("search.num_trials", "search.stop.", "compute.", "cache.", "tracking.")
 """Keys of the configuration that may have other values when a sweep goes on."""
 EACH_OF_FIRST: Final = 100
 """After each of so many trials the tables are written; later after every second, every third and so on."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from analysis.run_folder import BASELINE_SHEET, REFERENCE_SHEET, SAMPLES_SHEET
 from sweep.config import ComputeConfig
+from sweep.scoring.desk import Desk
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
 from sweep.trials.full_disks import is_full
 from trainables.trial import EvaluationError
@@ -41,6 +41,8 @@ class ActorEvaluator:
     """Ray's id of the node where each actor should run; None: anywhere."""
     away_s: float = AWAY_S
     """How long an actor may be away, in seconds, before a trial that waits for it is broken off."""
+    desk: Any = None
+    """Ray's handle of what chooses among several actors; None: the first one scores all."""
 
     def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
         """Score an exported adapter, a second time where the first fails; leaves `samples.png` beside its folder.
@@ -50,16 +52,15 @@ class ActorEvaluator:
             OSError: a disk is full.
             ActorUnavailableError: its node was lost, and there is no room for a successor, perhaps because of this trial.
         """
-        actor = self.actors[zlib.crc32(str(adapter).encode()) % len(self.actors)]
-        return self._scores(actor, lambda: actor.score.remote(adapter, adapter.parent / SAMPLES_SHEET, share_done))
+        return self._scores(lambda: self._begin(adapter, adapter.parent / SAMPLES_SHEET, share_done))
 
     def prepare(self, out: Path) -> None:
         """Wait until the actors can work, and hear now of what they lack; leaves the held-out films' `reference.png`."""
         ray.get([actor.prepare.remote(out / REFERENCE_SHEET) for actor in self.actors])
 
     def score_base(self, out: Path) -> Any:
-        """Have the un-adapted base model scored, beside the trials; leaves `baseline.png`, returns a Ray reference."""
-        return self.actors[0].score.remote(None, out / BASELINE_SHEET)
+        """Have the un-adapted base model scored, beside the trials; leaves `baseline.png`, returns what is running."""
+        return self._begin(None, out / BASELINE_SHEET)
 
     def base_scores(self, running: Any, out: Path) -> dict[str, float]:
         """Wait for what `score_base` began, and try once more where it failed.
@@ -69,16 +70,24 @@ class ActorEvaluator:
             OSError: a disk is full.
             ActorUnavailableError: its node was lost, and there is no room for a successor.
         """
-        return self._scores(self.actors[0], lambda: self.score_base(out), running)
+        return self._scores(lambda: self.score_base(out), running)
 
-    def _scores(self, actor: Any, start: Callable[[], Any], running: Any = None) -> dict[str, float]:
+    def _begin(self, *what: Any) -> tuple[Any, Any]:
+        """The actor that scores it, the one with the fewest evaluations, and Ray's reference of the scores."""
+        if self.desk is None:
+            return self.actors[0], self.actors[0].score.remote(*what)
+        number, [scores] = ray.get(self.desk.score.remote(*what))
+        return self.actors[number], scores
+
+    def _scores(self, start: Callable[[], tuple[Any, Any]], running: Any = None) -> dict[str, float]:
         """Wait for an evaluation, the running one if there is one; start it again where it fails or its actor is away."""
         failures, away_s = 0, 0.0
         while True:
             try:
                 running = running or start()
-                if ray.wait([running], timeout=LOOK_S)[0]:
-                    return dict(ray.get(running))
+                actor, scores = running
+                if ray.wait([scores], timeout=LOOK_S)[0]:
+                    return dict(ray.get(scores))
                 if _is_alive(actor):
                     continue
                 lost: RayError = ActorUnavailableError("no node has had room for it", actor._actor_id.binary())
@@ -97,7 +106,7 @@ class ActorEvaluator:
 
     def stop(self) -> None:
         """End the actors' processes; what they hold of the cluster is free again."""
-        for actor in self.actors:
+        for actor in (*self.actors, *([self.desk] if self.desk is not None else [])):
             ray.kill(actor)
 
 
@@ -125,7 +134,8 @@ def start_evaluators(
     }
     nodes = tuple(nodes or [None] * compute.evaluation_actors)
     actors = [remote_class.options(scheduling_strategy=_place(node), **options).remote(spec) for node in nodes]
-    return ActorEvaluator(tuple(actors), nodes, GROWING_S if compute.may_grow else AWAY_S)
+    desk = ray.remote(Desk).options(num_cpus=0, max_restarts=-1).remote(actors) if len(actors) > 1 else None
+    return ActorEvaluator(tuple(actors), nodes, GROWING_S if compute.may_grow else AWAY_S, desk)
 
 
 def _place(node: str | None) -> str | NodeAffinitySchedulingStrategy:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from analysis.features.base import BATCH_SIZE, FeatureExtractor
-from analysis.films.gallery import compared
+from analysis.films.gallery import COMPARED_PX
+from analysis.films.labelled import resize
 from trainables.datasets.store import PreparedSplit
 
 Films = NDArray[np.uint8]
@@ -68,18 +69,42 @@ def _chosen(films: Tensor, which: Chosen) -> Films:
     return chosen
 
 
-def compared_films(split: PreparedSplit) -> Films:
-    """Every film of a split at the size at which neighbours are searched, uint8[n, 64, 64]."""
-    return np.concatenate([compared(films.numpy()) for films in _batches(split)])
+class ComparedFilms:
+    """The films of a split at the size at which neighbours are searched, read and made small when they are asked for.
+
+    Args:
+        split: the films.
+    """
+
+    def __init__(self, split: PreparedSplit) -> None:
+        self._split = split
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Films:
+        """Some of them, uint8[n, 64, 64]."""
+        return films_of_side(self._split, np.arange(len(self))[rows], COMPARED_PX)
+
+
+def films_of_side(split: PreparedSplit, rows: NDArray[np.int64], side_px: int) -> Films:
+    """Some films of a split at another size, uint8[n, side_px, side_px]: memory holds few of them as they are.
+
+    Args:
+        split: the films.
+        rows: int64[n] of them.
+        side_px: the size.
+    """
+    films = np.empty((len(rows), side_px, side_px), np.uint8)
+    for start in range(0, len(rows), BATCH_SIZE):
+        films[start : start + BATCH_SIZE] = resize(split.images(rows[start : start + BATCH_SIZE]), side_px).numpy()
+    return films
 
 
 def extract_split(split: PreparedSplit, extractor: FeatureExtractor) -> NDArray[np.float32]:
     """Features float32[n, dim] of every film of a split."""
-    every = np.ones(len(split), bool)
-    return extract_and_keep(_batches(split), extractor, wanted=every, shown=~every)[0]
-
-
-def _batches(split: PreparedSplit) -> Iterator[Tensor]:
-    rows = np.arange(len(split))
-    starts = range(0, len(split), BATCH_SIZE)
-    return (torch.from_numpy(split.images(rows[start : start + BATCH_SIZE])) for start in starts)
+    features = np.empty((len(split), extractor.dim), np.float32)
+    for start in range(0, len(split), BATCH_SIZE):
+        rows = np.arange(start, min(start + BATCH_SIZE, len(split)))
+        features[rows] = extractor.extract(split.images(rows))
+    return features

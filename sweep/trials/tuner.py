@@ -70,6 +70,7 @@ class SweepContext:
         budget: how far each trial is trained.
         fingerprint: of the data set, as the log has it; None: it may be any.
         evaluation_nodes: where evaluation actors run; None where it is not known.
+        latents: where latents and prompt states are kept; None: in the run directory.
     """
 
     base: str
@@ -83,6 +84,7 @@ class SweepContext:
     budget: Budget = NO_BUDGET
     fingerprint: str | None = None
     evaluation_nodes: tuple[str | None, ...] = ()
+    latents: Path | None = None
 
     def trial_folder(self, trial_id: str) -> Path:
         """Where a trial leaves its adapter and samples."""
@@ -95,7 +97,7 @@ class SweepContext:
             dataset=self.dataset,
             fingerprint=self.fingerprint,
             folder=self.trial_folder(trial_id),
-            cache_folder=self.out / CACHE,
+            cache_folder=self.latents or self.out / CACHE,
             seed=self.seed,
             training=self.training,
             rungs=self.rungs,

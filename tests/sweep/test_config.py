@@ -88,7 +88,7 @@ def test_names_may_be_a_list_or_separated_by_commas(text: str) -> None:
             r"`key of the configuration` .* got 'num_epoch'\. Did you mean 'training.num_epochs'\? Valid: ",
         ),
         ("training.num_epoch=3", "but got 'training.num_epoch'. Did you mean 'training.num_epochs'"),
-        ("xyzzy=1", "must be a known name, but got 'xyzzy'. Choose one of: base, compute.address"),
+        ("xyzzy=1", "must be a known name, but got 'xyzzy'. Choose one of: base, cache.path, compute.address"),
         (
             "objectives=[fd]",
             "`objective` must be a known name, but got 'fd'. Did you mean 'fid'.*Valid: .*epoch_s, fid",

@@ -124,7 +124,7 @@ def test_the_front_is_what_no_trial_beats(out: Path, trials: pd.DataFrame) -> No
 def test_features_of_the_reference_and_of_each_model_are_extracted_once(out: Path) -> None:
     reference, base, of_trials, of_their_rungs = 1, 1, 4, 4
     assert len(list((out / "cache" / "features").glob("*.arrow"))) == reference + base + of_trials + of_their_rungs
-    assert [len(list((out / "cache" / name).glob("*.arrow"))) for name in ("moments", "states")] == [1, 1]
+    assert [len(list((out / "cache" / name).rglob("*.arrow"))) for name in ("moments", "states")] == [1, 1]
 
 
 def test_mlflow_has_a_parent_and_a_tagged_child_for_each_trial(
@@ -246,7 +246,7 @@ def cut(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     out, broken = tmp_path_factory.mktemp("cut") / "run", ray.remote(num_cpus=0)(lambda: int("no score"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SEARCH_SPACES, "cuttable", cuttable)
-        patch.setattr(ActorEvaluator, "score_base", lambda self, out: broken.remote())
+        patch.setattr(ActorEvaluator, "score_base", lambda self, out: (self.actors[0], broken.remote()))
         settings = ("search.space=cuttable", "search.strategies=[dylora]", "evaluation.images_per_condition=2")
         yield out, sweep_of(out, 1, *settings)
 

@@ -41,7 +41,7 @@ from sweep.final.settings import FinalSettings
 from sweep.final.studies import STUDIES
 from sweep.final.study import Study, StudyResult
 from sweep.scoring.plans import GenerationPlan
-from sweep.scoring.streaming import compared_films
+from sweep.scoring.streaming import ComparedFilms
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
 from trainables.settings import TrainingConfig
@@ -248,9 +248,9 @@ class Copying(Workbench):
 
     num_galleries = 0
 
-    def gallery(self, *splits: str) -> Gallery:
+    def training_films(self) -> Gallery:
         self.num_galleries += 1
-        return super().gallery(*splits)
+        return super().training_films()
 
     def _generate(self, finalist: Finalist, plan: GenerationPlan) -> NDArray[np.uint8]:
         return self.splits["train"].images(np.arange(len(plan)))
@@ -287,7 +287,7 @@ def test_a_generator_of_training_films_is_caught_and_not_exported(folder: Path, 
     bench = elsewhere(folder, tmp_path, Copying)
     finalist = finalist_of(bench.run, TRIAL, 0)
     result = memorisation(bench, finalist)
-    assert memorisation(bench, finalist) == result and bench.num_galleries == 2  # of real films, for all finalists
+    assert memorisation(bench, finalist) == result and bench.num_galleries == 1  # of training films, for all finalists
     assert (
         result.values["memorisation_share"] == 1.0
         and result.values["memorisation_share_exchanged"] < 0.1
@@ -362,7 +362,7 @@ def test_films_that_come_back_exactly_have_a_finite_psnr(evaluated: Workbench) -
 
 def test_films_are_compared_as_small_as_if_all_were_read_at_once(tmp_path: Path) -> None:
     data = write_dataset(PhantomSource(num_patients=60, resolution_px=80, seed=1), tmp_path).split("train")
-    films = compared_films(data)
+    films = ComparedFilms(data)[:]
     assert len(data) > BATCH_SIZE and films.shape == (len(data), 64, 64)
     np.testing.assert_array_equal(films, resize(data.images(np.arange(len(data))), 64).numpy())
 

@@ -140,7 +140,7 @@ def test_what_is_cached_is_what_would_be_computed_from_each_variant(
     as_they_are = torch.from_numpy(draws.variants(rows, 3) == 0)
     differs = (plain["latents"] - latents).abs().amax((1, 2, 3)) > 1e-3
     assert as_they_are.any() and torch.equal(differs, ~as_they_are) and torch.equal(plain["noise"], pixels["noise"])
-    keys = sorted(path.stem.partition("train-")[2].count("-") for path in (cache / "moments").glob("*.arrow"))
+    keys = sorted(path.parent.name.partition("float32")[2].count("-") for path in (cache / "moments").rglob("*.arrow"))
     assert keys == [0, 1]
 
 

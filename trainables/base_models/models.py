@@ -67,6 +67,7 @@ class DiffusionModels:
         tokenizer: splits prompts into the text encoder's tokens.
         scheduler_config: the base's noise schedule, as diffusers' schedulers take it.
         base: which base model the parts were loaded from.
+        vae_hash: hash of the autoencoder's weights as they were loaded; empty where they were not.
         text_source: identity of a text encoder that took the place of the base's own; empty: it is the base's.
         placeholders: new tokens by the words of a prompt that they stand for.
         numerics: what U-Net and autoencoder are given samples in.
@@ -78,6 +79,7 @@ class DiffusionModels:
     tokenizer: PreTrainedTokenizerBase
     scheduler_config: Mapping[str, Any] = field(repr=False)
     base: BaseIdentity
+    vae_hash: str = ""
     text_source: str = ""
     placeholders: Mapping[str, str] = field(default_factory=dict)
     numerics: Numerics = FULL
@@ -217,6 +219,7 @@ def load_base(base: str, components: Collection[str] = COMPONENTS) -> DiffusionM
         tokenizer=pipeline.tokenizer,
         scheduler_config=dict(pipeline.scheduler.config),
         base=BaseIdentity(name=base, source=HUB_IDS.get(base, Path(base).name), weights_hash=weights_hash(folder)),
+        vae_hash=weights_hash(folder, ("vae",)),
         placeholders=_placeholders(folder),
     )
     for part in (models.unet, models.vae):  # diffusers would write the folder into whatever is saved of them
@@ -326,13 +329,13 @@ def _download(hub_id: str) -> Path:
 
 
 @lru_cache(maxsize=8)
-def weights_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of a pipeline folder's weights, the first 16 hex digits.
+def weights_hash(folder: Path, components: Collection[str] = COMPONENTS) -> str:
+    """SHA-256 over the names and contents of a pipeline folder's weights, or some parts' alone, the first 16 hex digits.
 
     Variants, such as `model.fp16.safetensors`, are left out: a full clone has them, a download has not, none is loaded.
     """
     digest = hashlib.sha256()
-    files = sorted(file for name in COMPONENTS for file in weight_files(folder, name))
+    files = sorted(file for name in components for file in weight_files(folder, name))
     for file in files:
         digest.update(file.relative_to(folder).as_posix().encode())
         with file.open("rb") as stream:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from trainables.datasets.base import ImageTextSample
@@ -19,7 +19,6 @@ from trainables.datasets.checksums import CheckedArray, DamagedError, MappedFile
 from trainables.datasets.files import synced_file
 
 Tensors = Mapping[str, NDArray[Any]]
-Fill = Callable[[NDArray[Any]], None]
 ARROW = pa.__version__
 """Another version may write the same films otherwise."""
 IN_FILE = 8
@@ -157,42 +156,49 @@ class TensorCache:
             ValueError: key or name is no plain file name.
             OSError: the disk is full; nothing is left behind, and what is stored stays.
         """
-        return self._read_or_write(key, name, lambda path: _write_tensors(path, compute()))
-
-    def get_or_fill(self, key: str, name: str, empty: NDArray[Any], fill: Fill) -> CheckedArray:
-        """One array, computed part by part straight into its file, so that memory never holds all of it.
-
-        Args:
-            key, name: as for `get_or_create`.
-            empty: of the shape and dtype, not without elements; `numpy.zeros` takes no memory for it.
-            fill: writes all of a writable array of that shape; called only if the file is not there.
-
-        Returns:
-            Memory-mapped, as of `get_or_create`.
-
-        Raises:
-            ValueError, OSError: as `get_or_create`; a full disk is found before `fill` is called.
-        """
-        return self._read_or_write(key, name, lambda path: _write_tensors(path, {name: empty}, fill))[name]
-
-    def _read_or_write(self, key: str, name: str, write: Callable[[Path], None]) -> dict[str, CheckedArray]:
         path = self.path(key, name)
-        self._create(key, name, write)
+        self._create(path, compute)
         try:
             return _read_tensors(path)
         except (ValueError, DamagedError):
             set_aside(path)
-            self._create(key, name, write)
+            self._create(path, compute)
             return _read_tensors(path)
 
-    def _create(self, key: str, name: str, write: Callable[[Path], None]) -> None:
-        """Have a file written by at most one process, if it is not there."""
-        path = self.path(key, name)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
-                if not path.exists():
-                    write(path)
+    def create_if_free(self, key: str, name: str, compute: Callable[[], Tensors]) -> bool:
+        """Have the arrays stored, as `get_or_create` does, unless another process is at it; says whether they are there.
+
+        Args:
+            key, name, compute: as for `get_or_create`.
+
+        Raises:
+            ValueError, OSError: as `get_or_create`.
+        """
+        try:
+            self._create(self.path(key, name), compute, wait_s=0)
+        except Timeout:
+            return False
+        return True
+
+    def _create(self, path: Path, compute: Callable[[], Tensors], wait_s: float = -1) -> None:
+        """Have a file written by at most one process, if it is not there.
+
+        Args:
+            path: the file.
+            compute: makes its arrays.
+            wait_s: for a process that is at it; -1: as long as it takes.
+
+        Raises:
+            Timeout: it was not done by then.
+        """
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock"), timeout=wait_s):
+            if not path.exists():
+                for left in path.parent.glob(f".{path.name}.*.partial*"):  # by a process that was killed
+                    left.unlink(missing_ok=True)
+                _write_tensors(path, compute())
 
     def path(self, key: str, name: str) -> Path:
         """The file that holds the arrays of this key and name."""
@@ -245,8 +251,8 @@ def _read_table(file: MappedFile) -> pa.Table:
         ) from error
 
 
-def _write_tensors(path: Path, tensors: Tensors, fill: Fill | None = None) -> None:
-    """Write a file whole or not at all; `fill` puts values into the only tensor once there is room for it."""
+def _write_tensors(path: Path, tensors: Tensors) -> None:
+    """Write a file whole or not at all."""
     schema = pa.schema(
         {"name": pa.string(), "dtype": pa.string(), "shape": pa.list_(pa.int64()), "data": pa.large_binary()}
     )
@@ -256,23 +262,12 @@ def _write_tensors(path: Path, tensors: Tensors, fill: Fill | None = None) -> No
             for name, tensor in tensors.items():
                 # A batch for each tensor: Arrow aligns every batch's data to 64 bytes, so that the views are aligned.
                 writer.write_batch(_tensor_batch(name, tensor, schema))
-        if fill is not None:
-            _fill_in_place(partial, next(iter(tensors.values())), fill)
         write_checksums(partial, lambda file: _tensors_in(file).values())
         sums_of(partial).replace(sums_of(path))
         partial.replace(path)
     finally:
         for left in (partial, sums_of(partial)):
             left.unlink(missing_ok=True)
-
-
-def _fill_in_place(path: Path, empty: NDArray[Any], fill: Fill) -> None:
-    """Have the values of a file's only tensor written where they lie."""
-    start = pa.memory_map(str(path)).read_buffer()
-    place = pa.ipc.open_file(start).get_batch(0).column(3).buffers()[2].address - start.address
-    values = np.memmap(path, empty.dtype, "r+", offset=place, shape=empty.shape)
-    fill(values)
-    values.flush()
 
 
 def _tensor_batch(name: str, tensor: NDArray[Any], schema: pa.Schema) -> pa.RecordBatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ray.exceptions import ActorUnavailableError
 
 from sweep.scoring import actors
 from sweep.scoring.actors import ActorEvaluator
+from sweep.scoring.desk import Desk
 from sweep.scoring.scorer import ended_with_its_device
 from sweep.trials.tuner import MACHINES_FAULT
 from trainables.trial import EvaluationError
@@ -97,6 +99,46 @@ def test_a_scorer_that_has_lost_its_device_is_started_anew(ray_cluster: None, tm
     scorer = ray.remote(WithoutDevice).options(num_cpus=0, max_restarts=1, max_task_retries=1).remote(tmp_path)
     assert ActorEvaluator((scorer,)).evaluate(tmp_path / "adapter", 1.0) == {"fid_none": 2.0}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+class Slow:
+    """A scorer that says which one it is, once a file is there."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def score(self, adapter: Path, samples: Path, *more: object) -> dict[str, float]:
+        while not adapter.exists():
+            time.sleep(0.01)
+        return {"number": float(self.number)}
+
+
+def test_evaluations_go_to_the_actor_that_has_the_fewest(ray_cluster: None, tmp_path: Path) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    scorers = [ray.remote(Slow).options(num_cpus=0).remote(number) for number in range(3)]
+    desk = ray.remote(Desk).options(num_cpus=0).remote(scorers)
+    evaluator = ActorEvaluator(tuple(scorers), desk=desk)
+
+    def begun(name: str) -> tuple[int, Any]:
+        number, [scores] = ray.get(desk.score.remote(tmp_path / name, tmp_path / "samples.png"))
+        return number, scores
+
+    running = [begun(name) for name in "abcd"]
+    assert [number for number, _ in running] == [0, 1, 2, 0]
+    (tmp_path / "c").touch()
+    assert ray.get(running[2][1]) == {"number": 2.0}
+    (tmp_path / "e").touch()
+    assert evaluator.evaluate(tmp_path / "e", 1.0) == {"number": 2.0}  # the third is idle; the first has two to do
+    assert evaluator.base_scores(begun_base(evaluator, tmp_path), tmp_path) == {"number": 2.0}
+    assert begun("f")[0] == 2 and begun("g")[0] == 1
+    for scorer in (*scorers, desk):
+        ray.kill(scorer)
+
+
+def begun_base(evaluator: ActorEvaluator, folder: Path) -> Any:
+    """As the engine has the base scored, whose adapter is none: here a file that is there."""
+    (folder / "base").touch()
+    return evaluator._begin(folder / "base", folder / "baseline.png", 1.0)
 
 
 def test_a_full_disk_is_the_machines_fault_and_not_forgiven_at_a_rung(ray_cluster: None, tmp_path: Path) -> None:

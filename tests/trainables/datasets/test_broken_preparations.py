@@ -35,7 +35,7 @@ class CountingSource(FolderSource):
 
     num_read = 0
 
-    def _sample(self, film: Film):  # type: ignore[no-untyped-def]
+    def _sample(self, film: Film, image):  # type: ignore[no-untyped-def]
         self.num_read += 1
         return super()._sample(film, image)
 

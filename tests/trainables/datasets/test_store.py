@@ -228,31 +228,6 @@ def test_what_is_read_lies_in_the_file_and_not_in_memory(tmp_path: Path) -> None
     assert mapping.endswith("x/k.arrow")
 
 
-def test_an_array_that_is_filled_in_parts_is_stored_like_one_that_was_whole(tmp_path: Path) -> None:
-    whole, cache = TENSORS["latents"], TensorCache(tmp_path)
-    empty = np.zeros(whole.shape, whole.dtype)
-
-    def fill(target: NDArray[Any]) -> None:
-        target[:2], target[2:] = whole[:2], whole[2:]
-
-    read = cache.get_or_fill("k1", "latents", empty, fill).whole()
-    assert np.array_equal(read, whole) and not empty.any() and not read.flags.writeable and read.flags.aligned
-    again = cache.get_or_fill("k1", "latents", empty, lambda _: pytest.fail("filled twice"))
-    assert np.array_equal(again.whole(), whole)
-    cache.get_or_create("k2", "latents", lambda: {"latents": whole})
-    assert cache.path("k1", "latents").read_bytes() == cache.path("k2", "latents").read_bytes()
-
-
-def test_a_filling_that_fails_leaves_no_file(tmp_path: Path) -> None:
-    def broken(target: NDArray[Any]) -> None:
-        target[0] = 1
-        raise ValueError("no more")
-
-    with pytest.raises(ValueError, match="no more"):
-        TensorCache(tmp_path).get_or_fill("k", "x", np.zeros((3, 4)), broken)
-    assert [path.name for path in (tmp_path / "x").iterdir()] == ["k.lock"]
-
-
 def test_tensors_that_are_strided_are_stored_as_they_look(tmp_path: Path) -> None:
     strided = np.arange(24).reshape(4, 6).T[::2]
     stored = TensorCache(tmp_path).get_or_create("k", "n", lambda: {"x": strided})["x"]

@@ -1,0 +1,160 @@
+"""Arrays filled in parts: the same values however they are cut, by however many processes, and wherever these died."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import time
+from collections import namedtuple
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from trainables.datasets import sharded
+from trainables.datasets.sharded import Layout, get_or_fill
+
+SHAPE = (53, 3, 2)
+VALUES = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
+LAYOUT = Layout(shape=SHAPE, dtype=np.float32, step=4)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sharded, "SHARD_BYTES", 9 * LAYOUT.row_bytes
+    )  # room for nine rows is room for two steps of four
+    monkeypatch.setattr(sharded, "LOOK_S", 0.01)
+
+
+class Counted:
+    """Gives the values, and keeps which rows it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def __call__(self, start: int, stop: int) -> NDArray[Any]:
+        self.asked.append((start, stop))
+        return VALUES[start:stop]
+
+
+def test_it_is_cut_at_whole_steps_computed_once_and_read_as_if_it_were_whole(tmp_path: Path) -> None:
+    compute = Counted()
+    array = get_or_fill(tmp_path, "moments", "k", LAYOUT, compute)
+    assert compute.asked == [(0, 8), (8, 16), (16, 24), (24, 32), (32, 40), (40, 48), (48, 53)] == LAYOUT.shards()
+    assert array.shape == SHAPE and len(array) == 53 and array.size == VALUES.size
+    rows = np.random.default_rng(1).integers(0, 53, 40)
+    np.testing.assert_array_equal(array[rows], VALUES[rows])
+    np.testing.assert_array_equal(array[5:50], VALUES[5:50])
+    assert array[np.array([], np.int64)].shape == (0, 3, 2)
+    np.testing.assert_array_equal(get_or_fill(tmp_path, "moments", "k", LAYOUT, compute)[:], VALUES)
+    assert len(compute.asked) == 7
+
+
+@pytest.mark.parametrize("num_bytes", [1, 10**6])
+def test_a_part_holds_a_step_at_least_and_no_more_than_all(num_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded, "SHARD_BYTES", num_bytes)
+    assert LAYOUT.shards() == (
+        [(start, min(start + 4, 53)) for start in range(0, 53, 4)] if num_bytes == 1 else [(0, 53)]
+    )
+
+
+def test_what_is_written_is_the_array_and_hardly_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharded, "SHARD_BYTES", 2**20)
+    values = np.random.default_rng(0).standard_normal((60, 4, 64, 64)).astype(np.float32)
+    layout = Layout(shape=values.shape, dtype=np.float32, step=2)
+    get_or_fill(tmp_path, "moments", "k", layout, lambda start, stop: values[start:stop])
+    written = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    assert values.nbytes <= written <= 1.01 * values.nbytes
+
+
+def test_where_a_process_broke_off_the_next_one_goes_on(tmp_path: Path) -> None:
+    def broken(start: int, stop: int) -> NDArray[Any]:
+        if start == 24:
+            raise ValueError("no more")
+        return VALUES[start:stop]
+
+    with pytest.raises(ValueError, match="no more"):
+        get_or_fill(tmp_path, "moments", "k", LAYOUT, broken)
+    left = tmp_path / "moments" / "k" / ".000000024-000000032.arrow.0f.partial"
+    left.write_bytes(b"torn")  # as a kill leaves it
+    compute = Counted()
+    np.testing.assert_array_equal(get_or_fill(tmp_path, "moments", "k", LAYOUT, compute)[:], VALUES)
+    assert compute.asked == [(24, 32), (32, 40), (40, 48), (48, 53)] and not left.exists()
+
+
+def test_a_part_that_another_process_makes_is_left_to_it_and_waited_for(tmp_path: Path) -> None:
+    compute, folder = Counted(), tmp_path / "moments" / "k"
+    folder.mkdir(parents=True)
+    theirs = FileLock(folder / "000000000-000000008.lock")
+    theirs.acquire()
+
+    def fill(start: int, stop: int) -> NDArray[Any]:
+        if start == 48:  # all others are done: the other process gives up, and its part is made here
+            theirs.release()
+        return compute(start, stop)
+
+    np.testing.assert_array_equal(get_or_fill(tmp_path, "moments", "k", LAYOUT, fill)[:], VALUES)
+    assert [start for start, _ in compute.asked] == [8, 16, 24, 32, 40, 48, 0]
+
+
+def test_damage_costs_its_part_alone(tmp_path: Path) -> None:
+    array = get_or_fill(tmp_path, "moments", "k", LAYOUT, Counted())
+    path = tmp_path / "moments" / "k" / "000000016-000000024.arrow"
+    data = bytearray(path.read_bytes())
+    data[data.index(VALUES[16:24].tobytes()) + 5] ^= 0x10
+    path.write_bytes(bytes(data))
+    np.testing.assert_array_equal(array[:16], VALUES[:16])
+    compute = Counted()
+    np.testing.assert_array_equal(get_or_fill(tmp_path, "moments", "k", LAYOUT, compute)[:], VALUES)
+    assert compute.asked == [(16, 24)]
+
+
+def test_a_disk_without_room_is_told_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_or_fill(tmp_path, "moments", "k", LAYOUT, Counted())
+    (tmp_path / "moments" / "k" / "000000048-000000053.arrow").unlink()
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(5 * LAYOUT.row_bytes - 1))
+    with pytest.raises(OSError, match=r"`moments` need 0\.000 GB.*cache\.path") as full:
+        get_or_fill(tmp_path, "moments", "k", LAYOUT, lambda *_: pytest.fail("was computed"))
+    assert full.value.errno == errno.ENOSPC
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(5 * LAYOUT.row_bytes))
+    np.testing.assert_array_equal(get_or_fill(tmp_path, "moments", "k", LAYOUT, Counted())[:], VALUES)
+
+
+def _fill(folder: Path, asked: Path, pause_s: float) -> float:
+    sharded.SHARD_BYTES, sharded.LOOK_S = 9 * LAYOUT.row_bytes, 0.01  # type: ignore[misc]
+
+    def compute(start: int, stop: int) -> NDArray[Any]:
+        time.sleep(pause_s)
+        with asked.open("a") as file:
+            file.write(f"{os.getpid()} {start}\n")
+        return VALUES[start:stop]
+
+    return float(get_or_fill(folder, "moments", "k", LAYOUT, compute)[:].sum())
+
+
+def test_processes_share_the_work_and_one_that_is_killed_costs_its_part(tmp_path: Path) -> None:
+    context, asked = get_context("fork"), tmp_path / "asked"
+    killed = context.Process(target=_fill, args=(tmp_path / "cache", asked, 30.0))
+    killed.start()
+    while not list((tmp_path / "cache").rglob("*.lock")):
+        time.sleep(0.01)
+    with context.Pool(2) as pool:
+        sums = pool.starmap_async(_fill, [(tmp_path / "cache", asked, 0.02)] * 2, chunksize=1)
+        time.sleep(0.3)
+        assert killed.pid is not None and not sums.ready()  # they wait for the part that it has
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.join()
+        assert sums.get(60) == [float(VALUES.sum())] * 2
+    lines = [line.split() for line in asked.read_text().splitlines()]
+    assert sorted(int(start) for _, start in lines) == [0, 8, 16, 24, 32, 40, 48]
+    assert len({process for process, _ in lines}) == 2

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import warm_python
 from film_folders import save_film
+from numpy.typing import NDArray
 from stand_ins import folder
 
 from sweep.prepare import add_sheet_and_card
@@ -35,7 +37,7 @@ class CountingSource(FolderSource):
 
     num_read = 0
 
-    def _sample(self, film: Film, image):  # type: ignore[no-untyped-def]
+    def _sample(self, film: Film, image: NDArray[np.uint8]):  # type: ignore[no-untyped-def]
         self.num_read += 1
         return super()._sample(film, image)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -79,6 +81,35 @@ def test_what_ends_the_program_that_asked_ends_its_child(sent: signal.Signals, s
     while psutil.pid_exists(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not psutil.pid_exists(child)
+
+
+def test_a_program_that_is_gone_before_it_is_answered_ends_its_child() -> None:
+    reading, writing = os.pipe()
+    code = "import time; time.sleep(10); print('lived on')"
+    task = json.dumps({"arguments": ["-c", code], "folder": str(Path.cwd()), "environment": dict(os.environ)}).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(os.environ[warm_python.VARIABLE])
+        socket.send_fds(connection, [warm_python.NUMBER.pack(len(task))], [0, writing, 2])
+        connection.sendall(task)
+    os.close(writing)
+    with os.fdopen(reading) as output:
+        assert output.read() == ""  # ends when nobody can write any more
+
+
+def test_a_signal_before_the_child_is_known_is_passed_on(tmp_path: Path) -> None:
+    """The server here is the test, so that it is known when the signal comes."""
+    with socket.socket(socket.AF_UNIX) as listening, subprocess.Popen(["sleep", "100"]) as child:
+        listening.bind(str(tmp_path / "socket"))
+        listening.listen()
+        command = [sys.executable, warm_python.__file__, str(tmp_path / "socket"), "-c", "pass"]
+        with subprocess.Popen(command) as process, listening.accept()[0] as connection:
+            connection.recv(warm_python.NUMBER.size, socket.MSG_WAITALL)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            connection.sendall(warm_python.NUMBER.pack(child.pid))
+            assert child.wait(timeout=60) == -signal.SIGTERM
+            connection.sendall(warm_python.NUMBER.pack(143))
+            assert process.wait(timeout=60) == 143
 
 
 def test_an_error_and_a_signal_are_told() -> None:

@@ -115,6 +115,7 @@ def ask(path: str, arguments: list[str]) -> int:
     """
     task = {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
     data = json.dumps(task).encode()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until it is known to whom they are passed on
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(path)
@@ -125,6 +126,7 @@ def ask(path: str, arguments: list[str]) -> int:
             raise SystemExit(NO_ANSWER) from error
         for number in SIGNALS:
             signal.signal(number, lambda sent, frame: os.kill(child, sent))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return _number(connection)
 
 
@@ -175,7 +177,8 @@ def _keep(connection: socket.socket) -> list[str]:
         return list(task["arguments"])
     for file in files:
         os.close(file)
-    connection.sendall(NUMBER.pack(child))
+    with suppress(BrokenPipeError):  # the program that asked may be gone already
+        connection.sendall(NUMBER.pack(child))
     if select.select([os.pidfd_open(child), connection], [], [])[0] == [connection]:
         os.kill(child, signal.SIGKILL)
     with suppress(BrokenPipeError):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
+
+ABANDONED_S: Final = 3600.0
+"""Seconds after which an unfinished file that nobody has written to is that of a process that was killed."""
 
 
 @contextmanager
@@ -52,3 +56,19 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path, pattern: str) -> None:
+    """Remove what killed processes have left of files that they wrote.
+
+    Locks of some file systems do not reach another machine, whose process may be writing such a file at this moment: what
+    has changed within the hour stays.
+
+    Args:
+        folder: where the files are.
+        pattern: of the unfinished files' names.
+    """
+    for left in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # another process was first
+            if time.time() - left.stat().st_mtime > ABANDONED_S:
+                left.unlink()

@@ -38,7 +38,7 @@ from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
 from sweep.search.stopping import Stopping
 from sweep.search.stopping_rules import STOPPING_RULES
-from sweep.trials.ends import TrialListener
+from sweep.trials.ends import EvaluatorLostError, TrialListener
 from sweep.trials.latent_cache import latent_cache
 from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.resources import most_workers, place
@@ -254,7 +254,7 @@ def _base_scores(evaluator: ActorEvaluator, running: Any, out: Path, console: Co
     """The un-adapted base model's scores, none where they cannot be had."""
     try:
         return evaluator.base_scores(running, out)
-    except EvaluationError as error:
+    except (EvaluationError, EvaluatorLostError) as error:
         console.print(
             f"[yellow]note[/yellow] the un-adapted base model has no scores: {escape(str(error))}", soft_wrap=True
         )
@@ -271,6 +271,7 @@ def _evaluation_spec(prepared: Prepared) -> EvaluationSpec:
         seed=config.seed,
         config=config.evaluation,
         resampled=tuple(name for name in config.objectives if name in METRICS),
+        fingerprint=prepared.dataset.fingerprint,
     )
 
 

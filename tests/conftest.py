@@ -6,7 +6,10 @@ import atexit
 import gc
 import os
 import shlex
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -63,6 +66,28 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.collect()
     gc.freeze()
     atexit.register(gc.unfreeze)  # what is not taken down at the end counts as leaked, and some libraries print that
+
+
+@pytest.fixture(autouse=True)
+def _no_test_ends_its_process() -> Iterator[None]:
+    """Code that ends its process is tried in a child: here it would take along the tests that are still to come.
+
+    `interruptible` leaves handlers that end the process at the next signal; they go with the test.
+    """
+    tests, leave = os.getpid(), os._exit
+
+    def refused(status: int) -> None:
+        if os.getpid() == tests and threading.current_thread() is threading.main_thread():
+            raise AssertionError(f"os._exit({status}) must not end the tests' own process. Start a child for it.")
+        leave(status)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "_exit", refused)
+        yield
+    for number, handler in before.items():
+        if handler is not None:  # it is not Python's
+            signal.signal(number, handler)
 
 
 def group_of(item: pytest.Item) -> str:

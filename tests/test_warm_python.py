@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posix
 import signal
 import socket
 import subprocess
@@ -150,3 +151,10 @@ def test_the_plain_one_knows_nothing_of_the_project(tmp_path: Path) -> None:
     plain = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     first = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert plain.startswith("['diffusers', 'peft'] ") and plain.split("] ")[1] == first.stdout.split("] ")[1]
+
+
+def test_a_test_that_would_end_its_process_fails_in_its_place() -> None:
+    """As `tests/conftest.py` has it; else a test worker is gone, and with it the tests that it was still to run."""
+    assert os._exit is not posix._exit
+    with pytest.raises(AssertionError, match=r"os\._exit\(3\) must not end the tests' own process"):
+        os._exit(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -58,6 +59,12 @@ def tokenize(models: DiffusionModels, prompts: Sequence[str]) -> Tensor:
     )
     ids: Tensor = encoded.input_ids
     return ids
+
+
+def digest_of(token_ids: Tensor) -> str:
+    """A name for token ids that no others have: what is computed from them depends on no tokenizer."""
+    shape = "x".join(map(str, token_ids.shape))
+    return hashlib.sha256(shape.encode() + token_ids.numpy().tobytes()).hexdigest()[:16]
 
 
 def spelled_out(models: DiffusionModels, prompt: str) -> str:
@@ -118,7 +125,7 @@ class BatchFeeder:
     Attributes:
         models: for tokenizer and configurations; a part whose outputs are cached need not have its weights.
         data: the split that is trained on.
-        data_key: names the images and captions, so that a cache never serves others.
+        data_key: names the images, so that a cache never serves others.
         trained: components that the strategy trains; their outputs are never cached.
         cache_folder: where moments and prompt states are kept, shared by all runs and machines that see it; None computes
             them at every step.
@@ -179,7 +186,7 @@ class BatchFeeder:
         )
 
     def _cached_states(self, prompts: Sequence[str]) -> ShardedArray | None:
-        """Those of the distinct captions, which of free text are as many as the films."""
+        """Those of the distinct captions, which of free text are as many as the films; by their tokens and the text encoder."""
         if self.cache_folder is None or "text_encoder" in self.trained:
             return None
         encoder = cache(lambda: self._loaded("text_encoder"))
@@ -187,7 +194,7 @@ class BatchFeeder:
         return get_or_fill(
             self.cache_folder,
             CACHED["text_encoder"],
-            f"{self.data_key}-{self.models.text_hash}",
+            f"{digest_of(self.token_ids)}-{self.models.text_hash}",
             Layout(shape=(*self.token_ids.shape, width), dtype=np.float32, step=ENCODE_BATCH),
             lambda start, stop: encode_prompts(encoder(), prompts[start:stop]),
         )

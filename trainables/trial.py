@@ -182,11 +182,11 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         ValueError: the captions have not what the strategy trains by.
         EvaluationError: the last evaluation failed; an earlier one costs its report the metrics only.
         NotEnoughMemoryError: a step does not fit into memory.
-        DataChangedError: the data set is another one than it should be.
+        DataChangedError: the data set is another one than it should be, or gone.
     """
     forget_earlier_trials()
     accelerator = new_accelerator(spec.training.mixed_precision)
-    dataset = PreparedDataset.open(spec.dataset).expected(spec.fingerprint)
+    dataset = PreparedDataset.expected(spec.dataset, spec.fingerprint)
     strategy = strategy_of(spec).for_conditions(dataset.conditions)
     fresh = warm_base(spec.base, components_in_training(spec, strategy)).fresh()
     models = attached(spec, strategy, fresh).to(accelerator.device)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
 
-from analysis.files import whole_file
+from analysis.files import remove_abandoned, whole_file
 
 Features = NDArray[Any]
 COLUMN = "features"
@@ -108,7 +108,7 @@ class FeatureCache:
             features = self.get(key)
             if features is not None:
                 return features
-            self._remove_leftovers(key)
+            remove_abandoned(self.folder, ".*.tmp")
             self._set_aside(self.path(key))
             _write(self.path(key), key, compute())
             return _read(self.path(key), key)
@@ -118,11 +118,6 @@ class FeatureCache:
         if damaged.exists():
             names = (damaged.with_name(f"{damaged.name}.bad-{number}") for number in itertools.count(1))
             damaged.replace(next(name for name in names if not name.exists()))
-
-    def _remove_leftovers(self, key: FeatureKey) -> None:
-        """Remove what a killed process left; whoever holds the lock knows that nobody is writing."""
-        for leftover in self.folder.glob(f".{key.file_name}.*.tmp"):
-            leftover.unlink(missing_ok=True)
 
 
 def _write(path: Path, key: FeatureKey, features: Features) -> None:

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.state import actors as actor_table
-from ray.exceptions import ActorUnavailableError, RayError
+from ray.exceptions import ActorUnavailableError, OwnerDiedError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from analysis.run_folder import BASELINE_SHEET, REFERENCE_SHEET, SAMPLES_SHEET
 from sweep.config import ComputeConfig
-from sweep.scoring.desk import Desk
+from sweep.scoring.desk import ALIVE, DEAD, Desk, state_of
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
+from sweep.trials.ends import EvaluatorLostError
 from sweep.trials.full_disks import is_full
+from sweep.trials.relay import root_message
+from trainables.datasets.store import DataChangedError
 from trainables.trial import EvaluationError
 
 ATTEMPTS = 2
@@ -49,6 +51,8 @@ class ActorEvaluator:
 
         Raises:
             EvaluationError: it failed again.
+            EvaluatorLostError: all evaluation actors are dead for good.
+            DataChangedError: the films are not those that the sweep began with.
             OSError: a disk is full.
             ActorUnavailableError: its node was lost, and there is no room for a successor, perhaps because of this trial.
         """
@@ -67,6 +71,8 @@ class ActorEvaluator:
 
         Raises:
             EvaluationError: it failed again.
+            EvaluatorLostError: all evaluation actors are dead for good.
+            DataChangedError: the films are not those that the sweep began with.
             OSError: a disk is full.
             ActorUnavailableError: its node was lost, and there is no room for a successor.
         """
@@ -88,31 +94,36 @@ class ActorEvaluator:
                 actor, scores = running
                 if ray.wait([scores], timeout=LOOK_S)[0]:
                     return dict(ray.get(scores))
-                if _is_alive(actor):
+                if state_of(actor) == ALIVE:
                     continue
                 lost: RayError = ActorUnavailableError("no node has had room for it", actor._actor_id.binary())
-            except ActorUnavailableError as error:
+            except (ActorUnavailableError, OwnerDiedError) as error:  # the latter: the desk's process was lost
                 lost, running = error, None
                 time.sleep(LOOK_S)
             except RayError as error:
                 failures, running = failures + 1, None
+                cause = getattr(error, "cause", error)
+                if isinstance(cause, DataChangedError):
+                    raise cause from error
                 if failures == ATTEMPTS:
-                    cause = str(getattr(error, "cause", error))
-                    raise (OSError if is_full(cause) else EvaluationError)(cause) from error
+                    raise self._failure(str(cause)) from error
                 continue
             away_s += LOOK_S
             if away_s >= self.away_s:
                 raise lost
 
+    def _failure(self, cause: str) -> Exception:
+        if all(state_of(actor) == DEAD for actor in self.actors):
+            return EvaluatorLostError(
+                f"`evaluation` must have a process that Ray can start, but got none after {MAX_DEATHS} deaths of each: "
+                f"{root_message(cause)} Free memory there, or lower compute.concurrent_trials, and go on."
+            )
+        return (OSError if is_full(cause) else EvaluationError)(cause)
+
     def stop(self) -> None:
         """End the actors' processes; what they hold of the cluster is free again."""
         for actor in (*self.actors, *([self.desk] if self.desk is not None else [])):
             ray.kill(actor)
-
-
-def _is_alive(actor: Any) -> bool:
-    """Whether an actor works; one whose calls are kept until it has a successor does not."""
-    return bool(actor_table(actor._actor_id.hex()).get("State") == "ALIVE")
 
 
 def start_evaluators(
@@ -134,8 +145,15 @@ def start_evaluators(
     }
     nodes = tuple(nodes or [None] * compute.evaluation_actors)
     actors = [remote_class.options(scheduling_strategy=_place(node), **options).remote(spec) for node in nodes]
-    desk = ray.remote(Desk).options(num_cpus=0, max_restarts=-1).remote(actors) if len(actors) > 1 else None
+    desk = start_desk(actors) if len(actors) > 1 else None
     return ActorEvaluator(tuple(actors), nodes, GROWING_S if compute.may_grow else AWAY_S, desk)
+
+
+def start_desk(actors: Sequence[Any]) -> Any:
+    """Ray's handle of a desk of these actors, on this process's node: no other node that is lost can take it along."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(Desk).options(scheduling_strategy=here, **options).remote(actors)
 
 
 def _place(node: str | None) -> str | NodeAffinitySchedulingStrategy:

@@ -7,18 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.state import actors as actor_table
+from ray.exceptions import RayError
+
+Question = tuple[Path | None, Path, float]
+"""What `AdapterScorer.score` takes."""
+ALIVE, DEAD = "ALIVE", "DEAD"
+"""Ray's words for an actor that works, and for one that will never work again; in between it waits for a process or node."""
 
 
 class Desk:
     """A small process that all trials ask, since none of them knows what the others have given to the actors.
 
-    It counts evaluations whose results are not there yet; those of a trial that died end, and are counted no more.
+    It counts evaluations whose results are not there yet; those of a trial that died end, and are counted no more. An actor
+    that is dead has nothing to do, and would have the fewest for ever: who is alive is asked of Ray each time.
     """
 
     def __init__(self, actors: Sequence[Any]) -> None:
         """Hand out to these actors, none of which has anything to do."""
         self._actors = actors
-        self._running: list[list[Any]] = [[] for _ in actors]
+        self._running: list[list[tuple[Question, Any]]] = [[] for _ in actors]
+        self._answered: list[Question | None] = [None for _ in actors]
+        """What each has answered last, which it answers again at once."""
 
     def score(self, adapter: Path | None, samples: Path, share_done: float = 1.0) -> tuple[int, list[Any]]:
         """Begin an evaluation.
@@ -29,13 +39,50 @@ class Desk:
         Returns:
             Which actor has it, and Ray's reference of its scores in a list, which keeps Ray from waiting for them.
         """
-        self._running = [_unfinished(references) for references in self._running]
-        least = min(range(len(self._actors)), key=lambda number: len(self._running[number]))
-        scores = self._actors[least].score.remote(adapter, samples, share_done)
-        self._running[least].append(scores)
-        return least, [scores]
+        self._look()
+        question = adapter, samples, share_done
+        number = self._chosen(question)
+        scores = self._actors[number].score.remote(*question)
+        self._running[number].append((question, scores))
+        return number, [scores]
+
+    def _look(self) -> None:
+        """See what has been answered since."""
+        for number, running in enumerate(self._running):
+            references = [scores for _, scores in running]
+            waiting = ray.wait(references, num_returns=len(references), timeout=0)[1] if references else []
+            self._running[number] = [(asked, scores) for asked, scores in running if scores in waiting]
+            for asked, scores in running:
+                if scores not in waiting and _is_answer(scores):
+                    self._answered[number] = asked
+
+    def _chosen(self, question: Question) -> int:
+        """The actor that is at this question or has just answered it, or else the one with the fewest to do.
+
+        One that is not alive is asked only where none is. One that failed to answer is no better than others.
+        """
+        states = [state_of(actor) for actor in self._actors]
+        numbers = range(len(states))
+        fit = (
+            [number for number in numbers if states[number] == ALIVE]
+            or [number for number in numbers if states[number] != DEAD]
+            or numbers
+        )
+        knowing = [number for number in fit if self._knows(number, question)]
+        return min(knowing or fit, key=lambda number: len(self._running[number]))
+
+    def _knows(self, number: int, question: Question) -> bool:
+        return question == self._answered[number] or question in [asked for asked, _ in self._running[number]]
 
 
-def _unfinished(references: list[Any]) -> list[Any]:
-    waiting: list[Any] = ray.wait(references, num_returns=len(references), timeout=0)[1] if references else []
-    return waiting
+def state_of(actor: Any) -> str:
+    """What Ray says of an actor: `ALIVE`, `DEAD`, or what it waits for."""
+    return str(actor_table(actor._actor_id.hex()).get("State"))
+
+
+def _is_answer(scores: Any) -> bool:
+    try:
+        ray.get(scores)
+    except RayError:
+        return False
+    return True

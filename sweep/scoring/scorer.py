@@ -24,6 +24,7 @@ from sweep.scoring.plans import GenerationPlan, label_rows, plan_by_condition
 from sweep.scoring.rungs import at_rung, earlier_image_counts, early_scores
 from sweep.scoring.streaming import Chosen, Films, extract_and_keep
 from sweep.scoring.studio import Studio
+from trainables.datasets.store import PreparedDataset
 from trainables.sheets import labelled_sheet
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class EvaluationSpec:
         seed: chooses the films that are compared with, and the noise.
         config: how films are made, and with which extractor they are compared.
         resampled: metrics whose last values are taken on resampled films and patients too.
+        fingerprint: of the data set, as the sweep began with it; None: it may be any.
     """
 
     base: str
@@ -61,14 +63,16 @@ class EvaluationSpec:
     seed: int
     config: EvaluationConfig
     resampled: tuple[str, ...] = ()
+    fingerprint: str | None = None
 
 
 class AdapterScorer(Studio):
     """Scores adapters of one sweep; keeps base model, extractor and reference features warm."""
 
+    @ended_with_its_device()
     def __init__(self, spec: EvaluationSpec) -> None:
         super().__init__(base=spec.base, dataset=spec.dataset, cache_folder=spec.cache_folder, evaluation=spec.config)
-        self.conditions, self._seed = spec.conditions, spec.seed
+        self.conditions, self._seed, self._fingerprint = spec.conditions, spec.seed, spec.fingerprint
         self._resampled = [METRICS[name] for name in spec.resampled]
         self.held_out = self.dataset.split(spec.config.split)
         self.plan = plan_by_condition(
@@ -87,11 +91,18 @@ class AdapterScorer(Studio):
         """Features of all held-out films."""
         return self.real_features(self.evaluation.split)
 
+    @ended_with_its_device()
     def prepare(self, reference_sheet: Path) -> None:
-        """Load what scoring needs, so that lacks show before trials are trained; leaves held-out films for the eye."""
+        """Load what scoring needs, so that lacks show before trials are trained; leaves held-out films for the eye.
+
+        Raises:
+            DataChangedError: the films are not those that the sweep began with.
+        """
+        PreparedDataset.expected(self.dataset.folder, self._fingerprint)
         _ = self.base, self.held_out_features
         self.save_reference_sheet(reference_sheet)
 
+    @ended_with_its_device()
     def score(self, adapter: Path | None, samples: Path, share_done: float = 1.0) -> dict[str, float]:
         """Metrics of an adapter, or of the base model as it is.
 
@@ -100,12 +111,15 @@ class AdapterScorer(Studio):
             samples: where to write a sheet of generated films (PNG); what resampled films and patients make of the last
                 evaluation goes beside it (`resamples_beside`).
             share_done: share of the training that is behind it; before its end, see `sweep.scoring.rungs`.
+
+        Raises:
+            DataChangedError: the films are not those that the sweep began with.
         """
+        PreparedDataset.expected(self.dataset.folder, self._fingerprint)
         config = at_rung(self.evaluation, share_done)
         asked = self.name_of(adapter, self._plan_of(config.images_per_condition), config), samples, share_done
         if self._last is None or self._last[0] != asked:
-            with ended_with_its_device():
-                self._last = asked, self._scored(adapter, samples, config, is_last=share_done == 1)
+            self._last = asked, self._scored(adapter, samples, config, is_last=share_done == 1)
         return self._last[1]
 
     def _scored(
@@ -149,7 +163,9 @@ class AdapterScorer(Studio):
             to: the file to write.
         """
         shown = label_rows(labels, self.conditions).T
-        labelled_sheet({name: films[rows] for name, rows in zip(self.conditions, shown, strict=True)}).save(to)
+        sheet = labelled_sheet({name: films[rows] for name, rows in zip(self.conditions, shown, strict=True)})
+        with whole_file(to) as file:
+            sheet.save(file, format="PNG")
 
     def save_reference_sheet(self, to: Path) -> None:
         """The first held-out films, for the eye to compare with."""

@@ -17,6 +17,12 @@ FAILURE: Final = "failure"
 """Key of a report that says why its trial has failed where the trial's process does not fail with it."""
 LOST: Final = "lost"
 """Key of such a report: true where the configuration is not at fault."""
+BREAKS: Final = "breaks"
+"""Key of such a report: true where every further trial would fail so; it ends the sweep, and not its trial."""
+
+
+class EvaluatorLostError(RuntimeError):
+    """Nothing is left that could score the adapter of any trial."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.result import AUTO_RESULT_KEYS
 
 from sweep.interrupts import raise_if_interrupted
-from sweep.trials.ends import FAILURE, FINAL, TrialEnd, TrialListener, end_of
+from sweep.trials.ends import BREAKS, FAILURE, FINAL, TrialEnd, TrialListener, end_of
 from sweep.trials.full_disks import full_disk, is_full
 from sweep.trials.memory_kills import MEMORY, KernelKills, kernel_kill, out_of_memory
 from sweep.trials.scheduling import TrialScheduler
@@ -59,8 +59,8 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         self._found_full: Counter[str] = Counter()
         """How often each trial found a disk full in this process."""
         self.broken: Exception | None = None
-        """What ends the sweep: a full disk, or an error of a listener, which Tune might take for a loss of the trial's
-        machine."""
+        """What ends the sweep: a full disk, what every trial would fail by, or an error of a listener, which Tune might take
+        for a loss of the trial's machine."""
         self._started: set[str] = set(self._losses)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -79,12 +79,18 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         suggestion = Suggestion.of_config(trial.config)
         trial_id = suggestion.trial_id
         if FAILURE in result:
+            self._break_where_all_would_fail(result)
             return
         self._tell("on_report", trial_id, own_values(result))
         for label, cut in result.get(CUTS, {}).items():
             choice, metrics = {**suggestion.choice, "strategy": cut["strategy"]}, own_values(cut)
             self._tell("on_cut", cut_name(trial_id, label), trial_id, choice, metrics)
             self._tell("on_end", cut_name(trial_id, label), end_of({**metrics, FINAL: True}, self._objectives))
+
+    def _break_where_all_would_fail(self, result: Mapping[str, Any]) -> None:
+        if result.get(BREAKS):
+            self.broken = RuntimeError(str(result[FAILURE]))
+            raise self.broken
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         suggestion = Suggestion.of_config(trial.config)

@@ -27,7 +27,7 @@ from ray.tune.search import Searcher
 from analysis.front.objectives import OPERATIONS
 from analysis.run_folder import CACHE
 from sweep.config import ComputeConfig
-from sweep.trials.ends import FAILURE, LOST, TrialListener
+from sweep.trials.ends import BREAKS, FAILURE, LOST, EvaluatorLostError, TrialListener
 from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.memory_kills import out_of_memory
 from sweep.trials.orphans import OrphanedGroups
@@ -38,6 +38,7 @@ from sweep.trials.suggestions import Suggestion
 from sweep.trials.waiting import nodes_of_cluster
 from trainables.budgets import NO_BUDGET, Budget
 from trainables.datasets.files import full_disk_named
+from trainables.datasets.sharded import CacheNotWritableError
 from trainables.datasets.store import DataChangedError
 from trainables.settings import TrainingConfig
 from trainables.trial import EvaluationError, Evaluator, Report, TrialSpec, fine_tune
@@ -48,8 +49,8 @@ TUNE_SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 """The sweep draws its own progress and writes its own journal; Ctrl+C ends it instead of passing for its end."""
-NOT_OF_TRIALS: Final = (EvaluationError, DataChangedError)
-"""What ends a trial for good without being the fault of its configuration."""
+BREAKING: Final = (CacheNotWritableError, DataChangedError, EvaluatorLostError)
+"""What would end every further trial too, so that it ends the sweep, which goes on once it is mended."""
 MACHINES_FAULT: Final = (OSError, RayError, RayTrainError, torch.AcceleratorError)
 """What ends an attempt at a trial without being the fault of its configuration; the trial is tried again."""
 
@@ -111,7 +112,8 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
     """One attempt at a trial: Ray Train in this very process for one worker, a group of worker processes for several.
 
     What is the fault of the trial's configuration is reported, since an exception would end this process too, and the
-    next trial would wait for torch and the base model again. What is the machine's fault is raised.
+    next trial would wait for torch and the base model again; so is what breaks the sweep. What is the machine's fault is
+    raised.
 
     Args:
         config: a `Suggestion`, as Tune carries it.
@@ -137,8 +139,11 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
             if isinstance(cause, OSError) and cause is not error:
                 raise cause from error  # a group's own words end with what its other workers said
             raise
+        if isinstance(cause, BREAKING):
+            tune.report({FAILURE: str(cause), BREAKS: True})
+            return
         said = f"{type(cause).__name__}: {cause}"
-        tune.report({FAILURE: out_of_memory(said) or said, LOST: isinstance(cause, NOT_OF_TRIALS)})
+        tune.report({FAILURE: out_of_memory(said) or said, LOST: isinstance(cause, EvaluationError)})
 
 
 def attempt(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
@@ -161,7 +166,7 @@ def root_cause(error: BaseException) -> BaseException:
     if not isinstance(error, WorkerGroupError) or not error.worker_failures:
         return error
     failures = list(error.worker_failures.values())
-    return next((failure for failure in failures if isinstance(failure, MACHINES_FAULT)), failures[0])
+    return next((failure for failure in failures if isinstance(failure, (*MACHINES_FAULT, *BREAKING))), failures[0])
 
 
 def fit_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> None:
@@ -249,7 +254,7 @@ def run_trials(
 
     Raises:
         Exception: a listener failed, for example because the disk is full.
-        RuntimeError: Tune itself failed.
+        RuntimeError: Tune itself failed, or nothing can be trained or scored any more: `BREAKING`.
     """
     for name, value in TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)

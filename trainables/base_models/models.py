@@ -35,6 +35,8 @@ from trainables.numerics import FULL, Numerics
 MINI_FOLDER = Path(__file__).parent / "mini"
 HUB_IDS = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 COMPONENTS = PARTS
+UNFELT = frozenset({"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"})
+"""Entries of a configuration that say where and how a text encoder was saved, and not how it computes in float32."""
 PLACEHOLDERS = "placeholders.json"
 """File of a pipeline folder whose tokenizer has new tokens: it names them by the words that they stand for."""
 
@@ -68,6 +70,7 @@ class DiffusionModels:
         scheduler_config: the base's noise schedule, as diffusers' schedulers take it.
         base: which base model the parts were loaded from.
         vae_hash: hash of the autoencoder's weights as they were loaded; empty where they were not.
+        text_encoder_hash: the same of the base's own text encoder.
         text_source: identity of a text encoder that took the place of the base's own; empty: it is the base's.
         placeholders: new tokens by the words of a prompt that they stand for.
         numerics: what U-Net and autoencoder are given samples in.
@@ -80,6 +83,7 @@ class DiffusionModels:
     scheduler_config: Mapping[str, Any] = field(repr=False)
     base: BaseIdentity
     vae_hash: str = ""
+    text_encoder_hash: str = ""
     text_source: str = ""
     placeholders: Mapping[str, str] = field(default_factory=dict)
     numerics: Numerics = FULL
@@ -134,8 +138,11 @@ class DiffusionModels:
 
     @property
     def text_hash(self) -> str:
-        """Identity of the text encoder as it is before training."""
-        return self.text_source or self.base.weights_hash
+        """Identity of the text encoder before training, by weights and configuration: what a prompt's tokens become."""
+        config: dict[str, Any] = self.text_encoder.config.to_dict()
+        felt = {name: value for name, value in config.items() if name not in UNFELT}
+        text = json.dumps([self.text_source or self.text_encoder_hash, felt], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def spelled(self, prompt: str) -> str:
         """A prompt with the words that have a token of their own replaced by it, the longest first.
@@ -220,6 +227,7 @@ def load_base(base: str, components: Collection[str] = COMPONENTS) -> DiffusionM
         scheduler_config=dict(pipeline.scheduler.config),
         base=BaseIdentity(name=base, source=HUB_IDS.get(base, Path(base).name), weights_hash=weights_hash(folder)),
         vae_hash=weights_hash(folder, ("vae",)),
+        text_encoder_hash=weights_hash(folder, ("text_encoder",)),
         placeholders=_placeholders(folder),
     )
     for part in (models.unet, models.vae):  # diffusers would write the folder into whatever is saved of them

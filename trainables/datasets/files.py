@@ -6,12 +6,15 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
+ABANDONED_S: Final = 3600.0
+"""Seconds after which an unfinished file that nobody has written to is that of a process that was killed."""
 LOCK: Final = "owner.lock"
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 """What the system answers where a disk, or a user's share of one, is full."""
@@ -150,3 +153,19 @@ def synced_file(path: Path, mode: Literal["wb", "r+b"] = "wb") -> Iterator[Binar
         yield raw
         raw.flush()
         os.fsync(raw.fileno())
+
+
+def remove_abandoned(folder: Path, pattern: str) -> None:
+    """Remove what killed processes have left of files that they wrote.
+
+    Locks of some file systems do not reach another machine, whose process may be writing such a file at this moment: what
+    has changed within the hour stays.
+
+    Args:
+        folder: where the files are.
+        pattern: of the unfinished files' names.
+    """
+    for left in folder.glob(pattern):
+        with suppress(FileNotFoundError):  # another process was first
+            if time.time() - left.stat().st_mtime > ABANDONED_S:
+                left.unlink()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
+import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +22,11 @@ from trainables.datasets.tensors import TensorCache
 
 SHARD_BYTES: Final = 32 * 2**20
 """Of one part: that much is done again where a process dies, and that much memory a part takes while it is made."""
+MOST_SHARDS: Final = 256
+"""Parts of an array, which are larger where there would be more: each is an open file as long as it is used, of which a
+process may have 1,024."""
+REFUSED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What the system answers where this user, or this machine, may not write."""
 LOOK_S: Final = 0.5
 """How often is looked whether parts are there that other processes make."""
 Compute = Callable[[int, int], NDArray[Any]]
@@ -47,12 +55,17 @@ class Layout:
     @property
     def rows_per_shard(self) -> int:
         """Rows of each part but the last."""
-        return max(1, SHARD_BYTES // (self.row_bytes * self.step)) * self.step
+        num_steps = -(-self.shape[0] // self.step)
+        return max(1, SHARD_BYTES // (self.row_bytes * self.step), -(-num_steps // MOST_SHARDS)) * self.step
 
     def shards(self) -> list[tuple[int, int]]:
         """First row, and the one after the last, of each part."""
         starts = range(0, self.shape[0], self.rows_per_shard)
         return [(start, min(start + self.rows_per_shard, self.shape[0])) for start in starts]
+
+
+class CacheNotWritableError(RuntimeError):
+    """The folder that is to be filled cannot be written by this process; what it holds already can be read."""
 
 
 class ShardedArray:
@@ -110,6 +123,7 @@ def get_or_fill(folder: Path, name: str, key: str, layout: Layout, compute: Comp
     Raises:
         ValueError: name or key is no plain file name.
         OSError: the disk has no room for what is missing, which is seen before anything is computed, or it is full.
+        CacheNotWritableError: something is missing, and this process cannot write there.
     """
     parts, shards = TensorCache(folder / name), layout.shards()
 
@@ -119,11 +133,31 @@ def get_or_fill(folder: Path, name: str, key: str, layout: Layout, compute: Comp
     missing = [shard for shard in shards if not parts.path(_called(shard), key).exists()]
     if missing:
         require_room(folder, sum(stop - start for start, stop in missing) * layout.row_bytes, name)
-    while missing := [
-        shard for shard in missing if not parts.create_if_free(_called(shard), key, partial(make, shard))
-    ]:
-        time.sleep(LOOK_S)
-    return ShardedArray([parts.get_or_create(_called(shard), key, partial(make, shard))[name] for shard in shards])
+    with _refusal_named(folder):
+        while missing := [
+            shard for shard in missing if not parts.create_if_free(_called(shard), key, partial(make, shard))
+        ]:
+            time.sleep(LOOK_S)
+        return ShardedArray([parts.get_or_create(_called(shard), key, partial(make, shard))[name] for shard in shards])
+
+
+@contextmanager
+def _refusal_named(folder: Path) -> Iterator[None]:
+    """Say of a folder that refuses to be written whose it should be: whoever chose it may have been allowed to.
+
+    Raises:
+        CacheNotWritableError: it did so in the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        there, root = Path(os.fsdecode(error.filename or "")).absolute(), folder.absolute()
+        if error.errno not in REFUSED or not (there.is_relative_to(root) or root.is_relative_to(there)):
+            raise
+        raise CacheNotWritableError(
+            f"`cache.path` must be a folder that every machine of the sweep can write, but got {error.strerror} at "
+            f"{str(there)!r} on {platform.node()}. Let it write there, or give another with --set cache.path=FOLDER."
+        ) from error
 
 
 def _called(shard: tuple[int, int]) -> str:

@@ -79,18 +79,27 @@ class PreparedDataset:
         }
         return PreparedDataset(folder=folder, **{**content, **read})
 
-    def expected(self, fingerprint: str | None) -> PreparedDataset:
-        """This very data set, if it is the one that a sweep began with; None: whatever it is.
+    @staticmethod
+    def expected(folder: Path, fingerprint: str | None) -> PreparedDataset:
+        """Open the data set that a sweep began with; None: whatever is there.
 
         Raises:
-            DataChangedError: it is another one.
+            DataChangedError: it is another one, or gone.
+            FileNotFoundError, ValueError: as `open`, where it may be any.
         """
-        if fingerprint not in (None, self.fingerprint):
+        try:
+            dataset = PreparedDataset.open(folder)
+            came = dataset.fingerprint
+        except (FileNotFoundError, ValueError):
+            if fingerprint is None:
+                raise
+            came = "none that can be read"
+        if fingerprint not in (None, came):
             raise DataChangedError(
-                f"`data set` must be the one that the sweep began with, {fingerprint}, but got {self.fingerprint} in "
-                f"{self.folder}. Bring the first one back, and go on; or start another sweep."
+                f"`data set` must be the one that the sweep began with, {fingerprint}, but got {came} in {folder}. "
+                "Bring the first one back, and go on; or start another sweep."
             )
-        return self
+        return dataset
 
     def split(self, name: str) -> PreparedSplit:
         """The images and texts of `train`, `validation` or `test`."""

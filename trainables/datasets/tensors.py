@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trainables.datasets.base import ImageTextSample
 from trainables.datasets.checksums import CheckedArray, DamagedError, MappedFile, set_aside, sums_of, write_checksums
-from trainables.datasets.files import synced_file
+from trainables.datasets.files import remove_abandoned, synced_file
 
 Tensors = Mapping[str, NDArray[Any]]
 ARROW = pa.__version__
@@ -196,8 +196,7 @@ class TensorCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock"), timeout=wait_s):
             if not path.exists():
-                for left in path.parent.glob(f".{path.name}.*.partial*"):  # by a process that was killed
-                    left.unlink(missing_ok=True)
+                remove_abandoned(path.parent, ".*.partial*")
                 _write_tensors(path, compute())
 
     def path(self, key: str, name: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import time
 from dataclasses import replace
@@ -121,10 +122,14 @@ def test_a_failing_computation_leaves_nothing_and_frees_the_lock(tmp_path: Path)
     assert np.array_equal(cache.get_or_compute(KEY, _features), _features())
 
 
-def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
-    (tmp_path / f".{KEY.file_name}.abc.tmp").write_bytes(b"half")
+def test_leftovers_of_a_killed_process_are_removed_and_what_another_machine_writes_is_not(tmp_path: Path) -> None:
+    """Whose lock may not be seen here."""
+    old, young = (tmp_path / f".{KEY.file_name}.{name}.tmp" for name in ("old", "young"))
+    for file in (old, young):
+        file.write_bytes(b"half")
+    os.utime(old, (0, time.time() - 3700))
     FeatureCache(tmp_path).get_or_compute(KEY, _features)
-    assert _files(tmp_path) == [KEY.file_name]
+    assert not old.exists() and young.read_bytes() == b"half"
 
 
 def _work(folder: Path, barrier: Any, results: Any) -> None:

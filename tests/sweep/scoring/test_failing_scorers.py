@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,17 @@ import pytest
 import ray
 import torch
 from ray import cloudpickle
-from ray.exceptions import ActorUnavailableError
+from ray._private.state import actors as actor_table
+from ray.exceptions import ActorUnavailableError, OwnerDiedError
+from second_node import second_node
 
 from sweep.scoring import actors
-from sweep.scoring.actors import ActorEvaluator
-from sweep.scoring.desk import Desk
+from sweep.scoring.actors import ActorEvaluator, start_desk
+from sweep.scoring.desk import DEAD, state_of
 from sweep.scoring.scorer import ended_with_its_device
-from sweep.trials.tuner import MACHINES_FAULT
+from sweep.trials.ends import EvaluatorLostError
+from sweep.trials.tuner import BREAKING, MACHINES_FAULT
+from trainables.datasets.store import DataChangedError
 from trainables.trial import EvaluationError
 
 NOT_FINITE = ValueError("`images` must be finite, but got NaN")
@@ -102,7 +108,7 @@ def test_a_scorer_that_has_lost_its_device_is_started_anew(ray_cluster: None, tm
 
 
 class Slow:
-    """A scorer that says which one it is, once a file is there."""
+    """A scorer that says which one it is once a file is there, and fails where that is a folder."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -110,29 +116,118 @@ class Slow:
     def score(self, adapter: Path, samples: Path, *more: object) -> dict[str, float]:
         while not adapter.exists():
             time.sleep(0.01)
+        if adapter.is_dir():
+            raise NOT_FINITE
         return {"number": float(self.number)}
 
 
-def test_evaluations_go_to_the_actor_that_has_the_fewest(ray_cluster: None, tmp_path: Path) -> None:
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    scorers = [ray.remote(Slow).options(num_cpus=0).remote(number) for number in range(3)]
-    desk = ray.remote(Desk).options(num_cpus=0).remote(scorers)
-    evaluator = ActorEvaluator(tuple(scorers), desk=desk)
+@dataclass(frozen=True)
+class Asked:
+    """Three scorers, each in a process of its own, their desk, and the folder in which they look."""
 
-    def begun(name: str) -> tuple[int, Any]:
-        number, [scores] = ray.get(desk.score.remote(tmp_path / name, tmp_path / "samples.png"))
+    scorers: list[Any]
+    desk: Any
+    folder: Path
+
+    def begun(self, name: str) -> tuple[int, Any]:
+        """Which scorer has been asked for a file, and Ray's reference of what it says."""
+        number, [scores] = ray.get(self.desk.score.remote(self.folder / name, self.folder / "samples.png"))
         return number, scores
 
-    running = [begun(name) for name in "abcd"]
+
+@pytest.fixture
+def asked(ray_cluster: None, tmp_path: Path) -> Iterator[Asked]:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    scorers = [ray.remote(Slow).options(num_cpus=0).remote(number) for number in range(3)]
+    desk = start_desk(scorers)
+    yield Asked(scorers, desk, tmp_path)
+    for actor in (*scorers, desk):
+        ray.kill(actor)
+
+
+def test_evaluations_go_to_the_actor_that_has_the_fewest(asked: Asked, tmp_path: Path) -> None:
+    evaluator = ActorEvaluator(tuple(asked.scorers), desk=asked.desk)
+    running = [asked.begun(name) for name in "abcd"]
     assert [number for number, _ in running] == [0, 1, 2, 0]
     (tmp_path / "c").touch()
     assert ray.get(running[2][1]) == {"number": 2.0}
     (tmp_path / "e").touch()
     assert evaluator.evaluate(tmp_path / "e", 1.0) == {"number": 2.0}  # the third is idle; the first has two to do
     assert evaluator.base_scores(begun_base(evaluator, tmp_path), tmp_path) == {"number": 2.0}
-    assert begun("f")[0] == 2 and begun("g")[0] == 1
-    for scorer in (*scorers, desk):
+    assert asked.begun("f")[0] == 2 and asked.begun("g")[0] == 1
+
+
+def test_an_actor_that_is_dead_for_good_is_given_nothing(asked: Asked, tmp_path: Path) -> None:
+    """It has nothing to do, and would have the fewest for ever."""
+    ray.kill(asked.scorers[0])
+    while state_of(asked.scorers[0]) != DEAD:
+        time.sleep(0.01)
+    given = [asked.begun(name) for name in "abcd"]
+    assert [number for number, _ in given] == [1, 2, 1, 2]
+    for name in "abcd":
+        (tmp_path / name).touch()
+    assert ray.get([scores for _, scores in given]) == [{"number": float(number)} for number, _ in given]
+
+
+def test_where_all_actors_are_dead_for_good_nothing_can_be_scored(asked: Asked, tmp_path: Path) -> None:
+    for scorer in asked.scorers:
         ray.kill(scorer)
+    evaluator = ActorEvaluator(tuple(asked.scorers), desk=asked.desk)
+    with pytest.raises(EvaluatorLostError, match=r"`evaluation` must have a process .* and go on") as lost:
+        evaluator.evaluate(tmp_path / "adapter", 0.5)
+    assert isinstance(lost.value, BREAKING)
+
+
+def test_what_is_asked_again_goes_to_the_actor_that_had_it_unless_that_failed(asked: Asked, tmp_path: Path) -> None:
+    """As by a trial that was lost while it waited: the actor answers at once what it has just answered."""
+    given = [asked.begun(name) for name in "aabc"]
+    assert [number for number, _ in given] == [0, 0, 1, 2]  # the first is at it
+    (tmp_path / "a").touch()
+    (tmp_path / "c").touch()
+    ray.get([given[0][1], given[1][1], given[3][1]])
+    number, scores = asked.begun("c")
+    assert number == 2 and ray.get(scores) == {"number": 2.0}  # the first is as idle
+    (tmp_path / "broken").mkdir()
+    number, scores = asked.begun("broken")
+    with pytest.raises(ValueError, match="finite"):
+        ray.get(scores)
+    assert (number, asked.begun("d")[0], asked.begun("broken")[0]) == (0, 0, 2)
+
+
+def test_a_desk_is_where_the_sweep_is(ray_address: str) -> None:
+    """On any other node, its loss would take the desk along; left to Ray, one of four is on the other node nearly always."""
+    here = ray.get_runtime_context().get_node_id()
+    with second_node(ray_address, num_cpus=1):
+        desks = [start_desk([]) for _ in range(4)]
+        ray.get([desk.__ray_ready__.remote() for desk in desks])
+        assert {actor_table(desk._actor_id.hex())["Address"]["NodeID"] for desk in desks} == {here}
+        for desk in desks:
+            ray.kill(desk)
+
+
+def test_a_desk_that_is_lost_is_no_failure_of_the_evaluation(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its successor knows nothing of what was begun; the second evaluation fails, and the third one is not too many."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(actors, "LOOK_S", 0.1)
+    scorer = ray.remote(Moody).options(num_cpus=0).remote(2)
+    desk = start_desk([scorer])
+    evaluator = ActorEvaluator((scorer,), desk=desk)
+    running = evaluator.score_base(tmp_path)
+    ray.kill(desk, no_restart=False)
+    with pytest.raises(OwnerDiedError):
+        ray.get(running[1])
+    assert evaluator.base_scores(running, tmp_path) == {"fid_none": 2.0}
+    evaluator.stop()
+
+
+def test_films_that_have_changed_are_no_failure_of_an_evaluation(ray_cluster: None, tmp_path: Path) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    scorer = ray.remote(Moody).options(num_cpus=0).remote(1, DataChangedError("`data set` must be the one"))
+    with pytest.raises(DataChangedError, match=r"^`data set` must be the one$") as changed:
+        ActorEvaluator((scorer,)).evaluate(tmp_path / "adapter", 0.5)
+    assert isinstance(changed.value, BREAKING)
 
 
 def begun_base(evaluator: ActorEvaluator, folder: Path) -> Any:

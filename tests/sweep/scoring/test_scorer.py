@@ -21,7 +21,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from analysis.features.mini import load_mini
 from analysis.metrics import frechet_distance, vendi_score
 from analysis.run_folder import resamples_beside
-from sweep.config import ComputeConfig, EvaluationConfig
+from sweep.config import ComputeConfig
 from sweep.scoring.actors import start_evaluators
 from sweep.scoring.identity import weights_digest
 from sweep.scoring.plans import (
@@ -54,12 +54,6 @@ def planned(films: PreparedSplit, conditions: Sequence[str], per_condition: int,
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    source = PhantomSource(num_patients=60, resolution_px=64, seed=2)
-    return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom")
-
-
-@pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models, strategy = load_base("mini"), make_strategy("bitfit", {})
     torch.manual_seed(0)
@@ -70,14 +64,6 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trial") / "adapter"
     strategy.export(models, folder)
     return folder
-
-
-@pytest.fixture
-def spec(dataset: PreparedDataset, tmp_path: Path) -> EvaluationSpec:
-    config = EvaluationConfig(images_per_condition=3, num_steps=2, batch_size=4)
-    return EvaluationSpec(
-        base="mini", dataset=dataset.folder, conditions=SHOWN, cache_folder=tmp_path, seed=1, config=config
-    )
 
 
 def counted(spec: EvaluationSpec) -> tuple[AdapterScorer, CountingExtractor]:

@@ -18,7 +18,7 @@ from sweep.interrupts import interruptible
 from sweep.records.events import Ended, Retried, Started, read_events
 from sweep.records.journal import Journal
 from sweep.records.log import RecordLog
-from sweep.trials.ends import TrialEnd, TrialListener
+from sweep.trials.ends import BREAKS, FAILURE, TrialEnd, TrialListener
 from sweep.trials.relay import Relay, own_values, root_message
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
@@ -104,6 +104,21 @@ def test_a_trial_that_finds_its_disk_full_each_time_ends_the_sweep_and_not_itsel
     past = tuple(read_events(tmp_path / "run" / "events.log"))
     again = Journal(tmp_path / "run", (), RecordLog.reopen(tmp_path / "run" / "events.log"), past)
     assert again.losses() == {"a": 0}
+
+
+def test_what_every_trial_would_fail_by_ends_the_sweep_and_no_trial(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path, SweepConfig(), {})
+    suggestion = Suggestion(trial_id="a", number=0, choice=BITFIT)
+    trial = SimpleNamespace(config=suggestion.as_config(), error_file=None, last_result={})
+    relay, changed = Relay((journal,), (), TrialScheduler()), "`data set` must be the one"
+    relay.on_trial_start(1, [trial], trial)
+    for tell in (
+        lambda: relay.on_trial_result(1, [trial], trial, {FAILURE: changed, BREAKS: True}),
+        lambda: relay.on_trial_complete(1, [trial], trial),
+    ):
+        with pytest.raises(RuntimeError, match=f"^{changed}$"):
+            tell()
+    assert [type(event) for event in read_events(tmp_path / "events.log")] == [Started]
 
 
 class FullDisk(TrialListener):

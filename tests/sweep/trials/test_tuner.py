@@ -32,7 +32,7 @@ from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.tuner import MACHINES_FAULT, root_cause, run_trials
 from trainables import trial as trial_module
 from trainables.base_models.models import load_base
-from trainables.datasets.store import PreparedDataset
+from trainables.datasets.store import DataChangedError, PreparedDataset
 from trainables.strategies import load_adapter
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
@@ -186,16 +186,22 @@ def test_a_trial_outlives_its_device_and_goes_on_in_another_process(
     assert [metrics["epoch"] for _, metrics in events.reports] == [0, 1]
 
 
-def test_films_that_have_changed_are_no_fault_of_a_trial(
+def test_films_that_have_changed_break_the_sweep_off_which_goes_on_when_they_are_back(
     ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
-    """A trial that went on would train on what no record tells of; once more it would find the same."""
+    """A trial that went on would train on what no record tells of; if it ended, so would all others, for good."""
     events, settings = Events(), replace(context(dataset, tmp_path), fingerprint="of then")
+    with pytest.raises(RuntimeError, match=r"^`data set` must be the one .* of then, .* Bring the first one back"):
+        run_trials(settings, ProcessEvaluator(takes_s=0), Choices(BITFIT, LORA), listeners=(events,))
+    assert list(events.starts) == ["trial0"] and not events.ends and not events.retries and not events.reports
+    settings = replace(settings, fingerprint=dataset.fingerprint)
     run_trials(settings, ProcessEvaluator(takes_s=0), Choices(BITFIT), listeners=(events,))
-    (end,) = events.ends.values()
-    assert (
-        end.lost and str(end.reason).startswith("DataChangedError: `data set` must be the one") and not events.retries
-    )
+    assert list(events.ends.values()) == [TrialEnd.completed()]
+
+
+def test_a_worker_that_saw_other_films_is_the_cause_and_not_what_the_others_then_raise() -> None:
+    waited, changed = RuntimeError("Connection closed by peer"), DataChangedError("`data set` must be the one")
+    assert root_cause(WorkerGroupError("two failed", {0: waited, 1: changed})) is changed
 
 
 class StopsNorm(TrialScheduler):

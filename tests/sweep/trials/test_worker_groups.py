@@ -7,8 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ import pytest
 import ray
 import torch
 from ray._private.node import Node
-from ray._private.parameter import RayParams
 from ray._private.state import actors
 from ray.train import ControllerError, ScalingConfig
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 from recording import WAITS, RecordingEvaluator, recorded_here
+from second_node import second_node
 from trials_in_a_row import BITFIT, Choices, Events, context
 
 from sweep.trials import tuner
@@ -110,23 +110,6 @@ def test_a_group_whose_worker_dies_goes_on_from_its_checkpoint_to_the_same_bits(
         assert worker["seen"] == whole["seen"][len(whole["seen"]) // 2 :]
     same = recorded[2].parameters(0)
     assert all(torch.equal(tensor, same[name]) for name, tensor in run.parameters(0).items())
-
-
-@contextmanager
-def second_node(address: str, num_cpus: float) -> Iterator[Node]:
-    """Another node of the tests' Ray, on this machine."""
-    settings = {"include_log_monitor": False, "node_manager_port": 0, "min_worker_port": 0, "max_worker_port": 0}
-    size = {"num_cpus": num_cpus, "object_store_memory": 100 * 2**20}
-    node = Node(
-        RayParams(gcs_address=address, **size, **settings), head=False, shutdown_at_exit=False, spawn_reaper=False
-    )
-    try:
-        deadline_s = time.monotonic() + 30
-        while sum(known["Alive"] for known in ray.nodes()) < 2 and time.monotonic() < deadline_s:
-            time.sleep(0.1)
-        yield node
-    finally:
-        node.kill_all_processes(check_alive=False)
 
 
 def lose_once(waits: Path, node: Node) -> None:

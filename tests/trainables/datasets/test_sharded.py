@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections import namedtuple
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from trainables.datasets import sharded
-from trainables.datasets.sharded import Layout, get_or_fill
+from trainables.datasets.sharded import CacheNotWritableError, Layout, get_or_fill
 
 SHAPE = (53, 3, 2)
 VALUES = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
@@ -57,6 +58,19 @@ def test_it_is_cut_at_whole_steps_computed_once_and_read_as_if_it_were_whole(tmp
     assert len(compute.asked) == 7
 
 
+@pytest.mark.parametrize("num_rows", [255, 256, 257, 1000, 223_414])
+@pytest.mark.parametrize("step", [1, 4, 64])
+def test_however_many_rows_there_are_its_files_can_all_be_open(num_rows: int, step: int) -> None:
+    """A process may have 1,024, and those of all parts of two arrays are open while a trial trains."""
+    shards = Layout(shape=(num_rows, 3, 2), dtype=np.float32, step=step).shards()
+    assert len(shards) <= 256 and shards[0][0] == 0 and shards[-1][1] == num_rows
+    assert all(stop == start for (_, stop), (start, _) in pairwise(shards)) and not any(
+        start % step for start, _ in shards
+    )
+    lengths = [stop - start for start, stop in shards]
+    assert set(lengths[:-1]) <= {lengths[0]} and 0 < lengths[-1] <= lengths[0]
+
+
 @pytest.mark.parametrize("num_bytes", [1, 10**6])
 def test_a_part_holds_a_step_at_least_and_no_more_than_all(num_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharded, "SHARD_BYTES", num_bytes)
@@ -82,11 +96,16 @@ def test_where_a_process_broke_off_the_next_one_goes_on(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="no more"):
         get_or_fill(tmp_path, "moments", "k", LAYOUT, broken)
-    left = tmp_path / "moments" / "k" / ".000000024-000000032.arrow.0f.partial"
-    left.write_bytes(b"torn")  # as a kill leaves it
+    left, written = (tmp_path / "moments" / "k" / f".000000024-000000032.arrow.{name}.partial" for name in ("0f", "1f"))
+    for file in (left, written):
+        file.write_bytes(b"torn")
+    os.utime(
+        left, (0, time.time() - 3700)
+    )  # as a kill leaves it; another machine, whose lock is not seen here, writes on
     compute = Counted()
     np.testing.assert_array_equal(get_or_fill(tmp_path, "moments", "k", LAYOUT, compute)[:], VALUES)
-    assert compute.asked == [(24, 32), (32, 40), (40, 48), (48, 53)] and not left.exists()
+    assert compute.asked == [(24, 32), (32, 40), (40, 48), (48, 53)]
+    assert not left.exists() and written.read_bytes() == b"torn"
 
 
 def test_a_part_that_another_process_makes_is_left_to_it_and_waited_for(tmp_path: Path) -> None:
@@ -128,6 +147,37 @@ def test_a_disk_without_room_is_told_before_anything_is_computed(
     assert full.value.errno == errno.ENOSPC
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(5 * LAYOUT.row_bytes))
     np.testing.assert_array_equal(get_or_fill(tmp_path, "moments", "k", LAYOUT, Counted())[:], VALUES)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_this_machine_cannot_write_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """The one that chose it may: a share is written there, and only read here. What another filled is used all the same."""
+    get_or_fill(tmp_path, "moments", "there", LAYOUT, Counted())
+    open_file = os.open
+
+    def refused(path: Any, flags: int, *mode: Any, **of: Any) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY and str(path).startswith(str(tmp_path)):
+            raise OSError(code, os.strerror(code), str(path))
+        return open_file(path, flags, *mode, **of)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(
+        CacheNotWritableError, match=rf"`cache\.path` must .* but got {os.strerror(code)} at '{tmp_path}"
+    ):
+        get_or_fill(tmp_path, "moments", "k", LAYOUT, lambda *_: pytest.fail("was computed"))
+    monkeypatch.setattr(Path, "mkdir", lambda path, **of: refused(path.parents[2], os.O_RDWR))
+    with pytest.raises(CacheNotWritableError):
+        get_or_fill(tmp_path / "new" / "cache", "moments", "k", LAYOUT, lambda *_: pytest.fail("was computed"))
+    np.testing.assert_array_equal(get_or_fill(tmp_path, "moments", "there", LAYOUT, Counted())[:], VALUES)
+    monkeypatch.undo()
+
+    def unreadable(start: int, stop: int) -> NDArray[Any]:
+        raise OSError(code, os.strerror(code), "/films")
+
+    with pytest.raises(OSError, match="/films"):
+        get_or_fill(tmp_path, "moments", "k", LAYOUT, unreadable)
 
 
 def _fill(folder: Path, asked: Path, pause_s: float) -> float:

@@ -30,7 +30,7 @@ Answer = TypeVar("Answer")
 
 
 class SuspendedError(Exception):
-    """A training was asked to end before its time."""
+    """A training was asked to end before its time; it can go on later from where it was."""
 
 
 def never() -> bool:

@@ -169,8 +169,7 @@ def components_in_training(spec: TrialSpec, strategy: Strategy) -> tuple[str, ..
 def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     """Train, evaluate and report one trial; called once in every worker.
 
-    A trial that was begun in the same folder goes on from its checkpoint, and reports the epochs after it. One that is
-    asked to suspend itself (`suspend`) keeps one after the step under way, or in place of the evaluation, and returns.
+    A trial that was begun in the same folder goes on from its checkpoint, and reports what comes after it.
 
     Args:
         spec: what to train.
@@ -184,6 +183,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         EvaluationError: the last evaluation failed; an earlier one costs its report the metrics only.
         NotEnoughMemoryError: a step does not fit into memory.
         DataChangedError: the data set is another one than it should be.
+        SuspendedError: it was asked to end (`suspend`), and keeps a checkpoint of where it is, be that within an epoch.
     """
     forget_earlier_trials()
     accelerator = new_accelerator(spec.training.mixed_precision)
@@ -213,16 +213,15 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         tuning.resume(checkpoint)
         epoch_end.untold = checkpoint.facts[UNTOLD]
     try:
-        is_suspended = _run_to_its_end(tuning, epoch_end)
+        _run_to_its_end(tuning, epoch_end)
     except TRIALS_OWN_ENDS:
         remove_checkpoints(spec.folder)
         raise
-    if not is_suspended:
-        remove_checkpoints(spec.folder)
+    remove_checkpoints(spec.folder)
 
 
-def _run_to_its_end(tuning: FineTuning, epoch_end: _EpochEnd) -> bool:
-    """Train, evaluate and report; whether that was suspended before the end, and what it goes on from kept."""
+def _run_to_its_end(tuning: FineTuning, epoch_end: _EpochEnd) -> None:
+    """Train, evaluate and report, or keep where that was suspended."""
     is_first = tuning.accelerator.is_main_process
     with suspendable(epoch_end.spec.folder) if is_first else nullcontext(never) as is_asked:
         epoch_end.is_asked = is_asked
@@ -230,11 +229,10 @@ def _run_to_its_end(tuning: FineTuning, epoch_end: _EpochEnd) -> bool:
             if epoch_end.untold:
                 epoch_end.tell(epoch_end.untold)
             tuning.run(epoch_end, is_asked)
-            return False
         except SuspendedError:
             if is_first:
                 epoch_end.keep_suspended()
-            return True
+            raise
 
 
 def known_costs(spec: TrialSpec, strategy: Strategy) -> dict[str, int]:

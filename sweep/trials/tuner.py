@@ -40,7 +40,7 @@ from trainables.budgets import NO_BUDGET, Budget
 from trainables.datasets.files import full_disk_named
 from trainables.datasets.store import DataChangedError
 from trainables.settings import TrainingConfig
-from trainables.suspending import suspend
+from trainables.suspending import SuspendedError, suspend
 from trainables.trial import EvaluationError, Evaluator, Report, TrialSpec, fine_tune
 
 TUNE_SETTINGS = {
@@ -57,7 +57,7 @@ SUSPENDING: Final = (
 )
 NOT_OF_TRIALS: Final = (EvaluationError, DataChangedError)
 """What ends a trial for good without being the fault of its configuration."""
-MACHINES_FAULT: Final = (OSError, RayError, RayTrainError, torch.AcceleratorError)
+MACHINES_FAULT: Final = (OSError, RayError, RayTrainError, torch.AcceleratorError, SuspendedError)
 """What ends an attempt at a trial without being the fault of its configuration; the trial is tried again."""
 
 
@@ -128,6 +128,7 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
     Raises:
         OSError, RayError, RayTrainError, AcceleratorError: a disk, a process, a machine or a device was lost; where it was
             the device, only another process can compute on it again.
+        SuspendedError: it was asked to end; of a sweep that does not, it is tried again.
     """
     suggestion = Suggestion.of_config(config)
     spec = context.spec(suggestion.trial_id, suggestion.choice)

@@ -21,7 +21,7 @@ from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy, trained_parameters
 from trainables.strategies.card import read_card
-from trainables.suspending import IN_TRAINING, suspend
+from trainables.suspending import IN_TRAINING, SuspendedError, suspend
 from trainables.trial import (
     EvaluationError,
     TrialSpec,
@@ -326,12 +326,13 @@ def test_a_trial_that_is_suspended_wherever_it_is_goes_on_and_ends_as_if_it_had_
         (_Scores(), not_heard),
         (_Scores(), heard_last),
         (_SuspendsInEvaluation(), reports.append),
-        (_Scores(), reports.append),
     ):
-        fine_tune(broken, evaluator, report)
-        if (kept := read_checkpoint(broken.folder)) is not None:
-            places.append((kept.facts["next_epoch"], kept.facts["under_way"] is not None))
-        assert not (broken.folder / IN_TRAINING).exists()
+        with pytest.raises(SuspendedError):
+            fine_tune(broken, evaluator, report)
+        kept = read_checkpoint(broken.folder)
+        assert kept is not None and not (broken.folder / IN_TRAINING).exists()
+        places.append((kept.facts["next_epoch"], kept.facts["under_way"] is not None))
+    fine_tune(broken, _Scores(), reports.append)
     assert places == [(1, False), (1, True), (2, True)]
     kept_names = ("epoch", "loss", "lr", "trainable_parameters", "mean_rank", "final")
     assert [{name: report[name] for name in kept_names} for report in reports] == [

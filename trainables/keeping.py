@@ -39,14 +39,14 @@ class Keeper:
         if time.monotonic() - self._kept_s >= self._spec.training.checkpoint_every_s:
             self._write(self._tuning.checkpoint())
 
-    def keep_suspended(self, *, within_epoch: bool, untold: Mapping[str, Any]) -> None:
+    def keep_suspended(self, *, is_reported: bool, untold: Mapping[str, Any]) -> None:
         """Keep where the training was suspended.
 
         Args:
-            within_epoch: in an epoch, or before its report; else in that.
+            is_reported: of an epoch that is over, whether it was reported.
             untold: the last report, where it may not have been heard; it is repeated when the trial goes on.
         """
-        self._write(self._tuning.checkpoint(within_epoch=within_epoch), untold)
+        self._write(self._tuning.checkpoint(is_reported=is_reported), untold)
 
     def _write(self, checkpoint: Checkpoint, untold: Mapping[str, Any] | None = None) -> None:
         facts = {**checkpoint.facts, TRAINS: what_trains(self._spec), UNTOLD: plain(untold or {})}

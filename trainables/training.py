@@ -70,8 +70,7 @@ class FineTuning:
         """Seconds that training has taken, without evaluations."""
         self._began_s = self._failed_s = 0.0
         """When this epoch began, had it not been suspended, and its seconds of attempts at steps that ran out of memory."""
-        self._under_way = EpochUnderWay(epoch=0, first_step=0)
-        self._agreement = Agreement(never, accelerator)
+        self._under_way, self._agreement = EpochUnderWay(epoch=0, first_step=0), Agreement(never, accelerator)
         self.rank_history: list[dict[str, Any]] = [{"step": 0, "ranks": strategy.ranks(models)}]
         """The low-rank layers' ranks at the start and whenever some have changed, by the number of steps taken."""
         halve_frozen(models, accelerator.mixed_precision)
@@ -145,17 +144,18 @@ class FineTuning:
         for epoch in range(self.next_epoch, self.config.num_epochs):
             on_epoch_end(self._epoch(epoch))
 
-    def checkpoint(self, *, within_epoch: bool = False) -> Checkpoint:
-        """All that training goes on from; the same in every worker.
+    def checkpoint(self, *, is_reported: bool = True) -> Checkpoint:
+        """All that training goes on from, at the end of an epoch or within one; the same in every worker.
 
         Args:
-            within_epoch: to go on within the epoch that was last under way, if only to report it, not after it.
+            is_reported: of an epoch that is over, whether it is left behind; else it is gone on with, to be reported.
         """
         parameters = dict(trained_parameters(self.models))
         parts = weights_and_strategy(self.models, self.strategy)
         parts["optimizer"] = optimizer_tensors(self._optimizer.optimizer, parameters)
         if self._average is not None:
             parts["average"] = dict(zip(parameters, self._average.values, strict=True))
+        within_epoch = self._under_way.losses and (self._under_way.epoch == self.next_epoch or not is_reported)
         if within_epoch:
             parts["epoch"] = {"losses": torch.stack(self._under_way.losses)}
         scaler = self.accelerator.scaler
@@ -220,7 +220,7 @@ class FineTuning:
     def _epoch(self, epoch: int) -> EpochReport:
         for name in self.strategy.trains:
             self.models.component(name).train()
-        if not (self._under_way.losses and self._under_way.epoch == epoch):  # else it was suspended within it
+        if not (self._under_way.losses and self._under_way.epoch == epoch):  # else it was suspended in it
             self._under_way = EpochUnderWay(epoch=epoch, first_step=self.step)
         under_way, self._failed_s = self._under_way, 0.0
         self._began_s = time.perf_counter() - under_way.seconds

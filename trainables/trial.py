@@ -250,12 +250,13 @@ class _EpochEnd:
         """Whether the trial is to be suspended."""
         self.untold: dict[str, Any] = {}
         """The last report, while it may not have been heard."""
-        self._keeper, self._is_telling = Keeper(spec, tuning), False
+        self._keeper, self._is_reported = Keeper(spec, tuning), True
         counts = spec.counts_operations and tuning.accelerator.is_main_process
         self._known = known_costs(spec, tuning.strategy) if counts else {}
 
     def __call__(self, epoch: EpochReport) -> None:
         """Take an epoch's measurements."""
+        self._is_reported = False
         is_final = epoch.epoch == self.spec.training.num_epochs - 1
         strategy, models = self.tuning.strategy, self.tuning.models
         with self.tuning.evaluated_weights():
@@ -273,17 +274,16 @@ class _EpochEnd:
         Raises:
             SuspendedError: who listened has asked for that instead.
         """
-        self.untold = report
+        self.untold, self._is_reported = report, True
         if self.tuning.accelerator.num_processes > 1:
             self.report(report)
             return
-        self._is_telling = True
         unless_asked(lambda: self.report(report), self.is_asked)
-        self.untold, self._is_telling = {}, False
+        self.untold = {}
 
     def keep_suspended(self) -> None:
         """Keep where the training was suspended."""
-        self._keeper.keep_suspended(within_epoch=not self._is_telling, untold=self.untold)
+        self._keeper.keep_suspended(is_reported=self._is_reported, untold=self.untold)
 
     def _scores(self, epoch: EpochReport, metrics: dict[str, Any], is_final: bool) -> dict[str, Any]:
         spec, tuning = self.spec, self.tuning

@@ -174,7 +174,7 @@ def test_a_training_that_is_suspended_within_an_epoch_goes_on_to_the_same_bits(
     first, before = _tuning(base, dataset, cache, strategy=strategy, **FEW), []
     with pytest.raises(SuspendedError):
         first.run(before.append, is_asked=lambda: first.step == at_step)
-    checkpoint = _written(first.checkpoint(within_epoch=True), tmp_path)
+    checkpoint = _written(first.checkpoint(), tmp_path)
     resumed, later = _tuning(base, dataset, cache, strategy=strategy, seed=1, going_on_from=checkpoint, **FEW), []
     resumed.run(later.append)
     assert (first.step, resumed.step) == (at_step, whole.step)

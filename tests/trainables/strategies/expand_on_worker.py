@@ -67,7 +67,7 @@ def suspended(dataset: Path, accelerator: Accelerator) -> dict[str, Any]:
     is_asked = (lambda: first.step >= 1) if accelerator.is_main_process else never
     with suppress(SuspendedError):
         first.run(lambda report: losses.append(report.loss), is_asked)
-    later = tuning_of(dataset, accelerator, first.checkpoint(within_epoch=True))
+    later = tuning_of(dataset, accelerator, first.checkpoint())
     later.run(lambda report: losses.append(report.loss))
     return {
         "suspended_at": first.step,

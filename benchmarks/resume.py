@@ -195,7 +195,7 @@ def record_cost(folder: Path) -> float:
 def checkpoint_cost(folder: Path) -> float:
     """Likewise of the demo's largest checkpoint: weights of the mini base's U-Net and both of their moments."""
     tensors = {name: torch.zeros(2_725_956) for name in ("weights", "first", "second")}
-    return median_of(lambda number: write_checkpoint(folder, number, Checkpoint(tensors=tensors, facts={})), 20)
+    return median_of(lambda number: write_checkpoint(folder, Checkpoint(tensors=tensors, facts={})), 20)
 
 
 def median_of(act: Callable[[int], None], count: int) -> float:

@@ -306,6 +306,7 @@ def _run_trials(
             listeners=(journal, *listeners, stopping, view),
             trial_scheduler=RungScheduler(stopping),
             losses=journal.losses(),
+            tell=partial(_note, console),
         )
 
 

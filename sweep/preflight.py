@@ -22,6 +22,7 @@ from sweep.records.earlier import Identity, read_all
 from sweep.records.journal import holds_run, past_of
 from sweep.scoring.plans import conditions_to_score, require_known_conditions
 from sweep.scoring.rungs import require_measured_at_rungs
+from sweep.search.checkpoint_room import require_room
 from sweep.search.costs import KnownCosts, Limits, first_and_last, strategies_within
 from sweep.search.plan import SearchPlan
 from sweep.search.samplers import SEARCH_SAMPLERS
@@ -82,8 +83,8 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
         console: where the drawing shows its progress.
 
     Raises:
-        ConfigError: data and base model do not fit, a strategy or hyperparameter does not work, or an objective needs
-            more images.
+        ConfigError: data and base model do not fit, a strategy or hyperparameter does not work, an objective needs
+            more images, or the disk has no room for checkpoints.
         FileNotFoundError: the data or the extractor's weights are not there.
         ValueError: the data do not show a condition that is to be scored.
     """
@@ -108,6 +109,7 @@ def preflight(config: SweepConfig, out: Path, console: Console) -> Prepared:
     strategies, refused = check_limits(config, limits)
     check_sampler(config, strategies)
     check_budget(config, strategies)
+    require_room(config, out, strategies, limits)
     notes += [f"{name} is left out by search.limits: it has at least {why}" for name, why in refused.items()]
     return Prepared(
         config=config,

@@ -16,7 +16,7 @@ from torch import Tensor
 from trainables.datasets.files import partial_folder
 from trainables.tensor_files import save_tensors
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 FOLDER: Final = "checkpoints"
 TENSORS, FACTS = "tensors.safetensors", "facts.json"
 
@@ -43,18 +43,13 @@ def under_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
-def write_checkpoint(trial: Path, number: int, checkpoint: Checkpoint) -> None:
-    """Keep a checkpoint in place of all earlier ones, which go when it is on the disk.
-
-    Args:
-        trial: the trial's folder.
-        number: higher than that of every earlier one, at least 0.
-        checkpoint: what is kept.
+def write_checkpoint(trial: Path, checkpoint: Checkpoint) -> None:
+    """Keep a checkpoint in place of all earlier ones in a trial's folder, which go when it is on the disk.
 
     Raises:
         OSError: the disk is full; the earlier one is still there.
     """
-    kept = trial / FOLDER
+    kept, number = trial / FOLDER, max(_numbers(trial), default=-1) + 1
     with partial_folder(kept / str(number)) as partial:
         save_tensors(checkpoint.tensors, partial / TENSORS)
         (partial / FACTS).write_text(json.dumps({"format": FORMAT, **checkpoint.facts}))
@@ -72,8 +67,7 @@ def read_checkpoint(trial: Path) -> Checkpoint | None:
     Raises:
         ValueError: a later version of this program wrote it.
     """
-    numbers = [int(numbered.name) for numbered in (trial / FOLDER).glob("*") if numbered.name.isdecimal()]
-    if not numbers:
+    if not (numbers := _numbers(trial)):
         return None
     folder = trial / FOLDER / str(max(numbers))
     facts = json.loads((folder / FACTS).read_text())
@@ -83,6 +77,11 @@ def read_checkpoint(trial: Path) -> Checkpoint | None:
             f"{folder}, or delete that folder to train from the start."
         )
     return Checkpoint(tensors=load_file(folder / TENSORS), facts=facts)
+
+
+def _numbers(trial: Path) -> list[int]:
+    """Of the whole checkpoints of a trial, of which the newest has the highest."""
+    return [int(numbered.name) for numbered in (trial / FOLDER).glob("*") if numbered.name.isdecimal()]
 
 
 def remove_checkpoints(trial: Path) -> None:

@@ -87,8 +87,9 @@ class TrainingConfig(Section):
             helps against few films is a matter of the data.
         cache_latents: encode images and captions once per sweep where the strategy leaves their encoder frozen: the losses
             are the same, and the encoder need not be loaded.
-        checkpoint_every_s: seconds between two checkpoints, at least; they are written at the ends of epochs. 300 s: a trial
-            that is lost repeats minutes, and a full U-Net's checkpoint is 10 GB. 0: after every epoch.
+        checkpoint_every_s: seconds between two checkpoints, at least; they are written at the ends of epochs, and where a
+            sweep is told to end. 300 s: a trial that is lost repeats minutes, and a full U-Net's checkpoint is 10 GB. 0:
+            after every epoch.
         evaluate_every_epochs: epochs from one evaluation during training to the next, besides those at rungs; None, the
             default: none, since sampling costs more than training.
     """

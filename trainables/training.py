@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -24,6 +22,7 @@ from trainables.batches import BatchPlan, Share, micro_batches
 from trainables.budgets import NO_BUDGET, SECONDS, Budget, Course
 from trainables.checkpoints import Checkpoint, under_prefix
 from trainables.draws import EpochDraws, seeded_dropout
+from trainables.epochs import EpochReport, EpochUnderWay, finite_mean
 from trainables.feeding import BatchFeeder, HostBatch
 from trainables.growth import adopt, adopt_average
 from trainables.half import halve_frozen
@@ -34,41 +33,10 @@ from trainables.micro_batches import NotEnoughMemoryError, micro_batch_for
 from trainables.resuming import optimizer_tensors, restore_optimizer, weights_and_strategy
 from trainables.settings import TrainingConfig
 from trainables.strategies.base import Change, Strategy, TrainingStep, trained_parameters
+from trainables.suspending import Agreement, SuspendedError, never
 
 CHECK_EVERY_STEPS = 16
 log = logging.getLogger(__name__)
-
-
-class DivergedError(RuntimeError):
-    """The loss stopped being a finite number."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EpochReport:
-    """What one epoch of training measured; evaluation is not in its time."""
-
-    epoch: int
-    """Number of the epoch, from 0."""
-    loss: float
-    """Mean over the epoch's images; lower is better."""
-    lr: float
-    """Learning rate of the epoch's last step."""
-    epoch_s: float
-    """Seconds of training, without evaluation and checkpoints."""
-    images_per_s: float
-    """Training images a second, over all workers."""
-    peak_memory_gib: float
-    """The most memory that was in use, in GiB: the GPU's, or on a CPU the process's."""
-    num_workers: int
-    """Workers that shared the epoch; after a death, an elastic trial may go on with fewer."""
-    trainable_parameters: int
-    """How many numbers the adapter consists of after the epoch."""
-    mixed_precision: str
-    """The numbers in which the epoch was computed: what `auto` means differs between devices."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as a plain dictionary."""
-        return asdict(self)
 
 
 class FineTuning:
@@ -100,8 +68,9 @@ class FineTuning:
         self.step = self.next_epoch = 0
         self.spent_s = 0.0
         """Seconds that training has taken, without evaluations."""
-        self._failed_s = 0.0
-        """Seconds of this epoch that went into attempts at a step that ran out of memory."""
+        self._began_s = self._failed_s = 0.0
+        """When this epoch began, had it not been suspended, and its seconds of attempts at steps that ran out of memory."""
+        self._under_way, self._agreement = EpochUnderWay(epoch=0, first_step=0), Agreement(never, accelerator)
         self.rank_history: list[dict[str, Any]] = [{"step": 0, "ranks": strategy.ranks(models)}]
         """The low-rank layers' ranks at the start and whenever some have changed, by the number of steps taken."""
         halve_frozen(models, accelerator.mixed_precision)
@@ -156,29 +125,43 @@ class FineTuning:
         numbers = (self.strategy.num_parameters(self.models), self.config.ema_decay is None, self.feeder.latent_shape)
         return self.models.base, self.strategy.name, self.accelerator.mixed_precision, numbers
 
-    def run(self, on_epoch_end: Callable[[EpochReport], None]) -> None:
-        """Train all epochs that are left; `on_epoch_end` may ask for `evaluated_weights`.
+    def run(self, on_epoch_end: Callable[[EpochReport], None], is_asked: Callable[[], bool] = never) -> None:
+        """Train all epochs that are left.
+
+        Args:
+            on_epoch_end: may ask for `evaluated_weights`.
+            is_asked: whether the training is to be suspended; asked once a step, and heeded where the first worker is.
 
         Raises:
             DivergedError: the loss became NaN or infinite.
             NotEnoughMemoryError: a step does not fit into memory.
+            SuspendedError: it was suspended after a step.
         """
         with expected_to_fit("optimiser"):
             hold_moments(self._optimizer.optimizer)
         self._settle_micro_batch()
+        self._agreement = Agreement(is_asked, self.accelerator)
         for epoch in range(self.next_epoch, self.config.num_epochs):
             on_epoch_end(self._epoch(epoch))
 
-    def checkpoint(self) -> Checkpoint:
-        """All that training goes on from, at the end of an epoch; the same in every worker."""
+    def checkpoint(self, *, is_reported: bool = True) -> Checkpoint:
+        """All that training goes on from, at the end of an epoch or within one; the same in every worker.
+
+        Args:
+            is_reported: of an epoch that is over, whether it is left behind; else it is gone on with, to be reported.
+        """
         parameters = dict(trained_parameters(self.models))
         parts = weights_and_strategy(self.models, self.strategy)
         parts["optimizer"] = optimizer_tensors(self._optimizer.optimizer, parameters)
         if self._average is not None:
             parts["average"] = dict(zip(parameters, self._average.values, strict=True))
+        within_epoch = self._under_way.losses and (self._under_way.epoch == self.next_epoch or not is_reported)
+        if within_epoch:
+            parts["epoch"] = {"losses": torch.stack(self._under_way.losses)}
         scaler = self.accelerator.scaler
         facts = {
-            "next_epoch": self.next_epoch,
+            "next_epoch": self._under_way.epoch if within_epoch else self.next_epoch,
+            "under_way": self._under_way.facts() if within_epoch else None,
             "step": self.step,
             "spent_s": self.spent_s if self.budget.way == SECONDS else 0.0,
             "rank_history": self.rank_history,
@@ -200,6 +183,9 @@ class FineTuning:
         facts, parameters = checkpoint.facts, dict(trained_parameters(self.models))
         self.step, self.next_epoch, self.rank_history = facts["step"], facts["next_epoch"], facts["rank_history"]
         self.spent_s = facts["spent_s"]
+        if facts["under_way"] is not None:
+            losses = checkpoint.under("epoch")["losses"].to(self.accelerator.device)
+            self._under_way = EpochUnderWay.of(facts["under_way"], losses)
         self._lr_schedule.load_state_dict(facts["lr_schedule"])
         lrs, tensors = [float(lr) for lr in self._lr_schedule.get_last_lr()], checkpoint.under("optimizer")
         restore_optimizer(self._optimizer.optimizer, parameters, tensors=tensors, lrs=lrs)
@@ -234,34 +220,56 @@ class FineTuning:
     def _epoch(self, epoch: int) -> EpochReport:
         for name in self.strategy.trains:
             self.models.component(name).train()
-        memory = MemoryWatch(self.accelerator.device)
-        losses: list[Tensor] = []
-        lr = self._failed_s = 0.0
-        before, before_s, started_s = self.plan.images_after(self.step), self.spent_s, time.perf_counter()
-        with closing(self._batches()) as batches:
-            for share, host in batches:
-                lr = float(self._lr_schedule.get_last_lr()[0])
-                losses.append(self._train_step(share, host))
-                memory.sample()
-                if len(losses) % CHECK_EVERY_STEPS == 0:
-                    self._check(losses[-CHECK_EVERY_STEPS:], epoch, lr)
-                self.spent_s = self._agreed(before_s + time.perf_counter() - started_s - self._failed_s)
-                if self.course.is_spent(epoch, self.step, self.spent_s):
-                    break
-        mean_loss = self._check(losses, epoch, lr)
-        epoch_s = time.perf_counter() - started_s - self._failed_s
+        if not (self._under_way.losses and self._under_way.epoch == epoch):  # else it was suspended in it
+            self._under_way = EpochUnderWay(epoch=epoch, first_step=self.step)
+        under_way, self._failed_s = self._under_way, 0.0
+        self._began_s = time.perf_counter() - under_way.seconds
+        if not under_way.losses or not self.course.is_spent(epoch, self.step, self.spent_s):
+            self._take_steps(under_way)
+        mean_loss = self._check(under_way.losses, under_way)
+        under_way.seconds = self._epoch_s()
         self.next_epoch = epoch + 1
+        num_images = self.plan.images_after(self.step) - self.plan.images_after(under_way.first_step)
         return EpochReport(
             epoch=epoch,
             loss=mean_loss,
-            lr=lr,
-            epoch_s=epoch_s,
-            images_per_s=(self.plan.images_after(self.step) - before) / epoch_s,
-            peak_memory_gib=memory.peak_gib(),
+            lr=under_way.lr,
+            epoch_s=under_way.seconds,
+            images_per_s=num_images / under_way.seconds,
+            peak_memory_gib=under_way.peak_memory_gib,
             num_workers=self.accelerator.num_processes,
             trainable_parameters=self.strategy.num_parameters(self.models),
             mixed_precision=self.accelerator.mixed_precision,
         )
+
+    def _epoch_s(self) -> float:
+        """Seconds that training has taken in the epoch that is under way."""
+        return time.perf_counter() - self._began_s - self._failed_s
+
+    def _take_steps(self, under_way: EpochUnderWay) -> None:
+        """Take those that are left of an epoch.
+
+        Raises:
+            SuspendedError: the training was suspended after one of them.
+        """
+        memory, before_s = MemoryWatch(self.accelerator.device), self.spent_s - under_way.seconds
+        with closing(self._batches()) as batches:
+            for share, host in batches:
+                under_way.lr = float(self._lr_schedule.get_last_lr()[0])
+                under_way.losses.append(self._train_step(share, host))
+                memory.sample()
+                if len(under_way.losses) % CHECK_EVERY_STEPS == 0:
+                    self._check(under_way.losses[-CHECK_EVERY_STEPS:], under_way)
+                under_way.seconds = self._epoch_s()
+                self.spent_s = self._agreed(before_s + under_way.seconds)
+                is_over = self.course.is_spent(under_way.epoch, self.step, self.spent_s)
+                is_suspended = self._agreement.is_reached(ends_epoch=is_over)
+                if is_over or is_suspended:
+                    break
+        under_way.losses = self._over_workers(under_way.losses)
+        under_way.peak_memory_gib = max(under_way.peak_memory_gib, memory.peak_gib())
+        if is_suspended:
+            raise SuspendedError
 
     def _batches(self) -> Generator[tuple[Share, HostBatch], None, None]:
         """The shares from where the training is, pass after pass over the images, each with what it is made of."""
@@ -383,12 +391,10 @@ class FineTuning:
     def _sync_only_if(self, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last else self.accelerator.no_sync(self._loss)
 
-    def _check(self, losses: list[Tensor], epoch: int, lr: float) -> float:
-        # Over all workers: each holds the loss of its own images only, and all must agree on when to stop.
-        mean = float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
-        if not math.isfinite(mean):
-            raise DivergedError(
-                f"`loss` must stay finite, but got {mean} in epoch {epoch} before step {self.step} at lr {lr:.3g} "
-                f"({self.strategy.name}). Lower the learning rate, or train without fp16."
-            )
-        return mean
+    def _check(self, losses: list[Tensor], under_way: EpochUnderWay) -> float:
+        where = f"in epoch {under_way.epoch} before step {self.step} at lr {under_way.lr:.3g} ({self.strategy.name})"
+        return finite_mean(self._over_workers(losses), where)
+
+    def _over_workers(self, losses: list[Tensor]) -> list[Tensor]:
+        """Of each the mean over all workers, who hold the losses of their own images and must agree on when to stop."""
+        return list(self.accelerator.reduce(torch.stack(losses), reduction="mean"))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +18,11 @@ from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
 from trainables.base_models.shapes import base_on_meta
 from trainables.batches import BatchPlan
 from trainables.budgets import NO_BUDGET, Budget
-from trainables.checkpoints import Checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
+from trainables.checkpoints import remove_checkpoints
 from trainables.datasets.store import PreparedDataset
+from trainables.epochs import DivergedError, EpochReport
 from trainables.feeding import BatchFeeder
+from trainables.keeping import UNTOLD, Keeper, checkpoint_of
 from trainables.layer_ranks import RANKS, rank_metrics, write_ranks
 from trainables.memory import forget_earlier_trials, room_bytes
 from trainables.micro_batches import NotEnoughMemoryError
@@ -29,15 +31,13 @@ from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy
 from trainables.strategies.operations import operations_per_image
-from trainables.training import DivergedError, EpochReport, FineTuning
+from trainables.suspending import Suspendable, SuspendedError, never, suspendable, unless_asked
+from trainables.training import FineTuning
 
-log = logging.getLogger(__name__)
 EVALUATION_ERROR = "evaluation_error"
 """Key of a report that says why there are no metrics in it."""
 Report = Callable[[dict[str, Any]], None]
 Score = Callable[[Path], dict[str, float]]
-TRAINS = "trains"
-"""Key of a checkpoint's facts that says which training it is of."""
 CUTS = "cuts"
 """Key of the final report that has, by label, the `strategy` and the metrics of each smaller adapter."""
 
@@ -169,7 +169,7 @@ def components_in_training(spec: TrialSpec, strategy: Strategy) -> tuple[str, ..
 def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     """Train, evaluate and report one trial; called once in every worker.
 
-    A trial that was begun in the same folder goes on from its checkpoint, and reports the epochs after it.
+    A trial that was begun in the same folder goes on from its checkpoint, and reports what comes after it.
 
     Args:
         spec: what to train.
@@ -183,6 +183,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         EvaluationError: the last evaluation failed; an earlier one costs its report the metrics only.
         NotEnoughMemoryError: a step does not fit into memory.
         DataChangedError: the data set is another one than it should be, or gone.
+        SuspendedError: it was asked to end (`suspend`), and keeps a checkpoint of where it is, be that within an epoch.
     """
     forget_earlier_trials()
     accelerator = new_accelerator(spec.training.mixed_precision)
@@ -200,21 +201,38 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         seed=spec.seed,
         most_images=spec.budget.images,
     )
-    checkpoint = _checkpoint_of(spec)
+    checkpoint = checkpoint_of(spec)
     if checkpoint is not None:
         restore_weights(models, strategy, checkpoint)
     config, budget = spec.training, spec.budget
     tuning = FineTuning(
         models, strategy, feeder=feeder, plan=plan, lr=spec.lr, config=config, accelerator=accelerator, budget=budget
     )
+    epoch_end = _EpochEnd(spec, tuning, evaluator, report)
     if checkpoint is not None:
         tuning.resume(checkpoint)
+        epoch_end.untold = checkpoint.facts[UNTOLD]
     try:
-        tuning.run(_EpochEnd(spec, tuning, evaluator, report))
+        _run_to_its_end(tuning, epoch_end)
     except TRIALS_OWN_ENDS:
         remove_checkpoints(spec.folder)
         raise
     remove_checkpoints(spec.folder)
+
+
+def _run_to_its_end(tuning: FineTuning, epoch_end: _EpochEnd) -> None:
+    """Train, evaluate and report, or keep where that was suspended."""
+    is_first = tuning.accelerator.is_main_process
+    with suspendable(epoch_end.spec.folder) if is_first else nullcontext(never) as is_asked:
+        epoch_end.is_asked = is_asked
+        try:
+            if epoch_end.untold:
+                epoch_end.tell(epoch_end.untold)
+            tuning.run(epoch_end, is_asked)
+        except SuspendedError:
+            if is_first:
+                epoch_end.keep_suspended()
+            raise
 
 
 def known_costs(spec: TrialSpec, strategy: Strategy) -> dict[str, int]:
@@ -228,24 +246,49 @@ class _EpochEnd:
 
     def __init__(self, spec: TrialSpec, tuning: FineTuning, evaluator: Evaluator, report: Report) -> None:
         self.spec, self.tuning, self.evaluator, self.report = spec, tuning, evaluator, report
-        self._kept_s, self._has_said = time.monotonic(), False
+        self.is_asked: Callable[[], bool] = never
+        """Whether the trial is to be suspended."""
+        self.untold: dict[str, Any] = {}
+        """The last report, while it may not have been heard."""
+        self._keeper, self._is_reported = Keeper(spec, tuning), True
         counts = spec.counts_operations and tuning.accelerator.is_main_process
         self._known = known_costs(spec, tuning.strategy) if counts else {}
 
     def __call__(self, epoch: EpochReport) -> None:
         """Take an epoch's measurements."""
+        self._is_reported = False
         is_final = epoch.epoch == self.spec.training.num_epochs - 1
         strategy, models = self.tuning.strategy, self.tuning.models
         with self.tuning.evaluated_weights():
             metrics = epoch.as_dict() | self._known | rank_metrics(strategy.ranks(models))
         scores = self._scores(epoch, metrics, is_final) if self.tuning.accelerator.is_main_process else {}
-        self.report(metrics | scores | {"final": is_final})
+        if self.is_asked():
+            raise SuspendedError
+        self.tell(metrics | scores | {"final": is_final})
         if self.tuning.accelerator.is_main_process and not is_final:
-            self._keep(epoch.epoch)
+            self._keeper.keep()
+
+    def tell(self, report: dict[str, Any]) -> None:
+        """Report: alone, wait until it has been heard; of a group it is on its way for seconds after it went on.
+
+        Raises:
+            SuspendedError: who listened has asked for that instead.
+        """
+        self.untold, self._is_reported = report, True
+        if self.tuning.accelerator.num_processes > 1:
+            self.report(report)
+            return
+        unless_asked(lambda: self.report(report), self.is_asked)
+        self.untold = {}
+
+    def keep_suspended(self) -> None:
+        """Keep where the training was suspended."""
+        self._keeper.keep_suspended(is_reported=self._is_reported, untold=self.untold)
 
     def _scores(self, epoch: EpochReport, metrics: dict[str, Any], is_final: bool) -> dict[str, Any]:
         spec, tuning = self.spec, self.tuning
-        evaluator = self.evaluator if is_final else Forgiving(self.evaluator)
+        evaluator: Evaluator = Suspendable(self.evaluator, self.is_asked)
+        evaluator = evaluator if is_final else Forgiving(evaluator)
         score = _timed(evaluator, (epoch.epoch + 1) / spec.training.num_epochs)
         with tuning.evaluated_weights():
             _write_ranks(tuning, spec.folder)
@@ -254,52 +297,6 @@ class _EpochEnd:
             scores: dict[str, Any] = _export_and_score(tuning.models, tuning.strategy, spec.folder, score)
             cuts = _score_cuts(tuning.models, tuning.strategy, spec, score) if is_final else {}
         return scores | ({CUTS: {label: metrics | cut for label, cut in cuts.items()}} if cuts else {})
-
-    def _keep(self, epoch: int) -> None:
-        """Write what the trial could go on from, if it is time; it does not need that as long as it is not lost."""
-        if time.monotonic() - self._kept_s < self.spec.training.checkpoint_every_s:
-            return
-        checkpoint = self.tuning.checkpoint()
-        facts = {**checkpoint.facts, TRAINS: _what_trains(self.spec)}
-        try:
-            write_checkpoint(self.spec.folder, epoch, replace(checkpoint, facts=facts))
-        except OSError as error:
-            self._say_once(error)
-        self._kept_s = time.monotonic()
-
-    def _say_once(self, error: OSError) -> None:
-        if not self._has_said:
-            log.warning(
-                "`checkpoint` of %s must fit on the disk, but got: %s The trial trains on, and if it is lost it goes on from "
-                "its last checkpoint, if there is one. Free space for later ones.",
-                self.spec.folder,
-                error,
-            )
-        self._has_said = True
-
-
-def _what_trains(spec: TrialSpec) -> dict[str, Any]:
-    """What the numbers of a training depend on, apart from what folders hold."""
-    training = spec.training.model_dump(mode="json", exclude={"micro_batch", "checkpoint_every_s"})
-    return {
-        **spec.model_dump(mode="json", include={"strategy", "lr", "batch_size", "seed", "budget"}),
-        "training": training,
-    }
-
-
-def _checkpoint_of(spec: TrialSpec) -> Checkpoint | None:
-    """What the trial goes on from, if it was begun before.
-
-    Raises:
-        ValueError: its folder has another trial's.
-    """
-    checkpoint, due = read_checkpoint(spec.folder), _what_trains(spec)
-    if checkpoint is not None and checkpoint.facts[TRAINS] != due:
-        raise ValueError(
-            f"`checkpoint` of a trial must be of the same training, {due}, but got {checkpoint.facts[TRAINS]}. Give the "
-            f"trial another folder than {spec.folder}, or remove what that holds."
-        )
-    return checkpoint
 
 
 def _feeder(

@@ -25,7 +25,7 @@ from sweep.scoring.plans import conditions_to_score
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
 from trainables.base_models.models import load_base
 from trainables.datasets.store import PreparedDataset
-from trainables.training import DivergedError
+from trainables.epochs import DivergedError
 from trainables.trial import CUTS, EvaluationError, TrialSpec, fine_tune
 
 SCORED: Final = ("fid", "kid", "vendi")

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sweep.config import ComputeConfig, SweepConfig
 from sweep.records.earlier import Identity, read_all
 from sweep.records.tables import Past
+from sweep.search.checkpoint_room import checkpoints_gib, trials_at_once
 from sweep.search.earlier import MOST_PROPOSED
 from sweep.search.forecast import TERA, Forecast, StrategyCosts, Workload, forecast, strategy_costs, workload
 from sweep.search.stopping import LEAST_OTHERS
@@ -24,8 +25,6 @@ from trainables.datasets.store import PreparedDataset
 GPU_TFLOPS: Final = 300.0
 """What an H100 is expected to sustain in bf16, a third of its peak: an estimate, not a measurement."""
 PROBED_FILMS: Final = 8
-BYTES_PER_WEIGHT: Final = 4
-"""Of what is trained, in whatever precision it computes."""
 UNITS: Final = (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6))
 
 
@@ -107,7 +106,7 @@ def _lines(config: SweepConfig, films: Workload, past: Past) -> list[str]:
     left = f"; {past.num_ended} have ended, and what follows is of the other {search.num_trials - past.num_ended}"
     generated = sum(min(settings.images_per_condition, most) for most in films.num_held_out.values())
     return [
-        f"Trials      {search.num_trials} by {search.sampler}, {_at_once(config)} at once, each at most "
+        f"Trials      {search.num_trials} by {search.sampler}, {trials_at_once(config)} at once, each at most "
         f"{each} {films.num_train:,} films{left if past.num_ended else ''}",
         f"Evaluation  at most {generated:,} films in {settings.num_steps} steps, guidance {settings.guidance_scale:g}",
     ]
@@ -137,27 +136,14 @@ def _costs(prediction: Forecast, config: SweepConfig, tflops: float, source: str
     whole = [_hours(each * (compute.gpus_per_worker or 1)) for each in hours]
     in_all = [_hours(each / at_once) for each in prediction.hours(tflops, fewest_workers(compute))]
     adapters = prediction.num_trials * prediction.adapter_mib / 1024
+    largest = max(strategy.trainable_parameters[1] for strategy in prediction.strategies)
+    checkpoints = checkpoints_gib(config, min(trials_at_once(config), prediction.num_trials), largest)
     return [
         f"Operations  {_span(_flop(least), _flop(most))} in all; of a complete trial's, {_share(prediction)} are evaluations",
         f"Time        {_span(*whole)} {unit} at {tflops:.3g} TFLOP/s of a worker ({source}); {_span(*in_all)} h in all",
         f"Disk        at most {adapters:.2g} GiB of adapters, where trials are spread evenly over the strategies, and while they "
-        f"run about {_checkpoints_gib(prediction, config):.2g} GiB of checkpoints",
+        f"run about {checkpoints:.2g} GiB of checkpoints",
     ]
-
-
-def _checkpoints_gib(prediction: Forecast, config: SweepConfig) -> float:
-    """What the largest trials at once keep to go on with, twice, as a checkpoint goes when the next one is on the disk.
-
-    Of every weight there are the weight itself, AdamW's two moments and the average if there is one.
-    """
-    at_once = min(_at_once(config), prediction.num_trials)
-    largest = max((strategy.trainable_parameters[1] for strategy in prediction.strategies), default=0.0)
-    copies = 3 if config.training.ema_decay is None else 4
-    return 2 * at_once * copies * largest * BYTES_PER_WEIGHT / 2**30
-
-
-def _at_once(config: SweepConfig) -> int:
-    return min(config.compute.concurrent_trials, config.search.num_trials)
 
 
 def _share(prediction: Forecast) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sweep.trials.ends import TrialEnd, TrialListener
 from trainables.checkpoints import remove_checkpoints
+from trainables.suspending import IN_TRAINING
 
 
 class EndedCheckpoints(TrialListener):
@@ -22,9 +23,14 @@ class EndedCheckpoints(TrialListener):
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Remove what the trial kept."""
         self._ended.add(trial_id)
-        remove_checkpoints(self._folder_of(trial_id))
+        self._remove(trial_id)
 
     def remove_again(self) -> None:
         """Remove what processes of ended trials had still been writing; called once none is left."""
         for trial_id in self._ended:
-            remove_checkpoints(self._folder_of(trial_id))
+            self._remove(trial_id)
+
+    def _remove(self, trial_id: str) -> None:
+        folder = self._folder_of(trial_id)
+        remove_checkpoints(folder)
+        (folder / IN_TRAINING).unlink(missing_ok=True)  # of a process that was killed

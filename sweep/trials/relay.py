@@ -62,6 +62,8 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         """What ends the sweep: a full disk, what every trial would fail by, or an error of a listener, which Tune might take
         for a loss of the trial's machine."""
         self._started: set[str] = set(self._losses)
+        self.running: set[str] = set()
+        """Trials that have a process."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles its callbacks for its own restore; the listeners stay in this process."""
@@ -71,7 +73,9 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         raise_if_interrupted()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._ensure_started(Suggestion.of_config(trial.config))
+        suggestion = Suggestion.of_config(trial.config)
+        self.running.add(suggestion.trial_id)
+        self._ensure_started(suggestion)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -101,6 +105,7 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         """Tune's trial lost its process or machine: what is the trial's own fault, it reports."""
         suggestion = Suggestion.of_config(trial.config)
         reason = kernel_kill(self._kernel_kills()) or root_message(_recorded_error(trial))
+        self.running.discard(suggestion.trial_id)
         counted = self._found_full if is_full(reason) else self._losses
         counted[suggestion.trial_id] += 1
         losses = counted[suggestion.trial_id]
@@ -121,6 +126,7 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             self._tell("on_start", suggestion)
 
     def _end(self, suggestion: Suggestion, end: TrialEnd) -> None:
+        self.running.discard(suggestion.trial_id)
         self._ensure_started(suggestion)
         self._tell("on_end", suggestion.trial_id, end)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +41,7 @@ from trainables.datasets.files import full_disk_named
 from trainables.datasets.sharded import CacheNotWritableError
 from trainables.datasets.store import DataChangedError
 from trainables.settings import TrainingConfig
+from trainables.suspending import SuspendedError, suspend
 from trainables.trial import EvaluationError, Evaluator, Report, TrialSpec, fine_tune
 
 TUNE_SETTINGS = {
@@ -49,9 +50,15 @@ TUNE_SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 """The sweep draws its own progress and writes its own journal; Ctrl+C ends it instead of passing for its end."""
+SUSPENDED_WITHIN_S: Final = 8.0
+"""Seconds that trials have to keep where they are when the sweep is told to end, of the 10 in which it is to have ended."""
+SUSPENDING: Final = (
+    f"The sweep ends. Trials that train keep where they are, for at most {SUSPENDED_WITHIN_S:g} s; a second signal ends it "
+    "at once."
+)
 BREAKING: Final = (CacheNotWritableError, DataChangedError, EvaluatorLostError)
 """What would end every further trial too, so that it ends the sweep, which goes on once it is mended."""
-MACHINES_FAULT: Final = (OSError, RayError, RayTrainError, torch.AcceleratorError)
+MACHINES_FAULT: Final = (OSError, RayError, RayTrainError, torch.AcceleratorError, SuspendedError)
 """What ends an attempt at a trial without being the fault of its configuration; the trial is tried again."""
 
 
@@ -123,6 +130,7 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
     Raises:
         OSError, RayError, RayTrainError, AcceleratorError: a disk, a process, a machine or a device was lost; where it was
             the device, only another process can compute on it again.
+        SuspendedError: it was asked to end; of a sweep that does not, it is tried again.
     """
     suggestion = Suggestion.of_config(config)
     spec = context.spec(suggestion.trial_id, suggestion.choice)
@@ -240,8 +248,11 @@ def run_trials(
     listeners: Sequence[TrialListener],
     trial_scheduler: TrialScheduler | None = None,
     losses: Mapping[str, int] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Run the sweep's trials to their end; a failed trial is heard of by the listeners and the others go on.
+
+    Where the sweep is told to end, trials that train keep where they are before it does.
 
     Args:
         context: what trials share.
@@ -251,14 +262,14 @@ def run_trials(
         listeners: called in this process, in the order given.
         trial_scheduler: stops trials early; without one, all run to their end.
         losses: of a sweep that goes on, how often each trial that has not ended lost its process or machine.
+        tell: takes a line about what is waited for.
 
     Raises:
         Exception: a listener failed, for example because the disk is full.
+        KeyboardInterrupt: the sweep was told to end.
         RuntimeError: Tune itself failed, or nothing can be trained or scored any more: `BREAKING`.
     """
-    for name, value in TUNE_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # listeners tell of failures, in a line each
+    _quieten_tune()
     trial_scheduler, ended = trial_scheduler or TrialScheduler(), EndedCheckpoints(context.trial_folder)
     relay = Relay(
         (*listeners, ended, searcher),
@@ -281,10 +292,20 @@ def run_trials(
     )
     try:
         _fit(tuner, relay)
+    except KeyboardInterrupt:
+        suspend(map(context.trial_folder, relay.running), SUSPENDED_WITHIN_S, on_wait=lambda: tell(SUSPENDING))
+        raise
     finally:
         ended.remove_again()
     if has_groups:
         orphans.remove()
+
+
+def _quieten_tune() -> None:
+    """Its own words and files are not needed: listeners tell of failures, in a line each."""
+    for name, value in TUNE_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def _tune_config(

@@ -29,11 +29,13 @@ from trainables.checkpoints import (
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset
 from trainables.datasets.writing import write_dataset
+from trainables.epochs import EpochReport
 from trainables.feeding import BatchFeeder
 from trainables.resuming import restore_weights
 from trainables.settings import TrainingConfig
 from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
-from trainables.training import EpochReport, FineTuning
+from trainables.suspending import SuspendedError
+from trainables.training import FineTuning
 
 OWN: dict[str, dict[str, Any]] = {
     "selora": {"interval": 1, "threshold": 1.0},
@@ -142,7 +144,7 @@ def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(
     def keep_first(report: Any) -> None:
         reports.append(report)
         if report.epoch == 0:
-            write_checkpoint(tmp_path, 0, whole.checkpoint())
+            write_checkpoint(tmp_path, whole.checkpoint())
 
     whole.run(keep_first)
     checkpoint = read_checkpoint(tmp_path)
@@ -152,6 +154,35 @@ def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(
     assert [report.epoch for report in later] == [1]
     assert (later[0].loss, later[0].lr) == (reports[1].loss, reports[1].lr)
     assert resumed.rank_history == whole.rank_history and resumed.step == whole.step
+    expected, values = _values(whole), _values(resumed)
+    assert values.keys() == expected.keys()
+    assert all(torch.equal(values[name], expected[name]) for name in expected)
+    assert whole.checkpoint().facts == resumed.checkpoint().facts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "at_step"),
+    [("lora", 3), ("adalora", 3), ("dylora", 3), ("selora", 3), ("difffit", 3), ("lora", 4)],
+)
+def test_a_training_that_is_suspended_within_an_epoch_goes_on_to_the_same_bits(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path, tmp_path: Path, strategy: str, at_step: int
+) -> None:
+    """In the midst of the second epoch, or after its last step, of which the report alone is left."""
+    whole, reports = _tuning(base, dataset, cache, strategy=strategy, **FEW), []
+    whole.run(reports.append)
+    first, before = _tuning(base, dataset, cache, strategy=strategy, **FEW), []
+    with pytest.raises(SuspendedError):
+        first.run(before.append, is_asked=lambda: first.step == at_step)
+    checkpoint = _written(first.checkpoint(), tmp_path)
+    resumed, later = _tuning(base, dataset, cache, strategy=strategy, seed=1, going_on_from=checkpoint, **FEW), []
+    resumed.run(later.append)
+    assert (first.step, resumed.step) == (at_step, whole.step)
+    seen, due = (
+        [(report.epoch, report.loss, report.lr, round(report.images_per_s * report.epoch_s)) for report in each]
+        for each in (before + later, reports)
+    )
+    assert seen == due and later[0].epoch_s > checkpoint.facts["under_way"]["seconds"] > 0
     expected, values = _values(whole), _values(resumed)
     assert values.keys() == expected.keys()
     assert all(torch.equal(values[name], expected[name]) for name in expected)
@@ -239,7 +270,7 @@ def test_a_training_that_goes_on_in_another_precision_says_so(
 
 
 def _written(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    write_checkpoint(folder / "scaled", 0, checkpoint)
+    write_checkpoint(folder / "scaled", checkpoint)
     read = read_checkpoint(folder / "scaled")
     assert read is not None
     return read
@@ -251,25 +282,25 @@ def _small(value: float) -> Checkpoint:
 
 def test_the_newest_whole_one_alone_is_kept(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path) is None
-    for number in (0, 9, 10):
-        write_checkpoint(tmp_path, number, _small(float(number)))
+    for number in range(11):
+        write_checkpoint(tmp_path, _small(float(number)))
         assert [folder.name for folder in (tmp_path / FOLDER).iterdir()] == [str(number)]
     (tmp_path / FOLDER / ".11.abc.partial").mkdir()  # as a killed process leaves it
     (tmp_path / FOLDER / "9").mkdir()  # older, and not yet removed when its process was killed
     checkpoint = read_checkpoint(tmp_path)
     assert checkpoint is not None and checkpoint.facts["rate"] == 0.1 + 0.2
     assert checkpoint.under("weights")["a"].tolist() == [10.0] * 3
-    write_checkpoint(tmp_path, 12, _small(12.0))
-    assert [folder.name for folder in (tmp_path / FOLDER).iterdir()] == ["12"]
+    write_checkpoint(tmp_path, _small(12.0))
+    assert [folder.name for folder in (tmp_path / FOLDER).iterdir()] == ["11"]
     remove_checkpoints(tmp_path)
     assert read_checkpoint(tmp_path) is None and not list(tmp_path.iterdir())
 
 
 def test_one_that_cannot_be_written_leaves_the_last_one(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, 0, _small(0.0))
+    write_checkpoint(tmp_path, _small(0.0))
     facts = {"step": object()}  # cannot be written, after the tensors were
     with pytest.raises(TypeError):
-        write_checkpoint(tmp_path, 1, Checkpoint(tensors={"weights/a": torch.ones(3)}, facts=facts))
+        write_checkpoint(tmp_path, Checkpoint(tensors={"weights/a": torch.ones(3)}, facts=facts))
     checkpoint = read_checkpoint(tmp_path)
     assert checkpoint is not None and checkpoint.under("weights")["a"].tolist() == [0.0] * 3
     assert [folder.name for folder in (tmp_path / FOLDER).iterdir()] == ["0"]
@@ -277,7 +308,7 @@ def test_one_that_cannot_be_written_leaves_the_last_one(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_the_disks_fault_whoever_writes(base: DiffusionModels, tmp_path: Path) -> None:
     """safetensors has errors of its own, by which a trial would count as failed by its own fault."""
-    write_checkpoint(tmp_path, 0, _small(0.0))
+    write_checkpoint(tmp_path, _small(0.0))
     large = Checkpoint(tensors={"weights/a": torch.ones(10_000)}, facts={})
     strategy, models = make_strategy("bitfit", {}), base.fresh()
     strategy.attach(models)
@@ -285,7 +316,7 @@ def test_a_full_disk_is_the_disks_fault_whoever_writes(base: DiffusionModels, tm
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            write_checkpoint(tmp_path, 1, large)
+            write_checkpoint(tmp_path, large)
         with pytest.raises(OSError, match="File too large") as adapter:
             strategy.export(models, tmp_path / "adapter")
     finally:
@@ -296,8 +327,8 @@ def test_a_full_disk_is_the_disks_fault_whoever_writes(base: DiffusionModels, tm
 
 
 def test_one_of_another_format_is_answered(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, 0, _small(0.0))
+    write_checkpoint(tmp_path, _small(0.0))
     file = tmp_path / FOLDER / "0" / FACTS
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
-    with pytest.raises(ValueError, match="`format` of a checkpoint must be 2, but got 99"):
+    with pytest.raises(ValueError, match="`format` of a checkpoint must be 3, but got 99"):
         read_checkpoint(tmp_path)

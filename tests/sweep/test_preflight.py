@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +13,10 @@ from rich.console import Console
 from sweep.config import ConfigError, EvaluationConfig, SearchConfig, SweepConfig
 from sweep.engine import require_shared, run_sweep
 from sweep.loading import load_config
-from sweep.preflight import check_objectives, images_of_conditions, mirrored_note
+from sweep.preflight import check_objectives, images_of_conditions, limits_of, mirrored_note, preflight
 from sweep.scoring.rungs import require_measured_at_rungs
+from sweep.search.checkpoint_room import require_room
+from trainables.base_models.models import load_base
 from trainables.datasets.captions import FREE_TEXT, paper_template
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
@@ -74,6 +77,28 @@ def test_a_sweep_that_could_not_be_scored_does_not_start(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=re.escape("`objectives` must be measurable, but got 'density'")):
         run_sweep(config, tmp_path / "run", Console(quiet=True))
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_a_disk_without_room_for_checkpoints_is_refused_with_the_sum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the whole U-Net, its two moments and its average, four bytes each, twice for each of two trials at once."""
+    overrides = ["data.num_patients=60", "search.strategies=[bitfit,unet]", "compute.concurrent_trials=2"]
+    config = load_config("demo", None, [*overrides, "training.ema_decay=0.9", "search.num_trials=4"])
+    num_weights = sum(parameter.numel() for parameter in load_base("mini").unet.parameters())
+    needed = 2 * 2 * 4 * 4 * num_weights
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=needed - 1))
+    said = rf"for what trials go on from, 2 at once x 2 x \S+ GiB = \S+ GiB \(unet trains {num_weights:,} parameters\), but"
+    with pytest.raises(ConfigError, match=said):
+        preflight(config, tmp_path / "run", Console(quiet=True))
+    limits = limits_of(config, ("Edema",), "mini")
+    require_room(config, tmp_path / "run", ("bitfit",), limits)
+    (tmp_path / "run" / "trials" / "a" / "checkpoints" / "0").mkdir(parents=True)
+    (tmp_path / "run" / "trials" / "a" / "checkpoints" / "0" / "facts.json").write_text(
+        "1"
+    )  # goes when the next is written
+    require_room(config, tmp_path / "run", ("bitfit", "unet"), limits)
 
 
 def test_a_run_directory_that_the_actors_files_do_not_reach_is_refused(tmp_path: Path) -> None:

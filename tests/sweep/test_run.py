@@ -22,9 +22,11 @@ from typer.testing import CliRunner
 
 from sweep import run
 from trainables.base_models.models import MINI_FOLDER
+from trainables.checkpoints import read_checkpoint
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset
 from trainables.datasets.writing import write_dataset
+from trainables.suspending import IN_TRAINING
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -205,15 +207,28 @@ def wait_for_completed(process: subprocess.Popen[str], table: Path, number: int)
     pytest.fail("no trial completed")
 
 
+def wait_for_training(process: subprocess.Popen[str], out: Path) -> None:
+    """Until a trial trains that has not completed."""
+    for _ in range(3000):
+        assert process.poll() is None, process.communicate()
+        training = {mark.parent.name for mark in out.glob(f"trials/*/{IN_TRAINING}")}
+        if training - set(pd.read_parquet(out / "trials.parquet").query("status == 'completed'")["trial_id"]):
+            return
+        time.sleep(0.02)
+    pytest.fail("no trial trains")
+
+
 def test_an_interrupted_sweep_keeps_what_finished(ray_cluster: None, ray_address: str, tmp_path: Path) -> None:
     """The command in a process of its own, on a cluster that is there; what it held of the cluster is free afterwards.
+
+    A trial that trains keeps where it is, wherever that is (test_trial.py), though it is no time for a checkpoint.
 
     SIGTERM takes the way of Ctrl+C and SIGHUP (test_interrupts.py); Ray puts a handler of its own in place for it alone.
     """
     out = tmp_path / "run"
     command = [*warm_python.command(), "-m", "sweep.run", "--out", str(out), "--num-trials", "500", *TINY]
     environment = {**os.environ, "RAY_ADDRESS": ray_address}
-    settings = ("training.num_epochs=1", "search.strategies=[bitfit]", "compute.concurrent_trials=1")
+    settings = ("training.num_epochs=3", "search.strategies=[bitfit]", "compute.concurrent_trials=1")
     with subprocess.Popen(
         [*command, *(text for setting in settings for text in ("--set", setting))],
         cwd=ROOT,
@@ -224,6 +239,7 @@ def test_an_interrupted_sweep_keeps_what_finished(ray_cluster: None, ray_address
     ) as process:
         try:
             wait_for_completed(process, out / "trials.parquet", 2)
+            wait_for_training(process, out)
             process.send_signal(signal.SIGTERM)
             _, errors = process.communicate(timeout=120)
         finally:
@@ -232,6 +248,10 @@ def test_an_interrupted_sweep_keeps_what_finished(ray_cluster: None, ray_address
     assert f"Go on with: python -m sweep.run --resume {out}" in errors
     trials = pd.read_parquet(out / "trials.parquet")
     completed = trials[trials["status"] == "completed"]
+    (under_way,) = set(trials["trial_id"]) - set(completed["trial_id"])
+    kept = read_checkpoint(out / "trials" / under_way)
+    assert kept is not None and kept.facts["step"] > 0, errors
+    assert not list(out.glob(f"trials/*/{IN_TRAINING}"))
     page = (out / "report.html").read_text()
     assert all(trial_id in page for trial_id in completed["trial_id"])
     assert 2 <= len(completed) < 500 and set(trials["status"]) <= {"completed", "running"}

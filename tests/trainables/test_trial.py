@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from safetensors.torch import load_file
 
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
+from trainables.checkpoints import read_checkpoint
 from trainables.datasets.store import DataChangedError, PreparedDataset
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy, trained_parameters
 from trainables.strategies.card import read_card
+from trainables.suspending import IN_TRAINING, SuspendedError, suspend
 from trainables.trial import (
     EvaluationError,
     TrialSpec,
@@ -283,6 +286,63 @@ def test_a_trial_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
     assert not list(tmp_path.rglob("checkpoints"))
 
 
+class _SuspendsInEvaluation:
+    """An evaluator during whose last evaluation the trial is asked to suspend itself, and which never ends."""
+
+    def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
+        suspend([adapter.parent], within_s=0)
+        threading.Event().wait()
+        raise AssertionError
+
+
+def test_a_trial_that_is_suspended_wherever_it_is_goes_on_and_ends_as_if_it_had_not_been(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    """While its report is not heard, within an epoch, and while it is evaluated; each time with nothing kept before."""
+
+    def spec(out: Path) -> TrialSpec:
+        whole = _spec(3, strategy="adalora", dataset=dataset.folder, out=out, ema_decay=0.9)
+        training = whole.training.model_copy(update={"num_epochs": 3})
+        return whole.model_copy(update={"training": training, "cache_folder": tmp_path / "cache", "batch_size": 12})
+
+    whole: list[dict[str, Any]] = []
+    fine_tune(spec(tmp_path / "whole"), _Scores(), whole.append)
+    broken, reports = spec(tmp_path / "broken"), list[dict[str, Any]]()
+
+    def not_heard(report: dict[str, Any]) -> None:
+        suspend([broken.folder], within_s=0)
+        threading.Event().wait()
+
+    def heard_last(report: dict[str, Any]) -> None:
+        reports.append(report)
+        threading.Thread(target=suspend_after, args=(threading.current_thread(),)).start()
+
+    def suspend_after(reporting: threading.Thread) -> None:
+        reporting.join()
+        suspend([broken.folder], within_s=0)
+
+    places: list[tuple[int, bool]] = []
+    for evaluator, report in (
+        (_Scores(), not_heard),
+        (_Scores(), heard_last),
+        (_SuspendsInEvaluation(), reports.append),
+    ):
+        with pytest.raises(SuspendedError):
+            fine_tune(broken, evaluator, report)
+        kept = read_checkpoint(broken.folder)
+        assert kept is not None and not (broken.folder / IN_TRAINING).exists()
+        places.append((kept.facts["next_epoch"], kept.facts["under_way"] is not None))
+    fine_tune(broken, _Scores(), reports.append)
+    assert places == [(1, False), (1, True), (2, True)]
+    kept_names = ("epoch", "loss", "lr", "trainable_parameters", "mean_rank", "final")
+    assert [{name: report[name] for name in kept_names} for report in reports] == [
+        {name: report[name] for name in kept_names} for report in whole
+    ]
+    weights = "trial/adapter/adapter.safetensors"
+    assert (tmp_path / "broken" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+    assert not list(tmp_path.rglob("checkpoints"))
+
+
 def test_a_disk_that_takes_no_checkpoint_does_not_end_the_trial_and_is_named_once(
     dataset: PreparedDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -293,7 +353,7 @@ def test_a_disk_that_takes_no_checkpoint_does_not_end_the_trial_and_is_named_onc
     reports: list[dict[str, Any]] = []
     fine_tune(spec, _Scores(), reports.append)
     assert [report["final"] for report in reports] == [False, False, True]
-    (said,) = [record.getMessage() for record in caplog.records if record.name == "trainables.trial"]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "trainables.keeping"]
     assert said.startswith(f"`checkpoint` of {spec.folder} must fit on the disk, but got: ")
 
 

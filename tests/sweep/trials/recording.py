@@ -76,8 +76,8 @@ def _record(folder: Path) -> None:
             seen.append(share.indices.tolist())
             yield share, host
 
-    def recorded_run(self: FineTuning, on_epoch_end: Any) -> None:
-        run(self, on_epoch_end)
+    def recorded_run(self: FineTuning, *arguments: Any) -> None:
+        run(self, *arguments)
         rank = self.accelerator.process_index
         trained = {name: parameter.detach().clone() for name, parameter in trained_parameters(self.models)}
         world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def _keep(trial: Path) -> None:
-    write_checkpoint(trial, 0, Checkpoint(tensors={"weights/a": torch.ones(1)}, facts={}))
+    write_checkpoint(trial, Checkpoint(tensors={"weights/a": torch.ones(1)}, facts={}))
 
 
 def _trial(**known: Any) -> SimpleNamespace:

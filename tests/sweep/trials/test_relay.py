@@ -64,6 +64,24 @@ def test_a_lost_trial_is_tried_again_as_often_as_may_be(tmp_path: Path) -> None:
     ]
 
 
+def test_it_is_known_which_trials_have_a_process() -> None:
+    """Nobody waits for others when the sweep is told to end."""
+    relay = Relay((), (), TrialScheduler(), max_retries=1, losses={"c": 1})
+    trials = [
+        SimpleNamespace(config=Suggestion(trial_id=name, number=0, choice=BITFIT).as_config(), error_file=None)
+        for name in "ab"
+    ]
+    for trial in trials:
+        relay.on_trial_start(1, trials, trial)
+    assert relay.running == {"a", "b"}
+    relay.on_trial_error(1, trials, trials[0])
+    trials[1].last_result = {"final": True}
+    relay.on_trial_complete(1, trials, trials[1])
+    assert relay.running == set()
+    relay.on_trial_start(1, trials, trials[0])
+    assert relay.running == {"a"}
+
+
 def test_a_trial_that_the_kernel_ends_for_want_of_memory_each_time_has_itself_to_blame(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path, SweepConfig(), {})
     trial = SimpleNamespace(config=Suggestion(trial_id="a", number=0, choice=BITFIT).as_config(), error_file=None)

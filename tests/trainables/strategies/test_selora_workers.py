@@ -62,3 +62,8 @@ def test_two_workers_grow_the_same_layers_as_one_does_and_stay_alike(dataset: Pr
         assert torch.equal(parameter, second["parameters"][name])
         torch.testing.assert_close(parameter, single["parameters"][name], rtol=1e-2, atol=1e-4)
     assert all(map(torch.equal, first["averages"], second["averages"]))
+    assert [worker["suspended_at"] for worker in (single, first, second)] == [1, 2, 2]  # one is asked, both hear of it
+    for worker in (single, first, second):
+        assert worker["losses_of_suspended"] == pytest.approx(worker["losses"], rel=1e-6)
+        for name, parameter in worker["parameters"].items():
+            assert torch.equal(worker["parameters_of_suspended"][name], parameter)

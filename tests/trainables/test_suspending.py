@@ -1,0 +1,78 @@
+"""Trainings that are asked to end before their time: how they are asked, and who waits for what."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from trainables.suspending import IN_TRAINING, Agreement, SuspendedError, never, suspend, suspendable, unless_asked
+
+
+def train(folder: Path, seen: list[bool], last_s: float) -> None:
+    """Take steps until asked to suspend that, and then as long as a checkpoint takes."""
+    with suspendable(folder) as is_asked:
+        while not is_asked():
+            time.sleep(0.01)
+        seen.append(True)
+        time.sleep(last_s)
+
+
+def test_who_asks_waits_until_all_that_train_have_ended(tmp_path: Path) -> None:
+    folders, seen, waits = [tmp_path / name for name in ("a", "b", "idle")], list[bool](), list[bool]()
+    (tmp_path / "idle").mkdir()
+    threads = [threading.Thread(target=train, args=(folder, seen, 0.3)) for folder in folders[:2]]
+    for thread in threads:
+        thread.start()
+    while not all((folder / IN_TRAINING).exists() for folder in folders[:2]):
+        time.sleep(0.01)
+    suspend(folders, within_s=30, on_wait=lambda: waits.append(True))
+    assert seen == [True, True] and waits == [True] and not list(tmp_path.glob("*/*"))
+    for thread in threads:
+        thread.join()
+
+
+def test_nobody_waits_longer_than_was_said_nor_for_trials_that_do_not_train(tmp_path: Path) -> None:
+    (tmp_path / IN_TRAINING).touch()  # as a process leaves it that was killed
+    began_s = time.monotonic()
+    suspend([tmp_path], within_s=0.3)
+    assert 0.3 <= time.monotonic() - began_s < 3
+    suspend([tmp_path / "idle"], within_s=30, on_wait=lambda: pytest.fail("there is nothing to wait for"))
+    assert not (tmp_path / "idle").exists()
+    with suspendable(tmp_path) as is_asked:  # begun anew in its folder
+        assert not is_asked()
+
+
+def _reached(asked: list[bool], num_processes: int, ends: set[int]) -> list[bool]:
+    """After each step, whether a worker suspends that hears what the first one says, and says nothing itself."""
+    answers: Iterator[bool] = iter(asked)
+    accelerator: Any = SimpleNamespace(
+        num_processes=num_processes,
+        device=torch.device("cpu"),
+        reduce=lambda tensor, reduction: tensor + float(next(answers)),
+    )
+    agreement = Agreement(never if num_processes > 1 else lambda: next(answers), accelerator)
+    return [agreement.is_reached(ends_epoch=step in ends) for step in range(len(asked))]
+
+
+def test_workers_suspend_a_step_after_the_first_was_asked_and_at_an_epochs_end_with_it() -> None:
+    asked = [False, False, True, True, True]
+    assert _reached(asked, 1, ends=set()) == [False, False, True, True, True]
+    assert _reached(asked, 2, ends=set()) == [False, False, False, True, True]
+    assert _reached(asked, 2, ends={2}) == [False, False, True, True, True]
+
+
+def test_what_takes_long_is_waited_for_unless_the_trial_is_to_be_suspended() -> None:
+    assert unless_asked(lambda: 3, never) == 3
+    with pytest.raises(ZeroDivisionError):
+        unless_asked(lambda: 1 // 0, never)
+    forever, began_s = threading.Event(), time.monotonic()
+    with pytest.raises(SuspendedError):
+        unless_asked(forever.wait, lambda: time.monotonic() > began_s + 0.2)
+    forever.set()

@@ -1,0 +1,161 @@
+"""Trainings that are told to end before their time, to go on later: a file in the trial's folder is there while it trains.
+
+Whoever ends a sweep writes into it that the training is to be suspended. The training reads it once a step, keeps where it
+is, and removes it. That works wherever the run directory is seen, and needs nothing else of the sweep.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from trainables.trial import Evaluator
+
+IN_TRAINING: Final = "in-training"
+"""Name of the file."""
+SUSPEND: Final = b"suspend"
+POLL_S: Final = 0.1
+Answer = TypeVar("Answer")
+
+
+class SuspendedError(Exception):
+    """A training was asked to end before its time; it can go on later from where it was."""
+
+
+def never() -> bool:
+    """What is said to a training that nobody can ask to end."""
+    return False
+
+
+@contextmanager
+def suspendable(folder: Path) -> Iterator[Callable[[], bool]]:
+    """Show in a trial's folder that it trains in the block, and give what says whether it is asked to suspend that."""
+    mark = folder / IN_TRAINING
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_bytes(b"")
+    try:
+        yield lambda: _read(mark) == SUSPEND
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def suspend(folders: Iterable[Path], within_s: float, on_wait: Callable[[], None] = lambda: None) -> None:
+    """Ask trials that train to suspend that, and wait until they have.
+
+    Args:
+        folders: of trials; those that do not train are not waited for.
+        within_s: the most seconds to wait.
+        on_wait: called where there is something to wait for.
+    """
+    marks = [folder / IN_TRAINING for folder in folders]
+    asked, deadline_s = [mark for mark in marks if _ask(mark)], time.monotonic() + within_s
+    if asked:
+        on_wait()
+    while time.monotonic() < deadline_s and any(_read(mark) is not None for mark in asked):
+        time.sleep(POLL_S)
+
+
+def _ask(mark: Path) -> bool:
+    """Write into a file that is there; one that has just been removed must not come back."""
+    with suppress(OSError), mark.open("r+b") as file:
+        file.write(SUSPEND)
+        return True
+    return False
+
+
+def _read(mark: Path) -> bytes | None:
+    """What the file holds, None where it is gone. It is opened each time: only then does a network disk look at it anew."""
+    with suppress(OSError):
+        return mark.read_bytes()
+    return None
+
+
+class Agreement:
+    """Whether all workers of a training suspend it, each after the same step.
+
+    The first worker is asked. Where there are several, all go by what was said at the step before, so that none waits for
+    the device in the midst of an epoch.
+
+    Args:
+        is_asked: of this worker.
+        accelerator: of the training.
+    """
+
+    def __init__(self, is_asked: Callable[[], bool], accelerator: Accelerator) -> None:
+        self._is_asked, self._accelerator = is_asked, accelerator
+        self._heard: Tensor | bool = False
+
+    def is_reached(self, *, ends_epoch: bool) -> bool:
+        """Whether the training is suspended after this step, of which each worker asks once.
+
+        Args:
+            ends_epoch: it is the last one of its epoch, after which only the first worker would hear of it.
+        """
+        before, self._heard = self._heard, self._of_all(self._is_asked())
+        return bool(self._heard if ends_epoch or self._accelerator.num_processes == 1 else before)
+
+    def _of_all(self, is_asked: bool) -> Tensor | bool:
+        if self._accelerator.num_processes == 1:
+            return is_asked
+        heard: Tensor = self._accelerator.reduce(
+            torch.full((), float(is_asked), device=self._accelerator.device), reduction="sum"
+        )
+        return heard
+
+
+def unless_asked(call: Callable[[], Answer], is_asked: Callable[[], bool]) -> Answer:
+    """What a call returns, which is no longer waited for where the trial is to suspend its training.
+
+    Args:
+        call: may take long; it runs in a thread of its own, which ends with the process where nobody waits for it.
+        is_asked: whether the trial is to suspend its training.
+
+    Raises:
+        SuspendedError: it is.
+    """
+    answer: Future[Answer] = Future()
+    Thread(target=_settle, args=(answer, call), name="waited for", daemon=True).start()
+    while True:
+        with suppress(TimeoutError):
+            return answer.result(POLL_S)
+        if is_asked():
+            raise SuspendedError
+
+
+def _settle(answer: Future[Answer], call: Callable[[], Answer]) -> None:
+    try:
+        answer.set_result(call())
+    except BaseException as error:  # noqa: BLE001  # raised where it is waited for
+        answer.set_exception(error)
+
+
+@dataclass(frozen=True)
+class Suspendable:
+    """An evaluator that is no longer waited for where the trial is to suspend its training.
+
+    Attributes:
+        evaluator: the one that is asked.
+        is_asked: whether the trial is to suspend its training.
+    """
+
+    evaluator: Evaluator
+    is_asked: Callable[[], bool]
+
+    def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, Any]:
+        """What the evaluator says.
+
+        Raises:
+            SuspendedError: the trial is to suspend its training.
+        """
+        return unless_asked(lambda: self.evaluator.evaluate(adapter, share_done), self.is_asked)

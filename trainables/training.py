@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -20,10 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainables.averages import MovingAverage
 from trainables.base_models.models import DiffusionModels
-from trainables.batches import BatchPlan, Share, micro_batches
+from trainables.batches import BatchPlan, Share, filled, micro_batches
 from trainables.budgets import NO_BUDGET, SECONDS, Budget, Course
 from trainables.checkpoints import Checkpoint, under_prefix
+from trainables.compiling import compile_blocks, expected_to_compile
 from trainables.draws import EpochDraws, seeded_dropout
+from trainables.epoch_report import EpochReport
 from trainables.feeding import BatchFeeder, HostBatch
 from trainables.growth import adopt, adopt_average
 from trainables.half import halve_frozen
@@ -43,34 +44,6 @@ class DivergedError(RuntimeError):
     """The loss stopped being a finite number."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EpochReport:
-    """What one epoch of training measured; evaluation is not in its time."""
-
-    epoch: int
-    """Number of the epoch, from 0."""
-    loss: float
-    """Mean over the epoch's images; lower is better."""
-    lr: float
-    """Learning rate of the epoch's last step."""
-    epoch_s: float
-    """Seconds of training, without evaluation and checkpoints."""
-    images_per_s: float
-    """Training images a second, over all workers."""
-    peak_memory_gib: float
-    """The most memory that was in use, in GiB: the GPU's, or on a CPU the process's."""
-    num_workers: int
-    """Workers that shared the epoch; after a death, an elastic trial may go on with fewer."""
-    trainable_parameters: int
-    """How many numbers the adapter consists of after the epoch."""
-    mixed_precision: str
-    """The numbers in which the epoch was computed: what `auto` means differs between devices."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as a plain dictionary."""
-        return asdict(self)
-
-
 class FineTuning:
     """One trial's training: models with an attached strategy, an optimiser and the data.
 
@@ -81,6 +54,8 @@ class FineTuning:
         plan: which images each worker sees.
         lr: peak learning rate.
         budget: how far it goes; without one `config.num_epochs` passes over the images.
+        compiler: torch's backend that compiles the U-Net's blocks; short micro-batches are then filled up to the size of the
+            others. None: nothing is compiled.
     """
 
     def __init__(
@@ -94,9 +69,10 @@ class FineTuning:
         config: TrainingConfig,
         accelerator: Accelerator,
         budget: Budget = NO_BUDGET,
+        compiler: str | None = None,
     ) -> None:
         self.models, self.strategy, self.feeder, self.plan = models, strategy, feeder, plan
-        self.config, self.accelerator, self.budget = config, accelerator, budget
+        self.config, self.accelerator, self.budget, self.compiler = config, accelerator, budget, compiler
         self.step = self.next_epoch = 0
         self.spent_s = 0.0
         """Seconds that training has taken, without evaluations."""
@@ -162,9 +138,12 @@ class FineTuning:
         Raises:
             DivergedError: the loss became NaN or infinite.
             NotEnoughMemoryError: a step does not fit into memory.
+            CompilationError: blocks are to be compiled, and cannot be.
         """
         with expected_to_fit("optimiser"):
             hold_moments(self._optimizer.optimizer)
+        if self.compiler is not None:
+            compile_blocks(self.models.unet, backend=self.compiler)
         self._settle_micro_batch()
         for epoch in range(self.next_epoch, self.config.num_epochs):
             on_epoch_end(self._epoch(epoch))
@@ -327,12 +306,13 @@ class FineTuning:
     ) -> Tensor:
         total = torch.zeros((), device=self.accelerator.device)
         for part, weight in parts:
+            rows = filled(part, 0 if self.compiler is None else self._micro_batch.size)
             batch = self.feeder.device_batch(
-                {name: tensor[part] for name, tensor in host.items()}, self.accelerator.device
+                {name: tensor[rows] for name, tensor in host.items()}, self.accelerator.device
             )
-            self.strategy.on_batch(self.models, numbers[part])
-            with self._sync_only_if(part == parts[-1][0]):
-                weighted = weight * loss(batch)
+            self.strategy.on_batch(self.models, numbers[rows])
+            with self._sync_only_if(part == parts[-1][0]), expected_to_compile():
+                weighted = weight * loss(batch, part.stop - part.start)
                 self.accelerator.backward(weighted)
             total += weighted.detach()
         return total

@@ -19,17 +19,19 @@ from trainables.base_models.shapes import base_on_meta
 from trainables.batches import BatchPlan
 from trainables.budgets import NO_BUDGET, Budget
 from trainables.checkpoints import Checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
+from trainables.compiling import CompilationError
 from trainables.datasets.store import PreparedDataset
+from trainables.epoch_report import EpochReport
 from trainables.feeding import BatchFeeder
 from trainables.layer_ranks import RANKS, rank_metrics, write_ranks
 from trainables.memory import forget_earlier_trials, room_bytes
 from trainables.micro_batches import NotEnoughMemoryError
 from trainables.resuming import restore_weights
-from trainables.settings import TrainingConfig
+from trainables.settings import TrainingConfig, evaluates_after
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy
 from trainables.strategies.operations import operations_per_image
-from trainables.training import DivergedError, EpochReport, FineTuning
+from trainables.training import DivergedError, FineTuning
 
 log = logging.getLogger(__name__)
 EVALUATION_ERROR = "evaluation_error"
@@ -46,7 +48,7 @@ class EvaluationError(RuntimeError):
     """An adapter could not be scored, after a second attempt too."""
 
 
-TRIALS_OWN_ENDS = (DivergedError, EvaluationError, NotEnoughMemoryError)
+TRIALS_OWN_ENDS = (DivergedError, EvaluationError, NotEnoughMemoryError, CompilationError)
 """Errors that would come again if the trial went on from its checkpoint, which is therefore removed."""
 
 
@@ -114,6 +116,8 @@ class TrialSpec(BaseModel):
     """Whether it reports `operations_per_image`, which takes seconds to count."""
     budget: Budget = NO_BUDGET
     """How far it is trained; without one `training.num_epochs` passes over the images."""
+    compiler: str | None = None
+    """Torch's backend that compiles the U-Net's blocks for training, such as `inductor`; None: nothing is compiled."""
 
 
 _warm: dict[tuple[str, str], DiffusionModels] = {}
@@ -182,6 +186,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         ValueError: the captions have not what the strategy trains by.
         EvaluationError: the last evaluation failed; an earlier one costs its report the metrics only.
         NotEnoughMemoryError: a step does not fit into memory.
+        CompilationError: blocks are to be compiled, and cannot be.
         DataChangedError: the data set is another one than it should be.
     """
     forget_earlier_trials()
@@ -203,9 +208,16 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     checkpoint = _checkpoint_of(spec)
     if checkpoint is not None:
         restore_weights(models, strategy, checkpoint)
-    config, budget = spec.training, spec.budget
     tuning = FineTuning(
-        models, strategy, feeder=feeder, plan=plan, lr=spec.lr, config=config, accelerator=accelerator, budget=budget
+        models,
+        strategy,
+        feeder=feeder,
+        plan=plan,
+        lr=spec.lr,
+        config=spec.training,
+        accelerator=accelerator,
+        budget=spec.budget,
+        compiler=spec.compiler,
     )
     if checkpoint is not None:
         tuning.resume(checkpoint)
@@ -321,18 +333,6 @@ def _feeder(
         mixed_precision=precision,
         load=lambda part: models if models.is_loaded(part) else encoder(part),
     )
-
-
-def evaluates_after(epoch: int, training: TrainingConfig, rungs: Collection[int] = ()) -> bool:
-    """Whether an epoch (0-based) ends with an evaluation: the last one, those of rungs, and one in so many if asked for.
-
-    Args:
-        epoch: 0-based.
-        training: its `num_epochs` and `evaluate_every_epochs` count.
-        rungs: epochs done at which trials are compared.
-    """
-    every, done = training.evaluate_every_epochs, epoch + 1
-    return done == training.num_epochs or done in rungs or (every is not None and done % every == 0)
 
 
 def cut_name(trial: str, label: str) -> str:

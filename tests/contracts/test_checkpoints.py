@@ -29,11 +29,12 @@ from trainables.checkpoints import (
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset
 from trainables.datasets.writing import write_dataset
+from trainables.epoch_report import EpochReport
 from trainables.feeding import BatchFeeder
 from trainables.resuming import restore_weights
 from trainables.settings import TrainingConfig
 from trainables.strategies import COMBINATIONS, STRATEGIES, make_strategy
-from trainables.training import EpochReport, FineTuning
+from trainables.training import FineTuning
 
 OWN: dict[str, dict[str, Any]] = {
     "selora": {"interval": 1, "threshold": 1.0},

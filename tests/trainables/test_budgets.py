@@ -19,12 +19,13 @@ from trainables.batches import BatchPlan
 from trainables.budgets import WAYS, Budget, Course
 from trainables.checkpoints import Checkpoint
 from trainables.datasets.store import PreparedDataset
+from trainables.epoch_report import EpochReport
 from trainables.feeding import BatchFeeder
 from trainables.resuming import restore_weights
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters
-from trainables.training import EpochReport, FineTuning
+from trainables.training import FineTuning
 
 
 def plan_of(budget: Budget, **settings: Any) -> BatchPlan:

@@ -19,12 +19,13 @@ from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan
 from trainables.datasets.store import PreparedDataset
+from trainables.epoch_report import EpochReport
 from trainables.feeding import BatchFeeder
 from trainables.micro_batches import MicroBatch, NotEnoughMemoryError, distinct_sizes, micro_batch_for
 from trainables.settings import TrainingConfig
 from trainables.strategies import STRATEGIES, make_strategy
 from trainables.strategies.base import Strategy
-from trainables.training import EpochReport, FineTuning
+from trainables.training import FineTuning
 
 OWN = {
     "selora": {"interval": 1, "threshold": 1.0},

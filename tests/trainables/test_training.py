@@ -21,6 +21,7 @@ from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan, Share
 from trainables.datasets.store import PreparedDataset
 from trainables.draws import EpochDraws, seeded_dropout
+from trainables.epoch_report import EpochReport
 from trainables.feeding import ENCODE_PIXELS, BatchFeeder, images_at_a_time
 from trainables.loss import DenoisingLoss
 from trainables.lr_schedule import lr_factor
@@ -28,11 +29,7 @@ from trainables.memory import forget_earlier_trials
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters
-from trainables.training import (
-    DivergedError,
-    EpochReport,
-    FineTuning,
-)
+from trainables.training import DivergedError, FineTuning
 
 NUM_IMAGES = 24
 

@@ -16,13 +16,14 @@ from trainables.averages import MovingAverage
 from trainables.base_models.models import DiffusionModels
 from trainables.batches import BatchPlan
 from trainables.datasets.store import PreparedDataset
+from trainables.epoch_report import EpochReport
 from trainables.feeding import BatchFeeder
 from trainables.growth import adopt, adopt_average
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import TrainingStep
 from trainables.strategies.selora import SelfExpandingLayer, SeLoRA
-from trainables.training import EpochReport, FineTuning
+from trainables.training import FineTuning
 
 WIDTH, TRUE_RANK = 32, 3
 

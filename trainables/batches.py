@@ -83,3 +83,11 @@ def micro_batches(share: Share, size: int) -> list[tuple[slice, float]]:
     count = len(share.indices)
     bounds = [(start, min(start + size, count)) for start in range(0, count, size)]
     return [(slice(start, end), share.weight * (end - start) / count) for start, end in bounds]
+
+
+def filled(part: slice, size: int) -> slice | NDArray[np.int64]:
+    """A part's images, and where they are fewer than `size` its last one again and again; these must not count."""
+    if part.stop - part.start >= size:
+        return part
+    rows: NDArray[np.int64] = np.minimum(np.arange(part.start, part.start + size), part.stop - 1)
+    return rows

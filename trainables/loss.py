@@ -69,25 +69,30 @@ class DenoisingLoss(nn.Module):
                 f"`prediction_type` must be {' or '.join(PREDICTIONS)}, but got {predicts!r}. Use another base model."
             )
 
-    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, batch: Mapping[str, Tensor], num_counted: int | None = None) -> Tensor:
         """Mean loss of a batch.
 
         Args:
             batch: `latents` float[n, 4, h, w] or `pixels` float[n, 3, H, W] in -1 to 1; `prompt_states` float[n, t, d] or
                 `token_ids` int[n, t]; `noise` like the latents; `timesteps` int[n].
+            num_counted: how many of its images count, the first ones; the others give the batch its size, and weigh 0.
+                None: all.
 
         Returns:
             A scalar, lower is better.
         """
         latents = batch["latents"] if "latents" in batch else self._encode(batch)
-        loss = self._denoising(latents, batch)
+        loss = self._denoising(latents, batch, num_counted)
         if self.reconstruction_weight:
-            loss = loss + self.reconstruction_weight * self._reconstruction(latents, batch["pixels"])
+            loss = loss + self.reconstruction_weight * self._reconstruction(
+                latents[:num_counted], batch["pixels"][:num_counted]
+            )
         penalty = self.penalty()
         return loss if penalty is None else loss + penalty
 
-    def _denoising(self, latents: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        loss: Tensor = (self.errors(latents, batch) * self._weights(batch["timesteps"])).mean()
+    def _denoising(self, latents: Tensor, batch: Mapping[str, Tensor], num_counted: int | None) -> Tensor:
+        weighted = self.errors(latents, batch) * self._weights(batch["timesteps"])
+        loss: Tensor = weighted[:num_counted].mean()
         return loss
 
     def errors(self, latents: Tensor, batch: Mapping[str, Tensor]) -> Tensor:

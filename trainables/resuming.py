@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from trainables.base_models.models import DiffusionModels
 from trainables.checkpoints import Checkpoint
 from trainables.strategies.base import Strategy, load_trained, trained_parameters
+
+log = logging.getLogger(__name__)
 
 
 def restore_weights(models: DiffusionModels, strategy: Strategy, checkpoint: Checkpoint) -> None:
@@ -80,3 +84,18 @@ def restore_optimizer(
     optimizer.load_state_dict({**plain, "state": state})
     for group, lr in zip(optimizer.param_groups, lrs, strict=True):
         group["lr"] = lr
+
+
+def restore_scaler(accelerator: Accelerator, facts: Mapping[str, Any]) -> None:
+    """Give the scaler of fp16 its state, and say so where the precision is another one now."""
+    before, now = facts["mixed_precision"], accelerator.mixed_precision
+    if before != now:
+        log.warning(
+            "training goes on in mixed precision %s, as the device here has it, where it was %s until epoch %d; name "
+            "one in training.mixed_precision to have it everywhere.",
+            now,
+            before,
+            facts["next_epoch"],
+        )
+    if accelerator.scaler is not None and facts["scaler"]:
+        accelerator.scaler.load_state_dict(facts["scaler"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -108,3 +109,15 @@ class TrainingConfig(Section):
     cache_latents: bool = True
     checkpoint_every_s: NonNegative = 300.0
     evaluate_every_epochs: Count | None = None
+
+
+def evaluates_after(epoch: int, training: TrainingConfig, rungs: Collection[int] = ()) -> bool:
+    """Whether an epoch (0-based) ends with an evaluation: the last one, those of rungs, and one in so many if asked for.
+
+    Args:
+        epoch: 0-based.
+        training: its `num_epochs` and `evaluate_every_epochs` count.
+        rungs: epochs done at which trials are compared.
+    """
+    every, done = training.evaluate_every_epochs, epoch + 1
+    return done == training.num_epochs or done in rungs or (every is not None and done % every == 0)

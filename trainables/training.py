@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -18,9 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainables.averages import MovingAverage
 from trainables.base_models.models import DiffusionModels
-from trainables.batches import BatchPlan, Share, micro_batches
+from trainables.batches import BatchPlan, Share, filled, micro_batches
 from trainables.budgets import NO_BUDGET, SECONDS, Budget, Course
 from trainables.checkpoints import Checkpoint, under_prefix
+from trainables.compiling import compile_blocks, expected_to_compile
 from trainables.draws import EpochDraws, seeded_dropout
 from trainables.epochs import EpochReport, EpochUnderWay, finite_mean
 from trainables.feeding import BatchFeeder, HostBatch
@@ -30,13 +30,12 @@ from trainables.loss import DenoisingLoss
 from trainables.lr_schedule import lr_factor
 from trainables.memory import MemoryWatch, expected_to_fit, give_back_memory, hold_moments
 from trainables.micro_batches import NotEnoughMemoryError, micro_batch_for
-from trainables.resuming import optimizer_tensors, restore_optimizer, weights_and_strategy
+from trainables.resuming import optimizer_tensors, restore_optimizer, restore_scaler, weights_and_strategy
 from trainables.settings import TrainingConfig
 from trainables.strategies.base import Change, Strategy, TrainingStep, trained_parameters
 from trainables.suspending import Agreement, SuspendedError, never
 
 CHECK_EVERY_STEPS = 16
-log = logging.getLogger(__name__)
 
 
 class FineTuning:
@@ -49,6 +48,8 @@ class FineTuning:
         plan: which images each worker sees.
         lr: peak learning rate.
         budget: how far it goes; without one `config.num_epochs` passes over the images.
+        compiler: torch's backend that compiles the U-Net's blocks; short micro-batches are then filled up to the size of the
+            others. None: nothing is compiled.
     """
 
     def __init__(
@@ -62,9 +63,10 @@ class FineTuning:
         config: TrainingConfig,
         accelerator: Accelerator,
         budget: Budget = NO_BUDGET,
+        compiler: str | None = None,
     ) -> None:
         self.models, self.strategy, self.feeder, self.plan = models, strategy, feeder, plan
-        self.config, self.accelerator, self.budget = config, accelerator, budget
+        self.config, self.accelerator, self.budget, self.compiler = config, accelerator, budget, compiler
         self.step = self.next_epoch = 0
         self.spent_s = 0.0
         """Seconds that training has taken, without evaluations."""
@@ -135,10 +137,13 @@ class FineTuning:
         Raises:
             DivergedError: the loss became NaN or infinite.
             NotEnoughMemoryError: a step does not fit into memory.
+            CompilationError: blocks are to be compiled, and cannot be.
             SuspendedError: it was suspended after a step.
         """
         with expected_to_fit("optimiser"):
             hold_moments(self._optimizer.optimizer)
+        if self.compiler is not None:
+            compile_blocks(self.models.unet, backend=self.compiler)
         self._settle_micro_batch()
         self._agreement = Agreement(is_asked, self.accelerator)
         for epoch in range(self.next_epoch, self.config.num_epochs):
@@ -190,24 +195,11 @@ class FineTuning:
         lrs, tensors = [float(lr) for lr in self._lr_schedule.get_last_lr()], checkpoint.under("optimizer")
         restore_optimizer(self._optimizer.optimizer, parameters, tensors=tensors, lrs=lrs)
         self._micro_batch.go_on(facts["micro_batch"])
-        self._resume_scaler(facts)
+        restore_scaler(self.accelerator, facts)
         if self._average is not None:
             averages = checkpoint.under("average")
             values = [averages[path].to(parameter.device) for path, parameter in parameters.items()]
             self._average.values, self._average.num_steps = values, facts["average_steps"]
-
-    def _resume_scaler(self, facts: Mapping[str, Any]) -> None:
-        before, now = facts["mixed_precision"], self.accelerator.mixed_precision
-        if before != now:
-            log.warning(
-                "training goes on in mixed precision %s, as the device here has it, where it was %s until epoch %d; name "
-                "one in training.mixed_precision to have it everywhere.",
-                now,
-                before,
-                self.next_epoch,
-            )
-        if self.accelerator.scaler is not None and facts["scaler"]:
-            self.accelerator.scaler.load_state_dict(facts["scaler"])
 
     @contextmanager
     def evaluated_weights(self) -> Iterator[None]:
@@ -335,12 +327,13 @@ class FineTuning:
     ) -> Tensor:
         total = torch.zeros((), device=self.accelerator.device)
         for part, weight in parts:
+            rows = filled(part, 0 if self.compiler is None else self._micro_batch.size)
             batch = self.feeder.device_batch(
-                {name: tensor[part] for name, tensor in host.items()}, self.accelerator.device
+                {name: tensor[rows] for name, tensor in host.items()}, self.accelerator.device
             )
-            self.strategy.on_batch(self.models, numbers[part])
-            with self._sync_only_if(part == parts[-1][0]):
-                weighted = weight * loss(batch)
+            self.strategy.on_batch(self.models, numbers[rows])
+            with self._sync_only_if(part == parts[-1][0]), expected_to_compile():
+                weighted = weight * loss(batch, part.stop - part.start)
                 self.accelerator.backward(weighted)
             total += weighted.detach()
         return total

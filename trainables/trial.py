@@ -19,6 +19,7 @@ from trainables.base_models.shapes import base_on_meta
 from trainables.batches import BatchPlan
 from trainables.budgets import NO_BUDGET, Budget
 from trainables.checkpoints import remove_checkpoints
+from trainables.compiling import CompilationError
 from trainables.datasets.store import PreparedDataset
 from trainables.epochs import DivergedError, EpochReport
 from trainables.feeding import BatchFeeder
@@ -27,7 +28,7 @@ from trainables.layer_ranks import RANKS, rank_metrics, write_ranks
 from trainables.memory import forget_earlier_trials, room_bytes
 from trainables.micro_batches import NotEnoughMemoryError
 from trainables.resuming import restore_weights
-from trainables.settings import TrainingConfig
+from trainables.settings import TrainingConfig, evaluates_after
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy
 from trainables.strategies.operations import operations_per_image
@@ -46,7 +47,7 @@ class EvaluationError(RuntimeError):
     """An adapter could not be scored, after a second attempt too."""
 
 
-TRIALS_OWN_ENDS = (DivergedError, EvaluationError, NotEnoughMemoryError)
+TRIALS_OWN_ENDS = (DivergedError, EvaluationError, NotEnoughMemoryError, CompilationError)
 """Errors that would come again if the trial went on from its checkpoint, which is therefore removed."""
 
 
@@ -114,6 +115,8 @@ class TrialSpec(BaseModel):
     """Whether it reports `operations_per_image`, which takes seconds to count."""
     budget: Budget = NO_BUDGET
     """How far it is trained; without one `training.num_epochs` passes over the images."""
+    compiler: str | None = None
+    """Torch's backend that compiles the U-Net's blocks for training, such as `inductor`; None: nothing is compiled."""
 
 
 _warm: dict[tuple[str, str], DiffusionModels] = {}
@@ -182,6 +185,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         ValueError: the captions have not what the strategy trains by.
         EvaluationError: the last evaluation failed; an earlier one costs its report the metrics only.
         NotEnoughMemoryError: a step does not fit into memory.
+        CompilationError: blocks are to be compiled, and cannot be.
         DataChangedError: the data set is another one than it should be, or gone.
         SuspendedError: it was asked to end (`suspend`), and keeps a checkpoint of where it is, be that within an epoch.
     """
@@ -204,9 +208,16 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     checkpoint = checkpoint_of(spec)
     if checkpoint is not None:
         restore_weights(models, strategy, checkpoint)
-    config, budget = spec.training, spec.budget
     tuning = FineTuning(
-        models, strategy, feeder=feeder, plan=plan, lr=spec.lr, config=config, accelerator=accelerator, budget=budget
+        models,
+        strategy,
+        feeder=feeder,
+        plan=plan,
+        lr=spec.lr,
+        config=spec.training,
+        accelerator=accelerator,
+        budget=spec.budget,
+        compiler=spec.compiler,
     )
     epoch_end = _EpochEnd(spec, tuning, evaluator, report)
     if checkpoint is not None:
@@ -318,18 +329,6 @@ def _feeder(
         mixed_precision=precision,
         load=lambda part: models if models.is_loaded(part) else encoder(part),
     )
-
-
-def evaluates_after(epoch: int, training: TrainingConfig, rungs: Collection[int] = ()) -> bool:
-    """Whether an epoch (0-based) ends with an evaluation: the last one, those of rungs, and one in so many if asked for.
-
-    Args:
-        epoch: 0-based.
-        training: its `num_epochs` and `evaluate_every_epochs` count.
-        rungs: epochs done at which trials are compared.
-    """
-    every, done = training.evaluate_every_epochs, epoch + 1
-    return done == training.num_epochs or done in rungs or (every is not None and done % every == 0)
 
 
 def cut_name(trial: str, label: str) -> str:

@@ -24,9 +24,9 @@ from trainables.base_models.models import HUB_IDS, resolve_base
 from trainables.base_models.shapes import base_on_meta, state_of_shapes
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset
+from trainables.settings import evaluates_after
 from trainables.strategies import make_strategy
 from trainables.strategies.operations import FilmOperations, operations_per_film
-from trainables.trial import evaluates_after
 
 TERA: Final = 1e12
 SECONDS_PER_HOUR: Final = 3600

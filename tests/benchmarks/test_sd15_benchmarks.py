@@ -3,26 +3,58 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import grimp
 import numpy as np
 import pytest
 import torch
+import warm_python
 
 from benchmarks import gpu_check, sd15, sd15_sampling, sd15_step
 from trainables.strategies import STRATEGIES
 
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("benchmarks", "sweep", "trainables", "search_spaces", "analysis")
+MEASURED = ("benchmarks.sd15_step", "benchmarks.sd15_sampling", "benchmarks.sd15_counts", "benchmarks.gpu_check")
+ABSENT = ("ray", "mlflow", "optuna", "torchxrayvision")
+WITHOUT = """
+import importlib, sys
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+
+assert not [name for name in sys.modules if name.partition(".")[0] in {absent}]
+whole = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *further: None if name.partition(".")[0] in {absent} else whole(name, *further)
+print(*(f"no-{{name}}" for name in {absent} if find_spec(name) is None))
+print(*(importlib.import_module(name).__name__ for name in {modules}))
+"""
+"""A process in which packages are as if they were not installed."""
 
 
 def test_training_sampling_and_metrics_need_neither_ray_nor_mlflow() -> None:
     graph = grimp.build_graph(*PACKAGES, include_external_packages=True, exclude_type_checking_imports=True)
-    measured = ("benchmarks.sd15_step", "benchmarks.sd15_sampling", "benchmarks.gpu_check")
-    for module in (*measured, "trainables.trial", "trainables.sampling", "analysis.metrics"):
-        for package in ("ray", "mlflow", "optuna", "torchxrayvision"):
+    for module in (*MEASURED, "trainables.trial", "trainables.sampling", "analysis.metrics"):
+        for package in ABSENT:
             assert graph.find_shortest_chain(module, package) is None, (module, package)
     assert graph.find_shortest_chain("sweep.engine", "ray")  # else this test shows nothing
+
+
+def test_they_are_imported_where_neither_is_installed() -> None:
+    """Nor does a library that they import do without an error what it could not do there."""
+    done = subprocess.run(
+        [*warm_python.command(warm_python.PLAIN), "-c", WITHOUT.format(absent=ABSENT, modules=MEASURED)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == [*(f"no-{name}" for name in ABSENT), *MEASURED]
 
 
 @pytest.mark.slow

@@ -264,7 +264,7 @@ def test_a_training_that_goes_on_in_another_precision_says_so(
     for before, num_said in (("no", 0), ("bf16", 1)):
         there = replace(checkpoint, facts={**checkpoint.facts, "mixed_precision": before})
         _tuning(base, dataset, cache, strategy="bitfit", going_on_from=there)
-        said = [record.getMessage() for record in caplog.records if record.name == "trainables.training"]
+        said = [record.getMessage() for record in caplog.records if record.name == "trainables.resuming"]
         assert len(said) == num_said
     assert "goes on in mixed precision no, as the device here has it, where it was bf16 until epoch 0" in said[0]
 

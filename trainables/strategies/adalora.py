@@ -58,7 +58,9 @@ class AdaLoRALayer(LowRankLayer):
     def factors(self) -> tuple[Tensor, Tensor]:
         """diag(E) Q and P of the triplets that act."""
         right = self.lora_E * self.lora_A
-        if self.kept is None or self.is_stepping:
+        if (
+            self.is_stepping or self.kept is None
+        ):  # in this order, as a compiled graph is made anew for what it has read
             return right, self.lora_B
         return right[self.kept], self.lora_B[:, self.kept]
 

@@ -35,7 +35,7 @@ MOST_CPU_S: Final = 60
 MOST_S: Final = 600
 """Time after which it is given up even if it took no processor."""
 MOST_BYTES: Final = 4 * 2**30
-"""Memory of a decoder, by addresses; the largest film that is read takes one GiB of it."""
+"""Memory of a decoder, by addresses; the largest film that is read takes 1.3 GiB of it."""
 
 Stored = NDArray[np.integer[Any]]
 

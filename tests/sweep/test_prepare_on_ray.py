@@ -52,7 +52,7 @@ def test_a_relative_root_is_that_of_who_gave_it(root: Path, ray_address: str, mo
 
 
 def test_a_film_that_ends_its_decoder_ends_no_task(tmp_path: Path) -> None:
-    options = replace(dicom(tmp_path, 60), max_rejects=0.1)
+    options = replace(dicom(tmp_path), max_rejects=0.1)
     ending, sound = tmp_path / "0" / "3.dcm", tmp_path / "0" / "5.dcm"
     compressed(sound, "JPEG2000Lossless").replace(sound)
     whole = compressed(ending, "JPEGLosslessProcess14_1")

@@ -64,8 +64,8 @@ Blank = Annotated[str, typer.Option(help=f"What findings that are not mentioned 
 Sizes = Annotated[
     str | None,
     typer.Option(
-        help="Films of train,validation,test, as 20000,8000,28655; or a CSV file with the columns condition, train, "
-        "validation, test.",
+        help="Films of train,validation,test, as 20000,8000,28655 or 70%,15%,15%; or a CSV file with the columns condition, "
+        "train, validation, test.",
         metavar="SIZES",
     ),
 ]

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from analysis.report.agreement import agreement_lines
 from analysis.report.page import write_report
-from analysis.report.paper import print_tables
 from analysis.report.plots import draw_front
+from analysis.report.printed import print_tables
 from analysis.run_folder import FRONT_PLOT, RunFolder
 from analysis.studies.rung_agreement import rung_agreements
 from analysis.terminal import explained, new_console
@@ -21,7 +21,10 @@ from analysis.terminal import explained, new_console
 def main(
     run: Annotated[Path, typer.Option(help="The run directory that `python -m sweep.run` printed.", metavar="DIR")],
     tables: Annotated[
-        bool, typer.Option("--tables", help="Print the tables of Pixels under Pressure for the evaluated finalists.")
+        bool,
+        typer.Option(
+            "--tables", help="Print the evaluated finalists' tables: Pixels under Pressure's, and the replayed study's."
+        ),
     ] = False,
     others: Annotated[
         list[Path] | None,

@@ -1,19 +1,12 @@
-"""The two tables of "Pixels under Pressure", for any run whose finalists were evaluated; and a replayed study's own."""
+"""The two tables of "Pixels under Pressure", for any run whose finalists were evaluated."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
-from analysis.final_scores import BASE, FinalScores, read_finalists
-from analysis.report.published import Beside, beside_published
+from analysis.final_scores import BASE, FinalScores
 from analysis.report.words import number
-from analysis.run_folder import CONFIG
 
 Row = tuple[str, ...]
 
@@ -25,9 +18,10 @@ class PaperTable:
     Attributes:
         title: what the table shows.
         note: how to read it.
-        head: names of the columns; all but the first two hold numbers.
+        head: names of the columns.
         rows: one row a finalist, in the columns of `head`.
         references: rows of real films, to compare with.
+        num_texts: columns, the first ones, that hold texts; the others hold numbers.
     """
 
     title: str
@@ -35,6 +29,7 @@ class PaperTable:
     head: Row
     rows: tuple[Row, ...]
     references: tuple[Row, ...] = ()
+    num_texts: int = 2
 
 
 def paper_tables(finalists: Sequence[FinalScores]) -> tuple[PaperTable, ...]:
@@ -55,56 +50,6 @@ def paper_tables(finalists: Sequence[FinalScores]) -> tuple[PaperTable, ...]:
         ),
         _utility_table(adapted, names),
     )
-
-
-def print_tables(run: Path, console: Console) -> None:
-    """Print the tables of a run.
-
-    Raises:
-        FileNotFoundError: nothing of the run was evaluated.
-        ValueError: a file is damaged.
-    """
-    comparable = read_finalists(run)
-    tables = paper_tables(comparable.finalists)
-    if not tables:
-        raise FileNotFoundError(
-            f"`--tables` must be of a run whose finalists were evaluated, but got {str(run)!r}. "
-            "Evaluate them with `python -m sweep.evaluate --run DIR`."
-        )
-    for table in tables:
-        console.print(_for_terminal(table))
-    adapted = [finalist for finalist in comparable.finalists if finalist.trial_id != BASE]
-    for published in beside_published(_preset_of(run), adapted):
-        console.print(_beside_for_terminal(published))
-    if comparable.note:
-        console.print(comparable.note, highlight=False, soft_wrap=True)
-
-
-def _preset_of(run: Path) -> str:
-    config = run / CONFIG
-    return str(json.loads(config.read_text(encoding="utf-8")).get("preset", "")) if config.is_file() else ""
-
-
-def _beside_for_terminal(published: Beside) -> Table:
-    shown = Table(title=f"{published.title} (ours / published)", title_justify="left", caption_justify="left")
-    shown.caption = published.verdict
-    for position, name in enumerate(published.head):
-        shown.add_column(name, justify="right" if position else "left", overflow="fold")
-    for row in published.rows:
-        shown.add_row(*row)
-    return shown
-
-
-def _for_terminal(table: PaperTable) -> Table:
-    shown = Table(title=table.title, title_justify="left", caption=table.note, caption_justify="left")
-    for position, name in enumerate(table.head):
-        shown.add_column(name, justify="left" if position < 2 else "right", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*(cell.replace(" [", "\n[") for cell in row))
-    shown.add_section()
-    for row in table.references:
-        shown.add_row(*row, style="dim")
-    return shown
 
 
 def _alignment_table(finalists: Sequence[FinalScores], names: Sequence[str], extractor: str) -> PaperTable:

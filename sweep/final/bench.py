@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from sweep.scoring.streaming import ComparedFilms, as_grey, films_of_side
 from sweep.scoring.studio import Studio, with_adapter
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.datasets.base import SPLITS
+from trainables.datasets.checksums import CheckedArray
 from trainables.datasets.store import PreparedDataset
 from trainables.datasets.tensors import TensorCache
 from trainables.membership_losses import split_moments
@@ -129,7 +131,7 @@ class Workbench(Studio):
         """The real films that classifiers get to see of a split, or the known ones of those rows, in a classifier's size."""
         data, known = self.splits[split], self.sampled(split) if rows is None else self.known(split, rows)
         labels = label_rows([data.conditions[row] for row in known], self.conditions)
-        images = films_of_side(data, np.array(known, np.int64), self.classifier_px)
+        images = films_of_side(data.images, np.array(known, np.int64), self.classifier_px)
         return LabelledImages(images, labels, self.conditions, tuple(data.patient_ids[row] for row in known))
 
     def real_labels(self, split: str) -> NDArray[np.bool_]:
@@ -148,9 +150,13 @@ class Workbench(Studio):
 
     def films_for(self, finalist: Finalist, plan: GenerationPlan) -> NDArray[np.uint8]:
         """Grey films of a finalist for a plan, likewise."""
+        return np.array(self.stored_films(finalist, plan).whole())
+
+    def stored_films(self, finalist: Finalist, plan: GenerationPlan) -> CheckedArray:
+        """The same where they are kept: rows are read when they are asked for."""
         name = self.name_of(finalist.adapter, plan, self.evaluation)
         stored = self._tensors.get_or_create(name, "films", lambda: {"films": self._generate(finalist, plan)})
-        return np.array(stored["films"].whole())
+        return stored["films"]
 
     def generated_features(self, finalist: Finalist, split: str) -> NDArray[np.float32]:
         """Their features, likewise."""
@@ -178,7 +184,7 @@ class Workbench(Studio):
 
     def features_of(self, films: NDArray[np.uint8], name: str) -> NDArray[np.float32]:
         """Features of other films made from the finalist's weights, such as reconstructions."""
-        content = hashlib.sha256(films.tobytes()).hexdigest()[:32]
+        content = hashlib.sha256(np.ascontiguousarray(films)).hexdigest()[:32]
         key = feature_key(self.extractor, f"{name}-{content}", len(films))
         return self.features.get_or_compute(key, lambda: self.extractor.extract(films))
 
@@ -247,11 +253,13 @@ class Workbench(Studio):
         return conditions
 
     def _generate(self, finalist: Finalist, plan: GenerationPlan) -> NDArray[np.uint8]:
-        grey = []
-        for films in self.generate(self.adapted(finalist.adapter), plan, self.evaluation):
-            grey.append(as_grey(films).cpu().numpy())
-            self.on_progress(len(films))
-        return np.concatenate(grey)
+        with TemporaryFile(dir=self._tensors.folder) as file:  # memory may not hold them all
+            for films in self.generate(self.adapted(finalist.adapter), plan, self.evaluation):
+                grey = as_grey(films).cpu().numpy()
+                file.write(grey.tobytes())
+                self.on_progress(len(grey))
+            file.flush()
+            return np.memmap(file, np.uint8, "r", shape=(len(plan), *grey.shape[1:]))
 
 
 def only(films: LabelledImages, conditions: tuple[str, ...]) -> LabelledImages:

@@ -6,10 +6,12 @@ from dataclasses import asdict, replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.films.labelled import LabelledImages
 from analysis.studies.chexgenbench import (
     ARMS,
+    SIDE_PX,
     TRAINING,
     BenchmarkData,
     fidelity_row,
@@ -18,12 +20,15 @@ from analysis.studies.chexgenbench import (
     squash,
     utility_row,
 )
+from analysis.studies.classifiers import TrainingSettings
+from analysis.studies.networks import ARCHITECTURES
 from analysis.studies.subgroups import auc_by_group, kid_by_group
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.quality import patients_of
 from sweep.final.settings import SMALL_PX
 from sweep.final.study import StudyResult
 from sweep.scoring.plans import GenerationPlan, label_rows, plan_by_distinct_caption
+from sweep.scoring.streaming import films_of_side
 
 NUM_TRAINING_FILMS: Final = 20_000
 FEWEST_FILMS: Final = 2
@@ -43,9 +48,10 @@ def benchmark(bench: Workbench, finalist: Finalist) -> StudyResult:
 def _fidelity(bench: Workbench, finalist: Finalist) -> StudyResult:
     """Figures of all films and of those of each label, on the run's extractor."""
     plan, extractor = _plan(bench, "test", None), bench.extractor.name
-    films, real_films = bench.films_for(finalist, plan), bench.splits["test"].images(plan.rows)
-    generated = bench.features_of(squash(films), "benchmark-generated")
-    real = bench.features_of(squash(real_films), "benchmark-real")
+    films = films_of_side(bench.stored_films(finalist, plan).__getitem__, np.arange(len(plan)), SIDE_PX, squash)
+    generated = bench.features_of(films, "benchmark-generated")
+    films = films_of_side(bench.splits["test"].images, plan.rows, SIDE_PX, squash)
+    real = bench.features_of(films, "benchmark-real")
     values = {"benchmark_num_films": float(len(plan)), **named(fidelity_row(generated, real), extractor)}
     if extractor == "inception":
         values["benchmark_is_inception"] = inception_score(generated)
@@ -63,20 +69,9 @@ def _fidelity(bench: Workbench, finalist: Finalist) -> StudyResult:
 
 def _utility(bench: Workbench, finalist: Finalist) -> StudyResult:
     """F1 and AUC of a classifier for each arm; labels that are uncertain or blank count as absent."""
-    plan = _plan(bench, "train", NUM_TRAINING_FILMS)
-    names = tuple(bench.dataset.conditions)
-    real = _labelled(bench, "train", plan.rows, names)
-    data = BenchmarkData(
-        real=real,
-        synthetic=LabelledImages(bench.films_for(finalist, plan), real.labels, names),
-        test=_labelled(bench, "test", np.arange(len(bench.splits["test"])), names),
-    )
-    settings = bench.settings
+    plan, training = _plan(bench, "train", NUM_TRAINING_FILMS), _training(bench)
+    data = _films_of_classifiers(bench, finalist, plan, ARCHITECTURES[training.architecture].input_px)
     values: dict[str, float] = {}
-    chosen = settings.architecture or ("small" if bench.dataset.resolution_px <= SMALL_PX else TRAINING.architecture)
-    training = replace(
-        TRAINING, architecture=chosen, initial_weights=settings.initial_weights, device=str(bench.device)
-    )
     details: dict[str, Any] = {
         "training": {**asdict(training), "initial_weights": str(training.initial_weights)},
         "num_training_films": len(plan),
@@ -96,15 +91,40 @@ def _plan(bench: Workbench, split: str, most: int | None) -> GenerationPlan:
     return plan_by_distinct_caption(bench.splits[split], bench.dataset.conditions, bench.config.seed, most)
 
 
-def _labelled(bench: Workbench, split: str, rows: Any, names: tuple[str, ...]) -> LabelledImages:
+def _training(bench: Workbench) -> TrainingSettings:
+    settings = bench.settings
+    chosen = settings.architecture or ("small" if bench.dataset.resolution_px <= SMALL_PX else TRAINING.architecture)
+    return replace(TRAINING, architecture=chosen, initial_weights=settings.initial_weights, device=str(bench.device))
+
+
+def _films_of_classifiers(bench: Workbench, finalist: Finalist, plan: GenerationPlan, side_px: int) -> BenchmarkData:
+    """All films that classifiers see, in their size: 20,000 of 512 px, in all arms, would take 30 GB.
+
+    Args:
+        bench: has them.
+        finalist: makes those of the plan.
+        plan: for the captions of training films.
+        side_px: of what classifiers take.
+    """
+    real = _labelled(bench, "train", plan.rows, side_px)
+    films = films_of_side(bench.stored_films(finalist, plan).__getitem__, np.arange(len(plan)), side_px)
+    return BenchmarkData(
+        real=real,
+        synthetic=LabelledImages(films, real.labels, real.conditions),
+        test=_labelled(bench, "test", np.arange(len(bench.splits["test"])), side_px),
+    )
+
+
+def _labelled(bench: Workbench, split: str, rows: NDArray[np.int64], side_px: int) -> LabelledImages:
     """Real films; what a label leaves open is absent.
 
     Args:
         bench: has them.
         split: their split.
         rows: int64[n], of the split.
-        names: the conditions.
+        side_px: the size to make them.
     """
-    data = bench.splits[split]
+    data, names = bench.splits[split], tuple(bench.dataset.conditions)
     labels = label_rows([data.conditions[row] for row in rows], names)
-    return LabelledImages(data.images(rows), labels, names, tuple(data.patient_ids[row] for row in rows))
+    films = films_of_side(data.images, rows, side_px)
+    return LabelledImages(films, labels, names, tuple(data.patient_ids[row] for row in rows))

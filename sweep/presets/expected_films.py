@@ -49,9 +49,9 @@ EXPECTED: Final[Mapping[str, ExpectedFilms]] = {
     "pixels_under_pressure": PIXELS,
     "pixels_under_pressure_corrected": PIXELS,
     "selora_iu": ExpectedFilms(
-        num_train=1922,
-        num_held_out={f"finding {number}": 22 for number in range(1, 33)},
-        source="the Indiana reports: frontal films with findings, and 713 of 32 findings among 412 validation films",
+        num_train=2217,
+        num_held_out={f"finding {number}": 38 for number in range(1, 15)},
+        source="the Indiana reports: 80 % of the frontal films with findings, and 536 of 14 findings among 443 validation films",
     ),
     "selora_montgomery": ExpectedFilms(
         num_train=97,

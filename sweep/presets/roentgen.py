@@ -6,6 +6,7 @@ from typing import Final
 
 from sweep.config import EvaluationConfig, SweepConfig
 from sweep.presets.studies import Values, each_once, gpus, prepared
+from trainables.budgets import Budget
 from trainables.settings import TrainingConfig
 
 RATE: Final = 5e-5
@@ -28,8 +29,11 @@ def roentgen() -> SweepConfig:
     MS-SSIM; a classifier trained on real films gains 5 % by synthetic ones added, and 3 % on synthetic ones alone; the text
     encoder tells pneumothorax 25 % better. `sweep.evaluate` has those studies: utility, MS-SSIM, text probe.
 
-    Not to be had: MIMIC-CXR without PhysioNet's agreement; its weights; its choice of films. Departs: ten epochs, the
-    learning rate 5e-5 and batches of 128 are ours to choose within what our sources say; another encoder (SapBERT) is had
+    Each trial trains for 60,000 steps, and is scored after every 12,500 and at the end; 1,000 alone are had by
+    `--set search.budget.steps=1000 --set training.num_epochs=1`.
+
+    Not to be had: MIMIC-CXR without PhysioNet's agreement; its weights; its choice of films. Departs: the learning rate 5e-5
+    and batches of 128 are ours to choose within what our sources say; another encoder (SapBERT) is had
     by `--set search.hyperparameters.text_encoder_swap.encoder=cambridgeltl/SapBERT-from-PubMedBERT-fulltext`, a frozen one
     by `...train_encoder=false`.
     """
@@ -37,9 +41,9 @@ def roentgen() -> SweepConfig:
         preset="roentgen",
         base="sd15",
         objectives=("fid", "vendi", "trainable_parameters"),
-        search=each_once(STRATEGIES),
+        search=each_once(STRATEGIES, Budget(steps=60_000)),
         data=prepared("roentgen"),
-        training=TrainingConfig(num_epochs=10, weight_decay=1e-2, lr_schedule="constant", evaluate_every_epochs=5),
+        training=TrainingConfig(num_epochs=24, weight_decay=1e-2, lr_schedule="constant", evaluate_every_epochs=5),
         evaluation=EvaluationConfig(
             extractor="xrv", images_per_condition=500, num_steps=75, guidance_scale=4.0, batch_size=16
         ),

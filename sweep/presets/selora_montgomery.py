@@ -12,7 +12,8 @@ def selora_montgomery() -> SweepConfig:
         python -m sweep.prepare montgomery --root MontgomerySet --to prepared/selora_montgomery --resolution 512 \
             --fit crop --caption text --base sd15
 
-    Published with a training and a test split alone; ours keeps a validation split, 70, 15 and 15 % of so few films, so that
-    its Fréchet distances are of two dozen films and say little: KID is unbiased there. The rest is as in `selora_iu`.
+    Published with a training and a test split alone, of shares that the text at hand lacks. Ours keeps a validation split: 70,
+    15 and 15 % of so few films. Its Fréchet distances are therefore of two dozen films and say little: KID is unbiased
+    there. The rest is as in `selora_iu`.
     """
     return selora_study("selora_montgomery", 100)

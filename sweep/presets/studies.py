@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from sweep.config import ComputeConfig, DataConfig, SearchConfig
+from trainables.budgets import NO_BUDGET, Budget
 
 Values = Mapping[str, Mapping[str, Any]]
 """By strategy, all of its hyperparameters, with `lr` (in combinations of each part) and `batch_size`."""
 
 
-def each_once(values: Values) -> SearchConfig:
-    """A grid of one point for each strategy: nothing is left to draw."""
+def each_once(values: Values, budget: Budget = NO_BUDGET) -> SearchConfig:
+    """A grid of one point for each strategy, all trained for as much: nothing is left to draw."""
     fixed = {name: dict(settings) for name, settings in values.items()}
     return SearchConfig(
-        space="core", strategies=tuple(values), hyperparameters=fixed, sampler="grid", num_trials=len(values)
+        space="core",
+        strategies=tuple(values),
+        hyperparameters=fixed,
+        sampler="grid",
+        num_trials=len(values),
+        budget=budget,
     )
 
 

@@ -221,7 +221,7 @@ def _evaluation(scores: FinalScores, run: RunFolder) -> str:
     selected = [finalist for finalist in everyone if finalist.trial_id == scores.trial_id]
     parts += [_paper_table(table) for table in paper_tables(selected)]
     if rows := subgroup_rows(scores):
-        head = ("group", *(words for _, words in FIGURES.values()))
+        head = ("group", *(figure.words for figure in FIGURES.values()))
         parts.append(f"### Subgroups of patients\n\n{_table(head, rows)}\n\n{NOTE}")
     failed = "".join(f"\n- {study}: {error}" for study, error in scores.failures().items())
     return "\n\n".join([*parts, *([f"Studies that failed:\n{failed}"] if failed else [])])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -84,20 +84,27 @@ class ComparedFilms:
 
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> Films:
         """Some of them, uint8[n, 64, 64]."""
-        return films_of_side(self._split, np.arange(len(self))[rows], COMPARED_PX)
+        return films_of_side(self._split.images, np.arange(len(self))[rows], COMPARED_PX)
 
 
-def films_of_side(split: PreparedSplit, rows: NDArray[np.int64], side_px: int) -> Films:
-    """Some films of a split at another size, uint8[n, side_px, side_px]: memory holds few of them as they are.
+def films_of_side(
+    read: Callable[[NDArray[np.int64]], Films],
+    rows: NDArray[np.int64],
+    side_px: int,
+    shrink: Callable[[Films], Films] | None = None,
+) -> Films:
+    """Some films at another size, uint8[n, side_px, side_px]: memory holds few of them as they are.
 
     Args:
-        split: the films.
+        read: gives the films of some rows as they are.
         rows: int64[n] of them.
         side_px: the size.
+        shrink: makes films of that size; None: as classifiers see them.
     """
     films = np.empty((len(rows), side_px, side_px), np.uint8)
     for start in range(0, len(rows), BATCH_SIZE):
-        films[start : start + BATCH_SIZE] = resize(split.images(rows[start : start + BATCH_SIZE]), side_px).numpy()
+        some = read(rows[start : start + BATCH_SIZE])
+        films[start : start + len(some)] = shrink(some) if shrink else resize(some, side_px).numpy()
     return films
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from stand_ins import STAND_INS
 from typer.testing import CliRunner
 
-from analysis.report.paper import print_tables
+from analysis.report.printed import print_tables
 from analysis.report.published import PUBLISHED, SIX, beside_published
 from search_spaces import SEARCH_SPACES
 from sweep.config import SweepConfig
@@ -25,6 +25,8 @@ from sweep.prepare import main
 from sweep.presets import PRESETS
 from sweep.search.plan import SearchPlan
 from sweep.search.turns import grid_points
+from trainables.batches import BatchPlan
+from trainables.budgets import Course
 from trainables.datasets.store import PreparedDataset
 
 STUDIES = (
@@ -82,6 +84,17 @@ def test_pixels_under_pressure_is_as_published() -> None:
     assert (training.mixed_precision, training.lr_schedule, training.weight_decay) == ("fp16", "constant", 1e-2)
 
 
+def test_roentgen_is_scored_after_as_many_steps_as_published() -> None:
+    config = PRESETS["roentgen"]()
+    parts, every = config.training.num_epochs, config.training.evaluate_every_epochs
+    assert config.search.budget.steps is not None and every is not None
+    course = Course(budget=config.search.budget, num_epochs=parts, plan=BatchPlan(num_images=5_000, batch_size=128))
+    scored = [*range(every - 1, parts, every), parts - 1]
+    steps = [next(step for step in range(0, 60_001, 100) if course.is_spent(part, step, 0.0)) for part in scored]
+    assert steps == [12_500, 25_000, 37_500, 50_000, 60_000] and not course.is_spent(scored[0], 12_499, 0.0)
+    assert (config.evaluation.guidance_scale, config.evaluation.num_steps) == (4.0, 75)
+
+
 def preparation(name: str, root: Path) -> list[str]:
     """The command of a preset's docstring, on a stand-in of its collection, in small."""
     command = re.search(r"python -m sweep\.prepare (.*?)\n\s*\n", inspect.getdoc(PRESETS[name]) or "", re.DOTALL)
@@ -89,7 +102,8 @@ def preparation(name: str, root: Path) -> list[str]:
     words = shlex.split(command[1].replace("\\\n", " "))
     assert words[words.index("--to") + 1] == f"prepared/{name}" and words[words.index("--resolution") + 1] == "512"
     small = {"--root": str(root), "--to": str(root.parent / name), "--resolution": "64", "--base": "mini"}
-    small |= {"--sizes": "240,90,90", "--num-train": "100"}
+    sizes = "60%,20%,20%" if "80%,16%,4%" in words else "240,90,90"
+    small |= {"--sizes": sizes, "--num-train": "100"}
     for option in set(small) & set(words):
         words[words.index(option) + 1] = small[option]
     return words
@@ -148,6 +162,24 @@ def test_the_papers_tables_have_the_published_figures_beside_ours(tmp_path: Path
     text = printed(run)
     assert "4.5 / 3.42" in text and "25.7 / 25.7" in text and "– / 5.65" in text  # LoRA has not been run
     assert "may not be compared: its split is of other patients" in text and "films a condition" not in text
+
+
+def test_the_benchmark_has_its_figures_by_subgroup(tmp_path: Path) -> None:
+    record = scores("unet", "rad_dino", 1000, {})
+    groups = {"sex female": 0.5, "sex male": 0.25, "age 40-59": 0.125}
+    values = {f"subgroup_benchmark_kid/{name}": value for name, value in groups.items()}
+    values |= {"subgroup_benchmark_auc/sex female": 0.75, "subgroup_benchmark_auc_low/sex female": 0.7}
+    values |= {"subgroup_benchmark_auc_high/sex female": 0.8, "subgroup_benchmark_kid_gap/sex": 0.0625}
+    details = {"subgroups_of_fidelity": {"too_few": {"view AP": [3, 3]}}, "subgroups_of_utility": {"too_few": {}}}
+    record["studies"]["benchmark"] = {"status": "completed", "values": values, "details": details}
+    text = printed(run_of(tmp_path, "chexgenbench", record))
+    table = text[text.index("CheXGenBench by subgroup: unet") :]
+    rows = [" ".join(line.replace("│", " ").split()) for line in table.splitlines()]
+    assert "sex female 0.5 0.75" in rows and "[0.7, 0.8]" in rows and "sex male 0.25 –" in rows
+    assert "age 40-59 0.125 –" in rows and "view AP too few films too few films" in rows
+    assert "largest gap by sex 0.0625 –" in rows
+    others = printed(run_of(tmp_path / "other", "demo", scores("lora", "mini", 32, {"subgroup_kid/sex female": 1.0})))
+    assert "by subgroup" not in others
 
 
 def test_what_keeps_figures_from_being_compared_is_said(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from trainables.base_models.bert_layout import write_bert_layout
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 SMALL = (
     *("base=mini", "data.resolution_px=64", "training.num_epochs=1", "training.mixed_precision=no"),
+    "search.budget.steps=null",
     *("training.evaluate_every_epochs=null", "evaluation.extractor=mini", "evaluation.images_per_condition=2"),
     *("evaluation.num_steps=1", "evaluation.guidance_scale=1", "objectives=[trainable_parameters, epoch_s]"),
     *("compute.workers_per_trial=1", "compute.cpus_per_worker=1", "compute.gpus_per_worker=0"),
@@ -54,7 +55,8 @@ def prepared(name: str, root: Path) -> Path:
     assert command is not None
     words = shlex.split(command[1].replace("\\\n", " "))
     small = {"--root": str(root / "raw"), "--to": str(root / "prepared"), "--resolution": "64", "--base": "mini"}
-    for option, value in (small | {"--sizes": "24,20,20", "--num-train": "24"}).items():
+    sizes = "40%,30%,30%" if "80%,16%,4%" in words else "24,20,20"
+    for option, value in (small | {"--sizes": sizes, "--num-train": "24"}).items():
         if option in words:
             words[words.index(option) + 1] = value
     STAND_INS[words[0]](root / "raw", 138 if words[0] == "montgomery" else 200)
@@ -91,4 +93,5 @@ def test_a_study_runs_from_its_data_to_its_table(name: str, tmp_path: Path) -> N
     assert printed.exit_code == 0, printed.output
     text = " ".join(printed.output.split())
     assert "Table 1. Fidelity" in text and finalist in text
+    assert ("CheXGenBench by subgroup" in text) == (name == "chexgenbench")
     assert text.count("may not be compared") == len(PUBLISHED.get(name, ()))

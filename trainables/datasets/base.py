@@ -26,6 +26,8 @@ MAX_SIDE_PX = 8192
 VIEWS = ("PA", "AP")
 SplitSizes = Mapping[str, Mapping[str, int]]
 """Films by split and finding; those of all films together stand under the empty text."""
+SplitShares = tuple[float, float, float]
+"""Parts of all films, from 0 to 1, in the order of `SPLITS`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +82,8 @@ class SourceOptions:
         caption: name of the template of the prompts.
         with_view, with_age, with_sex: name them in the prompts.
         rules: how labels, texts and splits of a collection are read.
-        sizes: how many films each split is to hold, in all or of each finding; None: shares of the patients.
+        sizes: how many films each split is to hold, in all or of each finding, or which share of all; None: shares of the
+            patients.
         num_train: training films to keep; fewer are always among more.
         fit: how films become square: `stretch`ed, the middle `crop`ped out, or with black bars as a `letterbox`.
         max_rejects: share of the films that may be left out for they are not there or cannot be read; above it, none is
@@ -106,7 +109,7 @@ class SourceOptions:
     with_age: bool = False
     with_sex: bool = False
     rules: LabelRules = AS_THEY_ARE
-    sizes: SplitSizes | None = None
+    sizes: SplitSizes | SplitShares | None = None
     num_train: int | None = None
     fit: str = "stretch"
     max_rejects: float = 0.01

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.pixels.processing import apply_windowing
 from pydicom.uid import ExplicitVRBigEndian
 
 from trainables.datasets.ct_windows import CtWindow
+from trainables.datasets.decoding import READ_ERRORS, Stored, decoded
 from trainables.datasets.film_files import FilmFile
 
 MAGIC = b"DICM"
@@ -24,14 +23,6 @@ MAX_PIXELS = 8192**2
 """Four times the largest detectors of chest radiographs have: what claims more is no film, and may not fit the memory."""
 RESCALE_TAGS = ("RescaleSlope", "RescaleIntercept")
 POLARITIES = ("MONOCHROME1", "MONOCHROME2")
-READ_ERRORS = (
-    *(InvalidDicomError, BytesLengthException, ArithmeticError, AttributeError, LookupError, RuntimeError),
-    *(TypeError, ValueError, EOFError, struct.error),
-)
-"""What pydicom raises on files that are damaged, incomplete or compressed in a way that it cannot undo."""
-
-
-Stored = NDArray[np.integer[Any]]
 Spread = tuple[NDArray[np.float64], float, float]
 """Levels, and those that are black and white unless the polarity says the contrary."""
 RESTORE = "Restore the file, or remove its row."
@@ -86,7 +77,7 @@ def read_dicom(path: FilmFile, window: CtWindow | None = None) -> Image.Image:
             _see_through(film, window)
         is_compressed = film.file_meta.TransferSyntaxUID.is_encapsulated
     with _explained(DECOMPRESS if is_compressed else RESTORE):
-        stored = film.pixel_array
+        stored = decoded(path.read_bytes()) if is_compressed else film.pixel_array
     with _explained(TAGS):
         grey = _grey(film, stored)
         grey = 255 - grey if film.PhotometricInterpretation == "MONOCHROME1" else grey

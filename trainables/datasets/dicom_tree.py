@@ -19,7 +19,8 @@ from typing import Final
 from pydicom import Dataset, dcmread
 
 from trainables.datasets.collection import FilmTable
-from trainables.datasets.dicom import READ_ERRORS, is_dicom
+from trainables.datasets.decoding import READ_ERRORS
+from trainables.datasets.dicom import is_dicom
 from trainables.datasets.film_files import shown
 from trainables.datasets.films import FilmTableSource
 from trainables.datasets.folder import UNLABELLED

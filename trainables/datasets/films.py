@@ -92,8 +92,9 @@ class FilmTableSource(ImageTextSource):
                 f"`num_patients` must be left out for {cls.name}, but got {options.num_patients}. "
                 "It is for generated patients."
             )
-        table, labels = cls._table(options.root)
-        return CollectionReader(options.root, table, labels, options, ledger).read()
+        root = options.root.absolute()  # a cluster's tasks run in folders of their own
+        table, labels = cls._table(root)
+        return CollectionReader(root, table, labels, options, ledger).read()
 
     @classmethod
     def _table(cls, root: Path) -> tuple[FilmTable, Path]:

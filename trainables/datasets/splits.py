@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
-from trainables.datasets.base import SPLIT_SHARES, SPLITS, SourceOptions, SplitSizes, split_of_patient
+from trainables.datasets.base import SPLIT_SHARES, SPLITS, SourceOptions, SplitShares, SplitSizes, split_of_patient
 from trainables.datasets.labels import FilmLabels
 from trainables.datasets.problems import Ledger, count_of, listed
 from trainables.datasets.rows import read_rows
@@ -43,7 +43,8 @@ def splits_of(films: Sequence[FilmLabels], options: SourceOptions, ledger: Ledge
     """
     if options.rules.split == HASH:
         if options.sizes is not None:
-            return sized_splits(films, options.sizes, options.seed, ledger)
+            sizes = _counts(options.sizes, len(films)) if isinstance(options.sizes, tuple) else options.sizes
+            return sized_splits(films, sizes, options.seed, ledger)
         return [split_of_patient(film.patient_id, options.seed) for film in films]
     given = [_named_split(film, options, ledger) for film in films]
     _require_one_split(films, given, ledger)
@@ -99,24 +100,33 @@ def _given(order: Sequence[str], shown: Shown, asked: Asked, *, limits: Asked) -
     return given
 
 
-def read_sizes(given: str) -> SplitSizes:
-    """Sizes of splits, from three numbers with commas between, or from a table.
+def _counts(shares: SplitShares, num_films: int) -> SplitSizes:
+    """Shares as numbers of films; training takes what rounding leaves."""
+    validation, test = (round(share * num_films) for share in shares[1:])
+    train = round(sum(shares) * num_films) - validation - test
+    return {split: {ALL: size} for split, size in zip(SPLITS, (train, validation, test), strict=True)}
+
+
+def read_sizes(given: str) -> SplitSizes | SplitShares:
+    """Sizes of splits, from three numbers or percentages with commas between, or from a table.
 
     Args:
-        given: films of training, validation and test; or a CSV file with the columns condition, train, validation and
-            test, whose rows are findings.
+        given: films of training, validation and test, or per cent of all; or a CSV file with the columns condition, train,
+            validation and test, whose rows are findings.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is none of these, or more than all.
         CollectionError: the table lacks a column, or a row is cut.
     """
-    numbers = given.split(",")
-    if len(numbers) == len(SPLITS) and all(number.strip().isdigit() for number in numbers):
+    numbers = [number.strip() for number in given.split(",")]
+    if len(numbers) == len(SPLITS) and all(number.isdigit() for number in numbers):
         return {split: {ALL: int(number)} for split, number in zip(SPLITS, numbers, strict=True)}
+    if len(numbers) == len(SPLITS) and all(re.fullmatch(r"\d+(\.\d+)?%", number) for number in numbers):
+        return _read_shares(numbers)
     if not Path(given).is_file():
         raise ValueError(
             f"`--sizes` must be three numbers or a CSV file with the columns condition, {', '.join(SPLITS)}, but got "
-            f"{given!r}. Write for example 20000,8000,28655."
+            f"{given!r}. Write for example 20000,8000,28655 or 70%,15%,15%."
         )
     ledger = Ledger()
     rows = read_rows(Path(given), [("condition",), *((split,) for split in SPLITS)], ledger, "Name its columns so.")
@@ -127,6 +137,15 @@ def read_sizes(given: str) -> SplitSizes:
             f"`--sizes` must have numbers of films, but got {dict(wrong[0].values)} in line {wrong[0].line}. Mend it."
         )
     return {split: {row.values["condition"]: int(row.values[split]) for row in rows} for split in SPLITS}
+
+
+def _read_shares(given: Sequence[str]) -> SplitShares:
+    train, validation, test = (float(share.removesuffix("%")) / 100 for share in given)
+    if not 0 < train + validation + test <= 1 + 1e-9:
+        raise ValueError(
+            f"`--sizes` must be 100 % or less together, but got {', '.join(given)}. Write for example 70%,15%,15%."
+        )
+    return train, validation, test
 
 
 def few_shot(films: Sequence[FilmLabels], num_train: int, seed: int, conditions: Sequence[str]) -> list[int]:

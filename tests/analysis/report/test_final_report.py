@@ -13,7 +13,8 @@ from rich.console import Console
 
 from analysis.final_scores import FinalScores, read_finalists, read_scores, series_of
 from analysis.report.final import final_section
-from analysis.report.paper import paper_tables, print_tables
+from analysis.report.paper import paper_tables
+from analysis.report.printed import print_tables
 
 EVIL = "<script>alert('x')</script>"
 CONDITIONS = ["Edema", EVIL]

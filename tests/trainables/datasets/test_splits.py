@@ -58,6 +58,13 @@ def test_patients_of_one_film_fill_sizes_exactly_and_alike() -> None:
     assert all(counts["train"][name] == 40 and counts["test"][name] == 30 for name in FINDINGS)
 
 
+@pytest.mark.parametrize(("given", "sizes"), [("80%,16%,4%", (262, 52, 13)), ("10%, 10%, 4.9%", (32, 33, 16))])
+def test_shares_are_of_all_films(given: str, sizes: tuple[int, int, int]) -> None:
+    films = [film(number, f"p{number}", FINDINGS[number % 3]) for number in range(327)]
+    splits = splits_of(films, SourceOptions(sizes=read_sizes(given)), Ledger())
+    assert tuple(splits.count(split) for split in SPLITS) == sizes
+
+
 def test_sizes_of_each_finding_come_from_a_table(tmp_path: Path) -> None:
     table = tmp_path / "sizes.csv"
     table.write_text("condition,train,validation,test\nEdema,30,10,20\nMass,5,5,60\n")
@@ -71,7 +78,13 @@ def test_sizes_of_each_finding_come_from_a_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [("1,2", "must be three numbers or a CSV file"), ("no.csv", "must be three numbers or a CSV file")],
+    [
+        ("1,2", "must be three numbers or a CSV file"),
+        ("no.csv", "must be three numbers or a CSV file"),
+        ("80%,16%,4", "must be three numbers or a CSV file"),
+        ("80%,16%,5%", "must be 100 % or less together, but got 80%, 16%, 5%"),
+        ("0%,0%,0%", "must be 100 % or less together"),
+    ],
 )
 def test_sizes_that_are_none_are_refused(given: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

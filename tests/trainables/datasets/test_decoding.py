@@ -1,0 +1,147 @@
+"""Compressed films that end the process of a native decoder: a named error, and the next film is read."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from compressed_dicom import LOSSLESS, compressed
+from numpy.typing import NDArray
+from stand_ins import save_dicom
+
+from trainables.datasets import decoding
+from trainables.datasets.images import FilmError, open_film
+from trainables.datasets.parallel import in_order
+
+FRAME = b"\xff\xc3\x00\x0b\x10\x00\x40\x00\x40"
+"""Of lossless JPEG: the marker, the length, 16 bits, 64 by 64 pixels."""
+TABLES = b"\xff\xc4"
+ENDING = {"SIGSEGV": (FRAME, FRAME[:4] + b"\x11" + FRAME[5:]), "SIGABRT": (TABLES, b"\x2f\xc4")}
+"""By the signal that GDCM 3.2.6 then ends by: what stands in a film, and what its damage makes of it."""
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    save_dicom(tmp_path / "film.dcm", 1)
+    return compressed(tmp_path / "film.dcm", "JPEGLosslessProcess14_1")
+
+
+@pytest.fixture
+def expected(sound: Path) -> NDArray[np.uint8]:
+    return read(sound.with_name("film.dcm"))
+
+
+def read(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(open_film(path)[1])
+
+
+def damaged(sound: Path, name: str) -> Path:
+    whole, broken = ENDING[name]
+    content = sound.read_bytes()
+    assert content.count(whole) >= 1
+    path = sound.with_name(f"{name}.dcm")
+    path.write_bytes(content.replace(whole, broken, 1))
+    return path
+
+
+def only_decoder() -> decoding.Decoder:
+    """The one that just answered."""
+    return decoding._idle[-1]
+
+
+@pytest.mark.parametrize("name", ENDING)
+def test_a_film_that_ends_its_decoder_is_a_named_error(sound: Path, expected: NDArray[np.uint8], name: str) -> None:
+    path = damaged(sound, name)
+    with pytest.raises(FilmError, match=rf"the decoder ended by SIG(SEGV|ABRT) in .*{name}\.dcm\. Decompress it"):
+        open_film(path)
+    np.testing.assert_array_equal(read(sound), expected)
+
+
+def test_films_are_decoded_by_as_many_processes_as_wait_for_them(sound: Path, expected: NDArray[np.uint8]) -> None:
+    every = (compressed(sound.with_name("film.dcm"), syntax) for syntax in LOSSLESS)
+    films = [damaged(sound, "SIGABRT"), *every] * 4
+
+    def tried(path: Path) -> NDArray[np.uint8] | None:
+        try:
+            return read(path)
+        except FilmError:
+            return None
+
+    results = list(in_order(tried, films))
+    for path, result in zip(films, results, strict=True):
+        assert (result is None) == (path.stem == "SIGABRT")
+        assert result is None or np.array_equal(result, expected)
+    assert 1 <= len(decoding._idle) <= (os.cpu_count() or 1)
+
+
+def test_a_sound_film_is_read_where_its_decoder_was_ended_by_something_else(
+    sound: Path, expected: NDArray[np.uint8]
+) -> None:
+    read(sound)
+    process = only_decoder()._process
+    process.kill()
+    process.wait()
+    np.testing.assert_array_equal(read(sound), expected)
+
+
+def test_a_decoder_that_does_not_answer_is_given_up(
+    sound: Path, expected: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read(sound)
+    stopped = decoding._idle.pop()
+    stopped._process.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(decoding, "MOST_S", 0.1)
+    with pytest.raises(decoding.DecoderEndedError, match="the decoder ended by SIGKILL"):
+        stopped.levels(sound.read_bytes())
+    monkeypatch.undo()
+    np.testing.assert_array_equal(read(sound), expected)
+
+
+def test_decoders_have_limits_and_leave_no_image_of_their_memory(sound: Path) -> None:
+    read(sound)
+    process = only_decoder()._process.pid
+    assert resource.prlimit(process, resource.RLIMIT_CORE) == (0, 0)
+    assert resource.prlimit(process, resource.RLIMIT_AS)[0] == decoding.MOST_BYTES
+    used = sum(psutil.Process(process).cpu_times()[:2])
+    assert 0 <= used + decoding.MOST_CPU_S - resource.prlimit(process, resource.RLIMIT_CPU)[0] < 3
+
+
+def test_a_forked_process_has_decoders_of_its_own(sound: Path) -> None:
+    read(sound)
+    assert decoding._idle
+    if (process := os.fork()) == 0:
+        os._exit(len(decoding._idle))
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+from trainables.datasets import decoding
+decoding.decoded(Path(sys.argv[1]).read_bytes())
+print(decoding._idle[-1]._process.pid, flush=True)
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("end", ["ended", "killed"])
+def test_no_process_is_left_of_one_that_read_films(sound: Path, end: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(sound), end], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == (-9 if end == "killed" else 0) and not done.stderr
+    left, patience = int(done.stdout), threading.Event()
+    deadline = time.monotonic() + 20
+    while psutil.pid_exists(left) and psutil.Process(left).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "a decoder outlives the process that it answers"
+        patience.wait(0.05)

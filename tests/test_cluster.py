@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -129,41 +127,6 @@ def test_it_holds_no_secret(file: str) -> None:
     text = (ROOT / file).read_text()
     assert not re.search(r"AKIA[0-9A-Z]{16}|aws_secret|aws_access|BEGIN [A-Z ]*PRIVATE KEY|RAY_AUTH_TOKEN=", text)
     assert not re.search(r"\b(?=[0-9a-f]*\d)[0-9a-f]{32,}\b", text)
-
-
-KUBERAY = {
-    "job": {"entrypoint", "shutdownAfterJobFinishes", "backoffLimit", "rayClusterSpec"},
-    "cluster": {"rayVersion", "authOptions", "enableInTreeAutoscaling", "headGroupSpec", "workerGroupSpecs"},
-    "head": {"rayStartParams", "template"},
-    "workers": {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"},
-}
-"""Fields that the manifest needs, as the reference of KubeRay 1.6 names them; its operator drops others without a word."""
-
-
-def test_the_manifest_for_kubernetes() -> None:
-    job = yaml.safe_load((ROOT / "scripts" / "rayjob.yaml").read_text())
-    cluster = job["spec"]["rayClusterSpec"]
-    (workers,) = cluster["workerGroupSpecs"]
-    named = {"job": job["spec"], "cluster": cluster, "head": cluster["headGroupSpec"], "workers": workers}
-    assert {part: set(fields) for part, fields in named.items()} == KUBERAY
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    assert cluster["authOptions"] == {"mode": "token"}
-    assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
-    assert f"\nray=={cluster['rayVersion']} " in (ROOT / "requirements.lock").read_text()
-
-
-def test_the_sweep_on_kubernetes_is_one_command_of_the_shell_that_submits_it() -> None:
-    """KubeRay writes `ray job submit ... -- ENTRYPOINT ; fi` for a shell; Ray joins the words again for the head's."""
-    entrypoint = yaml.safe_load((ROOT / "scripts" / "rayjob.yaml").read_text())["spec"]["entrypoint"]
-    submitted = subprocess.run(
-        ["bash", "-c", f"if true ; then printf '%s\\0' -- {entrypoint} ; fi"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\0")[1:-1]
-    assert submitted[:2] == ["bash", "-c"]
-    assert submitted[2].startswith("cd /shared && python -m sweep.run --preset")
-    assert shlex.split(shlex.join(submitted)) == submitted and len(submitted) == 3
 
 
 @pytest.mark.parametrize("file", ["README.md", "scripts/rayjob.yaml", "scripts/slurm.sh"])

@@ -198,13 +198,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     feeder = _feeder(spec, strategy, models, dataset, precision=accelerator.mixed_precision)
     feeder.keep_on(accelerator.device, room_bytes(accelerator.device))
     strategy.expect_captions(models, feeder.token_ids, dataset.conditions)
-    plan = BatchPlan(
-        num_images=dataset.num_samples["train"],
-        batch_size=spec.batch_size,
-        num_workers=accelerator.num_processes,
-        seed=spec.seed,
-        most_images=spec.budget.images,
-    )
+    plan = _plan(spec, dataset.num_samples["train"], accelerator.num_processes)
     checkpoint = checkpoint_of(spec)
     if checkpoint is not None:
         restore_weights(models, strategy, checkpoint)
@@ -229,6 +223,16 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         remove_checkpoints(spec.folder)
         raise
     remove_checkpoints(spec.folder)
+
+
+def _plan(spec: TrialSpec, num_images: int, num_workers: int) -> BatchPlan:
+    return BatchPlan(
+        num_images=num_images,
+        batch_size=spec.batch_size,
+        num_workers=num_workers,
+        seed=spec.seed,
+        most_images=spec.budget.images,
+    )
 
 
 def _run_to_its_end(tuning: FineTuning, epoch_end: _EpochEnd) -> None:

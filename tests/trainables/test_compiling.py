@@ -181,7 +181,7 @@ def test_a_compiled_training_goes_on_from_a_checkpoint_to_the_same_numbers(tunin
     assert _losses(second) == losses[1:]
     assert all(torch.equal(weight, _weights(second)[path]) for path, weight in _weights(whole).items())
     uncompiled = tuning("lora", None, going_on_from=kept[0])
-    assert _losses(uncompiled) == pytest.approx(losses[1:], rel=1e-5)
+    assert _losses(uncompiled) == pytest.approx(losses[1:], rel=1e-4)
 
 
 def test_images_that_fill_up_a_batch_change_neither_loss_nor_gradients(base: DiffusionModels) -> None:

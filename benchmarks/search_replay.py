@@ -27,7 +27,7 @@ from benchmarks.replay.problems import Problem, recorded, synthetic
 from benchmarks.replay.simulator import Search, Simulator, hours_to
 from sweep.config import SearchConfig
 from sweep.search.samplers import SEARCH_SAMPLERS
-from sweep.search.stopping_rules import NO_STOPS, STOPPING_RULES
+from sweep.search.stopping_rules import NO_STOPS, TRIAL_SCHEDULERS
 
 SHARES: Final = [0.9, 0.95, 0.99]
 RECORDING: Final = Path(__file__).parent / "recordings" / "nih64"
@@ -67,7 +67,7 @@ def ways() -> list[tuple[str, str]]:
     search, and Optuna's estimators."""
     sampler, scheduler = DEFAULT
     pairs = [(name, scheduler) for name in SEARCH_SAMPLERS if name != "grid"] + [
-        (sampler, name) for name in STOPPING_RULES
+        (sampler, name) for name in TRIAL_SCHEDULERS
     ]
     return list(dict.fromkeys([*pairs, ("random", NO_STOPS), ("tpe", NO_STOPS)]))
 

@@ -12,10 +12,9 @@ from ray.tune.search import Searcher
 from benchmarks.replay.problems import NUM_EPOCHS, OBJECTIVES, SPACE, Problem, Stage, Training
 from search_spaces import SEARCH_SPACES
 from sweep.config import SearchConfig
+from sweep.search.gain_stopping import make_stopping
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
-from sweep.search.stopping import Stopping
-from sweep.search.stopping_rules import STOPPING_RULES
 from sweep.trials.ends import TrialEnd, TrialListener, end_of
 from sweep.trials.suggestions import Suggestion
 
@@ -69,8 +68,16 @@ class Simulator:
         config = SearchConfig(scheduler=search.scheduler)
         self._problem, self._answer, self._search = problem, problem.answers(), search
         self._ladder = config.ladder(NUM_EPOCHS)
-        rule = STOPPING_RULES[search.scheduler]
-        self._stopping = Stopping(rule, self._ladder, OBJECTIVES, eta=config.rungs.eta)
+        self._stopping = make_stopping(
+            search.scheduler,
+            lambda trial_id, report: self.searcher().plan_with(trial_id, report),
+            self._ladder,
+            OBJECTIVES,
+            eta=config.rungs.eta,
+            num_epochs=NUM_EPOCHS,
+        )
+        self._searcher: OptunaSearcher | None = None
+        """The one that made the last suggestion, if that was answered as it was made; it has heard of all since."""
         self._log: list[Callable[[TrialListener], None]] = []
         self._queue: list[_Running] = []
         self.finished: list[Finished] = []
@@ -87,10 +94,17 @@ class Simulator:
     def searcher(self) -> OptunaSearcher:
         """The engine's searcher, which has heard of what was done so far.
 
-        A suggestion is answered by a neighbour where there is no training of just that configuration. The searcher hears of
-        the neighbour, as from a log: it would learn from parameters that were never trained otherwise.
+        A suggestion is answered by a neighbour where there is no training of just that configuration. Then a new searcher
+        hears of the neighbour, as from a log: it would learn from parameters that were never trained otherwise.
         """
-        searcher = OptunaSearcher(
+        if self._searcher is None:
+            self._searcher = self._new_searcher()
+            for event in self._log:
+                event(self._searcher)
+        return self._searcher
+
+    def _new_searcher(self) -> OptunaSearcher:
+        return OptunaSearcher(
             SEARCH_SPACES[SPACE],
             OBJECTIVES,
             sampler=SEARCH_SAMPLERS[self._search.sampler],
@@ -99,13 +113,12 @@ class Simulator:
             strategies=self._problem.strategies,
             known=self._problem.known,
         )
-        for event in self._log:
-            event(searcher)
-        return searcher
 
     def _tell(self, event: Callable[[TrialListener], None]) -> None:
         self._log.append(event)
         event(self._stopping)
+        if self._searcher is not None:
+            event(self._searcher)
 
     def _begin(self, suggestion: Suggestion) -> None:
         self._tell(lambda listener: listener.on_start(suggestion))
@@ -118,13 +131,14 @@ class Simulator:
             suggestion = Suggestion.of_config(config)
             training = self._answer(suggestion.choice["strategy"]["name"], suggestion.params)
             if training is not None:
+                if training.params != suggestion.params:
+                    self._searcher = None
                 self._begin(replace(suggestion, params=training.params))
                 stages = [stage for stage in training.stages[:-1] if self._ladder.epochs] + [training.stages[-1]]
                 self._push(_Running(now_s, suggestion.number, suggestion.trial_id, training, stages), 0.0)
                 return
             self._begin(suggestion)
             self._end(suggestion.trial_id, NOTHING_LEFT)
-            searcher.on_end(suggestion.trial_id, NOTHING_LEFT)
 
     def _push(self, running: _Running, trained_s: float) -> None:
         due = running.stages[0]

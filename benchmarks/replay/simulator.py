@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from ray.tune.search import Searcher
 
@@ -22,6 +22,8 @@ SUGGESTIONS: Final = 2
 """Trials that may be suggested for each training of the pool: those that nothing is left to answer cost nothing."""
 ENOUGH: Final = 0.99
 """Share of the pool's hypervolume at which a search ends."""
+CHOOSERS: Final = ("front", "tpe", "random")
+"""Samplers that choose the strategy too."""
 NOTHING_LEFT: Final = TrialEnd.failed("the pool has no further training of this strategy", lost=True)
 """Not by the configuration's fault: samplers must not learn from it."""
 
@@ -66,7 +68,8 @@ class Simulator:
     def __init__(self, problem: Problem, search: Search) -> None:
         """Nothing has started."""
         config = SearchConfig(scheduler=search.scheduler)
-        self._problem, self._answer, self._search = problem, problem.answers(), search
+        self._problem, self._search = problem, search
+        self._answer, self._is_left = problem.answers()
         self._ladder = config.ladder(NUM_EPOCHS)
         self._stopping = make_stopping(
             search.scheduler,
@@ -112,7 +115,17 @@ class Simulator:
             seed=self._search.seed,
             strategies=self._problem.strategies,
             known=self._problem.known,
+            excess=self._excess,
         )
+
+    def _excess(self, choice: Mapping[str, Any]) -> Mapping[str, float]:
+        """A strategy of which the pool has no training left is over a limit, for samplers that choose the strategy.
+
+        The others give each strategy its turn whatever its limits, and lose the turn.
+        """
+        if self._search.sampler not in CHOOSERS or self._is_left(choice["strategy"]["name"]):
+            return {}
+        return {"trainings_taken": 1.0}
 
     def _tell(self, event: Callable[[TrialListener], None]) -> None:
         self._log.append(event)
@@ -126,7 +139,10 @@ class Simulator:
     def _start(self, now_s: float) -> None:
         """Give a free worker the next trial that the problem can answer."""
         searcher = self.searcher()
-        while (config := searcher.suggest("")) not in (None, Searcher.FINISHED):
+        while any(map(self._is_left, self._problem.strategies)) and (config := searcher.suggest("")) not in (
+            None,
+            Searcher.FINISHED,
+        ):
             assert isinstance(config, dict)
             suggestion = Suggestion.of_config(config)
             training = self._answer(suggestion.choice["strategy"]["name"], suggestion.params)

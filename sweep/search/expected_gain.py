@@ -235,54 +235,79 @@ class FrontModel:
         mask = pareto_mask(ends, ["min"] * ends.shape[1])
         return [each for each, is_on in zip(tried, mask, strict=True) if is_on]
 
-    def gains(self, candidates: Sequence[Config], rng: np.random.Generator, under_way: Tried | None = None) -> Floats:
-        """float[n]: what each would add to the front's hypervolume by the cost of a whole training, on the average over worlds.
+    def gains(self, candidates: Sequence[Config], rng: np.random.Generator) -> Floats:
+        """float[n]: what each would add to the front's hypervolume by the cost of its training, on the average over worlds.
 
         Args:
             candidates: strategies and parameters.
             rng: draws the worlds.
-            under_way: the trial that the first of the candidates is, if it is one: of that, its own luck counts.
         """
-        rest = [tried for tried in self.plan.history if tried is not under_way]
-        kept = [(tried.strategy, tried.params) for tried in rest if tried.is_open or tried.end is not None]
-        numbers = [NO_TRAINING] * len(candidates)
-        if under_way is not None:
-            numbers[0] = under_way.number
-        worlds = self._worlds(kept, candidates, numbers, rng)
-        return _gains(worlds, len(kept)) / self._prices(worlds[:, len(kept) :].mean(axis=0))
+        kept = [tried for tried in self.plan.history if _counts(tried)]
+        worlds = self._worlds(kept, [], candidates, rng)
+        return _gains(worlds, len(kept), _points(worlds)) / self._prices(worlds[:, len(kept) :])
+
+    def gains_beside(
+        self, trial: Tried, candidates: Sequence[Config], rng: np.random.Generator
+    ) -> tuple[float, Floats]:
+        """What a trial that runs would add by the cost of a whole training, and what each candidate would add besides.
+
+        Args:
+            trial: of the history.
+            candidates: strategies and parameters.
+            rng: draws the worlds.
+        """
+        kept = [tried for tried in self.plan.history if _counts(tried) and tried is not trial]
+        worlds, num = self._worlds(kept, [trial], candidates, rng), len(kept)
+        points = _points(worlds)
+        rest = _gains(worlds[:, : num + 1], num, points) / self._prices(worlds[:, num : num + 1])
+        return float(rest[0]), _gains(worlds, num + 1, points) / self._prices(worlds[:, num + 1 :])
 
     def _worlds(
-        self, kept: Sequence[Config], candidates: Sequence[Config], numbers: Sequence[int], rng: np.random.Generator
+        self, kept: Sequence[Tried], running: Sequence[Tried], candidates: Sequence[Config], rng: np.random.Generator
     ) -> Floats:
-        """float[k, n, m]: objectives of the configurations that count and of candidates, in each world."""
-        places, others = self.encoding.places(kept), self.encoding.places(candidates, numbers)
-        worlds = np.tile(_known(self.plan, [*kept, *candidates]), (WORLDS, 1, 1))
+        """float[k, n, m]: objectives of the configurations that are kept, of trials with their luck, of candidates, in each world."""
+        configs = [(tried.strategy, tried.params) for tried in (*kept, *running)]
+        numbers = [*[NO_TRAINING] * len(kept), *[tried.number for tried in running]]
+        places, others = self.encoding.places(configs, numbers), self.encoding.places(candidates)
+        worlds = np.tile(_known(self.plan, [*configs, *candidates]), (WORLDS, 1, 1))
         for column, surrogate in self.surrogates.items():
             normals = rng.standard_normal(worlds.shape[:2])
             worlds[..., column] += np.hstack(surrogate.draw(places, others, normals))
         return worlds
 
-    def _prices(self, values: Floats) -> Floats:
+    def _prices(self, worlds: Floats) -> Floats:
         """float[n]: what trainings cost beside each other: by seconds an epoch, else by operations, else all the same."""
+        values = worlds.mean(axis=0)
         names = [objective.name for objective in self.plan.objectives]
         priced = next((names.index(name) for name in PRICES if name in names), None)
         return np.ones(len(values)) if priced is None else np.power(10.0, values[:, priced])
 
 
-def _gains(worlds: Floats, num_kept: int) -> Floats:
-    """float[n]: what each candidate adds to the hypervolume of what is kept, as a share of a box, on the average of worlds.
+def _counts(tried: Tried) -> bool:
+    """Whether a trial is on the front, or may come to be."""
+    return tried.is_open or tried.end is not None
 
-    The box reaches to a tenth beyond the nadir of the front of all means.
 
-    Args:
-        worlds: float[k, n, m], objectives of what is kept first, of candidates after it.
-        num_kept: how many are kept.
-    """
+def _points(worlds: Floats) -> Floats:
+    """float[k, m]: points that measure a box, which reaches to a tenth beyond the nadir of the front of all means."""
     mean = worlds.mean(axis=0)
     front = mean[pareto_mask(mean, ["min"] * mean.shape[1])]
     worst = front.max(axis=0) + MARGIN * np.ptp(front, axis=0)
     best = np.quantile(worlds, 0.001, axis=(0, 1))
-    points = best + (worst - best) * Sobol(worlds.shape[2], rng=np.random.default_rng(0)).random_base2(LOG_POINTS)
+    points: Floats = best + (worst - best) * Sobol(worlds.shape[2], rng=np.random.default_rng(0)).random_base2(
+        LOG_POINTS
+    )
+    return points
+
+
+def _gains(worlds: Floats, num_kept: int, points: Floats) -> Floats:
+    """float[n]: the share of points that each candidate reaches and nothing that is kept does, on the average of worlds.
+
+    Args:
+        worlds: float[k, n, m], objectives of what is kept first, of candidates after it.
+        num_kept: how many are kept.
+        points: float[k, m].
+    """
     gains = np.zeros(worlds.shape[1] - num_kept)
     for world in worlds:
         kept, others = np.split(world, [num_kept])

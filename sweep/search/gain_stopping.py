@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ class GainStopping(Stopping):
 
     The model of the sampler `front` learns from all rungs and ends how every strategy goes on from a rung, and knows costs that
     are counted beforehand. A trial goes on where the hypervolume that it is expected to add, by the cost of what is left of its
-    training, is at least half of what the best new configuration is expected to add by the cost of a whole one. A strategy
+    training, is at least half of what the best new configuration would add besides by the cost of a whole one. A strategy
     that was never trained to its end is uncertain, which makes it worth going on with; but nothing goes on for that alone.
     """
 
@@ -80,7 +81,9 @@ class GainStopping(Stopping):
 
 
 def worth_of_rest(plan: SearchPlan, number: int, epochs: int, num_epochs: int) -> float:
-    """The gain of a trial's rest by its cost, over that of the best new training.
+    """The gain of a trial's rest by its cost, over what the best new training would gain besides.
+
+    Besides: a trial that shows what is good makes its neighbours promising too, and must not be stopped for them.
 
     Args:
         plan: with what the trial has reported.
@@ -93,9 +96,12 @@ def worth_of_rest(plan: SearchPlan, number: int, epochs: int, num_epochs: int) -
     """
     trial = next(tried for tried in plan.history if tried.number == number)
     model, rng = FrontModel.of(plan), np.random.default_rng((plan.seed, number))
-    rest, *others = model.gains([(trial.strategy, trial.params), *model.candidates(rng)], rng, under_way=trial)
-    best = max(others, default=0.0)
-    return float(rest * num_epochs / (num_epochs - epochs) / best) if best > 0 else np.inf
+    candidates = model.candidates(rng)
+    if not candidates:
+        return math.inf
+    rest, others = model.gains_beside(trial, candidates, rng)
+    best = float(others.max())
+    return rest * num_epochs / (num_epochs - epochs) / best if best > 0 else math.inf
 
 
 def make_stopping(

@@ -22,8 +22,8 @@ SUGGESTIONS: Final = 2
 """Trials that may be suggested for each training of the pool: those that nothing is left to answer cost nothing."""
 ENOUGH: Final = 0.99
 """Share of the pool's hypervolume at which a search ends."""
-CHOOSERS: Final = ("front", "tpe", "random")
-"""Samplers that choose the strategy too."""
+LED: Final = ("front", "tpe")
+"""Samplers that choose the strategy by the results: they would ask for the one that is best until no suggestion is left."""
 NOTHING_LEFT: Final = TrialEnd.failed("the pool has no further training of this strategy", lost=True)
 """Not by the configuration's fault: samplers must not learn from it."""
 
@@ -119,11 +119,8 @@ class Simulator:
         )
 
     def _excess(self, choice: Mapping[str, Any]) -> Mapping[str, float]:
-        """A strategy of which the pool has no training left is over a limit, for samplers that choose the strategy.
-
-        The others give each strategy its turn whatever its limits, and lose the turn.
-        """
-        if self._search.sampler not in CHOOSERS or self._is_left(choice["strategy"]["name"]):
+        """A strategy of which the pool has no training left is over a limit; samplers that no results lead lose a turn instead."""
+        if self._search.sampler not in LED or self._is_left(choice["strategy"]["name"]):
             return {}
         return {"trainings_taken": 1.0}
 

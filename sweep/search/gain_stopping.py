@@ -92,9 +92,11 @@ def worth_of_rest(plan: SearchPlan, number: int, epochs: int, num_epochs: int) -
         num_epochs: of a whole training.
 
     Returns:
-        A number in [0, inf]; infinite where no new training promises anything.
+        A number in [0, inf]; infinite where no new training promises anything, or no rung tells of the objectives.
     """
     trial = next(tried for tried in plan.history if tried.number == number)
+    if not trial.measured:  # all objectives are costs, of which a rung tells nothing
+        return math.inf
     model, rng = FrontModel.of(plan), np.random.default_rng((plan.seed, number))
     candidates = model.candidates(rng)
     if not candidates:

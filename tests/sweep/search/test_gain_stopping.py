@@ -99,6 +99,12 @@ def test_where_nothing_else_is_allowed_a_trial_goes_on(plan: SearchPlan) -> None
     assert worth(closed, trial(plan, 8, "bitfit", 0.9, luck=9.0)) == math.inf
 
 
+def test_where_rungs_tell_nothing_a_trial_goes_on(plan: SearchPlan) -> None:
+    """All objectives are costs."""
+    silent = replace(trial(plan, 8, "bitfit", 0.9), measured=[])
+    assert worth(replace(plan, history=()), silent) == math.inf
+
+
 class Search:
     """Searcher and stopping decisions of a sweep over one strategy, each of which hears all."""
 

@@ -27,7 +27,7 @@ from benchmarks.replay.problems import Problem, recorded, synthetic
 from benchmarks.replay.simulator import Search, Simulator, hours_to
 from sweep.config import SearchConfig
 from sweep.search.samplers import SEARCH_SAMPLERS
-from sweep.search.stopping_rules import NO_STOPS, STOPPING_RULES
+from sweep.search.stopping_rules import NO_STOPS, TRIAL_SCHEDULERS
 
 SHARES: Final = [0.9, 0.95, 0.99]
 RECORDING: Final = Path(__file__).parent / "recordings" / "nih64"
@@ -67,7 +67,7 @@ def ways() -> list[tuple[str, str]]:
     search, and Optuna's estimators."""
     sampler, scheduler = DEFAULT
     pairs = [(name, scheduler) for name in SEARCH_SAMPLERS if name != "grid"] + [
-        (sampler, name) for name in STOPPING_RULES
+        (sampler, name) for name in TRIAL_SCHEDULERS
     ]
     return list(dict.fromkeys([*pairs, ("random", NO_STOPS), ("tpe", NO_STOPS)]))
 
@@ -122,6 +122,10 @@ def main(
     num_seeds: Annotated[int, typer.Option(min=1, help="Searches of each way.")] = 20,
     num_trainings: Annotated[int, typer.Option(min=8, help="Trainings of a synthetic pool.")] = 96,
     problems: Annotated[int, typer.Option(min=0, help="Members of the synthetic family.")] = 2,
+    first_problem: Annotated[int, typer.Option(min=0, help="Number of the first of them.")] = 0,
+    with_recording: Annotated[
+        bool, typer.Option("--recorded/--synthetic-only", help="Whether a recording too.")
+    ] = True,
     recording: Annotated[Path, typer.Option(help="Folder of a recording.")] = RECORDING,
     json_: Annotated[Path | None, typer.Option("--json", help="Where the rows go.", metavar="FILE")] = None,
     only: Annotated[list[str] | None, typer.Option(help="SAMPLER+SCHEDULER; may be repeated.")] = None,
@@ -136,7 +140,8 @@ def main(
         num_seeds, num_trainings, problems = min(num_seeds, 5), min(num_trainings, 48), min(problems, 1)
         chosen = chosen or [way for way in ways() if way[0] not in SLOW]
     rows: list[Row] = []
-    for problem in [recorded(recording), *(synthetic(seed, num_trainings) for seed in range(problems))]:
+    members = [synthetic(first_problem + member, num_trainings) for member in range(problems)]
+    for problem in [*([recorded(recording)] if with_recording else []), *members]:
         counts = Counter(training.strategy for training in problem.pool)
         console.print(f"[bold]{problem.name}[/bold]: {len(problem.pool)} trainings, {dict(counts)}", highlight=False)
         for num_workers in (2, 8):

@@ -19,7 +19,7 @@ from sweep.records.settings import TrackingConfig
 from sweep.search.ladder import Ladder
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.settings import LimitsConfig, RungsConfig, StopConfig
-from sweep.search.stopping_rules import NO_STOPS, STOPPING_RULES
+from sweep.search.stopping_rules import NO_STOPS, TRIAL_SCHEDULERS
 from sweep.trials.settings import CacheConfig
 from trainables.budgets import NO_BUDGET, Budget
 from trainables.settings import MAX_GUIDANCE, Count, NonNegative, Positive, Precision, Section, Share, TrainingConfig
@@ -265,7 +265,7 @@ class SearchConfig(Section):
     @field_validator("scheduler")
     @classmethod
     def _known_scheduler(cls, scheduler: str) -> str:
-        require_known("search.scheduler", [scheduler], STOPPING_RULES)
+        require_known("search.scheduler", [scheduler], TRIAL_SCHEDULERS)
         return scheduler
 
     @model_validator(mode="after")

@@ -34,10 +34,10 @@ from sweep.records.tracking import Tracker, TrackingListener
 from sweep.scoring.actors import ActorEvaluator, start_evaluators
 from sweep.scoring.scorer import EvaluationSpec
 from sweep.search.ending import Ending
+from sweep.search.gain_stopping import make_stopping
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
 from sweep.search.stopping import Stopping
-from sweep.search.stopping_rules import STOPPING_RULES
 from sweep.trials.ends import EvaluatorLostError, TrialListener
 from sweep.trials.latent_cache import latent_cache
 from sweep.trials.leftovers import EndedCheckpoints
@@ -289,7 +289,7 @@ def _run_trials(
     num_trials, num_epochs = config.search.num_trials, config.training.num_epochs
     rungs = config.search.ladder(num_epochs).epochs
     view = ProgressView(console, num_trials=num_trials, num_epochs=num_epochs, shown=shown, rungs=rungs)
-    stopping = stopping_of(config)
+    stopping = stopping_of(config, searcher)
     hearing = (stopping, view, searcher)
     for event in journal.past:
         for listener in hearing:
@@ -310,14 +310,16 @@ def _run_trials(
         )
 
 
-def stopping_of(config: SweepConfig) -> Stopping:
+def stopping_of(config: SweepConfig, searcher: OptunaSearcher) -> Stopping:
     """What decides at the rungs of a sweep."""
-    search = config.search
-    return Stopping(
-        STOPPING_RULES[search.scheduler],
-        search.ladder(config.training.num_epochs),
+    search, num_epochs = config.search, config.training.num_epochs
+    return make_stopping(
+        search.scheduler,
+        searcher.plan_with,
+        search.ladder(num_epochs),
         config.reported_objectives(),
         eta=search.rungs.eta,
+        num_epochs=num_epochs,
     )
 
 

@@ -90,9 +90,12 @@ class Problem:
     formula: Callable[[str, Mapping[str, Any]], Training] | None = None
     known: Callable[[Mapping[str, Any]], Mapping[str, float]] = lambda choice: {}
 
-    def answers(self) -> Answer:
-        """What answers one search's suggestions."""
-        return self.formula or Pool(self).take
+    def answers(self) -> tuple[Answer, Callable[[str], bool]]:
+        """What answers one search's suggestions, and whether it still can those of a strategy."""
+        if self.formula is not None:
+            return self.formula, lambda strategy: True
+        pool = Pool(self)
+        return pool.take, pool.has
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -127,6 +130,10 @@ class Pool:
         """All of them are left."""
         self._left = list(problem.pool)
         self._spaces = problem.plan().spaces
+
+    def has(self, strategy: str) -> bool:
+        """Whether a training of the strategy is left."""
+        return any(training.strategy == strategy for training in self._left)
 
     def take(self, strategy: str, params: Mapping[str, Any]) -> Training | None:
         """The nearest training of the same strategy that is left, if one is: no suggestion is answered twice alike."""

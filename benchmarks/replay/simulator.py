@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from ray.tune.search import Searcher
 
 from benchmarks.replay.problems import NUM_EPOCHS, OBJECTIVES, SPACE, Problem, Stage, Training
 from search_spaces import SEARCH_SPACES
 from sweep.config import SearchConfig
+from sweep.search.gain_stopping import make_stopping
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
-from sweep.search.stopping import Stopping
-from sweep.search.stopping_rules import STOPPING_RULES
 from sweep.trials.ends import TrialEnd, TrialListener, end_of
 from sweep.trials.suggestions import Suggestion
 
@@ -23,6 +22,8 @@ SUGGESTIONS: Final = 2
 """Trials that may be suggested for each training of the pool: those that nothing is left to answer cost nothing."""
 ENOUGH: Final = 0.99
 """Share of the pool's hypervolume at which a search ends."""
+LED: Final = ("front", "tpe")
+"""Samplers that choose the strategy by the results: they would ask for the one that is best until no suggestion is left."""
 NOTHING_LEFT: Final = TrialEnd.failed("the pool has no further training of this strategy", lost=True)
 """Not by the configuration's fault: samplers must not learn from it."""
 
@@ -67,10 +68,19 @@ class Simulator:
     def __init__(self, problem: Problem, search: Search) -> None:
         """Nothing has started."""
         config = SearchConfig(scheduler=search.scheduler)
-        self._problem, self._answer, self._search = problem, problem.answers(), search
+        self._problem, self._search = problem, search
+        self._answer, self._is_left = problem.answers()
         self._ladder = config.ladder(NUM_EPOCHS)
-        rule = STOPPING_RULES[search.scheduler]
-        self._stopping = Stopping(rule, self._ladder, OBJECTIVES, eta=config.rungs.eta)
+        self._stopping = make_stopping(
+            search.scheduler,
+            lambda trial_id, report: self.searcher().plan_with(trial_id, report),
+            self._ladder,
+            OBJECTIVES,
+            eta=config.rungs.eta,
+            num_epochs=NUM_EPOCHS,
+        )
+        self._searcher: OptunaSearcher | None = None
+        """The one that made the last suggestion, if that was answered as it was made; it has heard of all since."""
         self._log: list[Callable[[TrialListener], None]] = []
         self._queue: list[_Running] = []
         self.finished: list[Finished] = []
@@ -87,10 +97,17 @@ class Simulator:
     def searcher(self) -> OptunaSearcher:
         """The engine's searcher, which has heard of what was done so far.
 
-        A suggestion is answered by a neighbour where there is no training of just that configuration. The searcher hears of
-        the neighbour, as from a log: it would learn from parameters that were never trained otherwise.
+        A suggestion is answered by a neighbour where there is no training of just that configuration. Then a new searcher
+        hears of the neighbour, as from a log: it would learn from parameters that were never trained otherwise.
         """
-        searcher = OptunaSearcher(
+        if self._searcher is None:
+            self._searcher = self._new_searcher()
+            for event in self._log:
+                event(self._searcher)
+        return self._searcher
+
+    def _new_searcher(self) -> OptunaSearcher:
+        return OptunaSearcher(
             SEARCH_SPACES[SPACE],
             OBJECTIVES,
             sampler=SEARCH_SAMPLERS[self._search.sampler],
@@ -98,14 +115,20 @@ class Simulator:
             seed=self._search.seed,
             strategies=self._problem.strategies,
             known=self._problem.known,
+            excess=self._excess,
         )
-        for event in self._log:
-            event(searcher)
-        return searcher
+
+    def _excess(self, choice: Mapping[str, Any]) -> Mapping[str, float]:
+        """A strategy of which the pool has no training left is over a limit; samplers that no results lead lose a turn instead."""
+        if self._search.sampler not in LED or self._is_left(choice["strategy"]["name"]):
+            return {}
+        return {"trainings_taken": 1.0}
 
     def _tell(self, event: Callable[[TrialListener], None]) -> None:
         self._log.append(event)
         event(self._stopping)
+        if self._searcher is not None:
+            event(self._searcher)
 
     def _begin(self, suggestion: Suggestion) -> None:
         self._tell(lambda listener: listener.on_start(suggestion))
@@ -113,18 +136,22 @@ class Simulator:
     def _start(self, now_s: float) -> None:
         """Give a free worker the next trial that the problem can answer."""
         searcher = self.searcher()
-        while (config := searcher.suggest("")) not in (None, Searcher.FINISHED):
+        while any(map(self._is_left, self._problem.strategies)) and (config := searcher.suggest("")) not in (
+            None,
+            Searcher.FINISHED,
+        ):
             assert isinstance(config, dict)
             suggestion = Suggestion.of_config(config)
             training = self._answer(suggestion.choice["strategy"]["name"], suggestion.params)
             if training is not None:
+                if training.params != suggestion.params:
+                    self._searcher = None
                 self._begin(replace(suggestion, params=training.params))
                 stages = [stage for stage in training.stages[:-1] if self._ladder.epochs] + [training.stages[-1]]
                 self._push(_Running(now_s, suggestion.number, suggestion.trial_id, training, stages), 0.0)
                 return
             self._begin(suggestion)
             self._end(suggestion.trial_id, NOTHING_LEFT)
-            searcher.on_end(suggestion.trial_id, NOTHING_LEFT)
 
     def _push(self, running: _Running, trained_s: float) -> None:
         due = running.stages[0]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna.distributions import FloatDistribution
 from scipy.stats.qmc import Sobol
 
 from analysis.front.hypervolume import MARGIN
@@ -21,14 +22,14 @@ from analysis.front.objectives import COSTS, OPERATIONS
 from analysis.front.pareto import pareto_mask
 from sweep.search.history import Tried
 from sweep.search.plan import SearchPlan, Values
-from sweep.search.surrogate import Places, Scales, Surrogate
+from sweep.search.surrogate import NO_TRAINING, Places, Scales, Surrogate
 from sweep.search.turns import has_order, share_at, value_at
 
 Floats = NDArray[np.float64]
 Config = tuple[str, Values]
 
-FEWEST_ENDS: Final = 4
-"""Completed trials from which on there is a model; before, configurations are drawn."""
+FEWEST: Final = 4
+"""Trials that were measured, if only at a rung, from which on there is a model; before, configurations are drawn."""
 DRAWN: Final = 24
 """Candidates of each strategy that are drawn from its whole space."""
 NEARBY: Final = 24
@@ -61,31 +62,23 @@ def most_gainful(plan: SearchPlan, enqueued: str | None) -> Config:
         enqueued: the strategy to choose parameters for.
     """
     rng = np.random.default_rng(plan.trial_seed)
-    strategies = (enqueued,) if enqueued else plan.strategies
-    ended = [tried for tried in plan.history if tried.end is not None]
-    if len(ended) < FEWEST_ENDS:
-        return _drawn(plan, strategies[plan.number % len(strategies)], rng)
-    candidates = [candidate for candidate in _candidates(plan, strategies, ended, rng) if plan.is_within(*candidate)]
-    if not candidates:
-        return _drawn(plan, strategies[int(rng.integers(len(strategies)))], rng)
+    if enqueued:
+        return _central(plan, enqueued, rng)
+    if sum(bool(tried.measured) for tried in plan.history) < FEWEST:
+        return _drawn(plan, plan.strategies[plan.number % len(plan.strategies)], rng)
     model = FrontModel.of(plan)
-    gains = model.gains(candidates, rng)
-    return candidates[int(np.argmax(gains))]
+    candidates = model.candidates(rng)
+    if not candidates:
+        return _drawn(plan, plan.strategies[int(rng.integers(len(plan.strategies)))], rng)
+    return candidates[int(np.argmax(model.gains(candidates, rng)))]
 
 
-def _candidates(
-    plan: SearchPlan, strategies: Sequence[str], ended: Sequence[Tried], rng: np.random.Generator
-) -> list[Config]:
-    """Configurations from everywhere, and some near the front."""
-    ends = np.array([tried.end.values for tried in ended if tried.end is not None])
-    front = [tried for tried, is_on in zip(ended, pareto_mask(ends, ["min"] * ends.shape[1]), strict=True) if is_on]
-    configs = []
-    for strategy in strategies:
-        configs += [_drawn(plan, strategy, rng) for _ in range(DRAWN)]
-        points = [tried for tried in front if tried.strategy == strategy]
-        chosen = rng.integers(len(points), size=NEARBY) if points else ()
-        configs += [_nearby(plan, points[place], rng) for place in chosen]
-    return configs
+def _central(plan: SearchPlan, strategy: str, rng: np.random.Generator) -> Config:
+    """What is tried of a strategy first: continuous ranges lie around what is known to work, so the middle of each."""
+    return strategy, {
+        name: value_at(0.5 if isinstance(distribution, FloatDistribution) else rng.random(), distribution)
+        for name, distribution in plan.spaces[strategy].items()
+    }
 
 
 def _drawn(plan: SearchPlan, strategy: str, rng: np.random.Generator) -> Config:
@@ -99,7 +92,7 @@ def _nearby(plan: SearchPlan, tried: Tried, rng: np.random.Generator) -> Config:
     for name, distribution in plan.spaces[tried.strategy].items():
         if has_order(distribution):
             share = share_at(tried.params[name], distribution) + rng.normal(0, STEP)
-            values[name] = value_at(float(np.clip(share, 0, 1 - 1e-9)), distribution)
+            values[name] = value_at(min(max(float(share), 0.0), 1 - 1e-9), distribution)
         else:
             values[name] = value_at(rng.random(), distribution) if rng.random() < CHANGED else tried.params[name]
     return tried.strategy, values
@@ -134,12 +127,12 @@ class Encoding:
 
         Args:
             configs: strategies and parameters.
-            numbers: of the trials; those of no trial yet are none of them.
+            numbers: of the trials; none: what the configurations give, whoever trains them.
             unfinished: of each, 0 at the end and 1 at the first rung.
         """
         rows = [self._columns(self._spaces[strategy], values) for strategy, values in configs]
         return Places(
-            trials=-1 - np.arange(len(rows)) if numbers is None else np.array(numbers, np.int64),
+            trials=np.full(len(rows), NO_TRAINING) if numbers is None else np.array(numbers, np.int64),
             strategies=np.array([self._strategies.index(strategy) for strategy, _ in configs], np.int64),
             shares=np.array([[row.get(name, 0.0) for name in self._names] for row in rows]).reshape(len(rows), -1),
             unfinished=np.zeros(len(rows)) if unfinished is None else np.asarray(unfinished, np.float64),
@@ -173,6 +166,7 @@ class Encoding:
         return columns
 
 
+@cache
 def _column(name: str) -> str:
     """`lora/rank` is `rank`, `lora+vae/lora/rank` too; `lora+vae/lr` is `lr`, and `lora+vae/vae/lr` is `vae/lr`."""
     key = name.partition("/")[2]
@@ -207,7 +201,7 @@ class FrontModel:
         values, errors = (
             np.array([getattr(measurement, name) for _, measurement in seen]) for name in ("values", "errors")
         )
-        early = np.array([tried.number < _beginning(plan.number) for tried, _ in seen])
+        early = np.array([tried.number < _beginning(plan.number) and not tried.is_open for tried, _ in seen])
         values = values - _known(plan, [(tried.strategy, tried.params) for tried, _ in seen])
         surrogates = {}
         for column, objective in enumerate(plan.objectives):
@@ -217,54 +211,118 @@ class FrontModel:
                 surrogates[column] = encoding.learned(places.only(has), targets, errors[has, column], early[has])
         return cls(plan=plan, encoding=encoding, surrogates=surrogates)
 
+    def candidates(self, rng: np.random.Generator) -> list[Config]:
+        """Configurations within all limits: from everywhere, and some near those that are expected on the front.
+
+        Args:
+            rng: draws them.
+        """
+        configs, front = [], self._expected_front()
+        for strategy in self.plan.strategies:
+            configs += [_drawn(self.plan, strategy, rng) for _ in range(DRAWN)]
+            points = [tried for tried in front if tried.strategy == strategy]
+            chosen = rng.integers(len(points), size=NEARBY) if points else ()
+            configs += [_nearby(self.plan, points[place], rng) for place in chosen]
+        return [config for config in configs if self.plan.is_within(*config)]
+
+    def _expected_front(self) -> list[Tried]:
+        """The trials that would be on the front if all that did not fail had come to their end, stopped ones too."""
+        tried = [each for each in self.plan.history if each.measured and np.isfinite(each.measured[-1].values).all()]
+        configs = [(each.strategy, each.params) for each in tried]
+        places, ends = self.encoding.places(configs), _known(self.plan, configs)
+        for column, surrogate in self.surrogates.items():
+            ends[:, column] += surrogate.predict(places)[0]
+        mask = pareto_mask(ends, ["min"] * ends.shape[1])
+        return [each for each, is_on in zip(tried, mask, strict=True) if is_on]
+
     def gains(self, candidates: Sequence[Config], rng: np.random.Generator) -> Floats:
-        """float[n]: what each would add to the front's hypervolume by its own cost, on the average over worlds.
+        """float[n]: what each would add to the front's hypervolume by the cost of its training, on the average over worlds.
 
         Args:
             candidates: strategies and parameters.
             rng: draws the worlds.
         """
-        kept = [tried for tried in self.plan.history if tried.is_open or tried.end is not None]
-        worlds = self._worlds(kept, candidates, rng)
-        return _gains(worlds, len(kept)) / self._prices(worlds[:, len(kept) :].mean(axis=0))
+        kept = [tried for tried in self.plan.history if _counts(tried)]
+        worlds = self._worlds(kept, [], candidates, rng)
+        return _gains(worlds, len(kept), _points(worlds)) / self._prices(worlds[:, len(kept) :])
 
-    def _worlds(self, kept: Sequence[Tried], candidates: Sequence[Config], rng: np.random.Generator) -> Floats:
-        """float[k, n, m]: objectives of the trials that count and of candidates, in each world."""
-        configs = [(tried.strategy, tried.params) for tried in kept]
-        places = self.encoding.places(configs, [tried.number for tried in kept])
-        others = self.encoding.places(candidates)
+    def gains_beside(
+        self, trial: Tried, candidates: Sequence[Config], rng: np.random.Generator
+    ) -> tuple[float, Floats]:
+        """What a trial that runs would add by the cost of a whole training, and what each candidate would add besides.
+
+        Args:
+            trial: of the history.
+            candidates: strategies and parameters.
+            rng: draws the worlds.
+        """
+        kept = [tried for tried in self.plan.history if _counts(tried) and tried is not trial]
+        worlds, num = self._worlds(kept, [trial], candidates, rng), len(kept)
+        points = _points(worlds)
+        rest = _gains(worlds[:, : num + 1], num, points) / self._prices(worlds[:, num : num + 1])
+        return float(rest[0]), _gains(worlds, num + 1, points) / self._prices(worlds[:, num + 1 :])
+
+    def _worlds(
+        self, kept: Sequence[Tried], running: Sequence[Tried], candidates: Sequence[Config], rng: np.random.Generator
+    ) -> Floats:
+        """float[k, n, m]: objectives of the configurations that are kept, of trials with their luck, of candidates, in each world."""
+        configs = [(tried.strategy, tried.params) for tried in (*kept, *running)]
+        numbers = [*[NO_TRAINING] * len(kept), *[tried.number for tried in running]]
+        places, others = self.encoding.places(configs, numbers), self.encoding.places(candidates)
         worlds = np.tile(_known(self.plan, [*configs, *candidates]), (WORLDS, 1, 1))
         for column, surrogate in self.surrogates.items():
             normals = rng.standard_normal(worlds.shape[:2])
             worlds[..., column] += np.hstack(surrogate.draw(places, others, normals))
         return worlds
 
-    def _prices(self, values: Floats) -> Floats:
+    def _prices(self, worlds: Floats) -> Floats:
         """float[n]: what trainings cost beside each other: by seconds an epoch, else by operations, else all the same."""
+        values = worlds.mean(axis=0)
         names = [objective.name for objective in self.plan.objectives]
         priced = next((names.index(name) for name in PRICES if name in names), None)
         return np.ones(len(values)) if priced is None else np.power(10.0, values[:, priced])
 
 
-def _gains(worlds: Floats, num_kept: int) -> Floats:
-    """float[n]: what each candidate adds to the hypervolume of what is kept, as a share of a box, on the average of worlds.
+def _counts(tried: Tried) -> bool:
+    """Whether a trial is on the front, or may come to be."""
+    return tried.is_open or tried.end is not None
 
-    The box reaches to a tenth beyond the nadir of the front of all means.
 
-    Args:
-        worlds: float[k, n, m], objectives of what is kept first, of candidates after it.
-        num_kept: how many are kept.
-    """
+def _points(worlds: Floats) -> Floats:
+    """float[k, m]: points that measure a box, which reaches to a tenth beyond the nadir of the front of all means."""
     mean = worlds.mean(axis=0)
     front = mean[pareto_mask(mean, ["min"] * mean.shape[1])]
     worst = front.max(axis=0) + MARGIN * np.ptp(front, axis=0)
     best = np.quantile(worlds, 0.001, axis=(0, 1))
-    points = best + (worst - best) * Sobol(worlds.shape[2], rng=np.random.default_rng(0)).random_base2(LOG_POINTS)
+    points: Floats = best + (worst - best) * Sobol(worlds.shape[2], rng=np.random.default_rng(0)).random_base2(
+        LOG_POINTS
+    )
+    return points
+
+
+def _gains(worlds: Floats, num_kept: int, points: Floats) -> Floats:
+    """float[n]: the share of points that each candidate reaches and nothing that is kept does, on the average of worlds.
+
+    Args:
+        worlds: float[k, n, m], objectives of what is kept first, of candidates after it.
+        num_kept: how many are kept.
+        points: float[k, m].
+    """
     gains = np.zeros(worlds.shape[1] - num_kept)
     for world in worlds:
-        reached = np.all([world[:, [column]] <= points[:, column] for column in range(world.shape[1])], axis=0)
-        gains += reached[num_kept:, ~reached[:num_kept].any(axis=0)].sum(axis=1) / len(points)
+        kept, others = np.split(world, [num_kept])
+        hopeful = ~_reaches(kept, others).any(axis=0)
+        left = points[~_reaches(kept, points).any(axis=0)]
+        gains[hopeful] += _reaches(others[hopeful], left).sum(axis=1) / len(points)
     return gains / len(worlds)
+
+
+def _reaches(values: Floats, points: Floats) -> NDArray[np.bool_]:
+    """bool[n, k]: which of n rows is as good as which of k points, in every objective."""
+    reached = np.ones((len(values), len(points)), np.bool_)
+    for column, other in zip(values.T.astype(np.float32), points.T.astype(np.float32), strict=True):
+        reached &= column[:, np.newaxis] <= other
+    return reached
 
 
 def _known(plan: SearchPlan, configs: Sequence[Config]) -> Floats:
@@ -295,7 +353,7 @@ def _fenced(values: Floats) -> Floats:
 def _beginning(number: int) -> int:
     """How many of the first trials give the model its scales."""
     steps = int(np.log(max(number, 1)) / np.log(SCALE_STEPS))
-    return min(max(FEWEST_ENDS, int(SCALE_STEPS**steps)), MOST_FOR_SCALES)
+    return min(max(FEWEST, int(SCALE_STEPS**steps)), MOST_FOR_SCALES)
 
 
 @lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ from sweep.scoring.plans import conditions_to_score, require_known_conditions
 from sweep.scoring.rungs import at_rung
 from sweep.search.costs import Choice, first_and_last
 from sweep.search.ladder import Ladder
-from sweep.search.stopping import LEAST_OTHERS
+from sweep.search.stopping import never_stopped
 from trainables.base_models.models import HUB_IDS, resolve_base
 from trainables.base_models.shapes import base_on_meta, state_of_shapes
 from trainables.datasets.phantom import PhantomSource
@@ -84,8 +84,8 @@ class Forecast:
         num_trials: of the sweep that have not ended yet; what those under way have done is not taken off.
         stopped_share: of the training of a trial that is stopped as soon as its strategy's may be.
         training_s: seconds of a complete trial's training, where the clock decides; its operations then count as none.
-        num_whole: how many trials are trained to the end at least: one of each strategy, and those that no rung compares
-            as few have reached it.
+        num_whole: how many trials are trained to the end at least: those that no rung compares as few have reached
+            it, and with most trial schedulers one of each strategy.
     """
 
     strategies: tuple[StrategyCosts, ...]
@@ -201,7 +201,9 @@ def forecast(config: SweepConfig, films: Workload, past: Past = Past()) -> Forec
     few, many = (fmean(strategy.adapters[end] for strategy in tried) for end in (0, 1))
     early, last = sum(map(spent, evaluated[:-1])), spent(num_epochs)
     num_trials = max(0, config.search.num_trials - past.num_ended)
-    whole = max(0, min(max(len(costs), LEAST_OTHERS), config.search.num_trials) - past.num_completed)
+    whole = max(
+        0, min(never_stopped(config.search.scheduler, len(costs)), config.search.num_trials) - past.num_completed
+    )
     return Forecast(
         strategies=costs,
         training=(low, high),

@@ -17,6 +17,7 @@ from sweep.search.checkpoint_room import checkpoints_gib, trials_at_once
 from sweep.search.earlier import MOST_PROPOSED
 from sweep.search.forecast import TERA, Forecast, StrategyCosts, Workload, forecast, strategy_costs, workload
 from sweep.search.stopping import LEAST_OTHERS
+from sweep.search.stopping_rules import GAIN
 from sweep.trials.resources import fewest_workers
 from trainables.base_models.models import load_base, states_width
 from trainables.budgets import EPOCHS
@@ -155,7 +156,8 @@ def _ends(config: SweepConfig) -> str:
     search = config.search
     rungs = search.ladder(config.training.num_epochs).epochs
     after = " or ".join(map(str, rungs))
-    stops = f"{search.scheduler} may stop trials after {after} epochs, but the first of each strategy and the first {LEAST_OTHERS} of all"
+    first = "" if search.scheduler == GAIN else "the first of each strategy and "
+    stops = f"{search.scheduler} may stop trials after {after} epochs, but {first}the first {LEAST_OTHERS} of all"
     limits = [f"{name}={value:g}" for name, value in search.stop.model_dump(exclude_none=True).items()]
     earlier = (
         f"search.stop ends the sweep earlier: {', '.join(limits)}" if limits else "the sweep ends with its last trial"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -111,17 +111,23 @@ class History(TrialListener):
         Where all objectives are costs, which every epoch reports, there are no rungs.
         """
         self._reports[trial_id] = metrics
-        if (
-            metrics.get(FINAL)
-            or "epoch" not in metrics
-            or all(objective.name in COSTS for objective in self.objectives)
-        ):
-            return
-        measured, epochs = self._tried[trial_id].measured, metrics["epoch"] + 1
-        measured[:] = [earlier for earlier in measured if earlier.epochs < epochs]
+        if trial_id in self._tried:
+            self._tried[trial_id] = self._after(self._tried[trial_id], metrics)
+
+    def with_report(self, trial_id: str, metrics: Mapping[str, Any]) -> tuple[Tried, ...]:
+        """The trials as they were if one of them had reported this."""
+        changed = self._tried[trial_id]
+        return tuple(self._after(tried, metrics) if tried is changed else tried for tried in self)
+
+    def _after(self, tried: Tried, metrics: Mapping[str, Any]) -> Tried:
+        """A trial after a report."""
+        is_rung = not metrics.get(FINAL) and "epoch" in metrics
+        if not is_rung or all(objective.name in COSTS for objective in self.objectives):
+            return tried
+        epochs = metrics["epoch"] + 1
+        earlier = [measured for measured in tried.measured if measured.epochs < epochs]
         measurement = self._measured(metrics, epochs, [rung_name(objective) for objective in self.objectives])
-        if np.isfinite(measurement.values).all():
-            measured.append(measurement)
+        return replace(tried, measured=[*earlier, *([measurement] if np.isfinite(measurement.values).all() else [])])
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Note the values of a trial that was completed, and what failed by its configuration's fault."""

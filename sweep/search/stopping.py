@@ -16,7 +16,7 @@ from analysis.front.pareto import Objective
 from analysis.front.statuses import COMPLETED
 from sweep.search.history import reported, rung_name
 from sweep.search.ladder import Ladder
-from sweep.search.stopping_rules import Standing, StoppingRule
+from sweep.search.stopping_rules import GAIN, Standing, StoppingRule
 from sweep.trials.ends import FINAL, TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
 
@@ -24,6 +24,11 @@ TIMED: Final = ("epoch_s", "images_per_s")
 """Costs that are measured by the clock."""
 LEAST_OTHERS: Final = 4
 """Trials that a rung must hold before one is compared with them."""
+
+
+def never_stopped(scheduler: str, num_strategies: int) -> int:
+    """How many trials of a sweep are trained to their end whatever they show, by the name of its trial scheduler."""
+    return LEAST_OTHERS if scheduler == GAIN else max(num_strategies, LEAST_OTHERS)
 
 
 class Stopping(TrialListener):
@@ -48,6 +53,7 @@ class Stopping(TrialListener):
         self._rule, self._objectives, self._eta = rule, tuple(objectives), eta
         self._is_cost = tuple(objective.name in COSTS for objective in self._objectives)
         self._strategies: dict[str, str] = {}
+        self._numbers: dict[str, int] = {}
         self._finished: set[str] = set()
         """Strategies of which a trial was trained to its end."""
         self._arrivals: dict[int, dict[str, NDArray[np.float64]]] = {}
@@ -61,16 +67,13 @@ class Stopping(TrialListener):
             trial_id: of a trial that has started.
             metrics: an epoch's report.
         """
-        rung, point = self._rung_of(metrics), self._values(metrics)
-        if rung is None or point is None or not self._may_stop(trial_id, metrics):
+        rung, (values, errors) = self._compared(trial_id, metrics), self._reported(metrics)
+        if rung is None or self._strategies[trial_id] not in self._finished:
             return None
-        arrived = {name: values for name, values in self._arrivals.get(rung, {}).items() if name != trial_id}
-        if len(arrived) < LEAST_OTHERS:
-            return None
-        *others, point = self._without_timing({**arrived, trial_id: point})
+        *others, point = self._without_timing({**self._others(rung, trial_id), trial_id: values})
         standing = Standing(
             values=point,
-            errors=self._reported(metrics)[1],
+            errors=errors,
             others=np.array(others),
             is_cost=self._is_cost,
             eta=self._eta,
@@ -78,12 +81,23 @@ class Stopping(TrialListener):
         reason = self._rule(standing)
         return None if reason is None else TrialEnd.stopped(f"after epoch {self.ladder.epochs[rung]} it {reason}", rung)
 
+    def _compared(self, trial_id: str, metrics: Mapping[str, Any]) -> int | None:
+        """The rung at which a report's trial may be compared: one that enough others have reached, above its floor."""
+        rung = self._rung_of(metrics)
+        if rung is None or self._values(metrics) is None or len(self._others(rung, trial_id)) < LEAST_OTHERS:
+            return None
+        return rung if self.ladder.may_stop(self._strategies[trial_id], metrics["epoch"] + 1) else None
+
+    def _others(self, rung: int, trial_id: str) -> dict[str, NDArray[np.float64]]:
+        return {name: values for name, values in self._arrivals.get(rung, {}).items() if name != trial_id}
+
     def undone(self) -> dict[str, TrialEnd]:
         """Trials that were to be stopped when a sweep broke off, before their end was written down."""
         return dict(self._open)
 
     def on_start(self, suggestion: Suggestion) -> None:
-        """Keep a trial's strategy."""
+        """Keep a trial's number and strategy."""
+        self._numbers[suggestion.trial_id] = suggestion.number
         self._strategies[suggestion.trial_id] = suggestion.choice["strategy"]["name"]
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
@@ -92,21 +106,22 @@ class Stopping(TrialListener):
         A trial that went on from a checkpoint reports some epochs anew: what stood of them and of later ones goes.
         """
         self._roll_back(trial_id, metrics["epoch"])
-        rung, values, end = self._rung_of(metrics), self._values(metrics), self.decide(trial_id, metrics)
-        if end is not None:
-            self._open[trial_id] = end
+        self._note(trial_id, metrics)
+        rung, values = self._rung_of(metrics), self._values(metrics)
         if rung is not None and values is not None:
             self._arrivals.setdefault(rung, {})[trial_id] = values
+
+    def _note(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """Keep an end that is due until it is told."""
+        end = self.decide(trial_id, metrics)
+        if end is not None:
+            self._open[trial_id] = end
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Note which strategies have a trial that was trained to its end; smaller adapters that were cut do not count."""
         self._open.pop(trial_id, None)
         if end.kind == COMPLETED and trial_id in self._strategies:
             self._finished.add(self._strategies[trial_id])
-
-    def _may_stop(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
-        strategy = self._strategies[trial_id]
-        return strategy in self._finished and self.ladder.may_stop(strategy, metrics["epoch"] + 1)
 
     def _roll_back(self, trial_id: str, epoch: int) -> None:
         self._open.pop(trial_id, None)

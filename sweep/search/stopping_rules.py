@@ -156,6 +156,8 @@ def by_nothing(standing: Standing) -> None:
 
 NO_STOPS: Final = "none"
 """The trial scheduler under which trials are not even evaluated before their end."""
+GAIN: Final = "gain"
+"""The trial scheduler that weighs all that the search knows, not one rung: it is no rule of this table."""
 STOPPING_RULES: Final[Mapping[str, StoppingRule]] = {
     "hypervolume": by_hypervolume,
     "halving": by_halving,
@@ -163,3 +165,5 @@ STOPPING_RULES: Final[Mapping[str, StoppingRule]] = {
     NO_STOPS: by_nothing,
 }
 """By the name of the trial scheduler."""
+TRIAL_SCHEDULERS: Final = (GAIN, *STOPPING_RULES)
+"""All their names."""

@@ -5,6 +5,7 @@ It learns from trainings that ended and from those that were stopped at a rung a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -18,6 +19,11 @@ Floats = NDArray[np.float64]
 NUM_PARTS: Final = 7
 NUM_LASTING: Final = 4
 """Parts of the covariance that stay to the end of a training; the others stand for what is missing before it."""
+LUCK: Final = 3
+"""The part that is a training's own, such as its seed's."""
+NO_TRAINING: Final = -1
+"""Stands for no training in particular, which has no luck of its own: what a configuration gives, on the average over seeds. Were
+luck expected of it, the best configuration would promise a gain however often it was trained."""
 LENGTH: Final = (0.6, 0.6)
 """Prior of a length scale, in shares of a parameter's range: its median, and the width of its logarithm."""
 VARIANCE: Final = (0.3, 1.0)
@@ -37,7 +43,7 @@ class Places:
         strategies: int[n], the number of each one's strategy.
         shares: float[n, d], its parameters as shares of their ranges; 0 for what its strategy does not have.
         unfinished: float[n], 0 at a training's end, 1 at the first rung.
-        trials: int[n], the same for rungs and end of one training, another for each training.
+        trials: int[n], the same for rungs and end of one training, another for each training, or NO_TRAINING.
     """
 
     trials: NDArray[np.int64]
@@ -118,33 +124,35 @@ class Scales:
 
     def covariance(self, first: Places, second: Places) -> Floats:
         """float[n, m]: of the true values at two sets of places."""
-        covariance: Floats = np.tensordot(self.variances, self._parts(first, second), 1)
+        parts = self._parts(first, second)
+        covariance: Floats = self.variances[0] * parts[0]
+        for variance, part in zip(self.variances[1:], parts[1:], strict=True):
+            covariance += variance * part
         return covariance
 
     def variance(self, places: Places) -> Floats:
         """float[n]: of the true values, before anything was measured."""
-        variance: Floats = (
-            self.variances[:NUM_LASTING].sum() + self.variances[NUM_LASTING:].sum() * places.unfinished**2
-        )
+        lasting = self.variances[:NUM_LASTING].sum() - self.variances[LUCK] * (places.trials == NO_TRAINING)
+        variance: Floats = lasting + self.variances[NUM_LASTING:].sum() * places.unfinished**2
         return variance
 
     def measured(self, places: Places, errors: Floats) -> Floats:
         """float[n, n]: covariance of what is measured with those standard errors."""
         return self.covariance(places, places) + np.diag(errors**2 + self.noise + JITTER)
 
-    def _apart(self, first: Places, second: Places) -> Floats:
-        """float[n, m, d]: squared distances by column."""
-        squares: Floats = ((first.shares[:, np.newaxis] - second.shares[np.newaxis]) / self.lengths) ** 2
+    def _apart(self, first: Places, second: Places, columns: Sequence[int] | slice = slice(None)) -> Floats:
+        """float[n, m]: squared distances over some columns, all unless it is said."""
+        a, b = (places.shares[:, columns] / self.lengths[columns] for places in (first, second))
+        squares: Floats = np.maximum((a**2).sum(axis=1)[:, np.newaxis] + (b**2).sum(axis=1) - 2 * a @ b.T, 0.0)
         return squares
 
-    def _parts(self, first: Places, second: Places) -> Floats:
+    def _parts(self, first: Places, second: Places) -> list[Floats]:
         same = first.strategies[:, np.newaxis] == second.strategies
         late = np.multiply.outer(first.unfinished, second.unfinished)
-        apart = self._apart(first, second)
-        within = same * _matern(apart.sum(axis=-1))
-        common = _matern(apart[..., list(self.shared)].sum(axis=-1))
-        identity = first.trials[:, np.newaxis] == second.trials
-        return np.stack([same, common, within, identity, late, late * same, late * within])
+        within = same * _matern(self._apart(first, second))
+        common = _matern(self._apart(first, second, list(self.shared)))
+        identity = (first.trials[:, np.newaxis] == second.trials) & (second.trials != NO_TRAINING)
+        return [same, common, within, identity, late, late * same, late * within]
 
     def _negative_log_likelihood(self, places: Places, values: Floats, errors: Floats) -> tuple[float, Floats]:
         """That of standardised values, up to a constant, and its gradient by the logarithms of all scales."""
@@ -153,19 +161,21 @@ class Scales:
         solved = cho_solve(factor, values)
         slopes = 0.5 * (cho_solve(factor, np.eye(len(values))) - np.outer(solved, solved))
         loss = 0.5 * float(values @ solved) + float(np.log(np.diag(factor[0])).sum())
-        by_variance = self.variances * np.einsum("kij,ij->k", parts, slopes)
+        by_variance = self.variances * np.array([np.vdot(part, slopes) for part in parts])
         by_noise = self.noise * np.trace(slopes)
         return loss, np.concatenate([self._by_length(places, slopes), by_variance, [by_noise]])
 
     def _by_length(self, places: Places, slopes: Floats) -> Floats:
         """float[d]: the loss's derivative by the logarithm of each length scale, from that by each covariance."""
-        apart, shared = self._apart(places, places), list(self.shared)
+        shared = list(self.shared)
         same = places.strategies[:, np.newaxis] == places.strategies
         late = np.multiply.outer(places.unfinished, places.unfinished)
-        within = slopes * same * _matern_slope(apart.sum(axis=-1)) * (self.variances[2] + self.variances[6] * late)
-        common = slopes * self.variances[1] * _matern_slope(apart[..., shared].sum(axis=-1))
-        gradient: Floats = np.einsum("ij,ijd->d", within, apart)
-        gradient[shared] += np.einsum("ij,ijd->d", common, apart[..., shared])
+        slope = _matern_slope(self._apart(places, places))
+        within = slopes * same * slope * (self.variances[2] + self.variances[6] * late)
+        common = slopes * self.variances[1] * _matern_slope(self._apart(places, places, shared))
+        shares = places.shares / self.lengths
+        gradient = _weighted_squares(within, shares)
+        gradient[shared] += _weighted_squares(common, shares[:, shared])
         return gradient
 
 
@@ -224,6 +234,12 @@ def _standardised(values: Floats) -> tuple[Floats, float]:
     """Values of mean 0 and variance 1, and the unit that they were divided by; 1 where they do not differ."""
     unit = float(values.std()) or 1.0
     return (values - values.mean()) / unit, unit
+
+
+def _weighted_squares(weights: Floats, shares: Floats) -> Floats:
+    """float[d]: sum over pairs of rows of their symmetric weight times their squared difference in a column."""
+    sums: Floats = 2 * (weights.sum(axis=1) @ shares**2 - (shares * (weights @ shares)).sum(axis=0))
+    return sums
 
 
 def _matern(squared: Floats) -> Floats:

@@ -132,7 +132,7 @@ def has_order(distribution: BaseDistribution) -> bool:
     """Whether neighbours are alike: numbers have an order, names and switches none."""
     if not isinstance(distribution, CategoricalDistribution):
         return True
-    return all(isinstance(choice, int | float) and not isinstance(choice, bool) for choice in distribution.choices)
+    return set(map(type, distribution.choices)) <= {int, float}
 
 
 def by_own_study(plan: SearchPlan, strategy: str, study: optuna.Study, sampler: BaseSampler) -> Values:

@@ -42,8 +42,19 @@ def test_without_stops_one_worker_does_all_the_work_of_the_pool_and_finds_all(
     assert unanswered and not any(trial.constraints for trial in unanswered), "no configuration is at fault for that"
 
 
+@pytest.mark.parametrize("sampler", ["front", "tpe"])
+def test_a_sampler_that_is_led_by_results_goes_on_where_a_strategy_is_used_up(
+    sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulator, "ENOUGH", math.inf)
+    pool = replace(synthetic(0, 16), formula=None)
+    run = Simulator(pool, Search(sampler=sampler, scheduler="none", num_workers=2, seed=0))
+    run.run()
+    assert run.num_trials == len(pool.pool) and run.share == pytest.approx(1.0)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("scheduler", ["hypervolume", "halving", "asha"])
+@pytest.mark.parametrize("scheduler", ["gain", "hypervolume", "halving", "asha"])
 def test_trials_are_stopped_and_what_is_stopped_is_not_found(problem: Problem, scheduler: str) -> None:
     run = searched(problem, scheduler, num_workers=4)
     assert 0 < run.num_stopped == run.num_trials - len(run.finished)
@@ -60,7 +71,7 @@ def test_a_pool_answers_with_the_nearest_that_is_left(problem: Problem) -> None:
     loras = [training for training in problem.pool if training.strategy == "lora"]
     for wanted in loras:
         assert pool.take("lora", wanted.params) is wanted
-    assert pool.take("lora", loras[0].params) is None
+    assert pool.take("lora", loras[0].params) is None and not pool.has("lora") and pool.has("unet")
     pool = Pool(problem)
     assert pool.take("lora", loras[0].params) is loras[0]
     second = pool.take("lora", loras[0].params)
@@ -108,4 +119,6 @@ def test_a_row_has_what_a_reader_needs_for_each_share(problem: Problem) -> None:
     }
     hours = [row.gpu_hours for row in rows if row.gpu_hours is not None]
     assert hours == sorted(hours) and not rows[0].is_default and rows[0].num_seeds == 2
-    assert {("front", "hypervolume"), ("tpe", "hypervolume"), ("tpe", "none"), ("random", "none")} <= set(ways())
+    assert {("front", "gain"), ("tpe", "gain"), ("front", "hypervolume"), ("tpe", "none"), ("random", "none")} <= set(
+        ways()
+    )

@@ -71,7 +71,8 @@ def test_gains_are_those_of_exact_hypervolumes() -> None:
     rng = np.random.default_rng(0)
     kept, others = rng.random((5, 3)), rng.random((4, 3))
     values = np.vstack([kept, others])
-    gains = expected_gain._gains(np.array([values, values]), 5)
+    worlds = np.array([values, values])
+    gains = expected_gain._gains(worlds, 5, expected_gain._points(worlds))
     directions = ["min"] * 3
     bound = nadir(values, directions)  # type: ignore[arg-type]
     best = np.quantile(values, 0.001, axis=0)

@@ -11,7 +11,7 @@ from scipy.stats import multivariate_normal
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
-from sweep.search.surrogate import JITTER, Places, Scales, Surrogate
+from sweep.search.surrogate import JITTER, NO_TRAINING, Places, Scales, Surrogate
 
 RNG = np.random.default_rng(0)
 
@@ -119,3 +119,14 @@ def test_a_rung_tells_of_the_end() -> None:
     )
     better, worse = Surrogate(seen, values, np.zeros(42), scales).predict(asked)[0]
     assert better < worse - 1
+
+
+def test_what_is_luck_is_not_expected_again() -> None:
+    """Of trainings of one configuration that differ, each came to its own, and another is expected to give their mean."""
+    seen = replace(places(8, num_strategies=1), shares=np.zeros((8, 2)), unfinished=np.zeros(8), trials=np.arange(8))
+    values = RNG.normal(size=8)
+    known = Surrogate(seen, values, np.zeros(8), scales(0, 0, 1e6, 1.0, 0, 0, 0, noise=1e-9))
+    np.testing.assert_allclose(known.predict(seen)[0], values, atol=1e-4)
+    mean, spread = known.predict(replace(seen, trials=np.full(8, NO_TRAINING)))
+    np.testing.assert_allclose(mean, values.mean(), atol=1e-4)
+    np.testing.assert_allclose(spread, values.std() / np.sqrt(8), rtol=1e-3)

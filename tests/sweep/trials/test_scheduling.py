@@ -31,7 +31,6 @@ class Sweep:
 
     def __init__(self, out: Path) -> None:
         self.journal = Journal.open(out, CONFIG, {"git_commit": None, "data_fingerprint": "d", "base": "b"})
-        self.stopping: Stopping = stopping_of(CONFIG)
         self.searcher = OptunaSearcher(
             SEARCH_SPACES["mini"],
             CONFIG.reported_objectives(),
@@ -40,6 +39,7 @@ class Sweep:
             seed=0,
             strategies=("lora",),
         )
+        self.stopping: Stopping = stopping_of(CONFIG, self.searcher)
         for event in self.journal.past:
             for listener in (self.stopping, self.searcher):
                 event.tell(listener)

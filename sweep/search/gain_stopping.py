@@ -1,0 +1,124 @@
+"""The trial scheduler that asks the front's model: a trial goes on where its rest is worth more than another training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from analysis.front.pareto import Objective
+from sweep.search.expected_gain import FrontModel
+from sweep.search.ladder import Ladder
+from sweep.search.plan import SearchPlan
+from sweep.search.stopping import Stopping
+from sweep.search.stopping_rules import GAIN, STOPPING_RULES, by_nothing
+from sweep.trials.ends import TrialEnd
+
+PlanWith = Callable[[str, Mapping[str, Any]], SearchPlan]
+"""The search's plan as it were if a trial had made a report that nobody has heard yet."""
+LEAST_WORTH: Final = 0.5
+"""How much the rest of a trial must promise for its cost, beside the best new training: what is stopped has to be paid again,
+and the best of many estimates looks better than it is."""
+
+
+class GainStopping(Stopping):
+    """Decides at rungs by what a trial is expected to add to the front at its end.
+
+    The model of the sampler `front` learns from all rungs and ends how every strategy goes on from a rung, and knows costs that
+    are counted beforehand. A trial goes on where the hypervolume that it is expected to add, by the cost of what is left of its
+    training, is at least half of what the best new configuration would add besides by the cost of a whole one. A strategy
+    that was never trained to its end is uncertain, which makes it worth going on with; but nothing goes on for that alone.
+    """
+
+    def __init__(
+        self, plan_with: PlanWith, ladder: Ladder, objectives: Sequence[Objective], *, num_epochs: int
+    ) -> None:
+        """No trial has reached a rung.
+
+        Args:
+            plan_with: tells what is known of the search.
+            ladder: where trials are compared.
+            objectives: as in a trial's final report.
+            num_epochs: of a whole training.
+        """
+        super().__init__(by_nothing, ladder, objectives, eta=1)
+        self._plan_with, self._num_epochs = plan_with, num_epochs
+        self._asked: dict[str, Mapping[str, Any]] = {}
+        """By trial, the report of a rung that was its last."""
+
+    def decide(self, trial_id: str, metrics: Mapping[str, Any]) -> TrialEnd | None:
+        """How a trial that reports this ends here; None: it goes on. Nothing is changed by the question."""
+        rung = self._compared(trial_id, metrics)
+        if rung is None:
+            return None
+        plan = self._plan_with(trial_id, metrics)
+        worth = worth_of_rest(plan, self._numbers[trial_id], metrics["epoch"] + 1, self._num_epochs)
+        if worth >= LEAST_WORTH:
+            return None
+        return TrialEnd.stopped(
+            f"after epoch {self.ladder.epochs[rung]} its rest promises {worth:.2g} of what the best new training does by its "
+            f"cost, and less than {LEAST_WORTH:g} does not go on",
+            rung,
+        )
+
+    def undone(self) -> dict[str, TrialEnd]:
+        """Trials that broke off at a rung and do not go on from there, by what is known now."""
+        ends = {trial_id: self.decide(trial_id, metrics) for trial_id, metrics in self._asked.items()}
+        return {trial_id: end for trial_id, end in ends.items() if end is not None}
+
+    def _note(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """Keep what is asked at a rung: to decide anew whatever a log tells would take long."""
+        self._asked.pop(trial_id, None)
+        if self._rung_of(metrics) is not None:
+            self._asked[trial_id] = metrics
+
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        """Forget what a trial asked."""
+        super().on_end(trial_id, end)
+        self._asked.pop(trial_id, None)
+
+
+def worth_of_rest(plan: SearchPlan, number: int, epochs: int, num_epochs: int) -> float:
+    """The gain of a trial's rest by its cost, over what the best new training would gain besides.
+
+    Besides: a trial that shows what is good makes its neighbours promising too, and must not be stopped for them.
+
+    Args:
+        plan: with what the trial has reported.
+        number: of the trial.
+        epochs: that are behind it.
+        num_epochs: of a whole training.
+
+    Returns:
+        A number in [0, inf]; infinite where no new training promises anything, or no rung tells of the objectives.
+    """
+    trial = next(tried for tried in plan.history if tried.number == number)
+    if not trial.measured:  # all objectives are costs, of which a rung tells nothing
+        return math.inf
+    model, rng = FrontModel.of(plan), np.random.default_rng((plan.seed, number))
+    candidates = model.candidates(rng)
+    if not candidates:
+        return math.inf
+    rest, others = model.gains_beside(trial, candidates, rng)
+    best = float(others.max())
+    return rest * num_epochs / (num_epochs - epochs) / best if best > 0 else math.inf
+
+
+def make_stopping(
+    name: str, plan_with: PlanWith, ladder: Ladder, objectives: Sequence[Objective], *, eta: int, num_epochs: int
+) -> Stopping:
+    """What decides at rungs, by the name of the trial scheduler.
+
+    Args:
+        name: of the trial scheduler.
+        plan_with: tells what is known of the search.
+        ladder: where trials are compared.
+        objectives: as in a trial's final report.
+        eta: one in so many goes on where a rule counts.
+        num_epochs: of a whole training.
+    """
+    if name == GAIN:
+        return GainStopping(plan_with, ladder, objectives, num_epochs=num_epochs)
+    return Stopping(STOPPING_RULES[name], ladder, objectives, eta=eta)

@@ -1,0 +1,196 @@
+"""Stops by what a trial's rest is worth: where curves and costs are known, the trial that should go on does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.front.pareto import Objective
+from search_spaces import SEARCH_SPACES
+from sweep.search.gain_stopping import LEAST_WORTH, GainStopping, make_stopping, worth_of_rest
+from sweep.search.history import Measured, Tried
+from sweep.search.ladder import Ladder
+from sweep.search.plan import SearchPlan, Values
+from sweep.search.samplers import SEARCH_SAMPLERS
+from sweep.search.searcher import OptunaSearcher
+from sweep.search.stopping import Stopping
+from sweep.search.stopping_rules import TRIAL_SCHEDULERS
+from sweep.search.turns import value_at
+from sweep.trials.ends import FINAL, TrialEnd
+from sweep.trials.suggestions import Suggestion
+
+OBJECTIVES = (Objective("fid_mini", "min"), Objective("trainable_parameters", "min"))
+PARAMETERS = {"unet": 4.0, "bitfit": 3.0}
+BEST = {"unet": 10.0, "bitfit": 20.0}
+FALL = {"unet": 30.0, "bitfit": 1.0}
+"""By how much a strategy's distance falls from the first rung to the end."""
+LADDER = Ladder(epochs=(1, 3))
+NUM_EPOCHS = 9
+
+
+@pytest.fixture(scope="module")
+def plan() -> SearchPlan:
+    """A search whose strategies have one learning rate that is best, in the middle; BitFit has tried it."""
+    made = SearchPlan.of(SEARCH_SPACES["mini"], tuple(PARAMETERS), {}, num_trials=40, seed=0)
+    made = replace(
+        made, objectives=OBJECTIVES, known=lambda strategy, _: {"trainable_parameters": PARAMETERS[strategy]}
+    )
+    shares = {"unet": (0.1, 0.35, 0.65, 0.9), "bitfit": (0.1, 0.35, 0.5, 0.9)}
+    history = [
+        trial(made, 2 * place + turn, strategy, shares[strategy][place], whole=True)
+        for place in range(4)
+        for turn, strategy in enumerate(PARAMETERS)
+    ]
+    return made.at(len(history), history=history)
+
+
+def trial(
+    plan: SearchPlan,
+    number: int,
+    strategy: str,
+    share: float,
+    *,
+    whole: bool = False,
+    luck: float = 0.0,
+    epochs: int = 1,
+) -> Tried:
+    """One whose end is its strategy's best, and six more for each quarter of the range that its learning rate is off."""
+    params: Values = {name: value_at(share, distribution) for name, distribution in plan.spaces[strategy].items()}
+    params = {**params, "batch_size": 16}
+    end = BEST[strategy] + 24 * abs(share - 0.5) + luck
+    stages = [(float(epoch), end + FALL[strategy] / epoch) for epoch in range(1, epochs + 1, 2)]
+    measured = [
+        Measured(epochs=epoch, values=np.array([fid, PARAMETERS[strategy]]), errors=np.array([0.1, 0.0]))
+        for epoch, fid in [*stages, *([(math.inf, end)] if whole else [])]
+    ]
+    return Tried(number=number, strategy=strategy, params=params, measured=measured, is_open=not whole)
+
+
+def worth(plan: SearchPlan, tried: Tried, epochs: int = 1) -> float:
+    return worth_of_rest(replace(plan, history=(*plan.history, tried)), tried.number, epochs, NUM_EPOCHS)
+
+
+def test_a_trial_that_will_beat_its_strategy_is_worth_more_than_one_that_will_not(plan: SearchPlan) -> None:
+    good, bad = (worth(plan, trial(plan, 8, "bitfit", 0.5, luck=luck)) for luck in (-8.0, 20.0))
+    assert good > 1 and bad < 0.1
+
+
+def test_two_that_show_the_same_at_a_rung_are_told_apart_by_how_their_strategies_go_on(plan: SearchPlan) -> None:
+    """A U-Net's distance falls by 30 from the rung to its end, a BitFit's by 1."""
+    slow = trial(plan, 8, "unet", 0.5, luck=-8.0)
+    same = trial(plan, 8, "bitfit", 0.5, luck=11.0)
+    assert slow.measured[0].values[0] == same.measured[0].values[0] == 32
+    assert worth(plan, slow) >= LEAST_WORTH > 10 * worth(plan, same)
+
+
+def test_the_less_is_left_the_more_the_rest_is_worth(plan: SearchPlan) -> None:
+    """The same gain by the cost of 6 of 9 epochs, not of 8."""
+    tried = trial(plan, 8, "unet", 0.5)
+    assert worth(plan, tried, 3) == pytest.approx(8 / 6 * worth(plan, tried, 1))
+
+
+def test_where_nothing_else_is_allowed_a_trial_goes_on(plan: SearchPlan) -> None:
+    closed = replace(plan, is_within=lambda strategy, values: False)
+    assert worth(closed, trial(plan, 8, "bitfit", 0.9, luck=9.0)) == math.inf
+
+
+def test_where_rungs_tell_nothing_a_trial_goes_on(plan: SearchPlan) -> None:
+    """All objectives are costs."""
+    silent = replace(trial(plan, 8, "bitfit", 0.9), measured=[])
+    assert worth(replace(plan, history=()), silent) == math.inf
+
+
+class Search:
+    """Searcher and stopping decisions of a sweep over one strategy, each of which hears all."""
+
+    def __init__(self) -> None:
+        self.searcher = OptunaSearcher(
+            SEARCH_SPACES["mini"],
+            OBJECTIVES,
+            sampler=SEARCH_SAMPLERS["random"],
+            num_trials=20,
+            seed=0,
+            strategies=("lora",),
+            known=lambda choice: {"trainable_parameters": 1000.0},
+        )
+        self.asked: list[str] = []
+        self.stopping = make_stopping("gain", self.plan_with, LADDER, OBJECTIVES, eta=3, num_epochs=NUM_EPOCHS)
+
+    def plan_with(self, trial_id: str, metrics: Mapping[str, Any]) -> SearchPlan:
+        self.asked.append(trial_id)
+        return self.searcher.plan_with(trial_id, metrics)
+
+    def tell(self, event: str, *args: Any) -> None:
+        for listener in (self.stopping, self.searcher):
+            getattr(listener, event)(*args)
+
+
+def at_rung(fid: float, epoch: int = 0) -> dict[str, Any]:
+    return {"epoch": epoch, FINAL: False, "early_fid_mini": fid, "early_fid_mini_se": 0.1, "trainable_parameters": 1000}
+
+
+def events(search: Search, num: int = 6) -> list[tuple[Any, ...]]:
+    """Trials that all come to their end, and one that has just reported a distance that is far off."""
+    told: list[tuple[Any, ...]] = []
+
+    def tell(*event: Any) -> None:
+        told.append(event)
+        search.tell(*event)
+
+    for number in range(num + 1):
+        suggestion = Suggestion.of_config(search.searcher.suggest(""))  # type: ignore[arg-type]
+        tell("on_start", suggestion)
+        fid = 90.0 if number == num else 20.0 + number
+        if number < num:
+            tell("on_report", suggestion.trial_id, at_rung(fid + 3))
+            tell(
+                "on_report",
+                suggestion.trial_id,
+                {"epoch": 8, FINAL: True, "fid_mini": fid, "trainable_parameters": 1000},
+            )
+            tell("on_end", suggestion.trial_id, TrialEnd.completed())
+    return told
+
+
+def test_a_trial_far_off_is_stopped_and_a_break_loses_no_decision() -> None:
+    live = Search()
+    told = events(live)
+    last = told[-1][1].trial_id
+    end = live.stopping.decide(last, at_rung(90.0))
+    assert end is not None and (end.kind, end.rung) == ("stopped", 0)
+    assert live.stopping.decide(last, at_rung(90.0)) == end, "a question changes nothing"
+    again = Search()
+    for event in [*told, ("on_report", last, at_rung(90.0))]:
+        again.tell(*event)
+    assert again.asked == [], "a log is heard without asking the model"
+    assert again.stopping.undone() == {last: end}
+    again.tell("on_end", last, end)
+    assert again.stopping.undone() == {}
+
+
+def test_a_promising_trial_goes_on_and_the_first_few_do_whatever_they_show() -> None:
+    search = Search()
+    last = events(search)[-1][1].trial_id
+    assert search.stopping.decide(last, at_rung(5.0)) is None
+    few = Search()
+    last = events(few, num=3)[-1][1].trial_id
+    assert few.stopping.decide(last, at_rung(90.0)) is None and few.asked == []
+
+
+def test_floors_are_kept() -> None:
+    search = Search()
+    floored = Ladder(epochs=(1, 3), floors={"lora": 3})
+    search.stopping = GainStopping(search.plan_with, floored, OBJECTIVES, num_epochs=NUM_EPOCHS)
+    last = events(search)[-1][1].trial_id
+    assert search.stopping.decide(last, at_rung(90.0)) is None
+
+
+@pytest.mark.parametrize("name", TRIAL_SCHEDULERS)
+def test_every_trial_scheduler_is_made_by_its_name(name: str) -> None:
+    made = make_stopping(name, Search().plan_with, LADDER, OBJECTIVES, eta=3, num_epochs=NUM_EPOCHS)
+    assert isinstance(made, Stopping) and made.undone() == {}

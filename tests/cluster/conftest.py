@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import warm_python
 from machines import obstacle
 from sites import Site, start_site
 
@@ -15,6 +17,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     reason = obstacle()
     if reason is not None:
         pytest.skip(reason)
+    # What the engine imports is compiled here, where all hosts see it: each would spend 20 s on compiling it for itself.
+    subprocess.run([*warm_python.command(), "-c", "pass"], check=True)
     started = start_site(tmp_path_factory.mktemp("site"))
     yield started
     started.network.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +28,13 @@ STUDY = {
 """Small, but a knee is found: full fine-tuning gains 0.9 in diversity, several times its error. Without an objective that is a
 time, nothing depends on where it runs."""
 IMPATIENT = {
+    "AUTOSCALER_UPDATE_INTERVAL_S": 1,
     "AUTOSCALER_HEARTBEAT_TIMEOUT_S": 10,
     "RAY_gcs_rpc_server_reconnect_timeout_s": 10,
     "RAY_health_check_failure_threshold": 2,
 }
-"""How long Ray waits for a host, and a host for its head, before they are taken for lost: 30, 60 and some 20 s by default."""
+"""How often the head looks after its hosts, every 5 s by default, and how long Ray waits for a host, and a host for its head,
+before they are taken for lost: 30, 60 and some 20 s."""
 LOCAL = yaml.safe_load((ROOT / "cluster-local.yaml").read_text())
 
 
@@ -66,8 +69,8 @@ def start_site(folder: Path, part: str = ".venv") -> Site:
         for name, address in (("head", LOCAL["provider"]["head_ip"]), ("worker", LOCAL["provider"]["worker_ips"][0]))
     )
     site = Site(network, Host(network, "desk", "192.0.2.2", login, "."), head, worker)
-    for host in site.hosts:
-        host.start()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Host.start, site.hosts))
     key = LOCAL["auth"]["ssh_private_key"]
     site.desk.do(f"mkdir -p ~/.ssh && ssh-keygen -q -t ed25519 -N '' -f {key}")
     site.desk.do("echo 'cd ~/radiograph-sweep && . .venv/bin/activate' >> ~/.profile")

@@ -57,6 +57,7 @@ def test_a_host_that_refuses_ssh(site: Site) -> None:
 
 def test_a_host_that_is_off(site: Site) -> None:
     site.worker.do("ip link set eth0 down", "root")
+    site.desk.do("ip neighbour flush dev eth0", "root")  # as time does
     (said,) = problems(site)
     site.worker.do("ip link set eth0 up && ip route add default dev eth0", "root")
     assert re.match(rf"`{WORKER}` must let ubuntu in by ssh .*(timed out|No route)", said)

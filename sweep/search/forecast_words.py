@@ -137,7 +137,7 @@ def _costs(prediction: Forecast, config: SweepConfig, tflops: float, source: str
     whole = [_hours(each * (compute.gpus_per_worker or 1)) for each in hours]
     in_all = [_hours(each / at_once) for each in prediction.hours(tflops, fewest_workers(compute))]
     adapters = prediction.num_trials * prediction.adapter_mib / 1024
-    largest = max(strategy.trainable_parameters[1] for strategy in prediction.strategies)
+    largest = max((strategy.trainable_parameters[1] for strategy in prediction.strategies), default=0.0)
     checkpoints = checkpoints_gib(config, min(trials_at_once(config), prediction.num_trials), largest)
     return [
         f"Operations  {_span(_flop(least), _flop(most))} in all; of a complete trial's, {_share(prediction)} are evaluations",

@@ -103,6 +103,7 @@ class SweepContext:
             rungs=self.rungs,
             budget=self.budget,
             counts_operations=OPERATIONS in self.objectives,
+            compiler=self.compute.compiler,
             **choice,
         )
 

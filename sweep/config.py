@@ -68,13 +68,6 @@ def _split_commas(value: object) -> object:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
-def _yaml_no(training: object) -> object:
-    """YAML 1.1 reads a bare `no` as false; as a precision it is a name."""
-    if isinstance(training, Mapping) and training.get("mixed_precision") is False:
-        return {**training, "mixed_precision": "no"}
-    return training
-
-
 def _by_strategy(value: object) -> object:
     """`{"lora+text_encoder": {"lora": {"rank": 4}}}` and `{...: {"lora.rank": 4}}` are the same."""
     if not isinstance(value, Mapping):
@@ -185,6 +178,9 @@ class ComputeConfig(Section):
             the sweep's own.
         may_grow: the cluster adds nodes when they are asked for; what finds no room is waited for and not refused. By default
             it does not, and what can never run is refused at once.
+        compile: have the U-Net's blocks compiled for training, by torch's own compiler: losses are the same but for rounding,
+            and the first step of each strategy, shape and rank takes longer. Needs a C++ compiler where trials run. Off by
+            default, as nobody has seen yet what it gains on a GPU. Films are sampled without it.
     """
 
     workers_per_trial: Count | tuple[Count, Count] = 1
@@ -197,6 +193,12 @@ class ComputeConfig(Section):
     max_retries: Annotated[int, Field(ge=0)] = 3
     address: str | None = None
     may_grow: bool = False
+    compile: bool = False
+
+    @property
+    def compiler(self) -> str | None:
+        """Torch's backend that compiles, if one is asked for."""
+        return "inductor" if self.compile else None
 
 
 class SearchConfig(Section):
@@ -302,7 +304,7 @@ class SweepConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     search: SearchConfig = SearchConfig()
     data: DataConfig = DataConfig()
-    training: Annotated[TrainingConfig, BeforeValidator(_yaml_no)] = TrainingConfig()
+    training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     compute: ComputeConfig = ComputeConfig()
     cache: CacheConfig = CacheConfig()

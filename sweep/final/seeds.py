@@ -87,6 +87,7 @@ def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:
         seed=seed,
         budget=bench.config.search.budget,
         training=bench.config.training.model_copy(update={"evaluate_every_epochs": None}),
+        compiler=bench.config.compute.compiler,
     )
 
 

@@ -111,6 +111,7 @@ class SweepContext:
             rungs=self.rungs,
             budget=self.budget,
             counts_operations=OPERATIONS in self.objectives,
+            compiler=self.compute.compiler,
             **choice,
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._dynamo.exc import InvalidBackend
 
 from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
@@ -122,6 +123,13 @@ class _Scores:
 
     def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
         return {"fid_none": 1.0}
+
+
+def test_a_trial_is_compiled_by_what_its_specification_names(dataset: PreparedDataset, tmp_path: Path) -> None:
+    """Seen by torch's refusal of one that there is not."""
+    spec = _spec(3, dataset=dataset.folder, out=tmp_path).model_copy(update={"compiler": "no-such-compiler"})
+    with pytest.raises(InvalidBackend, match="no-such-compiler"):
+        fine_tune(spec, _Scores(), lambda report: None)
 
 
 @pytest.mark.parametrize("strategy", ["lora", "unet+text_encoder", "vae", "textual_inversion", "text_encoder_swap"])

@@ -43,6 +43,15 @@ class Moody:
         return {"fid_none": 2.0}
 
 
+class Patient(Moody):
+    """One that answers once a file is there."""
+
+    def score(self, adapter: Path, samples: Path, *more: object) -> dict[str, float]:
+        while not (samples.parent / "go").exists():
+            time.sleep(0.05)
+        return super().score(adapter, samples, *more)
+
+
 class Away:
     """The handle of a scorer that is away for some calls, as one whose node has died is until Ray sees it."""
 
@@ -211,13 +220,14 @@ def test_a_desk_that_is_lost_is_no_failure_of_the_evaluation(
     """Its successor knows nothing of what was begun; the second evaluation fails, and the third one is not too many."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(actors, "LOOK_S", 0.1)
-    scorer = ray.remote(Moody).options(num_cpus=0).remote(2)
+    scorer = ray.remote(Patient).options(num_cpus=0).remote(2)
     desk = start_desk([scorer])
     evaluator = ActorEvaluator((scorer,), desk=desk)
     running = evaluator.score_base(tmp_path)
     ray.kill(desk, no_restart=False)
     with pytest.raises(OwnerDiedError):
         ray.get(running[1])
+    (tmp_path / "go").touch()
     assert evaluator.base_scores(running, tmp_path) == {"fid_none": 2.0}
     evaluator.stop()
 

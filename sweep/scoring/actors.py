@@ -153,7 +153,7 @@ def start_desk(actors: Sequence[Any]) -> Any:
     """Ray's handle of a desk of these actors, on this process's node: no other node that is lost can take it along."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-    return ray.remote(Desk).options(scheduling_strategy=here, **options).remote(actors)
+    return ray.remote(Desk).options(scheduling_strategy=here, **options).remote(*actors)
 
 
 def _place(node: str | None) -> str | NodeAffinitySchedulingStrategy:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,11 @@ class Desk:
     that is dead has nothing to do, and would have the fewest for ever: who is alive is asked of Ray each time.
     """
 
-    def __init__(self, actors: Sequence[Any]) -> None:
-        """Hand out to these actors, none of which has anything to do."""
+    def __init__(self, *actors: Any) -> None:
+        """Hand out to these actors, none of which has anything to do.
+
+        One by one, as Ray would keep a list of them where a desk that is started again may not find it.
+        """
         self._actors = actors
         self._running: list[list[tuple[Question, Any]]] = [[] for _ in actors]
         self._answered: list[Question | None] = [None for _ in actors]

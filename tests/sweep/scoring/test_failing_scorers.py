@@ -85,6 +85,7 @@ def test_a_scorer_for_which_there_is_no_room_is_the_machines_fault(
     with pytest.raises(ActorUnavailableError, match="no node has had room") as lost:
         ActorEvaluator((scorer,), away_s=0.5).evaluate(tmp_path / "adapter", 1.0)
     assert isinstance(lost.value, MACHINES_FAULT)
+    ray.kill(scorer)  # the error's trace holds on to it, and it would wait as long as the tests' Ray lives
 
 
 def test_a_failed_evaluation_is_tried_once_more(ray_cluster: None, tmp_path: Path) -> None:

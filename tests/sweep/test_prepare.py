@@ -55,7 +55,7 @@ def test_the_real_films_are_prepared(tmp_path: Path) -> None:
         (["nih_cxr14"], "`root` must be the folder of NIH ChestX-ray14, but got none"),
         (
             ["nih_cxr14", "--root", "no/such/folder"],
-            "`root` must be a folder of NIH ChestX-ray14, but got no/such/folder",
+            f"`root` must be a folder of NIH ChestX-ray14, but got {Path('no/such/folder').absolute()}",
         ),
         (
             ["nih_cxr14", "--root", "x", "--num-patients", "9"],

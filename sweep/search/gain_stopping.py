@@ -30,6 +30,7 @@ class GainStopping(Stopping):
     are counted beforehand. A trial goes on where the hypervolume that it is expected to add, by the cost of what is left of its
     training, is at least half of what the best new configuration would add besides by the cost of a whole one. A strategy
     that was never trained to its end is uncertain, which makes it worth going on with; but nothing goes on for that alone.
+    A stop that a break left without its end in the log is not made up for: the trial is asked at its next rung.
     """
 
     def __init__(
@@ -45,8 +46,6 @@ class GainStopping(Stopping):
         """
         super().__init__(by_nothing, ladder, objectives, eta=1)
         self._plan_with, self._num_epochs = plan_with, num_epochs
-        self._asked: dict[str, Mapping[str, Any]] = {}
-        """By trial, the report of a rung that was its last."""
 
     def decide(self, trial_id: str, metrics: Mapping[str, Any]) -> TrialEnd | None:
         """How a trial that reports this ends here; None: it goes on. Nothing is changed by the question."""
@@ -63,21 +62,8 @@ class GainStopping(Stopping):
             rung,
         )
 
-    def undone(self) -> dict[str, TrialEnd]:
-        """Trials that broke off at a rung and do not go on from there, by what is known now."""
-        ends = {trial_id: self.decide(trial_id, metrics) for trial_id, metrics in self._asked.items()}
-        return {trial_id: end for trial_id, end in ends.items() if end is not None}
-
     def _note(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """Keep what is asked at a rung: to decide anew whatever a log tells would take long."""
-        self._asked.pop(trial_id, None)
-        if self._rung_of(metrics) is not None:
-            self._asked[trial_id] = metrics
-
-    def on_end(self, trial_id: str, end: TrialEnd) -> None:
-        """Forget what a trial asked."""
-        super().on_end(trial_id, end)
-        self._asked.pop(trial_id, None)
+        """Nothing: a log does not say who was told to go on, and what has arrived since must not change it."""
 
 
 def worth_of_rest(plan: SearchPlan, number: int, epochs: int, num_epochs: int) -> float:

@@ -148,6 +148,7 @@ def events(search: Search, num: int = 6) -> list[tuple[Any, ...]]:
         fid = 90.0 if number == num else 20.0 + number
         if number < num:
             tell("on_report", suggestion.trial_id, at_rung(fid + 3))
+            tell("on_report", suggestion.trial_id, at_rung(fid + 2, epoch=2))
             tell(
                 "on_report",
                 suggestion.trial_id,
@@ -157,20 +158,40 @@ def events(search: Search, num: int = 6) -> list[tuple[Any, ...]]:
     return told
 
 
-def test_a_trial_far_off_is_stopped_and_a_break_loses_no_decision() -> None:
+def test_a_trial_far_off_is_stopped_and_after_a_break_at_its_next_rung() -> None:
     live = Search()
     told = events(live)
     last = told[-1][1].trial_id
     end = live.stopping.decide(last, at_rung(90.0))
     assert end is not None and (end.kind, end.rung) == ("stopped", 0)
     assert live.stopping.decide(last, at_rung(90.0)) == end, "a question changes nothing"
+    again = after_a_break([*told, ("on_report", last, at_rung(90.0))])
+    assert again.stopping.undone() == {}, "whether it was told to go on is not in the log"
+    later = again.stopping.decide(last, at_rung(88.0, epoch=2))
+    assert later is not None and (later.kind, later.rung) == ("stopped", 1)
+
+
+def after_a_break(told: list[tuple[Any, ...]]) -> Search:
+    """A search that has heard a log, without asking the model."""
     again = Search()
-    for event in [*told, ("on_report", last, at_rung(90.0))]:
+    for event in told:
         again.tell(*event)
-    assert again.asked == [], "a log is heard without asking the model"
-    assert again.stopping.undone() == {last: end}
-    again.tell("on_end", last, end)
-    assert again.stopping.undone() == {}
+    assert again.asked == []
+    return again
+
+
+def test_trials_that_went_on_are_not_stopped_by_a_break() -> None:
+    """What arrived after them would have stopped the first four, whom nothing was known to compare with."""
+    live, told = Search(), []
+    for fid in (40.0, 41.0, 42.0, 43.0, 20.0, 20.0):
+        suggestion = Suggestion.of_config(live.searcher.suggest(""))  # type: ignore[arg-type]
+        told.append(("on_start", suggestion))
+        live.tell(*told[-1])
+        assert live.stopping.decide(suggestion.trial_id, at_rung(fid)) is None
+        told.append(("on_report", suggestion.trial_id, at_rung(fid)))
+        live.tell(*told[-1])
+    assert all(live.stopping.decide(event[1], event[2]) for event in told[1:8:2]), "asked anew they would be stopped"
+    assert after_a_break(told).stopping.undone() == {}
 
 
 def test_a_promising_trial_goes_on_and_the_first_few_do_whatever_they_show() -> None:

@@ -78,8 +78,10 @@ def worth_of_rest(plan: SearchPlan, number: int, epochs: int, num_epochs: int) -
         num_epochs: of a whole training.
 
     Returns:
-        A number in [0, inf]; infinite where no new training promises anything, or no rung tells of the objectives.
+        A number in [0, inf]; infinite where no new training will begin or promises anything, or no rung tells of the objectives.
     """
+    if plan.number >= plan.num_trials:
+        return math.inf
     trial = next(tried for tried in plan.history if tried.number == number)
     if not trial.measured:  # all objectives are costs, of which a rung tells nothing
         return math.inf

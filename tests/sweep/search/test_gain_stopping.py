@@ -99,6 +99,24 @@ def test_where_nothing_else_is_allowed_a_trial_goes_on(plan: SearchPlan) -> None
     assert worth(closed, trial(plan, 8, "bitfit", 0.9, luck=9.0)) == math.inf
 
 
+def test_where_all_trials_have_begun_the_last_ones_go_on(plan: SearchPlan) -> None:
+    """There is no other training that what is left of theirs could be spent on."""
+    hopeless = trial(plan, 8, "bitfit", 0.5, luck=20.0)
+    assert (
+        worth(replace(plan, number=39), hopeless) < LEAST_WORTH
+        and worth(replace(plan, number=40), hopeless) == math.inf
+    )
+
+
+def test_once_a_search_is_over_what_runs_goes_on() -> None:
+    """By its hours, for instance, with trials left to suggest."""
+    search = Search()
+    last = events(search)[-1][1].trial_id
+    assert search.stopping.decide(last, at_rung(90.0)) is not None
+    search.is_over = True
+    assert search.stopping.decide(last, at_rung(90.0)) is None
+
+
 def test_where_rungs_tell_nothing_a_trial_goes_on(plan: SearchPlan) -> None:
     """All objectives are costs."""
     silent = replace(trial(plan, 8, "bitfit", 0.9), measured=[])
@@ -109,6 +127,7 @@ class Search:
     """Searcher and stopping decisions of a sweep over one strategy, each of which hears all."""
 
     def __init__(self) -> None:
+        self.is_over = False
         self.searcher = OptunaSearcher(
             SEARCH_SPACES["mini"],
             OBJECTIVES,
@@ -117,6 +136,7 @@ class Search:
             seed=0,
             strategies=("lora",),
             known=lambda choice: {"trainable_parameters": 1000.0},
+            is_over=lambda: self.is_over,
         )
         self.asked: list[str] = []
         self.stopping = make_stopping("gain", self.plan_with, LADDER, OBJECTIVES, eta=3, num_epochs=NUM_EPOCHS)

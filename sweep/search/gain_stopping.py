@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.front.pareto import Objective
 from sweep.search.expected_gain import FrontModel
+from sweep.search.history import Measured, Tried
 from sweep.search.ladder import Ladder
 from sweep.search.plan import SearchPlan
-from sweep.search.stopping import Stopping
+from sweep.search.stopping import TIMED, Stopping
 from sweep.search.stopping_rules import GAIN, STOPPING_RULES, by_nothing
 from sweep.trials.ends import TrialEnd
 
@@ -82,6 +86,7 @@ def worth_of_rest(plan: SearchPlan, number: int, epochs: int, num_epochs: int) -
     """
     if plan.number >= plan.num_trials:
         return math.inf
+    plan = with_shared_seconds(plan)
     trial = next(tried for tried in plan.history if tried.number == number)
     if not trial.measured:  # all objectives are costs, of which a rung tells nothing
         return math.inf
@@ -92,6 +97,29 @@ def worth_of_rest(plan: SearchPlan, number: int, epochs: int, num_epochs: int) -
     rest, others = model.gains_beside(trial, candidates, rng)
     best = float(others.max())
     return rest * num_epochs / (num_epochs - epochs) / best if best > 0 else math.inf
+
+
+def with_shared_seconds(plan: SearchPlan) -> SearchPlan:
+    """The plan in which a strategy's trials share, at each rung and at the end, the median of what was timed.
+
+    As with the other trial schedulers: no trial goes on for having run alone. Those of earlier sweeps share among themselves.
+    """
+    timed = np.array([objective.name in TIMED for objective in plan.objectives])
+    peers: dict[tuple[bool, str, float, bool], list[NDArray[np.float64]]] = defaultdict(list)
+    for tried in plan.history:
+        for measured in tried.measured:
+            peers[_peers(tried, measured)].append(measured.values)
+    medians = {key: np.median(values, axis=0) for key, values in peers.items()}
+
+    def shared(tried: Tried, measured: Measured) -> Measured:
+        return replace(measured, values=np.where(timed, medians[_peers(tried, measured)], measured.values))
+
+    history = [replace(tried, measured=[shared(tried, each) for each in tried.measured]) for tried in plan.history]
+    return replace(plan, history=history)
+
+
+def _peers(tried: Tried, measured: Measured) -> tuple[bool, str, float, bool]:
+    return tried.number < 0, tried.strategy, measured.epochs, bool(np.isfinite(measured.values).all())
 
 
 def make_stopping(

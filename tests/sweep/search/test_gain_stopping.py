@@ -12,7 +12,7 @@ import pytest
 
 from analysis.front.pareto import Objective
 from search_spaces import SEARCH_SPACES
-from sweep.search.gain_stopping import LEAST_WORTH, GainStopping, make_stopping, worth_of_rest
+from sweep.search.gain_stopping import LEAST_WORTH, GainStopping, make_stopping, with_shared_seconds, worth_of_rest
 from sweep.search.history import Measured, Tried
 from sweep.search.ladder import Ladder
 from sweep.search.plan import SearchPlan, Values
@@ -92,6 +92,47 @@ def test_the_less_is_left_the_more_the_rest_is_worth(plan: SearchPlan) -> None:
     """The same gain by the cost of 6 of 9 epochs, not of 8."""
     tried = trial(plan, 8, "unet", 0.5)
     assert worth(plan, tried, 3) == pytest.approx(8 / 6 * worth(plan, tried, 1))
+
+
+def timed(plan: SearchPlan, tried: Tried, seconds: Mapping[str, float], *, alone: float = 0.0) -> float:
+    """The worth of a trial's rest where strategies differ in seconds, as logarithms, and it had fewer of them alone."""
+
+    def with_seconds(each: Tried) -> Tried:
+        more = seconds[each.strategy] - (alone if each is tried else 0.0)
+        stages = [
+            replace(stage, values=np.append(stage.values, more), errors=np.append(stage.errors, 0.0))
+            for stage in each.measured
+        ]
+        return replace(each, measured=stages)
+
+    objectives = (*OBJECTIVES, Objective("epoch_s", "min"))
+    history = [with_seconds(each) for each in (*plan.history, tried)]
+    return worth_of_rest(replace(plan, objectives=objectives, history=history), tried.number, 1, NUM_EPOCHS)
+
+
+def test_a_trial_does_not_go_on_for_having_run_alone_but_a_strategy_does_for_being_quick(plan: SearchPlan) -> None:
+    tried = trial(plan, 8, "bitfit", 0.4)
+    as_others = timed(plan, tried, {"unet": 1.0, "bitfit": 1.0})
+    assert timed(plan, tried, {"unet": 1.0, "bitfit": 1.0}, alone=0.7) == as_others
+    assert timed(plan, tried, {"unet": 1.0, "bitfit": 0.3}) != as_others
+
+
+def test_failures_are_not_timed_and_earlier_sweeps_keep_their_own_seconds(plan: SearchPlan) -> None:
+    def ended(number: int, fid: float, seconds: float) -> Tried:
+        end = Measured(epochs=math.inf, values=np.array([fid, seconds]), errors=np.zeros(2))
+        return Tried(number=number, strategy="unet", params={}, measured=[end], is_open=False)
+
+    history = [
+        ended(-9, 5.0, 9.0),
+        ended(0, 5.0, 1.0),
+        ended(1, 6.0, 2.0),
+        ended(2, 7.0, 6.0),
+        ended(3, math.inf, math.nan),
+    ]
+    objectives = (Objective("fid_mini", "min"), Objective("epoch_s", "min"))
+    shared = with_shared_seconds(replace(plan, objectives=objectives, history=history)).history
+    values = np.array([each.measured[0].values for each in shared])
+    np.testing.assert_array_equal(values.T, [[5.0, 5.0, 6.0, 7.0, math.inf], [9.0, 2.0, 2.0, 2.0, math.nan]])
 
 
 def test_where_nothing_else_is_allowed_a_trial_goes_on(plan: SearchPlan) -> None:

@@ -16,9 +16,10 @@ from sweep.search.expected_gain import FrontModel
 from sweep.search.history import Measured, Tried
 from sweep.search.ladder import Ladder
 from sweep.search.plan import SearchPlan
-from sweep.search.stopping import TIMED, Stopping
-from sweep.search.stopping_rules import GAIN, STOPPING_RULES, by_nothing
+from sweep.search.stopping import TIMED, RuleStopping, Stopping
+from sweep.search.stopping_rules import GAIN, STOPPING_RULES
 from sweep.trials.ends import TrialEnd
+from sweep.trials.suggestions import Suggestion
 
 PlanWith = Callable[[str, Mapping[str, Any]], SearchPlan]
 """The search's plan as it were if a trial had made a report that nobody has heard yet."""
@@ -34,7 +35,8 @@ class GainStopping(Stopping):
     are counted beforehand. A trial goes on where the hypervolume that it is expected to add, by the cost of what is left of its
     training, is at least half of what the best new configuration would add besides by the cost of a whole one. A strategy
     that was never trained to its end is uncertain, which makes it worth going on with; but nothing goes on for that alone.
-    A stop that a break left without its end in the log is not made up for: the trial is asked at its next rung.
+    A log does not say who was told to go on, and what has arrived since must not change it: where a break kept a stop from
+    the log, the trial goes on to its next rung.
     """
 
     def __init__(
@@ -48,8 +50,14 @@ class GainStopping(Stopping):
             objectives: as in a trial's final report.
             num_epochs: of a whole training.
         """
-        super().__init__(by_nothing, ladder, objectives, eta=1)
+        super().__init__(ladder, objectives)
         self._plan_with, self._num_epochs = plan_with, num_epochs
+        self._numbers: dict[str, int] = {}
+
+    def on_start(self, suggestion: Suggestion) -> None:
+        """Keep a trial's number too, by which the model knows it."""
+        super().on_start(suggestion)
+        self._numbers[suggestion.trial_id] = suggestion.number
 
     def decide(self, trial_id: str, metrics: Mapping[str, Any]) -> TrialEnd | None:
         """How a trial that reports this ends here; None: it goes on. Nothing is changed by the question."""
@@ -65,9 +73,6 @@ class GainStopping(Stopping):
             f"cost, and less than {LEAST_WORTH:g} does not go on",
             rung,
         )
-
-    def _note(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """Nothing: a log does not say who was told to go on, and what has arrived since must not change it."""
 
 
 def worth_of_rest(plan: SearchPlan, number: int, epochs: int, num_epochs: int) -> float:
@@ -137,4 +142,4 @@ def make_stopping(
     """
     if name == GAIN:
         return GainStopping(plan_with, ladder, objectives, num_epochs=num_epochs)
-    return Stopping(STOPPING_RULES[name], ladder, objectives, eta=eta)
+    return RuleStopping(STOPPING_RULES[name], ladder, objectives, eta=eta)

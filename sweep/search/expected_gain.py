@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 Config = tuple[str, Values]
 
 FEWEST: Final = 4
-"""Trials that were measured, if only at a rung, from which on there is a model; before, configurations are drawn."""
+"""Trials that have values, if only of a rung, from which on there is a model; before, configurations are drawn."""
 DRAWN: Final = 24
 """Candidates of each strategy that are drawn from its whole space."""
 NEARBY: Final = 24
@@ -64,7 +64,7 @@ def most_gainful(plan: SearchPlan, enqueued: str | None) -> Config:
     rng = np.random.default_rng(plan.trial_seed)
     if enqueued:
         return _central(plan, enqueued, rng)
-    if sum(bool(tried.measured) for tried in plan.history) < FEWEST:
+    if sum(tried.has_values for tried in plan.history) < FEWEST:
         return _drawn(plan, plan.strategies[plan.number % len(plan.strategies)], rng)
     model = FrontModel.of(plan)
     candidates = model.candidates(rng)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.front.pareto import Objective
 from sweep.search.expected_gain import FrontModel
+from sweep.search.history import Measured, Tried
 from sweep.search.ladder import Ladder
 from sweep.search.plan import SearchPlan
-from sweep.search.stopping import Stopping
-from sweep.search.stopping_rules import GAIN, STOPPING_RULES, by_nothing
+from sweep.search.stopping import TIMED, RuleStopping, Stopping
+from sweep.search.stopping_rules import GAIN, STOPPING_RULES
 from sweep.trials.ends import TrialEnd
+from sweep.trials.suggestions import Suggestion
 
 PlanWith = Callable[[str, Mapping[str, Any]], SearchPlan]
 """The search's plan as it were if a trial had made a report that nobody has heard yet."""
@@ -30,6 +35,8 @@ class GainStopping(Stopping):
     are counted beforehand. A trial goes on where the hypervolume that it is expected to add, by the cost of what is left of its
     training, is at least half of what the best new configuration would add besides by the cost of a whole one. A strategy
     that was never trained to its end is uncertain, which makes it worth going on with; but nothing goes on for that alone.
+    A log does not say who was told to go on, and what has arrived since must not change it: where a break kept a stop from
+    the log, the trial goes on to its next rung.
     """
 
     def __init__(
@@ -43,10 +50,14 @@ class GainStopping(Stopping):
             objectives: as in a trial's final report.
             num_epochs: of a whole training.
         """
-        super().__init__(by_nothing, ladder, objectives, eta=1)
+        super().__init__(ladder, objectives)
         self._plan_with, self._num_epochs = plan_with, num_epochs
-        self._asked: dict[str, Mapping[str, Any]] = {}
-        """By trial, the report of a rung that was its last."""
+        self._numbers: dict[str, int] = {}
+
+    def on_start(self, suggestion: Suggestion) -> None:
+        """Keep a trial's number too, by which the model knows it."""
+        super().on_start(suggestion)
+        self._numbers[suggestion.trial_id] = suggestion.number
 
     def decide(self, trial_id: str, metrics: Mapping[str, Any]) -> TrialEnd | None:
         """How a trial that reports this ends here; None: it goes on. Nothing is changed by the question."""
@@ -63,22 +74,6 @@ class GainStopping(Stopping):
             rung,
         )
 
-    def undone(self) -> dict[str, TrialEnd]:
-        """Trials that broke off at a rung and do not go on from there, by what is known now."""
-        ends = {trial_id: self.decide(trial_id, metrics) for trial_id, metrics in self._asked.items()}
-        return {trial_id: end for trial_id, end in ends.items() if end is not None}
-
-    def _note(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """Keep what is asked at a rung: to decide anew whatever a log tells would take long."""
-        self._asked.pop(trial_id, None)
-        if self._rung_of(metrics) is not None:
-            self._asked[trial_id] = metrics
-
-    def on_end(self, trial_id: str, end: TrialEnd) -> None:
-        """Forget what a trial asked."""
-        super().on_end(trial_id, end)
-        self._asked.pop(trial_id, None)
-
 
 def worth_of_rest(plan: SearchPlan, number: int, epochs: int, num_epochs: int) -> float:
     """The gain of a trial's rest by its cost, over what the best new training would gain besides.
@@ -92,8 +87,11 @@ def worth_of_rest(plan: SearchPlan, number: int, epochs: int, num_epochs: int) -
         num_epochs: of a whole training.
 
     Returns:
-        A number in [0, inf]; infinite where no new training promises anything, or no rung tells of the objectives.
+        A number in [0, inf]; infinite where no new training will begin or promises anything, or no rung tells of the objectives.
     """
+    if plan.number >= plan.num_trials:
+        return math.inf
+    plan = with_shared_seconds(plan)
     trial = next(tried for tried in plan.history if tried.number == number)
     if not trial.measured:  # all objectives are costs, of which a rung tells nothing
         return math.inf
@@ -104,6 +102,29 @@ def worth_of_rest(plan: SearchPlan, number: int, epochs: int, num_epochs: int) -
     rest, others = model.gains_beside(trial, candidates, rng)
     best = float(others.max())
     return rest * num_epochs / (num_epochs - epochs) / best if best > 0 else math.inf
+
+
+def with_shared_seconds(plan: SearchPlan) -> SearchPlan:
+    """The plan in which a strategy's trials share, at each rung and at the end, the median of what was timed.
+
+    As with the other trial schedulers: no trial goes on for having run alone. Those of earlier sweeps share among themselves.
+    """
+    timed = np.array([objective.name in TIMED for objective in plan.objectives])
+    peers: dict[tuple[bool, str, float, bool], list[NDArray[np.float64]]] = defaultdict(list)
+    for tried in plan.history:
+        for measured in tried.measured:
+            peers[_peers(tried, measured)].append(measured.values)
+    medians = {key: np.median(values, axis=0) for key, values in peers.items()}
+
+    def shared(tried: Tried, measured: Measured) -> Measured:
+        return replace(measured, values=np.where(timed, medians[_peers(tried, measured)], measured.values))
+
+    history = [replace(tried, measured=[shared(tried, each) for each in tried.measured]) for tried in plan.history]
+    return replace(plan, history=history)
+
+
+def _peers(tried: Tried, measured: Measured) -> tuple[bool, str, float, bool]:
+    return tried.number < 0, tried.strategy, measured.epochs, bool(np.isfinite(measured.values).all())
 
 
 def make_stopping(
@@ -121,4 +142,4 @@ def make_stopping(
     """
     if name == GAIN:
         return GainStopping(plan_with, ladder, objectives, num_epochs=num_epochs)
-    return Stopping(STOPPING_RULES[name], ladder, objectives, eta=eta)
+    return RuleStopping(STOPPING_RULES[name], ladder, objectives, eta=eta)

@@ -61,6 +61,11 @@ class Tried:
     is_open: bool = True
 
     @property
+    def has_values(self) -> bool:
+        """Whether it was measured: all that a failure says is that there are no values."""
+        return any(np.isfinite(measured.values).all() for measured in self.measured)
+
+    @property
     def end(self) -> Measured | None:
         """How it ended, if it was completed."""
         last = self.measured[-1] if self.measured else None

@@ -289,8 +289,12 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         return self.study.get_trials(deepcopy=False)[self._optunas[trial_id]]
 
     def plan_with(self, trial_id: str, metrics: Mapping[str, Any]) -> SearchPlan:
-        """The search's plan with all that was tried, as it were if a trial had made this report already."""
-        return self._plan.at(len(self._taken), history=self._history.with_report(trial_id, metrics))
+        """The search's plan with all that was tried, as it were if a trial had made this report already.
+
+        Once the search is over, no more configurations will be asked for than were.
+        """
+        plan = self._plan.at(len(self._taken), history=self._history.with_report(trial_id, metrics))
+        return replace(plan, num_trials=plan.number) if self._is_over() else plan
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the event log is the sweep's memory, not Tune's snapshots."""

@@ -5,6 +5,7 @@ Free of Ray, so that a benchmark can replay recorded learning curves through the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -31,35 +32,27 @@ def never_stopped(scheduler: str, num_strategies: int) -> int:
     return LEAST_OTHERS if scheduler == GAIN else max(num_strategies, LEAST_OTHERS)
 
 
-class Stopping(TrialListener):
-    """Decides at the rungs of a ladder, by a rule, whether a trial goes on.
+class Stopping(TrialListener, ABC):
+    """Decides at the rungs of a ladder whether a trial goes on, and knows who has reached which.
 
-    A trial always goes on while no trial of its strategy has been trained to its end, so that a strategy that starts
-    slowly finishes at least once; below its strategy's floor; where few have reached the rung; and where it could not be
-    evaluated. What it is compared with is what had reached the rung when it arrived, so that the events of a log, heard
-    in their order, lead to the same decisions.
+    A trial always goes on below its strategy's floor, where few have reached the rung, and where it could not be evaluated.
+    What it is compared with is what had reached the rung when it arrived.
     """
 
-    def __init__(self, rule: StoppingRule, ladder: Ladder, objectives: Sequence[Objective], *, eta: int) -> None:
+    def __init__(self, ladder: Ladder, objectives: Sequence[Objective]) -> None:
         """No trial has reached a rung.
 
         Args:
-            rule: of the table `STOPPING_RULES`.
             ladder: where trials are compared.
             objectives: as in a trial's final report; how rungs report them is known here.
-            eta: one in so many goes on where a rule counts.
         """
         self.ladder = ladder
-        self._rule, self._objectives, self._eta = rule, tuple(objectives), eta
-        self._is_cost = tuple(objective.name in COSTS for objective in self._objectives)
+        self._objectives = tuple(objectives)
         self._strategies: dict[str, str] = {}
-        self._numbers: dict[str, int] = {}
-        self._finished: set[str] = set()
-        """Strategies of which a trial was trained to its end."""
         self._arrivals: dict[int, dict[str, NDArray[np.float64]]] = {}
         """By rung, the values of the trials that reached it."""
-        self._open: dict[str, TrialEnd] = {}
 
+    @abstractmethod
     def decide(self, trial_id: str, metrics: Mapping[str, Any]) -> TrialEnd | None:
         """How a trial that reports this ends here; None: it goes on. Nothing is changed by the question.
 
@@ -67,19 +60,26 @@ class Stopping(TrialListener):
             trial_id: of a trial that has started.
             metrics: an epoch's report.
         """
-        rung, (values, errors) = self._compared(trial_id, metrics), self._reported(metrics)
-        if rung is None or self._strategies[trial_id] not in self._finished:
-            return None
-        *others, point = self._without_timing({**self._others(rung, trial_id), trial_id: values})
-        standing = Standing(
-            values=point,
-            errors=errors,
-            others=np.array(others),
-            is_cost=self._is_cost,
-            eta=self._eta,
-        )
-        reason = self._rule(standing)
-        return None if reason is None else TrialEnd.stopped(f"after epoch {self.ladder.epochs[rung]} it {reason}", rung)
+
+    def undone(self) -> dict[str, TrialEnd]:
+        """Trials that were to be stopped when a sweep broke off, before their end was written down, where that is known."""
+        return {}
+
+    def on_start(self, suggestion: Suggestion) -> None:
+        """Keep a trial's strategy."""
+        self._strategies[suggestion.trial_id] = suggestion.choice["strategy"]["name"]
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """Keep what is reported at a rung for those that come after.
+
+        A trial that went on from a checkpoint reports some epochs anew: what stood of them and of later ones goes.
+        """
+        for number, arrived in self._arrivals.items():
+            if self.ladder.epochs[number] > metrics["epoch"]:
+                arrived.pop(trial_id, None)
+        rung, values = self._rung_of(metrics), self._values(metrics)
+        if rung is not None and values is not None:
+            self._arrivals.setdefault(rung, {})[trial_id] = values
 
     def _compared(self, trial_id: str, metrics: Mapping[str, Any]) -> int | None:
         """The rung at which a report's trial may be compared: one that enough others have reached, above its floor."""
@@ -90,44 +90,6 @@ class Stopping(TrialListener):
 
     def _others(self, rung: int, trial_id: str) -> dict[str, NDArray[np.float64]]:
         return {name: values for name, values in self._arrivals.get(rung, {}).items() if name != trial_id}
-
-    def undone(self) -> dict[str, TrialEnd]:
-        """Trials that were to be stopped when a sweep broke off, before their end was written down."""
-        return dict(self._open)
-
-    def on_start(self, suggestion: Suggestion) -> None:
-        """Keep a trial's number and strategy."""
-        self._numbers[suggestion.trial_id] = suggestion.number
-        self._strategies[suggestion.trial_id] = suggestion.choice["strategy"]["name"]
-
-    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """Decide, and keep what is reported at a rung for those that come after.
-
-        A trial that went on from a checkpoint reports some epochs anew: what stood of them and of later ones goes.
-        """
-        self._roll_back(trial_id, metrics["epoch"])
-        self._note(trial_id, metrics)
-        rung, values = self._rung_of(metrics), self._values(metrics)
-        if rung is not None and values is not None:
-            self._arrivals.setdefault(rung, {})[trial_id] = values
-
-    def _note(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        """Keep an end that is due until it is told."""
-        end = self.decide(trial_id, metrics)
-        if end is not None:
-            self._open[trial_id] = end
-
-    def on_end(self, trial_id: str, end: TrialEnd) -> None:
-        """Note which strategies have a trial that was trained to its end; smaller adapters that were cut do not count."""
-        self._open.pop(trial_id, None)
-        if end.kind == COMPLETED and trial_id in self._strategies:
-            self._finished.add(self._strategies[trial_id])
-
-    def _roll_back(self, trial_id: str, epoch: int) -> None:
-        self._open.pop(trial_id, None)
-        for rung, arrived in self._arrivals.items():
-            if self.ladder.epochs[rung] > epoch:
-                arrived.pop(trial_id, None)
 
     def _rung_of(self, metrics: Mapping[str, Any]) -> int | None:
         """The rung that a report is of; a trial's last report is none, nor is that of a failure."""
@@ -142,6 +104,64 @@ class Stopping(TrialListener):
 
     def _reported(self, metrics: Mapping[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return reported(metrics, self._objectives, [rung_name(objective) for objective in self._objectives])
+
+
+class RuleStopping(Stopping):
+    """Decides by a rule that sees one rung.
+
+    A trial goes on besides while no trial of its strategy has been trained to its end, so that a strategy that starts
+    slowly finishes at least once. The events of a log, heard in their order, lead to the same decisions.
+    """
+
+    def __init__(self, rule: StoppingRule, ladder: Ladder, objectives: Sequence[Objective], *, eta: int) -> None:
+        """No trial has reached a rung.
+
+        Args:
+            rule: of the table `STOPPING_RULES`.
+            ladder: where trials are compared.
+            objectives: as in a trial's final report.
+            eta: one in so many goes on where a rule counts.
+        """
+        super().__init__(ladder, objectives)
+        self._rule, self._eta = rule, eta
+        self._is_cost = tuple(objective.name in COSTS for objective in self._objectives)
+        self._finished: set[str] = set()
+        """Strategies of which a trial was trained to its end."""
+        self._open: dict[str, TrialEnd] = {}
+        """By trial, an end that is due until it is told."""
+
+    def decide(self, trial_id: str, metrics: Mapping[str, Any]) -> TrialEnd | None:
+        """How a trial that reports this ends here, by the rule and what has reached the rung."""
+        rung, (values, errors) = self._compared(trial_id, metrics), self._reported(metrics)
+        if rung is None or self._strategies[trial_id] not in self._finished:
+            return None
+        *others, point = self._without_timing({**self._others(rung, trial_id), trial_id: values})
+        standing = Standing(
+            values=point,
+            errors=errors,
+            others=np.array(others),
+            is_cost=self._is_cost,
+            eta=self._eta,
+        )
+        reason = self._rule(standing)
+        return None if reason is None else TrialEnd.stopped(f"after epoch {self.ladder.epochs[rung]} it {reason}", rung)
+
+    def undone(self) -> dict[str, TrialEnd]:
+        """Those whose end is due."""
+        return dict(self._open)
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        """Decide as it was decided when the report came, from what had arrived before it."""
+        super().on_report(trial_id, metrics)
+        self._open.pop(trial_id, None)
+        if (end := self.decide(trial_id, metrics)) is not None:
+            self._open[trial_id] = end
+
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        """Note which strategies have a trial that was trained to its end; smaller adapters that were cut do not count."""
+        self._open.pop(trial_id, None)
+        if end.kind == COMPLETED and trial_id in self._strategies:
+            self._finished.add(self._strategies[trial_id])
 
     def _without_timing(self, values: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
         """The values by trial as rows, in which the trials of a strategy at a rung share the median of what was timed.

@@ -134,6 +134,20 @@ def test_where_trials_fail_others_are_tried(plan: SearchPlan) -> None:
     assert suggested(breaks) < suggested(works)
 
 
+def test_of_a_beginning_that_failed_configurations_are_drawn_and_learned_from_later(plan: SearchPlan) -> None:
+    """Four failures measure nothing that a model could be made of; with four results they are among what it learns."""
+    rng = np.random.default_rng(0)
+    history = [tried(plan, number, *expected_gain._drawn(plan, STRATEGIES[number % 3], rng)) for number in range(8)]
+    failed = Measured(epochs=math.inf, values=np.array([math.inf, math.nan]), errors=np.zeros(2))
+    failures = [replace(trial, measured=[failed]) for trial in history[:4]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = [most_gainful(plan.at(number, history=failures), None)[0] for number in (4, 5, 6)]
+        chosen = most_gainful(plan.at(8, history=[*failures, *history[4:]]), None)
+    assert sorted(drawn) == sorted(STRATEGIES), "without a model the strategies take turns"
+    assert chosen != most_gainful(plan.at(8, history=history[4:]), None), "where trials failed is known"
+
+
 def test_far_outliers_do_not_flatten_the_rest() -> None:
     values = np.array([20.0, 22.0, 24.0, 26.0, 28.0, 500.0])
     fenced = expected_gain._fenced(values)

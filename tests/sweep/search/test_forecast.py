@@ -21,7 +21,7 @@ from sweep.presets.expected_films import EXPECTED
 from sweep.records.tables import Past
 from sweep.search.forecast import TERA, Forecast, Workload, _shapes_of, forecast, workload
 from sweep.search.forecast_words import _costs, print_plan, probed_tflops
-from sweep.search.stopping import Stopping
+from sweep.search.stopping import RuleStopping
 from sweep.search.stopping_rules import by_first_objective
 from sweep.trials.ends import TrialEnd
 from sweep.trials.suggestions import Suggestion
@@ -120,7 +120,7 @@ def test_the_least_is_what_the_trial_scheduler_leaves_where_each_trial_is_worse_
         f"search.num_trials={num_trials}", f"search.rungs.floors.bitfit={floor}", "search.scheduler=asha"
     )
     prediction = forecast(config, FILMS)
-    stopping = Stopping(by_first_objective, config.search.ladder(9), [Objective("fid_mini", "min")], eta=3)
+    stopping = RuleStopping(by_first_objective, config.search.ladder(9), [Objective("fid_mini", "min")], eta=3)
     epochs = [trained(stopping, f"trial{number}", fid=float(number)) for number in range(num_trials)]
     assert prediction.num_whole == epochs.count(9) or floor == 9
     training = (
@@ -129,7 +129,7 @@ def test_the_least_is_what_the_trial_scheduler_leaves_where_each_trial_is_worse_
     assert 2 * training == pytest.approx(prediction.training[0] * sum(epochs) / 9)
 
 
-def trained(stopping: Stopping, trial_id: str, *, fid: float) -> int:
+def trained(stopping: RuleStopping, trial_id: str, *, fid: float) -> int:
     """For how many of nine epochs the trial scheduler lets a trial train."""
     suggestion = Suggestion(
         trial_id=trial_id, number=0, choice={"strategy": {"name": "bitfit"}}, params={}, distributions={}, rejected=[]

@@ -12,13 +12,13 @@ import pytest
 
 from analysis.front.pareto import Objective
 from search_spaces import SEARCH_SPACES
-from sweep.search.gain_stopping import LEAST_WORTH, GainStopping, make_stopping, worth_of_rest
+from sweep.search.gain_stopping import LEAST_WORTH, GainStopping, make_stopping, with_shared_seconds, worth_of_rest
 from sweep.search.history import Measured, Tried
 from sweep.search.ladder import Ladder
 from sweep.search.plan import SearchPlan, Values
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
-from sweep.search.stopping import Stopping
+from sweep.search.stopping import RuleStopping
 from sweep.search.stopping_rules import TRIAL_SCHEDULERS
 from sweep.search.turns import value_at
 from sweep.trials.ends import FINAL, TrialEnd
@@ -94,9 +94,68 @@ def test_the_less_is_left_the_more_the_rest_is_worth(plan: SearchPlan) -> None:
     assert worth(plan, tried, 3) == pytest.approx(8 / 6 * worth(plan, tried, 1))
 
 
+def timed(plan: SearchPlan, tried: Tried, seconds: Mapping[str, float], *, alone: float = 0.0) -> float:
+    """The worth of a trial's rest where strategies differ in seconds, as logarithms, and it had fewer of them alone."""
+
+    def with_seconds(each: Tried) -> Tried:
+        more = seconds[each.strategy] - (alone if each is tried else 0.0)
+        stages = [
+            replace(stage, values=np.append(stage.values, more), errors=np.append(stage.errors, 0.0))
+            for stage in each.measured
+        ]
+        return replace(each, measured=stages)
+
+    objectives = (*OBJECTIVES, Objective("epoch_s", "min"))
+    history = [with_seconds(each) for each in (*plan.history, tried)]
+    return worth_of_rest(replace(plan, objectives=objectives, history=history), tried.number, 1, NUM_EPOCHS)
+
+
+def test_a_trial_does_not_go_on_for_having_run_alone_but_a_strategy_does_for_being_quick(plan: SearchPlan) -> None:
+    tried = trial(plan, 8, "bitfit", 0.4)
+    as_others = timed(plan, tried, {"unet": 1.0, "bitfit": 1.0})
+    assert timed(plan, tried, {"unet": 1.0, "bitfit": 1.0}, alone=0.7) == as_others
+    assert timed(plan, tried, {"unet": 1.0, "bitfit": 0.3}) != as_others
+
+
+def test_failures_are_not_timed_and_earlier_sweeps_keep_their_own_seconds(plan: SearchPlan) -> None:
+    def ended(number: int, fid: float, seconds: float) -> Tried:
+        end = Measured(epochs=math.inf, values=np.array([fid, seconds]), errors=np.zeros(2))
+        return Tried(number=number, strategy="unet", params={}, measured=[end], is_open=False)
+
+    history = [
+        ended(-9, 5.0, 9.0),
+        ended(0, 5.0, 1.0),
+        ended(1, 6.0, 2.0),
+        ended(2, 7.0, 6.0),
+        ended(3, math.inf, math.nan),
+    ]
+    objectives = (Objective("fid_mini", "min"), Objective("epoch_s", "min"))
+    shared = with_shared_seconds(replace(plan, objectives=objectives, history=history)).history
+    values = np.array([each.measured[0].values for each in shared])
+    np.testing.assert_array_equal(values.T, [[5.0, 5.0, 6.0, 7.0, math.inf], [9.0, 2.0, 2.0, 2.0, math.nan]])
+
+
 def test_where_nothing_else_is_allowed_a_trial_goes_on(plan: SearchPlan) -> None:
     closed = replace(plan, is_within=lambda strategy, values: False)
     assert worth(closed, trial(plan, 8, "bitfit", 0.9, luck=9.0)) == math.inf
+
+
+def test_where_all_trials_have_begun_the_last_ones_go_on(plan: SearchPlan) -> None:
+    """There is no other training that what is left of theirs could be spent on."""
+    hopeless = trial(plan, 8, "bitfit", 0.5, luck=20.0)
+    assert (
+        worth(replace(plan, number=39), hopeless) < LEAST_WORTH
+        and worth(replace(plan, number=40), hopeless) == math.inf
+    )
+
+
+def test_once_a_search_is_over_what_runs_goes_on() -> None:
+    """By its hours, for instance, with trials left to suggest."""
+    search = Search()
+    last = events(search)[-1][1].trial_id
+    assert search.stopping.decide(last, at_rung(90.0)) is not None
+    search.is_over = True
+    assert search.stopping.decide(last, at_rung(90.0)) is None
 
 
 def test_where_rungs_tell_nothing_a_trial_goes_on(plan: SearchPlan) -> None:
@@ -109,6 +168,7 @@ class Search:
     """Searcher and stopping decisions of a sweep over one strategy, each of which hears all."""
 
     def __init__(self) -> None:
+        self.is_over = False
         self.searcher = OptunaSearcher(
             SEARCH_SPACES["mini"],
             OBJECTIVES,
@@ -117,6 +177,7 @@ class Search:
             seed=0,
             strategies=("lora",),
             known=lambda choice: {"trainable_parameters": 1000.0},
+            is_over=lambda: self.is_over,
         )
         self.asked: list[str] = []
         self.stopping = make_stopping("gain", self.plan_with, LADDER, OBJECTIVES, eta=3, num_epochs=NUM_EPOCHS)
@@ -148,6 +209,7 @@ def events(search: Search, num: int = 6) -> list[tuple[Any, ...]]:
         fid = 90.0 if number == num else 20.0 + number
         if number < num:
             tell("on_report", suggestion.trial_id, at_rung(fid + 3))
+            tell("on_report", suggestion.trial_id, at_rung(fid + 2, epoch=2))
             tell(
                 "on_report",
                 suggestion.trial_id,
@@ -157,20 +219,40 @@ def events(search: Search, num: int = 6) -> list[tuple[Any, ...]]:
     return told
 
 
-def test_a_trial_far_off_is_stopped_and_a_break_loses_no_decision() -> None:
+def test_a_trial_far_off_is_stopped_and_after_a_break_at_its_next_rung() -> None:
     live = Search()
     told = events(live)
     last = told[-1][1].trial_id
     end = live.stopping.decide(last, at_rung(90.0))
     assert end is not None and (end.kind, end.rung) == ("stopped", 0)
     assert live.stopping.decide(last, at_rung(90.0)) == end, "a question changes nothing"
+    again = after_a_break([*told, ("on_report", last, at_rung(90.0))])
+    assert again.stopping.undone() == {}, "whether it was told to go on is not in the log"
+    later = again.stopping.decide(last, at_rung(88.0, epoch=2))
+    assert later is not None and (later.kind, later.rung) == ("stopped", 1)
+
+
+def after_a_break(told: list[tuple[Any, ...]]) -> Search:
+    """A search that has heard a log, without asking the model."""
     again = Search()
-    for event in [*told, ("on_report", last, at_rung(90.0))]:
+    for event in told:
         again.tell(*event)
-    assert again.asked == [], "a log is heard without asking the model"
-    assert again.stopping.undone() == {last: end}
-    again.tell("on_end", last, end)
-    assert again.stopping.undone() == {}
+    assert again.asked == []
+    return again
+
+
+def test_trials_that_went_on_are_not_stopped_by_a_break() -> None:
+    """What arrived after them would have stopped the first four, whom nothing was known to compare with."""
+    live, told = Search(), []
+    for fid in (40.0, 41.0, 42.0, 43.0, 20.0, 20.0):
+        suggestion = Suggestion.of_config(live.searcher.suggest(""))  # type: ignore[arg-type]
+        told.append(("on_start", suggestion))
+        live.tell(*told[-1])
+        assert live.stopping.decide(suggestion.trial_id, at_rung(fid)) is None
+        told.append(("on_report", suggestion.trial_id, at_rung(fid)))
+        live.tell(*told[-1])
+    assert all(live.stopping.decide(event[1], event[2]) for event in told[1:8:2]), "asked anew they would be stopped"
+    assert after_a_break(told).stopping.undone() == {}
 
 
 def test_a_promising_trial_goes_on_and_the_first_few_do_whatever_they_show() -> None:
@@ -193,4 +275,4 @@ def test_floors_are_kept() -> None:
 @pytest.mark.parametrize("name", TRIAL_SCHEDULERS)
 def test_every_trial_scheduler_is_made_by_its_name(name: str) -> None:
     made = make_stopping(name, Search().plan_with, LADDER, OBJECTIVES, eta=3, num_epochs=NUM_EPOCHS)
-    assert isinstance(made, Stopping) and made.undone() == {}
+    assert type(made) is (GainStopping if name == "gain" else RuleStopping) and made.undone() == {}

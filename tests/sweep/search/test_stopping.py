@@ -10,7 +10,7 @@ import pytest
 from analysis.front.pareto import Objective
 from sweep.search.history import rung_name
 from sweep.search.ladder import Ladder
-from sweep.search.stopping import Stopping
+from sweep.search.stopping import RuleStopping
 from sweep.search.stopping_rules import STOPPING_RULES, Standing
 from sweep.trials.ends import FAILURE, TrialEnd
 from sweep.trials.suggestions import Suggestion
@@ -19,11 +19,11 @@ OBJECTIVES = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"), Obje
 LADDER = Ladder(epochs=(1, 3), floors={"slow": 3})
 
 
-def make(rule: Any = STOPPING_RULES["hypervolume"], ladder: Ladder = LADDER) -> Stopping:
-    return Stopping(rule, ladder, OBJECTIVES, eta=3)
+def make(rule: Any = STOPPING_RULES["hypervolume"], ladder: Ladder = LADDER) -> RuleStopping:
+    return RuleStopping(rule, ladder, OBJECTIVES, eta=3)
 
 
-def start(stopping: Stopping, trial_id: str, strategy: str = "lora") -> str:
+def start(stopping: RuleStopping, trial_id: str, strategy: str = "lora") -> str:
     stopping.on_start(Suggestion(trial_id=trial_id, number=0, choice={"strategy": {"name": strategy}}))
     return trial_id
 
@@ -33,7 +33,7 @@ def report(fid: float, *, epoch: int = 0, vendi: float = 3.0, error: float = 0.0
     return {"epoch": epoch, "final": False, "trainable_parameters": 1000, "loss": 1.0, **measured, **more}
 
 
-def filled(num: int = 4, **options: Any) -> Stopping:
+def filled(num: int = 4, **options: Any) -> RuleStopping:
     """Trials that have reached the first rung, of which the first was then trained to its end."""
     stopping = make(**options)
     for number in range(num):
@@ -141,7 +141,7 @@ def test_a_log_gives_back_the_same_decisions_whatever_follows() -> None:
 
 def test_a_trial_does_not_go_on_for_having_run_alone_but_a_strategy_does_for_being_quick() -> None:
     """Seconds are a strategy's, the median over its trials at the rung."""
-    stopping = Stopping(STOPPING_RULES["hypervolume"], LADDER, (*OBJECTIVES, Objective("epoch_s", "min")), eta=3)
+    stopping = RuleStopping(STOPPING_RULES["hypervolume"], LADDER, (*OBJECTIVES, Objective("epoch_s", "min")), eta=3)
     for number in range(4):
         start(stopping, f"t{number}", "lora")
         stopping.on_report(f"t{number}", report(10.0 + number, vendi=3.0 + number, epoch_s=20.0 + number))

@@ -53,6 +53,13 @@ def damaged(sound: Path, name: str) -> Path:
     return path
 
 
+def is_running(process: int) -> bool:
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def only_decoder() -> decoding.Decoder:
     """The one that just answered."""
     return decoding._idle[-1]
@@ -142,6 +149,6 @@ def test_no_process_is_left_of_one_that_read_films(sound: Path, end: str) -> Non
     assert done.returncode == (-9 if end == "killed" else 0) and not done.stderr
     left, patience = int(done.stdout), threading.Event()
     deadline = time.monotonic() + 20
-    while psutil.pid_exists(left) and psutil.Process(left).status() != psutil.STATUS_ZOMBIE:
+    while is_running(left):
         assert time.monotonic() < deadline, "a decoder outlives the process that it answers"
         patience.wait(0.05)

@@ -15,9 +15,11 @@ import struct
 import subprocess
 import sys
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from threading import Timer
 from typing import Any, Final
 
 import numpy as np
@@ -33,7 +35,7 @@ READ_ERRORS = (
 MOST_CPU_S: Final = 60
 """Processor time after which a film is given up; the largest that is read takes some ten seconds."""
 MOST_S: Final = 600
-"""Time after which it is given up even if it took no processor."""
+"""Time after which it is given up even if it took no processor, sending it included."""
 MOST_BYTES: Final = 4 * 2**30
 """Memory of a decoder, by addresses; the largest film that is read takes 1.3 GiB of it."""
 
@@ -60,6 +62,10 @@ class Decoder:
                 start_new_session=True,  # Ctrl-C is for the asker, with whom the pipe ends
             )
 
+    def is_there(self) -> bool:
+        """Whether it can be asked: it has nothing to say before that, but the end of its pipe."""
+        return not self._pipe.poll()
+
     def levels(self, content: bytes) -> Stored | str:
         """The stored levels of a film by the bytes of its file, or why it has none.
 
@@ -67,16 +73,26 @@ class Decoder:
             DecoderEndedError: they ended the process, or something else did.
         """
         try:
-            self._pipe.send_bytes(content)
-            if not self._pipe.poll(MOST_S):
-                raise EOFError
-            answer: Stored | str = self._pipe.recv()
+            with self._limited():
+                self._pipe.send_bytes(content)
+                answer: Stored | str = self._pipe.recv()
         except (EOFError, OSError):
             raise DecoderEndedError(f"pixels at which the decoder ended by {self.end()}") from None
         except BaseException:
             self.end()  # or the next film would get this one's answer
             raise
         return answer
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """End the process after a time: while it lives, neither sending to it nor receiving need ever end."""
+        timer = Timer(MOST_S, self._process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def end(self) -> str:
         """End the process, if it did not end before, and say how it ended."""
@@ -103,19 +119,20 @@ def decoded(content: bytes) -> Stored:
     Raises:
         RuntimeError: it cannot be decoded.
     """
-    try:
-        answer = _answer(content, _idle.pop())
-    except (IndexError, DecoderEndedError):  # none waits; or it was ended, by this film or by something before it
-        answer = _answer(content, Decoder())
+    decoder = _free()
+    answer = decoder.levels(content)
+    _idle.append(decoder)
     if isinstance(answer, str):
         raise RuntimeError(answer)
     return answer
 
 
-def _answer(content: bytes, decoder: Decoder) -> Stored | str:
-    answer = decoder.levels(content)
-    _idle.append(decoder)
-    return answer
+def _free() -> Decoder:
+    with suppress(IndexError):  # none is idle
+        while not (decoder := _idle.pop()).is_there():
+            decoder.end()  # something ended it, which the next film is not to be blamed for
+        return decoder
+    return Decoder()
 
 
 @atexit.register

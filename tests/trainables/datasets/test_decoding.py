@@ -53,6 +53,21 @@ def damaged(sound: Path, name: str) -> Path:
     return path
 
 
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[decoding.Decoder]:
+    """The decoders that are started from here on; none waits."""
+    decoding._end_all()
+    started: list[decoding.Decoder] = []
+
+    class Noted(decoding.Decoder):
+        def __init__(self) -> None:
+            started.append(self)
+            super().__init__()
+
+    monkeypatch.setattr(decoding, "Decoder", Noted)
+    return started
+
+
 def is_running(process: int) -> bool:
     try:
         return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
@@ -66,11 +81,15 @@ def only_decoder() -> decoding.Decoder:
 
 
 @pytest.mark.parametrize("name", ENDING)
-def test_a_film_that_ends_its_decoder_is_a_named_error(sound: Path, expected: NDArray[np.uint8], name: str) -> None:
+def test_a_film_that_ends_its_decoder_is_a_named_error_and_not_tried_again(
+    sound: Path, expected: NDArray[np.uint8], starts: list[decoding.Decoder], name: str
+) -> None:
     path = damaged(sound, name)
     with pytest.raises(FilmError, match=rf"the decoder ended by SIG(SEGV|ABRT) in .*{name}\.dcm\. Decompress it"):
         open_film(path)
+    assert len(starts) == 1
     np.testing.assert_array_equal(read(sound), expected)
+    assert len(starts) == 2
 
 
 def test_films_are_decoded_by_as_many_processes_as_wait_for_them(sound: Path, expected: NDArray[np.uint8]) -> None:
@@ -100,15 +119,21 @@ def test_a_sound_film_is_read_where_its_decoder_was_ended_by_something_else(
     np.testing.assert_array_equal(read(sound), expected)
 
 
-def test_a_decoder_that_does_not_answer_is_given_up(
-    sound: Path, expected: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("more", [0, 2**23], ids=["sent", "not_sent"])
+def test_a_decoder_that_neither_reads_nor_answers_is_given_up(
+    sound: Path, expected: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, more: int
 ) -> None:
+    """Eight megabytes are more than wait in a pipe, so that who sends them waits."""
     read(sound)
     stopped = decoding._idle.pop()
     stopped._process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(decoding, "MOST_S", 0.1)
+    too_late = threading.Timer(20, stopped._process.kill)
+    too_late.start()
     with pytest.raises(decoding.DecoderEndedError, match="the decoder ended by SIGKILL"):
-        stopped.levels(sound.read_bytes())
+        stopped.levels(sound.read_bytes() + bytes(more))
+    assert too_late.is_alive()
+    too_late.cancel()
     monkeypatch.undo()
     np.testing.assert_array_equal(read(sound), expected)
 

@@ -35,11 +35,17 @@ READ_ERRORS = (
 MOST_CPU_S: Final = 60
 """Processor time after which a film is given up; the largest that is read takes some ten seconds."""
 MOST_S: Final = 600
-"""Time after which it is given up even if it took no processor, sending it included."""
+"""Time after which it is given up even if it took no processor, sending it included; so is the start of a decoder."""
 MOST_BYTES: Final = 4 * 2**30
 """Memory of a decoder, by addresses; the largest film that is read takes 1.3 GiB of it."""
+TAIL: Final = 500
+"""Characters that are told of what a decoder said which did not start."""
 
 Stored = NDArray[np.integer[Any]]
+
+
+class NoDecoderError(OSError):
+    """No decoder can be started, which is no film's fault."""
 
 
 class DecoderEndedError(RuntimeError):
@@ -52,15 +58,34 @@ class Decoder:
     def __init__(self) -> None:
         self._pipe, theirs = Pipe()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(theirs.fileno())],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # libraries complain there of what the answer says too
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is for the asker, with whom the pipe ends
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", __file__, str(theirs.fileno())],
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,  # Ctrl-C is for the asker, with whom the pipe ends
+                )
+            except OSError as error:
+                self._pipe.close()
+                raise _not_started(str(error)) from error
+        self._await_greeting()
+
+    def _await_greeting(self) -> None:
+        assert self._process.stderr
+        with self._process.stderr as complaints:
+            try:
+                with self._limited():
+                    self._pipe.recv_bytes()
+            except (EOFError, OSError):
+                ended = self.end()
+                said = _one_line(complaints.read().decode(errors="replace"))
+                raise _not_started(f"its end by {ended}{': ' if said else ''}{said[-TAIL:]}") from None
+            except BaseException:
+                self.end()
+                raise
 
     def is_there(self) -> bool:
         """Whether it can be asked: it has nothing to say before that, but the end of its pipe."""
@@ -105,6 +130,11 @@ class Decoder:
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
 
+def _not_started(came: str) -> NoDecoderError:
+    rule = "`trainables/datasets/decoding.py` must start as a process, to undo the compression of DICOM films"
+    return NoDecoderError(f"{rule}, but got {came}. Mend what that names, or free memory, and try again.")
+
+
 _idle: list[Decoder] = []
 """As many as films were decoded at once; there are no others, and the fork of a process has none of them."""
 os.register_at_fork(after_in_child=_idle.clear)
@@ -117,6 +147,7 @@ def decoded(content: bytes) -> Stored:
         content: of its file.
 
     Raises:
+        NoDecoderError: nothing can be decoded.
         RuntimeError: it cannot be decoded.
     """
     decoder = _free()
@@ -145,7 +176,9 @@ def _serve(pipe: Connection) -> None:
     """Answer until the asker closes the pipe or ends."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # which would hold the film and who it is of
     _allow(resource.RLIMIT_AS, MOST_BYTES)
+    os.dup2(1, 2)  # which leads nowhere: of a film, libraries complain there of what the answer says too
     with suppress(EOFError, ConnectionError):
+        pipe.send_bytes(b"")
         while True:
             content = pipe.recv_bytes()
             _allow(resource.RLIMIT_CPU, int(sum(os.times()[:2])) + MOST_CPU_S)
@@ -162,7 +195,13 @@ def _levels(content: bytes) -> Stored | str:
     try:
         return dcmread(io.BytesIO(content)).pixel_array
     except (*READ_ERRORS, MemoryError) as error:
-        return " ".join(str(error).split()) or type(error).__name__
+        return _one_line(str(error)) or type(error).__name__
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is of this film and ends no decoder
+        return f"{type(error).__name__}: {_one_line(str(error))}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":

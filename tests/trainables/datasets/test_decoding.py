@@ -138,6 +138,44 @@ def test_a_decoder_that_neither_reads_nor_answers_is_given_up(
     np.testing.assert_array_equal(read(sound), expected)
 
 
+BROKEN = {
+    "raise ImportError('libgone.so is missing')": "exit status 1: .*ImportError: libgone.so is missing",
+    "import time; time.sleep(60)": "SIGKILL",
+}
+
+
+@pytest.mark.parametrize("import_", BROKEN)
+def test_a_decoder_that_does_not_start_is_no_films_fault(
+    sound: Path, starts: list[decoding.Decoder], monkeypatch: pytest.MonkeyPatch, import_: str
+) -> None:
+    (sound.parent / "pydicom.py").write_text(import_)
+    monkeypatch.syspath_prepend(sound.parent)
+    if "sleep" in import_:
+        monkeypatch.setattr(decoding, "MOST_S", 0.1)
+    with pytest.raises(
+        decoding.NoDecoderError, match=rf"must start as a process, .*, but got its end by {BROKEN[import_]}\. Mend"
+    ):
+        open_film(sound)
+    assert len(starts) == 1 and not is_running(starts[0]._process.pid)
+
+
+def test_a_decoder_whose_program_is_missing_is_no_films_fault(
+    sound: Path, starts: list[decoding.Decoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(sound.parent / "python"))
+    with pytest.raises(decoding.NoDecoderError, match="No such file or directory"):
+        open_film(sound)
+    assert len(starts) == 1
+
+
+def test_an_error_that_no_one_expects_is_told_by_type_and_text(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(file: object) -> None:
+        raise AssertionError("two\nlines")
+
+    monkeypatch.setattr(decoding, "dcmread", odd)
+    assert decoding._levels(sound.read_bytes()) == "AssertionError: two lines"
+
+
 def test_decoders_have_limits_and_leave_no_image_of_their_memory(sound: Path) -> None:
     read(sound)
     process = only_decoder()._process.pid

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from trainables.datasets.containers import DICOM, EIGHT_BITS, FULL, GreyRange, Kind
 from trainables.datasets.ct_windows import CtWindow
+from trainables.datasets.decoding import NoDecoderError
 from trainables.datasets.dicom import MAX_PIXELS, NO_CT, RESTORE, DicomError, is_dicom, read_dicom, too_large
 from trainables.datasets.film_files import FilmFile
 
@@ -133,6 +134,7 @@ def open_film(path: FilmFile, window: CtWindow | None = None) -> tuple[Kind, Ima
 
     Raises:
         FilmError: the file is no readable image of one grey picture, or no CT where a window is given.
+        NoDecoderError: no compressed film can be read.
     """
     try:
         if is_dicom(path):
@@ -144,7 +146,7 @@ def open_film(path: FilmFile, window: CtWindow | None = None) -> tuple[Kind, Ima
         raise FilmError(str(error), path, error.remedy) from error
     except UnidentifiedImageError as error:
         raise FilmError("a file that is no picture", path) from error
-    except FilmError:
+    except (FilmError, NoDecoderError):
         raise
     except READ_ERRORS as error:
         raise FilmError(str(error) or type(error).__name__, path) from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 NUM_GROUPS: Final = 4
-"""Groups of rows whose bytes are kept, so that films in their order unpack each group once."""
+"""Groups of rows whose bytes are kept, of all files together, so that films in their order unpack each group once."""
 
 
 class FileRows(Protocol):
@@ -110,7 +111,7 @@ class ArrowRows:
 
 
 class ParquetRows:
-    """The rows of a Parquet file: bytes are unpacked a group of rows at a time, when they are asked for.
+    """The rows of a Parquet file, which is open while it is read: bytes are unpacked a group of rows at a time.
 
     Args:
         path: the file.
@@ -120,14 +121,10 @@ class ParquetRows:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._file = pq.ParquetFile(path)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(str(error)) from error
-        meta = self._file.metadata
-        self._ends = np.cumsum([meta.row_group(number).num_rows for number in range(meta.num_row_groups)])
-        self._lock, self._kept = Lock(), lru_cache(maxsize=NUM_GROUPS)(self._records)
-        self.path = path
+        self.path, self._version = path, _version(path)
+        with self._opened() as file:
+            meta, self._schema = file.metadata, file.schema_arrow
+            self._ends = np.cumsum([meta.row_group(number).num_rows for number in range(meta.num_row_groups)])
 
     def __reduce__(self) -> tuple[Callable[[Path], ParquetRows], tuple[Path]]:
         """Pickle the path: another process opens the file anew, and once for all films of it."""
@@ -136,17 +133,17 @@ class ParquetRows:
     @property
     def columns(self) -> list[str]:
         """Their names."""
-        return list(self._file.schema_arrow.names)
+        return list(self._schema.names)
 
     @cached_property
     def features(self) -> dict[str, Any]:
         """What the library `datasets` noted of the columns, and which hold records of bytes, as it stores images."""
-        noted = (self._file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+        noted = (self._schema.metadata or {}).get(b"huggingface", b"{}")
         try:
             features = json.loads(noted)["info"]["features"]
         except (ValueError, KeyError, TypeError):
             features = {}
-        records = [field.name for field in self._file.schema_arrow if _holds_bytes(field.type)]
+        records = [field.name for field in self._schema if _holds_bytes(field.type)]
         return {**{name: {"_type": "Image"} for name in records}, **(features if isinstance(features, dict) else {})}
 
     def column(self, name: str) -> list[Any]:
@@ -155,7 +152,8 @@ class ParquetRows:
         Raises:
             ValueError: it is damaged.
         """
-        values: list[Any] = self._read([name]).column(name).to_pylist()
+        with self._opened() as file:
+            values: list[Any] = file.read([name]).column(name).to_pylist()
         return values
 
     def texts_of(self, column: str, field: str) -> list[str | None]:
@@ -164,7 +162,8 @@ class ParquetRows:
         Raises:
             ValueError: it has none, or is damaged.
         """
-        texts: list[str | None] = _field(self._read([f"{column}.{field}"]), column, field).to_pylist()
+        with self._opened() as file:
+            texts: list[str | None] = _field(file.read([f"{column}.{field}"]), column, field).to_pylist()
         return texts
 
     def is_filled(self, column: str, field: str) -> list[bool]:
@@ -174,30 +173,59 @@ class ParquetRows:
             ValueError: it has none, or is damaged.
         """
         filled: list[bool] = []
-        for group in range(len(self._ends)):
-            filled += pc.is_valid(_field(self._read([f"{column}.{field}"], group), column, field)).to_pylist()
+        with self._opened() as file:
+            for group in range(len(self._ends)):
+                records = file.read_row_group(group, [f"{column}.{field}"])
+                filled += pc.is_valid(_field(records, column, field)).to_pylist()
         return filled
 
     def bytes_of(self, column: str, row: int) -> bytes:
         """The field `bytes` of a column of records, in one row.
 
         Raises:
-            ValueError: it is damaged.
+            ValueError: it is damaged, or another one than it was.
         """
         group = int(np.searchsorted(self._ends, row, side="right"))
         start = int(self._ends[group - 1]) if group else 0
-        with self._lock:  # Parquet files are read by one thread at a time
-            records = self._kept(column, group)
+        with _unpacking:
+            records = _records(self, column, group)
         return bytes(records[row - start].as_py())
 
-    def _records(self, column: str, group: int) -> pa.ChunkedArray:
-        return _field(self._read([f"{column}.bytes"], group), column, "bytes")
+    def group(self, column: str, number: int) -> pa.ChunkedArray:
+        """The field `bytes` of a column of records, in one group of rows.
 
-    def _read(self, columns: list[str], group: int | None = None) -> pa.Table:
+        Raises:
+            ValueError: it is damaged, or another one than it was.
+        """
+        with self._opened() as file:
+            return _field(file.read_row_group(number, [f"{column}.bytes"]), column, "bytes")
+
+    @contextmanager
+    def _opened(self) -> Iterator[pq.ParquetFile]:
         try:
-            return self._file.read(columns) if group is None else self._file.read_row_group(group, columns)
+            with pq.ParquetFile(self.path) as file:
+                if _version(self.path) != self._version:
+                    raise ValueError("a file that was changed while it was read")
+                yield file
         except (pa.ArrowException, OSError) as error:
             raise ValueError(str(error)) from error
+
+
+_unpacking = Lock()
+"""Held while a group is looked for, so that threads with films of one group unpack it once."""
+
+
+@lru_cache(maxsize=NUM_GROUPS)
+def _records(rows: ParquetRows, column: str, group: int) -> pa.ChunkedArray:
+    return rows.group(column, group)
+
+
+def _version(path: Path) -> tuple[int, int]:
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    return state.st_mtime_ns, state.st_size
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:

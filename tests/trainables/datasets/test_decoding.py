@@ -53,17 +53,43 @@ def damaged(sound: Path, name: str) -> Path:
     return path
 
 
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[decoding.Decoder]:
+    """The decoders that are started from here on; none waits."""
+    decoding._end_all()
+    started: list[decoding.Decoder] = []
+
+    class Noted(decoding.Decoder):
+        def __init__(self) -> None:
+            started.append(self)
+            super().__init__()
+
+    monkeypatch.setattr(decoding, "Decoder", Noted)
+    return started
+
+
+def is_running(process: int) -> bool:
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def only_decoder() -> decoding.Decoder:
     """The one that just answered."""
     return decoding._idle[-1]
 
 
 @pytest.mark.parametrize("name", ENDING)
-def test_a_film_that_ends_its_decoder_is_a_named_error(sound: Path, expected: NDArray[np.uint8], name: str) -> None:
+def test_a_film_that_ends_its_decoder_is_a_named_error_and_not_tried_again(
+    sound: Path, expected: NDArray[np.uint8], starts: list[decoding.Decoder], name: str
+) -> None:
     path = damaged(sound, name)
     with pytest.raises(FilmError, match=rf"the decoder ended by SIG(SEGV|ABRT) in .*{name}\.dcm\. Decompress it"):
         open_film(path)
+    assert len(starts) == 1
     np.testing.assert_array_equal(read(sound), expected)
+    assert len(starts) == 2
 
 
 def test_films_are_decoded_by_as_many_processes_as_wait_for_them(sound: Path, expected: NDArray[np.uint8]) -> None:
@@ -93,17 +119,61 @@ def test_a_sound_film_is_read_where_its_decoder_was_ended_by_something_else(
     np.testing.assert_array_equal(read(sound), expected)
 
 
-def test_a_decoder_that_does_not_answer_is_given_up(
-    sound: Path, expected: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("more", [0, 2**23], ids=["sent", "not_sent"])
+def test_a_decoder_that_neither_reads_nor_answers_is_given_up(
+    sound: Path, expected: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, more: int
 ) -> None:
+    """Eight megabytes are more than wait in a pipe, so that who sends them waits."""
     read(sound)
     stopped = decoding._idle.pop()
     stopped._process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(decoding, "MOST_S", 0.1)
+    too_late = threading.Timer(20, stopped._process.kill)
+    too_late.start()
     with pytest.raises(decoding.DecoderEndedError, match="the decoder ended by SIGKILL"):
-        stopped.levels(sound.read_bytes())
+        stopped.levels(sound.read_bytes() + bytes(more))
+    assert too_late.is_alive()
+    too_late.cancel()
     monkeypatch.undo()
     np.testing.assert_array_equal(read(sound), expected)
+
+
+BROKEN = {
+    "raise ImportError('libgone.so is missing')": "exit status 1: .*ImportError: libgone.so is missing",
+    "import time; time.sleep(60)": "SIGKILL",
+}
+
+
+@pytest.mark.parametrize("import_", BROKEN)
+def test_a_decoder_that_does_not_start_is_no_films_fault(
+    sound: Path, starts: list[decoding.Decoder], monkeypatch: pytest.MonkeyPatch, import_: str
+) -> None:
+    (sound.parent / "pydicom.py").write_text(import_)
+    monkeypatch.syspath_prepend(sound.parent)
+    if "sleep" in import_:
+        monkeypatch.setattr(decoding, "MOST_S", 0.1)
+    with pytest.raises(
+        decoding.NoDecoderError, match=rf"must start as a process, .*, but got its end by {BROKEN[import_]}\. Mend"
+    ):
+        open_film(sound)
+    assert len(starts) == 1 and not is_running(starts[0]._process.pid)
+
+
+def test_a_decoder_whose_program_is_missing_is_no_films_fault(
+    sound: Path, starts: list[decoding.Decoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(sound.parent / "python"))
+    with pytest.raises(decoding.NoDecoderError, match="No such file or directory"):
+        open_film(sound)
+    assert len(starts) == 1
+
+
+def test_an_error_that_no_one_expects_is_told_by_type_and_text(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd(file: object) -> None:
+        raise AssertionError("two\nlines")
+
+    monkeypatch.setattr(decoding, "dcmread", odd)
+    assert decoding._levels(sound.read_bytes()) == "AssertionError: two lines"
 
 
 def test_decoders_have_limits_and_leave_no_image_of_their_memory(sound: Path) -> None:
@@ -142,6 +212,6 @@ def test_no_process_is_left_of_one_that_read_films(sound: Path, end: str) -> Non
     assert done.returncode == (-9 if end == "killed" else 0) and not done.stderr
     left, patience = int(done.stdout), threading.Event()
     deadline = time.monotonic() + 20
-    while psutil.pid_exists(left) and psutil.Process(left).status() != psutil.STATUS_ZOMBIE:
+    while is_running(left):
         assert time.monotonic() < deadline, "a decoder outlives the process that it answers"
         patience.wait(0.05)

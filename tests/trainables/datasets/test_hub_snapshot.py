@@ -6,6 +6,7 @@ The layout is written here by pyarrow, as the hub's documentation has it; nothin
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from test_hub_folder import FEATURES, IMAGE, Rows, assert_same, rows_of, samples
 from trainables.datasets.film_files import PackedFilm
 from trainables.datasets.hub_folder import hub_shards
 from trainables.datasets.hub_snapshot import NoHubFolderError
-from trainables.datasets.packed_rows import ParquetRows
+from trainables.datasets.packed_rows import NUM_GROUPS, ParquetRows, _records
+from trainables.datasets.parallel import in_order
 from trainables.datasets.problems import CollectionError
 from trainables.datasets.rules import LabelRules
 
@@ -177,3 +179,47 @@ def test_rows_come_from_their_group_and_any_thread(tmp_path: Path, films: Path) 
     parquet = ParquetRows(tmp_path / "films.parquet")
     order = np.random.default_rng(0).permutation(len(rows))
     assert all(parquet.bytes_of("image", int(row)) == rows[row]["image"]["bytes"] for row in order)
+
+
+NUM_SHARDS, FILM_BYTES = 12, 2**18
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> list[ParquetRows]:
+    """Files of two groups of a row each."""
+    chance = np.random.default_rng(0)
+    for number in range(NUM_SHARDS):
+        rows = [{"image": {"bytes": chance.bytes(FILM_BYTES), "path": ""}} for _ in range(2)]
+        columns = {"image": pa.array([row["image"] for row in rows], IMAGE)}
+        pq.write_table(pa.table(columns), tmp_path / f"{number:02d}.parquet", row_group_size=1)
+    return [ParquetRows(path) for path in sorted(tmp_path.glob("*.parquet"))]
+
+
+def test_many_files_leave_none_open_and_few_groups_in_memory(shards: list[ParquetRows]) -> None:
+    """Arrow's buffers are less than twice as large as what they hold."""
+    _records.cache_clear()
+    before = pa.total_allocated_bytes()
+    films = {rows.bytes_of("image", row) for rows in shards for row in range(2)}
+    assert len(films) == 2 * NUM_SHARDS and all(rows.is_filled("image", "bytes") == [True, True] for rows in shards)
+    assert pa.total_allocated_bytes() - before < 2 * NUM_GROUPS * FILM_BYTES
+    paths = {str(rows.path) for rows in shards}
+    assert paths.isdisjoint(os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
+
+
+def test_films_in_their_order_unpack_each_group_once(tmp_path: Path, films: Path) -> None:
+    rows = without_split(rows_of(films))
+    write_parquet(tmp_path / "films.parquet", rows, FEATURES)
+    parquet, before = ParquetRows(tmp_path / "films.parquet"), _records.cache_info().misses
+    contents = list(in_order(lambda row: parquet.bytes_of("image", row), range(len(rows))))
+    assert contents == [row["image"]["bytes"] for row in rows]
+    assert _records.cache_info().misses - before == -(-len(rows) // 17)
+
+
+def test_a_file_that_becomes_another_is_told(shards: list[ParquetRows]) -> None:
+    first, second = shards[:2]
+    first.bytes_of("image", 0)
+    second.path.replace(first.path)
+    with pytest.raises(ValueError, match="changed while it was read"):
+        first.bytes_of("image", 1)
+    with pytest.raises(ValueError, match=r"No such file|Failed to open"):
+        second.bytes_of("image", 1)

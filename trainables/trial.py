@@ -281,7 +281,7 @@ class _EpochEnd:
             raise SuspendedError
         self.tell(metrics | scores | {"final": is_final})
         if self.tuning.accelerator.is_main_process and not is_final:
-            self._keeper.keep()
+            self._keeper.keep(untold=self.untold)
 
     def tell(self, report: dict[str, Any]) -> None:
         """Report: alone, wait until it has been heard; of a group it is on its way for seconds after it went on.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,8 +147,9 @@ def unless_asked(call: Callable[[], Answer], is_asked: Callable[[], bool]) -> An
     answer: Future[Answer] = Future()
     Thread(target=_settle, args=(answer, call), name="waited for", daemon=True).start()
     while True:
-        with suppress(TimeoutError):
-            return answer.result(POLL_S)
+        wait([answer], POLL_S)
+        if answer.done():  # a call may raise the very TimeoutError that `result` raises where there is none yet
+            return answer.result()
         if is_asked():
             raise SuspendedError
 

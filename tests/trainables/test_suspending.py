@@ -128,3 +128,14 @@ def test_what_takes_long_is_waited_for_unless_the_trial_is_to_be_suspended() -> 
     with pytest.raises(SuspendedError):
         unless_asked(forever.wait, lambda: time.monotonic() > began_s + 0.2)
     forever.set()
+
+
+def test_a_call_that_ran_out_of_time_itself_is_over() -> None:
+    """As a network disk answers, and Ray: no other end is waited for."""
+    began_s = time.monotonic()
+
+    def late() -> None:
+        raise TimeoutError("a disk does not answer")
+
+    with pytest.raises(TimeoutError, match="a disk does not answer"):
+        unless_asked(late, lambda: time.monotonic() > began_s + 2)

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch._dynamo.exc import InvalidBackend
 
@@ -19,7 +18,6 @@ from trainables.base_models.bert_layout import write_bert_layout
 from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
 from trainables.checkpoints import read_checkpoint
 from trainables.datasets.store import DataChangedError, PreparedDataset
-from trainables.keeping import plain
 from trainables.settings import TrainingConfig
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy, trained_parameters
@@ -294,27 +292,6 @@ def test_a_trial_that_was_killed_goes_on_and_ends_as_if_it_had_not_been(
     for file in ("adapter/adapter.safetensors", "adapter/adapter.json"):
         assert (tmp_path / "killed" / "trial" / file).read_bytes() == (tmp_path / "whole" / "trial" / file).read_bytes()
     assert not list(tmp_path.rglob("checkpoints"))
-
-
-def test_a_report_that_a_lost_group_had_on_its_way_is_repeated(
-    dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray Train takes a group's report and hands it on seconds later, and dies with it; here it hands on none until then."""
-    monkeypatch.setattr(Accelerator, "num_processes", 2)  # the first of two, of whom the other has nothing to say
-    spec = _spec(3, strategy="bitfit", dataset=dataset.folder, out=tmp_path, checkpoint_every_s=0, micro_batch=16)
-    spec = spec.model_copy(update={"training": spec.training.model_copy(update={"num_epochs": 3})})
-    taken, heard = list[dict[str, Any]](), list[dict[str, Any]]()
-
-    def take_first(report: dict[str, Any]) -> None:
-        if taken:
-            raise _KilledError
-        taken.append(report)
-
-    with pytest.raises(_KilledError):
-        fine_tune(spec, _Scores(), take_first)
-    fine_tune(spec, _Scores(), heard.append)
-    assert [report["epoch"] for report in heard] == [0, 1, 2]
-    assert heard[0] == plain(taken[0])
 
 
 class _SuspendsInEvaluation:

@@ -52,6 +52,8 @@ def write_checkpoint(trial: Path, checkpoint: Checkpoint) -> None:
         OSError: the disk is full; the earlier one is still there.
     """
     kept, number = trial / FOLDER, max(_numbers(trial), default=-1) + 1
+    for left in kept.glob(".*.partial"):  # by a process that was killed; the room is needed now
+        shutil.rmtree(left)
     with partial_folder(kept / str(number)) as partial:
         save_tensors(checkpoint.tensors, partial / TENSORS)
         (partial / FACTS).write_text(json.dumps({"format": FORMAT, **checkpoint.facts}))

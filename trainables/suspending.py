@@ -105,7 +105,7 @@ class Agreement:
     """Whether all workers of a training suspend it, each after the same step.
 
     The first worker is asked. Where there are several, all go by what was said at the step before, so that none waits for
-    the device in the midst of an epoch.
+    the device beyond the step before within an epoch.
 
     Args:
         is_asked: of this worker.

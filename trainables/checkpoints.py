@@ -17,6 +17,8 @@ from trainables.datasets.files import partial_folder
 from trainables.tensor_files import save_tensors
 
 FORMAT: Final = 3
+LACKED: Final[Mapping[int, Mapping[str, Any]]] = {FORMAT: {}, 2: {"under_way": None, "untold": {}}}
+"""By format that can be read, the facts that later ones have besides, as they were: format 2 is of ends of epochs alone."""
 FOLDER: Final = "checkpoints"
 TENSORS, FACTS = "tensors.safetensors", "facts.json"
 
@@ -50,6 +52,8 @@ def write_checkpoint(trial: Path, checkpoint: Checkpoint) -> None:
         OSError: the disk is full; the earlier one is still there.
     """
     kept, number = trial / FOLDER, max(_numbers(trial), default=-1) + 1
+    for left in kept.glob(".*.partial"):  # by a process that was killed; the room is needed now
+        shutil.rmtree(left)
     with partial_folder(kept / str(number)) as partial:
         save_tensors(checkpoint.tensors, partial / TENSORS)
         (partial / FACTS).write_text(json.dumps({"format": FORMAT, **checkpoint.facts}))
@@ -65,18 +69,18 @@ def read_checkpoint(trial: Path) -> Checkpoint | None:
     """The newest whole checkpoint in a trial's folder, or None.
 
     Raises:
-        ValueError: a later version of this program wrote it.
+        ValueError: a version of this program wrote it whose format is not among those that can be read.
     """
     if not (numbers := _numbers(trial)):
         return None
     folder = trial / FOLDER / str(max(numbers))
     facts = json.loads((folder / FACTS).read_text())
-    if facts["format"] != FORMAT:
+    if facts["format"] not in LACKED:
         raise ValueError(
-            f"`format` of a checkpoint must be {FORMAT}, but got {facts['format']}. Go on with the version that wrote "
+            f"`format` of a checkpoint must be one of {', '.join(map(str, LACKED))}, but got {facts['format']}. Go on with the version that wrote "
             f"{folder}, or delete that folder to train from the start."
         )
-    return Checkpoint(tensors=load_file(folder / TENSORS), facts=facts)
+    return Checkpoint(tensors=load_file(folder / TENSORS), facts={**LACKED[facts["format"]], **facts})
 
 
 def _numbers(trial: Path) -> list[int]:

@@ -34,22 +34,26 @@ class Keeper:
         self._spec, self._tuning = spec, tuning
         self._kept_s, self._has_said = time.monotonic(), False
 
-    def keep(self) -> None:
-        """Keep the end of an epoch, if it is time; the trial does not need that as long as it is not lost."""
+    def keep(self, *, untold: Mapping[str, Any]) -> None:
+        """Keep the end of an epoch, if it is time; the trial does not need that as long as it is not lost.
+
+        Args:
+            untold: the last report, where it may not have been heard; it is repeated when the trial goes on.
+        """
         if time.monotonic() - self._kept_s >= self._spec.training.checkpoint_every_s:
-            self._write(self._tuning.checkpoint())
+            self._write(self._tuning.checkpoint(), untold)
 
     def keep_suspended(self, *, is_reported: bool, untold: Mapping[str, Any]) -> None:
         """Keep where the training was suspended.
 
         Args:
             is_reported: of an epoch that is over, whether it was reported.
-            untold: the last report, where it may not have been heard; it is repeated when the trial goes on.
+            untold: as of `keep`.
         """
         self._write(self._tuning.checkpoint(is_reported=is_reported), untold)
 
-    def _write(self, checkpoint: Checkpoint, untold: Mapping[str, Any] | None = None) -> None:
-        facts = {**checkpoint.facts, TRAINS: what_trains(self._spec), UNTOLD: plain(untold or {})}
+    def _write(self, checkpoint: Checkpoint, untold: Mapping[str, Any]) -> None:
+        facts = {**checkpoint.facts, TRAINS: what_trains(self._spec), UNTOLD: plain(untold)}
         try:
             write_checkpoint(self._spec.folder, replace(checkpoint, facts=facts))
         except OSError as error:

@@ -7,8 +7,8 @@ is, and removes it. That works wherever the run directory is seen, and needs not
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ IN_TRAINING: Final = "in-training"
 """Name of the file."""
 SUSPEND: Final = b"suspend"
 POLL_S: Final = 0.1
+KEPT_WITHIN_S: Final = 10.0
+"""Seconds after which the other workers of a suspended training end though the first has not: who asked waits no longer."""
 Answer = TypeVar("Answer")
 
 
@@ -59,10 +61,28 @@ def suspend(folders: Iterable[Path], within_s: float, on_wait: Callable[[], None
         on_wait: called where there is something to wait for.
     """
     marks = [folder / IN_TRAINING for folder in folders]
-    asked, deadline_s = [mark for mark in marks if _ask(mark)], time.monotonic() + within_s
+    asked = [mark for mark in marks if _ask(mark)]
     if asked:
         on_wait()
-    while time.monotonic() < deadline_s and any(_read(mark) is not None for mark in asked):
+    _wait_until_gone(asked, within_s)
+
+
+@contextmanager
+def beside_first(folder: Path) -> Iterator[Callable[[], bool]]:
+    """What `suspendable` is for the first worker of a training, for each other one: it hears of a suspension by the first.
+
+    It ends after the first one, which keeps where the training is: of a group whose worker has ended, Ray kills the others.
+    """
+    try:
+        yield never
+    except SuspendedError:
+        _wait_until_gone([folder / IN_TRAINING], KEPT_WITHIN_S)
+        raise
+
+
+def _wait_until_gone(marks: Collection[Path], within_s: float) -> None:
+    deadline_s = time.monotonic() + within_s
+    while time.monotonic() < deadline_s and any(_read(mark) is not None for mark in marks):
         time.sleep(POLL_S)
 
 
@@ -85,7 +105,7 @@ class Agreement:
     """Whether all workers of a training suspend it, each after the same step.
 
     The first worker is asked. Where there are several, all go by what was said at the step before, so that none waits for
-    the device in the midst of an epoch.
+    the device beyond the step before within an epoch.
 
     Args:
         is_asked: of this worker.
@@ -127,8 +147,9 @@ def unless_asked(call: Callable[[], Answer], is_asked: Callable[[], bool]) -> An
     answer: Future[Answer] = Future()
     Thread(target=_settle, args=(answer, call), name="waited for", daemon=True).start()
     while True:
-        with suppress(TimeoutError):
-            return answer.result(POLL_S)
+        wait([answer], POLL_S)
+        if answer.done():  # a call may raise the very TimeoutError that `result` raises where there is none yet
+            return answer.result()
         if is_asked():
             raise SuspendedError
 

@@ -160,7 +160,8 @@ class FineTuning:
         parts["optimizer"] = optimizer_tensors(self._optimizer.optimizer, parameters)
         if self._average is not None:
             parts["average"] = dict(zip(parameters, self._average.values, strict=True))
-        within_epoch = self._under_way.losses and (self._under_way.epoch == self.next_epoch or not is_reported)
+        is_under_way = self._under_way.epoch == self.next_epoch or not is_reported
+        within_epoch = bool(self._under_way.losses) and is_under_way
         if within_epoch:
             parts["epoch"] = {"losses": torch.stack(self._under_way.losses)}
         scaler = self.accelerator.scaler

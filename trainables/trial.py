@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +31,7 @@ from trainables.settings import TrainingConfig, evaluates_after
 from trainables.strategies import make_strategy
 from trainables.strategies.base import Strategy
 from trainables.strategies.operations import operations_per_image
-from trainables.suspending import Suspendable, SuspendedError, never, suspendable, unless_asked
+from trainables.suspending import Suspendable, SuspendedError, beside_first, never, suspendable, unless_asked
 from trainables.training import FineTuning
 
 EVALUATION_ERROR = "evaluation_error"
@@ -238,7 +237,7 @@ def _plan(spec: TrialSpec, num_images: int, num_workers: int) -> BatchPlan:
 def _run_to_its_end(tuning: FineTuning, epoch_end: _EpochEnd) -> None:
     """Train, evaluate and report, or keep where that was suspended."""
     is_first = tuning.accelerator.is_main_process
-    with suspendable(epoch_end.spec.folder) if is_first else nullcontext(never) as is_asked:
+    with (suspendable if is_first else beside_first)(epoch_end.spec.folder) as is_asked:
         epoch_end.is_asked = is_asked
         try:
             if epoch_end.untold:
@@ -281,7 +280,7 @@ class _EpochEnd:
             raise SuspendedError
         self.tell(metrics | scores | {"final": is_final})
         if self.tuning.accelerator.is_main_process and not is_final:
-            self._keeper.keep()
+            self._keeper.keep(untold=self.untold)
 
     def tell(self, report: dict[str, Any]) -> None:
         """Report: alone, wait until it has been heard; of a group it is on its way for seconds after it went on.

@@ -30,9 +30,10 @@ processes on this machine should live."""
 OF_RAY: Final = ("raylet", "gcs_server")
 POLL_S: Final = 0.1
 LOOK_S: Final = 1.0
-PATIENCE_S: Final = 15.0
-"""Seconds that a sweep without its Ray may take to end by itself, and that any sweep may take after SIGTERM. Slurm and
-Kubernetes kill both processes 30 s after SIGTERM; what is left of these is for clearing up and closing records."""
+PATIENCE_S: Final = 22.0
+"""Seconds that a sweep without its Ray may take to end by itself, and that any sweep may take after SIGTERM: 8 for trials
+that keep where they are, 2 + 3 for the study on disk, 3 + 3 for MLflow, and 3 for the report. Slurm and Kubernetes kill both
+processes 30 s after SIGTERM; what is left of these is for clearing up and closing records."""
 GRACE_S: Final = 3.0
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 

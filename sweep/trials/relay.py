@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from ray import tune
@@ -41,6 +41,7 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         max_retries: int = 0,
         losses: Mapping[str, int] | None = None,
         kernel_kills: Callable[[], int] | None = None,
+        on_break: Callable[[Collection[str]], None] = lambda running: None,
     ) -> None:
         """Tell `listeners`, in their order.
 
@@ -52,7 +53,9 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
                 so often ends the sweep, with which it can go on when there is room.
             losses: how often each trial of the event log that has not ended lost its process or machine before.
             kernel_kills: how many processes the kernel has ended for want of memory since it was last asked.
+            on_break: called with the trials that have a process when the sweep breaks off, after which Tune ends these.
         """
+        self._on_break = on_break
         self._kernel_kills = kernel_kills or KernelKills()
         self._listeners, self._objectives, self._trial_scheduler = tuple(listeners), tuple(objectives), trial_scheduler
         self._max_retries, self._losses = max_retries, Counter(losses or {})
@@ -93,8 +96,7 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
 
     def _break_where_all_would_fail(self, result: Mapping[str, Any]) -> None:
         if result.get(BREAKS):
-            self.broken = RuntimeError(str(result[FAILURE]))
-            raise self.broken
+            self._break(RuntimeError(str(result[FAILURE])))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         suggestion = Suggestion.of_config(trial.config)
@@ -113,8 +115,7 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         if losses <= self._max_retries:
             self._tell("on_retry", suggestion.trial_id, reason)
         elif is_full(reason):
-            self.broken = full_disk(reason)
-            raise self.broken
+            self._break(full_disk(reason))
         else:
             again = f" (and {losses - 1} times before)" if losses > 1 else ""
             self._end(suggestion, TrialEnd.failed(f"{reason}{again}", lost=not reason.startswith(MEMORY)))
@@ -137,9 +138,13 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         for listener in self._listeners:
             try:
                 getattr(listener, event)(*values)
-            except Exception as error:
-                self.broken = error
-                raise
+            except Exception as error:  # noqa: BLE001  # raised again
+                self._break(error)
+
+    def _break(self, error: Exception) -> NoReturn:
+        self.broken = error
+        self._on_break(self.running)
+        raise error
 
 
 def own_values(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -253,7 +253,7 @@ def run_trials(
 ) -> None:
     """Run the sweep's trials to their end; a failed trial is heard of by the listeners and the others go on.
 
-    Where the sweep is told to end, trials that train keep where they are before it does.
+    Where the sweep is told to end, or breaks off, trials that train keep where they are before it does.
 
     Args:
         context: what trials share.
@@ -272,12 +272,17 @@ def run_trials(
     """
     _quieten_tune()
     trial_scheduler, ended = trial_scheduler or TrialScheduler(), EndedCheckpoints(context.trial_folder)
+
+    def suspend_all(running: Collection[str]) -> None:
+        suspend(map(context.trial_folder, running), SUSPENDED_WITHIN_S, on_wait=lambda: tell(SUSPENDING))
+
     relay = Relay(
         (*listeners, ended, searcher),
         context.objectives,
         trial_scheduler,
         max_retries=context.compute.max_retries,
         losses=losses,
+        on_break=suspend_all,
     )
     orphans, has_groups = OrphanedGroups(), most_workers(context.compute) > 1
     trainable = tune.with_parameters(run_trial, context=context, evaluator=evaluator)
@@ -294,7 +299,7 @@ def run_trials(
     try:
         _fit(tuner, relay)
     except KeyboardInterrupt:
-        suspend(map(context.trial_folder, relay.running), SUSPENDED_WITHIN_S, on_wait=lambda: tell(SUSPENDING))
+        suspend_all(relay.running)
         raise
     finally:
         ended.remove_again()

@@ -330,5 +330,5 @@ def test_one_of_another_format_is_answered(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, _small(0.0))
     file = tmp_path / FOLDER / "0" / FACTS
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
-    with pytest.raises(ValueError, match="`format` of a checkpoint must be 3, but got 99"):
+    with pytest.raises(ValueError, match="`format` of a checkpoint must be one of 3, 2, but got 99"):
         read_checkpoint(tmp_path)

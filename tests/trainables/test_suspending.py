@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,17 @@ from typing import Any
 import pytest
 import torch
 
-from trainables.suspending import IN_TRAINING, Agreement, SuspendedError, never, suspend, suspendable, unless_asked
+from trainables import suspending
+from trainables.suspending import (
+    IN_TRAINING,
+    Agreement,
+    SuspendedError,
+    beside_first,
+    never,
+    suspend,
+    suspendable,
+    unless_asked,
+)
 
 
 def train(folder: Path, seen: list[bool], last_s: float) -> None:
@@ -49,6 +60,47 @@ def test_nobody_waits_longer_than_was_said_nor_for_trials_that_do_not_train(tmp_
         assert not is_asked()
 
 
+def test_other_workers_of_a_suspended_training_end_after_the_first_has_kept_it(tmp_path: Path) -> None:
+    """Ray kills what is left of a group soon after the first of its workers to end."""
+    ended: list[str] = []
+
+    def work(name: str, role: Callable[[Path], AbstractContextManager[object]], keeps_s: float) -> None:
+        with suppress(SuspendedError), role(tmp_path):
+            barrier.wait(10)
+            try:
+                raise SuspendedError
+            finally:
+                time.sleep(keeps_s)
+        ended.append(name)
+
+    barrier = threading.Barrier(2)
+    threads = [
+        threading.Thread(target=work, args=("first", suspendable, 0.5)),
+        threading.Thread(target=work, args=("other", beside_first, 0.0)),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ended == ["first", "other"]
+
+
+def test_other_workers_wait_for_no_first_that_is_lost_and_for_none_at_another_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / IN_TRAINING).touch()  # as a process leaves it that was killed
+    monkeypatch.setattr(suspending, "KEPT_WITHIN_S", 0.3)
+    began_s = time.monotonic()
+    with pytest.raises(SuspendedError), beside_first(tmp_path):
+        raise SuspendedError
+    assert 0.3 <= time.monotonic() - began_s < 3
+    monkeypatch.setattr(suspending, "KEPT_WITHIN_S", 60)
+    with pytest.raises(ZeroDivisionError), beside_first(tmp_path) as is_asked:
+        assert not is_asked()
+        raise ZeroDivisionError
+    assert time.monotonic() - began_s < 30
+
+
 def _reached(asked: list[bool], num_processes: int, ends: set[int]) -> list[bool]:
     """After each step, whether a worker suspends that hears what the first one says, and says nothing itself."""
     answers: Iterator[bool] = iter(asked)
@@ -76,3 +128,14 @@ def test_what_takes_long_is_waited_for_unless_the_trial_is_to_be_suspended() -> 
     with pytest.raises(SuspendedError):
         unless_asked(forever.wait, lambda: time.monotonic() > began_s + 0.2)
     forever.set()
+
+
+def test_a_call_that_ran_out_of_time_itself_is_over() -> None:
+    """As a network disk answers, and Ray: no other end is waited for."""
+    began_s = time.monotonic()
+
+    def late() -> None:
+        raise TimeoutError("a disk does not answer")
+
+    with pytest.raises(TimeoutError, match="a disk does not answer"):
+        unless_asked(late, lambda: time.monotonic() > began_s + 2)

@@ -148,8 +148,16 @@ class FullDisk(TrialListener):
 
 def test_a_listener_that_fails_is_no_loss_of_the_trials_machine() -> None:
     """Tune catches what is raised at a trial's end and tells of an error of the trial, which would be tried again."""
-    heard = Recorder()
-    relay = Relay((heard, FullDisk()), ("fid",), TrialScheduler(), max_retries=3)
+    heard, broken_off = Recorder(), list[set[str]]()
+    relay = Relay(
+        (heard, FullDisk()),
+        ("fid",),
+        TrialScheduler(),
+        max_retries=3,
+        on_break=lambda running: broken_off.append(set(running)),
+    )
+    healthy = SimpleNamespace(config=Suggestion(trial_id="b", number=1, choice=BITFIT).as_config())
+    relay.on_trial_start(1, [healthy], healthy)
     trial = SimpleNamespace(
         config=Suggestion(trial_id="a", number=0, choice=BITFIT).as_config(),
         error_file=None,
@@ -159,7 +167,8 @@ def test_a_listener_that_fails_is_no_loss_of_the_trials_machine() -> None:
         relay.on_trial_complete(1, [trial], trial)
     with pytest.raises(OSError, match="No space left on device"):
         relay.on_trial_error(1, [trial], trial)
-    assert heard.events == ["start", "end"] and isinstance(relay.broken, OSError)
+    assert heard.events == ["start", "start", "end"] and isinstance(relay.broken, OSError)
+    assert broken_off == [{"b"}]  # which is to keep where it is, once
 
 
 def test_an_interrupt_that_was_lost_ends_the_sweep_at_tunes_next_step() -> None:

@@ -44,8 +44,12 @@ class Recorded:
     def parameters(self, rank: int) -> dict[str, torch.Tensor]:
         return dict(torch.load(self.folder / f"worker-{rank}.pt", weights_only=True))
 
+    def by_epoch(self, name: str) -> dict[int, Any]:
+        """A value of the reports; one that a group had on its way when it was lost is repeated."""
+        return {metrics["epoch"]: metrics[name] for _, metrics in self.events.reports}
+
     def losses(self) -> list[float]:
-        return [metrics["loss"] for _, metrics in self.events.reports]
+        return list(self.by_epoch("loss").values())
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +108,7 @@ def test_a_group_whose_worker_dies_goes_on_from_its_checkpoint_to_the_same_bits(
     settings = context(dataset, tmp_path, workers=(1, 2), checkpoint_every_s=0)
     run_trials(settings, RecordingEvaluator(run.folder, dies=True), Choices(BITFIT), listeners=(run.events,))
     assert list(run.events.ends.values()) == [TrialEnd.completed()] and len(run.events.retries) == 1
-    assert [metrics["epoch"] for _, metrics in run.events.reports] == [0, 1]
+    assert list(run.by_epoch("epoch")) == [0, 1]
     assert run.losses() == recorded[2].losses()
     for worker, whole in zip(run.workers(), recorded[2].workers(), strict=True):
         assert worker["seen"] == whole["seen"][len(whole["seen"]) // 2 :]
@@ -133,7 +137,7 @@ def test_an_elastic_group_whose_node_goes_is_one_worker_from_its_checkpoint_on(
         run_trials(settings, RecordingEvaluator(run.folder, waits=True), Choices(BITFIT), listeners=(run.events,))
         losing.join()
     assert list(run.events.ends.values()) == [TrialEnd.completed()] and len(run.events.retries) == 1
-    assert [(metrics["epoch"], metrics["num_workers"]) for _, metrics in run.events.reports] == [(0, 2), (1, 1)]
+    assert run.by_epoch("num_workers") == {0: 2, 1: 1}
     (alone,), single = run.workers(), recorded[1]
     assert alone["world"] == 1
     assert alone["seen"] == single.workers()[0]["seen"][len(alone["seen"]) :]
@@ -185,8 +189,7 @@ def test_a_group_whose_trial_dies_gives_back_what_it_held(
     settings = context(dataset, tmp_path, workers=2, checkpoint_every_s=0)
     run_trials(settings, RecordingEvaluator(tmp_path / "recorded"), Choices(BITFIT), listeners=(events,))
     assert list(events.ends.values()) == [TrialEnd.completed()] and len(events.retries) == 1
-    losses = {metrics["epoch"]: metrics["loss"] for _, metrics in events.reports}
-    assert list(losses.values()) == recorded[2].losses()
+    assert Recorded(events=events, folder=tmp_path / "recorded").losses() == recorded[2].losses()
     deadline_s = time.monotonic() + 20
     while (now := ray.available_resources()["CPU"]) < free and time.monotonic() < deadline_s:
         time.sleep(0.1)

@@ -196,7 +196,9 @@ def test_processes_share_the_work_and_one_that_is_killed_costs_its_part(tmp_path
     context, asked = get_context("fork"), tmp_path / "asked"
     killed = context.Process(target=_fill, args=(tmp_path / "cache", asked, 30.0))
     killed.start()
+    deadline_s = time.monotonic() + 60
     while not list((tmp_path / "cache").rglob("*.lock")):
+        assert killed.is_alive() and time.monotonic() < deadline_s
         time.sleep(0.01)
     with context.Pool(2) as pool:
         sums = pool.starmap_async(_fill, [(tmp_path / "cache", asked, 0.02)] * 2, chunksize=1)

@@ -59,6 +59,8 @@ class Stopping(TrialListener):
         self._arrivals: dict[int, dict[str, NDArray[np.float64]]] = {}
         """By rung, the values of the trials that reached it."""
         self._open: dict[str, TrialEnd] = {}
+        self._last: dict[str, Mapping[str, Any]] = {}
+        """The last report of each trial that has not ended."""
 
     def decide(self, trial_id: str, metrics: Mapping[str, Any]) -> TrialEnd | None:
         """How a trial that reports this ends here; None: it goes on. Nothing is changed by the question.
@@ -91,6 +93,14 @@ class Stopping(TrialListener):
     def _others(self, rung: int, trial_id: str) -> dict[str, NDArray[np.float64]]:
         return {name: values for name, values in self._arrivals.get(rung, {}).items() if name != trial_id}
 
+    def has_heard(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
+        """Whether a report is the trial's last one, repeated as the trial did not know that it had been heard.
+
+        An epoch that is trained anew takes other seconds, and is another report.
+        """
+        last = self._last.get(trial_id)
+        return last is not None and all(name in metrics and metrics[name] == value for name, value in last.items())
+
     def undone(self) -> dict[str, TrialEnd]:
         """Trials that were to be stopped when a sweep broke off, before their end was written down."""
         return dict(self._open)
@@ -105,6 +115,7 @@ class Stopping(TrialListener):
 
         A trial that went on from a checkpoint reports some epochs anew: what stood of them and of later ones goes.
         """
+        self._last[trial_id] = metrics
         self._roll_back(trial_id, metrics["epoch"])
         self._note(trial_id, metrics)
         rung, values = self._rung_of(metrics), self._values(metrics)
@@ -120,6 +131,7 @@ class Stopping(TrialListener):
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Note which strategies have a trial that was trained to its end; smaller adapters that were cut do not count."""
         self._open.pop(trial_id, None)
+        self._last.pop(trial_id, None)
         if end.kind == COMPLETED and trial_id in self._strategies:
             self._finished.add(self._strategies[trial_id])
 

@@ -77,8 +77,8 @@ def read_checkpoint(trial: Path) -> Checkpoint | None:
     facts = json.loads((folder / FACTS).read_text())
     if facts["format"] not in LACKED:
         raise ValueError(
-            f"`format` of a checkpoint must be one of {', '.join(map(str, LACKED))}, but got {facts['format']}. Go on with the version that wrote "
-            f"{folder}, or delete that folder to train from the start."
+            f"`format` of a checkpoint must be one of {', '.join(map(str, LACKED))}, but got {facts['format']}. Go on with "
+            f"the version that wrote {folder}, or delete that folder to train from the start."
         )
     return Checkpoint(tensors=load_file(folder / TENSORS), facts={**LACKED[facts["format"]], **facts})
 

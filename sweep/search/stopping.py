@@ -51,6 +51,8 @@ class Stopping(TrialListener, ABC):
         self._strategies: dict[str, str] = {}
         self._arrivals: dict[int, dict[str, NDArray[np.float64]]] = {}
         """By rung, the values of the trials that reached it."""
+        self._last: dict[str, Mapping[str, Any]] = {}
+        """The last report of each trial that has not ended."""
 
     @abstractmethod
     def decide(self, trial_id: str, metrics: Mapping[str, Any]) -> TrialEnd | None:
@@ -74,12 +76,25 @@ class Stopping(TrialListener, ABC):
 
         A trial that went on from a checkpoint reports some epochs anew: what stood of them and of later ones goes.
         """
+        self._last[trial_id] = metrics
         for number, arrived in self._arrivals.items():
             if self.ladder.epochs[number] > metrics["epoch"]:
                 arrived.pop(trial_id, None)
         rung, values = self._rung_of(metrics), self._values(metrics)
         if rung is not None and values is not None:
             self._arrivals.setdefault(rung, {})[trial_id] = values
+
+    def on_end(self, trial_id: str, end: TrialEnd) -> None:
+        """Forget what is no longer repeated."""
+        self._last.pop(trial_id, None)
+
+    def has_heard(self, trial_id: str, metrics: Mapping[str, Any]) -> bool:
+        """Whether a report is the trial's last one, repeated as the trial did not know that it had been heard.
+
+        An epoch that is trained anew takes other seconds, and is another report.
+        """
+        last = self._last.get(trial_id)
+        return last is not None and all(name in metrics and metrics[name] == value for name, value in last.items())
 
     def _compared(self, trial_id: str, metrics: Mapping[str, Any]) -> int | None:
         """The rung at which a report's trial may be compared: one that enough others have reached, above its floor."""
@@ -159,6 +174,7 @@ class RuleStopping(Stopping):
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Note which strategies have a trial that was trained to its end; smaller adapters that were cut do not count."""
+        super().on_end(trial_id, end)
         self._open.pop(trial_id, None)
         if end.kind == COMPLETED and trial_id in self._strategies:
             self._finished.add(self._strategies[trial_id])

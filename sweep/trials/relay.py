@@ -88,7 +88,8 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         if FAILURE in result:
             self._break_where_all_would_fail(result)
             return
-        self._tell("on_report", trial_id, own_values(result))
+        if not self._trial_scheduler.has_heard(trial_id, result):
+            self._tell("on_report", trial_id, own_values(result))
         for label, cut in result.get(CUTS, {}).items():
             choice, metrics = {**suggestion.choice, "strategy": cut["strategy"]}, own_values(cut)
             self._tell("on_cut", cut_name(trial_id, label), trial_id, choice, metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler
@@ -39,6 +40,10 @@ class TrialScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray ships no types
         """How a trial ended that this scheduler stopped; None of any other."""
         return self._stopped.get(trial_id)
 
+    def has_heard(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Whether a result is the trial's last one, repeated: nothing is decided anew then, and nobody is told again."""
+        return False
+
 
 class RungScheduler(TrialScheduler):
     """Stops trials where `Stopping` says so, which must hear of the sweep's trials as one of its listeners.
@@ -54,7 +59,13 @@ class RungScheduler(TrialScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Tune's word for whether a trial goes on after this report."""
         trial_id = trial.config["trial_id"]
+        if self.has_heard(trial_id, result):
+            return str(self.CONTINUE)
         end = self._stopping.decide(trial_id, result)
         if end is None or end.reason is None or end.rung is None:
             return str(self.CONTINUE)
         return self.stop(trial_id, end.reason, end.rung)
+
+    def has_heard(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Whether a result is the trial's last one, repeated."""
+        return self._stopping.has_heard(trial_id, result)

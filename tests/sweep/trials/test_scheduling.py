@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeGuard
 
 import pandas as pd
 import pytest
@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from search_spaces import SEARCH_SPACES
 from sweep.config import SweepConfig
 from sweep.engine import stopping_of
-from sweep.records.events import Ended, read_events
+from sweep.records.events import Ended, Event, Reported, read_events
 from sweep.records.journal import Journal
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import REASON, RUNG, OptunaSearcher
@@ -106,6 +106,25 @@ def test_a_break_between_the_report_and_the_end_of_a_stopped_trial_loses_no_deci
     assert set(due) == {name} and due[name] == sweep.scheduler.stopped(name)
     other = again.start()
     assert again.report(other, early(30.0)) == "STOP"
+
+
+def test_a_report_that_is_repeated_is_told_and_decided_once(sweep: Sweep) -> None:
+    """A trial that is suspended repeats what may not have been heard; an epoch that is trained anew takes other seconds."""
+    good = sweep.start()
+    name = good.config["trial_id"]
+    assert sweep.report(good, early(11.5)) == "CONTINUE"
+    for number in range(4):  # beside which it would be stopped now
+        assert sweep.report(sweep.start(), early(number)) == "CONTINUE"
+    sweep.journal.finish()
+    again = Sweep(sweep.journal.out)
+    assert again.report(good, {**early(11.5), "pid": 7}) == "CONTINUE"
+    assert again.report(good, {**early(11.5), "epoch_s": 1.5}) == "STOP"
+    told = [event.metrics for event in read_events(again.journal.out / "events.log") if is_report(event, name)]
+    assert [metrics["epoch_s"] for metrics in told] == [1.0, 1.5]
+
+
+def is_report(event: Event, trial_id: str) -> TypeGuard[Reported]:
+    return isinstance(event, Reported) and event.trial_id == trial_id
 
 
 def test_a_failed_trial_is_not_stopped(sweep: Sweep) -> None:

@@ -55,7 +55,7 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             kernel_kills: how many processes the kernel has ended for want of memory since it was last asked.
             on_break: called with the trials that have a process when the sweep breaks off, after which Tune ends these.
         """
-        self._on_break = on_break
+        self.on_break = on_break
         self._kernel_kills = kernel_kills or KernelKills()
         self._listeners, self._objectives, self._trial_scheduler = tuple(listeners), tuple(objectives), trial_scheduler
         self._max_retries, self._losses = max_retries, Counter(losses or {})
@@ -144,7 +144,7 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
 
     def _break(self, error: Exception) -> NoReturn:
         self.broken = error
-        self._on_break(self.running)
+        self.on_break(self.running)
         raise error
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -272,17 +273,13 @@ def run_trials(
     """
     _quieten_tune()
     trial_scheduler, ended = trial_scheduler or TrialScheduler(), EndedCheckpoints(context.trial_folder)
-
-    def suspend_all(running: Collection[str]) -> None:
-        suspend(map(context.trial_folder, running), SUSPENDED_WITHIN_S, on_wait=lambda: tell(SUSPENDING))
-
     relay = Relay(
         (*listeners, ended, searcher),
         context.objectives,
         trial_scheduler,
         max_retries=context.compute.max_retries,
         losses=losses,
-        on_break=suspend_all,
+        on_break=partial(_suspend, context, tell),
     )
     orphans, has_groups = OrphanedGroups(), most_workers(context.compute) > 1
     trainable = tune.with_parameters(run_trial, context=context, evaluator=evaluator)
@@ -298,13 +295,14 @@ def run_trials(
     )
     try:
         _fit(tuner, relay)
-    except KeyboardInterrupt:
-        suspend_all(relay.running)
-        raise
     finally:
         ended.remove_again()
     if has_groups:
         orphans.remove()
+
+
+def _suspend(context: SweepContext, tell: Callable[[str], None], running: Collection[str]) -> None:
+    suspend(map(context.trial_folder, running), SUSPENDED_WITHIN_S, on_wait=lambda: tell(SUSPENDING))
 
 
 def _quieten_tune() -> None:
@@ -332,6 +330,9 @@ def _fit(tuner: tune.Tuner, relay: Relay) -> None:
     """Run Tune, and raise what went wrong as it was: of a listener's exception Tune keeps the trace, or nothing."""
     try:
         tuner.fit()
+    except KeyboardInterrupt:
+        relay.on_break(relay.running)
+        raise
     except Exception as error:
         if relay.broken is None:
             raise RuntimeError(root_message(str(error))) from error

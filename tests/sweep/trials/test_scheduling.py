@@ -112,13 +112,13 @@ def test_a_report_that_is_repeated_is_told_and_decided_once(sweep: Sweep) -> Non
     """A trial that is suspended repeats what may not have been heard; an epoch that is trained anew takes other seconds."""
     good = sweep.start()
     name = good.config["trial_id"]
-    assert sweep.report(good, early(11.5)) == "CONTINUE"
-    for number in range(4):  # beside which it would be stopped now
-        assert sweep.report(sweep.start(), early(number)) == "CONTINUE"
+    assert sweep.report(good, early(5.0)) == "CONTINUE"
+    for fid in (4.0, 3.0, 2.0, 1.0):  # beside which it would be stopped now
+        assert sweep.report(sweep.start(), early(fid)) == "CONTINUE"
     sweep.journal.finish()
     again = Sweep(sweep.journal.out)
-    assert again.report(good, {**early(11.5), "pid": 7}) == "CONTINUE"
-    assert again.report(good, {**early(11.5), "epoch_s": 1.5}) == "STOP"
+    assert again.report(good, {**early(5.0), "pid": 7}) == "CONTINUE"
+    assert again.report(good, {**early(5.0), "epoch_s": 1.5}) == "STOP"
     told = [event.metrics for event in read_events(again.journal.out / "events.log") if is_report(event, name)]
     assert [metrics["epoch_s"] for metrics in told] == [1.0, 1.5]
 

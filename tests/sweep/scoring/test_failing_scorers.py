@@ -44,9 +44,10 @@ class Moody:
 
 
 class Patient(Moody):
-    """One that answers once a file is there."""
+    """One that says when it begins, and answers once a file is there."""
 
     def score(self, adapter: Path, samples: Path, *more: object) -> dict[str, float]:
+        (samples.parent / "begun").touch()
         while not (samples.parent / "go").exists():
             time.sleep(0.05)
         return super().score(adapter, samples, *more)
@@ -225,6 +226,8 @@ def test_a_desk_that_is_lost_is_no_failure_of_the_evaluation(
     desk = start_desk([scorer])
     evaluator = ActorEvaluator((scorer,), desk=desk)
     running = evaluator.score_base(tmp_path)
+    while not (tmp_path / "begun").exists():  # else Ray forgets it with its owner
+        time.sleep(0.05)
     ray.kill(desk, no_restart=False)
     with pytest.raises(OwnerDiedError):
         ray.get(running[1])

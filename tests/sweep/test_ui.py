@@ -159,10 +159,14 @@ def test_mlflows_own_comparison_has_the_runs_of_the_front_and_a_chart(
 @pytest.mark.slow
 def test_all_trials_are_shown_in_the_order_of_the_first_objective(pages: dict[str, str], page: Page) -> None:
     page.goto(pages["Trials"])
-    page.get_by_text("dora-cccc3333").first.wait_for()
-    text = page.inner_text("body")
-    places = [text.index(f"{strategy}-{trial_id}") for trial_id, (strategy, *_) in TRIALS.items()]
-    assert places[1] < places[0] < places[2]
+    first, second, third = (f"{strategy}-{trial_id}" for trial_id, (strategy, *_) in TRIALS.items())
+    page.wait_for_function(  # MLflow shows runs in the order in which they began before it has looked for another
+        """names => {
+            const places = names.map(name => document.body.innerText.indexOf(name));
+            return places[0] >= 0 && places[0] < places[1] && places[1] < places[2];
+        }""",
+        arg=[second, first, third],
+    )
 
 
 @pytest.mark.slow

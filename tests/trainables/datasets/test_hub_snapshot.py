@@ -196,12 +196,12 @@ def shards(tmp_path: Path) -> list[ParquetRows]:
 
 
 def test_many_files_leave_none_open_and_few_groups_in_memory(shards: list[ParquetRows]) -> None:
-    """Arrow's buffers are less than twice as large as what they hold."""
+    """Arrow's buffers are less than three times as large as what they hold."""
     _records.cache_clear()
     before = pa.total_allocated_bytes()
     films = {rows.bytes_of("image", row) for rows in shards for row in range(2)}
     assert len(films) == 2 * NUM_SHARDS and all(rows.is_filled("image", "bytes") == [True, True] for rows in shards)
-    assert pa.total_allocated_bytes() - before < 2 * NUM_GROUPS * FILM_BYTES
+    assert pa.total_allocated_bytes() - before < 3 * NUM_GROUPS * FILM_BYTES
     paths = {str(rows.path) for rows in shards}
     assert paths.isdisjoint(os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
 

@@ -208,10 +208,9 @@ class SearchConfig(Section):
         space: name of the search space: `mini` has ranges for the mini base, `core` for Stable Diffusion 1.5.
         strategies: those to choose from; None, the default: all that the space has.
         hyperparameters: by strategy, values that it has in every trial in place of the space's suggestion or its default.
-        sampler: name of the search sampler. `tpe` is the default, as `benchmarks/RESULTS.md` shows none to be better beyond
-            doubt.
+        sampler: name of the search sampler. The default takes the fewest GPU-hours to a front in `benchmarks/RESULTS.md`.
         scheduler: name of the trial scheduler, which stops trials at rungs; `none`: all are trained to their end. The default
-            stops what would add little to the front, and is the only rule that weighs all objectives with their noise.
+            stops trials whose rest is expected to add less to the front for its cost than another training.
         rungs: where it compares trials.
         limits: the most that a configuration may cost.
         budget: how far each trial is trained.
@@ -223,8 +222,8 @@ class SearchConfig(Section):
     space: str = "mini"
     strategies: Names | None = None
     hyperparameters: Annotated[dict[str, dict[str, Any]], BeforeValidator(_by_strategy)] = Field(default_factory=dict)
-    sampler: str = "tpe"
-    scheduler: str = "hypervolume"
+    sampler: str = "front"
+    scheduler: str = "gain"
     rungs: RungsConfig = RungsConfig()
     limits: LimitsConfig = LimitsConfig()
     budget: Budget = NO_BUDGET

@@ -178,7 +178,7 @@ def test_a_dry_run_prints_the_configuration_and_the_plan_and_makes_nothing(tmp_p
     fewer = ("--set", "training.num_epochs=2", "--set", "search.strategies=[bitfit]")
     result = invoke("--dry-run", "--out", str(out), "--num-trials", "7", *fewer)
     assert result.exit_code == 0
-    assert "Trials      7 by tpe" in result.stderr and "Operations" in result.stderr
+    assert "Trials      7 by front" in result.stderr and "Operations" in result.stderr
     config = json.loads(result.stdout)
     assert (config["preset"], config["search"]["num_trials"], config["training"]["num_epochs"]) == ("demo", 7, 2)
     assert not out.exists()

@@ -69,8 +69,8 @@ class GainStopping(Stopping):
         if worth >= LEAST_WORTH:
             return None
         return TrialEnd.stopped(
-            f"after epoch {self.ladder.epochs[rung]} its rest promises {worth:.2g} of what the best new training does by its "
-            f"cost, and less than {LEAST_WORTH:g} does not go on",
+            f"after epoch {self.ladder.epochs[rung]}: its rest promises {worth:.2g} of what the best new training does by its "
+            f"cost, below {LEAST_WORTH:g}",
             rung,
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +14,7 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from patience import until
 from werkzeug.serving import make_server
 
 from analysis.front.pareto import Front, Objective
@@ -99,9 +99,7 @@ def test_a_server_that_is_locked_is_told_while_the_sweep_goes_on_and_its_records
     said = list[str]()
     with answering(lambda path: status) as uri:
         tracker = Tracker.start(config_of(uri), tmp_path, said.append)
-        deadline_s = time.monotonic() + 30
-        while not said and time.monotonic() < deadline_s:
-            time.sleep(0.01)
+        until(lambda: said)
         assert f"{uri} takes no records" in said[0] and str(status) in said[0]
         outcome = tracker.finish(NOTHING)
     assert outcome is not None and "--resume sends them" in outcome

@@ -23,6 +23,7 @@ from sweep.presets import demo
 from sweep.records import outbox
 from sweep.records.settings import TrackingConfig
 from sweep.records.tracking import Tracker, tracker
+from sweep.records.tracking.new_store import make_store, store_uri
 from sweep.trials.ends import TrialEnd
 
 NOTHING = Front(objectives=(Objective("fid_mini", "min"),), points=())
@@ -56,7 +57,8 @@ def answering(status_of: Callable[[str], int]) -> Iterator[str]:
 @contextmanager
 def mlflow_server(folder: Path, patch: pytest.MonkeyPatch, refused: bytes) -> Iterator[str]:
     """The address of MLflow's own server, in this process, which fails at requests that hold these bytes."""
-    patch.setenv("_MLFLOW_SERVER_FILE_STORE", f"sqlite:///{folder / 'server.db'}")
+    make_store(folder / "server.db")
+    patch.setenv("_MLFLOW_SERVER_FILE_STORE", store_uri(folder / "server.db"))
     patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(folder))
     from mlflow.server import app, handlers
 
@@ -105,11 +107,12 @@ def test_a_server_that_is_locked_is_told_while_the_sweep_goes_on_and_its_records
     assert outcome is not None and "--resume sends them" in outcome
 
 
+@pytest.mark.slow
 def test_a_record_that_a_server_refuses_again_and_again_does_not_hold_up_those_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracker, "REFUSED_S", 0.3)
-    monkeypatch.setattr(tracker, "SERVER_S", 30.0)
+    monkeypatch.setattr(tracker, "SERVER_S", 300.0)
     said = list[str]()
     with mlflow_server(tmp_path, monkeypatch, refused=b'"loss"') as uri:
         told = Tracker.start(config_of(uri), tmp_path, said.append)

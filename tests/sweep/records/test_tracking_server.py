@@ -187,7 +187,7 @@ def test_what_a_server_misses_while_it_is_dead_it_gets_when_it_lives_and_only_on
         assert time.monotonic() - began < 60  # of 1 s of patience, and the end of a request
         assert left is not None and "--resume" in left
         assert any("takes no records" in line for line in said)
-    monkeypatch.setattr(tracker, "SERVER_S", 120.0)
+    monkeypatch.setattr(tracker, "SERVER_S", 300.0)
     with server(store, tmp_path, port) as two:
         two.wait()
         told = Tracker.start(config, out, said.append)

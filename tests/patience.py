@@ -9,9 +9,9 @@ LONG_S = 300.0
 """Less than the ten minutes of a test, so that one that waits in vain says for what."""
 
 
-def until(condition: Callable[[], object], within_s: float = LONG_S) -> None:
+def until(condition: Callable[[], object]) -> None:
     """Wait for a condition."""
-    deadline_s = time.monotonic() + within_s
+    deadline_s = time.monotonic() + LONG_S
     while not condition():
-        assert time.monotonic() < deadline_s, f"it must come within {within_s:g} s, but did not"
+        assert time.monotonic() < deadline_s, f"it must come within {LONG_S:g} s, but did not"
         time.sleep(0.02)

@@ -41,7 +41,7 @@ before, shutdown, left = dict(os.environ), ray.shutdown, []
 def shutdown_seen():
     deadline_s = time.monotonic() + 30
     while len(psutil.Process().children()) > 2 and time.monotonic() < deadline_s:
-        time.sleep(0.05)  # what was killed takes a moment
+        psutil.wait_procs(psutil.Process().children(), timeout=0.1)  # what was killed takes a moment
     left.extend(sorted(process.name() for process in psutil.Process().children()))
     shutdown()
 

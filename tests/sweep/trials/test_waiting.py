@@ -35,9 +35,8 @@ def test_nothing_is_said_where_nothing_waits_long(monkeypatch: pytest.MonkeyPatc
         looks.append(0.0)
         return ["a trial"] if len(looks) % 3 else []
 
-    clock = SimpleNamespace(
-        monotonic=lambda: 0.006 * len(looks)
-    )  # two looks are less than a line apart, three are more
+    # Two looks are less than a line apart, and three are more.
+    clock = SimpleNamespace(monotonic=lambda: 0.006 * len(looks))
     monkeypatch.setattr("sweep.trials.waiting.time", clock)
     with waiting_told(said.append, look=look, line_s=0.01):
         until(lambda: len(looks) >= 12)

@@ -188,7 +188,7 @@ def test_a_group_whose_trial_dies_gives_back_what_it_held(
     run_trials(settings, RecordingEvaluator(tmp_path / "recorded"), Choices(BITFIT), listeners=(events,))
     assert list(events.ends.values()) == [TrialEnd.completed()] and len(events.retries) == 1
     assert Recorded(events=events, folder=tmp_path / "recorded").losses() == recorded[2].losses()
-    until(lambda: ray.available_resources().get("CPU", 0.0) >= free, within_s=60)
+    until(lambda: ray.available_resources().get("CPU", 0.0) >= free)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from sweep import ui
 from sweep.presets import demo
 from sweep.records.journal import Journal
 from sweep.records.owner import owned
+from sweep.records.servers import port_for
 from sweep.records.tracking import Tracker, TrackingListener
 from sweep.trials.ends import TrialEnd
 from sweep.trials.suggestions import Suggestion
@@ -72,16 +73,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Front]:
     return out, make_run(out)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def pages(run: tuple[Path, Front]) -> Iterator[dict[str, str]]:
     """Names and links as printed."""
-    ports = ["--port", str(free_port()), "--dashboard-port", str(free_port())]
+    port = port_for("port", None, 5900)  # none of those that the system gives to whatever connects meanwhile
+    ports = ["--port", str(port), "--dashboard-port", str(port_for("port", None, 5900, [port]))]
     command = [sys.executable, "-m", "sweep.ui", "--run", str(run[0]), *ports]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None

@@ -56,6 +56,8 @@ HEAVY = (
     "ray",
     "torchvision",
 )
+TIMEOUT_S = 3000
+"""For a test: more than on a busy machine any takes, which would pass for a failure; a fault may make one endless."""
 CAUGHT, SURVIVED, UNPROVED = "caught", "survived", "unproved"
 
 
@@ -273,7 +275,8 @@ def _run_tests(tree: Tree, tests: list[str], note: Path) -> int:
     os.dup2(nowhere, 2)
     if any(not Path(str(find_spec(name).origin)).is_relative_to(tree.folder) for name in PACKAGES):  # type: ignore[union-attr]
         return int(pytest.ExitCode.USAGE_ERROR)
-    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], plugins=[FirstFailure(note)]))
+    options = ["-x", "-q", "-p", "no:cacheprovider", f"--timeout={TIMEOUT_S}"]
+    return int(pytest.main([*options, *tests], plugins=[FirstFailure(note)]))
 
 
 def keep(results: Path, number: int, outcome: dict[str, Any]) -> None:

@@ -14,11 +14,13 @@ from contextlib import ExitStack
 
 import pytest
 import warm_python
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; Ray's processes take it over
 
-settings.register_profile("any machine", deadline=None)  # a busy one takes longer over an example
+settings.register_profile(  # a busy one takes longer over an example, and over making one
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("any machine")
 
 RAY, PHANTOM, CLUSTER = "ray", "phantom", "tests/cluster"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -11,10 +10,9 @@ import pandas as pd
 import pytest
 from click.testing import Result
 from film_folders import write_films
+from patience import until
 
 from trainables.datasets.phantom import source
-
-RELEASE_S = 120.0
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,10 +39,7 @@ def ray_address() -> Iterator[str]:
 def ray_cluster(ray_address: str) -> Iterator[None]:
     """That Ray for the tests of a module. They leave no part of it held: the next module's find all of it free."""
     yield
-    deadline = time.monotonic() + RELEASE_S
-    while (num_held := held_cpus()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert num_held == 0
+    until(lambda: held_cpus() == 0)
 
 
 def held_cpus() -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+from patience import until
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
@@ -28,6 +28,4 @@ def second_node(address: str, num_cpus: float) -> Iterator[Node]:
 
 
 def _wait_for(num_nodes: int) -> None:
-    deadline_s = time.monotonic() + 30
-    while sum(known["Alive"] for known in ray.nodes()) != num_nodes and time.monotonic() < deadline_s:
-        time.sleep(0.1)
+    until(lambda: sum(known["Alive"] for known in ray.nodes()) == num_nodes)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from patience import LONG_S, until
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
@@ -25,6 +26,7 @@ from sweep import ui
 from sweep.presets import demo
 from sweep.records.journal import Journal
 from sweep.records.owner import owned
+from sweep.records.servers import port_for
 from sweep.records.tracking import Tracker, TrackingListener
 from sweep.trials.ends import TrialEnd
 from sweep.trials.suggestions import Suggestion
@@ -71,16 +73,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Front]:
     return out, make_run(out)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def pages(run: tuple[Path, Front]) -> Iterator[dict[str, str]]:
     """Names and links as printed."""
-    ports = ["--port", str(free_port()), "--dashboard-port", str(free_port())]
+    port = port_for("port", None, 5900)  # none of those that the system gives to whatever connects meanwhile
+    ports = ["--port", str(port), "--dashboard-port", str(port_for("port", None, 5900, [port]))]
     command = [sys.executable, "-m", "sweep.ui", "--run", str(run[0]), *ports]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
@@ -93,11 +90,11 @@ def pages(run: tuple[Path, Front]) -> Iterator[dict[str, str]]:
     assert links, "".join(printed)
     yield dict(links)
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(LONG_S) == 0
     for link in dict(links).values():
         if link.startswith("http"):
             with pytest.raises(OSError):
-                urllib.request.urlopen(link, timeout=5)
+                urllib.request.urlopen(link, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -105,14 +102,14 @@ def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * LONG_S)
 
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     with browser.new_context(viewport={"width": 1400, "height": 1400}) as context:
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(1000 * LONG_S)
         yield page
 
 
@@ -134,15 +131,20 @@ def test_the_front_is_shown_with_a_chart_and_films_and_nothing_else(
     page.wait_for_selector(".js-plotly-plot")
     for name in named(run[1]):
         page.get_by_text(name).first.wait_for()
-    assert page.get_by_text("dora-cccc3333").count() == 0
+    page.get_by_text("dora-cccc3333").first.wait_for(state="detached")
     page.mouse.move(900, 700)
-    film = page.locator("img[src^='blob:'], img[src*='artifact']").first
-    for _ in range(40):
-        if film.count() and film.is_visible():
-            break
+    films = page.locator("img[src^='blob:'], img[src*='artifact']")
+
+    widths: list[int] = []
+
+    def comes_into_view() -> bool:
         page.mouse.wheel(0, 400)
-        page.wait_for_timeout(250)
-    assert film.evaluate("image => image.naturalWidth") == 64
+        shown = "all => all.slice(0, 1).map(image => image.checkVisibility() * image.naturalWidth)"
+        widths[:] = films.evaluate_all(shown)
+        return any(widths)
+
+    until(comes_into_view)
+    assert widths == [64]
 
 
 @pytest.mark.slow

@@ -151,9 +151,9 @@ def test_two_processes_compute_once(tmp_path: Path) -> None:
     workers = [context.Process(target=_work, args=(tmp_path, barrier, results)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    contents = [results.get(timeout=20) for _ in workers]
+    contents = [results.get(timeout=300) for _ in workers]
     for worker in workers:
-        worker.join(timeout=20)
+        worker.join(timeout=300)
     assert contents == [_features().tobytes()] * 2
     assert (tmp_path / "computed.log").read_text() == "x"
 
@@ -171,8 +171,8 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     results = context.Queue()
     worker = context.Process(target=_work_on_a_full_disk, args=(tmp_path, results))
     worker.start()
-    message = results.get(timeout=20)
-    worker.join(timeout=20)
+    message = results.get(timeout=300)
+    worker.join(timeout=300)
     assert "`feature cache` must be writable, but got" in message
     assert _files(tmp_path) == []
     assert np.array_equal(FeatureCache(tmp_path).get_or_compute(KEY, _features), _features())

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import typer
 from click.testing import Result
+from patience import LONG_S
 from playwright.sync_api import Page, sync_playwright
 from typer.testing import CliRunner
 
@@ -71,8 +72,9 @@ def test_a_study_is_made_read_by_keyboard_alone_and_scored(run: Path, tmp_path: 
     study = tmp_path / "study"
     assert invoke(run, study, "--num", "12").exit_code == 0
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=1000 * LONG_S)
         page = browser.new_page()
+        page.set_default_timeout(1000 * LONG_S)
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("dialog", lambda dialog: errors.append(dialog.message))

@@ -90,8 +90,8 @@ def test_plots_of_two_threads_have_their_style_and_leave_matplotlib_as_it_was() 
 
     first, second = threading.Thread(target=draw), threading.Thread(target=draw)
     first.start()
-    inside.wait(5)
+    inside.wait(60)
     second.start()
-    first.join(5)
-    second.join(5)
+    first.join(60)
+    second.join(60)
     assert sizes == [STYLE["font.size"]] * 2 and dict(rcParams) == before

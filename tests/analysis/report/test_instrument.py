@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from patience import until
 from playwright.sync_api import Browser, Page
 from synthetic_runs import (
     CONDITIONS,
@@ -21,10 +22,10 @@ from synthetic_runs import (
     write_word_maps,
 )
 from worked_pages import (
-    colour_at,
     command,
     drag,
-    grey_at,
+    greys,
+    is_tinted,
     left,
     looks,
     on_screen,
@@ -180,8 +181,7 @@ def test_where_a_word_acts_lies_over_the_films_of_what_was_mapped(page: Page, tr
             page.keyboard.press(pressed)
         grey, film = film_grey(len(trials) + 1, 1 if pressed else 0, 0), page.locator("#large-films svg").nth(2)
         for across, acts in ((0.25, share is not None), (0.75, False)):
-            red, _, blue = colour_at(page, film, across)
-            assert (red - blue > 80) if acts else (abs(red - grey) <= 3 and abs(blue - grey) <= 3)
+            until(lambda across=across, acts=acts, film=film, grey=grey: is_tinted(film, across, grey) is acts)
         said = page.inner_text("#large-films figcaption >> nth=2")
         assert (f"0 to {share} of the attention" if share else "does not have the word") in said
     assert page.locator("#large-films mask").count() == 1  # the base alone is mapped
@@ -258,8 +258,8 @@ def test_films_in_large_are_the_same_place_of_both_trials_and_the_real_ones(page
         if pressed:
             page.keyboard.press(pressed)
         expected = [film_grey(place, condition, column) for place in (int(chosen), len(trials), int(other))]
-        greys = [grey_at(page, page.locator("#large-films svg").nth(place)) for place in range(3)]
-        assert greys == pytest.approx(expected, abs=3)
+        films = [page.locator("#large-films svg").nth(place) for place in range(3)]
+        until(lambda films=films, expected=expected: greys(films) == pytest.approx(expected, abs=3))
         assert f"{CONDITIONS[condition]}, film {column + 1} of 4" in page.inner_text("#large-note")
     page.keyboard.press("Escape")
     assert not page.is_visible("#large")

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+from patience import LONG_S
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page
 
@@ -15,6 +16,7 @@ from playwright.sync_api import Browser, Locator, Page
 def opened(browser: Browser, folder: Path, width: int = 1400, **options: bool | str) -> Page:
     """The page of a run, ready; whatever it asks the network for, says or fails by is an error."""
     page = browser.new_page(viewport={"width": width, "height": 900}, **options)
+    page.set_default_timeout(1000 * LONG_S)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("dialog", lambda dialog: errors.append(dialog.message))
@@ -92,14 +94,26 @@ def looks(page: Page, place: str) -> dict[str, list[str]]:
     return dict(drawn)
 
 
-def colour_at(page: Page, picture: Locator, across: float) -> tuple[int, int, int]:
+def _colour_at(picture: Locator, across: float) -> tuple[int, int, int]:
     """Red, green and blue at a share of a picture's width, half way down, as the screen shows it."""
     with Image.open(io.BytesIO(picture.screenshot())) as shot:
         red, green, blue = np.asarray(shot.convert("RGB"))[shot.height // 2, int(shot.width * across)]
     return int(red), int(green), int(blue)
 
 
-def grey_at(page: Page, picture: Locator) -> float:
-    """The grey in the middle of a picture as the screen shows it."""
+def is_tinted(picture: Locator, across: float, grey: int) -> bool | None:
+    """Whether a film is red there or has its own grey; None for anything else, as before its pixels have come."""
+    red, _, blue = _colour_at(picture, across)
+    if abs(red - grey) <= 3 and abs(blue - grey) <= 3:
+        return False
+    return True if red - blue > 80 else None
+
+
+def greys(pictures: list[Locator]) -> list[float]:
+    """The greys in the middle of pictures as the screen shows them."""
+    return [_grey_at(picture) for picture in pictures]
+
+
+def _grey_at(picture: Locator) -> float:
     with Image.open(io.BytesIO(picture.screenshot())) as shot:
         return float(np.asarray(shot.convert("L"))[shot.height // 2, shot.width // 2])

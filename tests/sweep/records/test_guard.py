@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from patience import LONG_S, until
 
 from sweep.records import guard
 
@@ -26,20 +26,31 @@ from sweep.records import guard
 
 out, what = Path(sys.argv[1]), sys.argv[2]
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup, which is passed on
-guard.PATIENCE_S, guard.LOOK_S, interrupts.SAME_S = {"deaf": 0.5, "slow": 5.0}.get(what, 2.0), 0.1, 0.1
+guard.PATIENCE_S, guard.LOOK_S, interrupts.SAME_S = {"deaf": 0.5, "lost": 2.0, "slow": 5.0}.get(what, 30.0), 0.1, 0.1
+look = guard.Guard._look
+
+def look_and_tell(self):
+    look(self)
+    if self._watched:
+        (out / "watched").touch()
+
+guard.Guard._look = look_and_tell
 
 def work():
     with explained(), interruptible(), guard.records_open(out):
         started = subprocess.Popen([sys.argv[3], "60"], start_new_session=True)
         (out / "pids").write_text(f"{os.getpid()} {started.pid}")
         if what == "leave":
+            (out / "ready").touch()
             sys.exit(3)
         with guard.ray_watched():
             if what == "deaf":
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, signal.SIG_IGN)
+            while not (out / "watched").exists():
+                time.sleep(0.02)
+            (out / "ready").touch()
             if what in ("shutdown", "outlived"):
-                time.sleep(0.5)
                 started.kill()
                 time.sleep(0.5 if what == "outlived" else 0)
             else:
@@ -62,24 +73,30 @@ guard.guarded(command, lambda out: f"Go on with: --resume {out}")
 
 @pytest.fixture
 def started(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """A guarded process that does as it was told, and the process ids of its child and of what that has started."""
+    """A guarded process that does as it was told, and the process ids of its child and of what that has started.
+
+    Its parent has seen what it is to watch.
+    """
     shutil.copy(shutil.which("sleep") or "", tmp_path / "raylet")
     command = [sys.executable, "-c", GUARDED, str(tmp_path), request.param, str(tmp_path / "raylet")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 30
-        while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(0.5)
+        until((tmp_path / "ready").exists)
         yield process, [int(pid) for pid in (tmp_path / "pids").read_text().split()]
         process.kill()
 
 
 def ended(process: subprocess.Popen[str], pids: list[int]) -> tuple[int, str]:
     """Exit code and what was said, once nothing is left."""
-    said = process.communicate(timeout=30)[1]
-    assert not [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+    said = process.communicate(timeout=LONG_S)[1]
+    assert not [pid for pid in pids if lives(pid)]
     return process.returncode, " ".join(said.split())
+
+
+def lives(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 Started = tuple[subprocess.Popen[str], list[int]]
@@ -105,7 +122,7 @@ def test_a_child_that_is_killed_is_cleared_up_after(started: Started, tmp_path: 
     assert said.endswith(f"Go on with: --resume {tmp_path}")
 
 
-@pytest.mark.parametrize("started", ["work", "deaf"], indirect=True)
+@pytest.mark.parametrize("started", ["lost", "deaf"], indirect=True)
 def test_a_sweep_that_loses_its_ray_is_ended_and_named(started: Started) -> None:
     os.kill(started[1][1], signal.SIGKILL)
     code, said = ended(*started)
@@ -152,10 +169,7 @@ def test_a_ray_that_is_shut_down_or_outlived_is_no_loss(started: Started) -> Non
 def test_a_parent_that_is_killed_takes_the_sweep_along_in_order(started: Started) -> None:
     process, (child, _) = started
     process.kill()
-    deadline = time.monotonic() + 20
-    while psutil.pid_exists(child) and psutil.Process(child).status() != "zombie":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not lives(child))
 
 
 def test_a_ray_that_dies_with_its_sweep_is_not_what_ended_it() -> None:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import until
 
 from analysis.terminal import Interrupted
 from sweep.config import ConfigError
@@ -151,7 +152,5 @@ def test_an_owner_whose_folder_another_has_taken_ends_and_leaves_its_name_alone(
     monkeypatch.setattr(os, "kill", lambda pid, number: told.append(number))
     with owned(tmp_path):
         (tmp_path / LOCK).write_text(json.dumps({"host": "another", "pid": 7, "token": "its", "beat": 0.0}))
-        deadline = time.monotonic() + 10
-        while not told and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: told)
         assert told == [signal.SIGTERM] and json.loads((tmp_path / LOCK).read_text())["token"] == "its"

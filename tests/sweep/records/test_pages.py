@@ -17,7 +17,7 @@ END = TrialEnd.completed()
 
 def settled(keeper: PageKeeper) -> None:
     assert keeper._writer is not None
-    keeper._writer.join(10)
+    keeper._writer.join(60)
 
 
 def test_a_page_is_written_when_a_trial_ends_and_not_while_it_is_being_written(
@@ -27,14 +27,14 @@ def test_a_page_is_written_when_a_trial_ends_and_not_while_it_is_being_written(
 
     def slow(out: Path, *, with_importances: bool) -> str:
         made.append(out)
-        free.wait(10)
+        free.wait(60)
         return f"importances: {with_importances}"
 
     monkeypatch.setattr(pages, "report_page", slow)
     keeper, started = PageKeeper(tmp_path), time.monotonic()
     for number in range(50):
         keeper.on_end(str(number), END)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 30
     free.set()
     settled(keeper)
     assert made == [tmp_path]
@@ -47,14 +47,14 @@ def test_a_page_that_is_being_made_at_the_end_is_not_waited_for_and_takes_no_one
     free = threading.Event()
 
     def slow(out: Path, *, with_importances: bool) -> str:
-        free.wait(10)
+        free.wait(60)
         return "old"
 
     monkeypatch.setattr(pages, "report_page", slow)
     keeper, started = PageKeeper(tmp_path), time.monotonic()
     keeper.on_end("a", END)
     keeper.close()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 30
     (tmp_path / "report.html").write_text("of the end")
     free.set()
     settled(keeper)
@@ -75,7 +75,8 @@ def test_pages_take_at_most_their_share_of_the_time(tmp_path: Path, monkeypatch:
         keeper.on_end("a", END)
         time.sleep(0.002)
     settled(keeper)
-    assert 1 <= len(spent) <= 5 + 1  # 0.05 of 1 s is five times 0.01 s
+    took_s = time.monotonic() - started
+    assert 1 <= len(spent) <= took_s * 0.05 / 0.01 + 1  # of a second, five times 0.01 s
 
 
 def test_a_page_that_cannot_be_made_does_not_end_the_sweep(tmp_path: Path) -> None:

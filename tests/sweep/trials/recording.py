@@ -48,7 +48,7 @@ class RecordingEvaluator:
     def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
         if self.waits and torch.distributed.get_world_size() > 1:
             _note(self.folder, WAITS, {"process": os.getpid()})
-            time.sleep(60)
+            time.sleep(300)
         if self.dies and not (self.folder / "died.json").exists():
             _note(self.folder, "died.json", {"process": os.getpid()})
             os.kill(os.getpid(), signal.SIGKILL)

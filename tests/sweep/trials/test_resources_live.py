@@ -65,7 +65,7 @@ def test_ray_places_as_many_trials_as_were_summed(
     groups += [placement_group([{"CPU": compute.evaluation_cpus}]) for _ in range(actors)]
     for _ in range(trials):
         groups += map(placement_group, bundles_of_trial(compute, workers))
-    assert all(group.wait(20) for group in groups)
+    assert all(group.wait(300) for group in groups)
     more = [placement_group(bundles) for bundles in bundles_of_trial(compute, workers)]
     groups += more
     assert not all(group.wait(1) for group in more)

@@ -30,6 +30,7 @@ OF_RAY = (
 )
 OWN_RAY = """
 import json, logging, os, time
+from contextlib import suppress
 import psutil, ray
 from ray import tune
 from sweep.config import ComputeConfig
@@ -38,7 +39,9 @@ from sweep.trials.runtime import ray_runtime
 before, shutdown, left = dict(os.environ), ray.shutdown, []
 
 def shutdown_seen():
-    psutil.wait_procs(psutil.Process().children(), timeout=2)  # what was killed takes a moment
+    deadline_s = time.monotonic() + 30
+    while len(psutil.Process().children()) > 2 and time.monotonic() < deadline_s:
+        psutil.wait_procs(psutil.Process().children(), timeout=0.1)  # what was killed takes a moment
     left.extend(sorted(process.name() for process in psutil.Process().children()))
     shutdown()
 
@@ -49,8 +52,9 @@ with ray_runtime(ComputeConfig(concurrent_trials=7)):
     workers = []
     while not workers:  # they are started ahead of their work
         time.sleep(0.1)
-        processes = psutil.Process().children(recursive=True)
-        workers = [process.nice() for process in processes if "default_worker.py" in " ".join(process.cmdline())]
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # one that memory is taken from at this moment
+                workers += [process.nice()] if "default_worker.py" in " ".join(process.cmdline()) else []
     try:
         ray.get(ray.remote(max_retries=0)(lambda: time.sleep(60)).remote())
     except ray.exceptions.RayError as error:
@@ -193,7 +197,7 @@ def test_an_address_without_a_ray_is_named_within_seconds(
             origin, started_s = ("RAY_ADDRESS" if variable else "compute.address"), time.monotonic()
             with pytest.raises(ConnectionError, match=f"`{origin}` must be a running cluster, but got {address}"):
                 find_cluster(ComputeConfig(address=None if variable else address))
-            assert time.monotonic() - started_s < 10
+            assert time.monotonic() - started_s < 25
 
 
 @pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "10.0.0.1", "http://head:8265", "head:port"])

@@ -7,10 +7,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 import ray
+from patience import until
 from ray import cloudpickle
 
 from sweep.trials.waiting import waiting_here, waiting_told
@@ -18,29 +20,40 @@ from sweep.trials.waiting import waiting_here, waiting_told
 
 def test_a_line_comes_every_so_often_as_long_as_something_waits() -> None:
     said: list[str] = []
+    began_s = time.monotonic()
     with waiting_told(said.append, look=lambda: ["2 x a trial's 1 CPU", "0 of 2 CPU free"], line_s=0.1):
-        time.sleep(0.55)
-    assert 3 <= len(said) <= 5
+        until(lambda: len(said) >= 3)
+    assert len(said) * 0.1 <= time.monotonic() - began_s
     assert all(line.endswith("s: 2 x a trial's 1 CPU; 0 of 2 CPU free") for line in said)
 
 
-def test_nothing_is_said_where_nothing_waits_long() -> None:
+def test_nothing_is_said_where_nothing_waits_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every trial waits for a moment; each look that finds none begins the count anew."""
-    looks: Iterator[Sequence[str]] = iter([["a trial"], ["a trial"], []] * 1000)
-    said: list[str] = []
-    with waiting_told(said.append, look=lambda: next(looks), line_s=0.2):
-        time.sleep(0.6)
+    said, looks = list[str](), list[float]()
+
+    def look() -> Sequence[str]:
+        looks.append(0.0)
+        return ["a trial"] if len(looks) % 3 else []
+
+    # Two looks are less than a line apart, and three are more.
+    clock = SimpleNamespace(monotonic=lambda: 0.006 * len(looks))
+    monkeypatch.setattr("sweep.trials.waiting.time", clock)
+    with waiting_told(said.append, look=look, line_s=0.01):
+        until(lambda: len(looks) >= 12)
     assert said == []
 
 
 def test_a_head_that_does_not_answer_ends_nothing() -> None:
-    def look() -> Sequence[str]:
-        raise ConnectionError("the head does not answer")
+    said, looks = list[str](), list[float]()
 
-    said: list[str] = []
+    def look() -> Sequence[str]:
+        looks.append(0.0)
+        if len(looks) < 3:
+            raise ConnectionError("the head does not answer")
+        return ["a trial"]
+
     with waiting_told(said.append, look=look, line_s=0.05):
-        time.sleep(0.2)
-    assert said == []
+        until(lambda: said)
 
 
 def test_a_head_that_answers_late_keeps_nobody_and_is_not_heard_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,17 +63,17 @@ def test_a_head_that_answers_late_keeps_nobody_and_is_not_heard_afterwards(monke
 
     def look() -> Sequence[str]:
         asked.set()
-        answer.wait(30)
+        answer.wait(60)
         answered.set()
         return ["a trial"]
 
     said: list[str] = []
     with waiting_told(said.append, look=look, line_s=0.0):
-        assert asked.wait(30)
+        assert asked.wait(60)
         began_s = time.monotonic()
-    assert time.monotonic() - began_s < 10 and not answered.is_set()
+    assert time.monotonic() - began_s < 30 and not answered.is_set()
     answer.set()
-    assert answered.wait(30)
+    assert answered.wait(60)
     time.sleep(0.1)
     assert said == []
 
@@ -76,10 +89,12 @@ def test_an_actor_that_has_died_and_finds_no_room_again_is_named(ray_cluster: No
     """Another one takes its place: whichever of them waits, one does."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
     actor = ray.remote(Idle).options(num_cpus=ray.cluster_resources()["CPU"], max_restarts=1)
-    first, second = actor.remote(), actor.remote()
+    first = actor.remote()
+    process = ray.get(first.process.remote())
+    second = actor.remote()
     try:
         assert waits() == ["an evaluation actor", "0 of"]
-        os.kill(ray.get(first.process.remote()), signal.SIGKILL)
+        os.kill(process, signal.SIGKILL)
         assert ray.get(second.process.remote()) > 0
         assert waits() == ["an evaluation actor", "0 of"]
     finally:
@@ -90,7 +105,11 @@ def test_an_actor_that_has_died_and_finds_no_room_again_is_named(ray_cluster: No
 
 def waits(num_waiting: int = 1) -> list[str]:
     """What waits once so much does, and the beginning of what is free."""
-    deadline_s = time.monotonic() + 120  # a process of Ray's takes its time to start on a busy machine
-    while (said := waiting_here())[:-1] != ["an evaluation actor"] * num_waiting and time.monotonic() < deadline_s:
-        time.sleep(0.1)
+    said: list[str] = []
+
+    def is_seen() -> bool:
+        said[:] = waiting_here()
+        return said[:-1] == ["an evaluation actor"] * num_waiting
+
+    until(is_seen)
     return [text[:4] if "free" in text else text for text in said]

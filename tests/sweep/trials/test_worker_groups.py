@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import ray
 import torch
+from patience import until
 from ray._private.node import Node
 from ray._private.state import actors
 from ray.train import ControllerError, ScalingConfig
@@ -118,9 +118,7 @@ def test_a_group_whose_worker_dies_goes_on_from_its_checkpoint_to_the_same_bits(
 
 def lose_once(waits: Path, node: Node) -> None:
     """Let a node go as a machine does that is taken back, once an evaluation waits."""
-    deadline_s = time.monotonic() + 60
-    while not waits.exists() and time.monotonic() < deadline_s:
-        time.sleep(0.05)
+    until(waits.exists)
     node.kill_all_processes(check_alive=False, allow_graceful=True)
 
 
@@ -190,10 +188,7 @@ def test_a_group_whose_trial_dies_gives_back_what_it_held(
     run_trials(settings, RecordingEvaluator(tmp_path / "recorded"), Choices(BITFIT), listeners=(events,))
     assert list(events.ends.values()) == [TrialEnd.completed()] and len(events.retries) == 1
     assert Recorded(events=events, folder=tmp_path / "recorded").losses() == recorded[2].losses()
-    deadline_s = time.monotonic() + 20
-    while (now := ray.available_resources()["CPU"]) < free and time.monotonic() < deadline_s:
-        time.sleep(0.1)
-    assert now >= free
+    until(lambda: ray.available_resources().get("CPU", 0.0) >= free)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,7 +57,6 @@ class Events(TrialListener):
 
     starts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     reports: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
-    reported_at_s: list[float] = field(default_factory=list)
     cuts: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=list)
     retries: list[tuple[str, str]] = field(default_factory=list)
     ends: dict[str, TrialEnd] = field(default_factory=dict)
@@ -69,7 +67,6 @@ class Events(TrialListener):
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         self.reports.append((trial_id, dict(metrics)))
-        self.reported_at_s.append(time.monotonic())
 
     def on_cut(self, cut_id: str, trial_id: str, choice: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
         assert trial_id not in self.ends

@@ -108,7 +108,7 @@ def test_killed_at_random_and_started_again_it_is_the_same(
 
     def attempt(dies_at: int) -> int:
         command = [*warm_python.command(), str(script), str(raw.root), str(to), str(dies_at)]
-        return subprocess.run(command, check=False, timeout=120).returncode
+        return subprocess.run(command, check=False, timeout=300).returncode
 
     for dies_at in (chance.randint(1, 12), chance.randint(8, 25)):
         assert attempt(dies_at) == -signal.SIGKILL and not to.exists()

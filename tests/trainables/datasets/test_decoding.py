@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import psutil
 import pytest
 from compressed_dicom import LOSSLESS, compressed
 from numpy.typing import NDArray
+from patience import LONG_S, until
 from stand_ins import save_dicom
 
 from trainables.datasets import decoding
@@ -129,7 +129,7 @@ def test_a_decoder_that_neither_reads_nor_answers_is_given_up(
     stopped = decoding._idle.pop()
     stopped._process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(decoding, "MOST_S", 0.1)
-    too_late = threading.Timer(20, stopped._process.kill)
+    too_late = threading.Timer(60, stopped._process.kill)
     too_late.start()
     with pytest.raises(decoding.DecoderEndedError, match="the decoder ended by SIGKILL"):
         stopped.levels(sound.read_bytes() + bytes(more))
@@ -208,11 +208,7 @@ if sys.argv[2] == "killed":
 @pytest.mark.parametrize("end", ["ended", "killed"])
 def test_no_process_is_left_of_one_that_read_films(sound: Path, end: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(sound), end], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", SCRIPT, str(sound), end], capture_output=True, text=True, timeout=LONG_S, check=False
     )
     assert done.returncode == (-9 if end == "killed" else 0) and not done.stderr
-    left, patience = int(done.stdout), threading.Event()
-    deadline = time.monotonic() + 20
-    while is_running(left):
-        assert time.monotonic() < deadline, "a decoder outlives the process that it answers"
-        patience.wait(0.05)
+    until(lambda: not is_running(int(done.stdout)))

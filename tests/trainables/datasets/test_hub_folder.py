@@ -213,7 +213,9 @@ def small(tmp_path_factory: pytest.TempPathFactory, films: Path) -> tuple[Path, 
     return saved, (saved / SHARD).read_bytes()
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4))
 def test_damage_at_any_byte_is_a_named_error_or_a_value(
     small: tuple[Path, bytes], damage: list[tuple[float, int]]

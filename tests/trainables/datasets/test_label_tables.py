@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainables.datasets.base import split_of_patient
@@ -158,7 +158,7 @@ def in_split(patient_id: str) -> str:
 
 
 @pytest.mark.slow
-@settings(max_examples=NUM_EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=NUM_EXAMPLES)
 @given(tables())
 def test_tables_are_refused_with_file_and_line_or_counted_rightly(table: Table) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from numpy.typing import NDArray
+from patience import until
 
 from trainables.datasets import sharded
 from trainables.datasets.sharded import CacheNotWritableError, Layout, get_or_fill
@@ -180,13 +181,16 @@ def test_a_folder_that_this_machine_cannot_write_is_named(
         get_or_fill(tmp_path, "moments", "k", LAYOUT, unreadable)
 
 
-def _fill(folder: Path, asked: Path, pause_s: float) -> float:
+def _fill(folder: Path, asked: Path, num_processes: int) -> float:
+    """Fill a cache; a part is done once so many processes have begun one, and that of a process which is to be killed never."""
     sharded.SHARD_BYTES, sharded.LOOK_S = 9 * LAYOUT.row_bytes, 0.01  # type: ignore[misc]
 
     def compute(start: int, stop: int) -> NDArray[Any]:
-        time.sleep(pause_s)
+        if not num_processes:
+            time.sleep(300)
         with asked.open("a") as file:
             file.write(f"{os.getpid()} {start}\n")
+        until(lambda: len({line.split()[0] for line in asked.read_text().splitlines()}) == num_processes)
         return VALUES[start:stop]
 
     return float(get_or_fill(folder, "moments", "k", LAYOUT, compute)[:].sum())
@@ -194,19 +198,16 @@ def _fill(folder: Path, asked: Path, pause_s: float) -> float:
 
 def test_processes_share_the_work_and_one_that_is_killed_costs_its_part(tmp_path: Path) -> None:
     context, asked = get_context("fork"), tmp_path / "asked"
-    killed = context.Process(target=_fill, args=(tmp_path / "cache", asked, 30.0))
+    killed = context.Process(target=_fill, args=(tmp_path / "cache", asked, 0))
     killed.start()
-    deadline_s = time.monotonic() + 60
-    while not list((tmp_path / "cache").rglob("*.lock")):
-        assert killed.is_alive() and time.monotonic() < deadline_s
-        time.sleep(0.01)
+    until(lambda: list((tmp_path / "cache").rglob("*.lock")))
     with context.Pool(2) as pool:
-        sums = pool.starmap_async(_fill, [(tmp_path / "cache", asked, 0.02)] * 2, chunksize=1)
+        sums = pool.starmap_async(_fill, [(tmp_path / "cache", asked, 2)] * 2, chunksize=1)
         time.sleep(0.3)
         assert killed.pid is not None and not sums.ready()  # they wait for the part that it has
         os.kill(killed.pid, signal.SIGKILL)
         killed.join()
-        assert sums.get(60) == [float(VALUES.sum())] * 2
+        assert sums.get(300) == [float(VALUES.sum())] * 2
     lines = [line.split() for line in asked.read_text().splitlines()]
     assert sorted(int(start) for _, start in lines) == [0, 8, 16, 24, 32, 40, 48]
     assert len({process for process, _ in lines}) == 2

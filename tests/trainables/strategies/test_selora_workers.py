@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import torch
 import warm_python
 
+from sweep.records.servers import port_for
 from trainables.datasets.store import PreparedDataset
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -29,9 +29,7 @@ def alone(dataset: Path, to: Path) -> dict[str, Any]:
 
 def group(number: int, dataset: Path, to: Path) -> list[dict[str, Any]]:
     """What each of a group of processes ends with."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(port_for("port", None, 5800))  # none of those that the system gives to whatever connects meanwhile
     shared = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": str(ROOT)}
     running = []
     for rank in range(number):

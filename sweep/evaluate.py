@@ -49,6 +49,10 @@ def main(
     classifier_weights: Annotated[
         Path | None, typer.Option(help="Safetensors that classifiers start from.", metavar="FILE")
     ] = None,
+    verifier_weights: Annotated[
+        Path | None,
+        typer.Option(help="The Siamese network's, for the privacy score of the preset chexgenbench.", metavar="FILE"),
+    ] = None,
     boxes: Boxes = None,
     word_maps: WordMaps = False,
 ) -> None:
@@ -67,13 +71,20 @@ def main(
                 images_per_condition=images_per_condition,
                 classifier=classifier,
                 classifier_weights=classifier_weights,
+                verifier_weights=verifier_weights,
                 boxes=boxes,
             )
         opened = RunFolder.open(run.expanduser().resolve())
         trial_ids = pick_finalists(opened, pick or ["knee"])
         from sweep.final.settings import final_settings  # torch takes seconds to import; wrong input is answered before
 
-        settings = final_settings(opened, images_per_condition, classifier, classifier_weights)
+        settings = final_settings(
+            opened,
+            images_per_condition,
+            classifier,
+            initial_weights=classifier_weights,
+            verifier_weights=verifier_weights,
+        )
         with owned(opened.folder):
             if word_maps:
                 map_words(opened, trial_ids)

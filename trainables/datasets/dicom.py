@@ -42,7 +42,7 @@ QUOTED = re.compile(r"""b?(['"])(?:.*\1|.*)""")
 KEYWORD = re.compile(r"'([A-Z]\w+)'")
 TRACEBACK = "Traceback (most recent call last)"
 warnings.filterwarnings("ignore", module=r"pydicom\b")
-logging.getLogger("pydicom").disabled = True
+logging.getLogger("pydicom").propagate = False  # with it, what the modules of pydicom log by names of their own
 # Its warnings quote tags, in which may stand who a film is of, and warnings go to logs. This is for the whole process, since
 # films are read by several threads, of which one would undo what another has set.
 

@@ -70,13 +70,17 @@ MALFORMED = {
 def test_pydicom_warns_of_such_films_and_quotes_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What the other tests rest on."""
     film = dcmread(write_film(tmp_path / "film.dcm", 0, **MALFORMED))
-    logging.getLogger("pydicom").disabled = False
+    logging.getLogger("pydicom").propagate = True
     try:
         with pytest.warns(UserWarning, match="JOHN"):
             assert NAME in film.SOPInstanceUID
     finally:
-        logging.getLogger("pydicom").disabled = True
+        logging.getLogger("pydicom").propagate = False
     assert NAME in caplog.text
+    caplog.clear()
+    for module in ("pydicom", "pydicom.pixels.utils"):
+        logging.getLogger(module).warning("of %s", NAME)
+    assert not caplog.text
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def test_an_adapter_brings_the_side_of_its_films_with_it(base: DiffusionModels, 
     strategy.attach(models)
     strategy.export(models, tmp_path)
     restored = base.sharing()
-    load_adapter(restored, tmp_path)
+    load_adapter(restored, tmp_path).merged(restored)
     assert (restored.resolution_px, base.resolution_px) == (96, 64)
     pipeline_of(restored).save_pretrained(tmp_path / "pipeline")
     assert load_base(str(tmp_path / "pipeline")).resolution_px == 96

@@ -16,7 +16,7 @@ from torchvision.models import resnet50
 from analysis.studies.chexgenbench import feature_distances, privacy_row
 from analysis.studies.patient_verification import PatientVerifier, SiameseNetwork, load_verifier
 
-FILMS = np.random.default_rng(0).integers(0, 256, (5, 96, 96), np.uint8)
+FILMS = np.random.default_rng(0).integers(0, 256, (4, 96, 96), np.uint8)
 
 
 class Plain(nn.Module):
@@ -54,7 +54,7 @@ def verifier(plain: Plain, tmp_path_factory: pytest.TempPathFactory) -> PatientV
 def test_it_is_the_authors_network_on_torchvisions_transforms(plain: Plain, verifier: PatientVerifier) -> None:
     seen = transforms.Compose([transforms.Resize((224, 224)), transforms.ToTensor()])
     inputs = [seen(Image.fromarray(film).convert("RGB"))[None] for film in FILMS]
-    expected = [[float(plain(inputs[real], inputs[made])) for made in (2, 3, 4)] for real in (0, 1)]
+    expected = [[float(plain(inputs[real], inputs[made])) for made in (2, 3)] for real in (0, 1)]
     described = verifier.describe(FILMS)
     likely = verifier.same_patient(described[:2], np.stack([described[2:]] * 2))
     np.testing.assert_allclose(likely, expected, rtol=1e-4)
@@ -68,7 +68,7 @@ def test_a_film_beside_itself_is_worth_the_bias_alone(plain: Plain, verifier: Pa
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    torch.save(resnet50(weights=None).state_dict(), tmp_path / "other.pth")
+    torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="`weights` must fit SiameseNetwork as configured"):
         load_verifier(tmp_path / "other.pth")
 
@@ -93,4 +93,5 @@ def test_distances_are_those_of_its_code() -> None:
 
 
 def test_the_network_is_named_as_in_its_authors_files(plain: Plain) -> None:
-    assert SiameseNetwork().state_dict().keys() == plain.state_dict().keys()
+    with torch.device("meta"):
+        assert SiameseNetwork().state_dict().keys() == plain.state_dict().keys()

@@ -90,7 +90,7 @@ class DataConfig(Section):
         path: the folder of the prepared data set; only beside `prepared`.
         num_patients: patients of the phantom. 600 have 1,160 films at seed 0, of which 163 are for validation: drawn in
             seconds, and enough to score each of the six conditions.
-        resolution_px: side of the phantom's films, which must be that of the base; 64 is the mini base's. Prepared films
+        resolution_px: side of the phantom's films, which must be that of the sweep; 64 is the mini base's. Prepared films
             have their own.
         seed: draws the phantom's patients. It is not the sweep's, so that sweeps of several seeds see the same films.
     """
@@ -285,6 +285,8 @@ class SweepConfig(Section):
     Attributes:
         preset: name of the preset that the other values come from, which names the experiment in MLflow too.
         base: `mini`, `sd15`, a hub id, or a folder of that layout; the bundled one is the default, as it is always there.
+        resolution_px: side of the films that are trained on, generated and scored. None, the default: that which the base
+            was trained at, where it is best. The data must have it.
         objectives: metrics by their plain names, and costs; each is better in its own direction. By default fidelity and
             diversity against what is trained and how long an epoch takes.
         seed: of the search, the training and the evaluation.
@@ -299,6 +301,7 @@ class SweepConfig(Section):
 
     preset: str = "demo"
     base: Annotated[str, Field(min_length=1)] = "mini"
+    resolution_px: Annotated[int, Field(ge=64, le=1024, multiple_of=8)] | None = None
     objectives: Names = ("fid", "vendi", "trainable_parameters", "epoch_s")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     search: SearchConfig = SearchConfig()

@@ -265,6 +265,7 @@ def _evaluation_spec(prepared: Prepared) -> EvaluationSpec:
     config = prepared.config
     return EvaluationSpec(
         base=config.base,
+        resolution_px=config.resolution_px,
         dataset=prepared.dataset.folder,
         conditions=prepared.conditions,
         cache_folder=prepared.out / CACHE,
@@ -327,6 +328,7 @@ def _trial_context(prepared: Prepared) -> SweepContext:
     config = prepared.config
     return SweepContext(
         base=config.base,
+        resolution_px=config.resolution_px,
         dataset=prepared.dataset.folder,
         out=prepared.out,
         seed=config.seed,

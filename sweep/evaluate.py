@@ -22,6 +22,19 @@ Boxes = Annotated[
     Path | None,
     typer.Option(help="Where findings lie: BBox_List_2017.csv, or the same columns for other films.", metavar="FILE"),
 ]
+ImagesPerCondition = Annotated[
+    int | None, typer.Option(min=2, help="The most films for one condition. Default: as in the sweep.")
+]
+Classifier = Annotated[
+    str | None, typer.Option(help="Its architecture. Default: small up to 64 px, else efficientnet_b0.")
+]
+ClassifierWeights = Annotated[
+    Path | None, typer.Option(help="Safetensors that classifiers start from.", metavar="FILE")
+]
+VerifierWeights = Annotated[
+    Path | None,
+    typer.Option(help="The Siamese network's, for the privacy score of the preset chexgenbench.", metavar="FILE"),
+]
 WordMaps = Annotated[
     bool,
     typer.Option(
@@ -40,15 +53,10 @@ def main(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each finalist, the trial's own among them.")] = 1,
-    images_per_condition: Annotated[
-        int | None, typer.Option(min=2, help="The most films for one condition. Default: as in the sweep.")
-    ] = None,
-    classifier: Annotated[
-        str | None, typer.Option(help="Its architecture. Default: small up to 64 px, else efficientnet_b0.")
-    ] = None,
-    classifier_weights: Annotated[
-        Path | None, typer.Option(help="Safetensors that classifiers start from.", metavar="FILE")
-    ] = None,
+    images_per_condition: ImagesPerCondition = None,
+    classifier: Classifier = None,
+    classifier_weights: ClassifierWeights = None,
+    verifier_weights: VerifierWeights = None,
     boxes: Boxes = None,
     word_maps: WordMaps = False,
 ) -> None:
@@ -67,13 +75,15 @@ def main(
                 images_per_condition=images_per_condition,
                 classifier=classifier,
                 classifier_weights=classifier_weights,
+                verifier_weights=verifier_weights,
                 boxes=boxes,
             )
         opened = RunFolder.open(run.expanduser().resolve())
         trial_ids = pick_finalists(opened, pick or ["knee"])
         from sweep.final.settings import final_settings  # torch takes seconds to import; wrong input is answered before
 
-        settings = final_settings(opened, images_per_condition, classifier, classifier_weights)
+        weights = {"initial_weights": classifier_weights, "verifier_weights": verifier_weights}
+        settings = final_settings(opened, images_per_condition, classifier, **weights)
         with owned(opened.folder):
             if word_maps:
                 map_words(opened, trial_ids)

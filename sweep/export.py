@@ -57,7 +57,7 @@ def export(
     base: str,
     half: bool = False,
     publishing: Publishing | None = None,
-) -> None:
+) -> str:
     """Write a trial's adapter in another program's format; nothing is left at `to` if that fails.
 
     Args:
@@ -68,6 +68,9 @@ def export(
         base: the base model that the trial adapted, by name or folder.
         half: weights as float16.
         publishing: the card, if there is to be one.
+
+    Returns:
+        What to ask of the program, where films are of another side than the base's own; else nothing.
 
     Raises:
         FileExistsError: `to` holds something.
@@ -83,20 +86,29 @@ def export(
 
         card = without_folders(read_card(run.adapter(trial_id)))
         models = load_base(base)
+        base_px = models.resolution_px
         strategy = load_adapter(models, run.adapter(trial_id))
         origin = Origin.of(run, trial_id, card)
         format_.write(models, strategy, folder, Writing(half=half, origin=origin.as_words()))
         record = {"run": run.folder.name, "trial_id": trial_id, "format": format_.name, "adapter": card}
         (folder / EXPORT_CARD).write_text(json.dumps(record, indent=2) + "\n")
+        side = _side_note(models.resolution_px, base_px)
         if publishing is not None and publishing.has_card:
             from sweep.publishing.model_card import Publication, write_card
 
-            steps = format_.next_steps(folder, card["base"]["source"]).replace(str(folder), "adapter")
+            steps = format_.next_steps(folder, card["base"]["source"]).replace(str(folder), "adapter") + side
             name = publishing.hub_name or to.name
             published = Publication(
                 name=name, how_to_load=steps, license=publishing.license, max_copies=publishing.max_copies
             )
             write_card(origin, published, folder)
+    return side
+
+
+def _side_note(side_px: int, base_px: int) -> str:
+    return (
+        "" if side_px == base_px else f"\nIts films are of {side_px} px, not {base_px}: ask for that height and width."
+    )
 
 
 def main(
@@ -133,8 +145,9 @@ def main(
         expect_published(finished, trial_id, publishing)
         base, to = base or str(finished.config["base"]), to.expanduser()
         with console.status(f"Exporting {trial_id} on {base} ..."):
-            export(finished, trial_id, format_=chosen, to=to, base=base, half=half, publishing=publishing)
-        console.print(f"Wrote trial {trial_id} to {to}.\n{chosen.next_steps(to, base)}", soft_wrap=True, markup=False)
+            side = export(finished, trial_id, format_=chosen, to=to, base=base, half=half, publishing=publishing)
+        steps = chosen.next_steps(to, base) + side
+        console.print(f"Wrote trial {trial_id} to {to}.\n{steps}", soft_wrap=True, markup=False)
         if push_to_hub:
             from sweep.publishing.hub import push
 

@@ -144,14 +144,24 @@ def limits_of(config: SweepConfig, conditions: tuple[str, ...], base: str) -> Li
         conditions: of the data set.
         base: the base model, as `base_on_meta` takes it.
     """
-    costs = _known_costs(base, state_of_shapes(base), conditions, config.training.cache_latents)
+    costs = _known_costs(
+        base,
+        state_of_shapes(base),
+        conditions,
+        cached=config.training.cache_latents,
+        resolution_px=config.resolution_px,
+    )
     return Limits(bounds=config.search.limits.bounds(), costs=costs)
 
 
 @lru_cache(maxsize=8)
-def _known_costs(base: str, state: str, conditions: tuple[str, ...], cached: bool) -> KnownCosts:
+def _known_costs(
+    base: str, state: str, conditions: tuple[str, ...], *, cached: bool, resolution_px: int | None
+) -> KnownCosts:
     """Costs on a base's shapes, which this process counts once for each state of the base's files."""
-    return KnownCosts(fresh=lambda: base_on_meta(base), conditions=conditions, cached=cached)
+    return KnownCosts(
+        fresh=lambda: base_on_meta(base).for_films_of(resolution_px), conditions=conditions, cached=cached
+    )
 
 
 def check_limits(config: SweepConfig, limits: Limits) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -324,16 +334,18 @@ def _check_strategy(name: str, hyperparameters: Mapping[str, Any], models: Diffu
 
 
 def check_resolution(resolution_px: int, config: SweepConfig) -> None:
-    """The films must have the resolution that the base model generates.
+    """The films must have the resolution that is trained and generated at: the sweep's, or else the base model's own.
 
     Raises:
         ConfigError: they have another.
     """
-    wanted = base_resolution_px(config.base)
+    wanted = config.resolution_px or base_resolution_px(config.base)
     if resolution_px != wanted:
+        why = "as `resolution_px` says" if config.resolution_px else f"for base {config.base!r}"
         raise ConfigError(
-            f"`data` must have films of {wanted} px for base {config.base!r}, but got {resolution_px} px. "
-            f"Prepare them with `python -m sweep.prepare ... --resolution {wanted}`, or set data.resolution_px={wanted}."
+            f"`data` must have films of {wanted} px {why}, but got {resolution_px} px. Prepare them with "
+            f"`python -m sweep.prepare ... --resolution {wanted}`, or set data.resolution_px={wanted}; to train at another "
+            f"side than the base was, set resolution_px={resolution_px}."
         )
 
 

@@ -90,6 +90,8 @@ class TrialSpec(BaseModel):
 
     base: str
     """A hub id, a folder, or `mini`."""
+    resolution_px: int | None = None
+    """Side of the films; None: the base's own."""
     dataset: Path
     """Folder of the prepared data set."""
     fingerprint: str | None = None
@@ -192,7 +194,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
     accelerator = new_accelerator(spec.training.mixed_precision)
     dataset = PreparedDataset.expected(spec.dataset, spec.fingerprint)
     strategy = strategy_of(spec).for_conditions(dataset.conditions)
-    fresh = warm_base(spec.base, components_in_training(spec, strategy)).fresh()
+    fresh = warm_base(spec.base, components_in_training(spec, strategy)).fresh().for_films_of(spec.resolution_px)
     models = attached(spec, strategy, fresh).to(accelerator.device)
     feeder = _feeder(spec, strategy, models, dataset, precision=accelerator.mixed_precision)
     feeder.keep_on(accelerator.device, room_bytes(accelerator.device))
@@ -251,7 +253,8 @@ def _run_to_its_end(tuning: FineTuning, epoch_end: _EpochEnd) -> None:
 
 def known_costs(spec: TrialSpec, strategy: Strategy) -> dict[str, int]:
     """What a trial costs whatever the machine does: `operations_per_image`, counted on the shapes that it begins with."""
-    models = attached(spec, strategy, base_on_meta(str(resolve_base(spec.base))))
+    shapes = base_on_meta(str(resolve_base(spec.base))).for_films_of(spec.resolution_px)
+    models = attached(spec, strategy, shapes)
     return {"operations_per_image": operations_per_image(models, strategy, cached=spec.training.cache_latents)}
 
 

@@ -114,10 +114,7 @@ def selora_table(where: str, fid: tuple[float, float], clip: tuple[float, float]
         ),
         rows={"lora": (None, None), "adalora": (None, None), "dylora": (None, None), "selora": (fid[0], clip[0])},
         spread={"selora": (fid[1], clip[1])},
-        obstacles=(
-            "which of its films are in which split is not published",
-            "it is of films of 224 px, ours are of the base's 512 px",
-        ),
+        obstacles=("which of its films are in which split is not published",),
     )
 
 

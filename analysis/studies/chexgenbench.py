@@ -1,4 +1,4 @@
-"""CheXGenBench's figures as its code defines them: fidelity on squashed films, and what classifiers learn from them."""
+"""CheXGenBench's figures as its code defines them: fidelity on squashed films, what classifiers learn from them, privacy."""
 
 from __future__ import annotations
 
@@ -194,6 +194,49 @@ def utility_row(
     validation, train = np.split(order, [math.ceil(len(films) * VALIDATION_SHARE)])
     scored = train_classifier(films.take(train), films.take(validation), settings).score(data.test)
     return multi_label_scores(scored), scored
+
+
+def privacy_row(likely: NDArray[np.floating], distances: NDArray[np.floating], extractor: str) -> dict[str, float]:
+    """What films that are generated again and again for a training film's prompt have of that film.
+
+    Of each prompt's films it takes the mean and the one that is nearest, and then the mean over prompts.
+
+    Args:
+        likely: float[p, s] in [0, 1], how likely each of s films for p prompts is of the real film's patient.
+        distances: float[p, s] of `feature_distances` from the real film.
+        extractor: whose features they are of.
+
+    Returns:
+        By the names that results have: `benchmark_reid_mean` and `_max`, lower is better, and of the distances `_mean` and
+        `_min`, higher is better.
+
+    Source:
+        Dutt et al. 2025, CheXGenBench, its metrics/privacy_metrics.py. Its distance of pixels is left out: the code takes
+        that of the last film for all, and subtracts bytes, which wrap around.
+    """
+    alike = likely.shape == distances.shape and likely.ndim == 2 and likely.size > 0
+    rule = "`likely` and `distances` must be of the same prompts and films, [p, s]"
+    expect(alike, rule, f"{likely.shape} and {distances.shape}", "Compare the same films.")
+    of_patients = {"mean": likely.mean(axis=1), "max": likely.max(axis=1)}
+    of_features = {"mean": distances.mean(axis=1), "min": distances.min(axis=1)}
+    return {f"benchmark_reid_{name}": float(values.mean()) for name, values in of_patients.items()} | {
+        f"benchmark_distance_{name}_{extractor}": float(values.mean()) for name, values in of_features.items()
+    }
+
+
+def feature_distances(real: NDArray[np.floating], generated: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Root mean squared difference of features.
+
+    Args:
+        real: float[p, d], of a film for each prompt.
+        generated: float[p, s, d], of s films for each.
+
+    Returns:
+        float64[p, s].
+    """
+    apart = real[:, None].astype(np.float64) - generated
+    distances: NDArray[np.float64] = np.sqrt(np.square(apart).mean(axis=2))
+    return distances
 
 
 def named(row: Mapping[str, float], suffix: str) -> dict[str, float]:

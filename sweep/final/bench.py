@@ -82,6 +82,7 @@ class Workbench(Studio):
         self.config = parse_config(run.config)
         super().__init__(
             base=self.config.base,
+            resolution_px=self.config.resolution_px,
             dataset=dataset_folder(run, self.config),
             cache_folder=run.folder / CACHE,
             evaluation=self.config.evaluation,
@@ -102,7 +103,9 @@ class Workbench(Studio):
     @cached_property
     def measured_base(self) -> DiffusionModels:
         """The un-adapted base in float32 on the device: what is measured of it itself is not rounded as films may be."""
-        return self.base if self.numerics == FULL else load_base(self.config.base).to(self.device)
+        if self.numerics == FULL:
+            return self.base
+        return load_base(self.config.base).for_films_of(self.config.resolution_px).to(self.device)
 
     def models(self, finalist: Finalist) -> DiffusionModels:
         """The finalist's model in float32 on the device; the last one asked for is kept."""

@@ -1,8 +1,9 @@
-"""CheXGenBench's figures of a finalist: fidelity of one film a caption, and what classifiers learn from such films."""
+"""CheXGenBench's figures of a finalist: fidelity of one film a caption, what classifiers learn from such films, privacy."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,35 +15,46 @@ from analysis.studies.chexgenbench import (
     SIDE_PX,
     TRAINING,
     BenchmarkData,
+    feature_distances,
     fidelity_row,
     inception_score,
     named,
+    privacy_row,
     squash,
     utility_row,
 )
 from analysis.studies.classifiers import TrainingSettings
 from analysis.studies.networks import ARCHITECTURES
+from analysis.studies.patient_verification import NUM_FEATURES, load_verifier
 from analysis.studies.subgroups import auc_by_group, kid_by_group
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.quality import patients_of
-from sweep.final.settings import SMALL_PX
+from sweep.final.settings import BENCHMARK, SMALL_PX
 from sweep.final.study import StudyResult
-from sweep.scoring.plans import GenerationPlan, label_rows, plan_by_distinct_caption
+from sweep.scoring.plans import GenerationPlan, label_rows, plan_by_distinct_caption, repeated
 from sweep.scoring.streaming import films_of_side
 
 NUM_TRAINING_FILMS: Final = 20_000
 FEWEST_FILMS: Final = 2
+NUM_PRIVATE_PROMPTS, NUM_REPEATS = 2_000, 10
+"""Training captions whose films are generated again, and how often."""
+PROMPTS_AT_ONCE: Final = 16
 
 
 def is_its_preset(bench: Workbench) -> bool:
     """Whether the run replays the benchmark: its classifiers cost too much to be trained for others."""
-    return bench.config.preset == "chexgenbench"
+    return bench.config.preset == BENCHMARK
 
 
 def benchmark(bench: Workbench, finalist: Finalist) -> StudyResult:
-    """Both halves of the benchmark, with subgroups of patients."""
-    fidelity, utility = _fidelity(bench, finalist), _utility(bench, finalist)
-    return StudyResult(values={**fidelity.values, **utility.values}, details={**fidelity.details, **utility.details})
+    """All parts of the benchmark, with subgroups of patients; privacy where there are weights to tell patients by."""
+    parts = [_fidelity(bench, finalist), _utility(bench, finalist)]
+    if bench.settings.verifier_weights is not None:
+        parts.append(_privacy(bench, finalist, bench.settings.verifier_weights))
+    return StudyResult(
+        values={name: value for part in parts for name, value in part.values.items()},
+        details={name: detail for part in parts for name, detail in part.details.items()},
+    )
 
 
 def _fidelity(bench: Workbench, finalist: Finalist) -> StudyResult:
@@ -85,6 +97,28 @@ def _utility(bench: Workbench, finalist: Finalist) -> StudyResult:
             values |= by_group.named("benchmark_auc")
             details["subgroups_of_utility"] = by_group.details()
     return StudyResult(values=values, details=details)
+
+
+def _privacy(bench: Workbench, finalist: Finalist, weights: Path) -> StudyResult:
+    """Whether films for training captions are of the patients whose captions these are."""
+    verifier, extractor = load_verifier(weights, bench.device), bench.extractor
+    once = _plan(bench, "train", NUM_PRIVATE_PROMPTS)
+    films = bench.stored_films(finalist, repeated(once, NUM_REPEATS, bench.config.seed))
+    likely, distances = (np.empty((len(once), NUM_REPEATS), np.float64) for _ in range(2))
+    for start in range(0, len(once), PROMPTS_AT_ONCE):
+        rows = once.rows[start : start + PROMPTS_AT_ONCE]
+        chosen = slice(start, start + len(rows))
+        real, made = bench.splits["train"].images(rows), films[start * NUM_REPEATS : chosen.stop * NUM_REPEATS]
+        shape = (len(rows), NUM_REPEATS)
+        described = verifier.describe(made).reshape(*shape, NUM_FEATURES)
+        likely[chosen] = verifier.same_patient(verifier.describe(real), described)
+        features = extractor.extract(made).reshape(*shape, extractor.dim)
+        distances[chosen] = feature_distances(extractor.extract(real), features)
+        bench.on_progress(0)
+    return StudyResult(
+        values=privacy_row(likely, distances, extractor.name),
+        details={"privacy": {"weights_hash": verifier.weights_hash, "prompts": len(once), "films": NUM_REPEATS}},
+    )
 
 
 def _plan(bench: Workbench, split: str, most: int | None) -> GenerationPlan:

@@ -78,6 +78,7 @@ def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:
     row = _row(bench, finalist)
     return TrialSpec(
         base=bench.config.base,
+        resolution_px=bench.config.resolution_px,
         dataset=bench.dataset.folder,
         folder=finalist.folder / f"seed-{seed}",
         cache_folder=latent_cache(bench.config, bench.run.folder),

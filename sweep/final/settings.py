@@ -13,6 +13,8 @@ from analysis.studies.networks import ARCHITECTURES
 from sweep.scoring.identity import file_hash
 
 SMALL_PX = 64
+BENCHMARK = "chexgenbench"
+"""The preset whose final evaluation has the benchmark's figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class FinalSettings:
         num_resamples: random halves behind each interval of fidelity.
         architecture: of the classifiers; None chooses by the films' size.
         initial_weights: safetensors that classifiers start from.
+        verifier_weights: of the network by which CheXGenBench tells patients apart; None: that part of it is left out.
         alignment_epochs: the most for the classifier of alignment.
         utility_epochs: the most for each classifier of utility.
         utility_seeds: classifiers of each arm.
@@ -39,6 +42,7 @@ class FinalSettings:
     num_resamples: int = 200
     architecture: str | None = None
     initial_weights: Path | None = None
+    verifier_weights: Path | None = None
     alignment_epochs: int = 30
     utility_epochs: int = 15
     utility_seeds: int = 3
@@ -65,12 +69,20 @@ class FinalSettings:
         )
 
     def as_record(self) -> dict[str, Any]:
-        """The fields by name, as JSON has them; of a file its hash."""
-        return asdict(self) | {"initial_weights": file_hash(self.initial_weights)}
+        """The fields by name, as JSON has them; of a file its hash, and of one that is not asked for nothing."""
+        record = asdict(self) | {"initial_weights": file_hash(self.initial_weights)}
+        del record["verifier_weights"]
+        verifier = file_hash(self.verifier_weights)
+        return record if verifier is None else record | {"verifier_weights": verifier}
 
 
 def final_settings(
-    run: RunFolder, images_per_condition: int | None, architecture: str | None, initial_weights: Path | None
+    run: RunFolder,
+    images_per_condition: int | None,
+    architecture: str | None,
+    *,
+    initial_weights: Path | None,
+    verifier_weights: Path | None,
 ) -> FinalSettings:
     """The settings for a run: as many films for one condition as the sweep's, if not said otherwise.
 
@@ -79,11 +91,22 @@ def final_settings(
         images_per_condition: the most films drawn for one condition; None: the sweep's.
         architecture: the classifier's, a key of `ARCHITECTURES`; None: by the size of the films.
         initial_weights: safetensors that the classifier starts from; None: random ones.
+        verifier_weights: of the network by which CheXGenBench tells patients apart, if there are.
 
     Raises:
-        ValueError: the architecture is unknown.
+        ValueError: the architecture is unknown, or the run is of another preset than the benchmark's.
     """
+    if verifier_weights is not None and run.config["preset"] != BENCHMARK:
+        raise ValueError(
+            f"`--verifier-weights` must be for a run of the preset {BENCHMARK}, but got one of {run.config['preset']}. "
+            "Leave it out."
+        )
     if architecture is not None:
         look_up(ARCHITECTURES, architecture, "classifier")
     count = images_per_condition or int(run.config["evaluation"]["images_per_condition"])
-    return FinalSettings(images_per_condition=count, architecture=architecture, initial_weights=initial_weights)
+    return FinalSettings(
+        images_per_condition=count,
+        architecture=architecture,
+        initial_weights=initial_weights,
+        verifier_weights=verifier_weights,
+    )

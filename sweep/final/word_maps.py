@@ -37,6 +37,7 @@ def scorer_of(run: RunFolder) -> AdapterScorer:
     return AdapterScorer(
         EvaluationSpec(
             base=config.base,
+            resolution_px=config.resolution_px,
             dataset=folder,
             conditions=conditions,
             cache_folder=run.folder / CACHE,

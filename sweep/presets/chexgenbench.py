@@ -30,11 +30,17 @@ def chexgenbench() -> SweepConfig:
     weights if they are given: `--classifier resnet50 --classifier-weights FILE`. FID, KID and inception score on Inception's
     features come by `--set evaluation.extractor=inception`.
 
+    Privacy is measured where the weights of its Siamese network are given (Packhäuser et al. 2022): `--verifier-weights
+    ResNet-50_epoch11_data_handling_RPN.pth`. Of 2,000 training captions ten films each are generated; it is told how likely
+    they are of the patient of that caption's film, and how far they are from it in RAD-DINO's features.
+
     Not to be had: MIMIC-CXR without PhysioNet's agreement; its choice of 20,000 training films for the classifiers, in whose
     place as many captions are drawn. Departs: trials, before the final evaluation, are scored by films drawn by condition;
-    films are shrunk to 512 px before they are to 299; prompts are cut at a sentence before CLIP's 77 tokens; BioViL-T,
-    radiomics and the Siamese network of its privacy score are not ours. Learning rates and epochs are ours, for its table
-    does not name them for this base.
+    films are shrunk to 512 px before they are to 299; generated films are turned grey before they are looked at; prompts are
+    cut at a sentence before CLIP's 77 tokens. Learning rates and epochs are ours, for its table does not name them for this
+    base. Two of its figures are missing: alignment by BioViL-T, whose two networks are hi-ml-multimodal's own, and are not
+    rebuilt here; and FRD, whose features are pyradiomics', of which no release can be installed on Python 3.10 or later. Its
+    distance of pixels is left out, as the code measures another one (`analysis.studies.chexgenbench.privacy_row` says which).
     """
     return SweepConfig(
         preset="chexgenbench",

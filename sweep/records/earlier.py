@@ -19,7 +19,7 @@ from sweep.records.events import Cut, Ended, Event, Reported, Started, read_even
 from sweep.records.tables import Tables
 from sweep.trials.earlier import EarlierSweep
 
-COMPARED: Final = ("data", "base", "objectives", "evaluation.", "training.", "search.budget.")
+COMPARED: Final = ("data", "base", "resolution_px", "objectives", "evaluation.", "training.", "search.budget.")
 """What of two configurations must be the same for their results to be comparable, by the beginnings of keys."""
 IRRELEVANT: Final = (
     "evaluation.batch_size",

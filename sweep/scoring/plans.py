@@ -132,6 +132,22 @@ def plan_by_distinct_caption(
     return _mirror(data, rows, conditions, (seed, len(data)))
 
 
+def repeated(plan: GenerationPlan, times: int, seed: int) -> GenerationPlan:
+    """A plan's films several times, one after the other, with noise that differs between them but not between prompts.
+
+    Args:
+        plan: of one film a prompt.
+        times: how often.
+        seed: of the noise.
+    """
+    return GenerationPlan(
+        rows=np.repeat(plan.rows, times),
+        labels=tuple(labels for labels in plan.labels for _ in range(times)),
+        prompts=tuple(prompt for prompt in plan.prompts for _ in range(times)),
+        seeds=_noise((seed, times), times) * len(plan),
+    )
+
+
 def _mirror(
     data: PreparedSplit, rows: NDArray[np.int64], conditions: Sequence[str], seed: tuple[int, int]
 ) -> GenerationPlan:

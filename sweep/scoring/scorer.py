@@ -54,6 +54,7 @@ class EvaluationSpec:
         config: how films are made, and with which extractor they are compared.
         resampled: metrics whose last values are taken on resampled films and patients too.
         fingerprint: of the data set, as the sweep began with it; None: it may be any.
+        resolution_px: side of the films; None: the base's own.
     """
 
     base: str
@@ -64,6 +65,7 @@ class EvaluationSpec:
     config: EvaluationConfig
     resampled: tuple[str, ...] = ()
     fingerprint: str | None = None
+    resolution_px: int | None = None
 
 
 class AdapterScorer(Studio):
@@ -71,7 +73,13 @@ class AdapterScorer(Studio):
 
     @ended_with_its_device()
     def __init__(self, spec: EvaluationSpec) -> None:
-        super().__init__(base=spec.base, dataset=spec.dataset, cache_folder=spec.cache_folder, evaluation=spec.config)
+        super().__init__(
+            base=spec.base,
+            resolution_px=spec.resolution_px,
+            dataset=spec.dataset,
+            cache_folder=spec.cache_folder,
+            evaluation=spec.config,
+        )
         self.conditions, self._seed, self._fingerprint = spec.conditions, spec.seed, spec.fingerprint
         self._resampled = [METRICS[name] for name in spec.resampled]
         self.held_out = self.dataset.split(spec.config.split)

@@ -27,11 +27,20 @@ from trainables.strategies import load_adapter
 class Studio:
     """Generates films by adapted models and takes features of films, each set of them once."""
 
-    def __init__(self, *, base: str, dataset: Path, cache_folder: Path, evaluation: EvaluationConfig) -> None:
+    def __init__(
+        self,
+        *,
+        base: str,
+        resolution_px: int | None,
+        dataset: Path,
+        cache_folder: Path,
+        evaluation: EvaluationConfig,
+    ) -> None:
         """Open a data set and the cache of features; models are loaded when first needed.
 
         Args:
             base: name or folder of the base model.
+            resolution_px: side of the films that it makes; None: its own.
             dataset: folder of the prepared data set.
             cache_folder: of the run; features lie in `features` in it.
             evaluation: the extractor and the sampling.
@@ -45,12 +54,13 @@ class Studio:
         self.evaluation = evaluation
         self.numerics = numerics_on(self.device, evaluation.precision)
         self.features = FeatureCache(cache_folder / "features")
-        self._base_name = base
+        self._base_name, self._resolution_px = base, resolution_px
 
     @cached_property
     def base(self) -> DiffusionModels:
         """The un-adapted base model on the device, in the numerics that films are sampled in; it stays as it is."""
-        return load_base(self._base_name).to(self.device).computing_in(self.numerics)
+        models = load_base(self._base_name).for_films_of(self._resolution_px)
+        return models.to(self.device).computing_in(self.numerics)
 
     @cached_property
     def extractor(self) -> FeatureExtractor:
@@ -92,7 +102,8 @@ class Studio:
             plan: which films.
             sampling: how they are made.
         """
-        return f"{self.weights_of(adapter)}-{plan.digest()}-{sampling_digest(sampling, self.numerics)}"
+        made = f"{self.base.resolution_px}px-{sampling_digest(sampling, self.numerics)}"
+        return f"{self.weights_of(adapter)}-{plan.digest()}-{made}"
 
     def generated_key(self, adapter: Path | None, plan: GenerationPlan, sampling: EvaluationConfig) -> FeatureKey:
         """Where features of generated films, taken in grey, are kept.

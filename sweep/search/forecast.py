@@ -306,7 +306,7 @@ def _span(values: list[float]) -> tuple[float, float]:
 def _sampling(config: SweepConfig, films: Workload) -> Callable[[int], float]:
     """Operations of the evaluation after so many epochs."""
     settings, base = config.evaluation, _shapes_of(config.base)
-    each = _per_film(base, state_of_shapes(base), settings.guidance_scale)
+    each = _per_film(base, state_of_shapes(base), settings.guidance_scale, config.resolution_px)
 
     def spent(epochs: int) -> float:
         rung = at_rung(settings, epochs / config.training.num_epochs)
@@ -317,6 +317,6 @@ def _sampling(config: SweepConfig, films: Workload) -> Callable[[int], float]:
 
 
 @lru_cache(maxsize=8)
-def _per_film(base: str, state: str, guidance_scale: float) -> FilmOperations:
+def _per_film(base: str, state: str, guidance_scale: float, resolution_px: int | None) -> FilmOperations:
     """Operations of a film, which this process counts once for each state of the base's files."""
-    return operations_per_film(base_on_meta(base), guidance_scale=guidance_scale)
+    return operations_per_film(base_on_meta(base).for_films_of(resolution_px), guidance_scale=guidance_scale)

@@ -80,6 +80,7 @@ class SweepContext:
         fingerprint: of the data set, as the log has it; None: it may be any.
         evaluation_nodes: where evaluation actors run; None where it is not known.
         latents: where latents and prompt states are kept; None: in the run directory.
+        resolution_px: side of the films; None: the base's own.
     """
 
     base: str
@@ -94,6 +95,7 @@ class SweepContext:
     fingerprint: str | None = None
     evaluation_nodes: tuple[str | None, ...] = ()
     latents: Path | None = None
+    resolution_px: int | None = None
 
     def trial_folder(self, trial_id: str) -> Path:
         """Where a trial leaves its adapter and samples."""
@@ -103,6 +105,7 @@ class SweepContext:
         """The trial that the search sampler chose."""
         return TrialSpec(
             base=self.base,
+            resolution_px=self.resolution_px,
             dataset=self.dataset,
             fingerprint=self.fingerprint,
             folder=self.trial_folder(trial_id),

@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from trainables.base_models.models import DiffusionModels, load_base
+from trainables.sampling import pipeline_of
 from trainables.strategies import load_adapter, make_strategy
 from trainables.strategies.base import trained_parameters
 from trainables.strategies.card import read_card
@@ -33,6 +34,20 @@ def change_card(folder: Path, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
+def test_an_adapter_brings_the_side_of_its_films_with_it(base: DiffusionModels, tmp_path: Path) -> None:
+    models, strategy = base.fresh().for_films_of(96), make_strategy("lora", {"rank": 2})
+    strategy.attach(models)
+    strategy.export(models, tmp_path)
+    restored = base.sharing()
+    load_adapter(restored, tmp_path).merged(restored)
+    assert (restored.resolution_px, base.resolution_px) == (96, 64)
+    pipeline_of(restored).save_pretrained(tmp_path / "pipeline")
+    assert load_base(str(tmp_path / "pipeline")).resolution_px == 96
+    change_card(tmp_path, resolution_px=None)  # as those of earlier versions
+    load_adapter(earlier := base.sharing(), tmp_path)
+    assert earlier.resolution_px == 64
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -43,6 +58,7 @@ def change_card(folder: Path, **changes: Any) -> None:
             {"strategy": "dora", "hyperparameters": {"rank": 2}},
             "must hold exactly the trained tensors, but got none for",
         ),
+        ({"resolution_px": 65}, r"`resolution_px` must be a multiple of 4, .* but got 65"),
         ({"hyperparameters": {"rank": 3}}, r"must have shape \(3, \d+\), but got \(2, \d+\)"),
         ({"hyperparameters": {"rank": 2, "targets": "all_linear"}}, "must hold exactly the trained tensors"),
     ],

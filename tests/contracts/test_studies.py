@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from analysis.report.printed import print_tables
 from analysis.report.published import PUBLISHED, SIX, beside_published
 from search_spaces import SEARCH_SPACES
-from sweep.config import SweepConfig
+from sweep.config import ConfigError, SweepConfig
+from sweep.preflight import check_resolution
 from sweep.prepare import main
 from sweep.presets import PRESETS
 from sweep.search.plan import SearchPlan
@@ -84,6 +85,15 @@ def test_pixels_under_pressure_is_as_published() -> None:
     assert (training.mixed_precision, training.lr_schedule, training.weight_decay) == ("fp16", "constant", 1e-2)
 
 
+@pytest.mark.parametrize("name", ["selora_iu", "selora_montgomery"])
+def test_selora_trains_and_samples_at_the_side_that_was_published(name: str) -> None:
+    config = PRESETS[name]()
+    assert (config.resolution_px, config.data.resolution_px) == (224, 224)
+    check_resolution(224, config)
+    with pytest.raises(ConfigError, match="`data` must have films of 224 px as `resolution_px` says, but got 512"):
+        check_resolution(512, config)
+
+
 def test_roentgen_is_scored_after_as_many_steps_as_published() -> None:
     config = PRESETS["roentgen"]()
     parts, every = config.training.num_epochs, config.training.evaluate_every_epochs
@@ -100,7 +110,9 @@ def preparation(name: str, root: Path) -> list[str]:
     command = re.search(r"python -m sweep\.prepare (.*?)\n\s*\n", inspect.getdoc(PRESETS[name]) or "", re.DOTALL)
     assert command is not None
     words = shlex.split(command[1].replace("\\\n", " "))
-    assert words[words.index("--to") + 1] == f"prepared/{name}" and words[words.index("--resolution") + 1] == "512"
+    assert words[words.index("--to") + 1] == f"prepared/{name}" and words[words.index("--resolution") + 1] == str(
+        PRESETS[name]().resolution_px or 512
+    )
     small = {"--root": str(root), "--to": str(root.parent / name), "--resolution": "64", "--base": "mini"}
     sizes = "60%,20%,20%" if "80%,16%,4%" in words else "240,90,90"
     small |= {"--sizes": sizes, "--num-train": "100"}

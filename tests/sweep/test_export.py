@@ -183,6 +183,22 @@ def test_a_low_rank_trial_exports_for_diffusers_and_says_what_next(run_folder: P
     assert "load_lora_weights" in result.output
 
 
+def test_films_of_another_side_than_the_bases_are_said(run_folder: Path, tmp_path: Path) -> None:
+    """A pipeline brings its side with it; other formats go on a base that has its own."""
+    run = tmp_path / "run"
+    shutil.copytree(run_folder, run)
+    card = run / "trials" / "a1" / "adapter" / "adapter.json"
+    assert json.loads(card.read_text())["resolution_px"] == 64
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"resolution_px": 96}))
+    outputs = {
+        format_: invoke(folder, tmp_path / f"{folder.name}-{format_}", "--pick", "trial:a1", "--format", format_).output
+        for folder, format_ in ((run, "diffusers"), (run, "pipeline"), (run_folder, "webui"))
+    }
+    assert "Its films are of 96 px, not 64: ask for that height and width." in outputs["diffusers"]
+    assert "Its films" not in outputs["webui"]
+    assert load_base(str(tmp_path / "run-pipeline")).resolution_px == 96
+
+
 def test_a_strategy_without_low_rank_layers_leaves_nothing_behind(run_folder: Path, tmp_path: Path) -> None:
     result = invoke(run_folder, tmp_path / "out", "--pick", "trial:b2", "--format", "diffusers")
     assert result.exit_code == 1

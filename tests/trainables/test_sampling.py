@@ -63,6 +63,29 @@ def test_it_equals_the_plain_pipeline(models: DiffusionModels, guidance: float) 
     np.testing.assert_allclose(sample(models, PROMPTS[:2], [5, 6], guidance=guidance), plain, atol=1e-5)
 
 
+def test_films_of_another_side_equal_the_plain_pipelines(models: DiffusionModels) -> None:
+    """72 px are 18 latents, which the U-Net halves to 9 and to 5: what it doubles again must be cut to fit."""
+    other = models.sharing().for_films_of(72)
+    ours = sample(other, PROMPTS[:2], [5, 6])
+    plain = pipeline_of(models)(
+        PROMPTS[:2],
+        height=72,
+        width=72,
+        num_inference_steps=3,
+        guidance_scale=3.0,
+        generator=[torch.Generator().manual_seed(seed) for seed in (5, 6)],
+        output_type="np",
+    ).images
+    assert ours.shape == (2, 72, 72, 3) and (models.resolution_px, other.resolution_px) == (64, 72)
+    np.testing.assert_allclose(ours, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [0, 66, "72", 72.0])
+def test_a_side_of_no_whole_number_of_latents_is_refused(models: DiffusionModels, side: Any) -> None:
+    with pytest.raises(ValueError, match=r"`resolution_px` must be a multiple of 4, .* but got"):
+        models.sharing().for_films_of(side)
+
+
 @pytest.mark.parametrize(
     ("numerics", "bound"),
     [

@@ -159,9 +159,27 @@ class DiffusionModels:
         )
         return pattern.sub(lambda match: tokens.get(match.group().lower(), match.group()), prompt)
 
+    def for_films_of(self, resolution_px: int | None) -> DiffusionModels:
+        """Have films of another side generated and counted with, in place; None: of the side that is set already.
+
+        The U-Net and the autoencoder are convolutional and take any side; their weights stay as they are.
+
+        Raises:
+            ValueError: no whole number of latents makes up the side.
+        """
+        if resolution_px is None:
+            return self
+        if not isinstance(resolution_px, int) or resolution_px < 1 or resolution_px % self.latent_factor:
+            raise ValueError(
+                f"`resolution_px` must be a multiple of {self.latent_factor}, the pixels of a latent of base "
+                f"{self.base.name!r}, but got {resolution_px!r}. Try {8 * self.latent_factor}."
+            )
+        self.unet.register_to_config(sample_size=resolution_px // self.latent_factor)
+        return self
+
     @property
     def resolution_px(self) -> int:
-        """Side of the images that the base was trained on."""
+        """Side of the images that are generated: that which the base was trained on, unless another was set."""
         return int(self.unet.config.sample_size) * self.latent_factor
 
     @property

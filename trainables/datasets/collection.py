@@ -378,8 +378,8 @@ def _is_file(path: FilmFile, root: Path) -> bool:
     if isinstance(path, PackedFilm):
         return True
     try:
-        inside = Path(os.path.normpath(path.absolute())).is_relative_to(os.path.normpath(root.absolute()))
-        return inside and path.is_file()
+        place, folder = (os.path.normpath(each.absolute()) for each in (path, root))
+        return place.startswith(folder.rstrip("/") + "/") and path.is_file()
     except OSError:  # a name that is too long, or a folder that may not be read
         return False
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmread
+from pydicom.datadict import keyword_dict
 from pydicom.pixels.processing import apply_windowing
 from pydicom.uid import ExplicitVRBigEndian
 
@@ -33,6 +37,14 @@ WITH_PIXELS = "Give the file that holds the film's pixels, or remove its row."
 RESCALE = "Fill RescaleSlope and RescaleIntercept in, or remove them."
 NO_CT = "Leave --window out, or remove its row."
 TAGS = "Mend its tags, export it as a 16-bit grey PNG, or remove its row."
+QUOTED = re.compile(r"""b?(['"])(?:.*\1|.*)""")
+"""From the first quotation mark to the last of its kind, or else to the end: what is quoted may hold such marks."""
+KEYWORD = re.compile(r"'([A-Z]\w+)'")
+TRACEBACK = "Traceback (most recent call last)"
+warnings.filterwarnings("ignore", module=r"pydicom\b")
+logging.getLogger("pydicom").propagate = False  # with it, what the modules of pydicom log by names of their own
+# Its warnings quote tags, in which may stand who a film is of, and warnings go to logs. This is for the whole process, since
+# films are read by several threads, of which one would undo what another has set.
 
 
 class DicomError(ValueError):
@@ -91,7 +103,16 @@ def _explained(remedy: str) -> Iterator[None]:
     except DicomError:
         raise
     except READ_ERRORS as error:
-        raise DicomError(" ".join(str(error).split()) or type(error).__name__, remedy) from error
+        raise DicomError(without_values(error), remedy) from error
+
+
+def without_values(error: Exception) -> str:
+    """What a library says is wrong with a file, without what it quotes of it: that may be who the film is of."""
+    if isinstance(error, AttributeError) and error.name:
+        return f"no {error.name}"
+    said = " ".join(str(error).partition(TRACEBACK)[0].split())  # pydicom appends it
+    said = QUOTED.sub("...", KEYWORD.sub(lambda match: match[1 if keyword_dict.get(match[1]) else 0], said))
+    return type(error).__name__ if said in ("", "...") else said
 
 
 def too_large(width: int, height: int) -> str:

@@ -11,26 +11,32 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 
 from trainables.datasets.collection import FilmTable
 from trainables.datasets.decoding import READ_ERRORS
-from trainables.datasets.dicom import is_dicom
+from trainables.datasets.dicom import is_dicom, without_values
 from trainables.datasets.film_files import shown
 from trainables.datasets.films import FilmTableSource
 from trainables.datasets.folder import UNLABELLED
+from trainables.datasets.known_fields import AGE, SEX_WORDS
 from trainables.datasets.labels import FilmReader, FilmRow
 from trainables.datasets.problems import Ledger, count_of
 from trainables.datasets.rows import read_rows
 from trainables.datasets.rules import LabelRules
 
 LABELS: Final = "labels.csv"
+CODE: Final = re.compile(r"[A-Z0-9_ ]{1,16}")
+"""DICOM's code strings."""
 TAGS: Final = ("SOPInstanceUID", "PatientID", "PatientAge", "PatientSex", "ViewPosition")
+NO_TERM: Final = "not shown, as it is none of DICOM's"
+"""In the place of an age, a sex or a view that is written as DICOM has none: messages would quote it, whatever it says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,16 +57,18 @@ class DicomReader(FilmReader):
         return rows
 
 
-def _films(root: Path, ledger: Ledger) -> Iterator[tuple[Path, Dataset]]:
+def _films(root: Path, ledger: Ledger) -> Iterator[tuple[Path, list[str]]]:
+    """The files, and the texts of their `TAGS`."""
     for folder, folders, files in os.walk(root):  # follows no links out of the tree
         folders.sort()
         for path in (Path(folder) / name for name in sorted(files)):
             try:
                 if is_dicom(path):
-                    yield path, dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+                    film = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+                    yield path, [str(film.get(tag) or "") for tag in TAGS]
             except (OSError, *READ_ERRORS) as error:
                 remedy = "Restore the file, or remove it."
-                ledger.refuse("`image` must be readable", " ".join(str(error).split()), remedy, file=shown(path, root))
+                ledger.refuse("`image` must be readable", without_values(error), remedy, file=shown(path, root))
 
 
 def _labels(table: Path, ledger: Ledger) -> dict[str, str]:
@@ -68,9 +76,9 @@ def _labels(table: Path, ledger: Ledger) -> dict[str, str]:
     return {row.values["file"]: row.values["labels"] for row in rows}
 
 
-def _film_row(path: Path, film: Dataset, root: Path, named: Mapping[str, str] | None) -> FilmRow | None:
+def _film_row(path: Path, tags: list[str], root: Path, named: Mapping[str, str] | None) -> FilmRow | None:
     place = shown(path, root)
-    uid, patient, age, sex, view = (str(film.get(tag) or "") for tag in TAGS)
+    uid, patient, age, sex, view = tags
     labels = (UNLABELLED,) if named is None else named.get(place, named.get(uid))
     if labels is None:
         return None
@@ -78,9 +86,9 @@ def _film_row(path: Path, film: Dataset, root: Path, named: Mapping[str, str] | 
         file=place,
         patient_id=_hidden(patient) if patient.strip() else "",
         labels=labels,
-        age=age,
-        sex=sex,
-        view=view,
+        age=age if AGE.fullmatch(age.strip()) else age and NO_TERM,
+        sex=sex if sex.casefold().strip(" .") in SEX_WORDS else sex and NO_TERM,
+        view=view if CODE.fullmatch(view) else view and NO_TERM,
         table=place,
         image_id=_hidden(uid or place),
     )

@@ -48,7 +48,8 @@ def leads_out(path: Path, real_root: str) -> bool:
         path: the file.
         real_root: what `os.path.realpath` gives for the folder.
     """
-    return not Path(os.path.realpath(path)).is_relative_to(real_root)
+    place = os.path.realpath(path)
+    return place != real_root and not place.startswith(real_root.rstrip("/") + "/")
 
 
 @contextmanager

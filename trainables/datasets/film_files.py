@@ -48,4 +48,5 @@ def shown(film: FilmFile, root: Path) -> str:
     """A film's place as messages give it: as seen from the folder of its collection."""
     if isinstance(film, PackedFilm):
         return str(film)
-    return (film.relative_to(root) if film.is_relative_to(root) else film).as_posix()
+    # Not by pathlib, which takes a tenth of the time that a small film does.
+    return "." if film == root else film.as_posix().removeprefix(root.as_posix().rstrip("/") + "/")

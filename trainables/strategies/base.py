@@ -283,7 +283,7 @@ class Strategy(ABC):
         (folder / ADAPTER_CARD).write_text(json.dumps(self.card(models), indent=2) + "\n")
 
     def card(self, models: DiffusionModels) -> dict[str, Any]:
-        """What the adapter is: format, strategy, hyperparameters, the base it belongs to, and its text encoder's hash.
+        """What the adapter is: format, strategy, hyperparameters, base, side of its films, and its text encoder's hash.
 
         The hash is there where the text encoder is another than the base's.
         """
@@ -292,11 +292,12 @@ class Strategy(ABC):
             "strategy": self.name,
             "hyperparameters": self.hyperparameters(),
             "base": asdict(models.base),
+            "resolution_px": models.resolution_px,
             **({"text_source": models.text_source} if models.text_source else {}),
         }
 
     def restore(self, models: DiffusionModels, folder: Path) -> None:
-        """Attach to a fresh base and load what `export` wrote; the models then give the same pixels.
+        """Attach to a fresh base and load what `export` wrote; the models then give the same pixels, of the same side.
 
         Raises:
             ValueError: the adapter is another base's or strategy's, or was trained with other hyperparameters, or its
@@ -304,6 +305,7 @@ class Strategy(ABC):
         """
         card = read_card(folder)
         self.expect_ours(card, models)
+        models.for_films_of(card.get("resolution_px"))  # earlier cards lack it: theirs is the base's own
         tensors = read_weights(folder)
         self.attach(models)
         self.expect_text_source(card, models)

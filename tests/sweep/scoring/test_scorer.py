@@ -30,6 +30,7 @@ from sweep.scoring.plans import (
     plan_by_caption,
     plan_by_condition,
     plan_by_distinct_caption,
+    repeated,
 )
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
 from sweep.scoring.streaming import as_grey
@@ -112,6 +113,10 @@ def test_one_film_is_made_for_each_caption_however_many_films_share_it(dataset: 
     assert list(plan.rows) == sorted(list(films.prompts).index(prompt) for prompt in plan.prompts)
     few = plan_by_distinct_caption(films, films.conditions[0], 0, 3)
     assert len(few) == 3 and set(few.prompts) < set(plan.prompts)
+    again = repeated(few, 2, 0)
+    assert list(again.rows) == [row for row in few.rows for _ in range(2)]
+    assert again.prompts[::2] == again.prompts[1::2] == few.prompts and again.labels[::2] == few.labels
+    assert len(set(again.seeds)) == 2 and again.seeds[:2] == again.seeds[2:4] == again.seeds[4:]
 
 
 def test_a_condition_of_one_film_is_refused(dataset: PreparedDataset) -> None:

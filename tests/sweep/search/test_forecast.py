@@ -55,6 +55,14 @@ def test_films_of_sd15_cost_what_the_graph_of_the_engine_was_counted_to() -> Non
     )  # of the U-Net and the decoder, counted apart from this code
 
 
+def test_films_of_twice_the_side_have_four_times_the_latents_and_more_attention() -> None:
+    options = ("search.scheduler=none", "search.num_trials=1")
+    small, large = (forecast(config_of(*options, *more), FILMS) for more in ((), ("resolution_px=128",)))
+    assert small.strategies[0].trainable_parameters == large.strategies[0].trainable_parameters
+    assert 3.9 < large.strategies[0].operations_per_image[0] / small.strategies[0].operations_per_image[0] < 16
+    assert 3.9 < large.evaluation[0] / small.evaluation[0] < 16
+
+
 def test_each_step_costs_two_passes_with_guidance_and_one_without() -> None:
     models = base_on_meta("mini")
     guided, plain = (operations_per_film(models, guidance_scale=scale) for scale in (3.0, 1.0))

@@ -28,7 +28,7 @@ from search_spaces import SearchSpace, published, strategies_of
 from sweep.search.earlier import observations, proposals
 from sweep.search.history import History
 from sweep.search.plan import STRATEGY, SearchPlan, Values
-from sweep.search.samplers import SearchSampler
+from sweep.search.samplers import UNLED, SearchSampler
 from sweep.trials.earlier import EarlierSweep
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
@@ -103,6 +103,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
             objectives=self.objectives,
             known=self._known_costs,
             is_within=lambda strategy, values: max(excess(self._choice(strategy, values)).values(), default=0.0) <= 0,
+            is_led=sampler not in UNLED,
         )
         self._history = History(self.objectives)
         self._study = _create_study(self.objectives)

@@ -56,11 +56,11 @@ class MoashaStopping(Stopping):
         """
         if not is_installed():
             raise ValueError(f"The trial scheduler {MOASHA!r} must have Syne Tune. Install it: {INSTALL}")
-        from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA as Published
+        from syne_tune.optimizer.schedulers.multiobjective import moasha
 
         super().__init__(ladder, objectives)
         self._names = [objective.name for objective in objectives]
-        self._published = Published(
+        self._published = moasha.MOASHA(
             config_space={},  # the engine's sampler draws configurations, at random as MOASHA would
             metrics=self._names,
             time_attr=EPOCHS,

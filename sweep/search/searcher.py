@@ -94,8 +94,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         """
         self.objectives = tuple(objectives)
         super().__init__()  # told of metrics here, Tune would refuse the reports of epochs without evaluation
-        self.strategies = tuple(strategies or strategies_of(space))
-        self.num_trials = num_trials
+        self.strategies, self.num_trials = tuple(strategies or strategies_of(space)), num_trials
         self._sampler, fixed = sampler, hyperparameters or {}
         self._excess, self._known, self._is_over = excess, known, is_over
         self._plan = replace(

@@ -18,9 +18,17 @@ if TYPE_CHECKING:
     from sweep.final.settings import FinalSettings
 
 
+Images = Annotated[int | None, typer.Option(min=2, help="The most films for one condition. Default: as in the sweep.")]
 Boxes = Annotated[
     Path | None,
     typer.Option(help="Where findings lie: BBox_List_2017.csv, or the same columns for other films.", metavar="FILE"),
+]
+Retrain = Annotated[
+    bool,
+    typer.Option(
+        "--retrain",
+        help="Evaluate finalists of a training of several ranks beside LoRA that is trained at their rank alone.",
+    ),
 ]
 WordMaps = Annotated[
     bool,
@@ -40,9 +48,8 @@ def main(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each finalist, the trial's own among them.")] = 1,
-    images_per_condition: Annotated[
-        int | None, typer.Option(min=2, help="The most films for one condition. Default: as in the sweep.")
-    ] = None,
+    retrain: Retrain = False,
+    images_per_condition: Images = None,
     classifier: Annotated[
         str | None, typer.Option(help="Its architecture. Default: small up to 64 px, else efficientnet_b0.")
     ] = None,
@@ -64,6 +71,7 @@ def main(
         if word_maps:
             expect_alone(
                 seeds=seeds if seeds > 1 else None,
+                retrain=retrain or None,
                 images_per_condition=images_per_condition,
                 classifier=classifier,
                 classifier_weights=classifier_weights,
@@ -78,7 +86,7 @@ def main(
             if word_maps:
                 map_words(opened, trial_ids)
             else:
-                evaluate(opened, trial_ids, settings, boxes=boxes, num_seeds=seeds)
+                evaluate(opened, trial_ids, settings, boxes=boxes, num_seeds=seeds, trains_alone=retrain)
 
 
 def expect_alone(**others: object) -> None:
@@ -116,7 +124,13 @@ def map_words(run: RunFolder, trial_ids: Sequence[str]) -> None:
 
 
 def evaluate(
-    run: RunFolder, trial_ids: Sequence[str], settings: FinalSettings, *, boxes: Path | None, num_seeds: int
+    run: RunFolder,
+    trial_ids: Sequence[str],
+    settings: FinalSettings,
+    *,
+    boxes: Path | None,
+    num_seeds: int,
+    trains_alone: bool = False,
 ) -> None:
     """Evaluate the finalists and write the report anew, showing progress.
 
@@ -126,6 +140,7 @@ def evaluate(
         settings: how.
         boxes: a list of where findings lie, if there is one.
         num_seeds: trainings of each finalist.
+        trains_alone: whether those of a training of several ranks are trained at their rank alone besides.
 
     Raises:
         ValueError: the data, the boxes or the extractor do not fit.
@@ -143,7 +158,7 @@ def evaluate(
             console.print(
                 f"[yellow]note[/yellow] Classifiers see {sample['films']:,} of {sample['of']:,} {name} films."
             )
-    evaluation = FinalEvaluation(bench, console, num_seeds=num_seeds)
+    evaluation = FinalEvaluation(bench, console, num_seeds=num_seeds, trains_alone=trains_alone)
     summary = evaluation.run(trial_ids)
     page = write_report(run.folder)
     if evaluation.num_failed:

@@ -5,7 +5,7 @@
 Of a recording, a suggestion is answered by the nearest training of its strategy that the search has not taken, and the
 search is told which that was. Of a synthetic problem it is answered by the problem's formula; what is found is measured
 without noise, beside a pool of quasi-random trainings. The clock is simulated; searcher, samplers and stopping decisions
-are those of a sweep.
+are those of a sweep. Syne Tune's MOASHA is compared as well where it is installed: `benchmarks/replay/moasha.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binom
 
+from benchmarks.replay import moasha
 from benchmarks.replay.problems import Problem, recorded, synthetic
 from benchmarks.replay.simulator import Search, Simulator, hours_to
 from sweep.config import SearchConfig
@@ -64,12 +65,13 @@ class Row:
 
 def ways() -> list[tuple[str, str]]:
     """Every sampler with the default scheduler, every scheduler with the default sampler, and two without stops: random
-    search, and Optuna's estimators."""
+    search, and Optuna's estimators; beside them MOASHA, which draws at random, where Syne Tune is installed."""
     sampler, scheduler = DEFAULT
     pairs = [(name, scheduler) for name in SEARCH_SAMPLERS if name != "grid"] + [
         (sampler, name) for name in TRIAL_SCHEDULERS
     ]
-    return list(dict.fromkeys([*pairs, ("random", NO_STOPS), ("tpe", NO_STOPS)]))
+    published = [("random", moasha.MOASHA)] if moasha.is_installed() else []
+    return list(dict.fromkeys([*pairs, ("random", NO_STOPS), ("tpe", NO_STOPS), *published]))
 
 
 def replay(problem: Problem, way: tuple[str, str], *, num_workers: int, seeds: Sequence[int]) -> Iterator[Row]:
@@ -139,6 +141,8 @@ def main(
     if quick:
         num_seeds, num_trainings, problems = min(num_seeds, 5), min(num_trainings, 48), min(problems, 1)
         chosen = chosen or [way for way in ways() if way[0] not in SLOW]
+    if not chosen and not moasha.is_installed():
+        console.print(f"MOASHA is left out, as Syne Tune is not installed: {moasha.INSTALL}", highlight=False)
     rows: list[Row] = []
     members = [synthetic(first_problem + member, num_trainings) for member in range(problems)]
     for problem in [*([recorded(recording)] if with_recording else []), *members]:

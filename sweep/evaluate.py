@@ -35,6 +35,13 @@ VerifierWeights = Annotated[
     Path | None,
     typer.Option(help="The Siamese network's, for the privacy score of the preset chexgenbench.", metavar="FILE"),
 ]
+Retrain = Annotated[
+    bool,
+    typer.Option(
+        "--retrain",
+        help="Evaluate finalists of a training of several ranks beside LoRA that is trained at their rank alone.",
+    ),
+]
 WordMaps = Annotated[
     bool,
     typer.Option(
@@ -53,6 +60,7 @@ def main(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each finalist, the trial's own among them.")] = 1,
+    retrain: Retrain = False,
     images_per_condition: ImagesPerCondition = None,
     classifier: Classifier = None,
     classifier_weights: ClassifierWeights = None,
@@ -72,6 +80,7 @@ def main(
         if word_maps:
             expect_alone(
                 seeds=seeds if seeds > 1 else None,
+                retrain=retrain or None,
                 images_per_condition=images_per_condition,
                 classifier=classifier,
                 classifier_weights=classifier_weights,
@@ -88,7 +97,7 @@ def main(
             if word_maps:
                 map_words(opened, trial_ids)
             else:
-                evaluate(opened, trial_ids, settings, boxes=boxes, num_seeds=seeds)
+                evaluate(opened, trial_ids, settings, boxes=boxes, num_seeds=seeds, trains_alone=retrain)
 
 
 def expect_alone(**others: object) -> None:
@@ -126,7 +135,13 @@ def map_words(run: RunFolder, trial_ids: Sequence[str]) -> None:
 
 
 def evaluate(
-    run: RunFolder, trial_ids: Sequence[str], settings: FinalSettings, *, boxes: Path | None, num_seeds: int
+    run: RunFolder,
+    trial_ids: Sequence[str],
+    settings: FinalSettings,
+    *,
+    boxes: Path | None,
+    num_seeds: int,
+    trains_alone: bool = False,
 ) -> None:
     """Evaluate the finalists and write the report anew, showing progress.
 
@@ -136,6 +151,7 @@ def evaluate(
         settings: how.
         boxes: a list of where findings lie, if there is one.
         num_seeds: trainings of each finalist.
+        trains_alone: whether those of a training of several ranks are trained at their rank alone besides.
 
     Raises:
         ValueError: the data, the boxes or the extractor do not fit.
@@ -153,7 +169,7 @@ def evaluate(
             console.print(
                 f"[yellow]note[/yellow] Classifiers see {sample['films']:,} of {sample['of']:,} {name} films."
             )
-    evaluation = FinalEvaluation(bench, console, num_seeds=num_seeds)
+    evaluation = FinalEvaluation(bench, console, num_seeds=num_seeds, trains_alone=trains_alone)
     summary = evaluation.run(trial_ids)
     page = write_report(run.folder)
     if evaluation.num_failed:

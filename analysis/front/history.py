@@ -25,7 +25,7 @@ class History:
         trial_ids: n trials with all objectives.
         hours: float[n], of training and evaluation of all trials until then, those that were stopped or failed included; a
             trial that has several workers counts once.
-        volumes: float[n], hypervolume in units of the last one; never falls, ends with 1.
+        volumes: float[n], hypervolume in units of the last one, or of an earlier one; never falls.
     """
 
     trial_ids: tuple[str, ...]
@@ -33,7 +33,9 @@ class History:
     volumes: NDArray[np.float64]
 
 
-def hypervolume_history(trials: pd.DataFrame, results: pd.DataFrame, objectives: Sequence[Objective]) -> History:
+def hypervolume_history(
+    trials: pd.DataFrame, results: pd.DataFrame, objectives: Sequence[Objective], *, as_of: int | None = None
+) -> History:
     """Follow the hypervolume of completed trials.
 
     The reference point is the nadir of the last front, moved outwards by a tenth; costs count by their logarithms.
@@ -43,6 +45,7 @@ def hypervolume_history(trials: pd.DataFrame, results: pd.DataFrame, objectives:
         results: one row a report, in the order in which they came, with `trial_id`, `epoch_s` and, where there was an
             evaluation, `evaluation_s`.
         objectives: of the sweep.
+        as_of: completed trials whose front gives the reference point, and the unit; None: all of them.
 
     Returns:
         The history, empty where no trial has all objectives.
@@ -57,12 +60,13 @@ def hypervolume_history(trials: pd.DataFrame, results: pd.DataFrame, objectives:
     finished, values = finished.iloc[complete], values[complete]
     if not len(values):
         return History(trial_ids=(), hours=np.empty(0), volumes=np.empty(0))
-    reference = nadir(values, directions)
+    unit = min(as_of or len(values), len(values))
+    reference = nadir(values[:unit], directions)
     volumes = np.array([hypervolume(values[: count + 1], directions, reference) for count in range(len(values))])
     return History(
         trial_ids=tuple(finished["trial_id"]),
         hours=finished["hours"].to_numpy(np.float64),
-        volumes=volumes / volumes[-1],
+        volumes=volumes / volumes[unit - 1],
     )
 
 

@@ -18,8 +18,8 @@ from analysis.front.statuses import FAILED, STOPPED
 from analysis.run_folder import RunFolder
 
 FRONT = "front"
-WHERE: Final = " where "
-AND: Final = re.compile(r"\s+and\s+")
+WHERE: Final = re.compile(r"\s+where(?:\s+|$)", re.IGNORECASE)
+AND: Final = re.compile(r"\s+and\s+", re.IGNORECASE)
 RATIO: Final = 30
 """Where the largest value of a column is more than so many times the smallest, ratios are compared and not
 differences."""
@@ -101,9 +101,9 @@ def _knee(run: RunFolder) -> str:
 
 def _best(run: RunFolder, text: str) -> str:
     """`METRIC`, or `METRIC where CONDITION and CONDITION`."""
-    named, _, conditions = text.partition(WHERE)
+    named, *conditions = WHERE.split(text, maxsplit=1)
     metric = _column(run, named, "--pick best:METRIC")
-    rules = [_condition(run, condition) for condition in AND.split(conditions)] if conditions.strip() else []
+    rules = [_condition(run, condition) for joined in conditions for condition in AND.split(joined)]
     scored = run.completed().dropna(subset=[metric])
     if scored.empty:
         raise ValueError(
@@ -133,7 +133,7 @@ class _Condition:
 
 
 def _condition(run: RunFolder, text: str) -> _Condition:
-    parts = re.fullmatch(r"\s*([^<>=\s]+)\s*(<=|>=|<|>)\s*(\S+)\s*", text)
+    parts = re.fullmatch(r"\s*([^<>=]*[^<>=\s])\s*(<=|>=|<|>)\s*(\S+)\s*", text)
     if parts is None:
         raise ValueError(
             f"`--pick best:METRIC where ...` must have conditions such as `epoch_s <= 60`, joined by `and`, but got "
@@ -157,7 +157,11 @@ def _nearest(run: RunFolder, text: str) -> str:
 
     Where these differ by more than a decade and a half, as numbers of parameters do, ratios are compared.
     """
-    wanted = dict(_target(run, part) for part in text.split(","))
+    targets = [_target(run, part) for part in text.split(",")]
+    wanted = dict(targets)
+    if len(wanted) < len(targets):
+        named = ", ".join(column for column, _ in targets)
+        raise ValueError(f"`--pick nearest:` must have one value for each metric, but got {named}. Leave one out.")
     scored = run.completed().dropna(subset=list(wanted))
     if scored.empty:
         raise ValueError(f"`nearest:` must have a completed trial with {', '.join(wanted)}, but got none.")

@@ -52,8 +52,13 @@ def course_section(run: RunFolder, embedded: Callable[[bytes, str], str], *, wit
     )
 
 
-def course_plot(history: History) -> bytes:
-    """The share of the last hypervolume over finished trials and over hours, as SVG."""
+def course_plot(history: History, *, form: str = "svg") -> bytes:
+    """The share of the last hypervolume over finished trials and over hours.
+
+    Args:
+        history: of the sweep.
+        form: the picture's format: `svg` or `png`.
+    """
     counts = np.arange(1, len(history.volumes) + 1)
     with styled():
         figure = Figure(figsize=(8.5, 3.0), layout="constrained")
@@ -67,7 +72,7 @@ def course_plot(history: History) -> bytes:
         panels[0].xaxis.set_major_locator(MaxNLocator(integer=True))
         panels[0].yaxis.set_major_formatter(PercentFormatter(1.0))
         panels[0].set_ylabel("hypervolume")
-        return figure_content(figure, "svg")
+        return figure_content(figure, form)
 
 
 def importance_table(by_objective: Mapping[str, Mapping[str, float]]) -> str:

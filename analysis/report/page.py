@@ -10,25 +10,24 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from analysis.features import split_metric
 from analysis.files import whole_file
 from analysis.front.pareto import FrontPoint
 from analysis.front.statuses import FAILED, STOPPED, with_status
-from analysis.metrics import METRICS
 from analysis.report.agreement import agreement_section
 from analysis.report.course import course_section
+from analysis.report.curves import curve_columns, curve_plot
 from analysis.report.final import final_section
 from analysis.report.instrument.content import sheets
 from analysis.report.instrument.page import markup, scripts
 from analysis.report.instrument.pool import Pool, key
 from analysis.report.pictures import embedded, sheet_picture
-from analysis.report.plots import learning_curves, trade_offs
+from analysis.report.plots import trade_offs
 from analysis.report.rank_map import rank_map
 from analysis.report.readers import readers_section
 from analysis.report.tables import condition_table, front_table, trial_table
 from analysis.report.words import label, number, parameters
 from analysis.run_folder import BASELINE_SHEET, COMPARED, CONFIG, REFERENCE_SHEET, REPORT, RunFolder
-from analysis.studies.rung_agreement import EARLY, rung_agreements
+from analysis.studies.rung_agreement import rung_agreements
 
 PICTURES = {
     "reference": (REFERENCE_SHEET, "Held-out films"),
@@ -113,7 +112,7 @@ def _scripts(run: RunFolder, pool: Pool) -> str:
     """What fills the instrument; pictures that stand on the page without it are not held twice."""
     drawn = {key(0, name) for name in (*PICTURES, *(point.trial_id for point in run.front.points))}
     pictures = {name: path for name, path in sheets(pool).items() if name not in drawn}
-    return scripts(pool, _curve_columns(run), pictures)
+    return scripts(pool, curve_columns(run), pictures)
 
 
 def _name(run: RunFolder) -> str:
@@ -258,33 +257,15 @@ def _final(run: RunFolder) -> str:
 
 
 def _curves(run: RunFolder) -> str:
-    """Training loss, and metrics where they were taken at more than one epoch."""
-    columns = _curve_columns(run)
-    if not columns:
+    content = curve_plot(run)
+    if content is None:
         return ""
-    strategies = dict(zip(run.trials["trial_id"].astype(str), run.trials["strategy"].astype(str), strict=True))
-    plot = embedded(learning_curves(run.results, strategies, columns), "svg+xml")
+    plot = embedded(content, "svg+xml")
     return f'<h2>Learning curves</h2><img class="plot" alt="Learning curves" src="{plot}">'
-
-
-def _curve_columns(run: RunFolder) -> list[str]:
-    return [str(name) for name in run.results.columns if _is_drawn(run, name) and _is_a_curve(run, name)]
-
-
-def _is_drawn(run: RunFolder, column: str) -> bool:
-    """The loss, what early evaluations measured, and objectives that are metrics; over all films only."""
-    measured = split_metric(column.removeprefix(EARLY))[0] in METRICS
-    wanted = column.startswith(EARLY) or column in {objective.name for objective in run.front.objectives}
-    return column == "loss" or (measured and wanted and "/" not in column)
 
 
 def _rungs(run: RunFolder) -> str:
     return agreement_section(rung_agreements(run.results, run.front.objectives))
-
-
-def _is_a_curve(run: RunFolder, column: str) -> bool:
-    known = run.results.dropna(subset=[column])
-    return bool((known.groupby("trial_id")["epoch"].nunique() > 1).any())
 
 
 def _trials(run: RunFolder) -> str:

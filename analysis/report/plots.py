@@ -15,13 +15,12 @@ from matplotlib import rc_context
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from analysis.files import whole_file
 from analysis.front.objectives import COSTS
 from analysis.front.pareto import Front, Objective, pareto_mask
 from analysis.front.statuses import COMPLETED, with_status
-from analysis.report.words import axis_label, label
+from analysis.report.words import axis_label
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#333333", "#B3A100")
 """Okabe and Ito's colours, told apart by colour-blind readers, the palest darkened or replaced."""
@@ -46,8 +45,6 @@ STYLE = {
 }
 _DRAWING = threading.RLock()
 LOG_FROM_RATIO = 30
-PANELS_ACROSS = 4
-"""Panels of learning curves that stand side by side."""
 
 
 def draw_front(trials: pd.DataFrame, front: Front, to: Path) -> None:
@@ -99,27 +96,6 @@ def trade_offs(trials: pd.DataFrame, front: Front, *, form: str = "svg") -> byte
             axes.set_ylabel("")
         figure.legend(handles=_legend(styles), loc="outside upper center", ncols=len(styles) + 4)
         return figure_content(figure, form)
-
-
-def learning_curves(results: pd.DataFrame, strategies: Mapping[str, str], columns: Sequence[str]) -> bytes:
-    """Each column over the epochs, one line a trial, as SVG.
-
-    Args:
-        results: one row a report, with `trial_id`, `epoch` and the columns.
-        strategies: strategy by trial.
-        columns: what to draw, one panel each.
-    """
-    styles = strategy_styles(pd.Series(list(strategies.values())))
-    with styled():
-        across = min(len(columns), PANELS_ACROSS)
-        down = -(-len(columns) // across)
-        figure = Figure(figsize=(min(4.1 * across + 0.3, 12.6), 2.8 * down + 0.6), layout="constrained")
-        for place, column in enumerate(columns, start=1):
-            axes = figure.add_subplot(down, across, place)
-            _draw_curves(axes, results, column, {trial: styles[name] for trial, name in strategies.items()})
-        handles = [_handle(name, colour, marker) for name, (colour, marker) in styles.items()]
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(styles))
-        return figure_content(figure, "svg")
 
 
 def strategy_styles(strategies: pd.Series) -> dict[str, tuple[str, str]]:
@@ -207,18 +183,8 @@ def _scale(axes: Any, shown: pd.DataFrame, pair: tuple[Objective, Objective]) ->
         axes.margins(0.12)
 
 
-def _draw_curves(axes: Any, results: pd.DataFrame, column: str, styles: Mapping[str, tuple[str, str]]) -> None:
-    for trial, rows in results.groupby("trial_id", sort=False):
-        known = rows.dropna(subset=[column]).sort_values("epoch")
-        colour, marker = styles.get(str(trial), (QUIET, "o"))
-        axes.plot(known["epoch"], known[column], color=colour, marker=marker, markersize=3.5, linewidth=1.3, alpha=0.85)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(label(column))
-
-
 def _legend(styles: Mapping[str, tuple[str, str]]) -> list[Line2D]:
-    strategies = [_handle(name, colour, marker) for name, (colour, marker) in styles.items()]
+    strategies = [handle(name, colour, marker) for name, (colour, marker) in styles.items()]
     line = Line2D([], [], color=QUIET, linewidth=1.2, label="best for the two shown")
     base = Line2D([], [], color=INK, linewidth=1, linestyle=":", label="un-adapted base")
     other = Line2D([], [], color="white", marker="o", markeredgecolor=QUIET, markersize=6, label="hollow: dominated")
@@ -235,7 +201,13 @@ def _legend(styles: Mapping[str, tuple[str, str]]) -> list[Line2D]:
     return [*strategies, line, base, other, near]
 
 
-def _handle(name: str, colour: str, marker: str) -> Line2D:
+def handle(name: str, colour: str, marker: str) -> Line2D:
+    """What stands for a strategy in a legend.
+
+    Args:
+        name: of the strategy.
+        colour, marker: its own.
+    """
     return Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=7, label=name)
 
 

@@ -9,12 +9,15 @@ from typing import Any, Final
 
 from ray.tune.search import Searcher
 
+from benchmarks.replay.moasha import MOASHA, MoashaStopping
 from benchmarks.replay.problems import NUM_EPOCHS, OBJECTIVES, SPACE, Problem, Stage, Training
 from search_spaces import SEARCH_SPACES
 from sweep.config import SearchConfig
 from sweep.search.gain_stopping import make_stopping
+from sweep.search.plan import SearchPlan
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
+from sweep.search.stopping import Stopping
 from sweep.trials.ends import TrialEnd, TrialListener, end_of
 from sweep.trials.suggestions import Suggestion
 
@@ -67,18 +70,10 @@ class Simulator:
 
     def __init__(self, problem: Problem, search: Search) -> None:
         """Nothing has started."""
-        config = SearchConfig(scheduler=search.scheduler)
         self._problem, self._search = problem, search
         self._answer, self._is_left = problem.answers()
-        self._ladder = config.ladder(NUM_EPOCHS)
-        self._stopping = make_stopping(
-            search.scheduler,
-            lambda trial_id, report: self.searcher().plan_with(trial_id, report),
-            self._ladder,
-            OBJECTIVES,
-            eta=config.rungs.eta,
-            num_epochs=NUM_EPOCHS,
-        )
+        self._stopping = self._make_stopping(search.scheduler)
+        self._ladder = self._stopping.ladder
         self._searcher: OptunaSearcher | None = None
         """The one that made the last suggestion, if that was answered as it was made; it has heard of all since."""
         self._log: list[Callable[[TrialListener], None]] = []
@@ -86,6 +81,17 @@ class Simulator:
         self.finished: list[Finished] = []
         self._values: list[list[float]] = []
         self.share, self.num_stopped, self.num_trials = 0.0, 0, 0
+
+    def _make_stopping(self, scheduler: str) -> Stopping:
+        """What decides at rungs: the engine's, or MOASHA at the same rungs."""
+        config = SearchConfig() if scheduler == MOASHA else SearchConfig(scheduler=scheduler)
+        ladder, eta = config.ladder(NUM_EPOCHS), config.rungs.eta
+        if scheduler == MOASHA:
+            return MoashaStopping(ladder, OBJECTIVES, eta=eta, num_epochs=NUM_EPOCHS)
+        return make_stopping(scheduler, self._plan_with, ladder, OBJECTIVES, eta=eta, num_epochs=NUM_EPOCHS)
+
+    def _plan_with(self, trial_id: str, report: Mapping[str, Any]) -> SearchPlan:
+        return self.searcher().plan_with(trial_id, report)
 
     def run(self) -> None:
         """Until nearly all is found, or every trial has ended and nothing more is suggested."""

@@ -17,7 +17,7 @@ from analysis.final_scores import BASE, DONE, EVALUATION, STUDY_FAILED, series_o
 from analysis.run_folder import RunFolder
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.results import SUMMARY, Scores, write_summary
-from sweep.final.seeds import further_seeds, over_seeds, retrain, seeded
+from sweep.final.seeds import further_seeds, over_seeds, retrain, seeded, trained_alone
 from sweep.final.studies import STUDIES
 from sweep.final.study import StudyResult
 from sweep.scoring.identity import sampling_digest
@@ -60,9 +60,16 @@ def base_of(run: RunFolder, seed: int) -> Finalist:
 class FinalEvaluation:
     """Finalists of one run and their studies."""
 
-    def __init__(self, bench: Workbench, console: Console, *, num_seeds: int = 1) -> None:
-        """Evaluate on this bench, and show progress on the console."""
-        self.bench, self.console, self.num_seeds = bench, console, num_seeds
+    def __init__(self, bench: Workbench, console: Console, *, num_seeds: int = 1, trains_alone: bool = False) -> None:
+        """Evaluate on a bench.
+
+        Args:
+            bench: the run, its data and models.
+            console: where progress is shown.
+            num_seeds: trainings of each finalist.
+            trains_alone: whether finalists of a training of several ranks are trained at their rank alone besides.
+        """
+        self.bench, self.console, self.num_seeds, self.trains_alone = bench, console, num_seeds, trains_alone
         self.num_failed = 0
 
     def run(self, trial_ids: Sequence[str]) -> Path:
@@ -72,11 +79,16 @@ class FinalEvaluation:
 
         Raises:
             FileNotFoundError: an adapter is not there.
+            ValueError: finalists are to be trained at their rank alone, and all were trained so.
             OSError: results cannot be written, for example because the disk is full.
         """
         run, seed = self.bench.run, self.bench.config.seed
         summary = run.folder / EVALUATION / SUMMARY
-        for subject in [base_of(run, seed), *(finalist_of(run, trial_id, seed) for trial_id in trial_ids)]:
+        finalists = [finalist_of(run, trial_id, seed) for trial_id in trial_ids]
+        retrained = trained_alone(self.bench, finalists) if self.trains_alone else []
+        for subject in [base_of(run, seed), *finalists, *retrained]:
+            if subject in retrained and self._retrain(subject, seed)["status"] != DONE:
+                continue
             names = [name for name, study in STUDIES.items() if study.of(subject) and study.when(self.bench)]
             scores = self._study(subject, names)
             if subject.adapter is not None and self.num_seeds > 1:
@@ -103,8 +115,7 @@ class FinalEvaluation:
         names = [name for name, study in STUDIES.items() if study.per_seed]
         trainings, failures = [(finalist.seed, scores.values(names))], {}
         for seed in further_seeds(self.bench, self.num_seeds):
-            label = f"{finalist.strategy} {finalist.trial_id}: training with seed {seed}"
-            outcome = self._attempt(label, partial(self._retrain, finalist, seed))
+            outcome = self._retrain(finalist, seed)
             if outcome["status"] == DONE:
                 trainings.append((seed, self._study(seeded(self.bench, finalist, seed), names).values(names)))
             else:
@@ -112,9 +123,12 @@ class FinalEvaluation:
         if len(trainings) > 1:
             scores.note("seeds", over_seeds(trainings) | {"failed": failures})
 
-    def _retrain(self, finalist: Finalist, seed: int) -> StudyResult:
-        retrain(self.bench, finalist, seed)
-        return StudyResult(values={})
+    def _retrain(self, finalist: Finalist, seed: int) -> dict[str, Any]:
+        def train() -> StudyResult:
+            retrain(self.bench, finalist, seed)
+            return StudyResult(values={})
+
+        return self._attempt(f"{finalist.strategy} {finalist.trial_id}: training with seed {seed}", train)
 
     def _attempt(self, label: str, work: Callable[[], StudyResult]) -> dict[str, Any]:
         """How a study ended, as it is recorded; one that fails is tried once more."""

@@ -1,4 +1,4 @@
-"""Finalists trained again with further seeds, and what that says of their figures."""
+"""Finalists trained again, with further seeds or at their rank alone, and what that says of their figures."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import math
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from analysis.features import split_metric
 from analysis.metrics import METRICS
 from analysis.studies.utility import CLASSIFIER_SCORES, t_interval
 from sweep.final.bench import Finalist, Workbench
 from sweep.trials.latent_cache import latent_cache
+from trainables.naming import expect
+from trainables.strategies import STRATEGIES, hyperparameters_of, parts_of
 from trainables.strategies.card import read_card
+from trainables.strategies.cuttable import CuttableStrategy
+from trainables.strategies.lora import LoRA
 from trainables.trial import TrialSpec, cut_name, fine_tune
 
 MIN_SEEDS = 3
@@ -23,6 +27,8 @@ SHARES = {
     *(f"utility_{score}" for score in CLASSIFIER_SCORES),
 }
 """Names of results that lie in [0, 1], depend on the training, and are none of `METRICS`."""
+ALONE: Final = "-alone"
+"""Ends the name of a finalist that is trained at its rank alone; without it, it is that of the adapter to compare with."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,46 @@ def seeded(bench: Workbench, finalist: Finalist, seed: int) -> Finalist:
     label = finalist.trial_id.removeprefix(f"{whole}-")
     trained = folder if whole == finalist.trial_id else folder.with_name(cut_name(folder.name, label))
     return replace(finalist, adapter=trained / "adapter", seed=seed, folder=folder)
+
+
+def trained_alone(bench: Workbench, finalists: Sequence[Finalist]) -> list[Finalist]:
+    """Those whose training gave several ranks, as LoRA gives them trained at their rank only; they have no adapter yet.
+
+    Args:
+        bench: the run, its data and models.
+        finalists: trials, and cuts of such.
+
+    Raises:
+        ValueError: no finalist is of such a training.
+    """
+    cards = {finalist.trial_id: read_card(bench.run.adapter(finalist.trial_id)) for finalist in finalists}
+    nested = [finalist for finalist in finalists if _cuttable(cards[finalist.trial_id]["strategy"])]
+    many = [name for name, strategy in STRATEGIES.items() if issubclass(strategy, CuttableStrategy)]
+    rule = f"`--retrain` must be of a finalist whose training gave several ranks, of {' or '.join(many)}"
+    came = ", ".join(f"{name} of {card['strategy']}" for name, card in cards.items())
+    expect(bool(nested), rule, came, "Pick another, or leave it out; further trainings of any finalist are --seeds N.")
+    return [_trained_alone(bench, finalist, cards[finalist.trial_id]) for finalist in nested]
+
+
+def _trained_alone(bench: Workbench, finalist: Finalist, card: Mapping[str, Any]) -> Finalist:
+    name = f"{finalist.trial_id}{ALONE}"
+    subject = replace(finalist, trial_id=name, strategy=_alone(card)["name"], folder=finalist.folder.with_name(name))
+    return replace(subject, adapter=seeded(bench, subject, finalist.seed).adapter)
+
+
+def _cuttable(strategy: str) -> list[str]:
+    return [part for part in parts_of(strategy) if issubclass(STRATEGIES[part], CuttableStrategy)]
+
+
+def _alone(card: Mapping[str, Any]) -> dict[str, Any]:
+    """A card's strategy with LoRA in place of what trains several ranks: at this rank, with the same scale and targets."""
+    alone = dict.fromkeys(_cuttable(card["strategy"]), LoRA.name)
+    name = "+".join(alone.get(part, part) for part in parts_of(card["strategy"]))
+    renamed = {}
+    for key, value in card["hyperparameters"].items():
+        part, dot, field = key.rpartition(".")
+        renamed[f"{alone.get(part, part)}{dot}{field}"] = value
+    return {"name": name, **{key: renamed[key] for key in renamed if key in hyperparameters_of(name)}}
 
 
 def retrain(bench: Workbench, finalist: Finalist, seed: int) -> None:
@@ -74,15 +120,16 @@ def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:
         finalist: a trial with its adapter.
         seed: the training seed.
     """
-    card = read_card(bench.run.adapter(whole_trial(bench, finalist)))
-    row = _row(bench, finalist)
+    is_alone = finalist.trial_id.endswith(ALONE)
+    origin = finalist.trial_id.removesuffix(ALONE) if is_alone else whole_trial(bench, finalist)
+    card, row = read_card(bench.run.adapter(origin)), _row(bench, finalist)
     return TrialSpec(
         base=bench.config.base,
         resolution_px=bench.config.resolution_px,
         dataset=bench.dataset.folder,
         folder=finalist.folder / f"seed-{seed}",
         cache_folder=latent_cache(bench.config, bench.run.folder),
-        strategy={"name": card["strategy"], **card["hyperparameters"]},
+        strategy=_alone(card) if is_alone else {"name": card["strategy"], **card["hyperparameters"]},
         lr=float(row["param/lr"]),
         batch_size=int(row["param/batch_size"]),
         seed=seed,
@@ -94,13 +141,15 @@ def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:
 
 def whole_trial(bench: Workbench, finalist: Finalist) -> str:
     """The trial that a finalist was trained in: its own, or that of which it is a cut."""
+    if finalist.trial_id.endswith(ALONE):
+        return finalist.trial_id
     parent = _row(bench, finalist).get("cut_of")
     return parent if isinstance(parent, str) else finalist.trial_id
 
 
 def _row(bench: Workbench, finalist: Finalist) -> dict[Hashable, Any]:
-    trials = bench.run.trials
-    return trials[trials["trial_id"].astype(str) == finalist.trial_id].to_dict("records")[0]
+    trials, name = bench.run.trials, finalist.trial_id.removesuffix(ALONE)
+    return trials[trials["trial_id"].astype(str) == name].to_dict("records")[0]
 
 
 def further_seeds(bench: Workbench, num_seeds: int) -> list[int]:

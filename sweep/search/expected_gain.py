@@ -212,12 +212,12 @@ class FrontModel:
         return cls(plan=plan, encoding=encoding, surrogates=surrogates)
 
     def candidates(self, rng: np.random.Generator) -> list[Config]:
-        """Configurations within all limits: from everywhere, and some near those that are expected on the front.
+        """Configurations within all limits: from everywhere and, where results lead, near those expected on the front.
 
         Args:
             rng: draws them.
         """
-        configs, front = [], self._expected_front()
+        configs, front = [], self._expected_front() if self.plan.is_led else []
         for strategy in self.plan.strategies:
             configs += [_drawn(self.plan, strategy, rng) for _ in range(DRAWN)]
             points = [tried for tried in front if tried.strategy == strategy]
@@ -248,19 +248,22 @@ class FrontModel:
 
     def gains_beside(
         self, trial: Tried, candidates: Sequence[Config], rng: np.random.Generator
-    ) -> tuple[float, Floats]:
-        """What a trial that runs would add by the cost of a whole training, and what each candidate would add besides.
+    ) -> tuple[Floats, Floats]:
+        """What a trial that runs would add to the front, and what each candidate would add besides.
 
         Args:
             trial: of the history.
-            candidates: strategies and parameters.
+            candidates: n strategies and parameters.
             rng: draws the worlds.
+
+        Returns:
+            float[1 + n] each, the trial first: the gains, and what a whole training costs.
         """
         kept = [tried for tried in self.plan.history if _counts(tried) and tried is not trial]
         worlds, num = self._worlds(kept, [trial], candidates, rng), len(kept)
         points = _points(worlds)
-        rest = _gains(worlds[:, : num + 1], num, points) / self._prices(worlds[:, num : num + 1])
-        return float(rest[0]), _gains(worlds, num + 1, points) / self._prices(worlds[:, num + 1 :])
+        gains = [_gains(worlds[:, : num + 1], num, points), _gains(worlds, num + 1, points)]
+        return np.concatenate(gains), self._prices(worlds[:, num:])
 
     def _worlds(
         self, kept: Sequence[Tried], running: Sequence[Tried], candidates: Sequence[Config], rng: np.random.Generator

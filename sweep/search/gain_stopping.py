@@ -24,7 +24,7 @@ from sweep.trials.suggestions import Suggestion
 PlanWith = Callable[[str, Mapping[str, Any]], SearchPlan]
 """The search's plan as it were if a trial had made a report that nobody has heard yet."""
 LEAST_WORTH: Final = 0.1
-"""How much the rest of a trial must promise for its cost, beside the best new training. What is stopped has to be paid again, the
+"""How much the rest of a trial must promise for its cost, beside a new training. What is stopped has to be paid again, the
 best of many estimates looks better than it is, and early values tell little: at a half, searches over the recorded curves lost
 what the front needs; on synthetic curves a tenth took as few hours."""
 
@@ -34,7 +34,8 @@ class GainStopping(Stopping):
 
     The model of the sampler `front` learns from all rungs and ends how every strategy goes on from a rung, and knows costs that
     are counted beforehand. A trial goes on where the hypervolume that it is expected to add, by the cost of what is left of its
-    training, is at least a tenth of what the best new configuration would add besides by the cost of a whole one. A strategy
+    training, is at least a tenth of what the best new configuration would add besides by the cost of a whole one; or a random one,
+    on the average, where no results lead the search sampler, as nobody would start the best one then. A strategy
     that was never trained to its end is uncertain, which makes it worth going on with; but nothing goes on for that alone.
     A log does not say who was told to go on, and what has arrived since must not change it: where a break kept a stop from
     the log, the trial goes on to its next rung.
@@ -69,17 +70,20 @@ class GainStopping(Stopping):
         worth = worth_of_rest(plan, self._numbers[trial_id], metrics["epoch"] + 1, self._num_epochs)
         if worth >= LEAST_WORTH:
             return None
+        rival = "the best new training" if plan.is_led else "a new training at random"
         return TrialEnd.stopped(
-            f"after epoch {self.ladder.epochs[rung]}: its rest promises {worth:.2g} of what the best new training does by its "
-            f"cost, below {LEAST_WORTH:g}",
+            f"after epoch {self.ladder.epochs[rung]}: its rest promises {worth:.2g} of what {rival} does by its cost, "
+            f"below {LEAST_WORTH:g}",
             rung,
         )
 
 
 def worth_of_rest(plan: SearchPlan, number: int, epochs: int, num_epochs: int) -> float:
-    """The gain of a trial's rest by its cost, over what the best new training would gain besides.
+    """The gain of a trial's rest by its cost, over what a new training would gain besides.
 
-    Besides: a trial that shows what is good makes its neighbours promising too, and must not be stopped for them.
+    Besides: a trial that shows what is good makes its neighbours promising too, and must not be stopped for them. The new
+    training is the one that gains most by its cost or, where no results lead the search sampler, a random one: then what many
+    of them are expected to gain counts by what they are expected to cost.
 
     Args:
         plan: with what the trial has reported.
@@ -100,9 +104,10 @@ def worth_of_rest(plan: SearchPlan, number: int, epochs: int, num_epochs: int) -
     candidates = model.candidates(rng)
     if not candidates:
         return math.inf
-    rest, others = model.gains_beside(trial, candidates, rng)
-    best = float(others.max())
-    return rest * num_epochs / (num_epochs - epochs) / best if best > 0 else math.inf
+    gains, prices = model.gains_beside(trial, candidates, rng)
+    others = (gains / prices)[1:].max() if plan.is_led else gains[1:].sum() / prices[1:].sum()
+    rest = gains[0] / prices[0] * num_epochs / (num_epochs - epochs)
+    return float(rest / others) if others > 0 else math.inf
 
 
 def with_shared_seconds(plan: SearchPlan) -> SearchPlan:

@@ -39,6 +39,7 @@ class SearchPlan:
         history: the trials so far, in the order of their numbers.
         known: by objective, what is known of a strategy with its parameters before it is tried, as decimal logarithms.
         is_within: whether a strategy with its parameters is within all limits.
+        is_led: whether results lead the search sampler to what is promising; otherwise its trials are as good as random.
     """
 
     spaces: Mapping[str, Distributions]
@@ -50,6 +51,7 @@ class SearchPlan:
     history: Sequence[Tried] = ()
     known: Callable[[str, Values], Mapping[str, float]] = lambda strategy, values: {}
     is_within: Callable[[str, Values], bool] = lambda strategy, values: True
+    is_led: bool = True
 
     @classmethod
     def of(

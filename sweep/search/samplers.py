@@ -114,3 +114,5 @@ SEARCH_SAMPLERS: Final[Mapping[str, SearchSampler]] = {
     "random": random,
     "grid": grid,
 }
+UNLED: Final = (random, qmc, grid)
+"""Those that results do not lead to what is promising."""

@@ -28,7 +28,7 @@ from search_spaces import SearchSpace, published, strategies_of
 from sweep.search.earlier import observations, proposals
 from sweep.search.history import History
 from sweep.search.plan import STRATEGY, SearchPlan, Values
-from sweep.search.samplers import SearchSampler
+from sweep.search.samplers import UNLED, SearchSampler
 from sweep.trials.earlier import EarlierSweep
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
@@ -94,8 +94,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         """
         self.objectives = tuple(objectives)
         super().__init__()  # told of metrics here, Tune would refuse the reports of epochs without evaluation
-        self.strategies = tuple(strategies or strategies_of(space))
-        self.num_trials = num_trials
+        self.strategies, self.num_trials = tuple(strategies or strategies_of(space)), num_trials
         self._sampler, fixed = sampler, hyperparameters or {}
         self._excess, self._known, self._is_over = excess, known, is_over
         self._plan = replace(
@@ -103,6 +102,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
             objectives=self.objectives,
             known=self._known_costs,
             is_within=lambda strategy, values: max(excess(self._choice(strategy, values)).values(), default=0.0) <= 0,
+            is_led=sampler not in UNLED,
         )
         self._history = History(self.objectives)
         self._study = _create_study(self.objectives)

@@ -56,6 +56,7 @@ TRIALS = pd.DataFrame(
     ]
 ).assign(
     kid_mini=float("nan"),
+    trainable_parameters=[1_500_000, 15_000, 1, 1],
     rung=pd.array([None, None, None, 2], "Int64"),
     **{"fid_mini/Edema": [7.0, 6.0, 1.0, 1.0], "param/lr": 1e-3},
 )
@@ -102,6 +103,11 @@ def invoke(run: Path, to: Path, *options: str) -> Result:
         ("best:fid", "a1"),
         ("best:fid where epoch_s <= 0.7", "b2"),
         ("best:fid  where  vendi_mini>=4 and epoch_s < 1e2", "b2"),
+        ("best:fid WHERE vendi_mini>=4 AND epoch_s < 1e2", "b2"),
+        ("best:vendi where fid_mini/Edema > 6.5", "a1"),
+        ("best:fid where trainable_parameters <= 2e4 and epoch_s <= 60", "b2"),
+        ("nearest:fid=8,trainable_parameters=1e6", "b2"),
+        ("nearest:fid=4.4,trainable_parameters=1e6", "a1"),
         ("nearest:fid=4.5,vendi=3.9", "b2"),
         ("nearest:epoch_s=100", "a1"),
     ],
@@ -124,9 +130,11 @@ def test_a_pick_names_a_completed_trial(run_folder: Path, pick: str, trial: str)
             "must have a trial where epoch_s <= 0.1, but got 2 trials with epoch_s 0.5 to 1",
         ),
         ("best:fid where epoch_s", "must have conditions such as `epoch_s <= 60`, joined by `and`, but got 'epoch_s'"),
+        ("best:fid where ", "must have conditions such as `epoch_s <= 60`, joined by `and`, but got ''"),
         ("best:fid where epoch <= 3", "`--pick best:METRIC where METRIC` must be a known name, but got 'epoch'"),
         ("best:fid where epoch_s <= sixty", "`epoch_s` must be compared with a number, but got 'sixty'"),
         ("nearest:fid", "must have values such as `fid=8,epoch_s=60`, but got 'fid'"),
+        ("nearest:fid=8,fid_mini=9", "must have one value for each metric, but got fid_mini, fid_mini"),
         ("nearest:fidd=8", "but got 'fidd'. Did you mean 'fid_mini'"),
         ("nearest:fid=inf", "`fid_mini` must be compared with a number, but got 'inf'"),
         ("best:fid_mni", "but got 'fid_mni'. Did you mean 'fid_mini'"),

@@ -7,7 +7,6 @@ the event log, and is written when the sweep is gone on with.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +17,10 @@ import pandas as pd
 from analysis.front.pareto import Front
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
 from analysis.report.front_table import markdown_table
-from analysis.run_folder import BASELINE_SHEET, MLFLOW_STORE, REFERENCE_SHEET, SAMPLES_SHEET
+from analysis.run_folder import BASELINE_SHEET, MLFLOW_STORE, REFERENCE_SHEET, SAMPLES_SHEET, RunFolder
 from sweep.config import SweepConfig
 from sweep.records.outbox import Outbox
+from sweep.records.tracking.course import keep_course, show_table
 from sweep.records.tracking.pictures import SAMPLES, keep_pictures
 from sweep.records.tracking.registry import register_knee
 from sweep.records.tracking.store import (
@@ -44,8 +44,6 @@ LONGEST_TAG: Final = 5000
 CAPTION: Final = "Pareto front; its runs are tagged `pareto = true`, its knee `knee = true`."
 NOTE: Final = "mlflow.note.content"
 """Shown as the run's description in the MLflow UI, as Markdown."""
-SHOWN_TABLES: Final = "mlflow.loggedArtifacts"
-"""Artifacts that the MLflow UI shows as tables; its own `log_table` adds rows to those that are there."""
 ABORT_S: Final = 3.0
 """How long the records of a sweep that is told to end may take: Slurm and Kubernetes leave little time."""
 SERVER_S: Final = 30.0
@@ -167,6 +165,11 @@ class Tracker:
             runs.end(trial_id, RUN_STATUS[end.kind])
 
         self._submit(write)
+
+    def course(self) -> None:
+        """Record how the sweep went, from the tables in its run directory: hypervolume, learning curves, what mattered."""
+        out = self.place.out
+        self._submit(lambda runs: keep_course(runs, RunFolder.open(out)))
 
     def finish(self, front: Front, artifacts: Sequence[Path] = ()) -> str | None:
         """Tag the front's runs, put its table and the sweep's files on the parent, and wait until all is written.
@@ -318,8 +321,7 @@ def _write_front(runs: Runs, front: Front) -> None:
             keep_pictures(runs, parent, {SAMPLES: samples})
     table = _front_frame(front)
     client.set_tag(parent, NOTE, f"{CAPTION}\n\n{markdown_table(front)}"[:LONGEST_TAG])
-    client.log_text(parent, table.to_json(orient="split", index=False), "pareto_table.json")
-    client.set_tag(parent, SHOWN_TABLES, json.dumps([{"path": "pareto_table.json", "type": "table"}]))
+    show_table(runs, "pareto_table.json", table)
     client.log_text(parent, table.to_csv(index=False), "pareto_table.csv")
 
 

@@ -48,3 +48,16 @@ def test_it_never_falls_and_ends_with_one() -> None:
 def test_a_sweep_without_results_has_no_history() -> None:
     for trials, results in ((TRIALS, pd.DataFrame({"trial_id": []})), (TRIALS.assign(status="failed"), RESULTS)):
         assert hypervolume_history(trials, results, OBJECTIVES).trial_ids == ()
+
+
+def test_as_of_an_earlier_trial_what_came_before_it_is_as_it_was_then() -> None:
+    rng = np.random.default_rng(1)
+    trials = pd.DataFrame(rng.random((30, 2)), columns=["fid_mini", "vendi_mini"]).assign(
+        trial_id=[str(i) for i in range(30)]
+    )
+    results = pd.DataFrame({"trial_id": trials["trial_id"], "epoch_s": 1.0})
+    then = hypervolume_history(trials[:12], results[:12], OBJECTIVES)
+    now = hypervolume_history(trials, results, OBJECTIVES, as_of=12)
+    assert np.array_equal(now.volumes[:12], then.volumes) and now.volumes[11] == 1.0 < now.volumes[-1]
+    whole = hypervolume_history(trials, results, OBJECTIVES)
+    assert np.array_equal(hypervolume_history(trials, results, OBJECTIVES, as_of=99).volumes, whole.volumes)

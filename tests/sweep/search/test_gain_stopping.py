@@ -20,7 +20,7 @@ from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
 from sweep.search.stopping import RuleStopping
 from sweep.search.stopping_rules import TRIAL_SCHEDULERS
-from sweep.search.turns import value_at
+from sweep.search.turns import share_at, value_at
 from sweep.trials.ends import FINAL, TrialEnd
 from sweep.trials.suggestions import Suggestion
 
@@ -164,15 +164,53 @@ def test_where_rungs_tell_nothing_a_trial_goes_on(plan: SearchPlan) -> None:
     assert worth(replace(plan, history=()), silent) == math.inf
 
 
+def on_a_line(*, is_led: bool, seed: int, second: str) -> float:
+    """The worth of a trial's rest among costs that are all known: of a learning rate's share u, they are u and 1 - u.
+
+    Trials at both ends have ended, and the one in the middle is after the first of nine epochs.
+    """
+    plan = SearchPlan.of(SEARCH_SPACES["mini"], ("bitfit",), {}, num_trials=40, seed=seed)
+    rates = plan.spaces["bitfit"]["bitfit/lr"]
+
+    def known(strategy: str, values: Values) -> dict[str, float]:
+        share = float(share_at(values["bitfit/lr"], rates))
+        return {"trainable_parameters": share, second: 1 - share}
+
+    def at(number: int, share: float, epochs: float) -> Tried:
+        params = {"bitfit/lr": value_at(share, rates), "batch_size": 16}
+        measured = Measured(epochs=epochs, values=np.array([share, 1 - share]), errors=np.zeros(2))
+        return Tried(number=number, strategy="bitfit", params=params, measured=[measured], is_open=number == 2)
+
+    history = [at(0, 0.0, math.inf), at(1, 1.0, math.inf), at(2, 0.5, 1.0)]
+    objectives = (Objective("trainable_parameters", "min"), Objective(second, "min"))
+    plan = replace(plan, objectives=objectives, known=known, is_led=is_led)
+    return worth_of_rest(plan.at(3, history=history), 2, 1, NUM_EPOCHS)
+
+
+@pytest.mark.parametrize("second", ["adapter_mib", "operations_per_image"])
+def test_beside_a_sampler_that_nothing_leads_it_is_the_expected_gain_of_a_random_training_that_counts(
+    second: str,
+) -> None:
+    """The middle adds a square of 1/4; beside it, a place u < 1/2 adds u (1/2 - u), at most 1/16 and 1/24 on the average.
+
+    Operations are the price of a training too: 10^(1 - u), at the middle 10^(1/2) and 9 / ln 10 on the average.
+    """
+    mean = 1 / np.mean([1 / on_a_line(is_led=False, seed=seed, second=second) for seed in range(96)])
+    price = 9 / math.log(10) / math.sqrt(10) if second == "operations_per_image" else 1.0
+    assert mean == pytest.approx(9 / 8 * (1 / 4) / (1 / 24) * price, rel=0.06)
+    if second == "adapter_mib":
+        assert on_a_line(is_led=True, seed=0, second=second) == pytest.approx(9 / 8 * (1 / 4) / (1 / 16), rel=0.06)
+
+
 class Search:
     """Searcher and stopping decisions of a sweep over one strategy, each of which hears all."""
 
-    def __init__(self) -> None:
+    def __init__(self, sampler: str = "random") -> None:
         self.is_over = False
         self.searcher = OptunaSearcher(
             SEARCH_SPACES["mini"],
             OBJECTIVES,
-            sampler=SEARCH_SAMPLERS["random"],
+            sampler=SEARCH_SAMPLERS[sampler],
             num_trials=20,
             seed=0,
             strategies=("lora",),
@@ -276,3 +314,13 @@ def test_floors_are_kept() -> None:
 def test_every_trial_scheduler_is_made_by_its_name(name: str) -> None:
     made = make_stopping(name, Search().plan_with, LADDER, OBJECTIVES, eta=3, num_epochs=NUM_EPOCHS)
     assert type(made) is (GainStopping if name == "gain" else RuleStopping) and made.undone() == {}
+
+
+@pytest.mark.parametrize(("sampler", "is_led"), [("random", False), ("qmc", False), ("grid", False), ("tpe", True)])
+def test_a_search_knows_whether_results_lead_it(sampler: str, is_led: bool) -> None:
+    search = Search(sampler)
+    last = events(search)[-1][1].trial_id
+    assert search.searcher.plan_with(last, at_rung(90.0)).is_led == is_led
+    end = search.stopping.decide(last, at_rung(90.0))
+    assert end is not None and end.reason is not None
+    assert ("the best new training" in end.reason, "at random" in end.reason) == (is_led, not is_led)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import pty
+import resource
 import select
 import shlex
 import shutil
@@ -176,6 +177,12 @@ class Host:
         return (
             f"\n===== {self.name} =====\n{(self.network.logs / f'{self.name}.log').read_text()}{said.stdout[-12000:]}"
         )
+
+
+def processor_s() -> float:
+    """The processor time of all commands that were run and have ended: what they take, whatever else the machine does."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def wait_for(what: str, ready: Callable[[], object], limit_s: float = COMMAND_S) -> None:

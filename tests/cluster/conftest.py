@@ -16,16 +16,22 @@ from sites import Site, start_site
 NOT_FOR_HOSTS = "/ray/(rllib|llm|serve)/"
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """What the engine and Ray import is compiled here, where all hosts see it; skips where there can be no hosts.
+
+    Each host would spend half a minute on compiling it for itself, and that is all that Ray gives its processes to start.
+    """
     reason = obstacle()
     if reason is not None:
         pytest.skip(reason)
-    # What the engine and Ray import is compiled here, where all hosts see it. Each would spend half a minute on compiling it for itself,
-    # and that is all that Ray gives its processes to start.
     subprocess.run([*warm_python.command(), "-c", "pass"], check=True)
     compiling = [sys.executable, "-m", "compileall", "-qq", "-j", "0", "-x", NOT_FOR_HOSTS]
     subprocess.run([*compiling, *ray.__path__], check=False)  # templates among them are no Python
+
+
+@pytest.fixture(scope="module")
+def site(compiled: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     started = start_site(tmp_path_factory.mktemp("site"))
     yield started
     started.network.end()

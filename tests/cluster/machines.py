@@ -190,7 +190,7 @@ def wait_for(what: str, ready: Callable[[], object], limit_s: float = COMMAND_S)
     deadline = time.monotonic() + limit_s
     while not ready():
         assert time.monotonic() < deadline, f"`{what}` must be there within {limit_s:.0f} s, but is not"
-        time.sleep(0.2)
+        time.sleep(1)  # a look at a host takes a tenth of a second of a core
 
 
 def type_into(host: Host, line: str, typed: Sequence[str]) -> str:

@@ -103,7 +103,7 @@ def test_the_token_is_for_its_owner_alone_everywhere(site: Site, swept: str) -> 
 
 
 def test_the_dashboard_answers_on_loopback_only(site: Site, swept: str) -> None:
-    ask = "python3 -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=5)' http://{}:8265/api/jobs/"
+    ask = "python3 -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=60)' http://{}:8265/api/jobs/"
     assert "401: Unauthorized" in site.head.run(ask.format("127.0.0.1")).stdout
     assert "refused" in site.head.run(ask.format(HEAD)).stdout
     assert "refused" in site.desk.run(ask.format(HEAD)).stdout

@@ -9,7 +9,7 @@ import pytest
 from machines import ROOT, processor_s
 from sites import LOCAL, Site
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.slow]
 
 WORKER = LOCAL["provider"]["worker_ips"][0]
 HOME = f"/home/{LOCAL['auth']['ssh_user']}"

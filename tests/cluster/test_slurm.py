@@ -48,7 +48,7 @@ def site(compiled: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     for host, daemons in ((started.head, "slurmctld && slurmd"), (started.worker, "slurmd")):
         host.do("mkdir -p /etc/slurm /mnt/disk/slurmctld /mnt/disk/slurmd", "root")
         host.do(f"echo '{HOSTS}' >> /etc/hosts && echo '{SLURM_CONF}' > /etc/slurm/slurm.conf && {daemons}", "root")
-    wait_for("two idle nodes", lambda: "2   idle" in started.head.run("sinfo").stdout, 60)
+    wait_for("two idle nodes", lambda: "2   idle" in started.head.run("sinfo").stdout)
     yield started
     started.network.end()
 

@@ -63,7 +63,7 @@ def cut(site: Site, swept: str) -> str:
     site.worker.end()
     site.worker.start()
     wait_for("the end of the job", lambda: not site.head.run("pgrep -f 'python -m [s]weep.run .*runs/second'").stdout)
-    wait_for("the state of the job", lambda: state(site.desk.do(listing)) != "RUNNING", 60)
+    wait_for("the state of the job", lambda: state(site.desk.do(listing)) != "RUNNING")
     return state(site.desk.do(listing))
 
 

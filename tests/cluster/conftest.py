@@ -27,7 +27,7 @@ def compiled() -> None:
         pytest.skip(reason)
     subprocess.run([*warm_python.command(), "-c", "pass"], check=True)
     compiling = [sys.executable, "-m", "compileall", "-qq", "-j", "0", "-x", NOT_FOR_HOSTS]
-    subprocess.run([*compiling, *ray.__path__], check=False)  # templates among them are no Python
+    subprocess.run([*compiling, *ray.__path__], check=True)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import yaml
 
-ANSWER_S: Final = 30
+ANSWER_S: Final = 25
 TOKEN: Final = "~/.ray/auth_token"
 LOOK: Final = r"""
 must() { echo "\`$1\` must $2, but got $3. $4"; exit 1; }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,20 @@ def test_the_sweeps_that_are_written_down_are_accepted(file: str) -> None:
     settings = re.findall(r"--set (compute\.[a-z_]+=[\w.]+)", (ROOT / file).read_text())
     assert "compute.may_grow=true" in settings
     load_config("nih512", None, settings)
+
+
+@pytest.mark.parametrize(("failures", "starts", "status"), [(0, 1, 0), (2, 3, 0), (3, 3, 1)])
+def test_a_worker_that_starts_too_slowly_starts_anew(
+    cluster: dict[str, Any], tmp_path: Path, failures: int, starts: int, status: int
+) -> None:
+    """Its `ray` notes what it is told, and fails to start so often."""
+    ray = tmp_path / "radiograph-sweep" / ".venv" / "bin" / "ray"
+    ray.parent.mkdir(parents=True)
+    ray.write_text(
+        f'#!/bin/sh\necho $1 >> "$HOME/told"\n[ $1 = stop ] || [ $(grep -c start "$HOME/told") -gt {failures} ]\n'
+    )
+    ray.chmod(0o700)
+    command = "; ".join(cluster["worker_start_ray_commands"])
+    done = subprocess.run(["bash", "-c", command], env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]}, check=False)
+    assert (tmp_path / "told").read_text().split() == ["stop", "start"] * starts
+    assert done.returncode == status

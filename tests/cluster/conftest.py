@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import ray
 import warm_python
 from machines import obstacle
 from sites import Site, start_site
 
+NOT_FOR_HOSTS = "/ray/(rllib|llm|serve)/"
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """What the engine and Ray import is compiled here, where all hosts see it; skips where there can be no hosts.
+
+    Each host would spend half a minute on compiling it for itself, and that is all that Ray gives its processes to start.
+    """
     reason = obstacle()
     if reason is not None:
         pytest.skip(reason)
-    # What the engine imports is compiled here, where all hosts see it: each would spend 20 s on compiling it for itself.
     subprocess.run([*warm_python.command(), "-c", "pass"], check=True)
+    compiling = [sys.executable, "-m", "compileall", "-qq", "-j", "0", "-x", NOT_FOR_HOSTS]
+    subprocess.run([*compiling, *ray.__path__], check=True)
+
+
+@pytest.fixture(scope="module")
+def site(compiled: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     started = start_site(tmp_path_factory.mktemp("site"))
     yield started
     started.network.end()

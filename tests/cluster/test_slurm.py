@@ -39,16 +39,16 @@ SWEEP = "--config ~/shared/study.yaml --set data.path=$HOME/shared/prepared --ou
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(compiled: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Two hosts that have the checkout, with Slurm."""
-    reason = obstacle() or obstacle(SLURM)
+    reason = obstacle(SLURM)
     if reason is not None:
         pytest.skip(reason)
     started = start_site(tmp_path_factory.mktemp("slurm"), part=".")
     for host, daemons in ((started.head, "slurmctld && slurmd"), (started.worker, "slurmd")):
         host.do("mkdir -p /etc/slurm /mnt/disk/slurmctld /mnt/disk/slurmd", "root")
         host.do(f"echo '{HOSTS}' >> /etc/hosts && echo '{SLURM_CONF}' > /etc/slurm/slurm.conf && {daemons}", "root")
-    wait_for("two idle nodes", lambda: "2   idle" in started.head.run("sinfo").stdout, 60)
+    wait_for("two idle nodes", lambda: "2   idle" in started.head.run("sinfo").stdout)
     yield started
     started.network.end()
 

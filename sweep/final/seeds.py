@@ -79,6 +79,7 @@ def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:
     return TrialSpec(
         base=bench.config.base,
         dataset=bench.dataset.folder,
+        fingerprint=bench.dataset.fingerprint,
         folder=finalist.folder / f"seed-{seed}",
         cache_folder=latent_cache(bench.config, bench.run.folder),
         strategy={"name": card["strategy"], **card["hyperparameters"]},

@@ -36,7 +36,7 @@ from sweep.trials.relay import Relay, root_message
 from sweep.trials.resources import fewest_workers, most_workers, trial_resources, worker_resources, workers_of_trial
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
-from sweep.trials.waiting import nodes_of_cluster
+from sweep.trials.waiting import nodes_of_cluster, place_of
 from trainables.budgets import NO_BUDGET, Budget
 from trainables.datasets.files import full_disk_named
 from trainables.datasets.sharded import CacheNotWritableError
@@ -280,6 +280,7 @@ def run_trials(
         max_retries=context.compute.max_retries,
         losses=losses,
         on_break=partial(_suspend, context, tell),
+        place_of=place_of,
     )
     orphans, has_groups = OrphanedGroups(), most_workers(context.compute) > 1
     trainable = tune.with_parameters(run_trial, context=context, evaluator=evaluator)

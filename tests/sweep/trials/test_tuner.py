@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import ray
 import torch
 from optuna import Trial
 from optuna.trial import FrozenTrial, TrialState
@@ -183,6 +184,7 @@ def test_a_trial_outlives_its_device_and_goes_on_in_another_process(
     assert list(events.ends.values()) == [TrialEnd.completed()]
     ((_, reason),) = events.retries
     assert reason == "AcceleratorError: CUDA error: unspecified launch failure"
+    assert events.places == [("trial0", ray.get_runtime_context().get_node_id())] * 2
     assert [metrics["epoch"] for _, metrics in events.reports] == [0, 1]
 
 

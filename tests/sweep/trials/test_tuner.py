@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,8 +29,9 @@ from sweep.records.journal import Journal
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import REASON, OptunaSearcher
 from sweep.trials.ends import TrialEnd
+from sweep.trials.relay import Relay
 from sweep.trials.scheduling import TrialScheduler
-from sweep.trials.tuner import MACHINES_FAULT, root_cause, run_trials
+from sweep.trials.tuner import MACHINES_FAULT, _fit, root_cause, run_trials
 from trainables import trial as trial_module
 from trainables.base_models.models import load_base
 from trainables.datasets.store import DataChangedError, PreparedDataset
@@ -130,6 +131,29 @@ def test_each_rank_of_one_training_by_two_workers_is_exported_and_scored(
     events, settings = Events(), context(dataset, tmp_path, workers=2, evaluate_every_epochs=1)
     run_trials(settings, ProcessEvaluator(takes_s=0), Choices(DYLORA), listeners=(events,))
     assert_ranks_are_exported(events, tmp_path)
+
+
+class Breaking:
+    """A tuner in which a listener fails, and that is told to end while it waits for the trials that train."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+
+    def fit(self) -> None:
+        self.relay._break(OSError("a disk is full"))
+
+
+def test_who_is_told_to_end_while_trials_keep_where_they_are_does_not_wait_anew() -> None:
+    waits = list[int]()
+
+    def wait(running: Collection[str]) -> None:
+        waits.append(len(running))
+        raise KeyboardInterrupt
+
+    relay = Relay((), (), TrialScheduler(), on_break=wait)
+    with pytest.raises(KeyboardInterrupt):
+        _fit(Breaking(relay), relay)
+    assert waits == [0]
 
 
 @pytest.mark.parametrize(

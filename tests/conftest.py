@@ -1,4 +1,4 @@
-"""What all tests share: one thread a process, no deadline for examples, and which test worker runs what."""
+"""What all tests share: one thread a process, no deadline for examples, one Ray, and which test worker runs what."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -32,6 +33,7 @@ FIRST = (
     *("tests/benchmarks/test_record_curves.py", "tests/trainables/datasets/test_real_tables.py"),
 )
 """The groups that take longest, so that no test worker is left with one of them when the others have ended."""
+RELEASE_S = 120.0
 _until_the_end = ExitStack()
 
 
@@ -88,6 +90,35 @@ def _no_test_ends_its_process() -> Iterator[None]:
     for number, handler in before.items():
         if handler is not None:  # it is not Python's
             signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """The address of the one Ray of a run of the tests, which is started as a sweep starts it."""
+    import ray  # not above: tests without Ray do not wait for it
+
+    from sweep.config import ComputeConfig
+    from sweep.trials.runtime import ray_runtime
+
+    with ray_runtime(ComputeConfig(concurrent_trials=2)):
+        yield str(ray.get_runtime_context().gcs_address)
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(ray_address: str) -> Iterator[None]:
+    """That Ray for the tests of a module. They leave no part of it held: the next module's find all of it free."""
+    yield
+    deadline = time.monotonic() + RELEASE_S
+    while (num_held := held_cpus()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert num_held == 0
+
+
+def held_cpus() -> float:
+    """CPUs that tasks and actors hold of the tests' Ray."""
+    import ray
+
+    return float(ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0.0))
 
 
 def group_of(item: pytest.Item) -> str:

@@ -76,11 +76,15 @@ def test_a_step_that_takes_longer_than_the_wait_is_waited_for_where_there_is_tim
     asked, waits = list[bool](), list[float]()
     thread = threading.Thread(target=steps_until_asked, args=(tmp_path, 1.0, asked))
     thread.start()
-    while not (tmp_path / LONGEST_STEP).exists():
+    note = tmp_path / LONGEST_STEP
+    while not note.exists() or not note.read_text():
         time.sleep(0.01)
+    longest_s = float(note.read_text())
     suspend([tmp_path], 0.2, waits.append, waits_for_steps=waits_for_steps)
-    assert asked == ([True] if waits_for_steps else [])
-    assert waits == [pytest.approx(0.1 + 2 * 1.0, abs=0.5)] if waits_for_steps else waits == [0.2]
+    if waits_for_steps:
+        assert asked == [True] and longest_s >= 1.0 and waits[0] >= 0.1 + 2 * longest_s
+    else:
+        assert waits == [0.2]
     thread.join()
     assert not list(tmp_path.iterdir())
 

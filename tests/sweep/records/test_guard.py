@@ -26,7 +26,7 @@ from sweep.records import guard
 
 out, what = Path(sys.argv[1]), sys.argv[2]
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup, which is passed on
-guard.CLOSING_S, guard.IN_VAIN_S, guard.LOOK_S, interrupts.SAME_S = 0.5 if what == "deaf" else 5.0, 0.5, 0.1, 0.1
+guard.CLOSING_S, guard.IN_VAIN_S, guard.LOOK_S, interrupts.SAME_S = 0.5 if what == "deaf" else 20.0, 0.5, 0.1, 0.1
 
 def work():
     with explained(), interruptible(), guard.records_open(out):

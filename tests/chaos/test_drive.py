@@ -1,4 +1,4 @@
-"""The driver breaks two sweeps, as `make chaos` does dozens: one is killed, one is told to end in the midst of an epoch."""
+"""The driver breaks two sweeps, as `make chaos` does dozens: one is killed, and one is told to end."""
 
 from __future__ import annotations
 

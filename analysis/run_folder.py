@@ -126,6 +126,11 @@ class RunFolder:
         paths = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
         return [other for folder in paths if (other := Path(folder)).is_dir()]
 
+    def data_fingerprint(self) -> str | None:
+        """Of the data set that the sweep began with; None where nothing tells."""
+        path = self.folder / PROVENANCE
+        return _read_json(path).get("data_fingerprint") if path.is_file() else None
+
     def earlier(self) -> list[str]:
         """What became of each earlier sweep that the search was told of, in a sentence.
 

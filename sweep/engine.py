@@ -38,7 +38,7 @@ from sweep.search.gain_stopping import make_stopping
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
 from sweep.search.stopping import Stopping
-from sweep.trials.ends import EvaluatorLostError, TrialListener
+from sweep.trials.ends import TrialListener
 from sweep.trials.latent_cache import latent_cache
 from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.resources import most_workers, place
@@ -251,10 +251,14 @@ def _with_room(prepared: Prepared, trials_at_once: int, console: Console) -> Pre
 
 
 def _base_scores(evaluator: ActorEvaluator, running: Any, out: Path, console: Console) -> dict[str, float]:
-    """The un-adapted base model's scores, none where they cannot be had."""
+    """The un-adapted base model's scores, none where they cannot be had.
+
+    Raises:
+        EvaluatorLostError: nothing is left that could score; when the sweep goes on, the base is scored.
+    """
     try:
         return evaluator.base_scores(running, out)
-    except (EvaluationError, EvaluatorLostError) as error:
+    except EvaluationError as error:
         console.print(
             f"[yellow]note[/yellow] the un-adapted base model has no scores: {escape(str(error))}", soft_wrap=True
         )

@@ -69,5 +69,10 @@ def raise_if_interrupted() -> None:
         raise Interrupted(received[0])
 
 
+def has_come(number: signal.Signals) -> bool:
+    """Whether a signal has come in an open block."""
+    return any(number in block for block in _blocks)
+
+
 def _is_heeded(number: signal.Signals) -> bool:
     return signal.getsignal(number) not in (signal.SIG_IGN, None)

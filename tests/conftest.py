@@ -1,4 +1,4 @@
-"""What all tests share: one thread a process, no deadline for examples, and which test worker runs what."""
+"""What all tests share: one thread a process, no deadline for examples, one Ray, and which test worker runs what."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from contextlib import ExitStack
 import pytest
 import warm_python
 from hypothesis import HealthCheck, settings
+from patience import until
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; Ray's processes take it over
 
@@ -90,6 +91,32 @@ def _no_test_ends_its_process() -> Iterator[None]:
     for number, handler in before.items():
         if handler is not None:  # it is not Python's
             signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def ray_address() -> Iterator[str]:
+    """The address of the one Ray of a run of the tests, which is started as a sweep starts it."""
+    import ray  # not above: tests without Ray do not wait for it
+
+    from sweep.config import ComputeConfig
+    from sweep.trials.runtime import ray_runtime
+
+    with ray_runtime(ComputeConfig(concurrent_trials=2)):
+        yield str(ray.get_runtime_context().gcs_address)
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(ray_address: str) -> Iterator[None]:
+    """That Ray for the tests of a module. They leave no part of it held: the next module's find all of it free."""
+    yield
+    until(lambda: held_cpus() == 0)
+
+
+def held_cpus() -> float:
+    """CPUs that tasks and actors hold of the tests' Ray."""
+    import ray
+
+    return float(ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0.0))
 
 
 def group_of(item: pytest.Item) -> str:

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 IN_TRAINING: Final = "in-training"
 """Name of the file."""
+LONGEST_STEP: Final = "longest-step"
+"""Name of a file beside it, with the most seconds between two of the training's looks, where those are many."""
 SUSPEND: Final = b"suspend"
+NOTED_FROM_S: Final = 2.0
+"""Seconds of a step below which nothing is noted: whoever asks waits for longer anyhow."""
 POLL_S: Final = 0.1
 KEPT_WITHIN_S: Final = 10.0
 """Seconds after which the other workers of a suspended training end though the first has not: who asked waits no longer."""
@@ -45,26 +49,73 @@ def suspendable(folder: Path) -> Iterator[Callable[[], bool]]:
     """Show in a trial's folder that it trains in the block, and give what says whether it is asked to suspend that."""
     mark = folder / IN_TRAINING
     folder.mkdir(parents=True, exist_ok=True)
+    forget_marks(folder)  # of a process that was killed
     mark.write_bytes(b"")
+    watch = _StepWatch(folder / LONGEST_STEP)
+
+    def is_asked() -> bool:
+        watch.looks()
+        return _read(mark) == SUSPEND
+
     try:
-        yield lambda: _read(mark) == SUSPEND
+        yield is_asked
     finally:
-        mark.unlink(missing_ok=True)
+        forget_marks(folder)
 
 
-def suspend(folders: Iterable[Path], within_s: float, on_wait: Callable[[], None] = lambda: None) -> None:
+def forget_marks(folder: Path) -> None:
+    """Remove what says that a trial trains, of which the process is over."""
+    for name in (LONGEST_STEP, IN_TRAINING):  # who waits for the last one finds none of the others
+        (folder / name).unlink(missing_ok=True)
+
+
+class _StepWatch:
+    """Notes the longest time for which a training does not look whether it is asked for something."""
+
+    def __init__(self, note: Path) -> None:
+        self._note, self._noted_s = note, NOTED_FROM_S
+        self._before_s: float | None = None
+
+    def looks(self) -> None:
+        """Note what has passed since it looked last, where that is longer than ever, by more than the chance of a moment."""
+        now_s = time.monotonic()
+        step_s = now_s - (now_s if self._before_s is None else self._before_s)
+        self._before_s = now_s
+        if step_s > 1.1 * self._noted_s:
+            self._noted_s = step_s
+            with suppress(OSError):  # a full disk is no reason to end a training
+                self._note.write_text(f"{step_s:.1f}")
+
+
+def suspend(
+    folders: Iterable[Path],
+    within_s: float,
+    on_wait: Callable[[float], None] = lambda within_s: None,
+    *,
+    waits_for_steps: bool = False,
+) -> None:
     """Ask trials that train to suspend that, and wait until they have.
 
     Args:
         folders: of trials; those that do not train are not waited for.
-        within_s: the most seconds to wait.
-        on_wait: called where there is something to wait for.
+        within_s: the most seconds to wait, half of them for the steps under way and half for keeping.
+        on_wait: called with the most seconds where there is something to wait for.
+        waits_for_steps: whether those are more where a step takes longer; of a group the step after ends too.
     """
-    marks = [folder / IN_TRAINING for folder in folders]
-    asked = [mark for mark in marks if _ask(mark)]
-    if asked:
-        on_wait()
-    _wait_until_gone(asked, within_s)
+    asked = [folder for folder in folders if _ask(folder / IN_TRAINING)]
+    if not asked:
+        return
+    if waits_for_steps:
+        within_s = within_s / 2 + max(within_s / 2, *(2 * _longest_step_s(folder) for folder in asked))
+    on_wait(within_s)
+    _wait_until_gone([folder / IN_TRAINING for folder in asked], within_s)
+
+
+def _longest_step_s(folder: Path) -> float:
+    """Seconds; none where no long step is noted, or only half of the note is written."""
+    with suppress(OSError, ValueError):
+        return float((folder / LONGEST_STEP).read_text())
+    return 0.0
 
 
 @contextmanager

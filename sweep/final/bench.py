@@ -75,7 +75,8 @@ class Workbench(Studio):
             boxes: list of where findings lie on the films, as `read_boxes` takes it.
 
         Raises:
-            FileNotFoundError: the data or the list are missing.
+            DataChangedError: the data are gone, or others than those that the sweep began with.
+            FileNotFoundError: the list is missing.
             ValueError: no condition can be scored, or the list tells nothing of the test films.
         """
         self.run, self.settings = run, settings
@@ -286,9 +287,18 @@ def rows_of_patients(patients: Sequence[str], most: int, seed: int) -> NDArray[n
 
 
 def dataset_folder(run: RunFolder, config: SweepConfig) -> Path:
-    """Where the prepared data of a run are."""
+    """Where the prepared data of a run are.
+
+    Args:
+        run: the run.
+        config: of it.
+
+    Raises:
+        DataChangedError: they are gone, or others than those that the sweep began with.
+    """
     drawn = run.folder / CACHE / "dataset"
-    return config.data.path if config.data.source == "prepared" and config.data.path is not None else drawn
+    folder = config.data.path if config.data.source == "prepared" and config.data.path is not None else drawn
+    return PreparedDataset.expected(folder, run.data_fingerprint()).folder
 
 
 def _scored_conditions(dataset: PreparedDataset, config: SweepConfig) -> tuple[str, ...]:

@@ -127,6 +127,7 @@ def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:
         base=bench.config.base,
         resolution_px=bench.config.resolution_px,
         dataset=bench.dataset.folder,
+        fingerprint=bench.dataset.fingerprint,
         folder=finalist.folder / f"seed-{seed}",
         cache_folder=latent_cache(bench.config, bench.run.folder),
         strategy=_alone(card) if is_alone else {"name": card["strategy"], **card["hyperparameters"]},

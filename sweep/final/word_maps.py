@@ -28,7 +28,7 @@ def scorer_of(run: RunFolder) -> AdapterScorer:
     """What scored the trials of a run, to make their films again.
 
     Raises:
-        FileNotFoundError: its data are not there.
+        DataChangedError: its data are gone, or others than those that the sweep began with.
         ValueError: they do not show the conditions of the run.
     """
     config = parse_config(run.config)
@@ -43,6 +43,7 @@ def scorer_of(run: RunFolder) -> AdapterScorer:
             cache_folder=run.folder / CACHE,
             seed=config.seed,
             config=config.evaluation,
+            fingerprint=run.data_fingerprint(),
         )
     )
 

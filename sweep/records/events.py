@@ -67,6 +67,26 @@ class Started:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """A trial has a process, be it the first or one in which it goes on.
+
+    Attributes:
+        trial_id: the sweep's own name of the trial.
+        node: Ray's id of the node where it runs.
+        address: of that node.
+    """
+
+    name: ClassVar[str] = "place"
+    trial_id: str
+    node: str
+    address: str
+
+    def tell(self, listener: TrialListener) -> None:
+        """Let a listener hear of it, now or from the log."""
+        listener.on_place(self.trial_id, self.node, self.address)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Reported:
     """A trial finished an epoch.
 
@@ -179,8 +199,8 @@ class Resumed:
         """No trial is touched by it."""
 
 
-Event = EarlierRead | Started | Reported | Cut | Ended | BaselineScored | Retried | Resumed
-_KINDS: Final = (EarlierRead, Started, Reported, Cut, Ended, BaselineScored, Retried, Resumed)
+Event = EarlierRead | Started | Placed | Reported | Cut | Ended | BaselineScored | Retried | Resumed
+_KINDS: Final = (EarlierRead, Started, Placed, Reported, Cut, Ended, BaselineScored, Retried, Resumed)
 EVENTS: Final[Mapping[str, type[Event]]] = {kind.name: kind for kind in _KINDS}
 NAMES: Final = ("trial_id", "cut_id")
 """Fields that name folders of trials, in which a sweep that goes on removes checkpoints."""

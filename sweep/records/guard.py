@@ -30,10 +30,12 @@ processes on this machine should live."""
 OF_RAY: Final = ("raylet", "gcs_server")
 POLL_S: Final = 0.1
 LOOK_S: Final = 1.0
-PATIENCE_S: Final = 22.0
-"""Seconds that a sweep without its Ray may take to end by itself, and that any sweep may take after SIGTERM: 8 for trials
-that keep where they are, 2 + 3 for the study on disk, 3 + 3 for MLflow, and 3 for the report. Slurm and Kubernetes kill both
-processes 30 s after SIGTERM; what is left of these is for clearing up and closing records."""
+IN_VAIN_S: Final = 15.0
+"""Seconds that a sweep without its Ray may take to end by itself, before it is told to end as by SIGTERM."""
+CLOSING_S: Final = 22.0
+"""Seconds that a sweep may take after SIGTERM: 8 for trials that keep where they are, 2 + 3 for the study on disk, 3 + 3
+for MLflow, and 3 for the report. Slurm and Kubernetes kill both processes 30 s after SIGTERM; what is left of these is for
+clearing up and closing records."""
 GRACE_S: Final = 3.0
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -186,7 +188,7 @@ class Guard:
     def _hurry(self) -> None:
         """Tell a child to end that waits for its lost Ray, once, as a second signal ends it at once; end it if it does not."""
         now_s = time.monotonic()
-        if self._ending_s is not None and now_s - self._ending_s > PATIENCE_S:
+        if self._ending_s is not None and now_s - self._ending_s > CLOSING_S:
             self._was_late = True
             os.kill(self._child, signal.SIGKILL)
         elif self._ending_s is None and self._waits_in_vain(now_s):
@@ -194,7 +196,7 @@ class Guard:
             os.kill(self._child, signal.SIGTERM)
 
     def _waits_in_vain(self, now_s: float) -> bool:
-        return self._lost is not None and self._is_watching() and now_s - self._lost[1] > PATIENCE_S
+        return self._lost is not None and self._is_watching() and now_s - self._lost[1] > IN_VAIN_S
 
     def _listen(self) -> None:
         with suppress(BlockingIOError):
@@ -243,7 +245,7 @@ class Guard:
         if memory := kernel_kill(self._kills()):
             return memory
         if self._was_late:
-            return f"`sweep` must close its records within {PATIENCE_S:g} s of SIGTERM, but took longer, and was ended."
+            return f"`sweep` must close its records within {CLOSING_S:g} s of SIGTERM, but took longer, and was ended."
         ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return f"`sweep` must close its records before it ends, but its process {ended} without a word."
 

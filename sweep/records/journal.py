@@ -25,6 +25,7 @@ from sweep.records.events import (
     EarlierRead,
     Ended,
     Event,
+    Placed,
     Reported,
     Resumed,
     Retried,
@@ -110,6 +111,10 @@ class Journal(TrialListener):
     def on_start(self, suggestion: Suggestion) -> None:
         """Note that a trial began, and with what."""
         self._record(Started(**suggestion.as_config()))
+
+    def on_place(self, trial_id: str, node: str, address: str) -> None:
+        """Note where a trial has a process."""
+        self._record(Placed(trial_id=trial_id, node=node, address=address))
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         """Note a trial's report."""

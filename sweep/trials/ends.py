@@ -109,6 +109,15 @@ class TrialListener:
     def on_start(self, suggestion: Suggestion) -> None:
         """A trial begins with what the search sampler chose."""
 
+    def on_place(self, trial_id: str, node: str, address: str) -> None:
+        """A trial has a process, be it the first or one in which it goes on.
+
+        Args:
+            trial_id: the trial.
+            node: Ray's id of the node where it runs; of a group, its first process, which trains nothing itself.
+            address: of that node.
+        """
+
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         """A trial finished an epoch; `metrics` are plain numbers, strings and booleans."""
 

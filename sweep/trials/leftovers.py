@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sweep.trials.ends import TrialEnd, TrialListener
 from trainables.checkpoints import remove_checkpoints
-from trainables.suspending import IN_TRAINING
+from trainables.suspending import forget_marks
 
 
 class EndedCheckpoints(TrialListener):
@@ -33,4 +33,4 @@ class EndedCheckpoints(TrialListener):
     def _remove(self, trial_id: str) -> None:
         folder = self._folder_of(trial_id)
         remove_checkpoints(folder)
-        (folder / IN_TRAINING).unlink(missing_ok=True)  # of a process that was killed
+        forget_marks(folder)  # of a process that was killed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from ray.tune.search import Searcher
 from analysis.front.objectives import OPERATIONS
 from analysis.run_folder import CACHE
 from sweep.config import ComputeConfig
+from sweep.interrupts import has_come
 from sweep.trials.ends import BREAKS, FAILURE, LOST, EvaluatorLostError, TrialListener
 from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.memory_kills import out_of_memory
@@ -36,7 +38,7 @@ from sweep.trials.relay import Relay, root_message
 from sweep.trials.resources import fewest_workers, most_workers, trial_resources, worker_resources, workers_of_trial
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
-from sweep.trials.waiting import nodes_of_cluster
+from sweep.trials.waiting import nodes_of_cluster, place_of
 from trainables.budgets import NO_BUDGET, Budget
 from trainables.datasets.files import full_disk_named
 from trainables.datasets.sharded import CacheNotWritableError
@@ -54,8 +56,7 @@ TUNE_SETTINGS = {
 SUSPENDED_WITHIN_S: Final = 8.0
 """Seconds that trials have to keep where they are when the sweep is told to end, of the 10 in which it is to have ended."""
 SUSPENDING: Final = (
-    f"The sweep ends. Trials that train keep where they are, for at most {SUSPENDED_WITHIN_S:g} s; a second signal ends it "
-    "at once."
+    "The sweep ends. Trials that train keep where they are, for at most {:.0f} s; a second signal ends it at once."
 )
 BREAKING: Final = (CacheNotWritableError, DataChangedError, EvaluatorLostError)
 """What would end every further trial too, so that it ends the sweep, which goes on once it is mended."""
@@ -283,6 +284,7 @@ def run_trials(
         max_retries=context.compute.max_retries,
         losses=losses,
         on_break=partial(_suspend, context, tell),
+        place_of=place_of,
     )
     orphans, has_groups = OrphanedGroups(), most_workers(context.compute) > 1
     trainable = tune.with_parameters(run_trial, context=context, evaluator=evaluator)
@@ -305,7 +307,13 @@ def run_trials(
 
 
 def _suspend(context: SweepContext, tell: Callable[[str], None], running: Collection[str]) -> None:
-    suspend(map(context.trial_folder, running), SUSPENDED_WITHIN_S, on_wait=lambda: tell(SUSPENDING))
+    """Have trials keep where they are; whoever sends SIGTERM kills soon after, and does not wait for a long step."""
+    suspend(
+        map(context.trial_folder, running),
+        SUSPENDED_WITHIN_S,
+        on_wait=lambda within_s: tell(SUSPENDING.format(within_s)),
+        waits_for_steps=not has_come(signal.SIGTERM),
+    )
 
 
 def _quieten_tune() -> None:
@@ -334,7 +342,8 @@ def _fit(tuner: tune.Tuner, relay: Relay) -> None:
     try:
         tuner.fit()
     except KeyboardInterrupt:
-        relay.on_break(relay.running)
+        if relay.broken is None:  # else it was told to end while it waited for trials, and waits no more
+            relay.on_break(relay.running)
         raise
     except Exception as error:
         if relay.broken is None:

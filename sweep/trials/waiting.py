@@ -1,4 +1,4 @@
-"""What a sweep waits for on a cluster that is busy or grows, said from time to time."""
+"""Where trials run, and what a sweep waits for on a cluster that is busy or grows, said from time to time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import ray
@@ -31,6 +31,15 @@ def nodes_of_cluster() -> list[Node]:
         for node in ray.nodes()
         if node["Alive"]
     ]
+
+
+def place_of(trial: Any) -> tuple[str, str] | None:
+    """The id and address of the node where a trial of Tune's has its process; None where Ray's head does not tell."""
+    with suppress(RuntimeError, ConnectionError, ray.exceptions.RayError):
+        address = actors(trial.temporary_state.ray_actor._actor_id.hex()).get("Address", {})
+        if address.get("NodeID"):
+            return address["NodeID"], address["IPAddress"]
+    return None
 
 
 @contextmanager
@@ -103,8 +112,9 @@ def _waiting_actors(job: str) -> list[str]:
     """Actors outside of groups that no node has taken yet, or taken again after they had died: those of evaluation."""
     return [
         "an evaluation actor"
-        for actor in actors(job_id=ray.JobID.from_hex(job)).values()
-        if actor["State"] in WAITING and not actor["Address"]["IPAddress"]  # it has one while it loads what it needs
+        for state in WAITING  # asked for by state, as Ray keeps all that have died
+        for actor in actors(job_id=ray.JobID.from_hex(job), actor_state_name=state).values()
+        if not actor["Address"]["IPAddress"]  # it has one while it loads what it needs
     ]
 
 

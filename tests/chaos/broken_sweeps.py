@@ -8,7 +8,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,14 +44,15 @@ PR_SET_CHILD_SUBREAPER = 36
 def all_processes_below() -> Iterator[None]:
     """Have all that sweeps start stay below this process, also what outlives its parents; what is left is ended.
 
-    Processes of the engine are forked from one that has imported what takes long.
+    Processes of the engine are forked from one that has imported what takes long: where tests have one, from theirs.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault(
         "RAY_worker_niceness", "0"
     )  # else, beside other work, workers of clusters get next to nothing
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    with warm_python.server(*warm_python.ENGINE):
+    is_there = warm_python.VARIABLE in os.environ
+    with nullcontext() if is_there else warm_python.server(*warm_python.ENGINE):
         try:
             yield
         finally:

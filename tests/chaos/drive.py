@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -148,9 +149,14 @@ def table_of(outcomes: list[Outcome]) -> str:
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (names, ["---"] * len(names), *rows))
 
 
-def undisturbed(folder: Path) -> Path:
-    """The run directory of the sweep that nothing breaks, which is made where it is not there."""
-    sweep = Sweep(folder / "undisturbed")
+def undisturbed(folder: Path, address: str | None) -> Path:
+    """The run directory of the sweep that nothing breaks, which is made where it is not there.
+
+    Args:
+        folder: where it lies.
+        address: of the cluster that it joins; by default it has a Ray of its own.
+    """
+    sweep = Sweep(folder / "undisturbed", {} if address is None else {"compute.address": address})
     if not (sweep.out / "report.html").exists() and (code := sweep.wait(sweep.start(again=True))):
         raise UnsoundError(f"the undisturbed sweep ends with {code}: {sweep.said()[-600:]}")
     return sweep.out
@@ -163,11 +169,14 @@ def main(
     first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
     num_trials: Annotated[int, typer.Option(min=1, help="Trials of each sweep.")] = 3,
     until_s: Annotated[float, typer.Option(min=0, help="Begin no further one after so many seconds.")] = 1e9,
+    address: Annotated[str | None, typer.Option(help="Of a cluster that is there, which all sweeps join.")] = None,
 ) -> None:
     """Break sweeps and check what comes of them; the exit code is 1 where one was not sound.
 
     Example: python tests/chaos/drive.py --kinds driver,raylet --seeds 2
     """
+    if address is not None and (alone := set(kinds.split(",")) - JOINING):
+        raise typer.BadParameter(f"`--address` must stand beside kinds that join a cluster, but got {sorted(alone)}.")
     SETTINGS["search.num_trials"] = str(num_trials)
     folder, started = to.resolve(), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -175,14 +184,14 @@ def main(
     outcomes = [Outcome(**json.loads(line)) for line in written.read_text().splitlines()] if written.exists() else []
     done = {(outcome.kind, outcome.seed) for outcome in outcomes}
     left = [(kind, seed) for seed in range(first, first + seeds) for kind in kinds.split(",")]
-    with all_processes_below(), one_node() as address:
-        reference = undisturbed(folder)
+    with all_processes_below(), nullcontext(address) if address else one_node() as joined:
+        reference = undisturbed(folder, address)
         for kind, seed in (pair for pair in left if pair not in done):
             if time.monotonic() - started > until_s:
                 break
             shutil.rmtree(folder / f"{kind}-{seed}", ignore_errors=True)
-            outcomes.append(Outcome(kind, seed, has_joined=kind in JOINING and seed % 2 == 0))
-            broken(outcomes[-1], folder, reference, address)
+            outcomes.append(Outcome(kind, seed, has_joined=kind in JOINING and (seed % 2 == 0 or address is not None)))
+            broken(outcomes[-1], folder, reference, joined)
             with written.open("a") as file:
                 print(json.dumps(vars(outcomes[-1])), file=file)
             print(json.dumps(vars(outcomes[-1])), flush=True)

@@ -1,4 +1,4 @@
-"""What tests share: one Ray for the whole run, and the films of small collections."""
+"""What tests share: a finished sweep, and the films of small collections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 from click.testing import Result
 from film_folders import write_films
-from patience import until
 
 from trainables.datasets.phantom import source
 
@@ -21,32 +20,6 @@ def _films_are_drawn_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "draw_film", lru_cache(maxsize=4096)(source.draw_film))
         yield
-
-
-@pytest.fixture(scope="session")
-def ray_address() -> Iterator[str]:
-    """The address of the one Ray of a run of the tests, which is started as a sweep starts it."""
-    import ray  # not above: tests without Ray do not wait for it
-
-    from sweep.config import ComputeConfig
-    from sweep.trials.runtime import ray_runtime
-
-    with ray_runtime(ComputeConfig(concurrent_trials=2)):
-        yield str(ray.get_runtime_context().gcs_address)
-
-
-@pytest.fixture(scope="module")
-def ray_cluster(ray_address: str) -> Iterator[None]:
-    """That Ray for the tests of a module. They leave no part of it held: the next module's find all of it free."""
-    yield
-    until(lambda: held_cpus() == 0)
-
-
-def held_cpus() -> float:
-    """CPUs that tasks and actors hold of the tests' Ray."""
-    import ray
-
-    return float(ray.cluster_resources()["CPU"] - ray.available_resources().get("CPU", 0.0))
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ from sweep.final.privacy import memorisation
 from sweep.final.quality import alignment
 from sweep.final.results import Scores
 from sweep.final.runner import FinalEvaluation, finalist_of
-from sweep.final.seeds import retrain, seeded
+from sweep.final.seeds import retrain, seeded, trial_spec
 from sweep.final.settings import FinalSettings
 from sweep.final.studies import STUDIES
 from sweep.final.study import Study, StudyResult
@@ -382,6 +382,7 @@ def test_a_cut_comes_out_of_another_training_of_its_whole_trial(folder: Path, tm
     ]
     bench.run = replace(bench.run, trials=pd.DataFrame(rows))
     cut = finalist_of(bench.run, "d1-rank2", 0)
+    assert trial_spec(bench, cut, 1).fingerprint == bench.dataset.fingerprint
     retrain(bench, cut, 1)
     again = seeded(bench, cut, 1)
     assert again.adapter is not None and cut.adapter is not None

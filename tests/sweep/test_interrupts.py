@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from analysis.terminal import Interrupted
-from sweep.interrupts import SIGNALS, interruptible, raise_if_interrupted
+from sweep.interrupts import SIGNALS, has_come, interruptible, raise_if_interrupted
+from trainables.suspending import IN_TRAINING, suspend
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +45,36 @@ def test_a_second_signal_ends_the_process_unless_it_is_the_same_once_more(
         os.kill(os.getpid(), signal.SIGTERM)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == status
+
+
+def test_a_second_signal_ends_a_wait_for_trials_that_keep_where_they_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sweep.interrupts.SAME_S", -1.0)
+    (tmp_path / IN_TRAINING).touch()  # nobody trains
+    child = os.fork()
+    if child == 0:
+        with suppress(Interrupted), interruptible():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except Interrupted:
+                suspend([tmp_path], within_s=60, on_wait=lambda within_s: (tmp_path / "waits").touch())
+        os._exit(0)
+    while not (tmp_path / "waits").exists():
+        time.sleep(0.01)
+    began_s = time.monotonic()
+    os.kill(child, signal.SIGTERM)
+    assert os.waitpid(child, 0)[1] == signal.SIGTERM and time.monotonic() - began_s < 10
+
+
+def test_it_is_known_whether_a_signal_has_come() -> None:
+    with suppress(Interrupted), interruptible(), interruptible():
+        assert not has_come(signal.SIGTERM)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            assert has_come(signal.SIGTERM) and not has_come(signal.SIGINT)
+    assert not has_come(signal.SIGTERM)
 
 
 def test_the_signal_is_known_also_where_a_library_raises_an_interrupt_of_its_own() -> None:

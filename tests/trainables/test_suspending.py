@@ -17,6 +17,7 @@ from patience import until
 from trainables import suspending
 from trainables.suspending import (
     IN_TRAINING,
+    LONGEST_STEP,
     Agreement,
     SuspendedError,
     beside_first,
@@ -37,14 +38,14 @@ def train(folder: Path, seen: list[bool], last_s: float) -> None:
 
 
 def test_who_asks_waits_until_all_that_train_have_ended(tmp_path: Path) -> None:
-    folders, seen, waits = [tmp_path / name for name in ("a", "b", "idle")], list[bool](), list[bool]()
+    folders, seen, waits = [tmp_path / name for name in ("a", "b", "idle")], list[bool](), list[float]()
     (tmp_path / "idle").mkdir()
     threads = [threading.Thread(target=train, args=(folder, seen, 0.3)) for folder in folders[:2]]
     for thread in threads:
         thread.start()
     until(lambda: all((folder / IN_TRAINING).exists() for folder in folders[:2]))
-    suspend(folders, within_s=60, on_wait=lambda: waits.append(True))
-    assert seen == [True, True] and waits == [True] and not list(tmp_path.glob("*/*"))
+    suspend(folders, within_s=60, on_wait=lambda within_s: waits.append(within_s))
+    assert seen == [True, True] and waits == [60] and not list(tmp_path.glob("*/*"))
     for thread in threads:
         thread.join()
 
@@ -54,10 +55,47 @@ def test_nobody_waits_longer_than_was_said_nor_for_trials_that_do_not_train(tmp_
     began_s = time.monotonic()
     suspend([tmp_path], within_s=0.3)
     assert 0.3 <= time.monotonic() - began_s < 30
-    suspend([tmp_path / "idle"], within_s=30, on_wait=lambda: pytest.fail("there is nothing to wait for"))
+    suspend([tmp_path / "idle"], within_s=30, on_wait=lambda within_s: pytest.fail("there is nothing to wait for"))
     assert not (tmp_path / "idle").exists()
     with suspendable(tmp_path) as is_asked:  # begun anew in its folder
         assert not is_asked()
+
+
+def steps_until_asked(folder: Path, step_s: float, asked: list[bool]) -> None:
+    with suspendable(folder) as is_asked:
+        while not is_asked():
+            time.sleep(step_s)
+        asked.append(True)
+
+
+@pytest.mark.parametrize("waits_for_steps", [True, False])
+def test_a_step_that_takes_longer_than_the_wait_is_waited_for_where_there_is_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits_for_steps: bool
+) -> None:
+    monkeypatch.setattr(suspending, "NOTED_FROM_S", 0.1)
+    asked, waits = list[bool](), list[float]()
+    thread = threading.Thread(target=steps_until_asked, args=(tmp_path, 1.0, asked))
+    thread.start()
+    note = tmp_path / LONGEST_STEP
+    while not note.exists() or not note.read_text():
+        time.sleep(0.01)
+    longest_s = float(note.read_text())
+    suspend([tmp_path], 0.2, waits.append, waits_for_steps=waits_for_steps)
+    if waits_for_steps:
+        assert asked == [True] and longest_s >= 1.0 and waits[0] >= 0.1 + 2 * longest_s
+    else:
+        assert waits == [0.2]
+    thread.join()
+    assert not list(tmp_path.iterdir())
+
+
+def test_quick_steps_are_not_noted_and_half_a_note_is_none(tmp_path: Path) -> None:
+    with suspendable(tmp_path) as is_asked:
+        assert not is_asked() and not is_asked() and not (tmp_path / LONGEST_STEP).exists()
+        (tmp_path / LONGEST_STEP).write_text("")
+        waits = list[float]()
+        suspend([tmp_path], 0.1, waits.append, waits_for_steps=True)
+        assert waits == [0.1]
 
 
 def test_other_workers_of_a_suspended_training_end_after_the_first_has_kept_it(tmp_path: Path) -> None:

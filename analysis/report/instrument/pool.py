@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ from analysis.front.finding import find_front
 from analysis.front.noise import Evidence
 from analysis.front.objectives import BASE
 from analysis.front.pareto import Front, Objective
-from analysis.run_folder import PROVENANCE, RunFolder
+from analysis.run_folder import RunFolder
 
 RUN = "run"
 """Column that says in which of the runs a trial was."""
@@ -87,7 +86,7 @@ def _evidence(runs: Sequence[RunFolder]) -> Evidence:
 def _require_comparable(first: RunFolder, other: RunFolder) -> None:
     for what, ours, theirs in (
         ("objectives", first.front.objectives, other.front.objectives),
-        ("data", _fingerprint(first), _fingerprint(other)),
+        ("data", first.data_fingerprint(), other.data_fingerprint()),
         ("images per condition", _images(first.config), _images(other.config)),
     ):
         if ours != theirs or ours is None:
@@ -95,11 +94,6 @@ def _require_comparable(first: RunFolder, other: RunFolder) -> None:
                 f"`--with` must be runs of the same {what} as {str(first.folder)!r}, but got {str(other.folder)!r} with "
                 f"{_short(theirs)} beside {_short(ours)}. Make a page for each."
             )
-
-
-def _fingerprint(run: RunFolder) -> str | None:
-    path = run.folder / PROVENANCE
-    return json.loads(path.read_text(encoding="utf-8")).get("data_fingerprint") if path.is_file() else None
 
 
 def _images(config: Mapping[str, Any]) -> Any:

@@ -18,6 +18,7 @@ from sweep import evaluate
 from sweep.config import DataConfig, EvaluationConfig, SweepConfig
 from sweep.final.word_maps import scorer_of, write_word_maps
 from trainables.datasets.phantom import PhantomSource
+from trainables.datasets.store import DataChangedError
 from trainables.datasets.writing import write_dataset
 from trainables.sampling import generate
 from trainables.word_maps import mapped_batches
@@ -85,3 +86,15 @@ def test_options_of_the_final_evaluation_are_refused_beside_the_maps(run: RunFol
     done = CliRunner().invoke(app, ["--run", str(run.folder), "--word-maps", *given])
     assert done.exit_code == 1
     assert "`--word-maps` must stand without --seeds and --boxes, but got both" in " ".join(done.stderr.split())
+
+
+def test_data_that_are_not_those_of_the_sweep_are_refused(run: RunFolder) -> None:
+    """The films of a drawn data set lie in the run directory, where another program may have written others."""
+    began = run.folder / "provenance.json"
+    assert scorer_of(run).held_out is not None  # nothing tells what the data were
+    try:
+        began.write_text(json.dumps({"data_fingerprint": "f00d"}))
+        with pytest.raises(DataChangedError, match="`data set` must be the one that the sweep began with, f00d, but"):
+            scorer_of(run)
+    finally:
+        began.unlink()

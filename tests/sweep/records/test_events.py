@@ -16,6 +16,7 @@ from sweep.records.events import (
     Cut,
     Ended,
     Event,
+    Placed,
     Reported,
     Resumed,
     Retried,
@@ -38,6 +39,7 @@ DYLORA = {
 SCORES = {"fid_mini": 1 / 3, "vendi_mini": 2.0, "trainable_parameters": 80, "epoch_s": 0.1}
 EVENTS: list[Event] = [
     Started(trial_id="a", number=0, choice=DYLORA),
+    Placed(trial_id="a", node="f00d", address="10.0.0.2"),
     Reported(trial_id="a", metrics={"epoch": 0, "loss": math.inf, "final": False, "note": "nan"}),
     Reported(trial_id="a", metrics={"epoch": 1, "loss": 0.1 + 0.2, "final": True, **SCORES}),
     Cut(cut_id="a-rank2", trial_id="a", choice=DYLORA, metrics={"epoch": 1, **SCORES, "trainable_parameters": 40}),
@@ -81,6 +83,7 @@ def test_a_line_is_json_that_any_program_reads_with_its_time(log: Path) -> None:
     assert [line["event"] for line in lines] == [
         "log",
         "start",
+        "place",
         "report",
         "report",
         "cut",

@@ -26,7 +26,8 @@ from sweep.records import guard
 
 out, what = Path(sys.argv[1]), sys.argv[2]
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup, which is passed on
-guard.PATIENCE_S, guard.LOOK_S, interrupts.SAME_S = {"deaf": 0.5, "lost": 2.0, "slow": 5.0}.get(what, 30.0), 0.1, 0.1
+guard.CLOSING_S, guard.LOOK_S, interrupts.SAME_S = 0.5 if what == "deaf" else 30.0, 0.1, 0.1
+guard.IN_VAIN_S = {"deaf": 0.5, "lost": 2.0, "slow": 5.0}.get(what, 30.0)
 look = guard.Guard._look
 
 def look_and_tell(self):

@@ -16,8 +16,10 @@ import torch
 from ray import cloudpickle
 from ray._private.state import actors as actor_table
 from ray.exceptions import ActorUnavailableError, OwnerDiedError
+from rich.console import Console
 from second_node import second_node
 
+from sweep.engine import _base_scores
 from sweep.scoring import actors
 from sweep.scoring.actors import ActorEvaluator, start_desk
 from sweep.scoring.desk import DEAD, state_of
@@ -187,6 +189,10 @@ def test_where_all_actors_are_dead_for_good_nothing_can_be_scored(asked: Asked, 
     with pytest.raises(EvaluatorLostError, match=r"`evaluation` must have a process .* and go on") as lost:
         evaluator.evaluate(tmp_path / "adapter", 0.5)
     assert isinstance(lost.value, BREAKING)
+    with pytest.raises(
+        EvaluatorLostError
+    ):  # were it taken for scores that cannot be had, they would never be asked for again
+        _base_scores(evaluator, None, tmp_path, Console())
 
 
 def test_what_is_asked_again_goes_to_the_actor_that_had_it_unless_that_failed(asked: Asked, tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from trainables.trial import TrialSpec, fine_tune
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
 
-WAITS = "waits.json"
-"""Appears as an evaluation begins to wait."""
+WAITS, SLOW = "waits.json", "slow.json"
+"""Appear as an evaluation begins to wait, and as a training becomes slow."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,16 @@ class RecordingEvaluator:
         folder: where to.
         dies: the process that evaluates first dies of it.
         waits: with other workers beside it, it is not done before it is ended.
+        slow_after: steps after which each one takes a second more.
     """
 
     folder: Path
     dies: bool = False
     waits: bool = False
+    slow_after: int | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (self.folder, self.dies, self.waits)
+        return _arrive, (self.folder, self.dies, self.waits, self.slow_after)
 
     def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
         if self.waits and torch.distributed.get_world_size() > 1:
@@ -56,9 +58,9 @@ class RecordingEvaluator:
         return {"score": 1.0}
 
 
-def _arrive(folder: Path, dies: bool, waits: bool) -> RecordingEvaluator:
-    _record(folder)
-    return RecordingEvaluator(folder, dies, waits)
+def _arrive(folder: Path, dies: bool, waits: bool, slow_after: int | None) -> RecordingEvaluator:
+    _record(folder, slow_after)
+    return RecordingEvaluator(folder, dies, waits, slow_after)
 
 
 def _note(folder: Path, name: str, values: Any) -> None:
@@ -66,7 +68,7 @@ def _note(folder: Path, name: str, values: Any) -> None:
     (folder / name).write_text(json.dumps(values))
 
 
-def _record(folder: Path) -> None:
+def _record(folder: Path, slow_after: int | None) -> None:
     seen: list[list[int]] = []
     batches = getattr(BatchFeeder.batches, "original", BatchFeeder.batches)
     run = getattr(FineTuning.run, "original", FineTuning.run)
@@ -74,6 +76,9 @@ def _record(folder: Path) -> None:
     def recorded_batches(self: BatchFeeder, *arguments: Any) -> Iterator[tuple[Share, HostBatch]]:
         for share, host in batches(self, *arguments):
             seen.append(share.indices.tolist())
+            if slow_after is not None and len(seen) > slow_after:
+                _note(folder, SLOW, {"process": os.getpid()})
+                time.sleep(1)
             yield share, host
 
     def recorded_run(self: FineTuning, *arguments: Any) -> None:
@@ -94,4 +99,4 @@ def recorded_here(spec: TrialSpec, folder: Path, report: Callable[[Mapping[str, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BatchFeeder, "batches", BatchFeeder.batches)  # so that both are what they were afterwards
         patch.setattr(FineTuning, "run", FineTuning.run)
-        fine_tune(spec, _arrive(folder, dies=False, waits=False), report)
+        fine_tune(spec, _arrive(folder, dies=False, waits=False, slow_after=None), report)

@@ -15,7 +15,7 @@ import pytest
 from analysis.terminal import Interrupted
 from sweep.config import SweepConfig
 from sweep.interrupts import interruptible
-from sweep.records.events import Ended, Retried, Started, read_events
+from sweep.records.events import Ended, Placed, Retried, Started, read_events
 from sweep.records.journal import Journal
 from sweep.records.log import RecordLog
 from sweep.trials.ends import BREAKS, FAILURE, TrialEnd, TrialListener
@@ -44,6 +44,22 @@ def test_a_trial_whose_process_never_started_is_a_failure_like_others(tmp_path: 
         trial_id="a", kind="failed", reason="the trial's process died without a message", rung=None, lost=True
     )
     assert pd.read_parquet(tmp_path / "trials.parquet")["status"].tolist() == ["failed"]
+
+
+def test_it_is_recorded_where_each_process_of_a_trial_runs_if_that_can_be_had(tmp_path: Path) -> None:
+    journal, places = (
+        Journal.open(tmp_path, SweepConfig(), {}),
+        iter([("f00d", "10.0.0.2"), None, ("cafe", "10.0.0.3")]),
+    )
+    trial = SimpleNamespace(config=Suggestion(trial_id="a", number=0, choice=BITFIT).as_config(), error_file=None)
+    relay = Relay((journal,), (), TrialScheduler(), place_of=lambda of: next(places))
+    for _ in range(3):
+        relay.on_trial_start(1, [trial], trial)
+    assert list(read_events(tmp_path / "events.log")) == [
+        Started(trial_id="a", number=0, choice=BITFIT),
+        Placed(trial_id="a", node="f00d", address="10.0.0.2"),
+        Placed(trial_id="a", node="cafe", address="10.0.0.3"),
+    ]
 
 
 def test_a_lost_trial_is_tried_again_as_often_as_may_be(tmp_path: Path) -> None:

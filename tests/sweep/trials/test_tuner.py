@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import ray
 import torch
 from optuna import Trial
 from optuna.trial import FrozenTrial, TrialState
@@ -28,8 +29,9 @@ from sweep.records.journal import Journal
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import REASON, OptunaSearcher
 from sweep.trials.ends import TrialEnd
+from sweep.trials.relay import Relay
 from sweep.trials.scheduling import TrialScheduler
-from sweep.trials.tuner import MACHINES_FAULT, root_cause, run_trials
+from sweep.trials.tuner import MACHINES_FAULT, _fit, root_cause, run_trials
 from trainables import trial as trial_module
 from trainables.base_models.models import load_base
 from trainables.datasets.store import DataChangedError, PreparedDataset
@@ -134,6 +136,29 @@ def test_each_rank_of_one_training_by_two_workers_is_exported_and_scored(
     assert_ranks_are_exported(events, tmp_path)
 
 
+class Breaking:
+    """A tuner in which a listener fails, and that is told to end while it waits for the trials that train."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+
+    def fit(self) -> None:
+        self.relay._break(OSError("a disk is full"))
+
+
+def test_who_is_told_to_end_while_trials_keep_where_they_are_does_not_wait_anew() -> None:
+    waits = list[int]()
+
+    def wait(running: Collection[str]) -> None:
+        waits.append(len(running))
+        raise KeyboardInterrupt
+
+    relay = Relay((), (), TrialScheduler(), on_break=wait)
+    with pytest.raises(KeyboardInterrupt):
+        _fit(Breaking(relay), relay)
+    assert waits == [0]
+
+
 @pytest.mark.parametrize(
     "lost", [WorkerHealthCheckFailedError("a worker died", OSError()), WorkerHealthCheckTimeoutError("a worker hangs")]
 )
@@ -186,6 +211,7 @@ def test_a_trial_outlives_its_device_and_goes_on_in_another_process(
     assert list(events.ends.values()) == [TrialEnd.completed()]
     ((_, reason),) = events.retries
     assert reason == "AcceleratorError: CUDA error: unspecified launch failure"
+    assert events.places == [("trial0", ray.get_runtime_context().get_node_id())] * 2
     assert [metrics["epoch"] for _, metrics in events.reports] == [0, 1]
 
 

@@ -20,14 +20,17 @@ from ray._private.node import Node
 from ray._private.state import actors
 from ray.train import ControllerError, ScalingConfig
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
-from recording import WAITS, RecordingEvaluator, recorded_here
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+from recording import SLOW, WAITS, RecordingEvaluator, recorded_here
 from second_node import second_node
 from trials_in_a_row import BITFIT, Choices, Events, context
 
+from sweep.interrupts import interruptible
 from sweep.trials import tuner
 from sweep.trials.ends import TrialEnd
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.tuner import run_trials
+from trainables.checkpoints import read_checkpoint
 from trainables.datasets.store import PreparedDataset
 
 
@@ -112,6 +115,44 @@ def test_a_group_whose_worker_dies_goes_on_from_its_checkpoint_to_the_same_bits(
     assert run.losses() == recorded[2].losses()
     for worker, whole in zip(run.workers(), recorded[2].workers(), strict=True):
         assert worker["seen"] == whole["seen"][len(whole["seen"]) // 2 :]
+    same = recorded[2].parameters(0)
+    assert all(torch.equal(tensor, same[name]) for name, tensor in run.parameters(0).items())
+
+
+def interrupt_once(slow: Path) -> None:
+    """Tell this process to end, as Ctrl+C does, once a training is slow."""
+    try:
+        until(slow.exists)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def end_trials() -> None:
+    """End what an interrupted sweep leaves of its trials, which goes with its process."""
+    for name, group in placement_group_table().items():
+        if group["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
+
+
+def test_a_group_that_is_suspended_within_an_epoch_goes_on_to_the_same_bits(
+    recorded: dict[int, Recorded], dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    """Both workers keep the step at which they were told to end, and see what they had not seen."""
+    run, settings = Recorded(events=Events(), folder=tmp_path / "recorded"), context(dataset, tmp_path, workers=2)
+    first = RecordingEvaluator(tmp_path / "first", slow_after=2)
+    telling = threading.Thread(target=interrupt_once, args=(first.folder / SLOW,))
+    telling.start()
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        run_trials(settings, first, Choices(BITFIT), listeners=(Events(),))
+    telling.join()
+    end_trials()
+    kept, steps = read_checkpoint(settings.trial_folder("trial0")), len(recorded[2].workers()[0]["seen"]) // 2
+    assert kept is not None and 2 < kept.facts["step"] < steps and kept.facts["next_epoch"] == 0
+    run_trials(settings, RecordingEvaluator(run.folder), Choices(BITFIT), listeners=(run.events,))
+    assert list(run.events.ends.values()) == [TrialEnd.completed()] and not run.events.retries
+    assert run.losses() == recorded[2].losses()
+    for worker, whole in zip(run.workers(), recorded[2].workers(), strict=True):
+        assert worker["seen"] == whole["seen"][kept.facts["step"] :]
     same = recorded[2].parameters(0)
     assert all(torch.equal(tensor, same[name]) for name, tensor in run.parameters(0).items())
 

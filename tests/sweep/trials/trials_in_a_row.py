@@ -56,6 +56,7 @@ class Events(TrialListener):
     """A listener that remembers."""
 
     starts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    places: list[tuple[str, str]] = field(default_factory=list)
     reports: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
     cuts: list[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]] = field(default_factory=list)
     retries: list[tuple[str, str]] = field(default_factory=list)
@@ -64,6 +65,9 @@ class Events(TrialListener):
 
     def on_start(self, suggestion: Suggestion) -> None:
         self.starts[suggestion.trial_id] = suggestion.choice
+
+    def on_place(self, trial_id: str, node: str, address: str) -> None:
+        self.places.append((trial_id, node))
 
     def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
         self.reports.append((trial_id, dict(metrics)))

@@ -1,0 +1,45 @@
+"""The driver breaks two sweeps, as `make chaos` does dozens: one is killed, and one is told to end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import warm_python
+
+ROOT = Path(__file__).resolve().parents[2]
+SEED = "6"
+"""Of those at which either kind comes after the first reports of its two trials and before the last."""
+
+
+@pytest.mark.slow
+def test_sweeps_that_are_broken_go_on_to_the_numbers_of_one_that_is_not(
+    ray_cluster: None, ray_address: str, tmp_path: Path
+) -> None:
+    """All three join the tests' Ray, where processes of trials that were left would hold what the next test needs."""
+    options = [
+        "--kinds",
+        "driver,signal",
+        "--first",
+        SEED,
+        "--seeds",
+        "1",
+        "--num-trials",
+        "2",
+        "--address",
+        ray_address,
+    ]
+    done = subprocess.run(
+        [*warm_python.command(), "tests/chaos/drive.py", "--to", str(tmp_path), *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    killed, told = (json.loads(line) for line in (tmp_path / "outcomes.jsonl").read_text().splitlines())
+    assert (killed["kind"], killed["exit_code"], killed["resumes"], killed["fault"]) == ("driver", 137, 1, "")
+    assert (told["kind"], told["exit_code"], told["resumes"], told["fault"]) == ("signal", 130, 1, "")

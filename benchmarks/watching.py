@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import psutil
 
-LOOK_S = 0.1
+LOOK_S = 0.25
 TITLE_CHARS = 60
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from hypothesis import strategies as st
 from ray import cloudpickle
 
 from sweep.scoring import shards
-from sweep.scoring.desk import DEAD, Desk, state_of
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
 from sweep.scoring.shards import Answer, Ask, HelperLostError, made_together, shared_out
 from sweep.scoring.streaming import Drawn
@@ -146,35 +144,3 @@ def test_an_evaluation_with_helpers_of_which_one_dies_is_the_one_without(
     assert (tmp_path / "together.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
     for actor in helpers:
         ray.kill(actor)
-
-
-class Asked:
-    """A scorer that says who helps it, once a file is there."""
-
-    def score(self, adapter: Path, samples: Path, share_done: float, *helpers: Any) -> list[str]:
-        while not adapter.exists():
-            time.sleep(0.01)
-        return [helper._actor_id.hex() for helper in helpers]
-
-
-def test_idle_actors_help_and_none_helps_two_evaluations_or_one_that_must_wait(
-    ray_cluster: None, tmp_path: Path
-) -> None:
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    scorers = [ray.remote(Asked).options(num_cpus=0).remote() for _ in range(3)]
-    ray.get([scorer.__ray_ready__.remote() for scorer in scorers])
-    names, desk = [scorer._actor_id.hex() for scorer in scorers], Desk(*scorers)
-    given = {name: desk.score(tmp_path / name, tmp_path / "samples.png") for name in "abcd"}
-    assert [number for number, _ in given.values()] == [0, 1, 2, 0]  # who helps is asked before who scores
-    for name in "abcd":
-        (tmp_path / name).touch()
-    assert [ray.get(scores) for _, [scores] in given.values()] == [names[1:], [], [], []]
-    number, [scores] = desk.score(tmp_path / "a", tmp_path / "other.png")
-    assert number == 0 and ray.get(scores) == names[1:]  # all are idle again
-    ray.kill(scorers[1])
-    while state_of(scorers[1]) != DEAD:
-        time.sleep(0.01)
-    number, [scores] = desk.score(tmp_path / "b", tmp_path / "other.png")
-    assert number == 0 and ray.get(scores) == names[2:]
-    for scorer in scorers:
-        ray.kill(scorer)

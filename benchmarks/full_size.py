@@ -90,7 +90,6 @@ def run(place: Path, *, generated: int, num_steps: int) -> Iterator[Held]:
     given = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     command = [sys.executable, "-m", "sweep.run", "--out", str(place / "run"), "--num-trials", "1", *given]
     ran = watched("sweep", command)
-    print(ran.said, file=sys.stderr)
     for process, peak in sorted(ran.peaks.items(), key=lambda item: -item[1].resident):
         resident_gib, anonymous_gib = peak.resident / 2**30, peak.anonymous / 2**30
         if resident_gib >= SHOWN_GIB:

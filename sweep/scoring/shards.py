@@ -79,8 +79,8 @@ def made_together(make: Make, helpers: Sequence[Ask], num: int) -> Iterator[Draw
 
     Args:
         make: makes batches here.
-        helpers: ask others for batches.
-        num: of all batches.
+        helpers: they ask others for batches.
+        num: how many batches there are in all.
     """
     ours, *theirs = shared_out(num, 1 + len(helpers)) or [range(0)]
     answers = [(part, ask(part)) for part, ask in zip(theirs, helpers, strict=False)]
@@ -130,7 +130,13 @@ def packed(parts: Iterator[Drawn]) -> tuple[Films, Films]:
 
 
 def arrived(grey: NDArray[np.uint8], shown: Films, device: torch.device) -> Iterator[Drawn]:
-    """What `packed` gave, on a device a few at a time; Ray's arrays cannot be written to, as torch's tensors can."""
+    """What `packed` gave, on a device a few at a time; Ray's arrays cannot be written to, as torch's tensors can.
+
+    Args:
+        grey: uint8[n, H, W], all films.
+        shown: uint8[m, H, W] or [m, H, W, 3], those to show.
+        device: where they go.
+    """
     for start in range(0, len(grey), BATCH_SIZE):
         films = torch.from_numpy(grey[start : start + BATCH_SIZE].copy()).to(device)
         yield Drawn(films, shown if start == 0 else shown[:0])

@@ -126,11 +126,12 @@ class Dies(AdapterScorer):
 
 @pytest.mark.slow
 def test_an_evaluation_with_helpers_of_which_one_dies_is_the_one_without(
-    ray_cluster: None, spec: EvaluationSpec, tmp_path: Path
+    ray_cluster: None, spec: EvaluationSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(shards, "PATIENCE_S", 300.0)  # their processes have yet to start
     small = replace(spec, config=spec.config.model_copy(update={"batch_size": 2}))
-    alone, features = AdapterScorer(small), []
+    alone = AdapterScorer(small)
     scores = alone.score(None, tmp_path / "alone.png")
     scorer = AdapterScorer(replace(small, cache_folder=tmp_path / "elsewhere"))
     helpers = [ray.remote(kind).options(num_cpus=0).remote(small) for kind in (AdapterScorer, Dies)]

@@ -18,7 +18,7 @@ from ray import cloudpickle
 
 from sweep.scoring import shards
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
-from sweep.scoring.shards import Answer, Ask, HelperLostError, made_together, shared_out
+from sweep.scoring.shards import Answer, Ask, FilmJob, HelperLostError, made_together, shared_out
 from sweep.scoring.streaming import Drawn
 from trainables.base_models.models import load_base
 from trainables.sampling import generate_batches
@@ -82,7 +82,7 @@ def test_a_helper_that_does_not_answer_is_waited_for_as_long_as_the_own_part_too
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_s, waited = [100.0], list[float]()
-    monkeypatch.setattr(shards.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr("sweep.scoring.shards.time.monotonic", lambda: now_s[0])
 
     def make(batches: range) -> Iterator[Drawn]:
         for number in batches:
@@ -117,6 +117,18 @@ def test_batches_made_apart_are_those_of_one_process_to_the_bit() -> None:
     assert torch.equal(torch.cat(whole), torch.cat(apart))
 
 
+class Noting(AdapterScorer):
+    """A scorer that notes which batches it makes."""
+
+    def __init__(self, spec: EvaluationSpec) -> None:
+        super().__init__(spec)
+        self.made: list[range] = []
+
+    def _make(self, job: FilmJob, batches: range) -> Iterator[Drawn]:
+        self.made.append(batches)
+        return super()._make(job, batches)
+
+
 class Dies(AdapterScorer):
     """A scorer whose process ends when it is asked to help."""
 
@@ -133,15 +145,12 @@ def test_an_evaluation_with_helpers_of_which_one_dies_is_the_one_without(
     small = replace(spec, config=spec.config.model_copy(update={"batch_size": 2}))
     alone = AdapterScorer(small)
     scores = alone.score(None, tmp_path / "alone.png")
-    scorer = AdapterScorer(replace(small, cache_folder=tmp_path / "elsewhere"))
+    scorer = Noting(replace(small, cache_folder=tmp_path / "elsewhere"))
     helpers = [ray.remote(kind).options(num_cpus=0).remote(small) for kind in (AdapterScorer, Dies)]
-    made_here = list[range]()
-    make = scorer._make
-    scorer._make = lambda job, batches: made_here.append(batches) or make(job, batches)  # type: ignore[method-assign]
     assert scorer.score(None, tmp_path / "together.png", 1.0, *helpers) == scores
-    assert made_here == [range(1), range(2, 3)]  # its own, and that of the one that died
-    features = [each.features.get(each.generated_key(None, each.plan, small.config)) for each in (alone, scorer)]
-    assert np.array_equal(*features) and features[0] is not None
+    assert scorer.made == [range(1), range(2, 3)]  # its own, and that of the one that died
+    apart, together = (each.features.get(each.generated_key(None, each.plan, small.config)) for each in (alone, scorer))
+    assert apart is not None and together is not None and np.array_equal(apart, together)
     assert (tmp_path / "together.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
     for actor in helpers:
         ray.kill(actor)

@@ -18,8 +18,8 @@ from ray import cloudpickle
 
 from sweep.scoring import shards
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
-from sweep.scoring.shards import Answer, Ask, FilmJob, HelperLostError, made_together, shared_out
-from sweep.scoring.streaming import Drawn
+from sweep.scoring.shards import Answer, Ask, FilmJob, HelperLostError, arrived, made_together, packed, shared_out
+from sweep.scoring.streaming import Drawn, as_grey, drawn
 from trainables.base_models.models import load_base
 from trainables.sampling import generate_batches
 
@@ -115,6 +115,16 @@ def test_batches_made_apart_are_those_of_one_process_to_the_bit() -> None:
     ]
     assert [len(films) for films in whole] == [2, 2, 2, 1]
     assert torch.equal(torch.cat(whole), torch.cat(apart))
+
+
+def test_films_arrive_as_they_were_sent() -> None:
+    films = torch.randint(0, 255, (150, 4, 4, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    shown = np.random.default_rng(0).random(150) < 0.2
+    grey, kept = packed(drawn(films.split(7), shown))
+    grey.flags.writeable = False  # as Ray gives them
+    parts = list(arrived(grey, kept, torch.device("cpu")))
+    assert torch.equal(torch.cat([part.grey for part in parts]), as_grey(films)) and len(parts) == 3
+    assert np.array_equal(np.concatenate([part.shown for part in parts]), films.numpy()[shown])
 
 
 class Noting(AdapterScorer):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.watching import watched
 from sweep.config import DataConfig, SweepConfig
 from sweep.trials.latent_cache import latent_cache
 from trainables.base_models.models import load_base
@@ -30,7 +28,6 @@ from trainables.feeding import BatchFeeder
 
 CONDITIONS = ("Edema", "No Finding")
 FILMS_OF_A_PATIENT = 2
-LOOK_S = 0.1
 STEPS = 20
 CHEXPERT, SIDE_512 = 223_414, 512
 BYTES_OF_512 = 8 * 64 * 64 * 4
@@ -38,32 +35,35 @@ BYTES_OF_512 = 8 * 64 * 64 * 4
 
 
 class ManyFilms(ImageTextSource):
-    """Films of 64 px that are a patch of their own brightness on noise, so that any number is there at once.
+    """Films that are a patch of their own brightness on noise, so that any number is there at once.
 
     Args:
-        num_films: of all splits together.
+        counts: films of each split.
+        resolution_px: their side.
     """
 
     name: ClassVar[str] = "many"
     conditions = CONDITIONS
-    resolution_px = 64
 
-    def __init__(self, num_films: int) -> None:
+    def __init__(self, counts: Mapping[str, int], resolution_px: int = 64) -> None:
         self.prompts = SourceOptions().template()
-        self._counts = {split: int(num_films * share) for split, share in zip(SPLITS, SPLIT_SHARES, strict=True)}
+        self.resolution_px, self._counts = resolution_px, dict(counts)
 
     @classmethod
     def create(cls, options: SourceOptions) -> Self:
         """As many films as patients are asked for."""
-        return cls(options.num_patients or 1000)
+        return cls(shared_out(options.num_patients or 1000))
 
     def samples(self, split: str) -> Iterator[ImageTextSample]:
         """The films of a split."""
         for number in range(self.num_samples(split)):
             random = np.random.default_rng((SPLITS.index(split), number))
-            image = random.integers(0, 128, (64, 64), np.uint8)
-            label = CONDITIONS[int(random.integers(2))]
-            image[16:48, 16:48] += np.uint8(100 if label == CONDITIONS[0] else 20)
+            side = self.resolution_px
+            image = random.integers(0, 128, (side, side), np.uint8)
+            label = CONDITIONS[number % 2]
+            image[side // 4 : 3 * side // 4, side // 4 : 3 * side // 4] += np.uint8(
+                100 if label == CONDITIONS[0] else 20
+            )
             yield ImageTextSample(
                 image=image,
                 prompt=self.prompts.prompt((label,)),
@@ -78,7 +78,12 @@ class ManyFilms(ImageTextSource):
 
     def fingerprint(self) -> str:
         """The same for as many films."""
-        return f"many{self._counts}"
+        return f"many{self._counts}-{self.resolution_px}px"
+
+
+def shared_out(num_films: int) -> dict[str, int]:
+    """So many films over the splits."""
+    return {split: int(num_films * share) for split, share in zip(SPLITS, SPLIT_SHARES, strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,46 +162,24 @@ def stages(place: Path, films: int, *, final: bool) -> Iterator[Stage]:
 
 
 def measured(name: str, films: int, command: Sequence[str]) -> Stage:
-    """Run a command, and look at all of its processes while it runs.
-
-    Raises:
-        RuntimeError: it failed.
-    """
-    started_s, peaks, over = time.perf_counter(), {"none": 0.0}, threading.Event()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        watch = threading.Thread(target=_watch, args=(process.pid, peaks, over))
-        watch.start()
-        said, _ = process.communicate()
-        over.set()
-        watch.join()
-    if process.returncode:
-        raise RuntimeError(f"`{name}` must end well, but got:\n{said}")
-    largest = max(peaks, key=lambda title: peaks[title])
-    last = said.strip().splitlines()[-1] if said.strip() else ""
+    """Run a command, and look at all of its processes while it runs."""
+    ran = watched(name, command)
+    process, peak = ran.largest
+    last = ran.said.strip().splitlines()[-1] if ran.said.strip() else ""
     written = json.loads(last)["written"] if last.startswith("{") else None
-    seconds = time.perf_counter() - started_s
     return Stage(
-        name=name, films=films, seconds=seconds, peak_mib=peaks[largest] / 2**20, process=largest, written=written
+        name=name,
+        films=films,
+        seconds=ran.seconds,
+        peak_mib=peak.anonymous / 2**20,
+        process=process,
+        written=written,
     )
-
-
-def _watch(root: int, peaks: dict[str, float], over: threading.Event) -> None:
-    while not over.wait(LOOK_S):
-        try:
-            processes = [psutil.Process(root), *psutil.Process(root).children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return
-        for process in processes:
-            try:
-                title, memory = " ".join(process.cmdline()[:3])[-60:], process.memory_info()
-            except psutil.Error:  # it has just ended
-                continue
-            peaks[title] = max(peaks.get(title, 0), memory.rss - memory.shared)
 
 
 def prepare(place: Path, films: int) -> dict[str, Any]:
     """Write the films as a data set."""
-    write_dataset(ManyFilms(films), place / "prepared")
+    write_dataset(ManyFilms(shared_out(films)), place / "prepared")
     return {"written": None}
 
 

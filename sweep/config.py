@@ -169,7 +169,8 @@ class ComputeConfig(Section):
         concurrent_trials: trials that run at once, if there is room for so many.
         cpus_per_worker: CPUs that Ray reserves for each worker, which are also the threads that it computes with.
         gpus_per_worker: GPUs of each worker; 0.5: two share one. 0, the default: it computes on CPUs.
-        evaluation_actors: processes that generate and score films, for all trials together.
+        evaluation_actors: processes that generate and score films, for all trials together. Where several have nothing to do,
+            they share out an evaluation's films, by whole batches of evaluation.batch_size.
         evaluation_cpus: CPUs of each of them, likewise its threads.
         evaluation_gpus: GPUs of each of them, likewise.
         max_retries: how often a trial is tried again that lost its process or its machine. 3 outlast a machine that comes

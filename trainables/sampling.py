@@ -100,6 +100,7 @@ def generate_batches(
     num_steps: int,
     guidance_scale: float,
     batch_size: int,
+    chosen: range | None = None,
 ) -> Iterator[Tensor]:
     """The images of `generate` a batch at a time, for those who need not hold all of them.
 
@@ -110,6 +111,8 @@ def generate_batches(
         num_steps: steps of the solver, at least 1.
         guidance_scale: weight of classifier-free guidance; 1 or less samples without it.
         batch_size: images at a time.
+        chosen: numbers of the batches to make, from 0; None: all. Whoever makes the others gives the same bits as one
+            who makes them all: batches are of the same images, and all prompts are encoded in either case.
 
     Returns:
         float32[batch_size, height_px, width_px, 3] in [0, 1] each, on the models' device, the last one of what is left.
@@ -122,13 +125,18 @@ def generate_batches(
     _expect_few_steps(num_steps, int(pipeline.scheduler.config.num_train_timesteps))
     with evaluating(models):
         states = _encode(pipeline, models, ["", *prompts] if guidance_scale > 1 else prompts, batch_size)
-        for start in range(0, len(prompts), batch_size):
-            chosen = slice(start, start + batch_size)
+        for number in range(num_batches(len(prompts), batch_size)) if chosen is None else chosen:
+            images = slice(number * batch_size, (number + 1) * batch_size)
             pipeline.scheduler.set_timesteps(num_steps, device=models.unet.device)
-            noise = _noise(models, seeds[chosen])
-            given = _conditions(states, prompts[chosen], is_guided=guidance_scale > 1)
+            noise = _noise(models, seeds[images])
+            given = _conditions(states, prompts[images], is_guided=guidance_scale > 1)
             latents = _denoised(models, pipeline.scheduler, noise, states=given, guidance_scale=guidance_scale)
             yield _decoded(models, latents)
+
+
+def num_batches(num_images: int, batch_size: int) -> int:
+    """Into how many batches so many images are divided."""
+    return -(-num_images // batch_size)
 
 
 def to_uint8(images: Tensor) -> Tensor:

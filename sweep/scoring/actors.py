@@ -44,7 +44,7 @@ class ActorEvaluator:
     away_s: float = AWAY_S
     """How long an actor may be away, in seconds, before a trial that waits for it is broken off."""
     desk: Any = None
-    """Ray's handle of what chooses among several actors; None: the first one scores all."""
+    """Ray's handle of what chooses among several actors, and has idle ones help; None: the first one scores all."""
 
     def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
         """Score an exported adapter, a second time where the first fails; leaves `samples.png` beside its folder.

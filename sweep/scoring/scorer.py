@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,8 @@ from analysis.run_folder import resamples_beside
 from sweep.config import EvaluationConfig
 from sweep.scoring.plans import GenerationPlan, label_rows, plan_by_condition
 from sweep.scoring.rungs import at_rung, earlier_image_counts, early_scores
-from sweep.scoring.streaming import Chosen, Films, extract_and_keep
+from sweep.scoring.shards import FilmJob, helper, made_together, packed
+from sweep.scoring.streaming import Chosen, Drawn, Films, drawn, extract_and_keep
 from sweep.scoring.studio import Studio
 from trainables.datasets.store import PreparedDataset
 from trainables.sheets import labelled_sheet
@@ -91,6 +93,7 @@ class AdapterScorer(Studio):
             template=self.dataset.prompts,
         )
         self._references: dict[int, LabelledFeatures] = {}
+        self._helpers: Sequence[Any] = ()
         self._last: tuple[object, dict[str, float]] | None = None
         """What was scored last, and its metrics: a trial that was cut off from this process asks again."""
 
@@ -111,7 +114,7 @@ class AdapterScorer(Studio):
         self.save_reference_sheet(reference_sheet)
 
     @ended_with_its_device()
-    def score(self, adapter: Path | None, samples: Path, share_done: float = 1.0) -> dict[str, float]:
+    def score(self, adapter: Path | None, samples: Path, share_done: float = 1.0, *helpers: Any) -> dict[str, float]:
         """Metrics of an adapter, or of the base model as it is.
 
         Args:
@@ -119,16 +122,28 @@ class AdapterScorer(Studio):
             samples: where to write a sheet of generated films (PNG); what resampled films and patients make of the last
                 evaluation goes beside it (`resamples_beside`).
             share_done: share of the training that is behind it; before its end, see `sweep.scoring.rungs`.
+            helpers: Ray's handles of scorers that have nothing to do, and make some of the films.
 
         Raises:
             DataChangedError: the films are not those that the sweep began with.
         """
         PreparedDataset.expected(self.dataset.folder, self._fingerprint)
+        self._helpers = helpers
         config = at_rung(self.evaluation, share_done)
         asked = self.name_of(adapter, self._plan_of(config.images_per_condition), config), samples, share_done
         if self._last is None or self._last[0] != asked:
             self._last = asked, self._scored(adapter, samples, config, is_last=share_done == 1)
         return self._last[1]
+
+    @ended_with_its_device()
+    def films(self, job: FilmJob, batches: range) -> tuple[Films, Films]:
+        """Some films of an evaluation that another scorer is at: all in grey, and those that are shown as they are.
+
+        Args:
+            job: all films of the evaluation.
+            batches: numbers of those to make.
+        """
+        return packed(self._make(job, batches))
 
     def _scored(
         self, adapter: Path | None, samples: Path, config: EvaluationConfig, *, is_last: bool
@@ -234,5 +249,11 @@ class AdapterScorer(Studio):
         """Generate those images of a rung that are wanted or shown: features of the former, pixels of the latter."""
         needed = wanted | shown
         plan = self._plan_of(config.images_per_condition).only(needed)
-        batches = self.generate(self.adapted(adapter), plan, config)
-        return extract_and_keep(batches, self.extractor, wanted=wanted[needed], shown=shown[needed])
+        job = FilmJob(adapter=adapter, plan=plan, shown=shown[needed], config=config)
+        helpers = [helper(actor, job, self.device) for actor in self._helpers]
+        parts = made_together(lambda batches: self._make(job, batches), helpers, job.num_batches)
+        return extract_and_keep(parts, self.extractor, wanted[needed])
+
+    def _make(self, job: FilmJob, batches: range) -> Iterator[Drawn]:
+        films = self.generate(self.adapted(job.adapter), job.plan, job.config, batches)
+        return drawn(films, job.shown_in(batches))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,30 +37,62 @@ def as_grey(films: Tensor) -> Tensor:
     return films if films.ndim == 3 else films.mean(dim=-1, dtype=torch.float32).round().to(torch.uint8)
 
 
-def extract_and_keep(
-    batches: Iterable[Tensor], extractor: FeatureExtractor, *, wanted: Chosen, shown: Chosen
-) -> tuple[NDArray[np.float32], Films]:
-    """Features of some films in grey, and the pixels of some as they are, in one pass.
+class Drawn(NamedTuple):
+    """Some films, as many of them as are needed of each kind.
 
-    Features are extracted by as many films as the extractor takes at once, so that they are the same to the bit as if
-    all had been given to it together. Films become grey where they are: a third of their bytes leave the device.
+    Attributes:
+        grey: uint8[n, H, W], all of them in grey.
+        shown: uint8[m, H, W] or [m, H, W, 3], those to show as they are.
+    """
+
+    grey: Tensor
+    shown: Films
+
+
+def drawn(batches: Iterable[Tensor], shown: Chosen) -> Iterator[Drawn]:
+    """Batches of films in grey, which is all that features need, and some as they are.
+
+    Films become grey where they are: a third of their bytes leave the device.
 
     Args:
         batches: uint8[., H, W] or [., H, W, 3], n films in all.
+        shown: bool[n], films that are to be shown.
+    """
+    start = 0
+    for films in batches:
+        yield Drawn(as_grey(films), _chosen(films, shown[start : start + len(films)]))
+        start += len(films)
+
+
+def extract_and_keep(
+    parts: Iterable[Drawn], extractor: FeatureExtractor, wanted: Chosen
+) -> tuple[NDArray[np.float32], Films]:
+    """Features of some films in grey, and the pixels of those that are shown, in one pass.
+
+    Features are extracted by as many films as the extractor takes at once, so that they are the same to the bit as if
+    all had been given to it together.
+
+    Args:
+        parts: n films in all.
         extractor: makes the features.
         wanted: bool[n], films whose features are wanted.
-        shown: bool[n], films whose pixels are.
 
     Returns:
-        float32[wanted, dim] and uint8[shown, H, W] or [shown, H, W, 3].
+        float32[wanted, dim] and the shown films.
     """
-    features, kept, start = [np.empty((0, extractor.dim), np.float32)], [], 0
-    for films in regrouped(batches, BATCH_SIZE):
+    kept: list[Films] = []
+
+    def grey() -> Iterator[Tensor]:
+        for part in parts:
+            kept.append(part.shown)
+            yield part.grey
+
+    features, start = [np.empty((0, extractor.dim), np.float32)], 0
+    for films in regrouped(grey(), BATCH_SIZE):
         place = slice(start, start + len(films))
         start += len(films)
-        kept.append(_chosen(films, shown[place]))
         if wanted[place].any():
-            features.append(extractor.extract(_chosen(as_grey(films), wanted[place])))
+            features.append(extractor.extract(_chosen(films, wanted[place])))
     return np.concatenate(features), np.concatenate(kept)
 
 

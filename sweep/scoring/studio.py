@@ -72,13 +72,16 @@ class Studio:
         """The base with an adapter on it, or as it is; beside the base's memory it takes no more than the adapter's."""
         return with_adapter(self.base, adapter)
 
-    def generate(self, models: DiffusionModels, plan: GenerationPlan, sampling: EvaluationConfig) -> Iterator[Tensor]:
+    def generate(
+        self, models: DiffusionModels, plan: GenerationPlan, sampling: EvaluationConfig, chosen: range | None = None
+    ) -> Iterator[Tensor]:
         """The films of a plan batch by batch, uint8[batch, H, W, 3] on the device.
 
         Args:
             models: base with adapter.
             plan: which films.
             sampling: how they are made.
+            chosen: numbers of the batches to make; None: all.
         """
         batches = generate_batches(
             models,
@@ -87,6 +90,7 @@ class Studio:
             num_steps=sampling.num_steps,
             guidance_scale=sampling.guidance_scale,
             batch_size=sampling.batch_size,
+            chosen=chosen,
         )
         return map(to_uint8, batches)
 

@@ -1,4 +1,4 @@
-"""One base for all adapters: each goes onto it and comes off, and it stays as it is, to the bit."""
+"""One warm base for all adapters: each goes onto it and comes off, and it stays as it is, to the bit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from strategy_examples import EXAMPLES
 
+from sweep.scoring.studio import with_adapter
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.numerics import Numerics
 from trainables.sampling import generate_batches
@@ -36,9 +37,10 @@ def sample(models: DiffusionModels) -> NDArray[np.float32]:
 
 
 def fingerprint(models: DiffusionModels) -> str:
-    """Of every tensor's name, place and bits, and of what trains."""
-    digest = hashlib.sha256()
+    """Of every tensor's name, place and bits, and of what trains; of the configurations and the words that are known."""
+    digest = hashlib.sha256(repr(sorted(models.tokenizer.get_vocab().items())).encode())
     for module in models.components().values():
+        digest.update(repr(module.config).encode())
         for name, tensor in module.state_dict(keep_vars=True).items():
             about = (name, tensor.data_ptr(), tensor.stride(), tensor.dtype, tensor.requires_grad)
             digest.update(repr(about).encode())
@@ -61,14 +63,19 @@ def adapter(request: pytest.FixtureRequest, base: DiffusionModels, tmp_path_fact
     return folder
 
 
-def test_on_a_shared_base_an_adapter_gives_the_pixels_that_it_gives_on_a_copy(
+def test_adapters_go_onto_one_warm_base_and_come_off_merged_or_not_and_the_base_is_restored_to_the_bit(
     base: DiffusionModels, adapter: Path
 ) -> None:
+    """The base is that of the whole module: every adapter finds it as all before have left it."""
     before, plain = fingerprint(base), sample(base)
-    shared, copied = base.sharing(), base.fresh()
-    assert load_adapter(shared, adapter) == load_adapter(copied, adapter)
-    assert np.array_equal(sample(shared), sample(copied))
-    assert not np.array_equal(sample(shared), plain)  # else this test shows nothing
+    shared, copied = with_adapter(base, adapter), base.fresh()
+    strategy = load_adapter(copied, adapter)
+    films = sample(shared)
+    assert np.array_equal(films, sample(copied))
+    assert not np.array_equal(films, plain)  # else this test shows nothing
+    strategy.merged(shared)
+    assert np.allclose(sample(shared), films, atol=1e-3)
+    del shared
     assert fingerprint(base) == before and np.array_equal(sample(base), plain)
 
 

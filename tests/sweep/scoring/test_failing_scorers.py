@@ -121,12 +121,14 @@ def test_a_scorer_that_has_lost_its_device_is_started_anew(ray_cluster: None, tm
 
 
 class Slow:
-    """A scorer that says which one it is once a file is there, and fails where that is a folder."""
+    """A scorer that says which one it is once a file is there, and fails where that is a folder; it notes who helps."""
 
     def __init__(self, number: int) -> None:
         self.number = number
 
-    def score(self, adapter: Path, samples: Path, *more: object) -> dict[str, float]:
+    def score(self, adapter: Path, samples: Path, share_done: float, *helpers: Any) -> dict[str, float]:
+        names = [helper._actor_id.hex() for helper in helpers]
+        samples.with_name(f"helpers of {adapter.name}").write_text(" ".join(names))
         while not adapter.exists():
             time.sleep(0.01)
         if adapter.is_dir():
@@ -147,6 +149,11 @@ class Asked:
         number, [scores] = ray.get(self.desk.score.remote(self.folder / name, self.folder / "samples.png"))
         return number, scores
 
+    def helpers_of(self, name: str) -> list[int]:
+        """Which scorers help with what has been scored."""
+        names = [scorer._actor_id.hex() for scorer in self.scorers]
+        return [names.index(helper) for helper in (self.folder / f"helpers of {name}").read_text().split()]
+
 
 @pytest.fixture
 def asked(ray_cluster: None, tmp_path: Path) -> Iterator[Asked]:
@@ -158,7 +165,9 @@ def asked(ray_cluster: None, tmp_path: Path) -> Iterator[Asked]:
         ray.kill(actor)
 
 
-def test_evaluations_go_to_the_actor_that_has_the_fewest(asked: Asked, tmp_path: Path) -> None:
+def test_evaluations_go_to_the_actor_that_has_the_fewest_and_those_that_have_none_help(
+    asked: Asked, tmp_path: Path
+) -> None:
     evaluator = ActorEvaluator(tuple(asked.scorers), desk=asked.desk)
     running = [asked.begun(name) for name in "abcd"]
     assert [number for number, _ in running] == [0, 1, 2, 0]
@@ -167,7 +176,14 @@ def test_evaluations_go_to_the_actor_that_has_the_fewest(asked: Asked, tmp_path:
     (tmp_path / "e").touch()
     assert evaluator.evaluate(tmp_path / "e", 1.0) == {"number": 2.0}  # the third is idle; the first has two to do
     assert evaluator.base_scores(begun_base(evaluator, tmp_path), tmp_path) == {"number": 2.0}
-    assert asked.begun("f")[0] == 2 and asked.begun("g")[0] == 1
+    running += [asked.begun(name) for name in "fg"]
+    assert [number for number, _ in running[4:]] == [2, 1]
+    for name in "abdfgh":
+        (tmp_path / name).touch()
+    ray.get([scores for _, scores in running])
+    assert ray.get(asked.begun("h")[1]) == {"number": 0.0}
+    helpers = {name: asked.helpers_of(name) for name in "abcdefgh"}
+    assert {name: given for name, given in helpers.items() if given} == {"a": [1, 2], "h": [1, 2]}
 
 
 def test_an_actor_that_is_dead_for_good_is_given_nothing(asked: Asked, tmp_path: Path) -> None:
@@ -180,6 +196,7 @@ def test_an_actor_that_is_dead_for_good_is_given_nothing(asked: Asked, tmp_path:
     for name in "abcd":
         (tmp_path / name).touch()
     assert ray.get([scores for _, scores in given]) == [{"number": float(number)} for number, _ in given]
+    assert asked.helpers_of("a") == [2]
 
 
 def test_where_all_actors_are_dead_for_good_nothing_can_be_scored(asked: Asked, tmp_path: Path) -> None:

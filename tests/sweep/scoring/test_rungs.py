@@ -14,7 +14,7 @@ from analysis.features import load_extractor
 from sweep.config import EvaluationConfig
 from sweep.scoring.identity import sampling_digest
 from sweep.scoring.rungs import at_rung, earlier_image_counts
-from sweep.scoring.streaming import extract_and_keep, regrouped
+from sweep.scoring.streaming import drawn, extract_and_keep, regrouped
 from trainables.datasets.tensors import TensorCache
 from trainables.numerics import FULL, Numerics
 
@@ -63,10 +63,10 @@ def test_features_by_batches_are_those_of_all_at_once_to_the_bit() -> None:
     films = rng.integers(0, 255, (150, 64, 64, 3), dtype=np.uint8)
     shown, every = rng.random(150) < 0.2, np.ones(150, bool)
     batches = torch.from_numpy(films).split(7)
-    features, kept = extract_and_keep(batches, extractor, wanted=every, shown=shown)
+    features, kept = extract_and_keep(drawn(batches, shown), extractor, every)
     grey = films.mean(axis=-1, dtype=np.float32).round().astype(np.uint8)
     assert np.array_equal(features, extractor.extract(grey)) and np.array_equal(kept, films[shown])
-    some, _ = extract_and_keep([torch.from_numpy(films)], extractor, wanted=shown, shown=shown)
+    some, _ = extract_and_keep(drawn([torch.from_numpy(films)], shown), extractor, shown)
     assert np.allclose(some, features[shown], rtol=1e-4, atol=1e-5)
 
 

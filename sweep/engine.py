@@ -259,9 +259,8 @@ def _base_scores(evaluator: ActorEvaluator, running: Any, out: Path, console: Co
     try:
         return evaluator.base_scores(running, out)
     except EvaluationError as error:
-        console.print(
-            f"[yellow]note[/yellow] the un-adapted base model has no scores: {escape(str(error))}", soft_wrap=True
-        )
+        note = f"[yellow]note[/yellow] the un-adapted base model has no scores: {escape(str(error))}"
+        console.print(note, soft_wrap=True)
         return {}
 
 

@@ -20,8 +20,8 @@ from analysis.studies.rung_agreement import EARLY
 
 PANELS_ACROSS = 4
 """Panels that stand side by side."""
-STOP = {"color": INK, "marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 1.6}
-RUNG = {"color": QUIET, "linewidth": 0.9, "linestyle": ":"}
+STOP: dict[str, Any] = {"color": INK, "marker": "x", "linestyle": "none", "markersize": 7, "markeredgewidth": 1.6}
+RUNG: dict[str, Any] = {"color": QUIET, "linewidth": 0.9, "linestyle": ":"}
 
 
 def curve_plot(run: RunFolder, *, form: str = "svg") -> bytes | None:
@@ -105,5 +105,5 @@ def _handles(styles: Mapping[str, tuple[str, str]]) -> list[Line2D]:
 
 def _marks(*, has_rungs: bool, has_stops: bool) -> list[Line2D]:
     """What is drawn besides the curves, for the legend."""
-    rung, stop = Line2D([], [], label="rung", **RUNG), Line2D([], [], label="stopped", **STOP)  # type: ignore[arg-type]
+    rung, stop = Line2D([], [], label="rung", **RUNG), Line2D([], [], label="stopped", **STOP)
     return [*([rung] if has_rungs else []), *([stop] if has_stops else [])]

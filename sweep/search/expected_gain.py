@@ -57,6 +57,8 @@ PRICES: Final = ("epoch_s", OPERATIONS)
 def most_gainful(plan: SearchPlan, enqueued: str | None) -> Config:
     """A strategy, unless one is given, and its parameters.
 
+    The last trials of a sweep are for strategies of which none has come to its end.
+
     Args:
         plan: the search, with its history.
         enqueued: the strategy to choose parameters for.
@@ -70,6 +72,9 @@ def most_gainful(plan: SearchPlan, enqueued: str | None) -> Config:
     candidates = model.candidates(rng)
     if not candidates:
         return _drawn(plan, plan.strategies[int(rng.integers(len(plan.strategies)))], rng)
+    owed = plan.owed()
+    if len(owed) >= plan.num_trials - plan.number:  # all trials that are left are needed for them
+        candidates = [config for config in candidates if config[0] in owed] or candidates
     return candidates[int(np.argmax(model.gains(candidates, rng)))]
 
 

@@ -36,7 +36,8 @@ class GainStopping(Stopping):
     are counted beforehand. A trial goes on where the hypervolume that it is expected to add, by the cost of what is left of its
     training, is at least a tenth of what the best new configuration would add besides by the cost of a whole one; or a random one,
     on the average, where no results lead the search sampler, as nobody would start the best one then. A strategy
-    that was never trained to its end is uncertain, which makes it worth going on with; but nothing goes on for that alone.
+    that was never trained to its end is uncertain, which makes it worth going on with; but nothing goes on for that alone until
+    as many trials are left as there are such strategies: each, a slow starter too, is trained to its end once.
     A log does not say who was told to go on, and what has arrived since must not change it: where a break kept a stop from
     the log, the trial goes on to its next rung.
     """
@@ -66,8 +67,12 @@ class GainStopping(Stopping):
         rung = self._compared(trial_id, metrics)
         if rung is None:
             return None
-        plan = self._plan_with(trial_id, metrics)
-        worth = worth_of_rest(plan, self._numbers[trial_id], metrics["epoch"] + 1, self._num_epochs)
+        plan, number = self._plan_with(trial_id, metrics), self._numbers[trial_id]
+        if (
+            len(plan.owed(without=number)) > plan.num_trials - plan.number
+        ):  # no later trial would do it in this one's place
+            return None
+        worth = worth_of_rest(plan, number, metrics["epoch"] + 1, self._num_epochs)
         if worth >= LEAST_WORTH:
             return None
         rival = "the best new training" if plan.is_led else "a new training at random"

@@ -66,10 +66,14 @@ class Tried:
         return any(np.isfinite(measured.values).all() for measured in self.measured)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it came to its end, be it by its own failure."""
+        return bool(self.measured) and math.isinf(self.measured[-1].epochs)
+
+    @property
     def end(self) -> Measured | None:
         """How it ended, if it was completed."""
-        last = self.measured[-1] if self.measured else None
-        return last if last is not None and math.isinf(last.epochs) and np.isfinite(last.values).all() else None
+        return self.measured[-1] if self.is_whole and np.isfinite(self.measured[-1].values).all() else None
 
 
 class History(TrialListener):

@@ -96,6 +96,16 @@ class SearchPlan:
         entropy = (self.seed, self.number, self.attempt) if self.attempt else (self.seed, self.number)
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
+    def owed(self, without: int | None = None) -> list[str]:
+        """Strategies of which no trial of this sweep has come to its end, be it by its own failure, and none may yet.
+
+        Args:
+            without: the number of a trial that is not counted.
+        """
+        counted = [tried for tried in self.history if tried.number >= 0 and tried.number != without]
+        settled = {tried.strategy for tried in counted if tried.is_open or tried.is_whole}
+        return [strategy for strategy in self.strategies if strategy not in settled]
+
     def strategy_rng(self, strategy: str) -> np.random.Generator:
         """Random numbers that are a strategy's, the same for each trial."""
         return np.random.default_rng((self.seed, *strategy.encode()))

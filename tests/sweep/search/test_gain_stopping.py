@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -203,17 +203,17 @@ def test_beside_a_sampler_that_nothing_leads_it_is_the_expected_gain_of_a_random
 
 
 class Search:
-    """Searcher and stopping decisions of a sweep over one strategy, each of which hears all."""
+    """Searcher and stopping decisions of a sweep, each of which hears all."""
 
-    def __init__(self, sampler: str = "random") -> None:
+    def __init__(self, sampler: str = "random", *, strategies: Sequence[str] = ("lora",), num_trials: int = 20) -> None:
         self.is_over = False
         self.searcher = OptunaSearcher(
             SEARCH_SPACES["mini"],
             OBJECTIVES,
             sampler=SEARCH_SAMPLERS[sampler],
-            num_trials=20,
+            num_trials=num_trials,
             seed=0,
-            strategies=("lora",),
+            strategies=strategies,
             known=lambda choice: {"trainable_parameters": 1000.0},
             is_over=lambda: self.is_over,
         )
@@ -300,6 +300,30 @@ def test_a_promising_trial_goes_on_and_the_first_few_do_whatever_they_show() -> 
     few = Search()
     last = events(few, num=3)[-1][1].trial_id
     assert few.stopping.decide(last, at_rung(90.0)) is None and few.asked == []
+
+
+@pytest.mark.parametrize("is_owed", [True, False])
+def test_the_last_trials_see_to_it_that_each_strategy_is_trained_to_its_end(
+    is_owed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BitFit shows what no other strategy comes near; only the first four trials are compared with none."""
+    if not is_owed:
+        monkeypatch.setattr(SearchPlan, "owed", lambda plan, without=None: [])
+    strategies = ("bitfit", "lora", "dora", "unet", "norm", "attention")
+    search, whole = Search("front", strategies=strategies, num_trials=12), []
+    for _ in range(12):
+        suggestion = Suggestion.of_config(search.searcher.suggest(""))  # type: ignore[arg-type]
+        strategy = suggestion.choice["strategy"]["name"]
+        fid = 10.0 if strategy == "bitfit" else 90.0
+        search.tell("on_start", suggestion)
+        end = search.stopping.decide(suggestion.trial_id, at_rung(fid))
+        search.tell("on_report", suggestion.trial_id, at_rung(fid))
+        if end is None:
+            whole.append(strategy)
+            last = {"epoch": 8, FINAL: True, "fid_mini": fid, "trainable_parameters": 1000}
+            search.tell("on_report", suggestion.trial_id, last)
+        search.tell("on_end", suggestion.trial_id, end or TrialEnd.completed())
+    assert (set(whole) == set(strategies)) == is_owed and len(whole) < 12
 
 
 def test_floors_are_kept() -> None:

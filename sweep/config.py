@@ -211,7 +211,7 @@ class SearchConfig(Section):
         hyperparameters: by strategy, values that it has in every trial in place of the space's suggestion or its default.
         sampler: name of the search sampler. The default takes the fewest GPU-hours to a front in `benchmarks/RESULTS.md`.
         scheduler: name of the trial scheduler, which stops trials at rungs; `none`: all are trained to their end. The default
-            stops trials whose rest is expected to add less to the front for its cost than another training.
+            stops trials whose rest is expected to add less than a tenth as much to the front, for its cost, as another training.
         rungs: where it compares trials.
         limits: the most that a configuration may cost.
         budget: how far each trial is trained.

@@ -14,13 +14,17 @@ Values = Mapping[str, Mapping[str, Any]]
 
 
 def each_once(values: Values, budget: Budget = NO_BUDGET) -> SearchConfig:
-    """A grid of one point for each strategy, all trained for as much: nothing is left to draw."""
+    """A grid of one point for each strategy, all trained for as much: nothing is left to draw.
+
+    The trial scheduler is one that has rungs scored and never stops a strategy's only trial.
+    """
     fixed = {name: dict(settings) for name, settings in values.items()}
     return SearchConfig(
         space="core",
         strategies=tuple(values),
         hyperparameters=fixed,
         sampler="grid",
+        scheduler="hypervolume",
         num_trials=len(values),
         budget=budget,
     )

@@ -201,9 +201,8 @@ def forecast(config: SweepConfig, films: Workload, past: Past = Past()) -> Forec
     few, many = (fmean(strategy.adapters[end] for strategy in tried) for end in (0, 1))
     early, last = sum(map(spent, evaluated[:-1])), spent(num_epochs)
     num_trials = max(0, config.search.num_trials - past.num_ended)
-    whole = max(
-        0, min(never_stopped(config.search.scheduler, len(costs)), config.search.num_trials) - past.num_completed
-    )
+    unstopped = never_stopped(config.search.scheduler, config.search.sampler, len(costs))
+    whole = max(0, min(unstopped, config.search.num_trials) - past.num_completed)
     return Forecast(
         strategies=costs,
         training=(low, high),

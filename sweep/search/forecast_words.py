@@ -16,7 +16,7 @@ from sweep.records.tables import Past
 from sweep.search.checkpoint_room import checkpoints_gib, trials_at_once
 from sweep.search.earlier import MOST_PROPOSED
 from sweep.search.forecast import TERA, Forecast, StrategyCosts, Workload, forecast, strategy_costs, workload
-from sweep.search.stopping import LEAST_OTHERS
+from sweep.search.stopping import LEAST_OTHERS, finishes_each
 from sweep.search.stopping_rules import GAIN
 from sweep.trials.resources import fewest_workers
 from trainables.base_models.models import load_base, states_width
@@ -156,7 +156,8 @@ def _ends(config: SweepConfig) -> str:
     search = config.search
     rungs = search.ladder(config.training.num_epochs).epochs
     after = " or ".join(map(str, rungs))
-    first = "" if search.scheduler == GAIN else "the first of each strategy and "
+    each = "one" if search.scheduler == GAIN else "the first"
+    first = f"{each} of each strategy and " if finishes_each(search.scheduler, search.sampler) else ""
     stops = f"{search.scheduler} may stop trials after {after} epochs, but {first}the first {LEAST_OTHERS} of all"
     limits = [f"{name}={value:g}" for name, value in search.stop.model_dump(exclude_none=True).items()]
     earlier = (

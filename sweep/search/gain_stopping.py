@@ -1,4 +1,4 @@
-"""The trial scheduler that asks the front's model: a trial goes on where its rest is worth more than another training."""
+"""The trial scheduler that asks the front's model: a trial is stopped where its rest promises far less than another training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class GainStopping(Stopping):
     training, is at least a tenth of what the best new configuration would add besides by the cost of a whole one; or a random one,
     on the average, where no results lead the search sampler, as nobody would start the best one then. A strategy
     that was never trained to its end is uncertain, which makes it worth going on with; but nothing goes on for that alone until
-    as many trials are left as there are such strategies: each, a slow starter too, is trained to its end once.
+    no more trials are left than there are such strategies. Beside `front`, which gives them the last trials, each strategy, a
+    slow starter too, is trained to its end once.
     A log does not say who was told to go on, and what has arrived since must not change it: where a break kept a stop from
     the log, the trial goes on to its next rung.
     """
@@ -68,10 +69,9 @@ class GainStopping(Stopping):
         if rung is None:
             return None
         plan, number = self._plan_with(trial_id, metrics), self._numbers[trial_id]
-        if (
-            len(plan.owed(without=number)) > plan.num_trials - plan.number
-        ):  # no later trial would do it in this one's place
-            return None
+        owed = plan.owed(without=number)
+        if self._strategies[trial_id] in owed and len(owed) > plan.num_trials - plan.number:
+            return None  # no later trial is left that could be trained to its end in this one's place
         worth = worth_of_rest(plan, number, metrics["epoch"] + 1, self._num_epochs)
         if worth >= LEAST_WORTH:
             return None

@@ -27,9 +27,20 @@ LEAST_OTHERS: Final = 4
 """Trials that a rung must hold before one is compared with them."""
 
 
-def never_stopped(scheduler: str, num_strategies: int) -> int:
-    """How many trials of a sweep are trained to their end whatever they show, by the name of its trial scheduler."""
-    return LEAST_OTHERS if scheduler == GAIN else max(num_strategies, LEAST_OTHERS)
+def finishes_each(scheduler: str, sampler: str) -> bool:
+    """Whether each strategy has a trial that is trained to its end, by the names of trial scheduler and search sampler."""
+    return scheduler != GAIN or sampler == "front"
+
+
+def never_stopped(scheduler: str, sampler: str, num_strategies: int) -> int:
+    """How many trials of a sweep are trained to their end whatever they show.
+
+    Args:
+        scheduler: name of the trial scheduler.
+        sampler: name of the search sampler.
+        num_strategies: that the sweep tries.
+    """
+    return max(num_strategies, LEAST_OTHERS) if finishes_each(scheduler, sampler) else LEAST_OTHERS
 
 
 class Stopping(TrialListener, ABC):

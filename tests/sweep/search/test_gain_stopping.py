@@ -326,6 +326,31 @@ def test_the_last_trials_see_to_it_that_each_strategy_is_trained_to_its_end(
     assert (set(whole) == set(strategies)) == is_owed and len(whole) < 12
 
 
+def test_owed_are_strategies_of_which_no_trial_is_whole_or_may_be(plan: SearchPlan) -> None:
+    stopped = replace(trial(plan, 1, "unet", 0.5), is_open=False)
+    failed = Measured(epochs=math.inf, values=np.array([math.inf, math.nan]), errors=np.zeros(2))
+    for history, owed in (
+        ([], ["unet", "bitfit"]),
+        ([trial(plan, 0, "unet", 0.5)], ["bitfit"]),
+        ([stopped], ["unet", "bitfit"]),
+        ([replace(stopped, measured=[failed])], ["bitfit"]),
+        ([stopped, trial(plan, 2, "unet", 0.5, whole=True)], ["bitfit"]),
+        ([trial(plan, -5, "unet", 0.5, whole=True), trial(plan, 3, "bitfit", 0.5)], ["unet"]),
+    ):
+        assert plan.at(8, history=history).owed() == owed
+    assert plan.at(8, history=[trial(plan, 0, "unet", 0.5)]).owed(without=0) == ["unet", "bitfit"]
+
+
+@pytest.mark.parametrize(("owed", "goes_on"), [("lora", True), ("unet", False)])
+def test_a_trial_of_another_strategy_does_not_go_on_for_those_that_are_owed(
+    owed: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = Search()
+    last = events(search)[-1][1].trial_id
+    monkeypatch.setattr(SearchPlan, "owed", lambda plan, without=None: [owed] * 20)
+    assert (search.stopping.decide(last, at_rung(90.0)) is None) == goes_on
+
+
 def test_floors_are_kept() -> None:
     search = Search()
     floored = Ladder(epochs=(1, 3), floors={"lora": 3})

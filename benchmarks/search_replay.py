@@ -74,7 +74,14 @@ def ways() -> list[tuple[str, str]]:
     return list(dict.fromkeys([*pairs, ("random", NO_STOPS), ("tpe", NO_STOPS), *published]))
 
 
-def replay(problem: Problem, way: tuple[str, str], *, num_workers: int, seeds: Sequence[int]) -> Iterator[Row]:
+def replay(
+    problem: Problem,
+    way: tuple[str, str],
+    *,
+    num_workers: int,
+    seeds: Sequence[int],
+    shares: Sequence[float] = SHARES,
+) -> Iterator[Row]:
     """Searches by one way, a row a share.
 
     Args:
@@ -82,15 +89,17 @@ def replay(problem: Problem, way: tuple[str, str], *, num_workers: int, seeds: S
         way: sampler and scheduler.
         num_workers: trials at a time.
         seeds: of the searches.
+        shares: of the pool's hypervolume, in their order; a search ends at the last.
     """
     hours: list[list[float | None]] = []
     stopped = 0.0
     for seed in seeds:
-        run = Simulator(problem, Search(sampler=way[0], scheduler=way[1], num_workers=num_workers, seed=seed))
+        search = Search(sampler=way[0], scheduler=way[1], num_workers=num_workers, seed=seed, enough=shares[-1])
+        run = Simulator(problem, search)
         run.run()
-        hours.append([hours_to(run.finished, share) for share in SHARES])
+        hours.append([hours_to(run.finished, share) for share in shares])
         stopped += run.num_stopped / run.num_trials / len(seeds)
-    for share, of_share in zip(SHARES, zip(*hours, strict=True), strict=True):
+    for share, of_share in zip(shares, zip(*hours, strict=True), strict=True):
         median, low, high = median_interval([math.inf if hour is None else hour for hour in of_share])
         yield Row(
             problem=problem.name,
@@ -129,6 +138,7 @@ def main(
         bool, typer.Option("--recorded/--synthetic-only", help="Whether a recording too.")
     ] = True,
     recording: Annotated[Path, typer.Option(help="Folder of a recording.")] = RECORDING,
+    until: Annotated[float, typer.Option(min=SHARES[0], help="Share at which a search ends.")] = SHARES[-1],
     json_: Annotated[Path | None, typer.Option("--json", help="Where the rows go.", metavar="FILE")] = None,
     only: Annotated[list[str] | None, typer.Option(help="SAMPLER+SCHEDULER; may be repeated.")] = None,
 ) -> None:
@@ -143,6 +153,7 @@ def main(
         chosen = chosen or [way for way in ways() if way[0] not in SLOW]
     if not chosen and not moasha.is_installed():
         console.print(f"MOASHA is left out, as Syne Tune is not installed: {moasha.INSTALL}", highlight=False)
+    shares = [share for share in SHARES if share <= until]
     rows: list[Row] = []
     members = [synthetic(first_problem + member, num_trainings) for member in range(problems)]
     for problem in [*([recorded(recording)] if with_recording else []), *members]:
@@ -151,7 +162,7 @@ def main(
         for num_workers in (2, 8):
             for way in chosen or ways():
                 seeds = range(min(num_seeds, 5) if way[0] in SLOW else num_seeds)
-                rows += replay(problem, way, num_workers=num_workers, seeds=seeds)
+                rows += replay(problem, way, num_workers=num_workers, seeds=seeds, shares=shares)
                 if json_ is not None:
                     json_.write_text(json.dumps([asdict(row) for row in rows], indent=1))
         console.print(table([row for row in rows if row.problem == problem.name]))
@@ -159,9 +170,10 @@ def main(
 
 def table(rows: Sequence[Row]) -> Table:
     """The rows for the eye: a line a way."""
-    shown = Table("sampler", "scheduler", "workers", *(f"hours to {share:.0%}" for share in SHARES), "stopped")
-    for first in range(0, len(rows), len(SHARES)):
-        group = rows[first : first + len(SHARES)]
+    shares = list(dict.fromkeys(row.share for row in rows))
+    shown = Table("sampler", "scheduler", "workers", *(f"hours to {share:.0%}" for share in shares), "stopped")
+    for first in range(0, len(rows), len(shares)):
+        group = rows[first : first + len(shares)]
         mark = " *" if group[0].is_default else ""
         shown.add_row(
             group[0].sampler + mark,

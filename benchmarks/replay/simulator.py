@@ -23,8 +23,6 @@ from sweep.trials.suggestions import Suggestion
 
 SUGGESTIONS: Final = 2
 """Trials that may be suggested for each training of the pool: those that nothing is left to answer cost nothing."""
-ENOUGH: Final = 0.99
-"""Share of the pool's hypervolume at which a search ends."""
 LED: Final = ("front", "tpe")
 """Samplers that choose the strategy by the results: they would ask for the one that is best until no suggestion is left."""
 NOTHING_LEFT: Final = TrialEnd.failed("the pool has no further training of this strategy", lost=True)
@@ -33,12 +31,13 @@ NOTHING_LEFT: Final = TrialEnd.failed("the pool has no further training of this 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A way to search, and the seed of one search by it."""
+    """A way to search, the seed of one search by it, and the share of the pool's hypervolume at which it ends."""
 
     sampler: str
     scheduler: str
     num_workers: int
     seed: int
+    enough: float = 0.99
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +96,7 @@ class Simulator:
         """Until nearly all is found, or every trial has ended and nothing more is suggested."""
         for _ in range(self._search.num_workers):
             self._start(0.0)
-        while self._queue and self.share < ENOUGH:
+        while self._queue and self.share < self._search.enough:
             self._report(heapq.heappop(self._queue))
 
     def searcher(self) -> OptunaSearcher:

@@ -21,8 +21,11 @@ def problem() -> Problem:
     return synthetic(0, 32)
 
 
-def searched(problem: Problem, scheduler: str, *, num_workers: int = 1, seed: int = 0) -> Simulator:
-    run = Simulator(problem, Search(sampler="random", scheduler=scheduler, num_workers=num_workers, seed=seed))
+def searched(
+    problem: Problem, scheduler: str, *, num_workers: int = 1, seed: int = 0, enough: float = 0.99
+) -> Simulator:
+    search = Search(sampler="random", scheduler=scheduler, num_workers=num_workers, seed=seed, enough=enough)
+    run = Simulator(problem, search)
     run.run()
     return run
 
@@ -30,9 +33,8 @@ def searched(problem: Problem, scheduler: str, *, num_workers: int = 1, seed: in
 def test_without_stops_one_worker_does_all_the_work_of_the_pool_and_finds_all(
     problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(simulator, "ENOUGH", math.inf)
     monkeypatch.setattr(simulator, "SUGGESTIONS", 9)
-    run = searched(replace(problem, formula=None), "none")
+    run = searched(replace(problem, formula=None), "none", enough=math.inf)
     ends = [training.stages[-1] for training in problem.pool]
     assert run.finished[-1].work_s == pytest.approx(sum(end.training_s + end.evaluation_s for end in ends))
     assert run.finished[-1].share == pytest.approx(1.0) and run.num_stopped == 0
@@ -43,12 +45,9 @@ def test_without_stops_one_worker_does_all_the_work_of_the_pool_and_finds_all(
 
 
 @pytest.mark.parametrize("sampler", ["front", "tpe"])
-def test_a_sampler_that_is_led_by_results_goes_on_where_a_strategy_is_used_up(
-    sampler: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(simulator, "ENOUGH", math.inf)
+def test_a_sampler_that_is_led_by_results_goes_on_where_a_strategy_is_used_up(sampler: str) -> None:
     pool = replace(synthetic(0, 16), formula=None)
-    run = Simulator(pool, Search(sampler=sampler, scheduler="none", num_workers=2, seed=0))
+    run = Simulator(pool, Search(sampler=sampler, scheduler="none", num_workers=2, seed=0, enough=math.inf))
     run.run()
     assert run.num_trials == len(pool.pool) and run.share == pytest.approx(1.0)
 
@@ -117,6 +116,8 @@ def test_a_row_has_what_a_reader_needs_for_each_share(problem: Problem) -> None:
     assert {(row.problem, row.sampler, row.scheduler, row.workers) for row in rows} == {
         ("synthetic-0", "random", "none", 2)
     }
+    fewer = list(replay(problem, ("random", "none"), num_workers=2, seeds=range(2), shares=SHARES[:1]))
+    assert [(row.share, row.gpu_hours, row.low) for row in fewer] == [(0.9, rows[0].gpu_hours, rows[0].low)]
     hours = [row.gpu_hours for row in rows if row.gpu_hours is not None]
     assert hours == sorted(hours) and not rows[0].is_default and rows[0].num_seeds == 2
     assert {("tpe", "gain"), ("front", "hypervolume"), ("tpe", "none"), ("random", "none")} <= set(ways())

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search_spaces import SEARCH_SPACES
-from sweep.config import SweepConfig
+from sweep.config import SearchConfig, SweepConfig
 from sweep.engine import stopping_of
 from sweep.records.events import Ended, Event, Reported, read_events
 from sweep.records.journal import Journal
@@ -22,7 +22,7 @@ from sweep.trials.ends import FAILURE, FINAL
 from sweep.trials.relay import Relay
 from sweep.trials.scheduling import RungScheduler
 
-CONFIG = SweepConfig()
+CONFIG = SweepConfig(search=SearchConfig(scheduler="hypervolume"))
 COSTS = {"trainable_parameters": 1000, "epoch_s": 1.0, "loss": 0.5, "images_per_s": 9.0}
 
 

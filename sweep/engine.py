@@ -371,9 +371,9 @@ def _conclude(journal: Journal, tracker: Tracker, *, started_s: float, waited_s:
     undrawn = [
         _lacking_of(lambda: draw_front(rows, front, out / FRONT_PLOT), out),
         _lacking_of(lambda: write_report(out), out),
+        tracker.course(),
     ]
     files = [out / name for name in (REPORT, FRONT_PLOT, BASELINE, BASELINE_SHEET, REFERENCE_SHEET)]
-    tracker.course()
     untold = tracker.finish(front, [file for file in files if file.is_file()])
     return Outcome(
         front=front,

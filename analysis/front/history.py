@@ -4,31 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.front.hypervolume import comparable, hypervolume, nadir
-from analysis.front.pareto import Objective
+from analysis.front.pareto import Direction, Objective, pareto_mask
 from analysis.front.statuses import COMPLETED, with_status
 
 SECONDS = ("epoch_s", "evaluation_s")
 """Columns of a report with the seconds for which the trial kept its place busy."""
+MOST_POINTS: Final = 200
+"""Places in a long sweep at which the hypervolume is taken; each takes up to tens of milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class History:
-    """The front's hypervolume when each trial finished, in the order in which they did.
+    """The front's hypervolume when trials finished, in the order in which they did: all, or of a long sweep evenly spaced ones.
 
     Attributes:
         trial_ids: n trials with all objectives.
+        counts: int[n], how many had finished then, this one included; the last is of all.
         hours: float[n], of training and evaluation of all trials until then, those that were stopped or failed included; a
             trial that has several workers counts once.
         volumes: float[n], hypervolume in units of the last one, or of an earlier one; never falls.
     """
 
     trial_ids: tuple[str, ...]
+    counts: NDArray[np.int64]
     hours: NDArray[np.float64]
     volumes: NDArray[np.float64]
 
@@ -45,7 +50,7 @@ def hypervolume_history(
         results: one row a report, in the order in which they came, with `trial_id`, `epoch_s` and, where there was an
             evaluation, `evaluation_s`.
         objectives: of the sweep.
-        as_of: completed trials whose front gives the reference point, and the unit; None: all of them.
+        as_of: completed trials with all objectives whose front gives the reference point, and the unit; None: all of them.
 
     Returns:
         The history, empty where no trial has all objectives.
@@ -59,15 +64,35 @@ def hypervolume_history(
     complete = np.flatnonzero(np.isfinite(values).all(axis=1))
     finished, values = finished.iloc[complete], values[complete]
     if not len(values):
-        return History(trial_ids=(), hours=np.empty(0), volumes=np.empty(0))
+        return History(trial_ids=(), counts=np.empty(0, np.int64), hours=np.empty(0), volumes=np.empty(0))
     unit = min(as_of or len(values), len(values))
-    reference = nadir(values[:unit], directions)
-    volumes = np.array([hypervolume(values[: count + 1], directions, reference) for count in range(len(values))])
+    spaced = np.linspace(1, len(values), min(len(values), MOST_POINTS)).round().astype(np.int64)
+    counts = np.union1d(spaced, unit)
+    volumes = _volumes(values, counts, directions, nadir(values[:unit], directions))
     return History(
-        trial_ids=tuple(finished["trial_id"]),
-        hours=finished["hours"].to_numpy(np.float64),
-        volumes=volumes / volumes[unit - 1],
+        trial_ids=tuple(finished["trial_id"].iloc[counts - 1]),
+        counts=counts,
+        hours=finished["hours"].to_numpy(np.float64)[counts - 1],
+        volumes=volumes / volumes[np.searchsorted(counts, unit)],
     )
+
+
+def _volumes(
+    values: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    directions: Sequence[Direction],
+    reference: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The hypervolume of the first rows, as many as each count says; where the front is the same, it is not taken again."""
+    front, before, volume, volumes = values[:0], 0, 0.0, []
+    for count in counts:
+        candidates = np.concatenate([front, values[before:count]])
+        mask = pareto_mask(candidates, directions)
+        if mask[len(front) :].any():
+            volume = hypervolume(candidates[mask], directions, reference)
+        front, before = candidates[mask], int(count)
+        volumes.append(volume)
+    return np.array(volumes)
 
 
 def _ends(results: pd.DataFrame) -> pd.DataFrame:

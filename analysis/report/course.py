@@ -59,11 +59,12 @@ def course_plot(history: History, *, form: str = "svg") -> bytes:
         history: of the sweep.
         form: the picture's format: `svg` or `png`.
     """
-    counts = np.arange(1, len(history.volumes) + 1)
     with styled():
         figure = Figure(figsize=(8.5, 3.0), layout="constrained")
         panels: Any = figure.subplots(1, 2, sharey=True)
-        for axes, across, name in zip(panels, (counts, history.hours), ("completed trials", "hours"), strict=True):
+        for axes, across, name in zip(
+            panels, (history.counts, history.hours), ("completed trials", "hours"), strict=True
+        ):
             axes.step(across, history.volumes, where="post", color=INK, linewidth=1.4)
             axes.scatter(across, history.volumes, color=INK, s=12, zorder=3)
             axes.set_xlabel(name)

@@ -13,7 +13,16 @@ from matplotlib.ticker import MaxNLocator
 from analysis.features import split_metric
 from analysis.front.statuses import STOPPED, with_status
 from analysis.metrics import METRICS
-from analysis.report.plots import INK, QUIET, figure_content, handle, strategy_styles, styled
+from analysis.report.plots import (
+    INK,
+    QUIET,
+    figure_content,
+    handle,
+    legend_columns,
+    more_height,
+    strategy_styles,
+    styled,
+)
 from analysis.report.words import label
 from analysis.run_folder import RunFolder
 from analysis.studies.rung_agreement import EARLY
@@ -42,15 +51,16 @@ def curve_plot(run: RunFolder, *, form: str = "svg") -> bytes | None:
     with styled():
         across = min(len(columns), PANELS_ACROSS)
         down = -(-len(columns) // across)
-        figure = Figure(figsize=(min(4.1 * across + 0.3, 12.6), 2.8 * down + 0.6), layout="constrained")
+        handles = [*_handles(styles), *_marks(has_rungs=bool(rungs), has_stops=bool(stopped))]
+        width = min(4.1 * across + 0.3, 12.6)
+        figure = Figure(figsize=(width, 2.8 * down + 0.6 + more_height(handles, width)), layout="constrained")
         for place, column in enumerate(columns, start=1):
             axes = figure.add_subplot(down, across, place)
             _draw_curves(axes, run.results, column, {trial: styles[name] for trial, name in strategies.items()})
             _draw_stops(axes, run.results[run.results["trial_id"].astype(str).isin(stopped)], column)
             for epoch in rungs:
                 axes.axvline(epoch, zorder=0, gid=f"{column} rung {epoch}", **RUNG)
-        handles = [*_handles(styles), *_marks(has_rungs=bool(rungs), has_stops=bool(stopped))]
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+        figure.legend(handles=handles, loc="outside upper center", ncols=legend_columns(handles, width))
         return figure_content(figure, form)
 
 

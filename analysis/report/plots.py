@@ -43,6 +43,8 @@ STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "report",
 }
+LEGEND_INCHES, INCHES_A_LETTER, INCHES_A_ROW = 0.6, 0.075, 0.19
+"""What a mark with the gaps around it, a letter, and a row of a legend take at the size of these letters."""
 _DRAWING = threading.RLock()
 LOG_FROM_RATIO = 30
 
@@ -86,7 +88,8 @@ def trade_offs(trials: pd.DataFrame, front: Front, *, form: str = "svg") -> byte
     looks = _looks(shown, front, styles)
     num_panels = len(objectives) - 1
     with styled():
-        figure = Figure(figsize=(4.1 * num_panels + 0.3, 4.1), layout="constrained")
+        handles, width = _legend(styles), 4.1 * num_panels + 0.3
+        figure = Figure(figsize=(width, 4.1 + more_height(handles, width)), layout="constrained")
         for axes, other in zip(np.ravel(figure.subplots(1, num_panels, sharey=True)), objectives[1:], strict=True):
             _draw_pair_front(axes, shown, (other, objectives[0]))
             _draw_points(axes, shown, (other, objectives[0]), looks)
@@ -94,7 +97,7 @@ def trade_offs(trials: pd.DataFrame, front: Front, *, form: str = "svg") -> byte
             _mark_knee(axes, front, (other, objectives[0]))
         for axes in figure.axes[1:]:
             axes.set_ylabel("")
-        figure.legend(handles=_legend(styles), loc="outside upper center", ncols=len(styles) + 4)
+        figure.legend(handles=handles, loc="outside upper center", ncols=legend_columns(handles, width))
         return figure_content(figure, form)
 
 
@@ -209,6 +212,21 @@ def handle(name: str, colour: str, marker: str) -> Line2D:
         colour, marker: its own.
     """
     return Line2D([], [], color=colour, marker=marker, linestyle="none", markersize=7, label=name)
+
+
+def legend_columns(handles: Sequence[Line2D], width: float) -> int:
+    """The most columns, each as wide as its longest name, that fit across a figure of so many inches; at least one."""
+    lengths = [len(str(handle.get_label())) for handle in handles]
+    for columns in range(len(lengths), 1, -1):
+        parts = np.array_split(lengths, columns)
+        if sum(LEGEND_INCHES + INCHES_A_LETTER * max(part) for part in parts) <= width:
+            return columns
+    return 1
+
+
+def more_height(handles: Sequence[Line2D], width: float) -> float:
+    """Inches that a figure of that width needs for the rows of its legend beyond the first."""
+    return INCHES_A_ROW * (-(-len(handles) // legend_columns(handles, width)) - 1)
 
 
 def figure_content(figure: Figure, form: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -40,13 +41,20 @@ def importances(trials: pd.DataFrame, objectives: Sequence[Objective]) -> dict[s
     if len(done) < FEWEST_TRIALS or not shared:
         return {}
     varied = [objective.name for objective in objectives if done[objective.name].nunique() > 1]
-    return {name: _shares(done[shared], done[name].to_numpy(np.float64)) for name in varied}
+    params = tuple((name, str(done[name].dtype), tuple(done[name].tolist())) for name in shared)
+    return {name: dict(_shares(params, tuple(done[name].to_numpy(np.float64).tolist()))) for name in varied}
 
 
-def _shares(params: pd.DataFrame, values: Any) -> dict[str, float]:
+Column = tuple[str, str, tuple[Any, ...]]
+"""Name, type and values of a hyperparameter."""
+
+
+@lru_cache(maxsize=16)  # the report of a sweep and its run in MLflow want the same, which takes up to minutes
+def _shares(columns: tuple[Column, ...], values: tuple[float, ...]) -> dict[str, float]:
     import optuna  # takes a second; most pages are of few trials
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
+    params = pd.DataFrame({name: pd.Series(settings, dtype=kind) for name, kind, settings in columns})
     names = {str(column): str(column).removeprefix(PARAMETER_PREFIX) for column in params}
     drawn = {name: _distribution(params[column]) for column, name in names.items()}
     study = optuna.create_study()

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
 
+from analysis.files import whole_file
 from analysis.front.history import History, hypervolume_history
 from analysis.report.course import FEWEST_TRIALS, attainments, course_plot
 from analysis.report.curves import curve_plot
-from analysis.run_folder import RunFolder
+from analysis.run_folder import COURSE, RunFolder
 from analysis.studies.importance import importances
 from sweep.records.tracking.store import Runs
 
@@ -22,62 +24,81 @@ HYPERVOLUME: Final = "hypervolume"
 """Metric of the parent run, stepped by completed trials: the front's hypervolume, 1 when the sweep first ended."""
 HOURS: Final = "trial_hours"
 """Beside it, the hours of training and evaluation that all trials together had taken."""
-MOST_AT_ONCE: Final = 1000
-"""Numbers that MLflow takes in one request."""
+HYPERVOLUME_OF: Final = "hypervolume_of"
+"""Key of the number of completed trials whose hypervolume is 1."""
 FOLDER: Final = "course"
 """Of the parent's artifacts."""
 SHOWN_TABLES: Final = "mlflow.loggedArtifacts"
 """Artifacts that the MLflow UI shows as tables; its own `log_table` adds rows to those that are there."""
 
 
-def keep_course(runs: Runs, run: RunFolder) -> None:
-    """Keep with the parent run how the sweep went; the same again changes nothing.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Course:
+    """How a sweep went, drawn and counted, so that nothing is left but to send it."""
 
-    MLflow forgets no metric, so what a sweep adds that had ended before is in the units of its first end.
+    history: History
+    """Hypervolume and hours, in units of the first end."""
+    pictures: Mapping[str, bytes]
+    """Content of files by their names."""
+    tables: Mapping[str, pd.DataFrame]
+    """By their names, without an ending."""
 
-    Args:
-        runs: of the sweep.
-        run: what lies in its run directory.
+
+def course_of(run: RunFolder) -> Course | None:
+    """How a sweep went, None where it has one objective or no trial completed; takes seconds, of long sweeps more.
+
+    MLflow forgets no metric, so what a sweep adds that had ended before is in the units of its first end. How many trials
+    had completed then is in a file of the run directory: a tag would have to be asked for, of a server that may be away.
     """
     objectives = run.front.objectives
     if len(objectives) < 2:
-        return
-    logged = runs.client.get_metric_history(runs.parent, HYPERVOLUME)
-    _log_hypervolume(runs, run, {point.step for point in logged})
-    history = hypervolume_history(run.trials, run.results, objectives)
-    if len(history.trial_ids) < FEWEST_TRIALS:
-        return
-    scratch = runs.place.out / "trials"  # on the same disk, so that pictures can be linked
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".course-", dir=scratch) as folder:
-        runs.keep(runs.parent, list(_pictures(run, history, Path(folder))), FOLDER)
-    for name, table in {"attainment": attainment_frame(run), "importance": importance_frame(run)}.items():
-        if len(table):
-            show_table(runs, f"{FOLDER}/{name}.json", table)
+        return None
+    now = hypervolume_history(run.trials, run.results, objectives)
+    if not len(now.counts):
+        return None
+    unit, last = _first_end(run.folder / COURSE, int(now.counts[-1])), int(now.counts[-1])
+    history = now if unit == last else hypervolume_history(run.trials, run.results, objectives, as_of=unit)
+    if last < FEWEST_TRIALS:
+        return Course(history=history, pictures={}, tables={})
+    drawn = {"hypervolume.png": course_plot(now, form="png"), "learning_curves.png": curve_plot(run, form="png")}
+    tables = {"attainment": attainment_frame(run), "importance": importance_frame(run)}
+    return Course(
+        history=history,
+        pictures={name: content for name, content in drawn.items() if content is not None},
+        tables={name: table for name, table in tables.items() if len(table)},
+    )
 
 
-def _log_hypervolume(runs: Runs, run: RunFolder, known: set[int]) -> None:
-    """Add what the metric lacks, in one request as long as MLflow takes so many: a part would give another unit."""
+def _first_end(file: Path, now: int) -> int:
+    """How many trials had completed when the sweep first ended, which is now where no file says it."""
+    if not file.is_file():
+        with whole_file(file) as opened:
+            opened.write(json.dumps({HYPERVOLUME_OF: now}).encode())
+    return int(json.loads(file.read_text(encoding="utf-8"))[HYPERVOLUME_OF])
+
+
+def send_course(runs: Runs, course: Course) -> None:
+    """Keep with the parent run how the sweep went; the same again changes nothing."""
     from mlflow.entities import Metric
 
-    history = hypervolume_history(run.trials, run.results, run.front.objectives, as_of=len(known) or None)
-    now_ms = int(time.time() * 1000)
+    known = {point.step for point in runs.client.get_metric_history(runs.parent, HYPERVOLUME)}
+    history, now_ms = course.history, int(time.time() * 1000)
     metrics = [
-        Metric(name, float(value), now_ms, step)
-        for step, values in enumerate(zip(history.volumes, history.hours, strict=True), start=1)
+        Metric(name, float(value), now_ms, int(step))
+        for step, *values in zip(history.counts, history.volumes, history.hours, strict=True)
         for name, value in zip((HYPERVOLUME, HOURS), values, strict=True)
         if step not in known
     ]
-    for first in range(0, len(metrics), MOST_AT_ONCE):
-        runs.client.log_batch(runs.parent, metrics=metrics[first : first + MOST_AT_ONCE])
-
-
-def _pictures(run: RunFolder, history: History, folder: Path) -> Iterator[Path]:
-    contents = {"hypervolume.png": course_plot(history, form="png"), "learning_curves.png": curve_plot(run, form="png")}
-    for name, content in contents.items():
-        if content is not None:
-            (folder / name).write_bytes(content)
-            yield folder / name
+    if metrics:
+        runs.client.log_batch(runs.parent, metrics=metrics)  # MLflow takes 1000 in one request
+    scratch = runs.place.out / "trials"  # on the same disk, so that pictures can be linked
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".course-", dir=scratch) as folder:
+        for name, content in course.pictures.items():
+            (Path(folder) / name).write_bytes(content)
+        runs.keep(runs.parent, [Path(folder) / name for name in course.pictures], FOLDER)
+    for name, table in course.tables.items():
+        show_table(runs, f"{FOLDER}/{name}.json", table)
 
 
 def attainment_frame(run: RunFolder) -> pd.DataFrame:

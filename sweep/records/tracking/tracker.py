@@ -20,7 +20,7 @@ from analysis.report.front_table import markdown_table
 from analysis.run_folder import BASELINE_SHEET, MLFLOW_STORE, REFERENCE_SHEET, SAMPLES_SHEET, RunFolder
 from sweep.config import SweepConfig
 from sweep.records.outbox import Outbox
-from sweep.records.tracking.course import keep_course, show_table
+from sweep.records.tracking.course import Course, course_of, send_course, show_table
 from sweep.records.tracking.pictures import SAMPLES, keep_pictures
 from sweep.records.tracking.registry import register_knee
 from sweep.records.tracking.store import (
@@ -68,6 +68,7 @@ class Tracker:
         self._config, self._say = config, say
         self._runs: Runs | None = None
         self._is_past, self._has_ended, self._cannot_open, self._is_watched = True, False, False, False
+        self._course: Course | None = None
         self._outbox = Outbox(is_passing if place.server else lambda error: False, self._on_pause)
 
     @classmethod
@@ -166,13 +167,22 @@ class Tracker:
 
         self._submit(write)
 
-    def course(self) -> None:
-        """Record how the sweep went, from the tables in its run directory: hypervolume, learning curves, what mattered."""
-        out = self.place.out
-        self._submit(lambda runs: keep_course(runs, RunFolder.open(out)))
+    def course(self) -> str | None:
+        """Draw how the sweep went, from the tables in its run directory: hypervolume, learning curves, what mattered.
+
+        That takes its time here, and not of what `finish` gives a server; `finish` sends it after what matters more.
+
+        Returns:
+            Why there is nothing to send, in a sentence; None where there is, and of a sweep of which nothing is to be said.
+        """
+        try:
+            self._course = course_of(RunFolder.open(self.place.out))
+        except Exception as error:  # noqa: BLE001  # a fault of a picture must not cost a sweep its end
+            return f"MLflow lacks how the sweep went: {type(error).__name__}: {error}. The results are safe; --resume adds it"
+        return None
 
     def finish(self, front: Front, artifacts: Sequence[Path] = ()) -> str | None:
-        """Tag the front's runs, put its table and the sweep's files on the parent, and wait until all is written.
+        """Tag the front's runs, put its table, the course and the sweep's files on the parent, and wait for it all.
 
         Args:
             front: its trials are tagged `pareto=true`, its knee `knee=true` besides.
@@ -185,6 +195,8 @@ class Tracker:
         if front.knee is not None:
             knee, preset = front.knee.trial_id, self._config.preset
             self._submit(lambda runs: register_knee(runs, knee, preset))
+        if (course := self._course) is not None:
+            self._submit(lambda runs: send_course(runs, course))
         return self._end("FINISHED", artifacts, self._patience_s())
 
     def abort(self, *, in_hurry: bool = False) -> str | None:

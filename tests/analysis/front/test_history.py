@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.front.history import hypervolume_history
+from analysis.front.history import MOST_POINTS, hypervolume_history
+from analysis.front.hypervolume import hypervolume, nadir
 from analysis.front.pareto import Objective
 
 OBJECTIVES = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
@@ -61,3 +62,21 @@ def test_as_of_an_earlier_trial_what_came_before_it_is_as_it_was_then() -> None:
     assert np.array_equal(now.volumes[:12], then.volumes) and now.volumes[11] == 1.0 < now.volumes[-1]
     whole = hypervolume_history(trials, results, OBJECTIVES)
     assert np.array_equal(hypervolume_history(trials, results, OBJECTIVES, as_of=99).volumes, whole.volumes)
+
+
+def test_of_a_long_sweep_evenly_spaced_trials_are_told_as_each_would_be_by_itself() -> None:
+    rng = np.random.default_rng(2)
+    trials = pd.DataFrame(rng.random((700, 2)), columns=["fid_mini", "vendi_mini"]).assign(
+        trial_id=[str(i) for i in range(700)]
+    )
+    history = hypervolume_history(
+        trials, pd.DataFrame({"trial_id": trials["trial_id"], "epoch_s": 3600.0}), OBJECTIVES, as_of=333
+    )
+    assert {1, 333, 700} <= set(history.counts) and np.diff(history.counts).max() <= 4
+    assert MOST_POINTS <= len(history.counts) <= MOST_POINTS + 1
+    assert history.trial_ids == tuple(str(count - 1) for count in history.counts)
+    np.testing.assert_allclose(history.hours, history.counts)
+    values, directions = trials[["fid_mini", "vendi_mini"]].to_numpy(), ("min", "max")
+    reference = nadir(values[:333], directions)
+    alone = np.array([hypervolume(values[:count], directions, reference) for count in history.counts])
+    np.testing.assert_allclose(history.volumes, alone / hypervolume(values[:333], directions, reference), rtol=1e-12)

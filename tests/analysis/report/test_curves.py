@@ -9,9 +9,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from analysis.front.pareto import Front, Objective
 from analysis.report.curves import curve_columns, curve_plot, rung_epochs
+from analysis.report.plots import INK, handle, legend_columns, more_height, styled
 from analysis.run_folder import RunFolder
 
 SVG = {"svg": "http://www.w3.org/2000/svg"}
@@ -64,3 +66,20 @@ def test_without_rungs_and_stops_there_are_the_curves_alone() -> None:
     plain = drawn(curve_plot(run_of(TRIALS.assign(status="completed"), RESULTS.drop(columns="early_fid_mini"))))
     assert "loss of a" in plain and not any(" rung " in name or " stop of " in name for name in plain)
     assert curve_plot(run_of(TRIALS, RESULTS[["trial_id", "epoch"]])) is None
+
+
+@pytest.mark.parametrize(("across", "num_columns"), [(4.4, 2), (12.6, 6)])
+def test_a_legend_of_many_strategies_stays_inside_the_picture(across: float, num_columns: int) -> None:
+    names = [f"lora+strategy_{number:02}" for number in range(14)]
+    handles = [handle(name, INK, "o") for name in names]
+    with styled():
+        figure = Figure(figsize=(across, 3.4 + more_height(handles, across)), layout="constrained")
+        figure.add_subplot()
+        columns = legend_columns(handles, across)
+        legend = figure.legend(handles=handles, loc="outside upper center", ncols=columns)
+        figure.canvas.draw()
+        box = legend.get_window_extent()
+    assert columns == num_columns
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+    assert figure.axes[0].get_position().height * figure.get_figheight() > 2.0, "the legend's rows are not the panel's"
+    assert legend_columns(handles[:3], 12.6) == 3 and more_height(handles[:3], 12.6) == 0

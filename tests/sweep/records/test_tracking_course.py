@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +16,14 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from analysis.front.history import hypervolume_history
-from analysis.front.pareto import Front, Objective
+from analysis.front.pareto import Front, FrontPoint, Objective
 from analysis.report.course import attainments
-from analysis.run_folder import CONFIG, PARETO, RESULTS, TRIALS, RunFolder
+from analysis.run_folder import CONFIG, COURSE, PARETO, RESULTS, TRIALS, RunFolder
 from analysis.studies.importance import importances
 from sweep.presets import demo
-from sweep.records.tracking import Tracker
-from sweep.records.tracking.course import HOURS, HYPERVOLUME, keep_course
+from sweep.records.tracking import Tracker, tracker
+from sweep.records.tracking.course import HOURS, HYPERVOLUME, course_of
+from sweep.trials.ends import TrialEnd
 
 OBJECTIVES = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
 NO_FRONT = Front(objectives=OBJECTIVES, points=())
@@ -60,9 +62,9 @@ def sweep_folder(out: Path, num_trials: int) -> RunFolder:
 
 def tracked(out: Path) -> tuple[MlflowClient, str]:
     """Track how it went and end; the client, and MLflow's id of the parent run."""
-    tracker = Tracker.start(demo(), out)
-    tracker.course()
-    assert tracker.finish(NO_FRONT) is None
+    told = Tracker.start(demo(), out)
+    assert told.course() is None
+    assert told.finish(NO_FRONT) is None
     client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
     (run,) = client.search_runs([each.experiment_id for each in client.search_experiments()], "tags.sweep = 'true'")
     return client, run.info.run_id
@@ -92,6 +94,14 @@ def test_it_is_what_the_report_says_once_and_a_sweep_that_goes_on_keeps_its_unit
     assert after[-1][1] > 1.0 and np.diff([value for _, value in after]).min() >= 0
     assert len(table(client, run_id, "attainment")["data"]) == 2
 
+    third = sweep_folder(out, 52)
+    tracked(out)
+    last = series(client, run_id, HYPERVOLUME)
+    assert last[:24] == after and [step for step, _ in last] == list(range(1, 40))
+    assert np.diff([value for _, value in last]).min() >= 0, "the unit of the second end would let it fall"
+    whole = hypervolume_history(third.trials, third.results, OBJECTIVES, as_of=15)
+    np.testing.assert_allclose([value for _, value in last], whole.volumes, rtol=1e-12)
+
 
 def require_tables(client: MlflowClient, run_id: str, run: RunFolder) -> None:
     """Pictures that can be read, and tables that MLflow's pages show, of the numbers of the report."""
@@ -102,7 +112,7 @@ def require_tables(client: MlflowClient, run_id: str, run: RunFolder) -> None:
         with Image.open(client.download_artifacts(run_id, f"course/{name}.png")) as picture:
             assert picture.format == "PNG" and np.ptp(np.asarray(picture.convert("L"))) > 100
     shown = [each["path"] for each in json.loads(client.get_run(run_id).data.tags["mlflow.loggedArtifacts"])]
-    assert shown == ["course/attainment.json", "course/importance.json", "pareto_table.json"]
+    assert shown == ["pareto_table.json", "course/attainment.json", "course/importance.json"]
     attained = table(client, run_id, "attainment")
     assert attained["columns"][:4] == ["strategy", "completed", "stopped", "best fid_mini"]
     expected = [
@@ -132,9 +142,31 @@ def table(client: MlflowClient, run_id: str, name: str) -> Any:
 def test_of_one_objective_and_of_failures_alone_nothing_is_said(
     tmp_path: Path, changed: Callable[[RunFolder], RunFolder]
 ) -> None:
-    tracker, run = Tracker.start(demo(), tmp_path), changed(sweep_folder(tmp_path, 12))
-    tracker._submit(lambda runs: keep_course(runs, run))
-    assert tracker.finish(NO_FRONT) is None
+    run = sweep_folder(tmp_path, 12)
+    assert course_of(changed(run)) is None and not (tmp_path / COURSE).exists()
+    assert course_of(run) is not None
+
+
+def test_a_course_that_cannot_be_drawn_says_so_and_costs_neither_front_nor_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep_folder(tmp_path, 12)
+    threads = []
+
+    def fault(run: RunFolder) -> None:
+        threads.append(threading.current_thread())
+        raise ValueError("no such font")
+
+    monkeypatch.setattr(tracker, "course_of", fault)
+    told = Tracker.start(demo(), tmp_path)
+    told.trial("t0", "lora", {"rank": 2})
+    told.end("t0", TrialEnd.completed())
+    lacking = told.course()
+    assert lacking is not None and "ValueError: no such font" in lacking and "refused" not in lacking
+    assert threads == [threading.main_thread()], "what `finish` gives a server is not spent on pictures"
+    knee = FrontPoint(trial_id="t0", strategy="lora", values={"fid_mini": 1.0}, params={}, knee=True)
+    assert told.finish(replace(NO_FRONT, points=(knee,))) is None
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    (parent,) = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    assert HYPERVOLUME not in parent.data.metrics and not client.list_artifacts(parent.info.run_id, "course")
+    trial, parent = sorted(client.search_runs(["1"]), key=lambda run: "sweep" in run.data.tags)
+    assert (trial.data.tags["pareto"], trial.data.tags["knee"]) == ("true", "true")
+    assert parent.info.status == "FINISHED" and HYPERVOLUME not in parent.data.metrics

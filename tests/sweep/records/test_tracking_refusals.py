@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from patience import until
 from werkzeug.serving import make_server
 
-from analysis.front.pareto import Front, Objective
+from analysis.front.history import History
+from analysis.front.pareto import Front, FrontPoint, Objective
 from sweep.config import SweepConfig
 from sweep.presets import demo
 from sweep.records import outbox
 from sweep.records.settings import TrackingConfig
 from sweep.records.tracking import Tracker, tracker
+from sweep.records.tracking.course import Course
 from sweep.records.tracking.new_store import make_store, store_uri
 from sweep.trials.ends import TrialEnd
 
@@ -138,3 +141,33 @@ def test_a_record_that_a_server_refuses_again_and_again_does_not_hold_up_those_a
         assert MlflowClient(uri).get_run(run.info.run_id).data.metrics == {"loss": 0.5, "fid_mini": 7.0}
     assert outcome is not None and "refused a record" in outcome and "500" in outcome
     assert "takes no records" in said[0] and "takes records again" in said[1]
+
+
+def test_a_server_that_takes_no_course_has_front_knee_and_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "SERVER_S", 5.0)
+    numbers = np.ones(1)
+    course = Course(
+        history=History(trial_ids=("a",), counts=np.ones(1, np.int64), hours=numbers, volumes=numbers),
+        pictures={},
+        tables={},
+    )
+    monkeypatch.setattr(tracker, "course_of", lambda run: course)
+    monkeypatch.setattr(tracker.RunFolder, "open", lambda folder: None)
+    with mlflow_server(tmp_path, monkeypatch, refused=b'"trial_hours"') as uri:
+        told = Tracker.start(config_of(uri), tmp_path)
+        told.trial("a", "lora", {"rank": 4})
+        told.end("a", TrialEnd.completed())
+        until(lambda: not told.num_waiting())
+        knee = FrontPoint(trial_id="a", strategy="lora", values={"fid_mini": 1.0}, params={}, knee=True)
+        assert told.course() is None
+        outcome = told.finish(Front(objectives=NOTHING.objectives, points=(knee,)))
+        assert outcome is not None and outcome.startswith("MLflow lacks the last 1 records")
+        client = MlflowClient(uri)
+        (experiment,) = [each for each in client.search_experiments() if each.name == "demo"]
+        runs = client.search_runs([experiment.experiment_id])
+        (trial,), (parent,) = (
+            [run for run in runs if ("sweep" in run.data.tags) == is_parent] for is_parent in (False, True)
+        )
+        assert (trial.data.tags["pareto"], trial.data.tags["knee"]) == ("true", "true")
+        assert parent.info.status == "FINISHED" and "| a (knee) |" in parent.data.tags["mlflow.note.content"]
+        assert not parent.data.metrics

@@ -27,11 +27,12 @@ IN_TRAINING: Final = "in-training"
 LONGEST_STEP: Final = "longest-step"
 """Name of a file beside it, with the most seconds between two of the training's looks, where those are many."""
 SUSPEND: Final = b"suspend"
+"""What is written into the first file, and behind it for how many seconds whoever asks waits."""
 NOTED_FROM_S: Final = 2.0
 """Seconds of a step below which nothing is noted: whoever asks waits for longer anyhow."""
 POLL_S: Final = 0.1
-KEPT_WITHIN_S: Final = 10.0
-"""Seconds after which the other workers of a suspended training end though the first has not: who asked waits no longer."""
+LONGEST_WAIT_S: Final = 300.0
+"""Seconds for which nobody waits longer, though a step may once have hung for an hour."""
 Answer = TypeVar("Answer")
 
 
@@ -55,7 +56,7 @@ def suspendable(folder: Path) -> Iterator[Callable[[], bool]]:
 
     def is_asked() -> bool:
         watch.looks()
-        return _read(mark) == SUSPEND
+        return _granted_s(mark) is not None
 
     try:
         yield is_asked
@@ -100,15 +101,17 @@ def suspend(
         folders: of trials; those that do not train are not waited for.
         within_s: the most seconds to wait, half of them for the steps under way and half for keeping.
         on_wait: called with the most seconds where there is something to wait for.
-        waits_for_steps: whether those are more where a step takes longer; of a group the step after ends too.
+        waits_for_steps: whether those are more where a step takes longer, though never more than `LONGEST_WAIT_S`; of a
+            group the step after ends too.
     """
-    asked = [folder for folder in folders if _ask(folder / IN_TRAINING)]
-    if not asked:
-        return
+    folders = list(folders)
     if waits_for_steps:
-        within_s = within_s / 2 + max(within_s / 2, *(2 * _longest_step_s(folder) for folder in asked))
-    on_wait(within_s)
-    _wait_until_gone([folder / IN_TRAINING for folder in asked], within_s)
+        steps_s = max((2 * _longest_step_s(folder) for folder in folders), default=0.0)
+        within_s = min(LONGEST_WAIT_S, within_s / 2 + max(within_s / 2, steps_s))
+    asked = [mark for folder in folders if _ask(mark := folder / IN_TRAINING, within_s)]
+    if asked:
+        on_wait(within_s)
+        _wait_until_gone(asked, within_s)
 
 
 def _longest_step_s(folder: Path) -> float:
@@ -123,11 +126,13 @@ def beside_first(folder: Path) -> Iterator[Callable[[], bool]]:
     """What `suspendable` is for the first worker of a training, for each other one: it hears of a suspension by the first.
 
     It ends after the first one, which keeps where the training is: of a group whose worker has ended, Ray kills the others.
+    It waits as long for that as whoever asked does.
     """
     try:
         yield never
     except SuspendedError:
-        _wait_until_gone([folder / IN_TRAINING], KEPT_WITHIN_S)
+        mark = folder / IN_TRAINING
+        _wait_until_gone([mark], _granted_s(mark) or 0.0)
         raise
 
 
@@ -137,12 +142,18 @@ def _wait_until_gone(marks: Collection[Path], within_s: float) -> None:
         time.sleep(POLL_S)
 
 
-def _ask(mark: Path) -> bool:
+def _ask(mark: Path, within_s: float) -> bool:
     """Write into a file that is there; one that has just been removed must not come back."""
     with suppress(OSError), mark.open("r+b") as file:
-        file.write(SUSPEND)
+        file.write(b"%s %.1f" % (SUSPEND, within_s))
         return True
     return False
+
+
+def _granted_s(mark: Path) -> float | None:
+    """For how many seconds whoever asked for a suspension waits, None where nobody did."""
+    asked, _, within_s = (_read(mark) or b"").partition(b" ")
+    return float(within_s or 0.0) if asked == SUSPEND else None
 
 
 def _read(mark: Path) -> bytes | None:

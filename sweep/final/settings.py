@@ -69,11 +69,10 @@ class FinalSettings:
         )
 
     def as_record(self) -> dict[str, Any]:
-        """The fields by name, as JSON has them; of a file its hash, and of one that is not asked for nothing."""
+        """The fields by name, as JSON has them, of a file its hash; without the verifier's, which one study alone depends on."""
         record = asdict(self) | {"initial_weights": file_hash(self.initial_weights)}
         del record["verifier_weights"]
-        verifier = file_hash(self.verifier_weights)
-        return record if verifier is None else record | {"verifier_weights": verifier}
+        return record
 
 
 def final_settings(

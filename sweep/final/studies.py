@@ -10,6 +10,7 @@ from sweep.final.encoders import autoencoder, text_probe
 from sweep.final.privacy import membership, memorisation
 from sweep.final.quality import alignment, fidelity, utility
 from sweep.final.study import Study
+from sweep.scoring.identity import file_hash
 
 
 def _adapted(finalist: Finalist) -> bool:
@@ -27,6 +28,11 @@ def _trains(part: str) -> Callable[[Finalist], bool]:
 
 def _boxes(bench: Workbench) -> dict[str, str]:
     return {} if bench.boxes is None else {"boxes": bench.boxes.digest}
+
+
+def _verifier(bench: Workbench) -> dict[str, str]:
+    digest = file_hash(bench.settings.verifier_weights)
+    return {} if digest is None else {"verifier_weights": digest}
 
 
 STUDIES = {
@@ -58,6 +64,7 @@ STUDIES = {
         title="CheXGenBench's figures",
         of=_adapted,
         when=is_its_preset,
+        inputs=_verifier,
         splits="films generated for each caption of test films once, against the first of these; classifiers learn training "
         "films and films generated for their captions, and are tested on all test films",
     ),

@@ -55,7 +55,7 @@ def selora_iu() -> SweepConfig:
 
     Published: Stable Diffusion 1.5's U-Net and text encoder on films of 224 px, Adam 1e-4, batches of 8, threshold 1.3 every
     40 steps, alpha 8, 80, 16 and 4 % of the films for training, validation and test, FID and CLIP score over three seeds
-    (`sweep.evaluate --seeds 3 --retrain`). The rank of the others is taken to be 4, the median of those of LoRA's own
+    (`sweep.evaluate --seeds 3`). The rank of the others is taken to be 4, the median of those of LoRA's own
     paper: the text at hand lacks the number.
 
     Not to be had: which film is in which split. Departs: ours is by patient and alike in findings, and 14 findings then have

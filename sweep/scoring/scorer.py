@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from analysis.run_folder import resamples_beside
 from sweep.config import EvaluationConfig
 from sweep.scoring.plans import GenerationPlan, label_rows, plan_by_condition
 from sweep.scoring.rungs import at_rung, earlier_image_counts, early_scores
-from sweep.scoring.shards import FilmJob, helper, made_together, packed
+from sweep.scoring.shards import FilmJob, helper, made_together, packed, while_wanted
 from sweep.scoring.streaming import Chosen, Drawn, Films, drawn, extract_and_keep
 from sweep.scoring.studio import Studio
 from trainables.datasets.store import PreparedDataset
@@ -142,8 +142,11 @@ class AdapterScorer(Studio):
         Args:
             job: all films of the evaluation.
             batches: numbers of those to make.
+
+        Raises:
+            HelperLostError: nobody waits for them any more.
         """
-        return packed(self._make(job, batches))
+        return packed(while_wanted(self._make(job, batches)))
 
     def _scored(
         self, adapter: Path | None, samples: Path, config: EvaluationConfig, *, is_last: bool
@@ -216,7 +219,7 @@ class AdapterScorer(Studio):
         """Features of a rung's images, and the images of its sheet; no image is extracted twice."""
         plan = self._plan_of(config.images_per_condition)
         sheet = plan.places < SHEET_COLUMNS
-        drawn: list[Films] = []
+        sheets: list[Films] = []
 
         def compute() -> NDArray[np.float32]:
             known, earlier_features = self._features_of_an_earlier_rung(adapter, config)
@@ -225,12 +228,12 @@ class AdapterScorer(Studio):
                 earlier_features,
                 self._draw(adapter, config, wanted=~known, shown=sheet),
             )
-            drawn.append(shown)
+            sheets.append(shown)
             return features
 
         features = self.features.get_or_compute(self.generated_key(adapter, plan, config), compute)
         nothing = np.zeros(len(sheet), bool)
-        return features, drawn[0] if drawn else self._draw(adapter, config, wanted=nothing, shown=sheet)[1]
+        return features, sheets[0] if sheets else self._draw(adapter, config, wanted=nothing, shown=sheet)[1]
 
     def _features_of_an_earlier_rung(
         self, adapter: Path | None, config: EvaluationConfig
@@ -252,7 +255,8 @@ class AdapterScorer(Studio):
         job = FilmJob(adapter=adapter, plan=plan, shown=shown[needed], config=config)
         helpers = [helper(actor, job, self.device) for actor in self._helpers]
         parts = made_together(lambda batches: self._make(job, batches), helpers, job.num_batches)
-        return extract_and_keep(parts, self.extractor, wanted[needed])
+        with closing(parts):  # helpers are no longer asked where features fail
+            return extract_and_keep(parts, self.extractor, wanted[needed])
 
     def _make(self, job: FilmJob, batches: range) -> Iterator[Drawn]:
         films = self.generate(self.adapted(job.adapter), job.plan, job.config, batches)

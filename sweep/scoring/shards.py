@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,8 @@ from trainables.sampling import num_batches
 log = logging.getLogger(__name__)
 PATIENCE_S = 5.0
 """How long helpers are waited for in any case, beside as long as our own part took."""
+FETCHED_WITHIN_S = 300.0
+"""How long films that a helper has made may take to come from its node, which is less than to make them again."""
 Make = Callable[[range], Iterator[Drawn]]
 """Makes the batches of these numbers."""
 Answer = Callable[[float], Iterator[Drawn]]
@@ -32,8 +35,8 @@ Answer = Callable[[float], Iterator[Drawn]]
 
 Raises `HelperLostError` where they cannot be had by then.
 """
-Ask = Callable[[range], Answer]
-"""Asks a helper for the batches of these numbers, and does not wait for them."""
+Ask = Callable[[range], AbstractContextManager[Answer]]
+"""Asks a helper for the batches of these numbers, and does not wait for them; with the block ends what is still asked for."""
 
 
 class HelperLostError(Exception):
@@ -72,7 +75,7 @@ def shared_out(num: int, among: int) -> list[range]:
     return [range(start, end) for start, end in pairwise(ends) if start < end]
 
 
-def made_together(make: Make, helpers: Sequence[Ask], num: int) -> Iterator[Drawn]:
+def made_together(make: Make, helpers: Sequence[Ask], num: int) -> Generator[Drawn]:
     """So many batches in their order, some of them made by helpers; what one does not bring in time is made here.
 
     So none is waited for without end, be it dead, slow, or at an evaluation that itself waits for this process.
@@ -83,19 +86,20 @@ def made_together(make: Make, helpers: Sequence[Ask], num: int) -> Iterator[Draw
         num: how many batches there are in all.
     """
     ours, *theirs = shared_out(num, 1 + len(helpers)) or [range(0)]
-    answers = [(part, ask(part)) for part, ask in zip(theirs, helpers, strict=False)]
-    started_s = time.monotonic()
-    yield from make(ours)
-    now_s = time.monotonic()
-    deadline_s = now_s + (now_s - started_s) + PATIENCE_S
-    for part, answer in answers:
-        try:
-            films = answer(max(0.0, deadline_s - time.monotonic()))
-        except HelperLostError as error:
-            log.warning("Batches %d to %d are made again: %s", part.start, part.stop - 1, error)
-            yield from make(part)
-        else:
-            yield from films
+    with ExitStack() as asked:
+        answers = [(part, asked.enter_context(ask(part))) for part, ask in zip(theirs, helpers, strict=False)]
+        started_s = time.monotonic()
+        yield from make(ours)
+        now_s = time.monotonic()
+        deadline_s = now_s + (now_s - started_s) + PATIENCE_S
+        for part, answer in answers:
+            try:
+                films = answer(max(0.0, deadline_s - time.monotonic()))
+            except HelperLostError as error:
+                log.warning("Batches %d to %d are made again: %s", part.start, part.stop - 1, error)
+                yield from make(part)
+            else:
+                yield from films
 
 
 def helper(actor: Any, job: FilmJob, device: torch.device) -> Ask:
@@ -107,20 +111,37 @@ def helper(actor: Any, job: FilmJob, device: torch.device) -> Ask:
         device: where they are wanted.
     """
 
-    def ask(batches: range) -> Answer:
+    @contextmanager
+    def ask(batches: range) -> Iterator[Answer]:
         running = actor.films.options(max_task_retries=0).remote(job, batches)
 
         def answer(timeout_s: float) -> Iterator[Drawn]:
             try:
-                grey, shown = ray.get(running, timeout=timeout_s)
+                if ray.wait([running], timeout=timeout_s, fetch_local=False)[0]:
+                    return arrived(*ray.get(running, timeout=FETCHED_WITHIN_S), device)
             except RayError as error:
-                ray.cancel(running)
                 raise HelperLostError(f"{type(error).__name__}: {error}") from error
-            return arrived(grey, shown, device)
+            ray.cancel(running)
+            raise HelperLostError("they are not done in time")
 
-        return answer
+        try:
+            yield answer
+        finally:
+            ray.cancel(running)  # of one that has ended nothing comes
 
     return ask
+
+
+def while_wanted(parts: Iterator[Drawn]) -> Iterator[Drawn]:
+    """Films that a helper makes, until they are cancelled: Ray tells a task of an actor so, but does not end it.
+
+    Raises:
+        HelperLostError: nobody waits for them.
+    """
+    for part in parts:
+        if ray.get_runtime_context().is_canceled():
+            raise HelperLostError("nobody waits for these films")
+        yield part
 
 
 def packed(parts: Iterator[Drawn]) -> tuple[Films, Films]:

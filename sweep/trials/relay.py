@@ -42,6 +42,7 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
         losses: Mapping[str, int] | None = None,
         kernel_kills: Callable[[], int] | None = None,
         on_break: Callable[[Collection[str]], None] = lambda running: None,
+        before_start: Callable[[str], None] = lambda trial_id: None,
         place_of: Callable[[Any], tuple[str, str] | None] = lambda trial: None,
     ) -> None:
         """Tell `listeners`, in their order.
@@ -55,9 +56,10 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
             losses: how often each trial of the event log that has not ended lost its process or machine before.
             kernel_kills: how many processes the kernel has ended for want of memory since it was last asked.
             on_break: called with the trials that have a process when the sweep breaks off, after which Tune ends these.
+            before_start: called with each trial that has got a process, before that process works on it.
             place_of: the id and address of the node where a trial of Tune's has its process, if they can be had.
         """
-        self._place_of = place_of
+        self._before_start, self._place_of = before_start, place_of
         self.on_break = on_break
         self._kernel_kills = kernel_kills or KernelKills()
         self._listeners, self._objectives, self._trial_scheduler = tuple(listeners), tuple(objectives), trial_scheduler
@@ -80,6 +82,7 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray ships no types
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         suggestion = Suggestion.of_config(trial.config)
+        self._before_start(suggestion.trial_id)
         self.running.add(suggestion.trial_id)
         self._ensure_started(suggestion)
         if place := self._place_of(trial):

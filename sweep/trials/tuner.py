@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ from trainables.datasets.files import full_disk_named
 from trainables.datasets.sharded import CacheNotWritableError
 from trainables.datasets.store import DataChangedError
 from trainables.settings import TrainingConfig
-from trainables.suspending import SuspendedError, suspend
+from trainables.suspending import SuspendedError, forget_marks, suspend
 from trainables.trial import EvaluationError, Evaluator, Report, TrialSpec, fine_tune
 
 TUNE_SETTINGS = {
@@ -54,7 +55,8 @@ TUNE_SETTINGS = {
 }
 """The sweep draws its own progress and writes its own journal; Ctrl+C ends it instead of passing for its end."""
 SUSPENDED_WITHIN_S: Final = 8.0
-"""Seconds that trials have to keep where they are when the sweep is told to end, of the 10 in which it is to have ended."""
+"""Seconds that trials have to keep where they are when the sweep ends; more where a step takes longer, unless SIGTERM ends it:
+whoever sends that may kill it 10 s later."""
 SUSPENDING: Final = (
     "The sweep ends. Trials that train keep where they are, for at most {:.0f} s; a second signal ends it at once."
 )
@@ -284,6 +286,7 @@ def run_trials(
         max_retries=context.compute.max_retries,
         losses=losses,
         on_break=partial(_suspend, context, tell),
+        before_start=partial(_forget_marks, context),
         place_of=place_of,
     )
     orphans, has_groups = OrphanedGroups(), most_workers(context.compute) > 1
@@ -314,6 +317,12 @@ def _suspend(context: SweepContext, tell: Callable[[str], None], running: Collec
         on_wait=lambda within_s: tell(SUSPENDING.format(within_s)),
         waits_for_steps=not has_come(signal.SIGTERM),
     )
+
+
+def _forget_marks(context: SweepContext, trial_id: str) -> None:
+    """Where the sweep ends before a trial trains, nobody waits for a process that was killed in that trial's folder."""
+    with suppress(OSError):  # it would only be waited for
+        forget_marks(context.trial_folder(trial_id))
 
 
 def _quieten_tune() -> None:

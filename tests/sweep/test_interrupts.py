@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from patience import until
 
 from analysis.terminal import Interrupted
 from sweep.interrupts import SIGNALS, has_come, interruptible, raise_if_interrupted
@@ -60,11 +61,10 @@ def test_a_second_signal_ends_a_wait_for_trials_that_keep_where_they_are(
             except Interrupted:
                 suspend([tmp_path], within_s=60, on_wait=lambda within_s: (tmp_path / "waits").touch())
         os._exit(0)
-    while not (tmp_path / "waits").exists():
-        time.sleep(0.01)
+    until((tmp_path / "waits").exists)
     began_s = time.monotonic()
     os.kill(child, signal.SIGTERM)
-    assert os.waitpid(child, 0)[1] == signal.SIGTERM and time.monotonic() - began_s < 10
+    assert os.waitpid(child, 0)[1] == signal.SIGTERM and time.monotonic() - began_s < 30
 
 
 def test_it_is_known_whether_a_signal_has_come() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from patience import until
+from patience import LONG_S, until
 
 from trainables import suspending
 from trainables.suspending import (
@@ -89,6 +89,17 @@ def test_a_step_that_takes_longer_than_the_wait_is_waited_for_where_there_is_tim
     assert not list(tmp_path.iterdir())
 
 
+def test_a_step_that_once_hung_is_not_waited_for_longer_than_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspending, "LONGEST_WAIT_S", 0.4)
+    (tmp_path / IN_TRAINING).touch()
+    (tmp_path / LONGEST_STEP).write_text("3600.0")
+    waits = list[float]()
+    suspend([tmp_path], 0.2, waits.append, waits_for_steps=True)
+    assert waits == [0.4]
+
+
 def test_quick_steps_are_not_noted_and_half_a_note_is_none(tmp_path: Path) -> None:
     with suspendable(tmp_path) as is_asked:
         assert not is_asked() and not is_asked() and not (tmp_path / LONGEST_STEP).exists()
@@ -103,36 +114,38 @@ def test_other_workers_of_a_suspended_training_end_after_the_first_has_kept_it(t
     ended: list[str] = []
 
     def first() -> None:
-        with suspendable(tmp_path):
-            barrier.wait(60)
+        with suspendable(tmp_path) as is_asked:
+            until(is_asked)
+            asked.set()
             time.sleep(0.5)
             ended.append("first")
 
     def other() -> None:
         with suppress(SuspendedError), beside_first(tmp_path):
-            barrier.wait(60)
+            asked.wait(LONG_S)
             raise SuspendedError
         ended.append("other")
 
-    barrier = threading.Barrier(2)
+    asked = threading.Event()
     threads = [threading.Thread(target=work) for work in (first, other)]
     for thread in threads:
         thread.start()
+    until((tmp_path / IN_TRAINING).exists)
+    suspend([tmp_path], LONG_S)
     for thread in threads:
         thread.join()
     assert ended == ["first", "other"]
 
 
-def test_other_workers_wait_for_no_first_that_is_lost_and_for_none_at_another_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / IN_TRAINING).touch()  # as a process leaves it that was killed
-    monkeypatch.setattr(suspending, "KEPT_WITHIN_S", 0.3)
+def test_other_workers_wait_for_the_first_as_long_as_who_asked_and_not_at_another_end(tmp_path: Path) -> None:
+    (tmp_path / IN_TRAINING).touch()  # of a first worker that is lost
+    suspend([tmp_path], within_s=0.3)
     began_s = time.monotonic()
     with pytest.raises(SuspendedError), beside_first(tmp_path):
         raise SuspendedError
     assert 0.3 <= time.monotonic() - began_s < 30
-    monkeypatch.setattr(suspending, "KEPT_WITHIN_S", 120)
+    (tmp_path / IN_TRAINING).write_bytes(b"suspend 120.0")
+    began_s = time.monotonic()
     with pytest.raises(ZeroDivisionError), beside_first(tmp_path) as is_asked:
         assert not is_asked()
         raise ZeroDivisionError

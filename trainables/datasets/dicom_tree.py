@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +24,15 @@ from trainables.datasets.dicom import is_dicom, without_values
 from trainables.datasets.film_files import shown
 from trainables.datasets.films import FilmTableSource
 from trainables.datasets.folder import UNLABELLED
-from trainables.datasets.known_fields import AGE, SEX_WORDS
+from trainables.datasets.known_fields import AGE, SEX_WORDS, frontal_view, is_lateral
 from trainables.datasets.labels import FilmReader, FilmRow
 from trainables.datasets.problems import Ledger, count_of
 from trainables.datasets.rows import read_rows
 from trainables.datasets.rules import LabelRules
 
 LABELS: Final = "labels.csv"
-CODE: Final = re.compile(r"[A-Z0-9_ ]{1,16}")
-"""DICOM's code strings."""
+VIEWS: Final = frozenset(("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO"))
+"""DICOM's terms of views."""
 TAGS: Final = ("SOPInstanceUID", "PatientID", "PatientAge", "PatientSex", "ViewPosition")
 NO_TERM: Final = "not shown, as it is none of DICOM's"
 """In the place of an age, a sex or a view that is written as DICOM has none: messages would quote it, whatever it says."""
@@ -88,10 +87,17 @@ def _film_row(path: Path, tags: list[str], root: Path, named: Mapping[str, str] 
         labels=labels,
         age=age if AGE.fullmatch(age.strip()) else age and NO_TERM,
         sex=sex if sex.casefold().strip(" .") in SEX_WORDS else sex and NO_TERM,
-        view=view if CODE.fullmatch(view) else view and NO_TERM,
+        view=_known_view(view.strip()),
         table=place,
         image_id=_hidden(uid or place),
     )
+
+
+def _known_view(text: str) -> str:
+    """A term in the place of what a view says in its own words, which may stand beside words of another kind."""
+    if text in VIEWS:
+        return text
+    return frontal_view(text) or ("lateral" if is_lateral(text) else text and NO_TERM)
 
 
 def _hidden(name: str) -> str:

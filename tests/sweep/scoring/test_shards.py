@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +17,24 @@ import ray
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import LONG_S, until
 from ray import cloudpickle
+from ray.exceptions import GetTimeoutError
 
 from sweep.scoring import shards
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
-from sweep.scoring.shards import Answer, Ask, FilmJob, HelperLostError, arrived, made_together, packed, shared_out
+from sweep.scoring.shards import (
+    Answer,
+    Ask,
+    FilmJob,
+    HelperLostError,
+    arrived,
+    helper,
+    made_together,
+    packed,
+    shared_out,
+    while_wanted,
+)
 from sweep.scoring.streaming import Drawn, as_grey, drawn
 from trainables.base_models.models import load_base
 from trainables.sampling import generate_batches
@@ -50,15 +66,17 @@ class Workshop:
             yield batch(number)
 
 
-def helping(batches: range) -> Answer:
-    return lambda _: map(batch, batches)
+@contextmanager
+def helping(batches: range) -> Iterator[Answer]:
+    yield lambda _: map(batch, batches)
 
 
-def lost(batches: range) -> Answer:
+@contextmanager
+def lost(batches: range) -> Iterator[Answer]:
     def answer(timeout_s: float) -> Iterator[Drawn]:
         raise HelperLostError("its process has died")
 
-    return answer
+    yield answer
 
 
 @pytest.mark.parametrize(
@@ -89,17 +107,93 @@ def test_a_helper_that_does_not_answer_is_waited_for_as_long_as_the_own_part_too
             now_s[0] += 10
             yield batch(number)
 
-    def silent(batches: range) -> Answer:
+    @contextmanager
+    def silent(batches: range) -> Iterator[Answer]:
         def answer(timeout_s: float) -> Iterator[Drawn]:
             waited.append(timeout_s)
             now_s[0] += timeout_s
             raise HelperLostError("no answer")
 
-        return answer
+        yield answer
 
     parts = list(made_together(make, [silent, silent], 6))
     assert [int(part.grey[0, 0, 0]) for part in parts] == list(range(6))
     assert waited == [20 + shards.PATIENCE_S, 0]  # the second had as long
+
+
+class FarAway:
+    """Ray's own calls, of an actor on another node that has made what it was asked for."""
+
+    def __init__(self, films: tuple[Any, Any]) -> None:
+        self._films, self.cancelled = films, list[str]()
+        self.films = SimpleNamespace(options=lambda **given: SimpleNamespace(remote=lambda *asked: "running"))
+
+    def wait(self, running: list[str], *, timeout: float, fetch_local: bool) -> tuple[list[str], list[str]]:
+        return ([], running) if fetch_local else (running, [])
+
+    def get(self, running: str, *, timeout: float) -> tuple[Any, Any]:
+        if timeout < 1:
+            raise GetTimeoutError("it has not come yet")
+        return self._films
+
+    def cancel(self, running: str) -> None:
+        self.cancelled.append(running)
+
+
+def test_what_a_helper_on_another_node_has_made_is_fetched_also_when_no_time_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job: Any = None
+    films = batch(3)
+    far = FarAway((films.grey.numpy(), films.shown))
+    monkeypatch.setattr(shards, "ray", far)
+    with helper(far, job, torch.device("cpu"))(range(1)) as answer:
+        (part,) = answer(0.0)
+        assert torch.equal(part.grey, films.grey) and not far.cancelled
+    assert far.cancelled == ["running"]
+
+
+def test_helpers_are_asked_no_longer_where_the_own_part_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    job: Any = None
+    far = FarAway((None, None))
+    monkeypatch.setattr(shards, "ray", far)
+
+    def broken(batches: range) -> Iterator[Drawn]:
+        raise ZeroDivisionError
+        yield
+
+    with pytest.raises(ZeroDivisionError):
+        list(made_together(broken, [helper(far, job, torch.device("cpu"))] * 2, 6))
+    assert far.cancelled == ["running"] * 2
+
+
+class Endless:
+    """A helper that goes on as long as it is wanted."""
+
+    def films(self, begun: Path, batches: range) -> Any:
+        return packed(while_wanted(self._parts(begun)))
+
+    def _parts(self, begun: Path) -> Iterator[Drawn]:
+        while True:
+            time.sleep(0.1)
+            yield batch(0)
+            begun.touch()
+
+    def is_free(self) -> bool:
+        return True
+
+
+def test_a_helper_that_is_not_done_in_time_ends_what_it_is_at(ray_cluster: None, tmp_path: Path) -> None:
+    """Ray itself ends no task of an actor that runs."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    actor, begun = ray.remote(Endless).options(num_cpus=0).remote(), tmp_path / "begun"
+    job: Any = begun
+    with helper(actor, job, torch.device("cpu"))(range(1)) as answer:
+        until(begun.exists)
+        with pytest.raises(HelperLostError, match="not done in time"):
+            answer(0.0)
+        assert ray.get(actor.is_free.remote(), timeout=LONG_S)
+    ray.kill(actor)
 
 
 def test_batches_made_apart_are_those_of_one_process_to_the_bit() -> None:

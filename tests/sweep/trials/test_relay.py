@@ -98,6 +98,17 @@ def test_it_is_known_which_trials_have_a_process() -> None:
     assert relay.running == {"a"}
 
 
+def test_a_trial_is_told_of_before_its_process_works_on_it_however_often_it_gets_one() -> None:
+    told = list[tuple[str, set[str]]]()
+    relay = Relay(
+        (), (), TrialScheduler(), losses={"a": 1}, before_start=lambda name: told.append((name, set(relay.running)))
+    )
+    trial = SimpleNamespace(config=Suggestion(trial_id="a", number=0, choice=BITFIT).as_config(), error_file=None)
+    relay.on_trial_start(1, [trial], trial)
+    relay.on_trial_start(1, [trial], trial)
+    assert told == [("a", set()), ("a", {"a"})]
+
+
 def test_a_trial_that_the_kernel_ends_for_want_of_memory_each_time_has_itself_to_blame(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path, SweepConfig(), {})
     trial = SimpleNamespace(config=Suggestion(trial_id="a", number=0, choice=BITFIT).as_config(), error_file=None)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import ray
 import torch
-from patience import until
+from patience import LONG_S, until
 from ray._private.node import Node
 from ray._private.state import actors
 from ray.train import ControllerError, ScalingConfig
@@ -119,11 +119,10 @@ def test_a_group_whose_worker_dies_goes_on_from_its_checkpoint_to_the_same_bits(
     assert all(torch.equal(tensor, same[name]) for name, tensor in run.parameters(0).items())
 
 
-def interrupt_once(slow: Path) -> None:
-    """Tell this process to end, as Ctrl+C does, once a training is slow."""
-    try:
-        until(slow.exists)
-    finally:
+def interrupt_once(slow: Path, over: threading.Event) -> None:
+    """Tell this process to end, as Ctrl+C does, once a training is slow, unless that is over."""
+    until(lambda: slow.exists() or over.is_set())
+    if not over.is_set():
         os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -135,16 +134,20 @@ def end_trials() -> None:
 
 
 def test_a_group_that_is_suspended_within_an_epoch_goes_on_to_the_same_bits(
-    recorded: dict[int, Recorded], dataset: PreparedDataset, tmp_path: Path
+    recorded: dict[int, Recorded], dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both workers keep the step at which they were told to end, and see what they had not seen."""
     run, settings = Recorded(events=Events(), folder=tmp_path / "recorded"), context(dataset, tmp_path, workers=2)
-    first = RecordingEvaluator(tmp_path / "first", slow_after=2)
-    telling = threading.Thread(target=interrupt_once, args=(first.folder / SLOW,))
-    telling.start()
+    monkeypatch.setattr(tuner, "SUSPENDED_WITHIN_S", LONG_S)
+    first, over = RecordingEvaluator(tmp_path / "first", slow_after=2), threading.Event()
+    telling = threading.Thread(target=interrupt_once, args=(first.folder / SLOW, over))
     with pytest.raises(KeyboardInterrupt), interruptible():
-        run_trials(settings, first, Choices(BITFIT), listeners=(Events(),))
-    telling.join()
+        telling.start()
+        try:
+            run_trials(settings, first, Choices(BITFIT), listeners=(Events(),))
+        finally:
+            over.set()
+            telling.join()  # no signal comes after the block
     end_trials()
     kept, steps = read_checkpoint(settings.trial_folder("trial0")), len(recorded[2].workers()[0]["seen"]) // 2
     assert kept is not None and 2 < kept.facts["step"] < steps and kept.facts["next_epoch"] == 0

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,28 @@ def test_a_preparation_says_nothing_of_who_films_are_of(tmp_path: Path) -> None:
     for words in (said.stdout, said.stderr):
         assert NAME not in words and "JOHN" not in words, words
         assert "patient 1" not in words
+
+
+@pytest.mark.parametrize(
+    ("view", "known", "said"),
+    [
+        ("SMITH JOHN", None, "not shown"),
+        ("12345678", None, "not shown"),
+        ("PA 12345678", "PA", None),
+        ("A.P. portable", "AP", None),
+        ("LLO", None, "'LLO'"),
+        ("LL", "left out", "'LL'"),
+        ("Left lateral 12345678", "left out", "'lateral'"),
+    ],
+)
+def test_a_view_is_quoted_in_known_terms_alone(tmp_path: Path, view: str, known: str | None, said: str | None) -> None:
+    for number in range(24):
+        write_film(tmp_path / f"{number}.dcm", number, ViewPosition="PA" if number else view)
+    source = DicomSource.create(SourceOptions(root=tmp_path, conditions=("Chest X-ray",)))
+    words = " ".join(source.said)
+    assert (said or "") in words and "SMITH" not in words and "1234" not in words
+    views = Counter(film.view for split in ("train", "validation", "test") for film in source.samples(split))
+    assert views == Counter(["PA"] * 23 + ([] if known == "left out" else [known]))
 
 
 @pytest.mark.parametrize("tag", ["PatientID", "PatientAge"])

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 PATIENCE_S = 5.0
 """How long helpers are waited for in any case, beside as long as our own part took."""
 FETCHED_WITHIN_S = 300.0
-"""How long films that a helper has made may take to come from its node, which is less than to make them again."""
+"""How long films that a helper has made may take to come from its node, before they are made again."""
 Make = Callable[[range], Iterator[Drawn]]
 """Makes the batches of these numbers."""
 Answer = Callable[[float], Iterator[Drawn]]
@@ -75,7 +75,7 @@ def shared_out(num: int, among: int) -> list[range]:
     return [range(start, end) for start, end in pairwise(ends) if start < end]
 
 
-def made_together(make: Make, helpers: Sequence[Ask], num: int) -> Generator[Drawn]:
+def made_together(make: Make, helpers: Sequence[Ask], num: int) -> Generator[Drawn, None, None]:
     """So many batches in their order, some of them made by helpers; what one does not bring in time is made here.
 
     So none is waited for without end, be it dead, slow, or at an evaluation that itself waits for this process.

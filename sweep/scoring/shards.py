@@ -118,10 +118,10 @@ def helper(actor: Any, job: FilmJob, device: torch.device) -> Ask:
         def answer(timeout_s: float) -> Iterator[Drawn]:
             try:
                 if ray.wait([running], timeout=timeout_s, fetch_local=False)[0]:
-                    return arrived(*ray.get(running, timeout=FETCHED_WITHIN_S), device)
+                    grey, shown = ray.get(running, timeout=FETCHED_WITHIN_S)
+                    return arrived(grey, shown, device)
             except RayError as error:
                 raise HelperLostError(f"{type(error).__name__}: {error}") from error
-            ray.cancel(running)
             raise HelperLostError("they are not done in time")
 
         try:

@@ -138,7 +138,10 @@ def main(
         bool, typer.Option("--recorded/--synthetic-only", help="Whether a recording too.")
     ] = True,
     recording: Annotated[Path, typer.Option(help="Folder of a recording.")] = RECORDING,
-    until: Annotated[float, typer.Option(min=SHARES[0], help="Share at which a search ends.")] = SHARES[-1],
+    until: Annotated[
+        float,
+        typer.Option(min=SHARES[0], help="Share at which a search ends: 0.9, 0.95 or 0.99; others are the next below."),
+    ] = SHARES[-1],
     json_: Annotated[Path | None, typer.Option("--json", help="Where the rows go.", metavar="FILE")] = None,
     only: Annotated[list[str] | None, typer.Option(help="SAMPLER+SCHEDULER; may be repeated.")] = None,
 ) -> None:

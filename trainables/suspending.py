@@ -146,6 +146,7 @@ def _ask(mark: Path, within_s: float) -> bool:
     """Write into a file that is there; one that has just been removed must not come back."""
     with suppress(OSError), mark.open("r+b") as file:
         file.write(b"%s %.1f" % (SUSPEND, within_s))
+        file.truncate()
         return True
     return False
 

@@ -122,6 +122,7 @@ def helper(actor: Any, job: FilmJob, device: torch.device) -> Ask:
                     return arrived(grey, shown, device)
             except RayError as error:
                 raise HelperLostError(f"{type(error).__name__}: {error}") from error
+            ray.cancel(running)
             raise HelperLostError("they are not done in time")
 
         try:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 import ray
@@ -20,8 +21,9 @@ LINE_S: Final = 30.0
 LOOK_S: Final = 5.0
 WAITING: Final = ("DEPENDENCIES_UNREADY", "PENDING_CREATION", "RESTARTING")
 """States of actors that have no process, or one that still loads what it needs."""
-LAST_S: Final = 1.0
-"""Seconds that the end waits for a look that has begun: a head that has died answers late or never."""
+LAST_S: Final = 10.0
+"""Seconds that the end waits for a question to Ray's head that is under way: one that has died answers late or never. Nothing is
+asked after that, since Ray ends a process that asks once its connection is closed, with exit code 1 and without a word."""
 
 
 def nodes_of_cluster() -> list[Node]:
@@ -54,7 +56,7 @@ def waiting_told(
         line_s: seconds.
     """
     ended = threading.Event()
-    arguments = (tell, look or waiting_here, line_s, ended)
+    arguments = (tell, look or partial(waiting_here, ended), line_s, ended)
     thread = threading.Thread(target=_watch, args=arguments, name="waiting", daemon=True)
     thread.start()
     try:
@@ -84,11 +86,23 @@ def _watch(
             tell(f"waiting for {waited_s:.0f} s: {'; '.join(waits)}")
 
 
-def waiting_here() -> list[str]:
-    """What of this program waits for resources of the cluster, and what is free there; empty where nothing waits."""
+def waiting_here(ended: threading.Event) -> list[str]:
+    """What of this program waits for resources of the cluster, and what is free there; empty where nothing waits.
+
+    Args:
+        ended: once it is set nobody wants to know, and nothing more is asked.
+    """
     job = ray.get_runtime_context().get_job_id()
-    asked = [*_waiting_groups(job), *_waiting_actors(job)]
-    if not asked:
+    asked: list[str] = []
+    questions: list[Callable[[str], list[str]]] = [
+        _waiting_groups,
+        *(partial(_waiting_actors, state) for state in WAITING),
+    ]
+    for ask in questions:
+        if ended.is_set():
+            return []
+        asked += ask(job)
+    if not asked or ended.is_set():
         return []
     there, free = ray.cluster_resources(), ray.available_resources()
     room = " and ".join(
@@ -108,11 +122,13 @@ def _waiting_groups(job: str) -> list[str]:
     ]
 
 
-def _waiting_actors(job: str) -> list[str]:
-    """Actors outside of groups that no node has taken yet, or taken again after they had died: those of evaluation."""
+def _waiting_actors(state: str, job: str) -> list[str]:
+    """Actors outside of groups that no node has taken yet, or taken again after they had died: those of evaluation.
+
+    They are asked for by state, as Ray keeps all that have died.
+    """
     return [
         "an evaluation actor"
-        for state in WAITING  # asked for by state, as Ray keeps all that have died
         for actor in actors(job_id=ray.JobID.from_hex(job), actor_state_name=state).values()
         if not actor["Address"]["IPAddress"]  # it has one while it loads what it needs
     ]

@@ -81,6 +81,7 @@ def _run(pool: Pool, place: int) -> dict[str, Any]:
         "sheet": sheet_layout(run, len(_conditions(pool))),
         "gpus": gpus,
         "history": {
+            "counts": history.counts.tolist(),
             "hours": [_plain(value) for value in history.hours * (gpus or 1.0)],
             "volumes": [_plain(value) for value in history.volumes],
         },

@@ -20,7 +20,7 @@ function historySpec(width, over) {
     run.history.volumes.map((volume, index) => ({
       run: place,
       volume,
-      x: over === "trials" ? index + 1 : run.history.hours[index],
+      x: over === "trials" ? run.history.counts[index] : run.history.hours[index],
     })),
   );
   const unit = content.runs.some((run) => run.gpus) ? "GPU-hours" : "hours of training and evaluation";

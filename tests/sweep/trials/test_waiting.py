@@ -56,6 +56,34 @@ def test_a_head_that_does_not_answer_ends_nothing() -> None:
         until(lambda: said)
 
 
+def test_nothing_more_is_asked_once_nobody_wants_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray ends a process that asks after its connection is closed: exit code 1, without a word."""
+    asked, goes_on, ended = threading.Event(), threading.Event(), threading.Event()
+    questions: list[str] = []
+
+    def groups() -> dict[str, object]:
+        questions.append("groups")
+        asked.set()
+        assert goes_on.wait(300)
+        return {}
+
+    def others(**which: object) -> dict[str, object]:
+        questions.append("actors")
+        return {}
+
+    waiting = "sweep.trials.waiting"
+    monkeypatch.setattr(f"{waiting}.ray", SimpleNamespace(get_runtime_context=lambda: SimpleNamespace(get_job_id=str)))
+    monkeypatch.setattr(f"{waiting}.placement_group_table", groups)
+    monkeypatch.setattr(f"{waiting}.actors", others)
+    looking = threading.Thread(target=waiting_here, args=(ended,))
+    looking.start()
+    assert asked.wait(300)
+    ended.set()
+    goes_on.set()
+    looking.join()
+    assert questions == ["groups"]
+
+
 def test_a_head_that_answers_late_keeps_nobody_and_is_not_heard_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep that is to end does not wait for a head that has died."""
     monkeypatch.setattr("sweep.trials.waiting.LAST_S", 0.1)
@@ -108,7 +136,7 @@ def waits(num_waiting: int = 1) -> list[str]:
     said: list[str] = []
 
     def is_seen() -> bool:
-        said[:] = waiting_here()
+        said[:] = waiting_here(threading.Event())
         return said[:-1] == ["an evaluation actor"] * num_waiting
 
     until(is_seen)

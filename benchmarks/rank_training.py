@@ -3,8 +3,9 @@
     python -m sweep.prepare nih_cxr14 --root ROOT --to prepared/nih_cxr14_64_240 --num-train 240
     python -m benchmarks.rank_training --prepared prepared/nih_cxr14_64_240 --work runs/ranks --json ranks.json
 
-All have the same learning rate, batches and scale at the largest rank; LoRA has that scale at each, and so has nested LoRA, DyLoRA
-alpha over the rank that it is cut to. It may be killed at any moment: the same command goes on.
+All have the same learning rate, the same batches and, at the largest rank, the same scale (alpha over rank). LoRA and nested LoRA have
+that scale at every rank; DyLoRA keeps alpha and divides it by the rank that it is cut to. No run of it has come to its end yet. It may
+be killed at any moment: the same command goes on.
 """
 
 from __future__ import annotations

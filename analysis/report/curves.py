@@ -59,7 +59,7 @@ def curve_plot(run: RunFolder, *, form: str = "svg") -> bytes | None:
             _draw_curves(axes, run.results, column, {trial: styles[name] for trial, name in strategies.items()})
             _draw_stops(axes, run.results[run.results["trial_id"].astype(str).isin(stopped)], column)
             for epoch in rungs:
-                axes.axvline(epoch, zorder=0, gid=f"{column} rung {epoch}", **RUNG)
+                axes.axvline(epoch, zorder=1.5, gid=f"{column} rung {epoch}", **RUNG)
         figure.legend(handles=handles, loc="outside upper center", ncols=legend_columns(handles, width))
         return figure_content(figure, form)
 

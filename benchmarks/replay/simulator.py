@@ -23,7 +23,7 @@ from sweep.trials.suggestions import Suggestion
 
 SUGGESTIONS: Final = 2
 """Trials that may be suggested for each training of the pool: those that nothing is left to answer cost nothing."""
-LED: Final = ("front", "tpe")
+CHOOSING_STRATEGIES: Final = ("front", "tpe")
 """Samplers that choose the strategy by the results: they would ask for the one that is best until no suggestion is left."""
 NOTHING_LEFT: Final = TrialEnd.failed("the pool has no further training of this strategy", lost=True)
 """Not by the configuration's fault: samplers must not learn from it."""
@@ -125,7 +125,7 @@ class Simulator:
 
     def _excess(self, choice: Mapping[str, Any]) -> Mapping[str, float]:
         """A strategy of which the pool has no training left is over a limit; samplers that no results lead lose a turn instead."""
-        if self._search.sampler not in LED or self._is_left(choice["strategy"]["name"]):
+        if self._search.sampler not in CHOOSING_STRATEGIES or self._is_left(choice["strategy"]["name"]):
             return {}
         return {"trainings_taken": 1.0}
 

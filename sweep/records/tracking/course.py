@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from analysis.report.course import FEWEST_TRIALS, attainments, course_plot
 from analysis.report.curves import curve_plot
 from analysis.run_folder import COURSE, RunFolder
 from analysis.studies.importance import importances
-from sweep.records.tracking.store import Runs
+from sweep.records.tracking.store import Runs, scratch
 
 HYPERVOLUME: Final = "hypervolume"
 """Metric of the parent run, stepped by completed trials: the front's hypervolume, 1 when the sweep first ended."""
@@ -91,12 +90,10 @@ def send_course(runs: Runs, course: Course) -> None:
     ]
     if metrics:
         runs.client.log_batch(runs.parent, metrics=metrics)  # MLflow takes 1000 in one request
-    scratch = runs.place.out / "trials"  # on the same disk, so that pictures can be linked
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".course-", dir=scratch) as folder:
+    with scratch(runs) as folder:
         for name, content in course.pictures.items():
-            (Path(folder) / name).write_bytes(content)
-        runs.keep(runs.parent, [Path(folder) / name for name in course.pictures], FOLDER)
+            (folder / name).write_bytes(content)
+        runs.keep(runs.parent, [folder / name for name in course.pictures], FOLDER)
     for name, table in course.tables.items():
         show_table(runs, f"{FOLDER}/{name}.json", table)
 

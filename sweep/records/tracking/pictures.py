@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Final
 
 from PIL import Image
 
-from sweep.records.tracking.store import Runs, link
+from sweep.records.tracking.store import Runs, link, scratch
 
 SAMPLES: Final = "samples"
 """Key of the films of a trial, and of the knee on the parent run."""
@@ -33,10 +32,8 @@ def keep_pictures(runs: Runs, run_id: str, pictures: Mapping[str, Path]) -> None
     there = {key: path for key, path in pictures.items() if _is_picture(path)}
     if not there:
         return
-    scratch = runs.place.out / "trials"  # on the same disk, so that pictures can be linked
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".pictures-", dir=scratch) as folder:
-        files = [file for key, path in there.items() for file in _files(Path(folder), key, path)]
+    with scratch(runs) as folder:
+        files = [file for key, path in there.items() for file in _files(folder, key, path)]
         runs.keep(run_id, files, "images")
     runs.client.set_tag(run_id, LOGGED_IMAGES, "True")
 

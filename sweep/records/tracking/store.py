@@ -9,8 +9,9 @@ import os
 import shlex
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -361,6 +362,15 @@ def _is_number(value: object) -> bool:
 
 def _local(artifact_uri: str) -> Path:
     return Path(unquote(urlsplit(artifact_uri).path))
+
+
+@contextmanager
+def scratch(runs: Runs) -> Iterator[Path]:
+    """A folder on the disk of the run directory, so that what it holds can be linked; it goes with the block."""
+    trials = runs.place.out / "trials"
+    trials.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".artifacts-", dir=trials) as folder:
+        yield Path(folder)
 
 
 def link(path: Path, to: Path) -> None:

@@ -157,7 +157,7 @@ def _open_picture(path: FilmFile) -> tuple[Kind, Image.Image]:
         _require_one_picture(image, path)
         image.load()
         ImageOps.exif_transpose(image, in_place=True)  # a copy would lack the tags of TIFF
-        return _kind(image), image if image.mode in DEEP_MODES else image.convert("L")
+        return _kind(image), image if image.mode in (*DEEP_MODES, "L") else image.convert("L")
 
 
 def to_grey(image: Image.Image, grey: GreyRange, *, inverted: bool = False) -> Image.Image:

@@ -10,7 +10,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, OwnerDiedError, RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from analysis.run_folder import BASELINE_SHEET, REFERENCE_SHEET, SAMPLES_SHEET
 from sweep.config import ComputeConfig
@@ -19,6 +20,7 @@ from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
 from sweep.trials.ends import EvaluatorLostError
 from sweep.trials.full_disks import is_full
 from sweep.trials.relay import root_message
+from sweep.trials.resources import EVALUATION, evaluation_resources
 from trainables.datasets.store import DataChangedError
 from trainables.trial import EvaluationError
 
@@ -45,6 +47,8 @@ class ActorEvaluator:
     """How long an actor may be away, in seconds, before a trial that waits for it is broken off."""
     desk: Any = None
     """Ray's handle of what chooses among several actors, and has idle ones help; None: the first one scores all."""
+    places: tuple[PlacementGroup, ...] = ()
+    """What holds the actors' resources for them."""
 
     def evaluate(self, adapter: Path, share_done: float) -> dict[str, float]:
         """Score an exported adapter, a second time where the first fails; leaves `samples.png` beside its folder.
@@ -124,6 +128,8 @@ class ActorEvaluator:
         """End the actors' processes; what they hold of the cluster is free again."""
         for actor in (*self.actors, *([self.desk] if self.desk is not None else [])):
             ray.kill(actor)
+        for place in self.places:
+            remove_placement_group(place)
 
 
 def start_evaluators(
@@ -136,17 +142,19 @@ def start_evaluators(
         compute: how many there are, and what each holds.
         nodes: where each should run, so that trials find room beside them; elsewhere if that node is lost or busy.
     """
-    remote_class = ray.remote(AdapterScorer)
+    nodes = tuple(nodes or [None] * compute.evaluation_actors)
+    places = tuple(_place(number, node, compute) for number, node in enumerate(nodes))
     options = {
         "num_cpus": compute.evaluation_cpus,
         "num_gpus": compute.evaluation_gpus,
         "max_restarts": MAX_DEATHS,
         "max_task_retries": MAX_DEATHS,
     }
-    nodes = tuple(nodes or [None] * compute.evaluation_actors)
-    actors = [remote_class.options(scheduling_strategy=_place(node), **options).remote(spec) for node in nodes]
+    remote_class = ray.remote(**options)(AdapterScorer)
+    strategies = [PlacementGroupSchedulingStrategy(place, 0) for place in places]
+    actors = tuple(remote_class.options(scheduling_strategy=strategy).remote(spec) for strategy in strategies)
     desk = start_desk(actors) if len(actors) > 1 else None
-    return ActorEvaluator(tuple(actors), nodes, GROWING_S if compute.may_grow else AWAY_S, desk)
+    return ActorEvaluator(actors, nodes, GROWING_S if compute.may_grow else AWAY_S, desk, places)
 
 
 def start_desk(actors: Sequence[Any]) -> Any:
@@ -156,5 +164,16 @@ def start_desk(actors: Sequence[Any]) -> Any:
     return ray.remote(Desk).options(scheduling_strategy=here, **options).remote(*actors)
 
 
-def _place(node: str | None) -> str | NodeAffinitySchedulingStrategy:
-    return "DEFAULT" if node is None else NodeAffinitySchedulingStrategy(node, soft=True, _spill_on_unavailable=True)
+def _place(number: int, node: str | None, compute: ComputeConfig) -> PlacementGroup:
+    """What an actor holds, in a placement group: Ray gives the group of a lost node room before all that is asked for later.
+
+    An actor by itself would find the room taken by the trials that are tried again, and they would wait for its scores.
+
+    Args:
+        number: of the actor.
+        node: where it should be.
+        compute: what it holds.
+    """
+    return placement_group(
+        [evaluation_resources(compute)], "STRICT_PACK", name=f"{EVALUATION} {number}", _soft_target_node_id=node
+    )

@@ -15,6 +15,8 @@ UNIT: Final = 10_000
 """Ray counts resources in ten thousandths."""
 BESIDE_WORKERS: Final = {"CPU": 0.01}
 """What a trial's own process holds beside a group of workers."""
+EVALUATION: Final = "evaluation"
+"""With this begin the names of evaluation actors' placement groups; those of trials have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,12 @@ def worker_resources(compute: ComputeConfig) -> dict[str, float]:
 def trial_resources(compute: ComputeConfig) -> dict[str, float]:
     """What the trial's own process holds: the worker's share, or next to nothing beside a worker group."""
     return worker_resources(compute) if most_workers(compute) == 1 else dict(BESIDE_WORKERS)
+
+
+def evaluation_resources(compute: ComputeConfig) -> dict[str, float]:
+    """What an evaluation actor holds."""
+    gpus = {"GPU": compute.evaluation_gpus} if compute.evaluation_gpus else {}
+    return {"CPU": compute.evaluation_cpus, **gpus}
 
 
 def local_cpus(compute: ComputeConfig, here: int) -> int:

@@ -14,13 +14,11 @@ import ray
 from ray._private.state import actors
 from ray.util import placement_group_table
 
-from sweep.trials.resources import Node
+from sweep.trials.resources import EVALUATION, Node
 
 LINE_S: Final = 30.0
 """How often it is said what is waited for."""
 LOOK_S: Final = 5.0
-WAITING: Final = ("DEPENDENCIES_UNREADY", "PENDING_CREATION", "RESTARTING")
-"""States of actors that have no process, or one that still loads what it needs."""
 LAST_S: Final = 10.0
 """Seconds that the end waits for a question to Ray's head that is under way: one that has died answers late or never. Nothing is
 asked after that, since Ray ends a process that asks once its connection is closed, with exit code 1 and without a word."""
@@ -93,15 +91,7 @@ def waiting_here(ended: threading.Event) -> list[str]:
         ended: once it is set nobody wants to know, and nothing more is asked.
     """
     job = ray.get_runtime_context().get_job_id()
-    asked: list[str] = []
-    questions: list[Callable[[str], list[str]]] = [
-        _waiting_groups,
-        *(partial(_waiting_actors, state) for state in WAITING),
-    ]
-    for ask in questions:
-        if ended.is_set():
-            return []
-        asked += ask(job)
+    asked = [] if ended.is_set() else _waiting_groups(job)
     if not asked or ended.is_set():
         return []
     there, free = ray.cluster_resources(), ray.available_resources()
@@ -113,24 +103,13 @@ def waiting_here(ended: threading.Event) -> list[str]:
 
 
 def _waiting_groups(job: str) -> list[str]:
-    """Bundles of trials and of worker groups; the identity of a placement group ends with its job's."""
+    """Bundles of trials, worker groups and evaluation actors; the identity of a placement group ends with its job's."""
     groups: Mapping[str, Mapping[str, Any]] = placement_group_table()
     return [
-        f"a trial's {' + '.join(_text(bundle) for bundle in group['bundles'].values())}"
+        f"{'an evaluation actor' if group['name'].startswith(EVALUATION) else 'a trial'}'s "
+        + " + ".join(_text(bundle) for bundle in group["bundles"].values())
         for name, group in groups.items()
         if group["state"] in ("PENDING", "RESCHEDULING") and name.endswith(job)
-    ]
-
-
-def _waiting_actors(state: str, job: str) -> list[str]:
-    """Actors outside of groups that no node has taken yet, or taken again after they had died: those of evaluation.
-
-    They are asked for by state, as Ray keeps all that have died.
-    """
-    return [
-        "an evaluation actor"
-        for actor in actors(job_id=ray.JobID.from_hex(job), actor_state_name=state).values()
-        if not actor["Address"]["IPAddress"]  # it has one while it loads what it needs
     ]
 
 

@@ -12,10 +12,10 @@ from ray._private.parameter import RayParams
 
 
 @contextmanager
-def second_node(address: str, num_cpus: float) -> Iterator[Node]:
+def second_node(address: str, num_cpus: float, num_gpus: int = 0) -> Iterator[Node]:
     """Another node of the tests' Ray, on this machine."""
     settings = {"include_log_monitor": False, "node_manager_port": 0, "min_worker_port": 0, "max_worker_port": 0}
-    size = {"num_cpus": num_cpus, "object_store_memory": 100 * 2**20}
+    size = {"num_cpus": num_cpus, "num_gpus": num_gpus, "object_store_memory": 100 * 2**20}
     node = Node(
         RayParams(gcs_address=address, **size, **settings), head=False, shutdown_at_exit=False, spawn_reaper=False
     )

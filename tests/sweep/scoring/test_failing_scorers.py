@@ -13,16 +13,19 @@ from typing import Any
 import pytest
 import ray
 import torch
+from patience import until
 from ray import cloudpickle
 from ray._private.state import actors as actor_table
 from ray.exceptions import ActorUnavailableError, OwnerDiedError
+from ray.util.placement_group import placement_group, remove_placement_group
 from rich.console import Console
 from second_node import second_node
 
+from sweep.config import ComputeConfig
 from sweep.engine import _base_scores
 from sweep.scoring import actors
-from sweep.scoring.actors import ActorEvaluator, start_desk
-from sweep.scoring.desk import DEAD, state_of
+from sweep.scoring.actors import ActorEvaluator, start_desk, start_evaluators
+from sweep.scoring.desk import ALIVE, DEAD, state_of
 from sweep.scoring.scorer import ended_with_its_device
 from sweep.trials.ends import EvaluatorLostError
 from sweep.trials.tuner import BREAKING, MACHINES_FAULT
@@ -237,6 +240,30 @@ def test_a_desk_is_where_the_sweep_is(ray_address: str) -> None:
         assert {actor_table(desk._actor_id.hex())["Address"]["NodeID"] for desk in desks} == {here}
         for desk in desks:
             ray.kill(desk)
+
+
+def test_a_scorer_whose_node_is_lost_has_room_before_the_trials_that_are_tried_again(
+    ray_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they hold all that there is, and wait for its scores. GPUs stand for what only the node that comes back has."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(actors, "AdapterScorer", Moody)
+    attempts = [{"GPU": 1.0}]
+    with second_node(ray_address, num_cpus=2, num_gpus=2):
+        evaluator = start_evaluators(0, ComputeConfig(evaluation_gpus=1))  # type: ignore[arg-type]  # its failures
+        until(lambda: state_of(evaluator.actors[0]) == ALIVE)
+        first = placement_group(attempts)
+        assert first.wait(300)
+    retried = [placement_group(attempts) for _ in range(2)]
+    remove_placement_group(first)
+    with second_node(ray_address, num_cpus=2, num_gpus=2):
+        until(lambda: state_of(evaluator.actors[0]) == ALIVE)
+        until(lambda: any(group.wait(0.1) for group in retried))
+        assert sum(group.wait(1) for group in retried) == 1
+        evaluator.stop()
+        assert all(group.wait(300) for group in retried)
+        for group in retried:
+            remove_placement_group(group)
 
 
 def test_a_desk_that_is_lost_is_no_failure_of_the_evaluation(

@@ -280,6 +280,7 @@ def test_an_actor_that_dies_is_succeeded_and_its_score_is_not_lost(ray_cluster: 
     _, score = evaluator.score_base(spec.cache_folder)
     ray.kill(evaluator.actors[0], no_restart=False)
     assert ray.get(score, timeout=300).keys() >= {"fid_mini", "vendi_mini"}
+    evaluator.stop()
 
 
 def test_films_of_another_precision_have_features_of_their_own(

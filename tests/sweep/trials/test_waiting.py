@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -13,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 import ray
 from patience import until
-from ray import cloudpickle
+from ray.util.placement_group import placement_group, remove_placement_group
 
+from sweep.trials.resources import EVALUATION
 from sweep.trials.waiting import waiting_here, waiting_told
 
 
@@ -65,16 +63,18 @@ def test_nothing_more_is_asked_once_nobody_wants_to_know(monkeypatch: pytest.Mon
         questions.append("groups")
         asked.set()
         assert goes_on.wait(300)
-        return {}
+        return {"of the job": {"name": "", "state": "PENDING", "bundles": {0: {"CPU": 1.0}}}}
 
-    def others(**which: object) -> dict[str, object]:
-        questions.append("actors")
-        return {}
+    def resources() -> dict[str, float]:
+        questions.append("resources")
+        return {"CPU": 1.0}
 
+    answers = {"get_runtime_context": lambda: SimpleNamespace(get_job_id=str)}
     waiting = "sweep.trials.waiting"
-    monkeypatch.setattr(f"{waiting}.ray", SimpleNamespace(get_runtime_context=lambda: SimpleNamespace(get_job_id=str)))
+    monkeypatch.setattr(
+        f"{waiting}.ray", SimpleNamespace(**answers, cluster_resources=resources, available_resources=resources)
+    )
     monkeypatch.setattr(f"{waiting}.placement_group_table", groups)
-    monkeypatch.setattr(f"{waiting}.actors", others)
     looking = threading.Thread(target=waiting_here, args=(ended,))
     looking.start()
     assert asked.wait(300)
@@ -106,38 +106,29 @@ def test_a_head_that_answers_late_keeps_nobody_and_is_not_heard_afterwards(monke
     assert said == []
 
 
-class Idle:
-    """An actor that tells of its process."""
-
-    def process(self) -> int:
-        return os.getpid()
-
-
-def test_an_actor_that_has_died_and_finds_no_room_again_is_named(ray_cluster: None) -> None:
-    """Another one takes its place: whichever of them waits, one does."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
-    actor = ray.remote(Idle).options(num_cpus=ray.cluster_resources()["CPU"], max_restarts=1)
-    first = actor.remote()
-    process = ray.get(first.process.remote())
-    second = actor.remote()
+def test_what_waits_is_named_by_whom_it_is_for(ray_cluster: None) -> None:
+    everything = {"CPU": ray.cluster_resources()["CPU"]}
+    groups = [placement_group([everything]), placement_group([everything], name=f"{EVALUATION} 0")]
     try:
-        assert waits() == ["an evaluation actor", "0 of"]
-        os.kill(process, signal.SIGKILL)
-        assert ray.get(second.process.remote()) > 0
-        assert waits() == ["an evaluation actor", "0 of"]
+        assert groups[0].wait(300)
+        assert waits("an evaluation actor's") == "0 of"
+        groups.append(placement_group([everything]))
+        remove_placement_group(groups.pop(0))
+        assert groups[0].wait(300)
+        assert waits("a trial's") == "0 of"
     finally:
-        ray.kill(first)
-        ray.kill(second)
-    assert waits(0) == []
+        for group in groups:
+            remove_placement_group(group)
+    until(lambda: not waiting_here(threading.Event()))
 
 
-def waits(num_waiting: int = 1) -> list[str]:
-    """What waits once so much does, and the beginning of what is free."""
+def waits(whose: str) -> str:
+    """The beginning of what is free, once something waits alone that is told to be for them."""
     said: list[str] = []
 
     def is_seen() -> bool:
         said[:] = waiting_here(threading.Event())
-        return said[:-1] == ["an evaluation actor"] * num_waiting
+        return len(said) == 2 and said[0].startswith(f"{whose} ")
 
     until(is_seen)
-    return [text[:4] if "free" in text else text for text in said]
+    return said[1][:4]

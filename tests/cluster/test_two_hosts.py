@@ -27,7 +27,7 @@ AGAIN = ("server exited unexpectedly", "The current node timed out during startu
 """On a busy machine a person types a command again: Ray asks tmux for a session before it makes one, and a tmux that is still ending
 for lack of one says so; and Ray gives its processes half a minute to start."""
 LAST_TO_END = {"ray::DashboardAgent", "ray::RuntimeEnvAgent", "log_monitor.py"}
-"""Of a worker whose head is gone, what tries to tell the head so: for another minute, or for ever where it had something to tell (Ray 2.60)."""
+"""Of a worker whose head is gone, what tries to tell the head so: for a minute, or for ever where it had more to tell (Ray 2.60)."""
 WELCOME, _NO_TERMINAL = blocks("Your own machines")
 JOB = [command.line for command in _NO_TERMINAL]
 

@@ -219,6 +219,10 @@ EXAMPLES: dict[str, Example] = {
 
 def highest_lr(name: str) -> float:
     """The largest learning rate of a strategy in any search space, which is what the small base bears."""
+    if name not in RANGES:
+        raise LookupError(
+            f"`RANGES` must have an entry for every strategy, but got none for {name!r}. Add one to search_spaces/ranges.py."
+        )
     return max(high for _, high in RANGES[name].lr.values())
 
 

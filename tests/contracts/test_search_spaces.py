@@ -33,6 +33,17 @@ def test_it_stands_in_the_table_by_its_functions_name(space: SearchSpace) -> Non
     assert SEARCH_SPACES[space.__name__] is space
 
 
+def test_every_strategy_has_ranges() -> None:
+    lacking = [name for name in STRATEGIES if name not in RANGES]
+    assert not lacking, (
+        f"No search space can suggest {lacking}. Add an entry for each to RANGES in search_spaces/ranges.py."
+    )
+    astray = {
+        name: [*ranges.lr] for name, ranges in RANGES.items() if not ranges.lr or set(ranges.lr) - set(SEARCH_SPACES)
+    }
+    assert not astray, f"`lr` of RANGES must have ranges for some of {[*SEARCH_SPACES]}, but got {astray}."
+
+
 def test_combinations_are_searched_where_a_space_has_all_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("unet", "lora", "text_encoder"):
         monkeypatch.setitem(RANGES, name, replace(RANGES[name], lr={"small": (1e-4, 1e-3)}))

@@ -33,6 +33,7 @@ from sweep.records.study_store import StudyStore
 from sweep.records.tracking import Tracker, TrackingListener
 from sweep.scoring.actors import ActorEvaluator, start_evaluators
 from sweep.scoring.scorer import EvaluationSpec
+from sweep.search.cuts import next_cut
 from sweep.search.ending import Ending
 from sweep.search.gain_stopping import make_stopping
 from sweep.search.samplers import SEARCH_SAMPLERS
@@ -121,10 +122,8 @@ def _note(console: Console, text: str) -> None:
 def _work(prepared: Prepared, journal: Journal, tracker: Tracker, *, console: Console) -> None:
     """Do what is left to do, after all have heard what was done."""
     config = prepared.config
-    tracking, num_trials = (
-        TrackingListener(tracker, prepared.out, config.reported_objectives()),
-        config.search.num_trials,
-    )
+    tracking = TrackingListener(tracker, prepared.out, config.reported_objectives())
+    num_trials = config.search.num_trials
     ended, ending = EndedCheckpoints(_trial_context(prepared).trial_folder), _ending(prepared)
     for event in journal.past:
         for listener in (tracking, ended, ending):
@@ -342,6 +341,7 @@ def _trial_context(prepared: Prepared) -> SweepContext:
         fingerprint=prepared.dataset.fingerprint,
         rungs=config.search.ladder(config.training.num_epochs).epochs,
         latents=latent_cache(config, prepared.out),
+        choose_cut=partial(next_cut, objectives=config.reported_objectives()),
     )
 
 

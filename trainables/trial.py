@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from trainables.batches import BatchPlan
 from trainables.budgets import NO_BUDGET, Budget
 from trainables.checkpoints import remove_checkpoints
 from trainables.compiling import CompilationError
+from trainables.cuts import CUTS, CutChoice, Score, export_and_score, one_by_one, score_cuts
 from trainables.datasets.store import PreparedDataset
 from trainables.epochs import DivergedError, EpochReport
 from trainables.feeding import BatchFeeder
@@ -37,9 +37,6 @@ from trainables.training import FineTuning
 EVALUATION_ERROR = "evaluation_error"
 """Key of a report that says why there are no metrics in it."""
 Report = Callable[[dict[str, Any]], None]
-Score = Callable[[Path], dict[str, float]]
-CUTS = "cuts"
-"""Key of the final report that has, by label, the `strategy` and the metrics of each smaller adapter."""
 
 
 class EvaluationError(RuntimeError):
@@ -170,7 +167,7 @@ def components_in_training(spec: TrialSpec, strategy: Strategy) -> tuple[str, ..
     return tuple(name for name in COMPONENTS if name == "unet" or name in strategy.trains)
 
 
-def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
+def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report, choose: CutChoice = one_by_one) -> None:
     """Train, evaluate and report one trial; called once in every worker.
 
     A trial that was begun in the same folder goes on from its checkpoint, and reports what comes after it.
@@ -180,6 +177,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         evaluator: scores the adapter, called by the first worker only.
         report: takes the metrics of each epoch, called by every worker; the last has `final: True`, and under `cuts`
             the smaller strategies that the training yields too, where there are any.
+        choose: says which of those are worth scoring; without it all are.
 
     Raises:
         DivergedError: the loss became NaN or infinite.
@@ -214,7 +212,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
         budget=spec.budget,
         compiler=spec.compiler,
     )
-    epoch_end = _EpochEnd(spec, tuning, evaluator, report)
+    epoch_end = _EpochEnd(spec, tuning, evaluator, report, choose=choose)
     if checkpoint is not None:
         tuning.resume(checkpoint)
         epoch_end.untold = checkpoint.facts[UNTOLD]
@@ -261,8 +259,11 @@ def known_costs(spec: TrialSpec, strategy: Strategy) -> dict[str, int]:
 class _EpochEnd:
     """What a trial does after each epoch: evaluate, report, keep what it could go on from."""
 
-    def __init__(self, spec: TrialSpec, tuning: FineTuning, evaluator: Evaluator, report: Report) -> None:
+    def __init__(
+        self, spec: TrialSpec, tuning: FineTuning, evaluator: Evaluator, report: Report, *, choose: CutChoice
+    ) -> None:
         self.spec, self.tuning, self.evaluator, self.report = spec, tuning, evaluator, report
+        self._choose = choose
         self.is_asked: Callable[[], bool] = never
         """Whether the trial is to be suspended."""
         self.untold: dict[str, Any] = {}
@@ -311,9 +312,19 @@ class _EpochEnd:
             _write_ranks(tuning, spec.folder)
             if not evaluates_after(epoch.epoch, spec.training, spec.rungs):
                 return {}
-            scores: dict[str, Any] = _export_and_score(tuning.models, tuning.strategy, spec.folder, score)
-            cuts = _score_cuts(tuning.models, tuning.strategy, spec, score) if is_final else {}
-        return scores | ({CUTS: {label: metrics | cut for label, cut in cuts.items()}} if cuts else {})
+            scores: dict[str, Any] = export_and_score(tuning.models, tuning.strategy, spec.folder, score)
+            if not is_final:
+                return scores
+            cuts = score_cuts(
+                tuning.models,
+                tuning.strategy,
+                spec,
+                score=score,
+                choose=self._choose,
+                metrics=metrics,
+                scores=scores,
+            )
+        return scores | ({CUTS: cuts} if cuts else {})
 
 
 def _feeder(
@@ -337,40 +348,6 @@ def _feeder(
     )
 
 
-def cut_name(trial: str, label: str) -> str:
-    """The id of a trial's cut, and the name of the folder with its adapter and samples beside the trial's."""
-    return f"{trial}-{label}"
-
-
-def cut_choice(choice: Mapping[str, Any], strategy: Strategy, cut: Strategy) -> dict[str, Any]:
-    """What the search sampler chose for a trial's strategy, with the figures that are a cut's own.
-
-    Args:
-        choice: the search's: `name` and hyperparameters.
-        strategy: the whole one.
-        cut: the smaller one out of its training.
-    """
-    whole = strategy.hyperparameters()
-    changes = {name: value for name, value in cut.hyperparameters().items() if value != whole[name]}
-    figures = {name: value for name, value in changes.items() if isinstance(value, int | float | str)}
-    return {name: value for name, value in choice.items() if name not in changes} | figures
-
-
-def _score_cuts(
-    models: DiffusionModels, strategy: Strategy, spec: TrialSpec, score: Score
-) -> dict[str, dict[str, Any]]:
-    """What each cut is and what it scores, by label."""
-    return {
-        label: {
-            "strategy": cut_choice(spec.strategy, strategy, cut),
-            "trainable_parameters": cut.num_parameters(models),
-            **rank_metrics(cut.ranks(models)),
-            **_export_and_score(models, cut, spec.folder.with_name(cut_name(spec.folder.name, label)), score),
-        }
-        for label, cut in strategy.cuts().items()
-    }
-
-
 def _write_ranks(tuning: FineTuning, folder: Path) -> None:
     """Leave the history of the ranks beside the adapter, where they changed."""
     if len(tuning.rank_history) > 1:
@@ -389,12 +366,3 @@ def _timed(evaluator: Evaluator, share_done: float) -> Score:
         return scores | {"evaluation_s": time.perf_counter() - started_s}
 
     return score
-
-
-def _export_and_score(models: DiffusionModels, strategy: Strategy, folder: Path, score: Score) -> dict[str, float]:
-    partial, adapter = folder / "adapter.partial", folder / "adapter"
-    shutil.rmtree(partial, ignore_errors=True)
-    strategy.export(models, partial)
-    shutil.rmtree(adapter, ignore_errors=True)
-    partial.rename(adapter)
-    return score(adapter)

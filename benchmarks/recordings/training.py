@@ -24,9 +24,10 @@ from benchmarks.recordings.settings import Recording
 from sweep.scoring.plans import conditions_to_score
 from sweep.scoring.scorer import AdapterScorer, EvaluationSpec
 from trainables.base_models.models import load_base
+from trainables.cuts import CUTS
 from trainables.datasets.store import PreparedDataset
 from trainables.epochs import DivergedError
-from trainables.trial import CUTS, EvaluationError, TrialSpec, fine_tune
+from trainables.trial import EvaluationError, TrialSpec, fine_tune
 
 SCORED: Final = ("fid", "kid", "vendi")
 NUM_HALVES: Final = 100

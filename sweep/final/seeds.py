@@ -13,12 +13,13 @@ from analysis.metrics import METRICS
 from analysis.studies.utility import CLASSIFIER_SCORES, t_interval
 from sweep.final.bench import Finalist, Workbench
 from sweep.trials.latent_cache import latent_cache
+from trainables.cuts import cut_name
 from trainables.naming import expect
 from trainables.strategies import STRATEGIES, hyperparameters_of, parts_of
 from trainables.strategies.card import read_card
 from trainables.strategies.cuttable import CuttableStrategy
 from trainables.strategies.lora import LoRA
-from trainables.trial import TrialSpec, cut_name, fine_tune
+from trainables.trial import TrialSpec, fine_tune
 
 MIN_SEEDS = 3
 """The fewest trainings from which an interval is made."""

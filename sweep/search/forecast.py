@@ -281,14 +281,17 @@ def strategy_costs(config: SweepConfig, conditions: tuple[str, ...]) -> tuple[St
         ends = [limits.costs.of(choice) for choice in choices]
         pairs = {key: _span([end[key] for end in ends]) for key in ("trainable_parameters", "adapter_mib", OPERATIONS)}
         pairs["batch_size"] = _span([float(choice["batch_size"]) for choice in choices])
-        costs.append(StrategyCosts(strategy=name, adapters=_span([_adapters(choice) for choice in choices]), **pairs))
+        pairs["adapters"] = _span([count for choice in choices for count in _adapters(choice)])
+        costs.append(StrategyCosts(strategy=name, **pairs))
     return tuple(costs)
 
 
-def _adapters(choice: Choice) -> float:
-    """How many a training gives: its own and its cuts."""
+def _adapters(choice: Choice) -> tuple[float, float]:
+    """How many a training gives, least and most: its own and its cuts, of which the smallest is scored in any case."""
     fields = {name: value for name, value in choice["strategy"].items() if name != "name"}
-    return 1.0 + len(make_strategy(choice["strategy"]["name"], fields).cuts())
+    strategy = make_strategy(choice["strategy"]["name"], fields)
+    most = len(strategy.cuts())
+    return 1.0 + (most if strategy.names_its_cuts else min(1, most)), 1.0 + most
 
 
 def _shapes_of(base: str) -> str:

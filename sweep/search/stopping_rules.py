@@ -6,7 +6,7 @@ epochs and with as many films, and says why the trial that has just arrived is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,7 +59,7 @@ def by_hypervolume(standing: Standing) -> str | None:
     its price where it shows a quality that nothing else does.
     """
     directions: list[Direction] = ["min"] * len(standing.values)
-    bound = reference_point(standing)
+    bound = reference_point(standing.all(), standing.is_cost)
     hopeful = standing.values - BONUS * standing.errors
     gain = hypervolume_gain(hopeful, standing.others, directions, bound)
     whole = hypervolume(standing.others, directions, bound)
@@ -71,13 +71,20 @@ def by_hypervolume(standing: Standing) -> str | None:
     )
 
 
-def reference_point(standing: Standing) -> NDArray[np.float64]:
-    """float[m]: the worst of each objective, moved outwards; of metrics without outliers, as no cost is a mistake."""
-    values = standing.all()
+def reference_point(values: NDArray[np.float64], is_cost: Sequence[bool]) -> NDArray[np.float64]:
+    """The worst of each objective, moved outwards; of metrics without outliers, as no cost is a mistake.
+
+    Args:
+        values: float[n, m], n >= 1, finite, all to be minimised.
+        is_cost: of the m objectives, which are costs.
+
+    Returns:
+        float[m].
+    """
     worst, (lower, upper) = values.max(axis=0), np.quantile(values, [0.25, 0.75], axis=0)
     beyond = worst + MARGIN * np.maximum(worst - values.min(axis=0), 1e-9)
     fence = upper + FENCE * np.maximum(upper - lower, 1e-9)
-    point: NDArray[np.float64] = np.where(standing.is_cost, beyond, np.minimum(beyond, fence))
+    point: NDArray[np.float64] = np.where(is_cost, beyond, np.minimum(beyond, fence))
     return point
 
 

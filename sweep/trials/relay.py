@@ -18,7 +18,7 @@ from sweep.trials.full_disks import full_disk, is_full
 from sweep.trials.memory_kills import MEMORY, KernelKills, kernel_kill, out_of_memory
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
-from trainables.trial import CUTS, cut_name
+from trainables.cuts import CUTS, cut_name
 
 TUNES_OWN: Final = frozenset(AUTO_RESULT_KEYS) | {
     "config",

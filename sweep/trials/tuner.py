@@ -41,6 +41,7 @@ from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.suggestions import Suggestion
 from sweep.trials.waiting import nodes_of_cluster, place_of
 from trainables.budgets import NO_BUDGET, Budget
+from trainables.cuts import CutChoice, one_by_one
 from trainables.datasets.files import full_disk_named
 from trainables.datasets.sharded import CacheNotWritableError
 from trainables.datasets.store import DataChangedError
@@ -84,6 +85,7 @@ class SweepContext:
         evaluation_nodes: where evaluation actors run; None where it is not known.
         latents: where latents and prompt states are kept; None: in the run directory.
         resolution_px: side of the films; None: the base's own.
+        choose_cut: says which smaller adapters of a training are worth scoring.
     """
 
     base: str
@@ -99,6 +101,7 @@ class SweepContext:
     evaluation_nodes: tuple[str | None, ...] = ()
     latents: Path | None = None
     resolution_px: int | None = None
+    choose_cut: CutChoice = one_by_one
 
     def trial_folder(self, trial_id: str) -> Path:
         """Where a trial leaves its adapter and samples."""
@@ -146,7 +149,7 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
     try:
         if most_workers(context.compute) == 1:
             alone = ray.train.ScalingConfig(num_workers=0)
-            TorchTrainer(lambda: attempt(spec, evaluator, tune.report), scaling_config=alone).fit()
+            TorchTrainer(lambda: attempt(spec, evaluator, tune.report, context.choose_cut), scaling_config=alone).fit()
         else:
             fit_group(spec, evaluator, context)
     except Exception as error:
@@ -162,16 +165,17 @@ def run_trial(config: dict[str, Any], *, context: SweepContext, evaluator: Evalu
         tune.report({FAILURE: out_of_memory(said) or said, LOST: isinstance(cause, EvaluationError)})
 
 
-def attempt(spec: TrialSpec, evaluator: Evaluator, report: Report) -> None:
+def attempt(spec: TrialSpec, evaluator: Evaluator, report: Report, choose: CutChoice) -> None:
     """What a worker of a trial does.
 
     Args:
         spec: what to train.
         evaluator: scores adapters.
         report: takes each epoch's metrics.
+        choose: says which smaller adapters are worth scoring.
     """
     with full_disk_named(spec.folder):
-        fine_tune(spec, evaluator, report)
+        fine_tune(spec, evaluator, report, choose)
 
 
 def root_cause(error: BaseException) -> BaseException:
@@ -233,7 +237,7 @@ def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext, m
     here = ray.get_runtime_context().get_node_id()
     num_workers = workers_of_trial(nodes_of_cluster(), compute, evaluation_nodes=context.evaluation_nodes, here=here)
     return GroupTrainer(
-        lambda: attempt(spec, evaluator, ray.train.report),
+        lambda: attempt(spec, evaluator, ray.train.report, context.choose_cut),
         scaling_config=ray.train.ScalingConfig(
             num_workers=min(num_workers, most),
             use_gpu=compute.gpus_per_worker > 0,

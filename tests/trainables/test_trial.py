@@ -28,7 +28,6 @@ from trainables.trial import (
     TrialSpec,
     attached,
     components_in_training,
-    cut_choice,
     fine_tune,
     strategy_of,
     warm_base,
@@ -238,25 +237,6 @@ def test_ranks_that_stay_are_reported_and_strategies_without_have_none(
     assert lora["mean_rank"] == lora["max_rank"] == 3
     assert "mean_rank" not in _reports(dataset, tmp_path / "bitfit", {"name": "bitfit"})[-1]
     assert not list(tmp_path.rglob("ranks.json"))
-
-
-@pytest.mark.parametrize(
-    ("chosen", "expected"),
-    [
-        ({"name": "dylora", "rank": 4, "frozen": True}, {"name": "dylora", "rank": 2, "frozen": True}),
-        ({"name": "dylora", "evaluated_ranks": [2]}, {"name": "dylora", "rank": 2}),
-        (
-            {"name": "dylora+text_encoder", "dylora.rank": 4, "text_encoder.lr_ratio": 0.3},
-            {"name": "dylora+text_encoder", "dylora.rank": 2, "text_encoder.lr_ratio": 0.3},
-        ),
-    ],
-)
-def test_a_cut_was_chosen_as_its_trial_but_for_what_is_its_own(
-    chosen: dict[str, object], expected: dict[str, object]
-) -> None:
-    fields = {name: value for name, value in chosen.items() if name != "name"}
-    strategy = make_strategy(str(chosen["name"]), fields)
-    assert cut_choice(chosen, strategy, strategy.cuts()["rank2"]) == expected
 
 
 class _KilledError(BaseException):

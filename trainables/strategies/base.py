@@ -265,6 +265,11 @@ class Strategy(ABC):
         """
         return {}
 
+    @property
+    def names_its_cuts(self) -> bool:
+        """Whether the user named the cuts: then all are scored, else those are that may be worth it."""
+        return False
+
     def merged(self, models: DiffusionModels) -> None:  # noqa: B027 - nothing to fold where nothing was added
         """Fold what was added into plain weights, in place, so that any Stable Diffusion program can load them."""
 

@@ -168,6 +168,11 @@ class Composed(Strategy):
             for label, cut in part.cuts().items()
         }
 
+    @property
+    def names_its_cuts(self) -> bool:
+        """Whether the user named those of a part."""
+        return any(part.names_its_cuts for part in self.parts)
+
     def merged(self, models: DiffusionModels) -> None:
         """Fold what every part added."""
         for part in self.parts:

@@ -19,15 +19,17 @@ class CuttableStrategy(LowRankStrategy):
     """One training of a rank that yields adapters of smaller ranks too.
 
     Attributes:
-        evaluated_ranks: ranks at which the adapter is cut and scored too; by default the powers of two below `rank`, each
-            half as large as the next, so that they are few.
+        evaluated_ranks: ranks at which the adapter is cut and scored too, all of them. None: the powers of two below `rank`,
+            of which a sweep scores the smallest, and each other one that may add something to what the training gives.
     """
 
-    evaluated_ranks: Sequence[int] = None  # type: ignore[assignment]  # becomes a tuple when the strategy is made
+    evaluated_ranks: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ranks = powers_of_two(below=self.rank) if self.evaluated_ranks is None else self.evaluated_ranks
+        ranks = self.evaluated_ranks
+        if ranks is None:
+            return
         rule = "`evaluated_ranks` must be whole numbers, at least 1"
         remedy = "Try [1, 2, 4], or leave them out."
         fits = isinstance(ranks, Sequence) and all(type(rank) is int and rank >= 1 for rank in ranks)
@@ -35,7 +37,9 @@ class CuttableStrategy(LowRankStrategy):
         object.__setattr__(self, "evaluated_ranks", tuple(ranks))
 
     def smaller_ranks(self) -> list[int]:
-        """The evaluated ranks below this one, each once, ascending."""
+        """The ranks below this one at which it may be cut, each once, ascending."""
+        if self.evaluated_ranks is None:
+            return list(powers_of_two(below=self.rank))
         return sorted({rank for rank in self.evaluated_ranks if rank < self.rank})
 
     def cut_to(self, rank: int) -> Self:
@@ -43,8 +47,13 @@ class CuttableStrategy(LowRankStrategy):
         return replace(self, rank=rank, evaluated_ranks=())
 
     def cuts(self) -> Mapping[str, Strategy]:
-        """The same at every evaluated rank below this one, by labels such as `rank2`."""
+        """The same at each of the smaller ranks, by labels such as `rank2`."""
         return {f"rank{rank}": self.cut_to(rank) for rank in self.smaller_ranks()}
+
+    @property
+    def names_its_cuts(self) -> bool:
+        """Whether `evaluated_ranks` are given."""
+        return self.evaluated_ranks is not None
 
     def ranks(self, models: DiffusionModels) -> dict[str, int]:
         """`rank` in every layer, also of models that have more of them."""

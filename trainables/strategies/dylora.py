@@ -84,8 +84,8 @@ class DyLoRA(CuttableStrategy):
         targets: `attention`, `attention+ff`, `all_linear` or `linear+conv`.
         components: `unet`, `text_encoder` or `unet+text_encoder`.
         frozen: a step trains row and column b only, those before it act but stay as they are.
-        evaluated_ranks: ranks of which those below `rank` are cut out, scored and exported after training; the powers of
-            two where they are not given.
+        evaluated_ranks: ranks of which those below `rank` are cut out, scored and exported after training. None: the powers
+            of two, of which a sweep scores the smallest, and each other one that may add something to what the training gives.
 
     Source: Valipour et al. 2022, "DyLoRA", algorithm 1.
     """

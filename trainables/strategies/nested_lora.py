@@ -60,7 +60,8 @@ class NestedLoRA(CuttableStrategy):
         targets: `attention`, `attention+ff`, `all_linear` or `linear+conv`.
         components: `unet`, `text_encoder` or `unet+text_encoder`.
         evaluated_ranks: Ranks of which those below `rank` are trained beside it, and cut out, scored and exported after
-            training; the powers of two where they are not given. Without any it is LoRA.
+            training. None: the powers of two are trained, of which a sweep scores the smallest, and each other one that may
+            add something to what the training gives. Without any it is LoRA.
 
     Source: Modoranu et al. 2026, "MatryoshkaLoRA" (nested ranks without drawing them); ours gives each image one rank, where
     that has each image pass a sum of all ranks, which is no rank's own output.

@@ -169,11 +169,20 @@ def test_tokens_are_counted_for_all_conditions_of_the_data_also_those_that_are_n
     assert costs.trainable_parameters[0] == len(FILMS.conditions) * width
 
 
-def test_each_cut_of_a_training_is_evaluated_and_kept() -> None:
+@pytest.mark.parametrize(
+    ("ranks", "least", "most"),
+    [
+        (None, 2, 4),  # of 8, 4, 2, 1 in any case the ends
+        ("[1, 2, 4]", 4, 4),  # they are named
+    ],
+)
+def test_each_cut_of_a_training_that_is_scored_is_evaluated_and_kept(ranks: str | None, least: int, most: int) -> None:
+    named = () if ranks is None else (f"search.hyperparameters.dylora.evaluated_ranks={ranks}",)
     fixed = ("search.strategies=[dylora]", "search.scheduler=none", "search.hyperparameters.dylora.rank=8")
-    prediction = forecast(config_of(*fixed, "search.num_trials=1"), FILMS)
-    assert prediction.evaluation == tuple(4 * each for each in of_one_trial().evaluation)  # ranks 8, 4, 2, 1
-    assert prediction.adapter_mib == 4 * prediction.strategies[0].adapter_mib[1]
+    prediction = forecast(config_of(*fixed, *named, "search.num_trials=1"), FILMS)
+    fewest, all_ = of_one_trial().evaluation
+    assert prediction.evaluation == (least * fewest, most * all_)
+    assert prediction.adapter_mib == most * prediction.strategies[0].adapter_mib[1]
 
 
 def test_a_condition_that_the_phantom_does_not_have_is_refused_before_it_is_drawn() -> None:

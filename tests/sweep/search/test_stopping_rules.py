@@ -60,14 +60,16 @@ def test_the_costliest_trial_goes_on_where_its_quality_is_the_best() -> None:
     best_and_costliest = standing([0.5, 20.0], OTHERS)
     assert STOPPING_RULES["hypervolume"](best_and_costliest) is None
     lower, upper = np.quantile([0.5, 1, 2, 3, 4, 9], [0.25, 0.75])
-    assert reference_point(best_and_costliest) == pytest.approx([upper + 1.5 * (upper - lower), 20 + 0.1 * 18])
+    assert reference_point(best_and_costliest.all(), best_and_costliest.is_cost) == pytest.approx(
+        [upper + 1.5 * (upper - lower), 20 + 0.1 * 18]
+    )
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_hypervolume_decides_as_two_volumes_of_optuna_do(seed: int) -> None:
     rows = drawn(seed)
     asked = standing(rows[0], rows[1:], errors=[0.1, 0.05, 0.0, 0.0], num_costs=2)
-    bound = reference_point(asked)
+    bound = reference_point(asked.all(), asked.is_cost)
 
     def volume(values: NDArray[np.float64]) -> float:
         return float(compute_hypervolume(values[(values < bound).all(axis=1)], bound))

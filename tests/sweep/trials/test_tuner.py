@@ -128,12 +128,19 @@ def test_each_rank_of_one_training_in_a_process_of_many_is_exported_and_scored(s
     assert_ranks_are_exported(several.events, several.out)
 
 
-def test_each_rank_of_one_training_by_two_workers_is_exported_and_scored(
+def second(scored: Mapping[Path, Mapping[str, Any]], left: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Choose rank 2 alone."""
+    return "rank2" if len(scored) == 1 else None
+
+
+def test_ranks_that_are_worth_it_of_one_training_by_two_workers_are_exported_and_scored(
     ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     events, settings = Events(), context(dataset, tmp_path, workers=2, evaluate_every_epochs=1)
-    run_trials(settings, ProcessEvaluator(takes_s=0), Choices(DYLORA), listeners=(events,))
-    assert_ranks_are_exported(events, tmp_path)
+    strategy = {name: value for name, value in DYLORA["strategy"].items() if name != "evaluated_ranks"}
+    choices = Choices({**DYLORA, "strategy": strategy})
+    run_trials(replace(settings, choose_cut=second), ProcessEvaluator(takes_s=0), choices, listeners=(events,))
+    assert_ranks_are_exported(events, tmp_path, ranks=(2,))
 
 
 class Breaking:
@@ -169,16 +176,16 @@ def test_where_a_worker_is_lost_that_is_the_cause_and_not_what_the_others_then_r
     assert root_cause(WorkerGroupError("one failed", {0: waited})) is waited and not isinstance(waited, MACHINES_FAULT)
 
 
-def assert_ranks_are_exported(events: Events, out: Path) -> None:
-    """Of the last trial, whose strategy is DYLORA."""
+def assert_ranks_are_exported(events: Events, out: Path, ranks: tuple[int, ...] = (1, 3)) -> None:
+    """Of the last trial, whose strategy is DYLORA, or the same without its own ranks."""
     *_, trial_id = events.ends
     reports = [metrics for name, metrics in events.reports if name == trial_id]
     final = reports[-1]
     assert events.ends[trial_id] == TrialEnd.completed()
-    assert events.cut_ends == {f"{trial_id}-rank{rank}": TrialEnd.completed() for rank in (1, 3)}
+    assert events.cut_ends == {f"{trial_id}-rank{rank}": TrialEnd.completed() for rank in ranks}
     assert [metrics["epoch"] for metrics in reports] == [0, 1]
-    assert [cut[:2] for cut in events.cuts] == [(f"{trial_id}-rank{rank}", trial_id) for rank in (1, 3)]
-    for rank, (cut_id, _, choice, metrics) in zip((1, 3), events.cuts, strict=True):
+    assert [cut[:2] for cut in events.cuts] == [(f"{trial_id}-rank{rank}", trial_id) for rank in ranks]
+    for rank, (cut_id, _, choice, metrics) in zip(ranks, events.cuts, strict=True):
         assert choice == {**DYLORA, "strategy": {"name": "dylora", "rank": rank, "alpha": 8}}
         assert metrics["size"] == metrics["trainable_parameters"] == final["size"] * rank / 4
         assert [metrics[name] for name in ("epoch", "loss", "epoch_s")] == [

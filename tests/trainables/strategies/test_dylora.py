@@ -199,6 +199,7 @@ def test_cuts_are_made_at_the_evaluated_ranks_below_the_whole(
     assert list(cuts) == [f"rank{below}" for below in expected]
     assert [cut.hyperparameters()["rank"] for cut in cuts.values()] == expected
     assert all(not cut.cuts() for cut in cuts.values())
+    assert strategy.names_its_cuts is (ranks is not None)
 
 
 def test_a_combination_has_its_parts_cuts() -> None:
@@ -207,6 +208,8 @@ def test_a_combination_has_its_parts_cuts() -> None:
     assert list(cuts) == ["rank1", "rank2"]
     changed = {"dylora.rank": 2, "dylora.evaluated_ranks": ()}
     assert cuts["rank2"].hyperparameters() == strategy.hyperparameters() | changed
+    named = make_strategy("dylora+text_encoder", {"dylora.rank": 4, "dylora.evaluated_ranks": [1]})
+    assert named.names_its_cuts and not strategy.names_its_cuts
 
 
 @pytest.mark.parametrize("ranks", [[0], [2.0], "12", 3, [True]])

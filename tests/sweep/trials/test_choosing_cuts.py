@@ -1,0 +1,37 @@
+"""What chooses among the smaller adapters of a sweep's trainings."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+from sweep.config import SweepConfig
+from sweep.engine import _trial_context
+from sweep.preflight import Prepared, limits_of
+from trainables.base_models.models import resolve_base
+from trainables.datasets.store import PreparedDataset
+
+
+def test_a_trial_chooses_by_the_objectives_of_its_sweep_in_whatever_process(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    config = SweepConfig(objectives=("fid", "trainable_parameters"))
+    prepared = Prepared(
+        config=config,
+        out=tmp_path,
+        weights_hash="",
+        dataset=dataset,
+        conditions=dataset.conditions,
+        strategies=("dylora",),
+        limits=limits_of(config, dataset.conditions, str(resolve_base("mini"))),
+        notes=(),
+    )
+    choose = pickle.loads(pickle.dumps(_trial_context(prepared).choose_cut))
+    whole, smallest = tmp_path / "trials" / "a", tmp_path / "trials" / "a-rank1"
+    others = {"rank2": {"trainable_parameters": 200}}
+    for fid, chosen in ((20.0, None), (19.0, "rank2")):
+        scored = {
+            whole: {"trainable_parameters": 400, "fid_mini": fid, "vendi_mini": 3.0},
+            smallest: {"trainable_parameters": 100, "fid_mini": 20.0, "vendi_mini": 2.0},
+        }
+        assert choose(scored, others) == chosen

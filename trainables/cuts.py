@@ -22,8 +22,7 @@ CutChoice = Callable[[Mapping[Path, Metrics], Mapping[str, Metrics]], str | None
 """Says which cut is worth scoring next, None where no other is; given to the trial by whoever starts it.
 
 It is told the reports of what was scored, the whole adapter first, by the folder that has the adapter and its samples; and by
-the labels of the others, the smallest first, what is known of them beforehand. The same is to be chosen whenever it is told
-the same.
+the labels of the others, the smallest first, what is known of them beforehand. Told the same, it chooses the same.
 """
 
 
@@ -82,6 +81,8 @@ def score_cuts(
         folder = spec.folder.with_name(cut_name(spec.folder.name, label))
         scored[folder] = {**left.pop(label), **export_and_score(models, cuts[label], folder, score)}
         reports[label] = scored[folder]
+    for label in cuts.keys() - reports.keys():  # an earlier attempt of the trial may have chosen it
+        shutil.rmtree(spec.folder.with_name(cut_name(spec.folder.name, label)), ignore_errors=True)
     return {label: reports[label] for label in cuts if label in reports}
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +131,8 @@ class ActorEvaluator:
         for actor in (*self.actors, *([self.desk] if self.desk is not None else [])):
             ray.kill(actor)
         for place in self.places:
-            remove_placement_group(place)
+            with suppress(RuntimeError, ConnectionError, RayError):  # of a head that is gone nothing is held
+                remove_placement_group(place)
 
 
 def start_evaluators(
@@ -174,6 +177,5 @@ def _place(number: int, node: str | None, compute: ComputeConfig) -> PlacementGr
         node: where it should be.
         compute: what it holds.
     """
-    return placement_group(
-        [evaluation_resources(compute)], "STRICT_PACK", name=f"{EVALUATION} {number}", _soft_target_node_id=node
-    )
+    name = f"{EVALUATION} {number} {secrets.token_hex(4)}"  # Ray refuses a second group of a name
+    return placement_group([evaluation_resources(compute)], "STRICT_PACK", name=name, _soft_target_node_id=node)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from analysis.front.hypervolume import hypervolume, hypervolume_gain
 from analysis.front.objectives import COSTS
 from analysis.front.pareto import Direction, Objective
-from analysis.run_folder import read_resamples
+from analysis.run_folder import SAMPLES_SHEET, resamples_beside
 from sweep.search.history import reported
 from sweep.search.stopping_rules import BONUS, LEAST_GAIN, reference_point
 
@@ -29,8 +29,8 @@ def next_cut(
 
     The smallest comes first. Each other one lies between two neighbours that are scored. It is taken to cost what it does,
     and to be better in each metric than the better of the two by half a standard error of their difference: what films and
-    patients make of both alike falls out, as the same ones score both. As at a rung, a gain below 0.2 % of the hypervolume of
-    what is scored is none. Where nothing has values, nothing is left out.
+    patients make of both alike falls out, as the same ones score both. A gain below 0.2 % of the hypervolume of what is scored
+    is none. Where fewer than two have values, nothing is left out.
 
     Args:
         scored: reports of what was scored, by the folder in the run directory that has the adapter; the whole is the first.
@@ -44,7 +44,7 @@ def next_cut(
     folders = sorted(scored, key=lambda folder: scored[folder][SIZE])
     values = np.array([reported(scored[folder], objectives, names)[0] for folder in folders])
     known = values[np.isfinite(values).all(axis=1)]
-    if not labels or len(scored) == 1 or not len(known):
+    if not labels or len(scored) == 1 or len(known) < 2:
         return labels[0] if labels else None
     hopes = np.fmin(values[:-1], values[1:]) - BONUS * _errors_between(folders, names)
     gaps = np.searchsorted([scored[folder][SIZE] for folder in folders], [left[label][SIZE] for label in labels]) - 1
@@ -71,8 +71,8 @@ def _errors_between(folders: Sequence[Path], names: Sequence[str]) -> NDArray[np
     Returns:
         float[n - 1, m], 0 where none is known.
     """
-    resamples = read_resamples(folders[0].parents[1], [folder.name for folder in folders])
-    tables = [resamples.get(folder.name, pd.DataFrame()) for folder in folders]
+    paths = [resamples_beside(folder / SAMPLES_SHEET) for folder in folders]
+    tables = [pd.read_parquet(path) if path.is_file() else pd.DataFrame() for path in paths]
     spreads = [(first - second).std() for first, second in pairwise(tables)]
     errors: NDArray[np.float64] = np.nan_to_num([[spread.get(name, 0.0) for name in names] for spread in spreads])
     return errors

@@ -131,21 +131,21 @@ def scan_film(file: str, path: FilmFile, window: CtWindow | None = None, reading
 
 
 def _hundredths(levels: NDArray[np.generic]) -> tuple[float, float]:
-    """The levels below and above which lies a hundredth, as `numpy.percentile` has them, which takes up to fifty times as long."""
-    ordered = _counted(levels) if levels.dtype in (np.uint8, np.uint16) else np.sort(levels).__getitem__
+    """The levels below and above which lies a hundredth, as `numpy.percentile` has them.
+
+    Of 8 and 16 bits they are counted, which takes a third to a ninth of the time.
+    """
+    if levels.dtype not in (np.uint8, np.uint16):
+        low, high = np.percentile(levels.astype(np.float64), (1, 99))
+        return float(low), float(high)
+    up_to = np.bincount(levels).cumsum()
 
     def at(share: float) -> float:
         place = share * (len(levels) - 1)
-        before, after = float(ordered(math.floor(place))), float(ordered(math.ceil(place)))
-        return before + (after - before) * (place - math.floor(place))
+        before, after = np.searchsorted(up_to, (math.floor(place), math.ceil(place)), side="right").tolist()
+        return float(before + (after - before) * (place - math.floor(place)))
 
     return at(0.01), at(0.99)
-
-
-def _counted(levels: NDArray[np.generic]) -> Callable[[int], int]:
-    """What gives the level at a place in their order, without sorting them: a twentieth of the time for 8 bits."""
-    up_to = np.bincount(levels).cumsum()
-    return lambda place: int(np.searchsorted(up_to, place, side="right"))
 
 
 def _pixel_hash(levels: NDArray[np.generic], low: float, high: float) -> bytes:

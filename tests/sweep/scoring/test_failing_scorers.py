@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -248,22 +249,22 @@ def test_a_scorer_whose_node_is_lost_has_room_before_the_trials_that_are_tried_a
     """Else they hold all that there is, and wait for its scores. GPUs stand for what only the node that comes back has."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.setattr(actors, "AdapterScorer", Moody)
-    attempts = [{"GPU": 1.0}]
-    with second_node(ray_address, num_cpus=2, num_gpus=2):
-        evaluator = start_evaluators(0, ComputeConfig(evaluation_gpus=1))  # type: ignore[arg-type]  # its failures
-        until(lambda: state_of(evaluator.actors[0]) == ALIVE)
-        first = placement_group(attempts)
-        assert first.wait(300)
-    retried = [placement_group(attempts) for _ in range(2)]
-    remove_placement_group(first)
-    with second_node(ray_address, num_cpus=2, num_gpus=2):
-        until(lambda: state_of(evaluator.actors[0]) == ALIVE)
-        until(lambda: any(group.wait(0.1) for group in retried))
-        assert sum(group.wait(1) for group in retried) == 1
-        evaluator.stop()
-        assert all(group.wait(300) for group in retried)
-        for group in retried:
-            remove_placement_group(group)
+    groups = [placement_group([{"GPU": 1.0}])]
+    with ExitStack() as at_the_end:
+        at_the_end.callback(lambda: [remove_placement_group(group) for group in groups])
+        with second_node(ray_address, num_cpus=2, num_gpus=2):
+            evaluator = start_evaluators(0, ComputeConfig(evaluation_gpus=1))  # type: ignore[arg-type]  # its failures
+            at_the_end.callback(evaluator.stop)
+            until(lambda: state_of(evaluator.actors[0]) == ALIVE)
+            assert groups[0].wait(300)
+        remove_placement_group(groups.pop())
+        groups += [placement_group([{"GPU": 1.0}]) for _ in range(2)]
+        with second_node(ray_address, num_cpus=2, num_gpus=2):
+            until(lambda: state_of(evaluator.actors[0]) == ALIVE)
+            until(lambda: any(group.wait(0.1) for group in groups))
+            assert sum(group.wait(1) for group in groups) == 1
+            evaluator.stop()
+            assert all(group.wait(300) for group in groups)
 
 
 def test_a_desk_that_is_lost_is_no_failure_of_the_evaluation(

@@ -276,11 +276,13 @@ def test_sheets_are_left_for_the_eye(spec: EvaluationSpec, adapter: Path) -> Non
 
 def test_an_actor_that_dies_is_succeeded_and_its_score_is_not_lost(ray_cluster: None, spec: EvaluationSpec) -> None:
     evaluator = start_evaluators(spec, ComputeConfig())
-    evaluator.prepare(spec.cache_folder)
-    _, score = evaluator.score_base(spec.cache_folder)
-    ray.kill(evaluator.actors[0], no_restart=False)
-    assert ray.get(score, timeout=300).keys() >= {"fid_mini", "vendi_mini"}
-    evaluator.stop()
+    try:
+        evaluator.prepare(spec.cache_folder)
+        _, score = evaluator.score_base(spec.cache_folder)
+        ray.kill(evaluator.actors[0], no_restart=False)
+        assert ray.get(score, timeout=300).keys() >= {"fid_mini", "vendi_mini"}
+    finally:
+        evaluator.stop()
 
 
 def test_films_of_another_precision_have_features_of_their_own(

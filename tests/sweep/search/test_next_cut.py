@@ -64,7 +64,7 @@ def write_errors(trial: Path, errors: Mapping[int, Mapping[str, float]]) -> None
 
 @pytest.mark.parametrize("fids", [[20.0] * 6, [20, 21, 22, 23, 24, 25], [20, 40, 20, 40, 20, 20]])
 @pytest.mark.parametrize("objectives", [[FID, SIZE], [FID, SIZE, SECONDS]])
-def test_where_the_smallest_is_as_good_as_the_whole_only_the_ends_are_scored(
+def test_where_the_smallest_is_as_good_as_the_whole_and_no_errors_are_known_only_the_ends_are_scored(
     fids: list[float], objectives: list[Objective]
 ) -> None:
     assert order(curve(fid_mini=fids), objectives) == [1]
@@ -119,7 +119,8 @@ def test_what_the_same_films_make_of_all_ranks_alike_is_no_reason_to_score_them(
     assert order(curve(fid_mini=[20, 40, 15, 20]), [FID, SIZE], tmp_path / "trials" / "a") == [1]
 
 
-def test_where_nothing_has_values_nothing_is_left_out() -> None:
+def test_where_fewer_than_two_have_values_nothing_is_left_out() -> None:
+    assert order(curve(fid_mini=[20.0, np.nan, np.nan, np.nan]), [FID, SIZE]) == [1, 2, 4]
     assert order(curve(fid_mini=[np.nan] * 4), [FID, SIZE]) == [1, 2, 4]
     assert order(curve(kid_mini=[1.0] * 4), [FID, SIZE]) == [1, 2, 4]
 

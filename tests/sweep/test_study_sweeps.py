@@ -39,8 +39,13 @@ SMALL = (
     *("compute.evaluation_cpus=1", "compute.evaluation_gpus=0"),
 )
 EVALUATED = FinalSettings(
-    **{"images_per_condition": 2, "num_resamples": 4, "membership_films": 8},
-    **{"architecture": "small", "alignment_epochs": 1, "utility_epochs": 1, "utility_seeds": 2},
+    images_per_condition=2,
+    num_resamples=4,
+    membership_films=8,
+    architecture="small",
+    alignment_epochs=1,
+    utility_epochs=1,
+    utility_seeds=2,
 )
 CONDITION = "No Finding"
 STUDIES = {

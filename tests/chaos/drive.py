@@ -20,7 +20,8 @@ from typing import Annotated
 import psutil
 import typer
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # of warm_python
+# The second is that of warm_python, whose folders have the packages' names.
+sys.path.extend(str(Path(__file__).resolve().parents[level]) for level in (2, 1))
 
 from broken_sweeps import SETTINGS, Sweep, all_processes_below, kill, wait_until
 from checking import UnsoundError, compare, finished, require_nothing_left, shared_memory

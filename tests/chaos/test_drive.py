@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,15 @@ import warm_python
 ROOT = Path(__file__).resolve().parents[2]
 SEED = "6"
 """Of those at which either kind comes after the first reports of its two trials and before the last."""
+
+
+@pytest.mark.slow
+def test_the_driver_starts_as_make_chaos_starts_it() -> None:
+    """By a Python that knows of the project what its installation says, and has imported nothing of it."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "tests/chaos/drive.py", "--help"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0 and "--kinds" in done.stdout, done.stderr[-3000:]
 
 
 @pytest.mark.slow

@@ -77,8 +77,7 @@ def most_workers(compute: ComputeConfig) -> int:
 
 def worker_resources(compute: ComputeConfig) -> dict[str, float]:
     """What a worker of a trial holds."""
-    gpus = {"GPU": compute.gpus_per_worker} if compute.gpus_per_worker else {}
-    return {"CPU": compute.cpus_per_worker, **gpus}
+    return _resources(compute.cpus_per_worker, compute.gpus_per_worker)
 
 
 def trial_resources(compute: ComputeConfig) -> dict[str, float]:
@@ -88,8 +87,12 @@ def trial_resources(compute: ComputeConfig) -> dict[str, float]:
 
 def evaluation_resources(compute: ComputeConfig) -> dict[str, float]:
     """What an evaluation actor holds."""
-    gpus = {"GPU": compute.evaluation_gpus} if compute.evaluation_gpus else {}
-    return {"CPU": compute.evaluation_cpus, **gpus}
+    return _resources(compute.evaluation_cpus, compute.evaluation_gpus)
+
+
+def _resources(cpus: float, gpus: float) -> dict[str, float]:
+    """As Ray takes them, which asks a node for no GPU by saying nothing of GPUs."""
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
 
 
 def local_cpus(compute: ComputeConfig, here: int) -> int:

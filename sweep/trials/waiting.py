@@ -90,8 +90,7 @@ def waiting_here(ended: threading.Event) -> list[str]:
     Args:
         ended: once it is set nobody wants to know, and nothing more is asked.
     """
-    job = ray.get_runtime_context().get_job_id()
-    asked = [] if ended.is_set() else _waiting_groups(job)
+    asked = _waiting_groups(ray.get_runtime_context().get_job_id())
     if not asked or ended.is_set():
         return []
     there, free = ray.cluster_resources(), ray.available_resources()

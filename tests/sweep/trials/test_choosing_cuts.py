@@ -5,10 +5,10 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+from prepared_sweeps import prepared_sweep
+
 from sweep.config import SweepConfig
 from sweep.engine import _trial_context
-from sweep.preflight import Prepared, limits_of
-from trainables.base_models.models import resolve_base
 from trainables.datasets.store import PreparedDataset
 
 
@@ -16,17 +16,7 @@ def test_a_trial_chooses_by_the_objectives_of_its_sweep_in_whatever_process(
     dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     config = SweepConfig(objectives=("fid", "trainable_parameters"))
-    prepared = Prepared(
-        config=config,
-        out=tmp_path,
-        weights_hash="",
-        dataset=dataset,
-        conditions=dataset.conditions,
-        strategies=("dylora",),
-        limits=limits_of(config, dataset.conditions, str(resolve_base("mini"))),
-        notes=(),
-    )
-    choose = pickle.loads(pickle.dumps(_trial_context(prepared).choose_cut))
+    choose = pickle.loads(pickle.dumps(_trial_context(prepared_sweep(config, dataset, tmp_path)).choose_cut))
     whole, smallest = tmp_path / "trials" / "a", tmp_path / "trials" / "a-rank1"
     others = {"rank2": {"trainable_parameters": 200}}
     for fid, chosen in ((20.0, None), (19.0, "rank2")):

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from prepared_sweeps import prepared_sweep
 from trials_in_a_row import BITFIT
 
 from sweep.config import DataConfig, SweepConfig
 from sweep.engine import _evaluation_spec, _trial_context
-from sweep.preflight import Prepared, limits_of
 from sweep.trials import latent_cache as module
 from sweep.trials.latent_cache import latent_cache
 from sweep.trials.settings import CacheConfig
-from trainables.base_models.models import resolve_base
 from trainables.datasets.store import PreparedDataset
 
 
@@ -32,16 +31,7 @@ def test_trials_and_evaluation_are_told_of_the_films_and_trials_where_latents_ar
     dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     config = SweepConfig(data=DataConfig(source="prepared", path=dataset.folder))
-    prepared = Prepared(
-        config=config,
-        out=tmp_path / "run",
-        weights_hash="",
-        dataset=dataset,
-        conditions=dataset.conditions,
-        strategies=("bitfit",),
-        limits=limits_of(config, dataset.conditions, str(resolve_base("mini"))),
-        notes=(),
-    )
+    prepared = prepared_sweep(config, dataset, tmp_path / "run")
     trial = _trial_context(prepared).spec("a", BITFIT)
     assert trial.fingerprint == _evaluation_spec(prepared).fingerprint == dataset.fingerprint
     assert trial.cache_folder == dataset.folder.with_name(f"{dataset.folder.name}.cache")

@@ -46,7 +46,8 @@ class Cost:
     """What was measured.
 
     Attributes:
-        records_ratio: seconds of a trial at the end over those at the start, of records alone.
+        records_ratio: seconds of a trial at the end over those at the start, of records alone; means, as not every trial writes the
+            tables at its end.
         total_ratio: likewise with the search sampler.
         grown_mib: what the driver's memory has grown by between the end of the first tenth and the last trial.
     """
@@ -126,8 +127,8 @@ def measured_trials(folder: Path, num_trials: int, sampler: str) -> dict[str, An
         memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     whole_s = [after - before for before, after in itertools.pairwise(total_s)]
     part, unit = num_trials // SHARE, 2**20 if sys.platform == "darwin" else 2**10
-    first, last = statistics.median(records_s[:part]), statistics.median(records_s[-part:])
-    first_all, last_all = statistics.median(whole_s[:part]), statistics.median(whole_s[-part:])
+    first, last = statistics.mean(records_s[:part]), statistics.mean(records_s[-part:])
+    first_all, last_all = statistics.mean(whole_s[:part]), statistics.mean(whole_s[-part:])
     return {
         "num_trials": num_trials,
         "first_records_s": first,
@@ -177,8 +178,9 @@ def measured_replay(folder: Path, num_trials: int) -> dict[str, Any]:
     searcher = searcher_of(num_trials, "random")
     for event in events:
         event.tell(searcher)
+    trials = searcher.study.get_trials(deepcopy=False)  # the study of a log is made when it is asked for
     times.append(time.process_time())
-    if len(rows) != num_trials or not front.points or len(searcher.study.trials) != num_trials:
+    if len(rows) != num_trials or not front.points or len(trials) != num_trials:
         raise RuntimeError("`replay` must give every trial back, but some are missing")
     parts = [after - before for before, after in itertools.pairwise(times)]
     read_s, told_s, front_s, rows_s, study_s = parts

@@ -133,10 +133,11 @@ class History(TrialListener):
         is_rung = not metrics.get(FINAL) and "epoch" in metrics
         if not is_rung or all(objective.name in COSTS for objective in self.objectives):
             return tried
-        epochs = metrics["epoch"] + 1
-        earlier = [measured for measured in tried.measured if measured.epochs < epochs]
-        measurement = self._measured(metrics, epochs, [rung_name(objective) for objective in self.objectives])
-        return replace(tried, measured=[*earlier, *([measurement] if np.isfinite(measurement.values).all() else [])])
+        epochs, names = metrics["epoch"] + 1, [rung_name(objective) for objective in self.objectives]
+        measured = [measurement for measurement in tried.measured if measurement.epochs < epochs]
+        if all(name in metrics for name in names):
+            measured.append(self._measured(metrics, epochs, names))
+        return replace(tried, measured=[each for each in measured if np.isfinite(each.values).all()])
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Note the values of a trial that was completed, and what failed by its configuration's fault."""

@@ -27,9 +27,9 @@ from rich.table import Table
 
 from search_spaces import SEARCH_SPACES
 from sweep.config import SearchConfig, SweepConfig
-from sweep.records.events import Ended, Event, Reported, Started, parse_events, record
+from sweep.records.events import Ended, Event, Reported, Started, read_events, record, replay
 from sweep.records.journal import Journal
-from sweep.records.log import RecordLog, read_log
+from sweep.records.log import RecordLog
 from sweep.records.tables import Tables
 from sweep.search.samplers import SEARCH_SAMPLERS
 from sweep.search.searcher import OptunaSearcher
@@ -165,19 +165,17 @@ def measured_replay(folder: Path, num_trials: int) -> dict[str, Any]:
     path = folder / "events.log"
     written(path, num_trials)
     times = [time.process_time()]
-    events = list(parse_events(read_log(path).records))
+    events = read_events(path)
     times.append(time.process_time())
     tables = Tables(config_of(num_trials).reported_objectives())
-    for event in events:
-        event.tell(tables)
+    replay(events, tables)
     times.append(time.process_time())
     front = tables.front()
     times.append(time.process_time())
     rows = tables.trials(front)
     times.append(time.process_time())
     searcher = searcher_of(num_trials, "random")
-    for event in events:
-        event.tell(searcher)
+    replay(events, searcher)
     trials = searcher.study.get_trials(deepcopy=False)  # the study of a log is made when it is asked for
     times.append(time.process_time())
     if len(rows) != num_trials or not front.points or len(trials) != num_trials:

@@ -25,6 +25,7 @@ from search_spaces import SEARCH_SPACES
 from sweep.config import ConfigError, SweepConfig
 from sweep.interrupts import interruptible
 from sweep.preflight import Prepared, preflight
+from sweep.records.events import replay
 from sweep.records.journal import Journal
 from sweep.records.pages import PageKeeper
 from sweep.records.progress import ProgressView
@@ -125,9 +126,7 @@ def _work(prepared: Prepared, journal: Journal, tracker: Tracker, *, console: Co
     tracking = TrackingListener(tracker, prepared.out, config.reported_objectives())
     num_trials = config.search.num_trials
     ended, ending = EndedCheckpoints(_trial_context(prepared).trial_folder), _ending(prepared)
-    for event in journal.past:
-        for listener in (tracking, ended, ending):
-            event.tell(listener)
+    replay(journal.past, tracking, ended, ending)
     tracker.replayed()
     if not _is_unfinished(journal, ending, num_trials):
         return
@@ -294,9 +293,7 @@ def _run_trials(
     view = ProgressView(console, num_trials=num_trials, num_epochs=num_epochs, shown=shown, rungs=rungs)
     stopping = stopping_of(config, searcher)
     hearing = (stopping, view, searcher)
-    for event in journal.past:
-        for listener in hearing:
-            event.tell(listener)
+    replay(journal.past, *hearing)
     with view:
         for trial_id, end in stopping.undone().items():  # the break came before the end was written down
             for told in (journal, *listeners, *hearing):

@@ -58,7 +58,7 @@ def read_earlier(folder: Path, config: SweepConfig, identity: Identity) -> Earli
         ConfigError: it is no run directory, it is damaged, another version wrote it, or none of its trials was completed.
     """
     try:
-        theirs, events = load_run_config(_holding(folder)), tuple(read_events(folder / EVENTS))
+        theirs, events = load_run_config(_holding(folder)), read_events(folder / EVENTS)
         provenance = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
         differs = _differences(config, theirs, identity, provenance)
     except (OSError, ValueError, KeyError, TypeError) as error:

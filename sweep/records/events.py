@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
 from analysis.front.statuses import EndKind
 from analysis.run_folder import require_names
+from sweep.garbage import without_collecting
 from sweep.records.log import EVENT, TIME, RecordLog, read_log
 from sweep.trials.earlier import EarlierSweep
 from sweep.trials.ends import TrialEnd, TrialListener
@@ -216,26 +217,37 @@ def record(log: RecordLog, event: Event) -> None:
     log.append(event.name, asdict(event))
 
 
-def parse_events(records: Iterable[Mapping[str, Any]]) -> Iterator[Event]:
+@without_collecting()
+def parse_events(records: Iterable[Mapping[str, Any]]) -> tuple[Event, ...]:
     """The events that a log's records stand for, in their order.
 
     Raises:
         ValueError: a record is of no known kind, its fields are not that kind's, or a trial's name leads elsewhere than
             into the run directory.
     """
+    events = []
     for number, record in enumerate(records, start=1):
         fields = {name: value for name, value in record.items() if name not in (EVENT, TIME)}
         require_names((fields[name] for name in NAMES if name in fields), CHANGED)
         try:
-            yield EVENTS[record[EVENT]](**fields)
+            events.append(EVENTS[record[EVENT]](**fields))
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"`event log` must hold events that this version knows, but got {str(record)[:80]!r} as event {number}. "
                 "Read the run with the version that wrote it."
             ) from error
+    return tuple(events)
 
 
-def read_events(path: Path) -> Iterator[Event]:
+@without_collecting()
+def replay(events: Iterable[Event], *listeners: TrialListener) -> None:
+    """Let listeners hear what a log holds, in its order."""
+    for event in events:
+        for listener in listeners:
+            event.tell(listener)
+
+
+def read_events(path: Path) -> tuple[Event, ...]:
     """The events of a log of any format, as far as its records are whole.
 
     Raises:

@@ -31,7 +31,9 @@ from sweep.records.events import (
     Retried,
     Started,
     parse_events,
+    read_events,
     record,
+    replay,
 )
 from sweep.records.log import RecordLog, read_log
 from sweep.records.tables import Past, Tables
@@ -72,8 +74,7 @@ class Journal(TrialListener):
         self.tables = Tables(objectives)
         self._log, self._written_s = log, time.monotonic()
         self._resamples: dict[str, pd.DataFrame] = {}
-        for event in past:
-            event.tell(self.tables)
+        replay(past, self.tables)
 
     @classmethod
     def open(cls, out: Path, config: SweepConfig, provenance: Mapping[str, Any]) -> Journal:
@@ -95,7 +96,7 @@ class Journal(TrialListener):
             return cls(out, config.reported_objectives(), RecordLog.create(out / EVENTS))
         require_continued(out, config, provenance)
         contents = read_log(out / EVENTS)
-        past, log = tuple(parse_events(contents.records)), RecordLog.reopen(out / EVENTS)
+        past, log = parse_events(contents.records), RecordLog.reopen(out / EVENTS)
         journal = cls(out, config.reported_objectives(), log, past, contents.torn_bytes)
         journal._record(Resumed(provenance=provenance))
         _write_json(out / CONFIG, config.model_dump(mode="json"))
@@ -188,8 +189,7 @@ def past_of(out: Path, objectives: Sequence[Objective]) -> Past:
         ValueError: the event log is of another version.
     """
     tables = Tables(objectives)
-    for event in parse_events(read_log(out / EVENTS).records) if holds_run(out) else ():
-        event.tell(tables)
+    replay(read_events(out / EVENTS) if holds_run(out) else (), tables)
     ended, completed = tables.num_ended(), tables.num_ended(COMPLETED)
     return Past(num_ended=ended, num_completed=completed, earlier=tuple(tables.earlier))
 

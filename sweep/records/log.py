@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
+from sweep.garbage import without_collecting
+
 FORMAT: Final = 1
 EVENT: Final = "event"
 """Key of a record's kind."""
@@ -110,6 +112,7 @@ class RecordLog:
         self._file.close()
 
 
+@without_collecting()
 def read_log(path: Path) -> LogContents:
     """The records of a log of any format, as far as they are whole.
 

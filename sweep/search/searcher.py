@@ -25,6 +25,7 @@ from ray.tune.search import Searcher
 from analysis.front.pareto import Objective
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
 from search_spaces import SearchSpace, published, strategies_of
+from sweep.garbage import without_collecting
 from sweep.search.earlier import observations, proposals
 from sweep.search.history import History
 from sweep.search.plan import STRATEGY, SearchPlan, Values
@@ -120,6 +121,7 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         """Trials of the log that Optuna has not heard of yet, and what has become of each."""
 
     @property
+    @without_collecting()
     def study(self) -> optuna.Study:
         """Optuna's study of all trials.
 

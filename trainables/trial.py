@@ -152,7 +152,7 @@ def attached(spec: TrialSpec, strategy: Strategy, models: DiffusionModels) -> Di
     Args:
         spec: of the trial.
         strategy: of the trial.
-        models: fresh; changed in place.
+        models: without a strategy; changed in place.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
@@ -192,8 +192,9 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report, choose: Cut
     accelerator = new_accelerator(spec.training.mixed_precision)
     dataset = PreparedDataset.expected(spec.dataset, spec.fingerprint)
     strategy = strategy_of(spec).for_conditions(dataset.conditions)
-    fresh = warm_base(spec.base, components_in_training(spec, strategy)).fresh().for_films_of(spec.resolution_px)
-    models = attached(spec, strategy, fresh).to(accelerator.device)
+    warm = warm_base(spec.base, components_in_training(spec, strategy))
+    shared = warm.sharing().for_films_of(spec.resolution_px)
+    models = attached(spec, strategy, shared).own_trained().to(accelerator.device)
     feeder = _feeder(spec, strategy, models, dataset, precision=accelerator.mixed_precision)
     feeder.keep_on(accelerator.device, room_bytes(accelerator.device))
     strategy.expect_captions(models, feeder.token_ids, dataset.conditions)

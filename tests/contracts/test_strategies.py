@@ -6,11 +6,12 @@ known from elsewhere, and one test is skipped.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class Trained:
     after: dict[str, float]
     pixels: NDArray[np.float32]
     folder: Path
+    leaves_the_base: bool = False
 
     @property
     def fits_diffusers_loaders(self) -> bool:
@@ -130,9 +132,10 @@ def train(models: DiffusionModels, strategy: Strategy, lr: float) -> list[float]
 
 def trained(base: DiffusionModels, name: str, folder: Path) -> Trained:
     torch.manual_seed(0)
-    example, models = EXAMPLES[name], base.fresh()
+    example, models, bits = EXAMPLES[name], base.sharing(), bits_of(base)
     strategy = make_strategy(example.strategy or name, example.hyperparameters)
     strategy.attach(models)
+    models.own_trained()
     before = errors(models, strategy)
     losses = train(models, strategy, example.lr)
     after = errors(models, strategy)
@@ -150,7 +153,17 @@ def trained(base: DiffusionModels, name: str, folder: Path) -> Trained:
     EXPORTS["pipeline"].write(models, strategy, folder / "pipeline")
     if result.fits_diffusers_loaders:
         EXPORTS["diffusers"].write(models, strategy, folder / "diffusers")
-    return result
+    return replace(result, leaves_the_base=bits_of(base) == bits)
+
+
+def bits_of(models: DiffusionModels) -> str:
+    """A hash of all weights, their names and whether they train."""
+    digest = hashlib.sha256()
+    for component in models.components().values():
+        for name, tensor in component.state_dict(keep_vars=True).items():
+            digest.update(f"{name} {tensor.requires_grad}".encode())
+            digest.update(tensor.detach().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @pytest.fixture(scope="session")
@@ -250,6 +263,10 @@ def before_training(result: Trained, base: DiffusionModels) -> dict[str, nn.Modu
         return base.components()
     swapped = BertModel.from_pretrained(result.strategy.encoder, add_pooling_layer=False)
     return {**base.components(), "text_encoder": swapped}
+
+
+def test_training_and_exports_leave_the_base_that_they_share_to_the_bit(result: Trained) -> None:
+    assert result.leaves_the_base
 
 
 def test_it_trains_exactly_its_own_names(result: Trained, base: DiffusionModels) -> None:

@@ -107,10 +107,19 @@ class DiffusionModels:
     def sharing(self) -> DiffusionModels:
         """Modules of its own over the same tensors, for an adapter to be attached to: at once, and without a copy.
 
-        What is put in place of modules or tensors there is in no one else's way. None may write into the shared ones.
+        What is put in place of modules or tensors there is in no one else's way. None may write into the shared ones: before
+        a training, `own_trained` is called.
         """
         shared: dict[str, Any] = {name: _sharing(module) for name, module in self.components().items()}
         return replace(self, **shared)
+
+    def own_trained(self) -> DiffusionModels:
+        """Give the parameters that train memory of their own, in place; what is frozen goes on sharing its."""
+        for module in self.components().values():
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.clone()
+        return self
 
     def to(self, device: torch.device | str) -> DiffusionModels:
         """Move every part that has its weights to the device, in place."""

@@ -16,8 +16,6 @@ from typing import Any, Final
 import psutil
 import ray
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # its stub is older than it
-from ray.air.execution._internal import actor_manager
-from ray.exceptions import OutOfMemoryError, RayActorError
 
 from sweep.config import ComputeConfig, ConfigError
 from sweep.records.guard import OF_RAY, ray_watched
@@ -50,18 +48,12 @@ def ray_runtime(compute: ComputeConfig) -> Iterator[None]:
         ConnectionError: the cluster does not answer or lets nobody in.
         RuntimeError: Ray does not start on this machine.
     """
-    count_memory_kills_as_losses()
     if ray.is_initialized():
         yield
         return
     cluster = find_cluster(compute)
     with _own_ray(compute) if cluster is None else _connected(cluster):
         yield
-
-
-def count_memory_kills_as_losses() -> None:
-    """Let Tune take an actor that Ray ended for want of memory for a lost one; by itself it ends the sweep over it."""
-    actor_manager.RayActorError = (RayActorError, OutOfMemoryError)
 
 
 @contextmanager

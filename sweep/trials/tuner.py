@@ -16,7 +16,8 @@ import ray
 import ray.train
 import torch
 from ray import tune
-from ray.exceptions import RayError
+from ray.air.execution._internal import actor_manager
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -24,6 +25,7 @@ from ray.train.v2._internal.exceptions import (
     RayTrainError,  # all that lost and hanging workers have in common
     WorkerGroupStartupTimeoutError,
 )
+from ray.tune.execution import tune_controller
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
@@ -282,6 +284,7 @@ def run_trials(
         RuntimeError: Tune itself failed, or nothing can be trained or scored any more: `BREAKING`.
     """
     _quieten_tune()
+    count_memory_kills_as_losses()
     trial_scheduler, ended = trial_scheduler or TrialScheduler(), EndedCheckpoints(context.trial_folder)
     relay = Relay(
         (*listeners, ended, searcher),
@@ -327,6 +330,15 @@ def _forget_marks(context: SweepContext, trial_id: str) -> None:
     """Where the sweep ends before a trial trains, nobody waits for a process that was killed in that trial's folder."""
     with suppress(OSError):  # it would only be waited for
         forget_marks(context.trial_folder(trial_id))
+
+
+def count_memory_kills_as_losses() -> None:
+    """Let Tune take an actor that Ray ended for want of memory for a lost one; by itself it ends the sweep over it.
+
+    One module asks for the kind of a loss when it hears of it, the other once more for a trial that was training.
+    """
+    for module in (actor_manager, tune_controller):
+        module.RayActorError = (RayActorError, OutOfMemoryError)
 
 
 def _quieten_tune() -> None:

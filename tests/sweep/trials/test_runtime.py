@@ -35,6 +35,7 @@ import psutil, ray
 from ray import tune
 from sweep.config import ComputeConfig
 from sweep.trials.runtime import ray_runtime
+from sweep.trials.tuner import count_memory_kills_as_losses
 
 before, shutdown, left = dict(os.environ), ray.shutdown, []
 
@@ -61,6 +62,7 @@ with ray_runtime(ComputeConfig(concurrent_trials=7)):
         found["failure"] = str(error)
     errors, os.environ["RAY_AIR_NEW_OUTPUT"] = [], "0"
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # as run_trials does
+    count_memory_kills_as_losses()
     told = type("Told", (tune.Callback,), {"on_trial_error": lambda self, trial, **info: errors.append(trial.config["name"])})
     config = tune.RunConfig(storage_path=os.environ["TMPDIR"], callbacks=[told()], verbose=0)
     tune.Tuner(lambda config: time.sleep(60), param_space={"name": tune.grid_search(["a", "b"])}, run_config=config).fit()

@@ -18,6 +18,7 @@ import torch
 from optuna import Trial
 from optuna.trial import FrozenTrial, TrialState
 from ray import cloudpickle
+from ray.exceptions import OutOfMemoryError
 from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 from safetensors.torch import load_file
@@ -197,27 +198,42 @@ def assert_ranks_are_exported(events: Events, out: Path, ranks: tuple[int, ...] 
 
 
 @dataclass(frozen=True)
-class LosesDevice:
-    """The first evaluation finds its device gone, as every further one in that process would."""
+class LosesProcess:
+    """The first evaluation loses what its process needs, as every further one in that process would."""
 
     folder: Path
+    loss: Exception
 
     def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
         if not list(self.folder.glob("lost-*")):
             (self.folder / f"lost-{os.getpid()}").touch()
         if (self.folder / f"lost-{os.getpid()}").exists():
-            raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+            raise self.loss
         return {"score": 1.0}
 
 
-def test_a_trial_outlives_its_device_and_goes_on_in_another_process(
-    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (
+            torch.AcceleratorError("CUDA error: unspecified launch failure"),
+            "AcceleratorError: CUDA error: unspecified launch failure",
+        ),
+        (
+            OutOfMemoryError("Memory on the node (IP: 10.0.0.1) was 22.4GB / 23.5GB (0.95), above the threshold."),
+            "`memory` of the machine must suffice for all that runs on it, but got 22.4GB of 23.5GB in use",
+        ),
+    ],
+    ids=["its device", "its memory"],
+)
+def test_a_trial_outlives_what_it_loses_and_goes_on_in_another_process(
+    loss: Exception, told: str, ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
     events, settings = Events(), context(dataset, tmp_path, checkpoint_every_s=0)
-    run_trials(settings, LosesDevice(tmp_path), Choices(BITFIT), listeners=(events,))
+    run_trials(settings, LosesProcess(tmp_path, loss), Choices(BITFIT), listeners=(events,))
     assert list(events.ends.values()) == [TrialEnd.completed()]
     ((_, reason),) = events.retries
-    assert reason == "AcceleratorError: CUDA error: unspecified launch failure"
+    assert str(reason).startswith(told)
     assert events.places == [("trial0", ray.get_runtime_context().get_node_id())] * 2
     assert [metrics["epoch"] for _, metrics in events.reports] == [0, 1]
 

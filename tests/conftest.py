@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partialmethod
 
 import pytest
 import warm_python
@@ -97,12 +98,17 @@ def _no_test_ends_its_process() -> Iterator[None]:
 def ray_address() -> Iterator[str]:
     """The address of the one Ray of a run of the tests, which is started as a sweep starts it."""
     import ray  # not above: tests without Ray do not wait for it
+    import ray_worker
+    from ray._private.parameter import RayParams
 
     from sweep.config import ComputeConfig
     from sweep.trials.runtime import ray_runtime
 
-    with ray_runtime(ComputeConfig(concurrent_trials=2)):
-        yield str(ray.get_runtime_context().gcs_address)
+    quick = partialmethod(RayParams.__init__, setup_worker_path=ray_worker.__file__)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RayParams, "__init__", quick)
+        with ray_runtime(ComputeConfig(concurrent_trials=2)):
+            yield str(ray.get_runtime_context().gcs_address)
 
 
 @pytest.fixture(scope="module")

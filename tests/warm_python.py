@@ -36,8 +36,12 @@ ENGINE = (
     "mlflow",
     "pyarrow.fs",
     "pydantic",
+    "jsonschema",
+    "rich.progress",
+    "typer",
+    "sweep.config",
 )
-"""What processes of the engine import, but Ray, whose library does not bear to be forked."""
+"""What processes of the engine import, but Ray: as it is imported its library reads from the environment whose worker it is."""
 OF_TESTS = (
     "analysis.studies.classifiers",
     "scipy.stats",

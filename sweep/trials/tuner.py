@@ -20,6 +20,7 @@ from ray.air.execution._internal import actor_manager
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import (
     RayTrainError,  # all that lost and hanging workers have in common
@@ -215,15 +216,15 @@ def fit_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> N
 
 
 class GroupTrainer(TorchTrainer):  # type: ignore[misc]  # Ray ships no types
-    """Ray Train's trainer without its cleaner of placement groups, in whose place `OrphanedGroups` is.
+    """Ray Train's trainer without its cleaner of placement groups, in whose place `OrphanedGroups` is, and its data sets.
 
-    The cleaner is a process more for each attempt, and where a controller has died on a cluster without a dashboard, it
-    neither removes anything nor ends (Ray 2.60).
+    Each is a process more for each attempt. Where a controller has died on a cluster without a dashboard, the cleaner
+    neither removes anything nor ends (Ray 2.60); of Ray's data sets a trial has none.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
-        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+        return [each for each in callbacks if not isinstance(each, PlacementGroupCleanerCallback | DatasetsCallback)]
 
 
 def worker_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext, most: int) -> GroupTrainer:

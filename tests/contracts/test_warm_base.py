@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from sweep.scoring.studio import with_adapter
 from trainables.base_models.models import DiffusionModels, load_base
 from trainables.numerics import Numerics
 from trainables.sampling import generate_batches
-from trainables.strategies import load_adapter, make_strategy
+from trainables.strategies import Strategy, load_adapter, make_strategy
 from trainables.strategies.base import trained_parameters
 
 HALF = Numerics("bf16", channels_last=True)
@@ -48,8 +49,24 @@ def fingerprint(models: DiffusionModels) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Before:
+    """What bases are before any adapter has come, and what one gives."""
+
+    base: str
+    half: str
+    film: NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def before(base: DiffusionModels, half: DiffusionModels) -> Before:
+    return Before(fingerprint(base), fingerprint(half), sample(base))
+
+
 @pytest.fixture(scope="module", params=sorted(EXAMPLES))
-def adapter(request: pytest.FixtureRequest, base: DiffusionModels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adapter(
+    request: pytest.FixtureRequest, base: DiffusionModels, before: Before, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Of each strategy one whose numbers all differ from the base's."""
     example = EXAMPLES[request.param]
     models, strategy = base.fresh(), make_strategy(example.strategy or request.param, example.hyperparameters)
@@ -63,31 +80,35 @@ def adapter(request: pytest.FixtureRequest, base: DiffusionModels, tmp_path_fact
     return folder
 
 
+@pytest.fixture(scope="module")
+def copied(base: DiffusionModels, adapter: Path) -> tuple[Strategy, NDArray[np.float32]]:
+    """The adapter's strategy, and what a copy of the base gives with it."""
+    models = base.fresh()
+    return load_adapter(models, adapter), sample(models)
+
+
 def test_adapters_go_onto_one_warm_base_and_come_off_merged_or_not_and_the_base_is_restored_to_the_bit(
-    base: DiffusionModels, adapter: Path
+    base: DiffusionModels, before: Before, adapter: Path, copied: tuple[Strategy, NDArray[np.float32]]
 ) -> None:
     """The base is that of the whole module: every adapter finds it as all before have left it."""
-    before, plain = fingerprint(base), sample(base)
-    shared, copied = with_adapter(base, adapter), base.fresh()
-    strategy = load_adapter(copied, adapter)
-    films = sample(shared)
-    assert np.array_equal(films, sample(copied))
-    assert not np.array_equal(films, plain)  # else this test shows nothing
+    shared, (strategy, expected) = with_adapter(base, adapter), copied
+    film = sample(shared)
+    assert np.array_equal(film, expected)
+    assert not np.array_equal(film, before.film)  # else this test shows nothing
     strategy.merged(shared)
-    assert np.allclose(sample(shared), films, atol=1e-3)
+    assert np.allclose(sample(shared), film, atol=1e-3)
     del shared
-    assert fingerprint(base) == before and np.array_equal(sample(base), plain)
+    assert fingerprint(base) == before.base and np.array_equal(sample(base), before.film)
 
 
 def test_in_half_precision_it_gives_nearly_the_same_and_leaves_the_base_as_well(
-    base: DiffusionModels, half: DiffusionModels, adapter: Path
+    half: DiffusionModels, before: Before, adapter: Path, copied: tuple[Strategy, NDArray[np.float32]]
 ) -> None:
-    before, shared, copied = fingerprint(half), half.sharing(), base.fresh()
+    shared = half.sharing()
     load_adapter(shared, adapter)
-    load_adapter(copied, adapter)
-    error = np.abs(sample(shared) - sample(copied))
+    error = np.abs(sample(shared) - copied[1])
     assert 0 < error.mean() < 0.02 and error.max() < 0.3
-    assert fingerprint(half) == before
+    assert fingerprint(half) == before.half
 
 
 def test_a_shared_base_takes_no_memory_of_its_own(base: DiffusionModels) -> None:

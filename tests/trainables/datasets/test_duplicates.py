@@ -97,11 +97,11 @@ def test_pairs_of_two_splits_that_share_a_key_and_most_bits_are_compared() -> No
     bits = first[chance.integers(30, size=120)] ^ (chance.random((120, 256)) < 0.04).astype(np.uint8)
     splits = [SPLITS[place] for place in chance.integers(3, size=120)]
     pairs = {
-        (one, other)
-        for one, other in itertools.combinations(range(120), 2)
-        if splits[one] != splits[other]
-        and (bits[one] != bits[other]).sum() <= MAX_BITS_APART
-        and any((bits[one, key] == bits[other, key]).all() for key in _key_bits(256))
+        (left, right)
+        for left, right in itertools.combinations(range(120), 2)
+        if splits[left] != splits[right]
+        and (bits[left] != bits[right]).sum() <= MAX_BITS_APART
+        and any((bits[left, key] == bits[right, key]).all() for key in _key_bits(256))
     }
     assert len(pairs) > 20 and _proposed([row.tobytes() for row in np.packbits(bits, axis=1)], splits) == pairs
 

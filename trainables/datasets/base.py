@@ -6,9 +6,9 @@ import hashlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from trainables.datasets.rules import AS_THEY_ARE, LabelRules
 CONDITIONS = ("Cardiomegaly", "Lung Opacity", "Edema", "No Finding", "Pneumothorax", "Pleural Effusion")
 SPLITS = ("train", "validation", "test")
 SPLIT_SHARES = (0.70, 0.15, 0.15)
+SPLIT_ENDS = tuple(itertools.accumulate(SPLIT_SHARES))
 MAX_SIDE_PX = 8192
 VIEWS = ("PA", "AP")
 SplitSizes = Mapping[str, Mapping[str, int]]
@@ -44,6 +45,7 @@ class ImageTextSample:
         sex: "F" or "M", where known.
         view: "PA" or "AP", where known.
         unknown: findings that may be there or not; none of `conditions`.
+        image_hash: what `hash_of` says of the image, where the source knows it.
     """
 
     image: NDArray[np.uint8]
@@ -55,6 +57,7 @@ class ImageTextSample:
     sex: str | None = None
     view: str | None = None
     unknown: tuple[str, ...] = ()
+    image_hash: bytes | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what the models and metrics could not use."""
@@ -202,6 +205,11 @@ class ImageTextSource(ABC):
         """A hexadecimal hash that changes with anything that changes the samples."""
 
 
+def hash_of(levels: NDArray[Any]) -> bytes:
+    """SHA-256 of the levels of an array, row after row."""
+    return hashlib.sha256(np.ascontiguousarray(levels).data).digest()
+
+
 def require_split(split: str) -> str:
     """The split itself, if it is one.
 
@@ -241,7 +249,7 @@ def split_of_patient(patient_id: str, seed: int = 0) -> str:
     """
     digest = hashlib.sha256(f"{seed}/{patient_id}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64
-    for split, end in zip(SPLITS, np.cumsum(SPLIT_SHARES), strict=True):
+    for split, end in zip(SPLITS, SPLIT_ENDS, strict=True):
         if position < end:
             return split
     return SPLITS[-1]

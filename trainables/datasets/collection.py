@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from trainables.datasets.captions import NUM_TOKENS
 from trainables.datasets.containers import GreyRange, Kind, grey_ranges
 from trainables.datasets.ct_windows import window_of
 from trainables.datasets.duplicates import SAME_PICTURE, copies_to_drop, copies_to_keep, near_copies
-from trainables.datasets.files import leads_out
+from trainables.datasets.files import Inside
 from trainables.datasets.film_files import FilmFile, PackedFilm, shown
 from trainables.datasets.images import READABLE, FilmError, read_grey
 from trainables.datasets.label_map import read_label_map
@@ -83,6 +82,8 @@ class Film:
     """SHA-256 of its file, once it was looked at."""
     place: int | None = None
     """Where its picture waits, if it was made at the first look."""
+    picture_hash: bytes = b""
+    """SHA-256 of that picture's pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,13 +215,14 @@ class CollectionReader:
         ]
 
     @cached_property
-    def _real_root(self) -> str:
-        return os.path.realpath(self.root)
+    def _inside(self) -> Inside:
+        return Inside(self.root)
 
     def _with_file(self, row: FilmLabels, known: Mapping[str, Sequence[FilmFile]]) -> Film | None:
-        places = known.get(row.file) or [self.root / row.file, self.root / row.file.replace("\\", "/")]
-        named = [path for path in dict.fromkeys(places) if _is_file(path, self.root)]
-        there = [path for path in named if isinstance(path, PackedFilm) or not leads_out(path, self._real_root)]
+        spellings = dict.fromkeys((row.file, row.file.replace("\\", "/")))
+        places = known.get(row.file) or [self.root / spelling for spelling in spellings]
+        named = [path for path in places if isinstance(path, PackedFilm) or self._inside.has_file(path)]
+        there = [path for path in named if isinstance(path, PackedFilm) or not self._inside.leads_out(path)]
         if len(there) == 1:
             return Film(path=there[0], labels=row, image_id=row.image_id or there[0].stem)
         if there:
@@ -257,7 +259,7 @@ class CollectionReader:
                 self.ledger.reject(READABLE, scan.came, scan.remedy, file=name[0])
                 continue
             place = self._waiting.keep(scan.picture) if self._waiting and scan.picture is not None else None
-            readable.append(replace(film, file_hash=scan.file, place=place))
+            readable.append(replace(film, file_hash=scan.file, place=place, picture_hash=scan.picture_hash))
             scans.append(replace(scan, picture=None))
         self.ledger.judge(self._num_films, self.options.max_rejects)
         self._say_rejected()
@@ -371,17 +373,6 @@ class CollectionReader:
             rule, came = "`--view-in-prompt` must have views to name", f"none in {count_of(without, 'film')}"
             self.ledger.refuse(rule, came, "Write PA or AP in the column of the view, or leave the option out.")
         self.ledger.say(f"{without:,} of {len(films):,} captions name no view, since it is not known.")
-
-
-def _is_file(path: FilmFile, root: Path) -> bool:
-    """Whether there is a file of that name in the collection; what leads out of it by its name is none of its."""
-    if isinstance(path, PackedFilm):
-        return True
-    try:
-        place, folder = (os.path.normpath(each.absolute()) for each in (path, root))
-        return place.startswith(folder.rstrip("/") + "/") and path.is_file()
-    except OSError:  # a name that is too long, or a folder that may not be read
-        return False
 
 
 def count_findings(films: Mapping[str, Sequence[Film]]) -> dict[str, Counter[str]]:

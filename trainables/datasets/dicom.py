@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import warnings
@@ -63,17 +64,22 @@ class DicomError(ValueError):
 def is_dicom(path: FilmFile) -> bool:
     """Whether a file begins as DICOM files do, whatever it is called."""
     with path.open("rb") as file:
-        return file.read(MAGIC_AT + len(MAGIC))[MAGIC_AT:] == MAGIC
+        return begins_as_dicom(file.read(MAGIC_AT + len(MAGIC)))
 
 
-def read_dicom(path: FilmFile, window: CtWindow | None = None) -> Image.Image:
+def begins_as_dicom(content: bytes) -> bool:
+    """Whether bytes are the beginning of a DICOM file."""
+    return content[MAGIC_AT : MAGIC_AT + len(MAGIC)] == MAGIC
+
+
+def read_dicom(content: bytes, window: CtWindow | None = None) -> Image.Image:
     """A film in grey, air dark.
 
     Levels are rescaled where slope and intercept are there, windowed by the first table or window of the file or else spread
     from the least to the greatest value that its bits can store, and inverted where the least value is white. Padding is black.
 
     Args:
-        path: the file.
+        content: of the file.
         window: in place of the file's own tables and windows; for CT alone.
 
     Raises:
@@ -82,14 +88,14 @@ def read_dicom(path: FilmFile, window: CtWindow | None = None) -> Image.Image:
 
     Source: DICOM PS3.3, C.7.6.3.1.2 (polarity), C.7.5.1.1.2 (padding), C.11.1 and C.11.2 (levels).
     """
-    with _explained(RESTORE), path.open("rb") as file:
-        film = dcmread(file)
+    with _explained(RESTORE):
+        film = dcmread(io.BytesIO(content))
         _require_one_grey_picture(film)
         if window is not None:
             _see_through(film, window)
         is_compressed = film.file_meta.TransferSyntaxUID.is_encapsulated
     with _explained(DECOMPRESS if is_compressed else RESTORE):
-        stored = decoded(path.read_bytes()) if is_compressed else film.pixel_array
+        stored = decoded(content) if is_compressed else film.pixel_array
     with _explained(TAGS):
         grey = _grey(film, stored)
         grey = 255 - grey if film.PhotometricInterpretation == "MONOCHROME1" else grey

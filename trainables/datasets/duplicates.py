@@ -76,12 +76,15 @@ def near_copies(looks: Sequence[bytes], splits: Sequence[str], small: Confirm) -
 def _proposed(looks: Sequence[bytes], splits: Sequence[str]) -> set[tuple[int, int]]:
     if not looks:
         return set()
-    bits = np.unpackbits(np.frombuffer(b"".join(looks), np.uint8).reshape(len(looks), -1), axis=1)
-    pairs = set()
+    packed = np.frombuffer(b"".join(looks), np.uint8).reshape(len(looks), -1)
+    bits, words = np.unpackbits(packed, axis=1), packed.view(np.uint64)
+    places = np.array([SPLITS.index(split) for split in splits])
+    pairs: set[tuple[int, int]] = set()
     for key_bits in _key_bits(bits.shape[1]):
         for first, other in _of_one_key(bits[:, key_bits]):
-            if splits[first] != splits[other] and int((bits[first] != bits[other]).sum()) <= MAX_BITS_APART:
-                pairs.add((first, other))
+            apart = np.bitwise_count(words[first] ^ words[other]).sum(axis=1)
+            near = (apart <= MAX_BITS_APART) & (places[first] != places[other])
+            pairs.update(zip(first[near].tolist(), other[near].tolist(), strict=True))
     return pairs
 
 
@@ -92,14 +95,18 @@ def _key_bits(num_bits: int) -> Iterator[NDArray[np.int64]]:
         yield random.choice(num_bits, NUM_KEY_BITS, replace=False)
 
 
-def _of_one_key(keys: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
-    buckets: dict[bytes, list[int]] = {}
-    for position, key in enumerate(np.packbits(keys, axis=1)):
-        buckets.setdefault(key.tobytes(), []).append(position)
-    for members in buckets.values():
-        for start, first in enumerate(members):
-            for other in members[start + 1 : start + 1 + NEIGHBOURS]:
-                yield first, other
+def _of_one_key(keys: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs of films of equal keys: each with the next one of its key, then with the one after that, and so on."""
+    numbers = np.zeros((len(keys), 8), np.uint8)
+    numbers[:, : NUM_KEY_BITS // 8] = np.packbits(keys, axis=1)
+    of_film = numbers.view(np.uint64).reshape(-1)
+    order = np.argsort(of_film, kind="stable")
+    in_order = of_film[order]
+    for step in range(1, min(NEIGHBOURS, len(order) - 1) + 1):
+        same = np.flatnonzero(in_order[step:] == in_order[:-step])
+        if not len(same):
+            return
+        yield order[same], order[same + step]
 
 
 def _correlation(first: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:

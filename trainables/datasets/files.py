@@ -8,14 +8,18 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
 ABANDONED_S: Final = 3600.0
 """Seconds after which an unfinished file that nobody has written to is that of a process that was killed."""
 LOCK: Final = "owner.lock"
+NUM_FOLDERS: Final = 2**12
+"""Whose place is kept of a collection's folders."""
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 """What the system answers where a disk, or a user's share of one, is full."""
 UNLOCKABLE: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -41,15 +45,40 @@ def standing_folder(to: Path) -> Path:
     return next(folder for folder in to.absolute().parents if folder.exists())
 
 
-def leads_out(path: Path, real_root: str) -> bool:
-    """Whether a file lies outside of a folder, be it by its name or by a link on the way.
+class Inside:
+    """Tells of many files whether they lie in a folder; links of folders are followed once as long as it lives.
 
     Args:
-        path: the file.
-        real_root: what `os.path.realpath` gives for the folder.
+        root: the folder.
     """
-    place = os.path.realpath(path)
-    return place != real_root and not place.startswith(real_root.rstrip("/") + "/")
+
+    def __init__(self, root: Path) -> None:
+        self._named = _as_beginning(os.path.normpath(root.absolute()))
+        self._root = _as_beginning(os.path.realpath(root))
+        self._real_folder = lru_cache(NUM_FOLDERS)(self._real)
+
+    def has_file(self, path: Path) -> bool:
+        """Whether there is a file of that name, and its name does not lead out of the folder."""
+        try:
+            return os.path.normpath(path.absolute()).startswith(self._named) and path.is_file()
+        except OSError:  # a name that is too long, or a folder that may not be read
+            return False
+
+    def leads_out(self, path: Path) -> bool:
+        """Whether a file lies outside of the folder, be it by its name or by a link on the way."""
+        return not _as_beginning(self._real(os.fspath(path))).startswith(self._root)
+
+    def _real(self, path: str) -> str:
+        """As `os.path.realpath`, which looks at each folder above each file."""
+        above, name = os.path.split(path)
+        if name in ("", os.curdir) or os.pardir in path or os.path.islink(path):  # noqa: PTH114  # of a text
+            return os.path.realpath(path)
+        return _as_beginning(self._real_folder(above)) + name
+
+
+def _as_beginning(folder: str) -> str:
+    """What the places of all files in a folder begin with."""
+    return folder.rstrip("/") + "/"
 
 
 @contextmanager
@@ -154,6 +183,26 @@ def synced_file(path: Path, mode: Literal["wb", "r+b"] = "wb") -> Iterator[Binar
         yield raw
         raw.flush()
         os.fsync(raw.fileno())
+
+
+@contextmanager
+def synced_behind(file: BinaryIO) -> Iterator[Callable[[], None]]:
+    """A function that has a file's bytes brought to the disk while the next ones are made, and waits for those before.
+
+    Args:
+        file: it is open as long as the block lasts.
+    """
+    begun: list[Future[None]] = []
+
+    def sync() -> None:
+        if begun:
+            begun.pop().result()
+        begun.append(thread.submit(os.fsync, file.fileno()))
+
+    with ThreadPoolExecutor(1) as thread:
+        yield sync
+        if begun:
+            begun.pop().result()
 
 
 def remove_abandoned(folder: Path, pattern: str) -> None:

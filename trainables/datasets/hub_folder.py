@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from trainables.datasets.files import leads_out
+from trainables.datasets.files import Inside
 from trainables.datasets.film_files import PackedFilm, shown
 from trainables.datasets.hub_snapshot import README, NoHubFolderError, snapshot_files
 from trainables.datasets.packed_rows import ArrowRows, FileRows, ParquetRows
@@ -186,7 +186,7 @@ def _read(path: Path, root: Path) -> dict[str, Any]:
 
 
 def _require_inside(path: Path, root: Path) -> None:
-    if leads_out(path, str(root.resolve())) or not path.is_file():
+    if Inside(root).leads_out(path) or not path.is_file():
         raise NoHubFolderError(f"no {path.name} in {shown(path.parent, root)}")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from trainables.datasets.containers import DICOM, EIGHT_BITS, FULL, GreyRange, Kind
 from trainables.datasets.ct_windows import CtWindow
 from trainables.datasets.decoding import NoDecoderError
-from trainables.datasets.dicom import MAX_PIXELS, NO_CT, RESTORE, DicomError, is_dicom, read_dicom, too_large
+from trainables.datasets.dicom import MAX_PIXELS, NO_CT, RESTORE, DicomError, begins_as_dicom, read_dicom, too_large
 from trainables.datasets.film_files import FilmFile
 
 READ_ERRORS = (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError)
@@ -28,7 +30,8 @@ BITS_PER_SAMPLE = 258
 DEEP_CHANNELS = re.compile(";16[BLN]")
 """In the raw mode of files whose channels have 16 bits; `BGR;16` has 16 bits for all three."""
 WHITE = 255
-
+MOST_BYTES: Final = 2**30
+"""Of a file: films of `MAX_PIXELS` take less, and a larger one is not read into memory."""
 
 READABLE = "`image` must be readable"
 
@@ -73,11 +76,15 @@ class FilmReading:
 
     def picture(self, kind: Kind, image: Image.Image) -> NDArray[np.uint8]:
         """The picture of an opened film."""
+        return np.asarray(self.prepared(kind, image))
+
+    def prepared(self, kind: Kind, image: Image.Image) -> Image.Image:
+        """An opened film as it is to be prepared; itself, where it is so already."""
         grey = to_grey(image, self.ranges[kind], inverted=is_white_zero(image))
         if grey.size != (self.resolution_px, self.resolution_px):
             size = (self.resolution_px, self.resolution_px)
             grey = FITS[self.fit](grey, size, method=Image.Resampling.LANCZOS)
-        return np.array(grey, np.uint8)
+        return grey
 
 
 def read_grey(
@@ -136,12 +143,42 @@ def open_film(path: FilmFile, window: CtWindow | None = None) -> tuple[Kind, Ima
         FilmError: the file is no readable image of one grey picture, or no CT where a window is given.
         NoDecoderError: no compressed film can be read.
     """
+    return open_content(film_content(path), path, window)
+
+
+def film_content(path: FilmFile) -> bytes:
+    """The bytes of a film's file.
+
+    Raises:
+        FilmError: they cannot be read, or are more than a film has.
+    """
     try:
-        if is_dicom(path):
-            return (window.kind if window else DICOM), read_dicom(path, window)
+        if isinstance(path, Path) and (size := path.stat().st_size) > MOST_BYTES:
+            raise FilmError(f"a file of {size:,} bytes, which is more than {MOST_BYTES:,}", path, "Remove its row.")
+        return path.read_bytes()
+    except FilmError:
+        raise
+    except READ_ERRORS as error:
+        raise FilmError(str(error) or type(error).__name__, path) from error
+
+
+def open_content(content: bytes, path: FilmFile, window: CtWindow | None = None) -> tuple[Kind, Image.Image]:
+    """As `open_film`, by the bytes of the film's file.
+
+    Args:
+        content: of the file.
+        path: where it is, for messages.
+        window: through which CT is seen.
+
+    Raises:
+        FilmError, NoDecoderError: as `open_film`.
+    """
+    try:
+        if begins_as_dicom(content):
+            return (window.kind if window else DICOM), read_dicom(content, window)
         if window:
             raise FilmError(f"a picture that is no DICOM, where the window {window.name} is of CT", path, NO_CT)
-        return _open_picture(path)
+        return _open_picture(content, path)
     except DicomError as error:
         raise FilmError(str(error), path, error.remedy) from error
     except UnidentifiedImageError as error:
@@ -152,8 +189,8 @@ def open_film(path: FilmFile, window: CtWindow | None = None) -> tuple[Kind, Ima
         raise FilmError(str(error) or type(error).__name__, path) from error
 
 
-def _open_picture(path: FilmFile) -> tuple[Kind, Image.Image]:
-    with path.open("rb") as file, Image.open(file) as image:
+def _open_picture(content: bytes, path: FilmFile) -> tuple[Kind, Image.Image]:
+    with Image.open(io.BytesIO(content)) as image:
         _require_one_picture(image, path)
         image.load()
         ImageOps.exif_transpose(image, in_place=True)  # a copy would lack the tags of TIFF

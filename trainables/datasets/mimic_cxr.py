@@ -9,14 +9,13 @@ Source: Johnson et al., MIMIC-CXR-JPG, arXiv:1901.07042.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
 from trainables.datasets.collection import FilmTable
-from trainables.datasets.files import leads_out
+from trainables.datasets.files import Inside
 from trainables.datasets.films import FilmTableSource
 from trainables.datasets.graded import CHEXPERT, Graded, graded_row
 from trainables.datasets.labels import FilmReader, FilmRow, with_findings
@@ -80,12 +79,12 @@ def _texts(root: Path, rows: list[TableRow], rules: LabelRules) -> dict[str, str
     if not rules.own_text:
         return {}
     studies = {row.values["study_id"]: _folder(row.values["subject_id"], row.values["study_id"]) for row in rows}
-    real_root = os.path.realpath(root)
+    inside = Inside(root)
     reports = {study: root / f"{folder}.txt" for study, folder in studies.items()}
     return {
         study: section_of(report.read_text(encoding="utf-8", errors="replace"), rules.section)
         for study, report in reports.items()
-        if report.is_file() and not leads_out(report, real_root)
+        if report.is_file() and not inside.leads_out(report)
     }
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trainables.datasets.base import ImageTextSample
 from trainables.datasets.checksums import CheckedArray, DamagedError, MappedFile, set_aside, sums_of, write_checksums
-from trainables.datasets.files import remove_abandoned, synced_file
+from trainables.datasets.files import remove_abandoned, synced_behind, synced_file
 
 Tensors = Mapping[str, NDArray[Any]]
 ARROW = pa.__version__
@@ -81,13 +81,18 @@ def film_writer(path: Path, resolution_px: int) -> Iterator[Callable[[Sequence[I
     What it has added outlives the process: `whole_batches` reads it. A file that is there is written over from its beginning;
     where the batches are the same again, so are its bytes.
     """
-    schema = _film_schema(resolution_px)
+    schema, memory = _film_schema(resolution_px), np.empty((0, resolution_px, resolution_px), np.uint8)
 
     def add(films: Sequence[ImageTextSample]) -> None:
-        writer.write_batch(_film_batch(films, schema))
+        nonlocal memory
+        if len(films) > len(memory):
+            memory = np.empty((len(films), resolution_px, resolution_px), np.uint8)
+        images = np.stack([film.image for film in films], out=memory[: len(films)])
+        writer.write_batch(_film_batch(films, images, schema))
         sink.flush()
+        sync()
 
-    with synced_file(path, "r+b" if path.is_file() else "wb") as sink:
+    with synced_file(path, "r+b" if path.is_file() else "wb") as sink, synced_behind(sink) as sync:
         with pa.ipc.new_file(sink, schema) as writer:
             yield add
         sink.truncate()
@@ -225,8 +230,7 @@ def _film_schema(resolution_px: int) -> pa.Schema:
     )
 
 
-def _film_batch(films: Sequence[ImageTextSample], schema: pa.Schema) -> pa.RecordBatch:
-    images = np.stack([film.image for film in films])
+def _film_batch(films: Sequence[ImageTextSample], images: NDArray[np.uint8], schema: pa.Schema) -> pa.RecordBatch:
     pixels = pa.FixedSizeBinaryArray.from_buffers(schema.field("image").type, len(films), [None, pa.py_buffer(images)])
     others = [pa.array([getattr(film, field.name) for film in films], field.type) for field in list(schema)[1:]]
     return pa.record_batch([pixels, *others], schema=schema)

@@ -21,7 +21,7 @@ from stand_ins import folder, save_dicom
 from trainables.datasets.base import SourceOptions
 from trainables.datasets.collection import CollectionReader
 from trainables.datasets.folder import FolderSource
-from trainables.datasets.images import FilmError, open_film
+from trainables.datasets.images import MOST_BYTES, FilmError, open_film
 from trainables.datasets.labels import FilmLabels
 from trainables.datasets.scan import scan_film
 
@@ -44,6 +44,13 @@ def test_decompression_bombs_are_refused_before_they_are_unpacked(tmp_path: Path
         pytest.raises(FilmError, match=rf"`image` must be readable, but got .*{came}.*a\.png"),
     ):
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        open_film(tmp_path / "a.png")
+
+
+def test_a_file_that_is_larger_than_films_are_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.png").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(FilmError, match=r"a file of 1,073,741,825 bytes, which is more than 1,073,741,824 in .*a\.png"):
         open_film(tmp_path / "a.png")
 
 

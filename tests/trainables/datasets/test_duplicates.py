@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import time
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from trainables.datasets.base import SPLITS
-from trainables.datasets.duplicates import copies_to_drop, copies_to_keep, near_copies
+from trainables.datasets.duplicates import (
+    MAX_BITS_APART,
+    _key_bits,
+    _proposed,
+    copies_to_drop,
+    copies_to_keep,
+    near_copies,
+)
 from trainables.datasets.scan import scan_film
 
 REAL = Path(__file__).resolve().parents[3] / "../shared/data/nih_cxr14_1000_512"
@@ -80,6 +88,22 @@ def test_changed_copies_of_real_films_are_found_and_no_other_pair(tmp_path: Path
     assert [(first, other) for first, other, _ in pairs] == [(3 * n, 90 + n) for n in range(30)]
     assert all(0.99 <= alike <= 1 for *_, alike in pairs)
     assert near_copies(looks, ["train"] * 120, small) == []
+
+
+def test_pairs_of_two_splits_that_share_a_key_and_most_bits_are_compared() -> None:
+    """As a look at all pairs has them, of films of few enough looks that none has many neighbours."""
+    chance = np.random.default_rng(0)
+    first = np.unpackbits(chance.integers(0, 256, (30, 32), np.uint8), axis=1)
+    bits = first[chance.integers(30, size=120)] ^ (chance.random((120, 256)) < 0.04).astype(np.uint8)
+    splits = [SPLITS[place] for place in chance.integers(3, size=120)]
+    pairs = {
+        (left, right)
+        for left, right in itertools.combinations(range(120), 2)
+        if splits[left] != splits[right]
+        and (bits[left] != bits[right]).sum() <= MAX_BITS_APART
+        and any((bits[left, key] == bits[right, key]).all() for key in _key_bits(256))
+    }
+    assert len(pairs) > 20 and _proposed([row.tobytes() for row in np.packbits(bits, axis=1)], splits) == pairs
 
 
 def test_many_films_that_look_alike_cost_no_more_than_their_number() -> None:

@@ -11,6 +11,7 @@ import ast
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tarfile
@@ -58,6 +59,8 @@ HEAVY = (
 )
 TIMEOUT_S = 3000
 """For a test: more than on a busy machine any takes, which would pass for a failure; a fault may make one endless."""
+MOST_BYTES = 8 * 2**30
+"""Of memory for a process that runs tests: no test takes half of it, and a fault may make one take all that there is."""
 CAUGHT, SURVIVED, UNPROVED = "caught", "survived", "unproved"
 
 
@@ -269,6 +272,7 @@ def _run_tests(tree: Tree, tests: list[str], note: Path) -> int:
     os.chdir(tree.folder)
     os.environ |= {"PYTHONPATH": str(tree.folder), "PYTHONDONTWRITEBYTECODE": "1"}
     sys.path[:] = [str(tree.folder), *(path for path in sys.path if path not in ("", str(ROOT)))]
+    resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
     sys.dont_write_bytecode = True  # two faults of a line in the same second would pass for one
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

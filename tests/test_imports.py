@@ -59,6 +59,7 @@ def test_every_door_is_kept() -> None:
     assert result.returncode == 0, result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(FORCED)))
 def test_a_door_that_is_forced_is_found(answer: subprocess.CompletedProcess[str], number: int) -> None:
     _, _, contract = FORCED[number]

@@ -41,6 +41,7 @@ def test_lines_are_counted_without_the_docstring() -> None:
     assert num_lines(function) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_functions_are_small(package: str) -> None:
     lengths = {

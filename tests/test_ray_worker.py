@@ -9,11 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
 
+import pytest
 import ray_worker
 
 TELLING = "import os, sys; print(sys.argv[1:], sys.flags.no_site, os.environ['OWN'], os.getcwd(), os.getpid())"
 
 
+@pytest.mark.slow
 def test_it_becomes_the_program_that_rays_own_becomes(tmp_path: Path) -> None:
     """With its arguments, variables, folder and process, in which Ray looks for its worker."""
     (tmp_path / "elsewhere").mkdir()

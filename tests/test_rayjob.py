@@ -49,6 +49,7 @@ def test_kuberay_and_kubernetes_accept_it(job: dict[str, Any]) -> None:
     check(job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "refusal"),
     [

@@ -160,6 +160,7 @@ def test_what_is_silent_is_seen() -> None:
     assert NO_NOUNS & set(bound(tree)) == {"one"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_public_field_says_what_it_is(package: str) -> None:
     records = {
@@ -182,6 +183,7 @@ def test_three_arguments_have_their_args(package: str) -> None:
     assert {function: arguments for function, arguments in functions.items() if arguments} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [*PACKAGES, "benchmarks", "scripts", "tests"])
 def test_names_are_nouns(folder: str) -> None:
     names = {path: sorted(NO_NOUNS & set(bound(tree))) for path, tree in trees(folder).items()}

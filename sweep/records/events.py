@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Self
 
 from analysis.front.statuses import EndKind
 from analysis.run_folder import require_names
-from sweep.garbage import without_collecting
+from sweep.records.garbage import without_collecting
 from sweep.records.log import EVENT, TIME, RecordLog, read_log
 from sweep.trials.earlier import EarlierSweep
 from sweep.trials.ends import TrialEnd, TrialListener

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
-from sweep.garbage import without_collecting
+from sweep.records.garbage import without_collecting
 
 FORMAT: Final = 1
 EVENT: Final = "event"

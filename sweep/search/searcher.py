@@ -25,7 +25,7 @@ from ray.tune.search import Searcher
 from analysis.front.pareto import Objective
 from analysis.front.statuses import COMPLETED, FAILED, STOPPED, EndKind
 from search_spaces import SearchSpace, published, strategies_of
-from sweep.garbage import without_collecting
+from sweep.records.garbage import without_collecting
 from sweep.search.earlier import observations, proposals
 from sweep.search.history import History
 from sweep.search.plan import STRATEGY, SearchPlan, Values

@@ -42,6 +42,7 @@ def test_training_sampling_and_metrics_need_neither_ray_nor_mlflow() -> None:
     assert graph.find_shortest_chain("sweep.engine", "ray")  # else this test shows nothing
 
 
+@pytest.mark.slow
 def test_they_are_imported_where_neither_is_installed() -> None:
     """Nor does a library that they import do without an error what it could not do there."""
     done = subprocess.run(
@@ -117,6 +118,7 @@ def test_what_does_not_work_is_a_row_that_says_why_and_each_is_written_as_it_is_
     assert "the time is up" in rows.rows[2].error and rows.rows[2].images_per_s is None
 
 
+@pytest.mark.slow
 def test_the_check_finds_a_strategy_sound_and_numbers_that_are_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

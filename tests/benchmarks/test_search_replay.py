@@ -30,6 +30,7 @@ def searched(
     return run
 
 
+@pytest.mark.slow
 def test_without_stops_one_worker_does_all_the_work_of_the_pool_and_finds_all(
     problem: Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -44,6 +45,7 @@ def test_without_stops_one_worker_does_all_the_work_of_the_pool_and_finds_all(
     assert unanswered and not any(trial.constraints for trial in unanswered), "no configuration is at fault for that"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["front", "tpe"])
 def test_a_sampler_that_is_led_by_results_goes_on_where_a_strategy_is_used_up(sampler: str) -> None:
     pool = replace(synthetic(0, 16), formula=None)
@@ -60,6 +62,7 @@ def test_trials_are_stopped_and_what_is_stopped_is_not_found(problem: Problem, s
     assert {end.state.name for end in run.searcher().study.trials} >= {"COMPLETE", "PRUNED"}
 
 
+@pytest.mark.slow
 def test_the_seed_decides(problem: Problem) -> None:
     first, again, other = (searched(problem, "hypervolume", seed=seed).finished for seed in (0, 0, 1))
     assert first == again != other

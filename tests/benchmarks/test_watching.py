@@ -48,6 +48,7 @@ class Looks(dict[str, Peak]):
             (self._folder / "seen").touch()
 
 
+@pytest.mark.slow
 def test_own_memory_is_told_from_pages_of_mapped_files_in_every_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def change_card(folder: Path, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
+@pytest.mark.slow
 def test_an_adapter_brings_the_side_of_its_films_with_it(base: DiffusionModels, tmp_path: Path) -> None:
     models, strategy = base.fresh().for_films_of(96), make_strategy("lora", {"rank": 2})
     strategy.attach(models)
@@ -48,6 +49,7 @@ def test_an_adapter_brings_the_side_of_its_films_with_it(base: DiffusionModels, 
     assert earlier.resolution_px == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -71,6 +73,7 @@ def test_an_adapter_that_does_not_fit_its_card_is_refused(
         load_adapter(base.fresh(), adapter)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "card", ["{", "[]", '{"format": 1}', '{"format": 1, "strategy": "lora", "hyperparameters": {}, "base": 3}']
 )
@@ -86,6 +89,7 @@ def test_a_card_that_is_no_text_is_answered(adapter: Path) -> None:
         read_card(adapter)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "trained", "other", "message"),
     [
@@ -115,6 +119,7 @@ def test_an_adapter_under_other_hyperparameters_is_refused(
     make_strategy(name, trained).restore(fresh, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil",
     [lambda tensor: tensor * float("nan"), lambda tensor: tensor.int(), lambda tensor: tensor.sum()],

@@ -189,6 +189,7 @@ def test_a_training_that_is_suspended_within_an_epoch_goes_on_to_the_same_bits(
     assert whole.checkpoint().facts == resumed.checkpoint().facts
 
 
+@pytest.mark.slow
 def test_strategies_that_change_while_training_had_something_to_keep(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path
 ) -> None:
@@ -201,6 +202,7 @@ def test_strategies_that_change_while_training_had_something_to_keep(
         assert bool(checkpoints[0].under("strategy")) == (strategy == "adalora")
 
 
+@pytest.mark.slow
 def test_the_scale_of_half_precision_goes_on(base: DiffusionModels, dataset: PreparedDataset, cache: Path) -> None:
     scalers = [torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=2) for scale in (8.0, 1024.0)]
     tuning = _tuning(base, dataset, cache, strategy="bitfit", scaler=scalers[0])
@@ -257,6 +259,7 @@ def test_a_training_goes_on_where_the_device_is_another(
     assert not same_loss or reports[0].loss == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_on_in_another_precision_says_so(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -57,6 +57,7 @@ def fits(format_: ExportFormat, models: DiffusionModels, strategy: Strategy) -> 
     return True
 
 
+@pytest.mark.slow
 def test_a_format_writes_what_it_can_hold_and_nothing_else(
     adapted: Adapted, format_: ExportFormat, tmp_path: Path
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_format_writes_what_it_can_hold_and_nothing_else(
         assert all(torch.equal(tensor, kept[name][key]) for key, tensor in part.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_format_holds_at_least_one_of_the_adapters(format_: ExportFormat, adapters: dict[str, Adapted]) -> None:
     assert any(fits(format_, models, strategy) for models, strategy in adapters.values())
 

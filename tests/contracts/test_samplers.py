@@ -16,6 +16,8 @@ from sweep.search.searcher import OptunaSearcher
 from sweep.trials.ends import TrialEnd
 from sweep.trials.suggestions import Suggestion
 
+pytestmark = pytest.mark.slow
+
 OBJECTIVES = (Objective("fid_mini", "min"), Objective("vendi_mini", "max"))
 STRATEGIES = ("unet", "lora", "dora", "bitfit")
 NUM_TRIALS = 24

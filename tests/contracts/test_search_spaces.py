@@ -143,6 +143,7 @@ def effective_rates(space: SearchSpace, name: str, fixed: dict[str, float]) -> I
         yield {part: choice["lr"] * ratio for part, ratio in ratios.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMBINED)
 def test_each_part_of_a_combination_trains_at_rates_of_its_own_range(space: SearchSpace, name: str) -> None:
     drawn = list(effective_rates(space, name, {}))

@@ -61,6 +61,7 @@ def test_every_source_is_in_the_table_by_its_name() -> None:
     assert all(source.name == name for name, source in SOURCES.items())
 
 
+@pytest.mark.slow
 def test_samples_come_again_in_the_same_order(source: ImageTextSource) -> None:
     for split in SPLITS:
         first, again = list(source.samples(split)), list(source.samples(split))
@@ -69,6 +70,7 @@ def test_samples_come_again_in_the_same_order(source: ImageTextSource) -> None:
         assert all(np.array_equal(sample.image, other.image) for sample, other in zip(first, again, strict=True))
 
 
+@pytest.mark.slow
 def test_a_patient_is_in_one_split_and_a_condition_in_each(source: ImageTextSource) -> None:
     samples = {split: list(source.samples(split)) for split in SPLITS}
     patients = [{sample.patient_id for sample in samples[split]} for split in SPLITS]
@@ -77,6 +79,7 @@ def test_a_patient_is_in_one_split_and_a_condition_in_each(source: ImageTextSour
         assert set(source.conditions) <= {name for sample in members for name in sample.conditions}
 
 
+@pytest.mark.slow
 def test_captions_follow_the_template_and_may_name_the_view(tmp_path: Path, source: ImageTextSource) -> None:
     prepared = write_dataset(source, tmp_path / "prepared")
     assert prepared.prompts == source.prompts and prepared.source_fingerprint == source.fingerprint()
@@ -87,12 +90,14 @@ def test_captions_follow_the_template_and_may_name_the_view(tmp_path: Path, sour
         assert prompt.endswith(" view") == (view is not None)
 
 
+@pytest.mark.slow
 def test_the_fingerprint_tells_captions_apart(options: tuple[str, SourceOptions], source: ImageTextSource) -> None:
     name, its = options
     plain, again = SOURCES[name].create(its).fingerprint(), SOURCES[name].create(its).fingerprint()
     assert plain == again != source.fingerprint()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OWN_SPLIT)
 def test_a_split_of_its_own_parts_patients_too(name: str, tmp_path: Path) -> None:
     source = SOURCES[name].create(replace(STAND_INS[name](tmp_path), rules=LabelRules(split="own")))

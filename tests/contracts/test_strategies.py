@@ -6,7 +6,6 @@ known from elsewhere, and one test is skipped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
@@ -20,6 +19,7 @@ import pytest
 import torch
 import warm_python
 from diffusers import UNet2DConditionModel
+from fingerprints import fingerprint
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from strategy_examples import EXAMPLES, VARIANTS, projection
@@ -33,7 +33,7 @@ from trainables.feeding import tokenize
 from trainables.growth import adopt
 from trainables.loss import DenoisingLoss
 from trainables.sampling import generate_batches
-from trainables.strategies import COMBINATIONS, STRATEGIES, Strategy, load_adapter, make_strategy
+from trainables.strategies import Strategy, load_adapter, make_strategy
 from trainables.strategies.base import TrainingStep, trained_parameters
 from trainables.strategies.composed import Composed
 from trainables.strategies.low_rank import TargetedStrategy
@@ -132,7 +132,7 @@ def train(models: DiffusionModels, strategy: Strategy, lr: float) -> list[float]
 
 def trained(base: DiffusionModels, name: str, folder: Path) -> Trained:
     torch.manual_seed(0)
-    example, models, bits = EXAMPLES[name], base.sharing(), bits_of(base)
+    example, models, bits = EXAMPLES[name], base.sharing(), fingerprint(base)
     strategy = make_strategy(example.strategy or name, example.hyperparameters)
     strategy.attach(models)
     models.own_trained()
@@ -153,17 +153,7 @@ def trained(base: DiffusionModels, name: str, folder: Path) -> Trained:
     EXPORTS["pipeline"].write(models, strategy, folder / "pipeline")
     if result.fits_diffusers_loaders:
         EXPORTS["diffusers"].write(models, strategy, folder / "diffusers")
-    return replace(result, leaves_the_base=bits_of(base) == bits)
-
-
-def bits_of(models: DiffusionModels) -> str:
-    """A hash of all weights, their names and whether they train."""
-    digest = hashlib.sha256()
-    for component in models.components().values():
-        for name, tensor in component.state_dict(keep_vars=True).items():
-            digest.update(f"{name} {tensor.requires_grad}".encode())
-            digest.update(tensor.detach().numpy().tobytes())
-    return digest.hexdigest()
+    return replace(result, leaves_the_base=fingerprint(base) == bits)
 
 
 @pytest.fixture(scope="session")
@@ -243,18 +233,6 @@ def run_elsewhere(jobs: dict[str, list[dict[str, Any]]], folder: Path) -> None:
 @pytest.fixture(params=sorted(EXAMPLES))
 def result(request: pytest.FixtureRequest, every: TrainedOnce) -> Trained:
     return every[request.param]
-
-
-def test_every_strategy_is_in_the_suite() -> None:
-    shown = {example.strategy or name for name, example in EXAMPLES.items()}
-    assert shown >= STRATEGIES.keys() | COMBINATIONS.keys()
-    assert all(strategy.name == name for name, strategy in STRATEGIES.items())
-
-
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_what_decides_its_size_is_a_hyperparameter_that_takes_the_values_shown(name: str) -> None:
-    for key, values in STRATEGIES[name].sized.items():
-        assert [make_strategy(name, {key: value}).hyperparameters()[key] for value in values] == list(values)
 
 
 def before_training(result: Trained, base: DiffusionModels) -> dict[str, nn.Module]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fingerprints import fingerprint
 from numpy.typing import NDArray
 from strategy_examples import EXAMPLES
 
@@ -35,18 +35,6 @@ def half() -> DiffusionModels:
 def sample(models: DiffusionModels) -> NDArray[np.float32]:
     options = {"num_steps": 1, "guidance_scale": 2.0, "batch_size": 1}
     return next(generate_batches(models, ["a chest film with edema"], [3], **options)).numpy()
-
-
-def fingerprint(models: DiffusionModels) -> str:
-    """Of every tensor's name, place and bits, and of what trains; of the configurations and the words that are known."""
-    digest = hashlib.sha256(repr(sorted(models.tokenizer.get_vocab().items())).encode())
-    for module in models.components().values():
-        digest.update(repr(module.config).encode())
-        for name, tensor in module.state_dict(keep_vars=True).items():
-            about = (name, tensor.data_ptr(), tensor.stride(), tensor.dtype, tensor.requires_grad)
-            digest.update(repr(about).encode())
-            digest.update(tensor.detach().float().numpy().tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -87,6 +75,7 @@ def copied(base: DiffusionModels, adapter: Path) -> tuple[Strategy, NDArray[np.f
     return load_adapter(models, adapter), sample(models)
 
 
+@pytest.mark.slow
 def test_adapters_go_onto_one_warm_base_and_come_off_merged_or_not_and_the_base_is_restored_to_the_bit(
     base: DiffusionModels, before: Before, adapter: Path, copied: tuple[Strategy, NDArray[np.float32]]
 ) -> None:
@@ -101,6 +90,7 @@ def test_adapters_go_onto_one_warm_base_and_come_off_merged_or_not_and_the_base_
     assert fingerprint(base) == before.base and np.array_equal(sample(base), before.film)
 
 
+@pytest.mark.slow
 def test_in_half_precision_it_gives_nearly_the_same_and_leaves_the_base_as_well(
     half: DiffusionModels, before: Before, adapter: Path, copied: tuple[Strategy, NDArray[np.float32]]
 ) -> None:

@@ -22,6 +22,7 @@ def base() -> DiffusionModels:
     return load_base("mini")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_maps_of_an_adapted_model(base: DiffusionModels, name: str) -> None:
     example, models = EXAMPLES[name], base.sharing()

@@ -193,6 +193,7 @@ def test_an_unknown_extractor_of_the_configuration_is_answered_with_the_nearest(
         load_config("demo", None, ["evaluation.extractor=xrv-rnsa"])
 
 
+@pytest.mark.slow
 def test_names_are_checked_before_torch_is_imported() -> None:
     code = "import sys; import sweep.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -204,6 +205,7 @@ def test_every_objective_has_a_direction() -> None:
     assert set(directions.values()) == {"min", "max"}
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.text(min_size=1, max_size=20))
 def test_any_text_as_override_is_understood_or_refused(text: str) -> None:

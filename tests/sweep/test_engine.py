@@ -152,6 +152,7 @@ def test_mlflow_has_a_parent_and_a_tagged_child_for_each_trial(
     mlflow.set_tracking_uri(None)
 
 
+@pytest.mark.slow
 def test_a_trials_ranks_are_drawn_and_logged(tmp_path: Path) -> None:
     folder = tmp_path / "trials" / "a"
     (folder / "adapter").mkdir(parents=True)

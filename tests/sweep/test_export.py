@@ -91,6 +91,7 @@ def invoke(run: Path, to: Path, *options: str) -> Result:
     return CliRunner().invoke(app, ["--run", str(run), "--to", str(to), *options])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pick", "trial"),
     [
@@ -116,6 +117,7 @@ def test_a_pick_names_a_completed_trial(run_folder: Path, pick: str, trial: str)
     assert pick_trial(RunFolder.open(run_folder), pick) == trial
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pick", "message"),
     [
@@ -170,6 +172,7 @@ def test_a_wrong_pick_of_finalists_is_answered_with_all_of_theirs(run_folder: Pa
     assert "best:METRIC, front, knee, nearest:METRIC=VALUE, trial:ID." in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trial", "strategy"), [("a1", "lora"), ("b2", "bitfit")])
 def test_a_pipeline_gives_the_trials_pixels(run_folder: Path, tmp_path: Path, trial: str, strategy: str) -> None:
     result = invoke(run_folder, tmp_path / "out", "--pick", f"trial:{trial}", "--format", "pipeline")
@@ -191,6 +194,7 @@ def test_a_low_rank_trial_exports_for_diffusers_and_says_what_next(run_folder: P
     assert "load_lora_weights" in result.output
 
 
+@pytest.mark.slow
 def test_films_of_another_side_than_the_bases_are_said(run_folder: Path, tmp_path: Path) -> None:
     """A pipeline brings its side with it; other formats go on a base that has its own."""
     run = tmp_path / "run"
@@ -234,6 +238,7 @@ def test_an_empty_target_is_filled(run_folder: Path, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_a_base_that_is_not_there_can_be_named_anew(run_folder: Path, tmp_path: Path) -> None:
     result = invoke(run_folder, tmp_path / "out", "--base", str(tmp_path / "gone"))
     assert result.exit_code == 1
@@ -247,6 +252,7 @@ def test_a_folder_that_is_no_run_is_answered(tmp_path: Path) -> None:
     assert "`--run` must be the directory of a finished run" in result.stderr
 
 
+@pytest.mark.slow
 def test_half_precision_metadata_and_modes(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # other users read the modules of this checkout
     umask = os.umask(0o027)
@@ -264,6 +270,7 @@ def test_half_precision_metadata_and_modes(run_folder: Path, tmp_path: Path, mon
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").rglob("*") if path.is_file()} == {0o640}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trial", "format_"), [("e5", "pipeline"), ("f6", "peft"), ("f6", "webui")])
 def test_an_export_names_no_folder_of_this_machine(trial: str, format_: str, tmp_path: Path) -> None:
     base, run = tmp_path / "models" / "own-base", tmp_path / "run"

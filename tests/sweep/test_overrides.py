@@ -169,6 +169,7 @@ def test_the_learning_rate_and_the_batch_are_reached(space: str) -> None:
     assert len({choice["strategy"]["rank"] for choice in choices}) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora+text_encoder", "text_encoder+lora", "unet+vae"])
 def test_each_part_of_a_combination_has_its_own_rate(name: str) -> None:
     first, second = name.split("+")

@@ -24,6 +24,7 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_a_phantom_is_prepared(tmp_path: Path) -> None:
     to = tmp_path / "my films [b] #2"
     result = run("phantom", "--num-patients", "30", "--seed", "2", "--to", to)
@@ -37,6 +38,7 @@ def test_a_phantom_is_prepared(tmp_path: Path) -> None:
         assert sheet.height == 6 * 144
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real films are not beside the repository")
 def test_the_real_films_are_prepared(tmp_path: Path) -> None:
     options = ("--condition", "Cardiomegaly", "--condition", "No Finding", "--view-in-prompt")

@@ -39,6 +39,7 @@ def test_films_without_a_patient_are_refused_with_count_and_first_rows(root: Pat
     assert "lines 3, 5, 7" in message and "metadata.csv" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spelling", "other"),
     [("13", "13.0"), ("13", "0013"), ("P7", "p7"), ("a 1", "a  1"), ("13", " 13 "), ("p07", "P7")],
@@ -62,6 +63,7 @@ def in_splits(*splits: str) -> list[int]:
     return [next(n for n, row in enumerate(rows) if split_of_patient(row[1]) == split) for split in splits]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held_out", ["validation", "test"])
 @pytest.mark.parametrize("how", ["bytes", "pixels", "colour"])
 def test_of_one_picture_in_two_splits_the_training_copy_goes(root: Path, held_out: str, how: str) -> None:
@@ -100,6 +102,7 @@ def deep_films(root: Path, deepest: int, dtype: type[np.generic], suffix: str = 
     return write_table(root, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("deepest", "dtype", "suffix"),
     [
@@ -121,6 +124,7 @@ def test_grey_keeps_its_span_in_every_container(root: Path, deepest: int, dtype:
     assert f"0 to {deepest:,}" in said
 
 
+@pytest.mark.slow
 def test_what_is_ambiguous_is_refused_and_bits_decide_it(root: Path) -> None:
     deep_films(root, 1800, np.uint16)
     message = refused(root)
@@ -132,6 +136,7 @@ def test_what_is_ambiguous_is_refused_and_bits_decide_it(root: Path) -> None:
     assert "0 to 4,095" in said
 
 
+@pytest.mark.slow
 def test_negatives_need_a_range(root: Path) -> None:
     rows = film_rows()
     (root / "deep").mkdir()
@@ -295,6 +300,7 @@ def test_the_shared_tables_of_other_spellings_and_separators(case: str) -> None:
 # 10. Captions beyond the tokenizer's length
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--to", "--check"])
 def test_captions_that_are_cut_are_said(root: Path, option: str) -> None:
     long = "|".join(f"a very long name of a finding number {n} that goes on and on" for n in range(8))

@@ -14,6 +14,7 @@ from trainables.datasets.vocabulary import Vocabulary
 # 3. Labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("written", "read"),
     [
@@ -32,6 +33,7 @@ def test_known_findings_are_folded_and_that_is_said(root: Path, written: str, re
     assert f"'{written}'" in said and f"{read}" in said and "30" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "written", ["Edema, Effusion", "Edema;Effusion", "Edema ; pleural_effusion", "Effusion\tEdema"]
 )
@@ -50,6 +52,7 @@ def test_films_whose_labels_are_separated_otherwise_are_counted_wherever_it_stan
     assert "Labels of 1 film are separated otherwise than by '|' and are read as several." in ledger.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "written",
     [
@@ -103,6 +106,7 @@ def test_a_label_map_names_ones_own_labels(root: Path) -> None:
     assert conditions["0"] == conditions["20"] == ("Edema", "Cardiomegaly")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -134,6 +138,7 @@ def test_label_maps_that_cannot_act_are_refused(root: Path, content: str, messag
 # 4. Optional fields
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "written", "field", "read"),
     [
@@ -157,6 +162,7 @@ def test_what_is_plainly_meant_is_read(root: Path, column: str, written: str, fi
     assert all_of(data, field)["8"] == read and "understood" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "written", "field"),
     [
@@ -199,6 +205,7 @@ def test_options_with_nothing_to_act_on_are_refused(root: Path) -> None:
     assert "`--bits`" in refused(root, "--bits", "12")
 
 
+@pytest.mark.slow
 def test_captions_without_a_view_are_counted(root: Path) -> None:
     _, said = prepared(changed(root, {n: {"view": ""} for n in range(9)}), "--view-in-prompt")
     assert "9 of 120 captions name no view" in said

@@ -59,6 +59,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "answer"),
     [
@@ -100,6 +101,7 @@ def test_wrong_input_is_refused_and_leaves_nothing(tmp_path: Path, options: tupl
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_base_of_another_resolution_is_refused(tmp_path: Path, dataset: PreparedDataset) -> None:
     base = tmp_path / "base"
     shutil.copytree(MINI_FOLDER, base)
@@ -111,6 +113,7 @@ def test_a_base_of_another_resolution_is_refused(tmp_path: Path, dataset: Prepar
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_condition_without_films_is_refused(tmp_path: Path, dataset: PreparedDataset) -> None:
     folder = tmp_path / "prepared"
     shutil.copytree(dataset.folder, folder)
@@ -148,6 +151,7 @@ def test_resume_needs_a_run_and_nothing_that_says_otherwise(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_is_refused_before_ray_and_torch_are_imported(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from sweep.records.owner import owned; from sweep import run\n"
@@ -173,6 +177,7 @@ def test_an_address_without_a_ray_is_named_before_torch_is_imported_and_films_ar
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_configuration_and_the_plan_and_makes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
     fewer = ("--set", "training.num_epochs=2", "--set", "search.strategies=[bitfit]")
@@ -193,6 +198,7 @@ def small_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_nothing_half_written_stays(small_files: None, tmp_path: Path) -> None:
     assert "too large" in refused(invoke("--out", str(tmp_path / "run"), *TINY))
     assert list(tmp_path.iterdir()) == []

@@ -39,6 +39,7 @@ def swap(name: str, **fields: Any) -> SweepConfig:
     return SweepConfig(search=SearchConfig(space="core", strategies=(name,), hyperparameters={name: hyperparameters}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [ALONE, COMBINED])
 def test_a_trial_elsewhere_finds_a_folder_that_was_given_relatively(
     name: str, sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -60,6 +61,7 @@ def test_an_encoder_of_the_hub_keeps_its_name() -> None:
     assert config.located().search.hyperparameters == {ALONE: {"encoder": ENCODERS[1], "train_encoder": True}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adalora", "adalora+text_encoder"])
 def test_a_strategy_that_plans_by_steps_is_not_trained_by_the_clock(name: str) -> None:
     for budget, is_refused in (({"seconds": 60}, True), ({"steps": 60}, False)):
@@ -121,6 +123,7 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [ALONE, COMBINED])
 @pytest.mark.parametrize(("damage", "message"), DAMAGES)
 def test_an_encoder_that_no_trial_could_load_is_refused(
@@ -134,6 +137,7 @@ def test_an_encoder_that_no_trial_could_load_is_refused(
         check_strategies(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [ALONE, COMBINED])
 @pytest.mark.parametrize("lacking", ENCODERS)
 def test_every_encoder_that_the_space_suggests_is_loaded(

@@ -31,6 +31,8 @@ from sweep.records.tracking import Tracker, TrackingListener
 from sweep.trials.ends import TrialEnd
 from sweep.trials.suggestions import Suggestion
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TRIALS = {
     "aaaa1111": ("lora", 20.0, 3.0, 100),

@@ -99,6 +99,7 @@ def test_other_draws_are_as_they_were_without_variants() -> None:
     assert np.array_equal(draws.chances(rows), shares[:, 1])
 
 
+@pytest.mark.slow
 def test_films_lie_first_as_they_are_and_then_variant_by_variant(dataset: PreparedDataset) -> None:
     split = dataset.split("train")
     films, count = Films(split, SMALL), len(split)
@@ -126,6 +127,7 @@ def feeder(
     )
 
 
+@pytest.mark.slow
 def test_what_is_cached_is_what_would_be_computed_from_each_variant(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +36,7 @@ def test_all_workers_take_the_same_number_of_steps(plan: BatchPlan) -> None:
     assert steps == {plan.steps_per_epoch}
 
 
+@pytest.mark.slow
 @given(plans)
 def test_weighted_means_of_workers_average_to_the_mean_of_the_batch(plan: BatchPlan) -> None:
     losses = np.random.default_rng(1).random(plan.num_images)

@@ -124,6 +124,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.mark.slow
 def test_a_budget_that_is_worth_as_many_epochs_gives_the_same_weights_to_the_bit(
     base: DiffusionModels, dataset: PreparedDataset, shared_cache: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_a_budget_that_is_worth_as_many_epochs_gives_the_same_weights_to_the_bit
         assert all(torch.equal(item, other) for item, other in zip(weights(tuning), weights(plain), strict=True))
 
 
+@pytest.mark.slow
 def test_a_training_within_passes_goes_on_from_where_it_was(
     base: DiffusionModels, dataset: PreparedDataset, shared_cache: Path
 ) -> None:
@@ -151,6 +153,7 @@ def test_a_training_within_passes_goes_on_from_where_it_was(
     assert all(torch.equal(item, other) for item, other in zip(weights(second), weights(whole), strict=True))
 
 
+@pytest.mark.slow
 def test_by_the_clock_training_ends_with_the_step_in_which_time_is_up(
     base: DiffusionModels, dataset: PreparedDataset, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

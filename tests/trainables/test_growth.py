@@ -10,6 +10,7 @@ from trainables.growth import adopt
 from trainables.strategies.base import Growth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_before", [1, 20, 2000])
 def test_new_entries_step_by_about_lr_as_old_ones_do(num_before: int) -> None:
     """Gradients of constant size, whenever the parameter grows; from zero moments the steps would reach 6 lr."""

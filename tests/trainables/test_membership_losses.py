@@ -32,6 +32,7 @@ def moments(base: DiffusionModels) -> NDArray[np.float32]:
     return parameters
 
 
+@pytest.mark.slow
 def test_a_film_has_the_trainings_loss_whatever_its_batch(base: DiffusionModels, moments: NDArray[np.float32]) -> None:
     losses = membership_losses(base, moments, PROMPTS, num_draws=3, seed=5, batch_size=2)
     generator = torch.Generator().manual_seed(5)

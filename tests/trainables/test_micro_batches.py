@@ -208,6 +208,7 @@ def test_what_fitted_is_remembered_for_the_shape_alone_and_each_training_tries_o
     assert [max(memory.sizes) for memory in memories] == [4, 2, 2, 4]
 
 
+@pytest.mark.slow
 def test_dropout_is_the_same_in_a_step_that_is_taken_anew(
     base: DiffusionModels, dataset: PreparedDataset, shared_cache: Path
 ) -> None:
@@ -221,6 +222,7 @@ def test_dropout_is_the_same_in_a_step_that_is_taken_anew(
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_the_moments_are_there_as_the_first_micro_batch_is_tried_and_failing_is_not_charged_to_the_epoch(
     base: DiffusionModels, dataset: PreparedDataset, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +242,7 @@ def test_the_moments_are_there_as_the_first_micro_batch_is_tried_and_failing_is_
     assert reports[0].epoch_s < 1e4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["_optimizer", "_average"])
 def test_a_step_whose_update_does_not_fit_ends_the_training_with_a_clear_message(
     base: DiffusionModels, dataset: PreparedDataset, shared_cache: Path, part: str
@@ -256,6 +259,7 @@ def test_a_step_whose_update_does_not_fit_ends_the_training_with_a_clear_message
         tuning.run(lambda report: None)
 
 
+@pytest.mark.slow
 def test_a_training_of_which_no_image_fits_ends_with_a_clear_message(
     base: DiffusionModels, dataset: PreparedDataset, shared_cache: Path
 ) -> None:

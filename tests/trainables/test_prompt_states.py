@@ -67,6 +67,7 @@ def fed(base: str, dataset: PreparedDataset, cache: Path) -> tuple[BatchFeeder, 
     return feeder, loaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "computed"),
     [

@@ -30,6 +30,7 @@ def sample(
     return np.concatenate(list(generate_batches(models, prompts, seeds, **options)))
 
 
+@pytest.mark.slow
 def test_an_image_depends_on_its_prompt_and_seed_only(models: DiffusionModels) -> None:
     together = sample(models, PROMPTS, [5, 6, 7], batch_size=3)
     apart = sample(models, PROMPTS, [5, 6, 7], batch_size=1)
@@ -44,6 +45,7 @@ def test_an_empty_prompt_guides_no_other_where_there_is_no_guidance(models: Diff
     np.testing.assert_allclose(beside[1:], sample(models, PROMPTS[:1], [6], guidance=0.5), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_bits(models: DiffusionModels) -> None:
     torch.manual_seed(0)
     first = sample(models, PROMPTS, [5, 6, 7])
@@ -51,6 +53,7 @@ def test_the_same_call_gives_the_same_bits(models: DiffusionModels) -> None:
     assert np.array_equal(first, sample(models, PROMPTS, [5, 6, 7]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_it_equals_the_plain_pipeline(models: DiffusionModels, guidance: float) -> None:
     plain = pipeline_of(models)(
@@ -63,6 +66,7 @@ def test_it_equals_the_plain_pipeline(models: DiffusionModels, guidance: float) 
     np.testing.assert_allclose(sample(models, PROMPTS[:2], [5, 6], guidance=guidance), plain, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_films_of_another_side_equal_the_plain_pipelines(models: DiffusionModels) -> None:
     """72 px are 18 latents, which the U-Net halves to 9 and to 5: what it doubles again must be cut to fit."""
     other = models.sharing().for_films_of(72)
@@ -86,6 +90,7 @@ def test_a_side_of_no_whole_number_of_latents_is_refused(models: DiffusionModels
         models.sharing().for_films_of(side)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("numerics", "bound"),
     [

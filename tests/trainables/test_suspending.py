@@ -68,6 +68,7 @@ def steps_until_asked(folder: Path, step_s: float, asked: list[bool]) -> None:
         asked.append(True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("waits_for_steps", [True, False])
 def test_a_step_that_takes_longer_than_the_wait_is_waited_for_where_there_is_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits_for_steps: bool

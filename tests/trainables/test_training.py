@@ -90,6 +90,7 @@ def _parameters_after_each_step(tuning: FineTuning) -> list[dict[str, Tensor]]:
     return steps
 
 
+@pytest.mark.slow
 def test_cached_and_uncached_training_give_the_same_loss(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path
 ) -> None:
@@ -99,6 +100,7 @@ def test_cached_and_uncached_training_give_the_same_loss(
     assert _run(cached)[0].loss == pytest.approx(_run(uncached)[0].loss, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["text_encoder", "unet+text_encoder"])
 def test_a_trained_text_encoder_moves_and_its_outputs_are_not_cached(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path, strategy: str
@@ -113,6 +115,7 @@ def test_a_trained_text_encoder_moves_and_its_outputs_are_not_cached(
     assert unet_moves == ("unet" in strategy.split("+"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["text_encoder", "unet+text_encoder"])
 def test_cached_latents_do_not_change_a_trained_text_encoders_loss(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path, strategy: str
@@ -121,12 +124,14 @@ def test_cached_latents_do_not_change_a_trained_text_encoders_loss(
     assert cached.loss == pytest.approx(uncached.loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits(base: DiffusionModels, dataset: PreparedDataset, cache: Path) -> None:
     first, second = (_run(_tuning(base, dataset, cache)) for _ in range(2))
     assert first[0].loss == second[0].loss
     assert all(torch.equal(first[1][name], second[1][name]) for name in first[1])
 
 
+@pytest.mark.slow
 def test_dropout_is_decided_by_the_seed_and_disturbs_no_other_draws(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path, tmp_path: Path
 ) -> None:
@@ -156,6 +161,7 @@ def test_masks_are_each_steps_and_workers_own() -> None:
     assert not any(torch.equal(first, other) for place, first in enumerate(masks) for other in masks[:place])
 
 
+@pytest.mark.slow
 def test_the_first_step_is_adam_on_the_clipped_gradient(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path
 ) -> None:
@@ -175,6 +181,7 @@ def test_the_first_step_is_adam_on_the_clipped_gradient(
         torch.testing.assert_close(after[name], start - 1e-3 * clipped / (clipped.abs() + 1e-8), rtol=1e-4, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_evaluated_weights_are_the_average_and_training_goes_on_from_the_last(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path
 ) -> None:
@@ -203,6 +210,7 @@ def test_bfloat16_trains_float32_parameters_to_nearly_the_same_loss(
     assert {parameter.dtype for _, parameter in trained_parameters(mixed.models)} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_a_step_that_overflows_in_half_precision_moves_neither_weights_nor_learning_rate(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path
 ) -> None:
@@ -219,6 +227,7 @@ def test_a_step_that_overflows_in_half_precision_moves_neither_weights_nor_learn
     assert tuning._lr_schedule.last_epoch == 2  # three steps, one of them skipped
 
 
+@pytest.mark.slow
 def test_the_lr_reported_is_that_of_the_last_step(base: DiffusionModels, dataset: PreparedDataset, cache: Path) -> None:
     """Three steps, two of them warm-up: 1/3, 2/3, 1."""
     assert _run(_tuning(base, dataset, cache, warmup_fraction=0.7))[0].lr == pytest.approx(1e-3)
@@ -229,6 +238,7 @@ def test_images_encoded_together_fit_the_accelerator() -> None:
     assert images_at_a_time(512) * 512**2 <= ENCODE_PIXELS
 
 
+@pytest.mark.slow
 def test_an_earlier_trial_is_forgotten_where_memory_is_the_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
     module = torch.nn.Linear(1, 1)
     module.itself = [module]  # type: ignore[assignment]
@@ -244,6 +254,7 @@ def test_an_earlier_trial_is_forgotten_where_memory_is_the_accelerators(monkeypa
         gc.enable()
 
 
+@pytest.mark.slow
 def test_frozen_weights_take_no_gradient_and_no_optimiser_state(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path
 ) -> None:
@@ -255,6 +266,7 @@ def test_frozen_weights_take_no_gradient_and_no_optimiser_state(
     assert {id(p) for p in tuning._optimizer.state} <= trained
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_trial_with_a_clear_message(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path
 ) -> None:
@@ -282,6 +294,7 @@ def test_lr_schedules_at_known_steps(shape: str, at_start: float, at_middle: flo
     assert factors == pytest.approx([1 / 11, at_start, at_middle, at_end])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch", [4, 3])
 def test_accumulated_gradients_are_those_of_the_whole_batch(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path, micro_batch: int
@@ -300,6 +313,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_batches_are_the_rows_of_any_other_batch_with_them(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path
 ) -> None:
@@ -327,6 +341,7 @@ def test_what_is_cached_changes_neither_noise_nor_timesteps_nor_dropped_captions
     assert "latent_noise" not in batches[0] and torch.equal(batches[1]["latent_noise"], batches[2]["latent_noise"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_what_is_kept_on_the_device_gives_the_same_batches(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path, precision: str
@@ -344,6 +359,7 @@ def test_what_is_kept_on_the_device_gives_the_same_batches(
         assert kept.keys() == sent.keys() and all(torch.equal(kept[name], sent[name]) for name in sent)
 
 
+@pytest.mark.slow
 def test_states_in_half_precision_are_what_training_in_it_computes_with_anyway(
     base: DiffusionModels, dataset: PreparedDataset, cache: Path
 ) -> None:

@@ -101,6 +101,7 @@ class Explicit(AttnProcessor):
             del attn.get_attention_scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
 def test_maps_are_those_of_diffusers_explicit_attention(models: DiffusionModels, guidance_scale: float) -> None:
     kept: list[Tensor] = []

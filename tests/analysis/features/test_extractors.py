@@ -202,6 +202,7 @@ def test_a_script_may_not_run_code(tmp_path: Path) -> None:
     assert (tmp_path / "broken_in").exists()
 
 
+@pytest.mark.slow
 def test_published_weights_are_converted_once(
     densenet121: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,7 @@ def _work(folder: Path, barrier: Any, results: Any) -> None:
     results.put(FeatureCache(folder / "cache").get_or_compute(KEY, compute).tobytes())
 
 
+@pytest.mark.slow
 def test_two_processes_compute_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(2), context.Queue()

@@ -76,6 +76,7 @@ def _their_features(name: str, folder: Path, images: NDArray[np.uint8]) -> NDArr
     return features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIMS)
 @pytest.mark.parametrize("shape", [(3, 64), (2, 64, 3), (2, 20)])
 def test_it_equals_transformers_own_pipeline(folders: dict[str, Path], name: str, shape: tuple[int, ...]) -> None:

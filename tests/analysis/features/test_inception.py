@@ -65,6 +65,7 @@ def test_pixel_i_lies_at_i_times_the_ratio() -> None:
     torch.testing.assert_close(resize_like_tensorflow1(row, 6)[0, 0, 0], expected)
 
 
+@pytest.mark.slow
 def test_the_published_file_is_found_where_torch_keeps_it(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ def test_the_published_file_is_found_where_torch_keeps_it(
     assert load_extractor("inception").weights_hash == load_extractor("inception", weights=weights).weights_hash
 
 
+@pytest.mark.slow
 def test_torchvisions_own_weights_are_refused(tmp_path: Path, weights: Path) -> None:
     state = torch.load(weights)
     state["fc.weight"], state["fc.bias"] = state["fc.weight"][:1000], state["fc.bias"][:1000]

@@ -12,6 +12,7 @@ from analysis.front.knee import knee_index, worth_it
 from analysis.front.pareto import Direction, pareto_mask
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(ROWS, st.floats(0.1, 100))
 def test_knee_is_on_the_front_and_knows_no_units(rows: tuple[list[list[float]], list[Direction]], unit: float) -> None:

@@ -33,6 +33,7 @@ def test_worked_example() -> None:
     assert pareto_mask(values, ["min", "max"]).tolist() == [True, False, False, False, False, False, True]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(ROWS)
 def test_agrees_with_every_pair(rows: tuple[list[list[float]], list[Direction]]) -> None:
@@ -71,6 +72,7 @@ def test_the_published_table() -> None:
     assert [name for name, on_front in zip(table, mask, strict=True) if on_front] == ["U-Net", "BitFit"]
 
 
+@pytest.mark.slow
 @given(ROWS)
 def test_a_point_dominates_what_leaves_the_front_beside_it(rows: tuple[list[list[float]], list[Direction]]) -> None:
     finite = np.isfinite(rows[0]).all(axis=1)

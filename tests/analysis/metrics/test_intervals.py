@@ -257,6 +257,7 @@ def test_what_cannot_be_extrapolated_is_refused() -> None:
         extrapolated_frechet_distance(np.ones((99, 2)), np.ones((99, 3)))
 
 
+@pytest.mark.slow
 def test_the_standard_error_of_a_mean_is_its_closed_form_and_half_an_intervals_width() -> None:
     rows = np.random.default_rng(0).standard_normal((200, 1))
     error = standard_error(lambda chosen: float(chosen.mean()), rows, num_resamples=2000)

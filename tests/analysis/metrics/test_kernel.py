@@ -44,6 +44,7 @@ def test_two_values_each_have_the_closed_form() -> None:
     assert kernel_distance(generated, reference) == pytest.approx(1 + 1 - 2 * across)
 
 
+@pytest.mark.slow
 def test_its_mean_is_the_squared_distance_of_the_moments() -> None:
     """In one dimension MMD^2 = sum over k of binom(3, k) (E x^k - E y^k)^2; the estimate is unbiased even at n = 4."""
     rng = np.random.default_rng(0)
@@ -58,6 +59,7 @@ def test_agrees_with_the_double_sum(num_generated: int, num_reference: int, dim:
     assert kernel_distance(*sets) == pytest.approx(_by_double_sum(*sets), rel=1e-10)
 
 
+@pytest.mark.slow
 def test_agrees_with_torch_fidelity_over_several_blocks() -> None:
     sets = _two_sets(2100, 2100, 16)
     theirs = kid_features_to_metric(

@@ -86,6 +86,7 @@ def test_agrees_with_the_definitions(num_generated: int, num_reference: int, num
     assert _all_four(generated, reference, num_neighbours) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_agrees_with_torch_fidelity_over_several_blocks() -> None:
     rng = np.random.default_rng(3)
     generated, reference = rng.standard_normal((1100, 8)) * 0.9 + 0.2, rng.standard_normal((2100, 8))
@@ -93,6 +94,7 @@ def test_agrees_with_torch_fidelity_over_several_blocks() -> None:
     assert precision_recall(generated, reference) == pytest.approx(theirs, rel=1e-6)  # theirs averages in float32
 
 
+@pytest.mark.slow
 def test_nearest_distances_over_several_blocks() -> None:
     images = np.random.default_rng(4).standard_normal((1500, 3))
     squares = np.square(images[:, None] - images[None]).sum(axis=2)

@@ -53,6 +53,7 @@ def test_an_interval_is_wilsons(count: int, num: int) -> None:
     assert share.low <= share.value <= share.high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ability", [0.5, 0.7])
 def test_two_hundred_readers_of_known_ability_lie_within_their_intervals_as_often_as_stated(ability: float) -> None:
     """Each interval covers with 95 %; of 200 independent ones fewer than 180, or all, would come once in a thousand."""

@@ -62,6 +62,7 @@ def test_there_is_nothing_to_say_of_few_trials_or_of_one_objective() -> None:
         assert course_section(run, lambda content, kind: "") == ""
 
 
+@pytest.mark.slow
 def test_what_objectives_depend_on_is_left_out_where_it_should_not_take_seconds() -> None:
     many = pd.concat([TRIALS] * 5, ignore_index=True)
     many = many.assign(

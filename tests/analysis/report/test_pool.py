@@ -55,6 +55,7 @@ def test_a_run_with_itself_has_every_point_twice(two: list[RunFolder]) -> None:
     assert sorted(point.trial_id for point in points) == sorted(f"{place}:{name}" for place in (0, 1) for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "change", "said"),
     [
@@ -77,6 +78,7 @@ def test_runs_that_cannot_be_compared_are_refused(
     assert not (two[0].folder / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_page_that_is_rewritten_keeps_the_runs_that_it_was_asked_to_show(two: list[RunFolder]) -> None:
     folder, other = two[0].folder, two[1].folder
     name = f'"folder": "{other.resolve()}"'
@@ -107,6 +109,7 @@ def test_sheets_that_are_laid_out_otherwise_are_shown_whole(tmp_path: Path) -> N
     assert sheet_layout(run, len(CONDITIONS)) is None and len(sheets(Pool.of([run]))) == 5
 
 
+@pytest.mark.slow
 def test_what_the_page_is_told_is_what_is_in_the_tables(two: list[RunFolder]) -> None:
     told = content(Pool.of(two), ["loss", "early_fid_mini"])
     assert len(told["trials"]) == sum(len(run.trials) for run in two)
@@ -123,6 +126,7 @@ def test_what_the_page_is_told_is_what_is_in_the_tables(two: list[RunFolder]) ->
     json.dumps(told, allow_nan=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "gpus"), [(4, 2.0), ([1, 4], 2.0), ([4, 1], 2.0)])
 def test_hours_are_those_of_all_gpus_that_a_trial_may_have(
     tmp_path: Path, workers: int | list[int], gpus: float
@@ -155,6 +159,7 @@ def test_names_of_trials_are_text_on_the_page(tmp_path: Path) -> None:
     assert 'data-sheet="0:&quot;&gt;&lt;b&gt;"' in markup
 
 
+@pytest.mark.slow
 def test_a_picture_is_at_most_sixty_kilobytes_whatever_is_in_it(tmp_path: Path) -> None:
     import base64
 
@@ -168,6 +173,7 @@ def test_a_picture_is_at_most_sixty_kilobytes_whatever_is_in_it(tmp_path: Path) 
     assert len(picture(tmp_path / "noise.png")) < 1000  # another picture under the same name
 
 
+@pytest.mark.slow
 def test_the_library_is_kept_for_the_next_process_with_its_licences(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +201,7 @@ def test_a_library_that_does_not_come_is_not_waited_for(tmp_path: Path, monkeypa
     vega.cache_clear()
 
 
+@pytest.mark.slow
 def test_without_the_library_the_page_is_still_whole_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

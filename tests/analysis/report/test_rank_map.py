@@ -91,6 +91,7 @@ def test_layers_of_other_kinds_have_places_too(
     assert place_of(path) == Place(part=path.split(".")[0], block=block, column=column, row=row)
 
 
+@pytest.mark.slow
 def test_the_picture_names_all_and_its_cells_say_their_ranks() -> None:
     text = rank_map(history_of(sd15_layers())).decode()
     assert text == rank_map(history_of(sd15_layers())).decode()

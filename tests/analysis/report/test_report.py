@@ -57,6 +57,7 @@ class _Page(HTMLParser):
         assert self.open_tags.pop() == tag
 
 
+@pytest.mark.slow
 def test_page_is_well_formed_and_stands_alone(page: str) -> None:
     parsed = _Page(page)
     assert parsed.open_tags == []
@@ -66,11 +67,13 @@ def test_page_is_well_formed_and_stands_alone(page: str) -> None:
     assert "url(" not in page.partition('<script type="application/json"')[0]
 
 
+@pytest.mark.slow
 def test_strings_from_the_run_are_escaped(page: str) -> None:
     assert EVIL not in page
     assert page.count("&lt;script&gt;") >= 2
 
 
+@pytest.mark.slow
 def test_page_shows_every_trial_and_the_front(page: str) -> None:
     trials = synthetic_trials()
     front = find_front(trials, OBJECTIVES)
@@ -99,6 +102,7 @@ def test_embedded_pictures_are_whole_and_not_huge(page: str) -> None:
     assert page.count('<img alt="" data-sheet') == 2 + len(find_front(synthetic_trials(), OBJECTIVES).points)
 
 
+@pytest.mark.slow
 def test_maps_of_ranks_are_shown_for_the_front_only(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path, synthetic_trials())
     assert "<h2>Ranks</h2>" not in quick_report(run).read_text(encoding="utf-8")
@@ -115,6 +119,7 @@ def test_maps_of_ranks_are_shown_for_the_front_only(tmp_path: Path) -> None:
     assert f"trial {best}." in text.split("<h2>Ranks</h2>")[1].split("</figure>")[0]
 
 
+@pytest.mark.slow
 def test_rebuilding_gives_the_same_page(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path, synthetic_trials(5))
     first = write_report(run).read_bytes()
@@ -148,6 +153,7 @@ def test_a_sweep_without_a_completed_trial_still_has_a_page(tmp_path: Path) -> N
     assert "Trade-offs" not in text
 
 
+@pytest.mark.slow
 def test_a_stopped_trial_is_shown_with_its_rung_and_is_no_point(tmp_path: Path) -> None:
     trials = synthetic_trials(6).assign(rung=None)
     ideal = {"fid_mini": 1e-3, "vendi_mini": 99.0, "trainable_parameters": 1, "epoch_s": 1e-3}
@@ -174,6 +180,7 @@ def test_front_plot_is_a_picture(tmp_path: Path) -> None:
         assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_trials", [1, 3])
 def test_front_plot_of_few_trials(tmp_path: Path, num_trials: int) -> None:
     trials = synthetic_trials(8).head(num_trials)
@@ -251,6 +258,7 @@ def test_names_for_people() -> None:
     assert parameters(params, "lora") == "rank 8, lr 0.0001, batch size 4"
 
 
+@pytest.mark.slow
 def test_what_became_of_earlier_sweeps_is_told(tmp_path: Path, page: str) -> None:
     run = synthetic_run(tmp_path, synthetic_trials(6))
     (run / "earlier.json").write_text(json.dumps({"sweeps": [f"{EVIL} differs in data"]}))
@@ -259,6 +267,7 @@ def test_what_became_of_earlier_sweeps_is_told(tmp_path: Path, page: str) -> Non
     assert EVIL not in told and "What earlier sweeps knew" not in page
 
 
+@pytest.mark.slow
 def test_what_each_trial_could_spend_is_told_where_it_was_not_epochs(tmp_path: Path, page: str) -> None:
     run = synthetic_run(tmp_path, synthetic_trials(6))
     config = json.loads((run / "config.json").read_text())

@@ -15,6 +15,8 @@ from synthetic_runs import CONDITIONS, quick_report, rung_run, write_word_maps
 
 from analysis.report.pictures import MAX_PICTURE_BYTES
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_page_holds_the_maps_that_there_are_and_says_where_each_is(tmp_path: Path) -> None:
     run = rung_run(tmp_path / "run")

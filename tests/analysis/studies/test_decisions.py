@@ -47,6 +47,7 @@ def test_area_closed_forms(scores: list[float], present: list[int], area: float)
     assert area_under_curve(scores, present) == area
 
 
+@pytest.mark.slow
 @given(ROWS)
 def test_area_is_the_share_of_ordered_pairs(rows: list[tuple[int, bool]]) -> None:
     scores, present = columns(rows)
@@ -55,6 +56,7 @@ def test_area_is_the_share_of_ordered_pairs(rows: list[tuple[int, bool]]) -> Non
     assert area_under_curve(scores, present) == pytest.approx(metrics.roc_auc_score(present, scores), abs=1e-12)
 
 
+@pytest.mark.slow
 @given(ROWS)
 def test_area_knows_only_the_order(rows: list[tuple[int, bool]]) -> None:
     scores, present = columns(rows)
@@ -62,6 +64,7 @@ def test_area_knows_only_the_order(rows: list[tuple[int, bool]]) -> None:
     assert area_under_curve(-scores, present) == pytest.approx(1 - area_under_curve(scores, present), abs=1e-12)
 
 
+@pytest.mark.slow
 @given(ROWS)
 def test_no_threshold_has_a_larger_youden_index(rows: list[tuple[int, bool]]) -> None:
     scores, present = columns(rows)

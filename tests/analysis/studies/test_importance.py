@@ -31,6 +31,7 @@ def _trials(num: int = 24) -> pd.DataFrame:
     )
 
 
+@pytest.mark.slow
 def test_what_an_objective_depends_on_comes_first() -> None:
     by_objective = importances(_trials(), OBJECTIVES)
     assert set(by_objective) == {"fid_mini", "vendi_mini"}

@@ -34,6 +34,7 @@ def test_placements_are_the_shares_of_pairs() -> None:
     np.testing.assert_allclose(by_other, wins.mean(axis=0), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_as_often_as_it_says() -> None:
     rng, truth = np.random.default_rng(2), float(stats.norm.cdf(0.8 / 2**0.5))
     results = [loss_gap_membership(rng.normal(0, 1, 60), rng.normal(0.8, 1, 90)) for _ in range(1500)]

@@ -50,6 +50,7 @@ def verifier(plain: Plain, tmp_path_factory: pytest.TempPathFactory) -> PatientV
     return load_verifier(path)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_it_is_the_authors_network_on_torchvisions_transforms(plain: Plain, verifier: PatientVerifier) -> None:
     seen = transforms.Compose([transforms.Resize((224, 224)), transforms.ToTensor()])
@@ -61,6 +62,7 @@ def test_it_is_the_authors_network_on_torchvisions_transforms(plain: Plain, veri
     assert np.ptp(likely) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_film_beside_itself_is_worth_the_bias_alone(plain: Plain, verifier: PatientVerifier) -> None:
     described = verifier.describe(FILMS[:2])
     likely = verifier.same_patient(described, described[:, None])

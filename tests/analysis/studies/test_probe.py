@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from analysis.studies.probe import linear_probe
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("Edema", "No Finding")
 
 

@@ -90,6 +90,7 @@ def test_rungs_that_are_evaluated_like_the_end_are_compared_by_the_objective_its
     assert (agreement.metric, agreement.correlation) == ("fid_mini", pytest.approx(0.9))
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     """Normal pairs of correlation 0.7 have a Spearman correlation of 6/pi asin(0.35)."""
     rng, truth = np.random.default_rng(0), 6 / np.pi * np.arcsin(0.35)

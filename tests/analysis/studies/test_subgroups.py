@@ -67,6 +67,7 @@ def test_the_largest_gap_is_in_closed_form() -> None:
     assert (wider.high - wider.value) / (gap.high - gap.value) == pytest.approx(2.394 / 1.96, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_gaps_of_equal_groups_hold_zero_as_often_as_stated_and_a_real_one_is_found() -> None:
     people = patients(120, films_each=1, by_sex_alone=True)
     equal = [share_by_group(np.random.default_rng(seed).random(120) < 0.6, people).gaps["sex"] for seed in range(60)]

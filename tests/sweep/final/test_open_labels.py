@@ -59,6 +59,7 @@ def test_utility_and_its_subgroups_are_of_the_films_whose_labels_are_known(bench
     assert result.values["utility_num_images/real"] == result.values["utility_num_images/synthetic"] == trained_on
 
 
+@pytest.mark.slow
 def test_the_autoencoder_is_judged_by_them_too(bench: Workbench) -> None:
     rows = bench.plans["test"].rows
     films = bench.splits["test"].images(rows)

@@ -23,6 +23,8 @@ from trainables.datasets.writing import write_dataset
 from trainables.sampling import generate
 from trainables.word_maps import mapped_batches
 
+pytestmark = pytest.mark.slow
+
 SHOWN = ("Edema", "Cardiomegaly")
 DATA = DataConfig(source="phantom", num_patients=60, resolution_px=64, seed=2, conditions=SHOWN)
 OPTIONS = {"num_steps": 1, "guidance_scale": 3.0, "batch_size": 3}
@@ -47,6 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return RunFolder.open(folder)
 
 
+@pytest.mark.slow
 def test_each_map_is_in_its_place_at_its_own_scale_and_the_films_are_those_of_the_sheet(run: RunFolder) -> None:
     scorer, samples = scorer_of(run), run.folder / "trials" / "a1" / "samples.png"
     films = write_word_maps(scorer, run.adapter("a1"), samples)
@@ -69,6 +72,7 @@ def test_each_map_is_in_its_place_at_its_own_scale_and_the_films_are_those_of_th
     assert tiles[:, :, :, plan.places.max() + 1 :].max() == 0
 
 
+@pytest.mark.slow
 def test_the_command_maps_the_base_and_the_trials_and_shows_them_in_the_report(run: RunFolder) -> None:
     app = Typer()
     app.command()(evaluate.main)

@@ -19,6 +19,8 @@ from sweep.records.provenance import collect_provenance
 from sweep.trials.ends import TrialEnd
 from sweep.trials.suggestions import Suggestion
 
+pytestmark = pytest.mark.slow
+
 SAME = Identity(data="data-hash", weights="weights-hash")
 DYLORA = {"strategy": {"name": "dylora", "rank": 4, "alpha": 8}, "lr": 1e-3, "batch_size": 16}
 

@@ -16,6 +16,8 @@ from patience import LONG_S, until
 
 from sweep.records import guard
 
+pytestmark = pytest.mark.slow
+
 GUARDED = """
 import os, signal, subprocess, sys, time, typer
 from pathlib import Path

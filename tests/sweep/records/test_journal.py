@@ -153,6 +153,7 @@ def provenance_with(**changes: Any) -> dict[str, Any]:
     return {**collect_provenance(demo(), "data-hash", "weights-hash"), **changes}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "provenance", "said"),
     [
@@ -177,6 +178,7 @@ def test_a_run_of_another_sweep_is_refused_and_left_alone(
     assert {file: file.read_bytes() for file in journal.out.iterdir()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grown", [("search.num_trials", 40), ("compute.concurrent_trials", 2)])
 def test_a_run_goes_on_where_it_was_and_may_grow(journal: Journal, grown: tuple[str, Any]) -> None:
     journal.on_start(suggestion("d", LORA))

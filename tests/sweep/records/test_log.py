@@ -43,6 +43,7 @@ def test_records_are_read_as_they_were_written(path: Path) -> None:
     assert (contents.sound_bytes, contents.torn_bytes) == (path.stat().st_size, 0)
 
 
+@pytest.mark.slow
 def test_cut_at_any_byte_all_records_before_survive_and_the_log_goes_on(path: Path) -> None:
     data = path.read_bytes()
     ends = ends_of_lines(data)

@@ -92,6 +92,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_living_owner_is_named_and_a_killed_one_is_not_in_the_way(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", OWNING, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "owned\n"

@@ -61,6 +61,7 @@ def test_a_page_that_is_being_made_at_the_end_is_not_waited_for_and_takes_no_one
     assert (tmp_path / "report.html").read_text() == "of the end"
 
 
+@pytest.mark.slow
 def test_pages_take_at_most_their_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spent = list[float]()
 

@@ -41,6 +41,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_the_knee_makes_the_engines_films_from_prompts(out: Path) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{out / 'mlflow.db'}")
     try:
@@ -57,6 +58,7 @@ def test_the_knee_makes_the_engines_films_from_prompts(out: Path) -> None:
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), film)
 
 
+@pytest.mark.slow
 def test_a_knee_that_is_known_gets_no_other_version_and_no_copy(out: Path) -> None:
     client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
     (only,) = client.search_model_versions("name = 'radiograph-demo'")

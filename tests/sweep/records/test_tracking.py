@@ -78,6 +78,7 @@ def artifacts(tracked: SimpleNamespace, run: Any, path: str | None = None) -> se
     return {item.path for item in tracked.client.list_artifacts(run.info.run_id, path)}
 
 
+@pytest.mark.slow
 def test_one_child_a_trial_under_one_parent(tracked: SimpleNamespace) -> None:
     assert set(tracked.runs) == {"parent", "a", "b", "c", "d"}
     parent = tracked.runs["parent"]
@@ -87,6 +88,7 @@ def test_one_child_a_trial_under_one_parent(tracked: SimpleNamespace) -> None:
     assert parent.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_parameters_and_metrics_of_each_epoch(tracked: SimpleNamespace) -> None:
     run = tracked.runs["a"]
     assert run.data.params == {"rank": "4", "lr": "0.001"}
@@ -133,6 +135,7 @@ def test_the_store_lies_in_the_runs_folder_whatever_its_name_and_nothing_beside_
     assert list(tracked.out.parent.iterdir()) == [tracked.out]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_breaks_off_leaves_no_run_open_nor_its_machine_watched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

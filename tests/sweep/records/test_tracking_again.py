@@ -18,6 +18,8 @@ from sweep.presets import demo
 from sweep.records.events import Ended, Event, Reported, Started
 from sweep.records.tracking import Tracker, TrackingListener, close_broken
 
+pytestmark = pytest.mark.slow
+
 LEFT = {"adapter", "samples.png", "images"}
 LORA = {"strategy": {"name": "lora", "rank": 4}, "lr": 1e-3, "batch_size": 16}
 

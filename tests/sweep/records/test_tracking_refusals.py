@@ -29,6 +29,8 @@ from sweep.records.tracking.course import Course
 from sweep.records.tracking.new_store import make_store, store_uri
 from sweep.trials.ends import TrialEnd
 
+pytestmark = pytest.mark.slow
+
 NOTHING = Front(objectives=(Objective("fid_mini", "min"),), points=())
 
 

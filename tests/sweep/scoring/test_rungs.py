@@ -58,6 +58,7 @@ def test_films_in_other_batches_are_the_same_films() -> None:
     assert list(regrouped([], 8)) == []
 
 
+@pytest.mark.slow
 def test_features_by_batches_are_those_of_all_at_once_to_the_bit() -> None:
     rng, extractor = np.random.default_rng(1), load_extractor("mini")
     films = rng.integers(0, 255, (150, 64, 64, 3), dtype=np.uint8)

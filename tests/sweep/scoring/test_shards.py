@@ -196,6 +196,7 @@ def test_a_helper_that_is_not_done_in_time_ends_what_it_is_at(ray_cluster: None,
     ray.kill(actor)
 
 
+@pytest.mark.slow
 def test_batches_made_apart_are_those_of_one_process_to_the_bit() -> None:
     """Of prompts of many lengths, of which each part has only some."""
     prompts = [f"a chest film with edema{' and more' * (number % 5)}" for number in range(7)]

@@ -43,6 +43,7 @@ def test_films_with_open_labels_are_left_out_where_that_label_matters_and_nowher
     assert known_rows(train, ("Edema",), [*uncertain[:2], known[0]]) == [known[0]]
 
 
+@pytest.mark.slow
 def test_policies_are_kept_with_the_data_and_move_films_between_labels(root: Path) -> None:
     by_policy = {policy: prepared(root, policy) for policy in ("zeros", "ones")}
     counts = {policy: sum(data.split(s).num_with()["Edema"] for s in SPLITS) for policy, data in by_policy.items()}

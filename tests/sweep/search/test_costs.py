@@ -18,6 +18,7 @@ def costs() -> KnownCosts:
     return KnownCosts(fresh=lambda: base_on_meta("mini"), conditions=CONDITIONS)
 
 
+@pytest.mark.slow
 def test_costs_are_those_of_the_shapes(costs: KnownCosts) -> None:
     lora = {"strategy": {"name": "lora", "rank": 4, "alpha": 8}, "lr": 1e-3, "batch_size": 16}
     known = costs.of(lora)
@@ -36,6 +37,7 @@ def test_shapes_do_not_depend_on_learning_rates_and_are_counted_once(costs: Know
     assert first is second
 
 
+@pytest.mark.slow
 def test_nothing_over_a_limit_takes_a_place_and_optuna_is_told(costs: KnownCosts) -> None:
     limits = Limits(bounds={"trainable_parameters": 40_000.0}, costs=costs)
     searcher = make_searcher(num_trials=10, strategies=("lora", "dora", "bitfit"), excess=limits.excess)
@@ -48,6 +50,7 @@ def test_nothing_over_a_limit_takes_a_place_and_optuna_is_told(costs: KnownCosts
     assert not any(trial.constraints for trial in searcher.study.trials if trial not in over)
 
 
+@pytest.mark.slow
 def test_a_searcher_that_goes_on_knows_what_was_rejected(costs: KnownCosts) -> None:
     limits = Limits(bounds={"trainable_parameters": 40_000.0}, costs=costs)
     whole, broken, second = (
@@ -83,6 +86,7 @@ def test_operations_are_counted_only_where_they_are_limited(monkeypatch: pytest.
     }
 
 
+@pytest.mark.slow
 def test_strategies_that_cannot_meet_a_limit_are_named_with_the_arithmetic(costs: KnownCosts) -> None:
     limits = Limits(bounds={"trainable_parameters": 20_000.0}, costs=costs)
     kept, refused = strategies_within(limits, SEARCH_SPACES["mini"], FOUR, {})
@@ -92,6 +96,7 @@ def test_strategies_that_cannot_meet_a_limit_are_named_with_the_arithmetic(costs
     assert kept == ("bitfit",)
 
 
+@pytest.mark.slow
 def test_a_limit_that_none_meets_is_refused(costs: KnownCosts) -> None:
     limits = Limits(bounds={"adapter_mib": 0.001}, costs=costs)
     with pytest.raises(
@@ -100,6 +105,7 @@ def test_a_limit_that_none_meets_is_refused(costs: KnownCosts) -> None:
         strategies_within(limits, SEARCH_SPACES["mini"], FOUR, {})
 
 
+@pytest.mark.slow
 def test_the_first_and_the_last_choices_hold_the_cheapest_of_every_strategy(costs: KnownCosts) -> None:
     """Drawn at random, none is cheaper than what `cheapest` says."""
     space = SEARCH_SPACES["mini"]

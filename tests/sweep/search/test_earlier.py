@@ -81,6 +81,7 @@ def test_comparable_results_are_observations_and_none_of_this_sweeps_trials() ->
         assert searcher.record(item.trial_id).values == list(scores(item.choice).values())
 
 
+@pytest.mark.slow
 def test_a_search_that_was_told_begins_where_the_other_ended() -> None:
     """Of the eight trials after each strategy's first, more are of the best strategy than without; three seeds."""
 
@@ -149,6 +150,7 @@ def test_a_proposal_over_a_limit_is_not_tried() -> None:
     assert all(item.choice["strategy"].get("rank", 0) <= 4 for item in made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "front", "gp", "nsga2", "qmc", "grid"])
 def test_a_search_that_hears_all_from_its_log_goes_on_as_if_never_broken(sampler: str) -> None:
     sweeps = (earlier(), earlier("data", folder="runs/b"))

@@ -119,6 +119,7 @@ def test_costs_that_are_known_are_exact_and_what_is_known_wrongly_is_learned(pla
     np.testing.assert_allclose(means, [-1.0 if each.strategy == "lora" else 0.0 for each in history], atol=0.05)
 
 
+@pytest.mark.slow
 def test_where_trials_fail_others_are_tried(plan: SearchPlan) -> None:
     """Where the low learning rates of every strategy's best half fail, fewer are suggested than where they work."""
 
@@ -226,6 +227,7 @@ def going(number: int, trial_id: str, lr: float) -> list[Callable[[TrialListener
     ]
 
 
+@pytest.mark.slow
 def test_a_search_that_goes_on_from_its_log_suggests_the_same() -> None:
     """Retried, stopped and failed trials among them, those of a combination too; what is running stays open."""
     options: dict[str, Any] = {"sampler": SEARCH_SAMPLERS["front"], "num_trials": 14, "seed": 0}

@@ -47,6 +47,7 @@ def of_one_trial() -> Forecast:
     return forecast(config_of("search.scheduler=none", "search.num_trials=1"), FILMS)
 
 
+@pytest.mark.slow
 def test_films_of_sd15_cost_what_the_graph_of_the_engine_was_counted_to() -> None:
     models = base_on_meta("sd15")
     counted = operations_per_film(models, guidance_scale=7.5).in_steps(25)
@@ -55,6 +56,7 @@ def test_films_of_sd15_cost_what_the_graph_of_the_engine_was_counted_to() -> Non
     )  # of the U-Net and the decoder, counted apart from this code
 
 
+@pytest.mark.slow
 def test_films_of_twice_the_side_have_four_times_the_latents_and_more_attention() -> None:
     options = ("search.scheduler=none", "search.num_trials=1")
     small, large = (forecast(config_of(*options, *more), FILMS) for more in ((), ("resolution_px=128",)))
@@ -63,6 +65,7 @@ def test_films_of_twice_the_side_have_four_times_the_latents_and_more_attention(
     assert 3.9 < large.evaluation[0] / small.evaluation[0] < 16
 
 
+@pytest.mark.slow
 def test_each_step_costs_two_passes_with_guidance_and_one_without() -> None:
     models = base_on_meta("mini")
     guided, plain = (operations_per_film(models, guidance_scale=scale) for scale in (3.0, 1.0))
@@ -72,6 +75,7 @@ def test_each_step_costs_two_passes_with_guidance_and_one_without() -> None:
     )  # films are decoded once
 
 
+@pytest.mark.slow
 def test_a_step_is_counted_as_its_convolutions_and_products_are_by_hand() -> None:
     models = base_on_meta("mini")
     each_step = operations_per_film(models, guidance_scale=1.0).each_step
@@ -93,6 +97,7 @@ def test_a_step_is_counted_as_its_convolutions_and_products_are_by_hand() -> Non
     assert 0 < attention < 0.1 * by_hand
 
 
+@pytest.mark.slow
 def test_a_sweep_without_stops_costs_its_trials_times_one() -> None:
     prediction = forecast(config_of("search.scheduler=none", "search.num_trials=5"), FILMS)
     (costs,) = prediction.strategies
@@ -104,6 +109,7 @@ def test_a_sweep_without_stops_costs_its_trials_times_one() -> None:
     assert prediction.hours(2.0)[1] == pytest.approx(prediction.operations()[1] / 2e12 / 3600)
 
 
+@pytest.mark.slow
 def test_what_is_left_costs_what_follows_the_trials_that_have_ended() -> None:
     """Of four trials that no rung compares two are left, once two have completed; a stopped one compared none."""
     config = config_of("search.num_trials=10", "search.scheduler=asha")
@@ -113,6 +119,7 @@ def test_what_is_left_costs_what_follows_the_trials_that_have_ended() -> None:
     assert forecast(config, FILMS, Past(num_ended=12, num_completed=12)).operations() == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_has_ended(tmp_path: Path) -> None:
     with (tmp_path / "said").open("w") as file:
         print_plan(config_of("search.num_trials=5"), Console(file=file, width=200), 1.0, Past(num_ended=2))
@@ -154,6 +161,7 @@ def trained(stopping: RuleStopping, trial_id: str, *, fid: float) -> int:
     return 9
 
 
+@pytest.mark.slow
 def test_with_fewer_trials_than_strategies_only_the_first_are_counted() -> None:
     among = forecast(
         config_of("search.scheduler=none", "search.strategies=[bitfit,unet]", "search.num_trials=1"), FILMS
@@ -163,12 +171,14 @@ def test_with_fewer_trials_than_strategies_only_the_first_are_counted() -> None:
     assert among.adapter_mib == of_one_trial().adapter_mib
 
 
+@pytest.mark.slow
 def test_tokens_are_counted_for_all_conditions_of_the_data_also_those_that_are_not_scored() -> None:
     (costs,) = forecast(config_of("search.strategies=[textual_inversion]"), FILMS).strategies
     width = base_on_meta("mini").text_encoder.config.hidden_size
     assert costs.trainable_parameters[0] == len(FILMS.conditions) * width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ranks", "least", "most"),
     [
@@ -202,6 +212,7 @@ def test_films_of_the_phantom_are_counted_without_drawing_them() -> None:
     assert set(films.num_held_out.values()) == {16}
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_runs_how_long_and_when_it_ends(tmp_path: Path) -> None:
     asked = ("search.scheduler=gain", "search.stop.hours=2", "search.num_trials=5", "compute.concurrent_trials=8")
     with (tmp_path / "said").open("w") as file:
@@ -262,6 +273,7 @@ def test_checkpoints_of_trials_at_once_are_counted_by_hand(overrides: tuple[str,
     assert disk.endswith(f"while they run about {gib} GiB of checkpoints")
 
 
+@pytest.mark.slow
 def test_a_plan_of_films_that_are_not_there_says_what_each_strategy_costs(tmp_path: Path) -> None:
     config = config_of("data.source=prepared", f"data.path={tmp_path / 'gone'}")
     with (tmp_path / "said").open("w") as file:
@@ -283,6 +295,7 @@ def test_all_studies_have_a_plan() -> None:
     assert set(EXPECTED) == {name for name, preset in PRESETS.items() if preset().search.sampler == "grid"}
 
 
+@pytest.mark.slow
 def test_a_study_has_a_plan_with_gpu_hours_before_its_films_are_prepared(tmp_path: Path) -> None:
     """By hand: each strategy once, its epochs of the films expected, and its evaluations, at the rate that is given."""
     small = ("base=mini", "data.resolution_px=64", "evaluation.num_steps=1", "evaluation.guidance_scale=1")
@@ -338,5 +351,6 @@ def test_a_budget_of_seconds_is_the_hours_of_training_whatever_the_rate(tmp_path
     assert "each at most 360 seconds of training in 9 parts, from " in (tmp_path / "said").read_text()
 
 
+@pytest.mark.slow
 def test_a_machine_that_computes_is_probed() -> None:
     assert 1e-5 < probed_tflops(1) < 100

@@ -187,6 +187,7 @@ def on_a_line(*, is_led: bool, seed: int, second: str) -> float:
     return worth_of_rest(plan.at(3, history=history), 2, 1, NUM_EPOCHS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", ["adapter_mib", "operations_per_image"])
 def test_beside_a_sampler_that_nothing_leads_it_is_the_expected_gain_of_a_random_training_that_counts(
     second: str,
@@ -302,6 +303,7 @@ def test_a_promising_trial_goes_on_and_the_first_few_do_whatever_they_show() -> 
     assert few.stopping.decide(last, at_rung(90.0)) is None and few.asked == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_owed", [True, False])
 def test_the_last_trials_see_to_it_that_each_strategy_is_trained_to_its_end(
     is_owed: bool, monkeypatch: pytest.MonkeyPatch

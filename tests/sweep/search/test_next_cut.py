@@ -177,6 +177,7 @@ def noisy(rng: np.random.Generator) -> tuple[Curve, Curve]:
     return curve(fid_mini=fids.tolist(), vendi_mini=vendis.tolist()), errors
 
 
+@pytest.mark.slow
 def test_on_random_curves_the_rank_that_may_add_most_is_next_and_what_is_left_out_may_add_less_than_the_share(
     tmp_path: Path,
 ) -> None:

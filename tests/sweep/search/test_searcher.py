@@ -76,6 +76,7 @@ def test_first_trials_try_every_strategy_once_and_the_number_is_kept() -> None:
     assert len(configs) == 12
 
 
+@pytest.mark.slow
 def test_without_a_choice_the_whole_space_is_searched() -> None:
     known = strategies_of(SEARCH_SPACES["mini"])
     configs = run_alone(make_searcher(num_trials=len(known), strategies=None))
@@ -120,6 +121,7 @@ def test_same_seed_gives_the_same_suggestions() -> None:
     assert run_alone(make_searcher(seed=3)) != run_alone(make_searcher(seed=4))
 
 
+@pytest.mark.slow
 def test_search_leans_to_the_better_strategy() -> None:
     """Of 75 trials by three seeds, a sampler that learns nothing gives it 19 with a standard deviation of 4."""
     names: Counter[str] = Counter()
@@ -145,6 +147,7 @@ def high_rates(*, lost: bool) -> int:
     return high
 
 
+@pytest.mark.slow
 def test_search_leans_away_from_what_fails_by_its_own_fault() -> None:
     """What was lost tells the search nothing: here the best would be just where trials fail."""
     at_fault, told_nothing = high_rates(lost=False), high_rates(lost=True)
@@ -240,11 +243,13 @@ def test_trials_that_started_before_earlier_ones_leave_no_gap_and_no_name_twice(
     assert [second.record(each.trial_id).user_attrs["trial_id"] for each in again] == [each.trial_id for each in again]
 
 
+@pytest.mark.slow
 def test_no_two_trials_of_a_sweep_have_one_name() -> None:
     names = {trial_id_of(seed, number) for seed in range(2) for number in range(100_000)}
     assert len(names) == 200_000 and all(len(name) == 8 for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken_after", [1, 5, 9])
 def test_a_search_that_hears_its_past_goes_on_as_if_never_broken(broken_after: int) -> None:
     """Two trials are under way when it breaks: they come first, as they were, and then what would have come."""

@@ -71,6 +71,7 @@ def test_more_trials_than_grid_points_are_refused_with_the_arithmetic() -> None:
         SEARCH_SAMPLERS["grid"](plan_of(97, ("unet", "lora")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nsga2", "nsga3"])
 def test_later_generations_are_better_than_the_first(name: str) -> None:
     """Medians of two seeds' first and last quarters; a search that learns nothing gains in one of two cases."""

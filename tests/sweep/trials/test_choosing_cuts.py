@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import pytest
 from prepared_sweeps import prepared_sweep
 
 from sweep.config import SweepConfig
@@ -12,6 +13,7 @@ from sweep.engine import _trial_context
 from trainables.datasets.store import PreparedDataset
 
 
+@pytest.mark.slow
 def test_a_trial_chooses_by_the_objectives_of_its_sweep_in_whatever_process(
     dataset: PreparedDataset, tmp_path: Path
 ) -> None:

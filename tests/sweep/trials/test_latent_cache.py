@@ -27,6 +27,7 @@ def test_it_is_beside_the_prepared_data_or_where_it_is_said(tmp_path: Path, monk
     assert latent_cache(prepared, runs[1]) == runs[1] / "cache"
 
 
+@pytest.mark.slow
 def test_trials_and_evaluation_are_told_of_the_films_and_trials_where_latents_are(
     dataset: PreparedDataset, tmp_path: Path
 ) -> None:

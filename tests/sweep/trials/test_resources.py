@@ -182,6 +182,7 @@ def test_what_a_growing_cluster_lacks_is_waited_for() -> None:
     assert place([], compute).trials_at_once == 3
 
 
+@pytest.mark.slow
 def test_many_nodes_are_laid_in_no_time() -> None:
     compute = ComputeConfig(concurrent_trials=64, workers_per_trial=4, evaluation_actors=8, gpus_per_worker=1)
     laid = place([Node(f"n{number}", 16, 4) for number in range(30)], compute)

@@ -182,6 +182,7 @@ def silent_port() -> socket.socket:
     return listener
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", [True, False])
 def test_an_address_without_a_ray_is_named_within_seconds(
     homeless: None, monkeypatch: pytest.MonkeyPatch, variable: bool

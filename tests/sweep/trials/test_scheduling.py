@@ -22,6 +22,8 @@ from sweep.trials.ends import FAILURE, FINAL
 from sweep.trials.relay import Relay
 from sweep.trials.scheduling import RungScheduler
 
+pytestmark = pytest.mark.slow
+
 CONFIG = SweepConfig(search=SearchConfig(scheduler="hypervolume"))
 COSTS = {"trainable_parameters": 1000, "epoch_s": 1.0, "loss": 0.5, "images_per_s": 9.0}
 

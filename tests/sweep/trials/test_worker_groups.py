@@ -247,6 +247,7 @@ class Attempt:
             raise self.error
 
 
+@pytest.mark.slow
 def test_a_group_that_finds_no_room_is_laid_anew_and_what_else_fails_is_raised(
     dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ from trainables.base_models.models import MINI_FOLDER, load_base, resolve_base
 from trainables.base_models.shapes import base_on_meta
 from trainables.caption_lengths import caption_note
 
+pytestmark = pytest.mark.slow
+
 Change = Callable[[Path], None]
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"

@@ -90,6 +90,7 @@ def as_pickle(folder: Path, part: str) -> None:
     file.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [COMPONENTS, ("text_encoder",)])
 @pytest.mark.parametrize("change", [as_variant, as_sharded_variant, as_pickle])
 def test_weights_that_are_there_in_another_form_alone_are_read(
@@ -103,6 +104,7 @@ def test_weights_that_are_there_in_another_form_alone_are_read(
     assert load_base(str(mini)).base.weights_hash == weights_hash(made)
 
 
+@pytest.mark.slow
 def test_a_folder_that_changes_is_made_anew(mini: Path) -> None:
     as_pickle(mini, "vae")
     before = resolve_base(str(mini))
@@ -186,6 +188,7 @@ def without(prefix: str) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.
     return lambda tensors: {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -206,6 +209,7 @@ def test_a_single_file_of_another_model_is_refused_by_what_it_is(
     assert said in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_single_file_that_lacks_tensors_is_refused(thin: Path, whole: Path, tmp_path: Path) -> None:
     shutil.copytree(thin, tmp_path / "cut", ignore=shutil.ignore_patterns("*.safetensors"))
     save_file(without("model.diffusion_model.middle_block.2")(load_file(whole)), tmp_path / "cut.safetensors")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import single_file
 
 from trainables.base_models.sd15 import sd15_on_meta
 from trainables.exports.original_names import original_tensors, unet_name, vae_name
 
 
+@pytest.mark.slow
 def test_stable_diffusion_15_has_the_names_of_the_published_code() -> None:
     models = sd15_on_meta()
     attends = [False, True, True, True]

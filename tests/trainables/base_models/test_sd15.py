@@ -39,6 +39,7 @@ def test_components_are_as_large_as_published(sd15: DiffusionModels, component: 
     assert sum(parameter.numel() for parameter in sd15.component(component).parameters()) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "hyperparameters", "count"),
     [
@@ -79,6 +80,7 @@ def test_no_memory_is_taken_for_weights(sd15: DiffusionModels) -> None:
     assert all(parameter.is_meta for parameter in sd15.unet.parameters())
 
 
+@pytest.mark.slow
 def test_a_local_folder_of_the_layout_loads_and_samples(layout: Path) -> None:
     models = load_base(str(layout))
     assert models.resolution_px == 64
@@ -91,12 +93,14 @@ def test_a_local_folder_of_the_layout_loads_and_samples(layout: Path) -> None:
     assert images.std() > 0
 
 
+@pytest.mark.slow
 def test_a_thinner_layout_keeps_every_parameter_name(layout: Path, sd15: DiffusionModels) -> None:
     thin, full = load_base(str(layout)), sd15
     for component in thin.components():
         assert thin.component(component).state_dict().keys() == full.component(component).state_dict().keys()
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_weights(layout: Path, tmp_path: Path) -> None:
     write_sd15_layout(tmp_path / "again", latent_side=8)
     write_sd15_layout(tmp_path / "other", latent_side=8, seed=1)
@@ -111,12 +115,14 @@ def test_variants_that_a_clone_has_and_a_download_has_not_leave_the_hash_alone(l
     assert weights_hash(clone) == weights_hash(layout)
 
 
+@pytest.mark.slow
 def test_writing_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     write_sd15_layout(tmp_path, latent_side=8)
     assert torch.equal(before, torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_sd15s_own_vocabulary_goes_through_the_text_encoder(tmp_path: Path) -> None:
     if not CLIP_VOCABULARY.is_dir():
         pytest.skip("shared/data/clip_bpe_vocab is not beside the repository")

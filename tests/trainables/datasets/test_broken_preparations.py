@@ -23,6 +23,8 @@ from trainables.datasets.files import partial_of
 from trainables.datasets.folder import FolderSource
 from trainables.datasets.writing import write_dataset
 
+pytestmark = pytest.mark.slow
+
 BATCH = 20
 FEWEST_REPORTS = 10
 """As many batches as there are: an attempt reports each, and while it makes one every seven films."""

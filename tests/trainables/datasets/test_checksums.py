@@ -83,6 +83,7 @@ def test_what_is_damaged_is_set_aside_said_and_made_again(cache: TensorCache, ca
     assert np.array_equal(made[:], VALUES) and np.array_equal(made[np.array([5, 3])], VALUES[[5, 3]])
 
 
+@pytest.mark.slow
 def test_damage_at_any_byte_is_never_read_as_values(cache: TensorCache) -> None:
     """Head, names, shapes and foot of the file too: what is opened either has the values or is made anew."""
     path = cache.path("k", "states")
@@ -136,6 +137,7 @@ def films(tmp_path: Path) -> Iterator[PreparedDataset]:
     yield write_dataset(PhantomSource(num_patients=30, seed=1), tmp_path / "films")
 
 
+@pytest.mark.slow
 def test_a_film_is_checked_when_it_is_read_and_texts_when_the_data_set_is_opened(films: PreparedDataset) -> None:
     path, split = films.folder / "train.arrow", films.split("train")
     first = split.image(5).copy()
@@ -160,6 +162,7 @@ def test_a_folder_is_set_aside_under_a_name_that_is_free(tmp_path: Path) -> None
         assert (tmp_path / f"dataset.bad-{number}").is_dir() and not (tmp_path / "dataset").exists()
 
 
+@pytest.mark.slow
 def test_a_data_set_of_an_earlier_version_is_read_unchecked(films: PreparedDataset) -> None:
     for path in films.folder.glob("*.sums"):
         path.unlink()

@@ -37,6 +37,7 @@ def test_area_under_curve_closed_forms(scores: list[float], present: list[bool],
     assert area_under_curve(np.array(scores), np.array(present)) == pytest.approx(area)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=2, max_size=40))
 def test_area_under_curve_is_the_share_of_ordered_pairs(rows: list[tuple[int, bool]]) -> None:
     scores, present = np.array([float(s) for s, _ in rows]), np.array([p for _, p in rows])

@@ -98,6 +98,7 @@ def tree(root: Path, *, without: int = 0) -> SourceOptions:
     return SourceOptions(root=root, window="soft_tissue")
 
 
+@pytest.mark.slow
 def test_a_collection_is_seen_through_its_window_and_says_so(tmp_path: Path) -> None:
     options = tree(tmp_path)
     source, plain = DicomSource.create(options), DicomSource.create(replace(options, window=None))
@@ -111,6 +112,7 @@ def test_a_collection_is_seen_through_its_window_and_says_so(tmp_path: Path) -> 
         np.testing.assert_allclose(ours.image, expected, atol=7)  # half of a grey level of the whole scale is 8 HU
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("without", [1, 2])
 def test_other_modalities_are_left_out_where_they_are_few_and_stop_where_they_are_more(
     tmp_path: Path, without: int

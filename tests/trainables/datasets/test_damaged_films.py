@@ -158,6 +158,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> CollectionReader:
     return CollectionReader(root, table, labels, SourceOptions(root=options.root))
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=7), st.sampled_from(("", "/")))
 def test_no_name_of_a_film_leads_out_of_the_folder(reader: CollectionReader, pieces: list[str], between: str) -> None:

@@ -80,6 +80,7 @@ def only_decoder() -> decoding.Decoder:
     return decoding._idle[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDING)
 def test_a_film_that_ends_its_decoder_is_a_named_error_and_not_tried_again(
     sound: Path, expected: NDArray[np.uint8], starts: list[decoding.Decoder], name: str
@@ -93,6 +94,7 @@ def test_a_film_that_ends_its_decoder_is_a_named_error_and_not_tried_again(
     assert len(starts) == 2
 
 
+@pytest.mark.slow
 def test_films_are_decoded_by_as_many_processes_as_wait_for_them(sound: Path, expected: NDArray[np.uint8]) -> None:
     every = (compressed(sound.with_name("film.dcm"), syntax) for syntax in LOSSLESS)
     films = [damaged(sound, "SIGABRT"), *every] * 4
@@ -110,6 +112,7 @@ def test_films_are_decoded_by_as_many_processes_as_wait_for_them(sound: Path, ex
     assert 1 <= len(decoding._idle) <= (os.cpu_count() or 1)
 
 
+@pytest.mark.slow
 def test_a_sound_film_is_read_where_its_decoder_was_ended_by_something_else(
     sound: Path, expected: NDArray[np.uint8]
 ) -> None:
@@ -120,6 +123,7 @@ def test_a_sound_film_is_read_where_its_decoder_was_ended_by_something_else(
     np.testing.assert_array_equal(read(sound), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [0, 2**23], ids=["sent", "not_sent"])
 def test_a_decoder_that_neither_reads_nor_answers_is_given_up(
     sound: Path, expected: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, more: int
@@ -145,6 +149,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("import_", BROKEN)
 def test_a_decoder_that_does_not_start_is_no_films_fault(
     sound: Path, starts: list[decoding.Decoder], monkeypatch: pytest.MonkeyPatch, import_: str
@@ -177,6 +182,7 @@ def test_an_error_that_no_one_expects_is_told_by_type_and_text(sound: Path, monk
     assert decoding._levels(sound.read_bytes()) == "AssertionError: two lines"
 
 
+@pytest.mark.slow
 def test_decoders_have_limits_and_leave_no_image_of_their_memory(sound: Path) -> None:
     read(sound)
     process = only_decoder()._process.pid
@@ -205,6 +211,7 @@ if sys.argv[2] == "killed":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["ended", "killed"])
 def test_no_process_is_left_of_one_that_read_films(sound: Path, end: str) -> None:
     done = subprocess.run(

@@ -111,6 +111,7 @@ PADDINGS: list[tuple[dict[str, Any], bool, tuple[int, int]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tags", "signed", "padded"), PADDINGS)
 @pytest.mark.parametrize("polarity", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize("how", ["plain", "window", "table"])

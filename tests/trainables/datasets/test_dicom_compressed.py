@@ -46,6 +46,7 @@ def test_compressed_films_are_read_as_they_were(tmp_path: Path, syntax: str, bit
     np.testing.assert_allclose(np.asarray(open_film(path)[1], float), expected, atol=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
 @pytest.mark.parametrize("bits", [12, 16])
 def test_films_that_other_programs_compressed_are_read_as_they_were(
@@ -67,6 +68,7 @@ def test_signed_films_are_read_as_they_were(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.asarray(open_film(path)[1], float), (levels + 2048) / 4095 * 255, atol=1)
 
 
+@pytest.mark.slow
 def test_nothing_of_a_patient_is_in_what_is_prepared(tmp_path: Path) -> None:
     source = DicomSource.create(dicom(tmp_path / "raw", 120))
     prepared = write_dataset(source, tmp_path / "prepared")

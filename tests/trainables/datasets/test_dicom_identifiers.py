@@ -98,6 +98,7 @@ def test_a_preparation_says_nothing_of_who_films_are_of(tmp_path: Path) -> None:
         assert "patient 1" not in words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("view", "known", "said"),
     [

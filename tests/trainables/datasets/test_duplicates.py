@@ -72,6 +72,7 @@ def changed(picture: Image.Image, how: str) -> Image.Image:
     return picture.point(lambda level: int(255 * (level / 255) ** 1.1 + 0.5))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real films are not beside the repository")
 def test_changed_copies_of_real_films_are_found_and_no_other_pair(tmp_path: Path) -> None:
     paths = sorted((REAL / "images").iterdir())[:90]

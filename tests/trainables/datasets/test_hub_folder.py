@@ -87,12 +87,14 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_shards", [1, 3])
 def test_films_are_those_of_the_same_rows_with_files(tmp_path: Path, films: Path, num_shards: int) -> None:
     saved = save_to_disk(tmp_path / "saved", without_split(rows_of(films)), num_shards=num_shards)
     assert_same(samples(saved, caption="text"), samples(films, caption="text"))
 
 
+@pytest.mark.slow
 def test_numbers_of_classes_are_read_by_their_names(tmp_path: Path, films: Path) -> None:
     rows = without_split(rows_of(films))
     names = sorted({label for row in rows for label in row["labels"]})
@@ -103,6 +105,7 @@ def test_numbers_of_classes_are_read_by_their_names(tmp_path: Path, films: Path)
         assert_same(samples(save_to_disk(tmp_path / each["_type"], rows, features=features)), samples(films))
 
 
+@pytest.mark.slow
 def test_films_without_bytes_are_read_from_the_path_that_they_name(tmp_path: Path, films: Path) -> None:
     saved = save_to_disk(tmp_path / "saved", without_split(rows_of(films, with_bytes=False)))
     (films / "films").rename(saved / "films")
@@ -121,6 +124,7 @@ def dictionary(root: Path, films: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_the_splits_of_a_dictionary_are_the_collections_own(tmp_path: Path, films: Path) -> None:
     options = {"rules": LabelRules(split="own")}
     assert_same(samples(dictionary(tmp_path / "saved", films), **options), samples(films, **options))

@@ -71,6 +71,7 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [CONFIGS, {}, {"license": "mit"}, {"configs": [{"data_files": FILES}]}])
 @pytest.mark.parametrize("features", [FEATURES, None])
 def test_films_are_those_of_the_same_rows_with_files(
@@ -80,6 +81,7 @@ def test_films_are_those_of_the_same_rows_with_files(
     assert_same(samples(made, caption="text", rules=OWN), samples(films, caption="text", rules=OWN))
 
 
+@pytest.mark.slow
 def test_one_file_without_a_split_is_split_by_patient(tmp_path: Path, films: Path) -> None:
     write_parquet(tmp_path / "made" / "films.parquet", without_split(rows_of(films)), FEATURES)
     made = readme(tmp_path / "made", {})
@@ -88,6 +90,7 @@ def test_one_file_without_a_split_is_split_by_patient(tmp_path: Path, films: Pat
         samples(made, rules=OWN)
 
 
+@pytest.mark.slow
 def test_classes_are_named_by_the_readme_where_files_do_not(tmp_path: Path, films: Path) -> None:
     rows = without_split(rows_of(films))
     names = sorted({label for row in rows for label in row["labels"]})
@@ -99,6 +102,7 @@ def test_classes_are_named_by_the_readme_where_files_do_not(tmp_path: Path, film
     assert_same(samples(readme(tmp_path / "made", {"dataset_info": {"features": columns}})), samples(films))
 
 
+@pytest.mark.slow
 def test_the_configuration_that_is_marked_is_read(tmp_path: Path, films: Path) -> None:
     other = {"config_name": "other", "data_files": "gone.parquet"}
     marked = {**CONFIGS["configs"][0], "config_name": "all", "default": True}

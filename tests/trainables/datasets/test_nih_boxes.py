@@ -40,6 +40,7 @@ def test_the_official_list_is_read(official: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_official_boxes_are_of_the_released_images_not_of_the_originals(official: Path) -> None:
     """The originals of the very same films are two to three times as wide."""
     boxes = read_boxes(official)

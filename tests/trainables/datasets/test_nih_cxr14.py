@@ -156,6 +156,7 @@ def test_a_condition_that_a_split_lacks_is_refused(tmp_path: Path) -> None:
     assert "Hernia" not in nih(root=root).conditions
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real films are not beside the repository")
 def test_the_real_films_are_read() -> None:
     source = nih(root=REAL)

@@ -162,6 +162,7 @@ def test_lines_drawn_at_once_are_as_far_from_every_pixel_as_each_alone() -> None
     assert 0.02 < (drawn == 1).mean() < 0.2
 
 
+@pytest.mark.slow
 def test_two_sources_give_the_same_films(source: PhantomSource) -> None:
     again = PhantomSource(num_patients=60, seed=7)
     for first, second in zip(source.samples("test"), again.samples("test"), strict=True):
@@ -170,6 +171,7 @@ def test_two_sources_give_the_same_films(source: PhantomSource) -> None:
     assert source.fingerprint() == again.fingerprint()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"seed": 8}, {"num_patients": 61}, {"resolution_px": 72}, {"with_view": True}])
 def test_the_fingerprint_changes_with_every_setting(source: PhantomSource, change: dict[str, int]) -> None:
     settings_ = {"num_patients": 60, "seed": 7, **change}
@@ -184,6 +186,7 @@ def test_no_patient_is_in_two_splits(num_patients: int, seed: int) -> None:
     assert sorted(numbers) == list(range(num_patients))
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_every_split_holds_every_condition(seed: int) -> None:
@@ -202,6 +205,7 @@ def test_prevalences_are_balanced() -> None:
     assert all(exam.findings == ("No Finding",) for exam in exams if "No Finding" in exam.findings)
 
 
+@pytest.mark.slow
 def test_films_of_one_patient_resemble_each_other_more_than_those_of_two() -> None:
     exams = [exam for number in range(40) for exam in draw_exams(draw_patient(2, number))[:2]]
     films = {exam.image_id: draw_film(exam, 64).astype(float) for exam in exams}

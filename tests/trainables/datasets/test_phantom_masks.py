@@ -22,6 +22,7 @@ def exams_with(condition: str, side: int) -> list[Exam]:
     return [replace(exam, patient=replace(exam.patient, side=side), findings=(condition,), view="PA") for exam in exams]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", ["Edema", "Lung Opacity", "Pleural Effusion"])
 def test_films_differ_most_where_the_finding_is_marked(condition: str) -> None:
     for exam in exams_with(condition, side=1):
@@ -31,6 +32,7 @@ def test_films_differ_most_where_the_finding_is_marked(condition: str) -> None:
         assert change[mask].mean() > 3 * change[~mask].mean()
 
 
+@pytest.mark.slow
 def test_free_air_is_darker_than_the_lung_was() -> None:
     for exam in exams_with("Pneumothorax", side=-1):
         mask = finding_masks(exam, SIDE_PX)["Pneumothorax"]
@@ -46,6 +48,7 @@ def test_the_heart_is_marked_when_it_is_enlarged() -> None:
         assert bottom - top > SIDE_PX // 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", ["Pneumothorax", "Pleural Effusion"])
 @pytest.mark.parametrize("side", [-1, 1])
 def test_one_sided_findings_are_marked_on_their_side(condition: str, side: int) -> None:

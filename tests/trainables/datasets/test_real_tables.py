@@ -29,6 +29,8 @@ from trainables.datasets.splits import ALL, splits_of
 
 from stand_ins import save  # isort: skip
 
+pytestmark = pytest.mark.slow
+
 SPEC = importlib.util.find_spec("torchxrayvision")
 DATA = Path((SPEC.origin if SPEC else None) or "").parent / "data"
 SIX = ("Cardiomegaly", "Lung Opacity", "Edema", "No Finding", "Pneumothorax", "Pleural Effusion")

@@ -43,6 +43,7 @@ def test_all_that_are_left_out_are_named(damaged: SourceOptions, tmp_path: Path)
     assert all(f"films/{number}.png" in said for number in range(5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.019])
 def test_more_stop_with_their_list(damaged: SourceOptions, share: float) -> None:
     damaged = replace(damaged, max_rejects=share)

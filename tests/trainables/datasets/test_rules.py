@@ -26,6 +26,7 @@ CELLS = ("", "1.0", "0.0", "-1.0", "1", "0", "-1")
 BAD = ("2", "yes", "nan", "1.5", "--")
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(CELLS), min_size=3, max_size=3), st.sampled_from(POLICIES), st.sampled_from(POLICIES))
 def test_each_cell_is_present_absent_or_open(cells: list[str], uncertain: str, blank: str) -> None:
     rules = LabelRules(uncertain=uncertain, blank=blank)  # type: ignore[arg-type]
@@ -35,6 +36,7 @@ def test_each_cell_is_present_absent_or_open(cells: list[str], uncertain: str, b
         assert (name in present, name in unknown) == (policy == "ones", policy == "ignore")
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.lists(st.lists(st.sampled_from((*CELLS * 3, *BAD)), min_size=14, max_size=14), min_size=1, max_size=6))
 def test_rows_of_chexpert_are_refused_by_line_or_read_as_they_are(

@@ -196,6 +196,7 @@ def _fill(folder: Path, asked: Path, num_processes: int) -> float:
     return float(get_or_fill(folder, "moments", "k", LAYOUT, compute)[:].sum())
 
 
+@pytest.mark.slow
 def test_processes_share_the_work_and_one_that_is_killed_costs_its_part(tmp_path: Path) -> None:
     context, asked = get_context("fork"), tmp_path / "asked"
     killed = context.Process(target=_fill, args=(tmp_path / "cache", asked, 0))

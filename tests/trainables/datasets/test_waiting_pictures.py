@@ -20,6 +20,7 @@ from trainables.datasets.scan import _hundredths
 from trainables.datasets.waiting import waiting_pictures
 
 
+@pytest.mark.slow
 def test_films_that_are_decoded_once_are_those_that_are_decoded_twice(tmp_path: Path) -> None:
     folder(tmp_path / "films")
     options = SourceOptions(root=tmp_path / "films", conditions=("No Finding",))
@@ -55,6 +56,7 @@ def test_where_there_is_no_room_films_are_read_again(tmp_path: Path, monkeypatch
     assert waiting.keep(pictures[0]) is None and np.array_equal(waiting.picture(0), pictures[0])
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 65535), min_size=1, max_size=300), st.sampled_from([np.uint8, np.uint16, np.float32]))
 def test_hundredths_are_numpys_percentiles(levels: list[int], dtype: type) -> None:
     pixels = np.array(levels).astype(dtype)

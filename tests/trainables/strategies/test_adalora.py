@@ -155,6 +155,7 @@ def test_every_step_keeps_what_pefts_allocator_keeps(base: DiffusionModels) -> N
     assert len({layer.lora_E.count_nonzero().item() for layer in layers_of(models, strategy).values()}) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 7, 40, 1000, 12345])
 def test_the_budget_is_pefts(base: DiffusionModels, num_steps: int) -> None:
     strategy = AdaLoRA(**TINY)
@@ -183,6 +184,7 @@ def short_training(models: DiffusionModels, strategy: AdaLoRA, num_steps: int) -
     return changes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 5, 24])
 def test_exactly_the_final_budget_is_left(base: DiffusionModels, num_steps: int) -> None:
     strategy = AdaLoRA(**TINY)

@@ -9,6 +9,7 @@ from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.1, 1.0, 2])
 def test_each_part_has_its_own_learning_rate(base: DiffusionModels, ratio: float) -> None:
     models, strategy = base.fresh(), make_strategy("unet+text_encoder", {"text_encoder.lr_ratio": ratio})
@@ -39,6 +40,7 @@ def test_parts_keep_their_hyperparameters_and_default_rates() -> None:
     assert strategy.reconstruction_weight == 0.5
 
 
+@pytest.mark.slow
 def test_a_combination_trains_what_its_parts_train_apart(base: DiffusionModels) -> None:
     together, hyperparameters = base.fresh(), {"lora.rank": 2}
     make_strategy("lora+text_encoder", hyperparameters).attach(together)

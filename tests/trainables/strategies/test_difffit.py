@@ -68,6 +68,7 @@ def test_a_gamma_between_two_bfloat16_numbers_acts_under_mixed_precision() -> No
     assert (after.abs().mean() / before.abs().mean()).item() == pytest.approx(1.003, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_gammas_and_the_norms_scales_alone_are_not_decayed(base: DiffusionModels) -> None:
     models, strategy = base.fresh(), make_strategy("difffit", {})
     strategy.attach(models)

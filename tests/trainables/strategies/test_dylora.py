@@ -96,6 +96,7 @@ def rows(layer: DyLoRALayer) -> list[Tensor]:
     return [torch.cat([layer.lora_A[row], layer.lora_B[:, row]]).detach().clone() for row in range(layer.rank)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_step_moves_what_it_trains_and_nothing_else(base: DiffusionModels, frozen: bool) -> None:
     """With momentum from earlier steps and with weight decay, either of which moves rows that have no gradient."""
@@ -120,6 +121,7 @@ def test_a_step_moves_what_it_trains_and_nothing_else(base: DiffusionModels, fro
     assert drawn_ranks == {1, 2, 3, 4}
 
 
+@pytest.mark.slow
 def test_ranks_are_drawn_evenly_and_by_seed_and_step_alone() -> None:
     steps = [TrainingStep(number=number, num_steps=8000, seed=11) for number in range(8000)]
     drawn = [drawn_rank(step, 8) for step in steps]
@@ -157,6 +159,7 @@ def trained(base: DiffusionModels) -> tuple[DyLoRA, DiffusionModels]:
     return strategy, models
 
 
+@pytest.mark.slow
 def test_a_cut_is_the_trained_model_with_its_first_rows(
     trained: tuple[DyLoRA, DiffusionModels], base: DiffusionModels, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def attached(base: DiffusionModels, strategy: NestedLoRA) -> DiffusionModels:
     return models
 
 
+@pytest.mark.slow
 def test_the_nested_loss_is_the_mean_of_the_ranks_losses(base: DiffusionModels, tmp_path: Path) -> None:
     """Through the whole U-Net and text encoder: against each rank's adapter by itself, exported and loaded again."""
     strategy = NestedLoRA(rank=RANK, alpha=4.0, targets="linear+conv", components="unet+text_encoder")
@@ -118,6 +119,7 @@ def test_the_nested_loss_is_the_mean_of_the_ranks_losses(base: DiffusionModels, 
         assert (ours[path] - gradient).norm() < 1e-3 * gradient.norm() + 1e-6, path
 
 
+@pytest.mark.slow
 def test_a_cut_is_the_truncated_product(base: DiffusionModels, tmp_path: Path) -> None:
     strategy = NestedLoRA(rank=RANK, alpha=6.0)
     models = attached(base, strategy)
@@ -170,12 +172,14 @@ def tiny(base: DiffusionModels, name: str, hyperparameters: dict[str, Any]) -> l
     return [parameter.detach() for _, parameter in trained_parameters(models)]
 
 
+@pytest.mark.slow
 def test_without_smaller_ranks_it_is_lora_to_the_bit(base: DiffusionModels) -> None:
     lora, alone = tiny(base, "lora", {}), tiny(base, "nested_lora", {"evaluated_ranks": [4, 9]})
     assert all(torch.equal(first, other) for first, other in zip(lora, alone, strict=True))
     assert not torch.equal(lora[0], tiny(base, "nested_lora", {})[0])
 
 
+@pytest.mark.slow
 def test_every_rank_comes_to_its_own_best() -> None:
     """Trained on a linear map, each rank errs as its truncated singular value decomposition does (Eckart and Young)."""
     torch.manual_seed(0)

@@ -50,6 +50,7 @@ def swapped(base: DiffusionModels, encoder: Path, **fields: Any) -> tuple[Diffus
     return models, strategy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["like", "narrow"])
 def test_the_states_are_the_encoders_own_with_the_padding_masked(
     base: DiffusionModels, encoders: dict[str, Path], name: str
@@ -65,6 +66,7 @@ def test_the_states_are_the_encoders_own_with_the_padding_masked(
     assert (states - unmasked).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_projection_is_there_only_where_widths_differ(base: DiffusionModels, encoders: dict[str, Path]) -> None:
     like, narrow = (swapped(base, encoders[name])[0].unet for name in ("like", "narrow"))
     assert like.encoder_hid_proj is None
@@ -80,6 +82,7 @@ def test_other_parts_and_the_base_stay_as_they_are(base: DiffusionModels, encode
     assert base.text_hash == identity != models.text_hash
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train_encoder", [False, True])
 def test_an_adapter_holds_the_encoder_only_where_it_trained(
     base: DiffusionModels, encoders: dict[str, Path], tmp_path: Path, train_encoder: bool
@@ -110,6 +113,7 @@ def test_an_encoder_that_has_changed_since_is_refused(
         load_adapter(base.fresh(), tmp_path / "adapter")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["text_encoder_swap", "text_encoder_swap+vae"])
 def test_an_adapter_is_restored_wherever_its_encoder_lies(
     base: DiffusionModels, encoders: dict[str, Path], tmp_path: Path, name: str
@@ -126,6 +130,7 @@ def test_an_adapter_is_restored_wherever_its_encoder_lies(
         other.restore(base.fresh(), tmp_path / "adapter")
 
 
+@pytest.mark.slow
 def test_the_identity_is_of_weights_and_vocabulary_wherever_they_lie(
     base: DiffusionModels, encoders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -138,6 +143,7 @@ def test_the_identity_is_of_weights_and_vocabulary_wherever_they_lie(
     assert len(set(hashes)) == 3
 
 
+@pytest.mark.slow
 def test_a_frozen_encoder_is_not_loaded_where_its_outputs_are_cached(
     base: DiffusionModels, encoders: dict[str, Path], dataset: PreparedDataset, cache: Path
 ) -> None:
@@ -165,6 +171,7 @@ def test_a_frozen_encoder_is_not_loaded_where_its_outputs_are_cached(
     assert np.abs(states["like"] - states["other"]).max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["like", "narrow"])
 def test_the_exported_pipeline_loads_in_the_engine_and_in_diffusers(
     base: DiffusionModels, encoders: dict[str, Path], tmp_path: Path, name: str
@@ -187,6 +194,7 @@ def test_the_exported_pipeline_loads_in_the_engine_and_in_diffusers(
     assert not load_base(str(tmp_path), ("unet",)).is_loaded("text_encoder")
 
 
+@pytest.mark.slow
 def test_a_pipeline_with_another_width_or_kind_of_encoder_is_refused(
     base: DiffusionModels, encoders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -201,6 +209,7 @@ def test_a_pipeline_with_another_width_or_kind_of_encoder_is_refused(
         load_base(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_roberta_works_as_well(base: DiffusionModels, tmp_path: Path) -> None:
     vocabulary = {
         token: place for place, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", *"abcdehnst", "Ġ"])
@@ -236,6 +245,7 @@ def test_bert_base_on_stable_diffusion_is_counted_without_network(
     assert num_trainable_parameters(models) == count
 
 
+@pytest.mark.slow
 def test_new_tokens_go_with_a_swapped_encoder_that_is_named_first(
     base: DiffusionModels, encoders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -276,6 +286,7 @@ def without_config(folder: Path) -> None:
     (folder / "config.json").unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -302,6 +313,7 @@ def test_an_encoder_of_shorter_texts_is_refused(base: DiffusionModels, tmp_path:
         swapped(base, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_encoder_that_cannot_be_reached_is_refused(base: DiffusionModels, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(

@@ -97,6 +97,7 @@ def test_the_shared_tokenizer_and_the_base_stay_as_they_are(base: DiffusionModel
     assert models.text_encoder.config.vocab_size == models.text_encoder.get_input_embeddings().num_embeddings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prompt", "spelled"),
     [
@@ -135,11 +136,13 @@ def test_no_weight_decay_pulls_the_rows(base: DiffusionModels) -> None:
     assert torch.equal(rows, before)
 
 
+@pytest.mark.slow
 def test_stable_diffusion_trains_768_numbers_for_each_vector() -> None:
     models, _ = attached(sd15_on_meta(), num_vectors=2)
     assert num_trainable_parameters(models) == 6 * 2 * 768
 
 
+@pytest.mark.slow
 def test_an_exported_pipeline_knows_tokens_and_words_in_any_program(base: DiffusionModels, tmp_path: Path) -> None:
     models, strategy = attached(base, num_vectors=2)
     set_rows(models)
@@ -154,6 +157,7 @@ def test_an_exported_pipeline_knows_tokens_and_words_in_any_program(base: Diffus
     np.testing.assert_allclose(states.detach(), encode_prompts(models, [FILM]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_exported_pipeline_refuses_the_same_words_again(base: DiffusionModels, tmp_path: Path) -> None:
     models, strategy = attached(base)
     EXPORTS["pipeline"].write(models, strategy, tmp_path)
@@ -216,6 +220,7 @@ def test_a_card_names_the_words_also_where_no_data_gave_them(base: DiffusionMode
     strategy.restore(base.fresh(), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "captions", "message"),
     [

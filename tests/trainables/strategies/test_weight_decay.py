@@ -26,6 +26,7 @@ def test_of_every_strategy_it_is_known_whether_it_trains_scales() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCALES)
 def test_weight_decay_does_not_pull_scales(base: DiffusionModels, name: str) -> None:
     """Without gradients AdamW only decays: p <- p (1 - lr * decay), with each part's share of lr."""

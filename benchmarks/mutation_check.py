@@ -60,7 +60,7 @@ HEAVY = (
 TIMEOUT_S = 3000
 """For a test: more than on a busy machine any takes, which would pass for a failure; a fault may make one endless."""
 MOST_BYTES = 8 * 2**30
-"""Of memory for a process that runs tests: no test takes half of it, and a fault may make one take all that there is."""
+"""That a process of tests may have of writable memory in its address space: a fault may make one take all that there is."""
 CAUGHT, SURVIVED, UNPROVED = "caught", "survived", "unproved"
 
 

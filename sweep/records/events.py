@@ -239,7 +239,6 @@ def parse_events(records: Iterable[Mapping[str, Any]]) -> tuple[Event, ...]:
     return tuple(events)
 
 
-@without_collecting()
 def replay(events: Iterable[Event], *listeners: TrialListener) -> None:
     """Let listeners hear what a log holds, in its order."""
     for event in events:

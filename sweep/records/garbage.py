@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_collecting() -> Iterator[None]:
-    """While a log is read back, all that is made is kept: to look for garbage among it again and again takes half as long."""
+    """For code that keeps all that it makes, as from a log: to look for garbage among it again and again takes as long as to make it."""
     collects = gc.isenabled()
     gc.disable()
     try:

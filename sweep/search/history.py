@@ -136,8 +136,9 @@ class History(TrialListener):
         epochs, names = metrics["epoch"] + 1, [rung_name(objective) for objective in self.objectives]
         measured = [measurement for measurement in tried.measured if measurement.epochs < epochs]
         if all(name in metrics for name in names):
-            measured.append(self._measured(metrics, epochs, names))
-        return replace(tried, measured=[each for each in measured if np.isfinite(each.values).all()])
+            measurement = self._measured(metrics, epochs, names)
+            measured += [measurement] if np.isfinite(measurement.values).all() else []
+        return replace(tried, measured=measured)
 
     def on_end(self, trial_id: str, end: TrialEnd) -> None:
         """Note the values of a trial that was completed, and what failed by its configuration's fault."""

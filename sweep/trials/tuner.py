@@ -216,7 +216,7 @@ def fit_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> N
 
 
 class GroupTrainer(TorchTrainer):  # type: ignore[misc]  # Ray ships no types
-    """Ray Train's trainer without its cleaner of placement groups, in whose place `OrphanedGroups` is, and its data sets.
+    """Ray Train's trainer without its data sets and its cleaner of placement groups, in whose place `OrphanedGroups` is.
 
     Each is a process more for each attempt. Where a controller has died on a cluster without a dashboard, the cleaner
     neither removes anything nor ends (Ray 2.60); of Ray's data sets a trial has none.

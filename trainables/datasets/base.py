@@ -6,9 +6,9 @@ import hashlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,6 @@ class ImageTextSample:
         sex: "F" or "M", where known.
         view: "PA" or "AP", where known.
         unknown: findings that may be there or not; none of `conditions`.
-        image_hash: what `hash_of` says of the image, where the source knows it.
     """
 
     image: NDArray[np.uint8]
@@ -57,7 +56,6 @@ class ImageTextSample:
     sex: str | None = None
     view: str | None = None
     unknown: tuple[str, ...] = ()
-    image_hash: bytes | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what the models and metrics could not use."""
@@ -203,11 +201,6 @@ class ImageTextSource(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """A hexadecimal hash that changes with anything that changes the samples."""
-
-
-def hash_of(levels: NDArray[Any]) -> bytes:
-    """SHA-256 of the levels of an array, row after row."""
-    return hashlib.sha256(np.ascontiguousarray(levels).data).digest()
 
 
 def require_split(split: str) -> str:

@@ -82,8 +82,6 @@ class Film:
     """SHA-256 of its file, once it was looked at."""
     place: int | None = None
     """Where its picture waits, if it was made at the first look."""
-    picture_hash: bytes = b""
-    """SHA-256 of that picture's pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +257,7 @@ class CollectionReader:
                 self.ledger.reject(READABLE, scan.came, scan.remedy, file=name[0])
                 continue
             place = self._waiting.keep(scan.picture) if self._waiting and scan.picture is not None else None
-            readable.append(replace(film, file_hash=scan.file, place=place, picture_hash=scan.picture_hash))
+            readable.append(replace(film, file_hash=scan.file, place=place))
             scans.append(replace(scan, picture=None))
         self.ledger.judge(self._num_films, self.options.max_rejects)
         self._say_rejected()

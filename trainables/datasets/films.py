@@ -137,7 +137,6 @@ class FilmTableSource(ImageTextSource):
             sex=known.sex,
             view=known.view,
             unknown=known.unknown,
-            image_hash=film.picture_hash if film.place is not None else None,
         )
 
     def num_samples(self, split: str) -> int:

@@ -153,13 +153,13 @@ def film_content(path: FilmFile) -> bytes:
         FilmError: they cannot be read, or are more than a film has.
     """
     try:
-        if isinstance(path, Path) and (size := path.stat().st_size) > MOST_BYTES:
-            raise FilmError(f"a file of {size:,} bytes, which is more than {MOST_BYTES:,}", path, "Remove its row.")
-        return path.read_bytes()
-    except FilmError:
-        raise
+        size = path.stat().st_size if isinstance(path, Path) else 0
+        content = path.read_bytes() if size <= MOST_BYTES else b""
     except READ_ERRORS as error:
         raise FilmError(str(error) or type(error).__name__, path) from error
+    if size > MOST_BYTES:
+        raise FilmError(f"a file of {size:,} bytes, which is more than {MOST_BYTES:,}", path, "Remove its row.")
+    return content
 
 
 def open_content(content: bytes, path: FilmFile, window: CtWindow | None = None) -> tuple[Kind, Image.Image]:

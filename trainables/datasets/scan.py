@@ -10,12 +10,11 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.datasets.base import SourceOptions, hash_of
+from trainables.datasets.base import SourceOptions
 from trainables.datasets.containers import DICOM, EIGHT_BITS, FULL, Levels
 from trainables.datasets.ct_windows import CtWindow, window_of
 from trainables.datasets.film_files import FilmFile
@@ -24,10 +23,10 @@ from trainables.datasets.parallel import Mapper, in_order
 
 HASH_SIDE = 16
 LOOKED_AT = (np.arange(8 * HASH_SIDE) + 0.5) / (8 * HASH_SIDE)
-"""Places of the rows that a film's look is made of, 1 being its height. Of real films, copies at another size, quality or gamma
-stay as near as by all rows."""
+"""Places of the rows that a film's look is made of, 1 being its height."""
 MAX_SAMPLED = 2**14
-"""Pixels from which the dark and the bright end of a film are told, or somewhat more: 164 are beyond either."""
+"""Pixels from which the dark and the bright end of a film are told, or somewhat more: 164 are beyond either. They are an odd number of
+pixels apart, so that films whose sides are powers of two give of all of their columns."""
 Progress = Callable[[int, int], None]
 """Takes how many films have been looked at, of how many."""
 
@@ -42,7 +41,6 @@ class Scan:
         look: 256 bits, each set where a sixteenth of the film is brighter than its left neighbour.
         file: SHA-256 of the file's bytes.
         picture: as it is to be prepared; None where black and white are not yet known.
-        picture_hash: SHA-256 of its pixels.
     """
 
     levels: Levels
@@ -50,7 +48,6 @@ class Scan:
     look: bytes
     file: bytes
     picture: NDArray[np.uint8] | None = None
-    picture_hash: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,18 +123,15 @@ def scan_film(file: str, path: FilmFile, window: CtWindow | None = None, reading
     low, high = float(levels.min()), float(levels.max())
     if not math.isfinite(low) or not math.isfinite(high):
         raise FilmError("levels that are NaN or infinite", path)
-    dark, bright = _hundredths(levels.reshape(-1)[:: max(1, levels.size // MAX_SAMPLED)])
-    smallest = _smallest_type(levels, low, high)
-    hashed = hash_of(levels.astype(smallest, copy=False))
+    dark, bright = _hundredths(levels.reshape(-1)[:: max(1, levels.size // MAX_SAMPLED) | 1])
     prepared = reading.prepared(kind, image) if reading and kind in reading.ranges else None
     picture = levels if prepared is image else None if prepared is None else np.asarray(prepared)
     return Scan(
         levels=Levels(file=file, kind=kind, low=low, high=high, dark=dark, bright=bright),
-        pixels=hashlib.sha256(repr((levels.shape, smallest.str)).encode() + hashed).digest(),
+        pixels=_pixel_hash(levels, low, high),
         look=_look(levels),
         file=hashlib.sha256(content).digest(),
         picture=picture,
-        picture_hash=b"" if picture is None else hashed if picture is levels else hash_of(picture),
     )
 
 
@@ -159,15 +153,18 @@ def _hundredths(levels: NDArray[np.generic]) -> tuple[float, float]:
     return at(0.01), at(0.99)
 
 
-def _smallest_type(levels: NDArray[np.generic], low: float, high: float) -> np.dtype[Any]:
-    """In which equal levels are equal bytes, whatever container holds them."""
+def _pixel_hash(levels: NDArray[np.generic], low: float, high: float) -> bytes:
+    """The same for equal levels, whatever container holds them."""
     whole = np.issubdtype(levels.dtype, np.integer) or bool(np.array_equal(levels, np.rint(levels.astype(np.float64))))
-    return np.min_scalar_type(int(high)) if whole and low >= 0 and high < 2**32 else np.dtype(np.float64)
+    smallest = np.min_scalar_type(int(high)) if whole and low >= 0 and high < 2**32 else np.dtype(np.float64)
+    digest = hashlib.sha256(repr((levels.shape, smallest.str)).encode())
+    digest.update(np.ascontiguousarray(levels.astype(smallest, copy=False)).data)
+    return digest.digest()
 
 
 def _look(levels: NDArray[np.generic]) -> bytes:
     height, width = levels.shape
-    rows = levels[(LOOKED_AT * height).astype(np.int64)].astype(np.float32)
+    rows = levels[(LOOKED_AT * height).astype(np.int64)].astype(np.float64)
     edges = np.arange(HASH_SIDE + 2) * width // (HASH_SIDE + 1)
     sums = np.add.reduceat(rows.reshape(HASH_SIDE, -1, width).sum(axis=1), edges[:-1], axis=1)
     tiles = sums / np.maximum(np.diff(edges), 1)

@@ -6,7 +6,9 @@ import hashlib
 import json
 from collections import Counter
 
-from trainables.datasets.base import ImageTextSample, ImageTextSource, hash_of
+import numpy as np
+
+from trainables.datasets.base import ImageTextSample, ImageTextSource
 
 
 class SampleChecker:
@@ -101,4 +103,4 @@ class SampleChecker:
     def _update_hash(self, sample: ImageTextSample, split: str) -> None:
         texts = (split, sample.prompt, sample.conditions, sample.patient_id, sample.image_id)
         self._hash.update(json.dumps((*texts, sample.age, sample.sex, sample.view, sample.unknown)).encode())
-        self._hash.update(sample.image_hash or hash_of(sample.image))
+        self._hash.update(np.ascontiguousarray(sample.image).data)

@@ -48,6 +48,21 @@ def saved(folder: Path, number: int, picture: Image.Image, suffix: str = "png") 
     return path
 
 
+@pytest.mark.parametrize(("level", "width"), [(0.1, 1000), (1 / 3, 2048), (1e7 + 1, 31), (7, 5)])
+def test_a_constant_film_is_nowhere_brighter_than_beside(tmp_path: Path, level: float, width: int) -> None:
+    """Whatever its size: rounding is no brightness."""
+    constant = Image.fromarray(np.full((40, width), level, np.float32))
+    assert not any(scan_film("1", saved(tmp_path, 1, constant, "tiff")).look)
+
+
+def test_the_dark_and_the_bright_end_are_told_by_all_columns_of_a_film(tmp_path: Path) -> None:
+    """Every sixteenth column is black, the first one too: as many as are sampled of a film of that size are apart."""
+    striped = np.full((512, 512), 200, np.uint8)
+    striped[:, ::16] = 0
+    levels = scan_film("1", saved(tmp_path, 1, Image.fromarray(striped))).levels
+    assert (levels.dark, levels.bright) == (0, 200)
+
+
 @pytest.mark.parametrize("how", ["as it is", "colour", "16 bits", "float"])
 def test_equal_levels_are_equal_pixels_whatever_holds_them(tmp_path: Path, how: str) -> None:
     grey = film(1).astype(np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from itertools import product
 from pathlib import Path
 
@@ -43,17 +44,31 @@ def test_a_file_lies_where_its_real_path_says(root: Path) -> None:
     } == {True, False}
 
 
-def test_bytes_are_on_their_way_to_the_disk_and_a_disk_that_fails_is_told(
+def test_bytes_are_on_their_way_to_the_disk_while_others_are_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced: list[int] = []
-    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
-    with (tmp_path / "file").open("wb", buffering=0) as file, synced_behind(file) as sync:
-        for _ in range(3):
-            file.write(b"films")
-            sync()
-    assert len(synced) == 3 and synced[-1] == 15
+    synced, made = list[int](), threading.Event()
 
+    def slow(handle: int) -> None:
+        assert made.wait(60)
+        synced.append(os.fstat(handle).st_size)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with (tmp_path / "file").open("wb", buffering=0) as file, synced_behind(file) as sync:
+        file.write(b"films")
+        sync()
+        assert not synced
+        file.write(b"films")
+        made.set()
+        for _ in range(2):
+            sync()
+    assert len(synced) == 3 and synced[-1] == 10
+
+
+@pytest.mark.parametrize("num_syncs", [1, 2])
+def test_a_disk_that_fails_is_told_at_the_next_bytes_or_at_the_end(
+    num_syncs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(handle: int) -> None:
         raise OSError(5, "Input/output error")
 
@@ -63,4 +78,6 @@ def test_bytes_are_on_their_way_to_the_disk_and_a_disk_that_fails_is_told(
         pytest.raises(OSError, match="Input/output error"),
         synced_behind(file) as sync,
     ):
-        sync()
+        for number in range(1, num_syncs + 1):
+            sync()
+            assert number == 1

@@ -284,8 +284,7 @@ def run_trials(
         KeyboardInterrupt: the sweep was told to end.
         RuntimeError: Tune itself failed, or nothing can be trained or scored any more: `BREAKING`.
     """
-    _quieten_tune()
-    count_memory_kills_as_losses()
+    set_up_tune()
     trial_scheduler, ended = trial_scheduler or TrialScheduler(), EndedCheckpoints(context.trial_folder)
     relay = Relay(
         (*listeners, ended, searcher),
@@ -333,20 +332,17 @@ def _forget_marks(context: SweepContext, trial_id: str) -> None:
         forget_marks(context.trial_folder(trial_id))
 
 
-def count_memory_kills_as_losses() -> None:
-    """Let Tune take an actor that Ray ended for want of memory for a lost one; by itself it ends the sweep over it.
+def set_up_tune() -> None:
+    """Have Tune keep its words and files to itself, and take an actor that Ray ended for want of memory for a lost one.
 
-    One module asks for the kind of a loss when it hears of it, the other once more for a trial that was training.
+    Listeners tell of failures, in a line each. By itself Tune ends the sweep over such an actor: one of its modules asks
+    for the kind of a loss when it hears of it, the other once more for a trial that was training.
     """
-    for module in (actor_manager, tune_controller):
-        module.RayActorError = (RayActorError, OutOfMemoryError)
-
-
-def _quieten_tune() -> None:
-    """Its own words and files are not needed: listeners tell of failures, in a line each."""
     for name, value in TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    for module in (actor_manager, tune_controller):
+        module.RayActorError = (RayActorError, OutOfMemoryError)
 
 
 def _tune_config(

@@ -29,13 +29,13 @@ OF_RAY = (
     *(warm_python.OF_RAY, warm_python.PRESTART),  # a sweep's own Ray starts its workers as it does elsewhere
 )
 OWN_RAY = """
-import json, logging, os, time
+import json, os, time
 from contextlib import suppress
 import psutil, ray
 from ray import tune
 from sweep.config import ComputeConfig
 from sweep.trials.runtime import ray_runtime
-from sweep.trials.tuner import count_memory_kills_as_losses
+from sweep.trials.tuner import set_up_tune
 
 before, shutdown, left = dict(os.environ), ray.shutdown, []
 
@@ -60,9 +60,8 @@ with ray_runtime(ComputeConfig(concurrent_trials=7)):
         ray.get(ray.remote(max_retries=0)(lambda: time.sleep(60)).remote())
     except ray.exceptions.RayError as error:
         found["failure"] = str(error)
-    errors, os.environ["RAY_AIR_NEW_OUTPUT"] = [], "0"
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # as run_trials does
-    count_memory_kills_as_losses()
+    errors = []
+    set_up_tune()
     told = type("Told", (tune.Callback,), {"on_trial_error": lambda self, trial, **info: errors.append(trial.config["name"])})
     config = tune.RunConfig(storage_path=os.environ["TMPDIR"], callbacks=[told()], verbose=0)
     tune.Tuner(lambda config: time.sleep(60), param_space={"name": tune.grid_search(["a", "b"])}, run_config=config).fit()

@@ -28,6 +28,7 @@ from rich.table import Table
 from search_spaces import SEARCH_SPACES
 from sweep.config import SearchConfig, SweepConfig
 from sweep.records.events import Ended, Event, Reported, Started, read_events, record, replay
+from sweep.records.garbage import without_collecting
 from sweep.records.journal import Journal
 from sweep.records.log import RecordLog
 from sweep.records.tables import Tables
@@ -168,14 +169,16 @@ def measured_replay(folder: Path, num_trials: int) -> dict[str, Any]:
     events = read_events(path)
     times.append(time.process_time())
     tables = Tables(config_of(num_trials).reported_objectives())
-    replay(events, tables)
+    with without_collecting():
+        replay(events, tables)
     times.append(time.process_time())
     front = tables.front()
     times.append(time.process_time())
     rows = tables.trials(front)
     times.append(time.process_time())
     searcher = searcher_of(num_trials, "random")
-    replay(events, searcher)
+    with without_collecting():
+        replay(events, searcher)
     trials = searcher.study.get_trials(deepcopy=False)  # the study of a log is made when it is asked for
     times.append(time.process_time())
     if len(rows) != num_trials or not front.points or len(trials) != num_trials:

@@ -26,6 +26,7 @@ from sweep.config import ConfigError, SweepConfig
 from sweep.interrupts import interruptible
 from sweep.preflight import Prepared, preflight
 from sweep.records.events import replay
+from sweep.records.garbage import without_collecting
 from sweep.records.journal import Journal
 from sweep.records.pages import PageKeeper
 from sweep.records.progress import ProgressView
@@ -293,7 +294,8 @@ def _run_trials(
     view = ProgressView(console, num_trials=num_trials, num_epochs=num_epochs, shown=shown, rungs=rungs)
     stopping = stopping_of(config, searcher)
     hearing = (stopping, view, searcher)
-    replay(journal.past, *hearing)
+    with without_collecting():
+        replay(journal.past, *hearing)
     with view:
         for trial_id, end in stopping.undone().items():  # the break came before the end was written down
             for told in (journal, *listeners, *hearing):

@@ -35,6 +35,7 @@ from sweep.records.events import (
     record,
     replay,
 )
+from sweep.records.garbage import without_collecting
 from sweep.records.log import RecordLog, read_log
 from sweep.records.tables import Past, Tables
 from sweep.trials.earlier import EarlierSweep
@@ -74,7 +75,8 @@ class Journal(TrialListener):
         self.tables = Tables(objectives)
         self._log, self._written_s = log, time.monotonic()
         self._resamples: dict[str, pd.DataFrame] = {}
-        replay(past, self.tables)
+        with without_collecting():
+            replay(past, self.tables)
 
     @classmethod
     def open(cls, out: Path, config: SweepConfig, provenance: Mapping[str, Any]) -> Journal:

@@ -53,7 +53,6 @@ def pixels(folder: Path) -> np.ndarray:
     return np.stack([np.asarray(Image.open(folder / name)) for name in ("0000.png", "0001.png", "0002.png")])
 
 
-@pytest.mark.slow
 def test_an_adapter_gives_the_engines_images(folders: dict[str, Path], tmp_path: Path) -> None:
     result = invoke(folders["adapter"], tmp_path / "out")
     assert result.exit_code == 0, result.output
@@ -67,7 +66,6 @@ def test_an_adapter_gives_the_engines_images(folders: dict[str, Path], tmp_path:
     assert np.abs(pixels(tmp_path / "colour").astype(int) - ours).max() <= 1
 
 
-@pytest.mark.slow
 def test_the_pipeline_gives_the_same_images_up_to_rounding(folders: dict[str, Path], tmp_path: Path) -> None:
     for kind, folder in folders.items():
         assert invoke(folder, tmp_path / kind).exit_code == 0
@@ -75,7 +73,6 @@ def test_the_pipeline_gives_the_same_images_up_to_rounding(folders: dict[str, Pa
     assert np.abs(adapter - pipeline).max() <= 1
 
 
-@pytest.mark.slow
 def test_it_samples_in_the_precision_that_is_asked_for(folders: dict[str, Path], tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         assert invoke(folders["adapter"], tmp_path / precision, "--precision", precision).exit_code == 0
@@ -86,7 +83,6 @@ def test_it_samples_in_the_precision_that_is_asked_for(folders: dict[str, Path],
     assert refused.exit_code != 0 and "bf16" in refused.output
 
 
-@pytest.mark.slow
 def test_the_record_says_how_the_images_came_about(folders: dict[str, Path], tmp_path: Path) -> None:
     invoke(folders["adapter"], tmp_path / "out")
     record = json.loads((tmp_path / "out" / "generation.json").read_text())
@@ -105,7 +101,6 @@ def test_the_record_says_how_the_images_came_about(folders: dict[str, Path], tmp
     assert (known["prompt"], known["seed"], known["adapter"]["strategy"]) == ("film", 6, "dora")
 
 
-@pytest.mark.slow
 def test_a_file_of_prompts_gives_a_grid_and_dicom_with_marks(folders: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "prompts.csv").write_text("prompt,seed,count\nedema,5,1\nfilm,,2\n")
     options = ("--seed", "6", "--steps", "1", "--guidance", "1", "--dicom", "--mark", "--num-images", "1")
@@ -126,7 +121,6 @@ def test_a_file_of_prompts_gives_a_grid_and_dicom_with_marks(folders: dict[str, 
     assert (modes, (tmp_path / "out").stat().st_mode & 0o777) == ({0o644}, 0o755)
 
 
-@pytest.mark.slow
 def test_films_name_no_folder_of_this_machine(folders: dict[str, Path], tmp_path: Path) -> None:
     base, adapter = tmp_path / "own-base", tmp_path / "adapter"
     shutil.copytree(resolve_base("mini"), base)
@@ -165,7 +159,6 @@ def test_a_damaged_adapter_is_answered(folders: dict[str, Path], tmp_path: Path)
     assert "`adapter.safetensors` must be a safetensors file" in result.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -194,6 +187,5 @@ def test_a_number_that_cannot_be_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_the_last_seeds_are_taken(folders: dict[str, Path], tmp_path: Path) -> None:
     assert invoke(folders["adapter"], tmp_path / "out", "--seed", str(2**64 - 3)).exit_code == 0

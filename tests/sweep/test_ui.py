@@ -119,13 +119,11 @@ def named(front: Front) -> list[str]:
     return sorted(f"{point.strategy}-{point.trial_id}" for point in front.points)
 
 
-@pytest.mark.slow
 def test_each_page_has_a_link(pages: dict[str, str], run: tuple[Path, Front]) -> None:
     assert list(pages) == ["Report", "Front", "Compare", "Trials", "Study"]
     assert pages["Report"] == (run[0] / "report.html").as_uri()
 
 
-@pytest.mark.slow
 def test_the_front_is_shown_with_a_chart_and_films_and_nothing_else(
     pages: dict[str, str], run: tuple[Path, Front], page: Page
 ) -> None:
@@ -149,7 +147,6 @@ def test_the_front_is_shown_with_a_chart_and_films_and_nothing_else(
     assert widths == [64]
 
 
-@pytest.mark.slow
 def test_mlflows_own_comparison_has_the_runs_of_the_front_and_a_chart(
     pages: dict[str, str], run: tuple[Path, Front], page: Page
 ) -> None:
@@ -160,7 +157,6 @@ def test_mlflows_own_comparison_has_the_runs_of_the_front_and_a_chart(
         page.get_by_text(name).first.wait_for()
 
 
-@pytest.mark.slow
 def test_all_trials_are_shown_in_the_order_of_the_first_objective(pages: dict[str, str], page: Page) -> None:
     page.goto(pages["Trials"])
     first, second, third = (f"{strategy}-{trial_id}" for trial_id, (strategy, *_) in TRIALS.items())
@@ -173,7 +169,6 @@ def test_all_trials_are_shown_in_the_order_of_the_first_objective(pages: dict[st
     )
 
 
-@pytest.mark.slow
 def test_optuna_dashboard_opens_the_study(pages: dict[str, str], run: tuple[Path, Front], page: Page) -> None:
     page.goto(pages["Study"])
     page.get_by_text(run[0].name).first.wait_for()

@@ -42,7 +42,6 @@ def test_shuffled_labels_are_guessed() -> None:
     assert result.auc == pytest.approx(0.5, abs=0.05)
 
 
-@pytest.mark.slow
 def test_an_overlap_gives_the_area_of_two_normals() -> None:
     rows, labels = embeddings(num_prompts=4000, gap=1.0)
     assert linear_probe(rows, labels, NAMES).conditions["Edema"].auc == pytest.approx(

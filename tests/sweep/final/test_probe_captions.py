@@ -18,7 +18,6 @@ from trainables.datasets.writing import write_dataset
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("with_view", [False, True])
 def test_captions_of_the_probe_are_made_as_those_that_were_trained_on(tmp_path: Path, with_view: bool) -> None:
     data = write_dataset(PhantomSource(num_patients=60, seed=2, with_view=with_view), tmp_path / "data")
@@ -44,7 +43,6 @@ class SharingCaptions(FreeTextPhantom):
             yield replace(film, prompt=said.get(film.image_id, film.prompt))
 
 
-@pytest.mark.slow
 def test_free_text_is_taken_from_test_films(tmp_path: Path) -> None:
     captions = probe_captions(write_dataset(FreeTextPhantom(), tmp_path / "data"))
     assert captions == {f"{film.image_id}: see the lungs": film.conditions for film in templated("test")}

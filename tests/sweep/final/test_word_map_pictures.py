@@ -49,7 +49,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return RunFolder.open(folder)
 
 
-@pytest.mark.slow
 def test_each_map_is_in_its_place_at_its_own_scale_and_the_films_are_those_of_the_sheet(run: RunFolder) -> None:
     scorer, samples = scorer_of(run), run.folder / "trials" / "a1" / "samples.png"
     films = write_word_maps(scorer, run.adapter("a1"), samples)
@@ -72,7 +71,6 @@ def test_each_map_is_in_its_place_at_its_own_scale_and_the_films_are_those_of_th
     assert tiles[:, :, :, plan.places.max() + 1 :].max() == 0
 
 
-@pytest.mark.slow
 def test_the_command_maps_the_base_and_the_trials_and_shows_them_in_the_report(run: RunFolder) -> None:
     app = Typer()
     app.command()(evaluate.main)

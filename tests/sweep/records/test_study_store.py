@@ -86,7 +86,6 @@ def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.slow
 def test_the_study_holds_every_trial_of_the_log_as_it_ended(rebuilt: Path) -> None:
     study = study_of(rebuilt)
     assert [trial.state for trial in study.trials] == STATES
@@ -117,7 +116,6 @@ def test_made_anew_it_is_the_same_with_the_logs_own_times(rebuilt: Path, tmp_pat
     assert [path.name for path in again.iterdir() if "partial" in path.name] == []
 
 
-@pytest.mark.slow
 def test_whoever_has_it_open_sees_it_made_anew(tmp_path: Path) -> None:
     logged(tmp_path, EVENTS[:1])
     rebuild_study(tmp_path, OBJECTIVES)
@@ -129,7 +127,6 @@ def test_whoever_has_it_open_sees_it_made_anew(tmp_path: Path) -> None:
     assert before < after == len(STATES)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_past", [0, 3])
 def test_what_follows_a_running_sweep_ends_as_what_is_made_from_its_log(
     rebuilt: Path, tmp_path: Path, num_past: int
@@ -147,7 +144,6 @@ def test_what_follows_a_running_sweep_ends_as_what_is_made_from_its_log(
     assert live == wanted
 
 
-@pytest.mark.slow
 def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
     out = tmp_path / "r1 100% x #3? it's;&=+%20{}"
     logged(out, EVENTS)

@@ -76,7 +76,6 @@ def series(client: MlflowClient, run_id: str, name: str) -> list[tuple[int, floa
     return sorted((point.step, point.value) for point in client.get_metric_history(run_id, name))
 
 
-@pytest.mark.slow
 def test_it_is_what_the_report_says_once_and_a_sweep_that_goes_on_keeps_its_unit(tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = sweep_folder(out, 20)
@@ -135,7 +134,6 @@ def table(client: MlflowClient, run_id: str, name: str) -> Any:
     return json.loads(Path(client.download_artifacts(run_id, f"course/{name}.json")).read_text())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [

@@ -112,7 +112,6 @@ def test_a_server_that_is_locked_is_told_while_the_sweep_goes_on_and_its_records
     assert outcome is not None and "--resume sends them" in outcome
 
 
-@pytest.mark.slow
 def test_a_record_that_a_server_refuses_again_and_again_does_not_hold_up_those_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,7 +101,6 @@ def test_what_was_written_is_not_made_again_and_the_bytes_are_the_same(
     assert 150 <= source.num_read <= 150 + breaks * waiting
 
 
-@pytest.mark.slow
 def test_killed_at_random_and_started_again_it_is_the_same(
     raw: SourceOptions, whole: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -66,7 +66,6 @@ def ignored(chexpert: Path) -> list[FilmLabels]:
     return films_of(CheXpertReader(), chexpert, LabelRules())[0]
 
 
-@pytest.mark.slow
 def test_chexpert_is_counted_as_pandas_counts_it(ignored: list[FilmLabels], frame: pandas.DataFrame) -> None:
     columns = list(CHEXPERT)
     assert counted(ignored) == {name: int((frame[name] == 1).sum()) for name in columns}
@@ -90,7 +89,6 @@ def test_policies_change_what_is_uncertain_and_nothing_else(tmp_path: Path) -> N
     assert not any(film.unknown for film in (*ones, *zeros))
 
 
-@pytest.mark.slow
 def test_splits_of_the_papers_sizes_have_no_patient_in_common(ignored: list[FilmLabels]) -> None:
     asked = {"train": 20_000, "validation": 8_000, "test": 28_655}
     options = SourceOptions(sizes={split: {ALL: count} for split, count in asked.items()})
@@ -122,7 +120,6 @@ def test_the_first_films_of_chexpert_are_prepared_from_stub_images(tmp_path: Pat
     assert {film.patient_id for film in films} <= set(frontal["Path"].str.extract(r"(patient\d+)")[0])
 
 
-@pytest.mark.slow
 def test_nih_is_counted_as_pandas_counts_it() -> None:
     films, _ = films_of(OFFICIAL.reader, DATA / "Data_Entry_2017_v2020.csv.gz", LabelRules())
     frame = pandas.read_csv(DATA / "Data_Entry_2017_v2020.csv.gz")
@@ -133,7 +130,6 @@ def test_nih_is_counted_as_pandas_counts_it() -> None:
     assert len({film.patient_id for film in known_patients(films, Ledger())}) == frame["Patient ID"].nunique()
 
 
-@pytest.mark.slow
 def test_padchest_is_counted_as_pandas_counts_it() -> None:
     table = DATA / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv.gz"
     films, ledger = films_of(PadChestReader(), table, LabelRules())
@@ -159,7 +155,6 @@ def test_rsna_is_counted_as_pandas_counts_it() -> None:
     assert np.mean([film.age or 0 for film in films]) == pytest.approx(45.6, abs=2)
 
 
-@pytest.mark.slow
 def test_the_indiana_reports_are_read(tmp_path: Path) -> None:
     films, _ = films_of(IndianaReader(), DATA / "NLMCXR_reports.tgz", LabelRules())
     views = pandas.read_csv(DATA / "nlmcxr_tsne_pa.csv.gz").set_index("imageid")["tsne-view"]

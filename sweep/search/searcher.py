@@ -121,23 +121,26 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         """Trials of the log that Optuna has not heard of yet, and what has become of each."""
 
     @property
-    @without_collecting()
     def study(self) -> optuna.Study:
-        """Optuna's study of all trials.
-
-        Those of the log stand in it in their order, put there as what they have become: to begin each and tell its end would
-        take five times as long.
-        """
+        """Optuna's study of all trials."""
         if self._told:
-            told, self._told = self._told, {}
-            number = len(self._study.get_trials(deepcopy=False))
-            for suggestion, fate in told.values():
-                over = [_frozen(drawn, _over_limits(drawn["excess"])) for drawn in suggestion.rejected]
-                kept = _frozen({"params": suggestion.params, "distributions": suggestion.distributions}, fate)
-                self._study.add_trials([*over, kept])
-                self._optunas[suggestion.trial_id] = number + len(over)
-                number += len(over) + 1
+            self._put_told()
         return self._study
+
+    @without_collecting()
+    def _put_told(self) -> None:
+        """Put the trials of the log into the study in their order, as what they have become.
+
+        To begin each and tell its end would take five times as long.
+        """
+        told, self._told = self._told, {}
+        number = len(self._study.get_trials(deepcopy=False))
+        for suggestion, fate in told.values():
+            over = [_frozen(drawn, _over_limits(drawn["excess"])) for drawn in suggestion.rejected]
+            kept = _frozen({"params": suggestion.params, "distributions": suggestion.distributions}, fate)
+            self._study.add_trials([*over, kept])
+            self._optunas[suggestion.trial_id] = number + len(over)
+            number += len(over) + 1
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next trial: one that is to be tried again, or a new one.

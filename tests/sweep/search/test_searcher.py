@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections import Counter
@@ -270,6 +271,18 @@ def test_a_search_that_hears_its_past_goes_on_as_if_never_broken(broken_after: i
     assert run_alone(first) == run_alone(second)
     assert [trial.values for trial in first.study.trials] == [trial.values for trial in second.study.trials]
     assert [trial.params for trial in first.study.trials] == [trial.params for trial in second.study.trials]
+
+
+def test_garbage_is_looked_for_again_once_the_log_is_in_the_study() -> None:
+    """What is left out of the search at one time can never be freed: a sweep asks for its study again and again."""
+    first, searcher = make_searcher(), make_searcher()
+    searcher.on_start(through_json(suggested(first)))
+    frozen = gc.get_freeze_count()
+    assert len(searcher.study.get_trials(deepcopy=False)) == 1
+    kept, later = gc.get_freeze_count(), [[number] for number in range(100)]
+    suggested(searcher)
+    assert len(searcher.study.get_trials(deepcopy=False)) == 2 and len(later) == 100
+    assert frozen < kept and gc.get_freeze_count() <= kept
 
 
 def test_what_optuna_hears_of_the_log_is_what_it_has_heard_as_trials_ended() -> None:

@@ -10,10 +10,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.front.pareto import Direction, minimised
+from analysis.front.pareto import Direction, dominates, minimised
 
 Floats = NDArray[np.float64]
-_ALL: Final[NDArray[np.bool_]] = np.ones((), dtype=bool)
 COMPARED_AT_ONCE: Final = 2_000_000
 """Values that are compared in one array: 16 MB of them."""
 LEAST_KEPT: Final = 0.05
@@ -65,7 +64,7 @@ def front_probabilities(
     on_front = np.concatenate([_non_dominated(part) for part in np.array_split(drawn, num_parts)])
     if base is not None:
         rival = minimised(np.asarray(base, np.float64)[None], directions) + noise.base * signs
-        on_front &= ~_dominated(drawn, rival[:, None])
+        on_front &= ~dominates(rival[:, None], drawn)
     share: Floats = on_front.mean(axis=0)
     return share
 
@@ -93,13 +92,4 @@ def _kept_share(costs: Floats, individual: Floats) -> Floats:
 
 def _non_dominated(costs: Floats) -> NDArray[np.bool_]:
     """Which rows of each draw float[d, n, m] no other row dominates; `pareto_mask` for finite costs, in whole arrays."""
-    return ~np.asarray(_dominated(costs[:, :, None], costs[:, None]).any(axis=2))
-
-
-def _dominated(costs: Floats, by: Floats) -> NDArray[np.bool_]:
-    """Whether rows are nowhere better than other rows, and somewhere worse; over the last axis, an objective at a time."""
-    nowhere, somewhere = _ALL, ~_ALL
-    for index in range(costs.shape[-1]):
-        cost, other = costs[..., index], by[..., index]
-        nowhere, somewhere = nowhere & (other <= cost), somewhere | (other < cost)
-    return nowhere & somewhere
+    return ~np.asarray(dominates(costs[:, None], costs[:, :, None]).any(axis=2))

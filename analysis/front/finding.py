@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,20 +59,24 @@ def find_front(rows: pd.DataFrame, objectives: Sequence[Objective], evidence: Ev
         base=base_values(evidence.baseline, objectives),
         noise=draw_noise(done, objectives, evidence) if len(done) else None,
     )
-    on_front, probabilities, knee = field.on_front(), field.probabilities(), field.knee()
+    on_front, probabilities, knee = field.on_front, field.probabilities(), field.knee()
     near = ~on_front & np.array([(p or 0.0) >= NEAR for p in probabilities], bool)
-    points = [
-        replace(_point(row, names), knee=index == knee, probability=probabilities[index], errors=field.errors(index))
-        for index, row in enumerate(done.to_dict("records"))
-    ]
-    chosen = [points[index] for index in np.flatnonzero(on_front)]
+    shown: list[int] = np.flatnonzero(on_front | near).tolist()  # of thousands of trials the front shows a few
+    points = {
+        index: replace(
+            _point(row, names), knee=index == knee, probability=probabilities[index], errors=field.errors(index)
+        )
+        for index, row in zip(shown, done.iloc[shown].to_dict("records"), strict=True)
+    }
+    chosen = [points[index] for index in shown if on_front[index]]
     chosen.sort(key=lambda point: point.values[names[0]], reverse=objectives[0].direction == "max")
-    close = sorted((points[index] for index in np.flatnonzero(near)), key=lambda point: -(point.probability or 0.0))
+    close = sorted((points[index] for index in shown if near[index]), key=lambda point: -(point.probability or 0.0))
+    known = zip(done["trial_id"].astype(str), probabilities, strict=True)
     return Front(
         objectives=field.objectives,
         points=tuple(chosen),
         near=tuple(close),
-        probabilities={point.trial_id: point.probability for point in points if point.probability is not None},
+        probabilities={trial_id: probability for trial_id, probability in known if probability is not None},
         base=field.base,
         knee_rule=field.knee_rule(knee),
     )
@@ -93,6 +98,7 @@ class _Field:
     def base_row(self) -> NDArray[np.float64] | None:
         return np.array([self.base[objective.name] for objective in self.objectives]) if self.base else None
 
+    @cached_property
     def on_front(self) -> NDArray[np.bool_]:
         """Which trials nothing dominates, the base included."""
         mask, base = pareto_mask(self.values, self.directions), self.base_row()
@@ -118,7 +124,7 @@ class _Field:
 
     def knee(self) -> int:
         """The proposed point's row, -1 where there is none."""
-        on_front, base, index = self.on_front(), self.base_row(), self.measured()
+        on_front, base, index = self.on_front, self.base_row(), self.measured()
         if not on_front.any():
             return -1
         if base is None or index is None:

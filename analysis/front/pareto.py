@@ -16,6 +16,9 @@ from analysis.files import whole_file
 
 Direction = Literal["min", "max"]
 PARAMETER_PREFIX = "param/"
+_ALL: Final[NDArray[np.bool_]] = np.ones((), dtype=bool)
+COMPARED_AT_ONCE: Final = 128
+"""Rows that are compared with a front at once."""
 NEAR: Final = 0.05
 """The least probability of being on the front with which a dominated trial is said to be dominated within noise."""
 
@@ -132,16 +135,37 @@ def pareto_mask(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[n
         bool[n]; rows that hold NaN or infinity are never on the front.
     """
     costs = minimised(values, directions)
-    mask: NDArray[np.bool_] = np.asarray(np.isfinite(costs).all(axis=1))
-    rows, best, count = np.flatnonzero(mask), np.empty_like(costs), 0
-    # In this order whatever dominates a row comes before it; so it is enough to compare each row with the front so far.
-    for row in rows[np.lexsort(costs[rows].T[::-1])]:
-        others = best[:count]
-        dominates = (others <= costs[row]).all(axis=1) & (others < costs[row]).any(axis=1)
-        mask[row] = not dominates.any()
-        if mask[row]:
-            best[count], count = costs[row], count + 1
+    rows = np.flatnonzero(np.isfinite(costs).all(axis=1))
+    rows = rows[np.lexsort(costs[rows].T[::-1])]
+    # In this order whatever dominates a row comes before it; so it is enough to compare each row with the front so far
+    # and the rows around it, some of which may turn out to be dominated themselves, but then by what dominates it too.
+    front = np.empty(0, dtype=np.intp)
+    for start in range(0, len(rows), COMPARED_AT_ONCE):
+        block = rows[start : start + COMPARED_AT_ONCE]
+        block = block[~_any_dominates(costs[front], costs[block])]
+        front = np.append(front, block[~_any_dominates(costs[block], costs[block])])
+    mask = np.zeros(len(costs), dtype=bool)
+    mask[front] = True
     return mask
+
+
+def _any_dominates(costs: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the others, float[k, m], at least one row of float[n, m] dominates."""
+    return np.asarray(dominates(costs, others[:, None]).any(axis=1))
+
+
+def dominates(costs: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether rows are nowhere worse than other rows, and somewhere better.
+
+    Args:
+        costs: float[..., m], every objective to be minimised.
+        others: likewise; the axes before the last are broadcast.
+    """
+    nowhere, somewhere = _ALL, ~_ALL
+    for index in range(costs.shape[-1]):  # an objective at a time, as arrays of all of them at once would be large
+        cost, other = costs[..., index], others[..., index]
+        nowhere, somewhere = nowhere & (cost <= other), somewhere | (cost < other)
+    return nowhere & somewhere
 
 
 def dominated(values: ArrayLike, by: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.bool_]:
@@ -156,7 +180,7 @@ def dominated(values: ArrayLike, by: ArrayLike, directions: Sequence[Direction])
         bool[n].
     """
     costs, point = minimised(values, directions), minimised(np.asarray(by, np.float64)[None], directions)
-    return np.asarray((point <= costs).all(axis=1) & (point < costs).any(axis=1))
+    return dominates(point, costs)
 
 
 def minimised(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[np.float64]:

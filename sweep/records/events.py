@@ -227,10 +227,11 @@ def parse_events(records: Iterable[Mapping[str, Any]]) -> tuple[Event, ...]:
     """
     events = []
     for number, record in enumerate(records, start=1):
-        fields = {name: value for name, value in record.items() if name not in (EVENT, TIME)}
+        fields = {**record}
+        kind, _ = fields.pop(EVENT, None), fields.pop(TIME, None)
         require_names((fields[name] for name in NAMES if name in fields), CHANGED)
         try:
-            events.append(EVENTS[record[EVENT]](**fields))
+            events.append(EVENTS[kind](**fields))
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"`event log` must hold events that this version knows, but got {str(record)[:80]!r} as event {number}. "

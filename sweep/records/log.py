@@ -142,9 +142,9 @@ def _whole_records(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
     """Each whole record, and where it ends."""
     start = 0
     while (frame := FRAME.match(data, start)) is not None:
-        length, checksum = (int(field, 16) for field in frame.groups())
-        payload, end = data[frame.end() : frame.end() + length], frame.end() + length + 1
-        if data[end - 1 : end] != b"\n" or zlib.crc32(payload) != checksum:
+        begin, end = frame.end(), frame.end() + int(frame[1], 16)
+        payload, end = data[begin:end], end + 1
+        if data[end - 1 : end] != b"\n" or zlib.crc32(payload) != int(frame[2], 16):
             return
         yield _parsed(payload), end
         start = end
@@ -188,8 +188,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _parsed(payload: bytes) -> Any:
-    has_not_finite = NOT_FINITE.encode() in payload  # few have, and looking at every mapping takes most of the time
-    return json.loads(payload, object_hook=_from_json if has_not_finite else None)
+    text = payload.decode()
+    has_not_finite = NOT_FINITE in text  # few have, and looking at every mapping takes most of the time
+    return (_WITH_NOT_FINITE if has_not_finite else _PLAIN).decode(text)
 
 
 def _as_json(value: Any) -> Any:
@@ -202,3 +203,7 @@ def _as_json(value: Any) -> Any:
 
 def _from_json(value: dict[str, Any]) -> Any:
     return float(value[NOT_FINITE]) if value.keys() == {NOT_FINITE} else value
+
+
+_PLAIN: Final = json.JSONDecoder()  # `json.loads` would look for the encoding of each record
+_WITH_NOT_FINITE: Final = json.JSONDecoder(object_hook=_from_json)

@@ -11,9 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.front.hypervolume import comparable
 from analysis.front.objectives import COSTS
-from analysis.front.pareto import Objective, minimised
+from analysis.front.pareto import Objective
 from analysis.front.statuses import COMPLETED, FAILED
 from analysis.studies.rung_agreement import EARLY, STANDARD_ERROR
 from sweep.trials.ends import FINAL, TrialEnd, TrialListener
@@ -86,6 +85,9 @@ class History(TrialListener):
             objectives: each one's key in a trial's final report, and its direction.
         """
         self.objectives: Final = tuple(objectives)
+        self._names = [objective.name for objective in self.objectives]
+        self._rung_names = [rung_name(objective) for objective in self.objectives]
+        self._has_rungs = any(name not in COSTS for name in self._names)
         self._tried: dict[str, Tried] = {}
         self._earlier: list[Tried] = []
         self._count = itertools.count()
@@ -100,7 +102,7 @@ class History(TrialListener):
             metrics: its last report.
         """
         number = EARLIER - next(self._count)
-        end = self._measured(metrics, math.inf, [objective.name for objective in self.objectives])
+        end = self._measured(metrics, math.inf, self._names)
         tried = Tried(number=number, strategy=strategy, params=params, measured=[end], is_open=False)
         self._earlier = [*self._earlier, tried][-MOST_EARLIER:]
 
@@ -131,12 +133,12 @@ class History(TrialListener):
     def _after(self, tried: Tried, metrics: Mapping[str, Any]) -> Tried:
         """A trial after a report."""
         is_rung = not metrics.get(FINAL) and "epoch" in metrics
-        if not is_rung or all(objective.name in COSTS for objective in self.objectives):
+        if not is_rung or not self._has_rungs:
             return tried
-        epochs, names = metrics["epoch"] + 1, [rung_name(objective) for objective in self.objectives]
+        epochs = metrics["epoch"] + 1
         measured = [measurement for measurement in tried.measured if measurement.epochs < epochs]
-        if all(name in metrics for name in names):
-            measurement = self._measured(metrics, epochs, names)
+        if all(name in metrics for name in self._rung_names):
+            measurement = self._measured(metrics, epochs, self._rung_names)
             measured += [measurement] if np.isfinite(measurement.values).all() else []
         return replace(tried, measured=measured)
 
@@ -147,7 +149,7 @@ class History(TrialListener):
             return  # a smaller adapter that was cut out of a training
         tried.is_open = False
         if end.kind == COMPLETED:
-            tried.measured.append(self._measured(report, math.inf, [objective.name for objective in self.objectives]))
+            tried.measured.append(self._measured(report, math.inf, self._names))
         elif end.kind == FAILED and not end.lost:
             values = np.array([math.nan if objective.name in COSTS else math.inf for objective in self.objectives])
             tried.measured.append(Measured(epochs=math.inf, values=values, errors=np.zeros(len(values))))
@@ -171,9 +173,21 @@ def reported(
         float[m], the values, all to be minimised, costs as logarithms, NaN where there is none; and float[m], their
         standard errors, 0 where there is none.
     """
-    values = comparable([[float(metrics.get(name, math.nan)) for name in names]], objectives)
-    errors = np.array([float(metrics.get(f"{name}{STANDARD_ERROR}", 0.0)) for name in names])
-    return minimised(values, [objective.direction for objective in objectives])[0], np.nan_to_num(errors)
+    named = zip(names, objectives, strict=True)
+    values = [_minimised(float(metrics.get(name, math.nan)), objective) for name, objective in named]
+    errors = [_known(float(metrics.get(f"{name}{STANDARD_ERROR}", 0.0))) for name in names]
+    return np.array(values), np.array(errors)
+
+
+def _minimised(value: float, objective: Objective) -> float:
+    """`comparable` and `minimised` of one number: of so few, arrays would take ten times as long."""
+    if objective.name in COSTS:
+        value = float(np.log10(value)) if value > 0 else math.nan
+    return value if objective.direction == "min" else -value
+
+
+def _known(error: float) -> float:
+    return error if math.isfinite(error) else float(np.nan_to_num(error))
 
 
 def rung_name(objective: Objective) -> str:

@@ -13,13 +13,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Final
 
 import optuna
-from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+from optuna.distributions import distribution_to_json
 from optuna.study import StudyDirection
-from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FixedTrial, FrozenTrial, Trial, TrialState
 from ray.tune.search import Searcher
 
 from analysis.front.pareto import Objective
@@ -28,6 +28,7 @@ from search_spaces import SearchSpace, published, strategies_of
 from sweep.records.garbage import without_collecting
 from sweep.search.earlier import observations, proposals
 from sweep.search.history import History
+from sweep.search.logged_trials import logged_trial
 from sweep.search.plan import STRATEGY, SearchPlan, Values
 from sweep.search.samplers import UNLED, SearchSampler
 from sweep.trials.earlier import EarlierSweep
@@ -136,8 +137,8 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         told, self._told = self._told, {}
         number = len(self._study.get_trials(deepcopy=False))
         for suggestion, fate in told.values():
-            over = [_frozen(drawn, _over_limits(drawn["excess"])) for drawn in suggestion.rejected]
-            kept = _frozen({"params": suggestion.params, "distributions": suggestion.distributions}, fate)
+            over = [logged_trial(drawn, _over_limits(drawn["excess"])) for drawn in suggestion.rejected]
+            kept = logged_trial({"params": suggestion.params, "distributions": suggestion.distributions}, fate)
             self._study.add_trials([*over, kept])
             self._optunas[suggestion.trial_id] = number + len(over)
             number += len(over) + 1
@@ -320,25 +321,13 @@ def _fate(
     values: list[float] | None = None,
     constraints: Mapping[str, float] | None = None,
 ) -> Mapping[str, Any]:
-    """What has become of an Optuna trial, by the names that `create_trial` has for it; attributes of None are none."""
+    """What has become of an Optuna trial, by the names that Optuna's `create_trial` has for it; attributes of None are none."""
     user_attrs = {name: value for name, value in attributes.items() if value is not None}
     return {"state": state, "values": values, "constraints": dict(constraints or {}), "user_attrs": user_attrs}
 
 
 def _over_limits(excess: Mapping[str, float]) -> Mapping[str, Any]:
     return _fate(TrialState.PRUNED, {REASON: "over a limit: not tried"}, constraints=excess)
-
-
-def _frozen(drawn: Mapping[str, Any], fate: Mapping[str, Any]) -> FrozenTrial:
-    """A trial of the log for Optuna."""
-    distributions = {name: _of_json(distribution) for name, distribution in drawn["distributions"].items()}
-    return create_trial(params=dict(drawn["params"]), distributions=distributions, **fate)
-
-
-@lru_cache(maxsize=1024)
-def _of_json(text: str) -> BaseDistribution:
-    """Trials have a few distributions between them; a log names each for every trial."""
-    return json_to_distribution(text)
 
 
 def _expect_within(rejected: Sequence[Mapping[str, Any]]) -> None:

@@ -58,6 +58,24 @@ def test_agrees_with_optuna(num_objectives: int) -> None:
         assert np.flatnonzero(pareto_mask(values, directions)).tolist() == [trial.number for trial in study.best_trials]
 
 
+@pytest.mark.parametrize("num_objectives", [1, 2, 3, 4, 5])
+def test_of_a_thousand_rows_agrees_with_comparing_all_pairs(num_objectives: int) -> None:
+    """More rows than are compared at once, with ties, duplicates, gaps and both zeros; the front from one row to all."""
+    rng = np.random.default_rng(num_objectives)
+    ties = rng.choice(
+        [-2, -0.0, 0.0, 1, 2, 3, 5, 8, np.nan, -np.inf], (1000, num_objectives), p=[*[0.12] * 8, 0.02, 0.02]
+    )
+    spread = np.abs(rng.normal(size=(1000, num_objectives)))  # on a sphere none dominates another
+    spread /= np.linalg.norm(spread, axis=1, keepdims=True)
+    spread[900:] = spread[:100]
+    for values in (ties, spread, np.zeros((300, num_objectives)), np.full((300, num_objectives), np.nan)):
+        mask = pareto_mask(values, ["min"] * num_objectives)
+        rows = values[np.isfinite(values).all(axis=1)]
+        beaten = (rows[:, None] <= rows).all(axis=2) & (rows[:, None] < rows).any(axis=2)
+        np.testing.assert_array_equal(mask[np.isfinite(values).all(axis=1)], ~beaten.any(axis=0))
+        assert not mask[~np.isfinite(values).all(axis=1)].any()
+
+
 def test_the_published_table() -> None:
     """Pixels under Pressure: its FID and Vendi score, with the trainable parameters of its strategies on SD 1.5."""
     table = {

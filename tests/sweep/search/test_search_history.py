@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 
 import numpy as np
 
-from analysis.front.pareto import Objective
-from sweep.search.history import History
+from analysis.front.hypervolume import comparable
+from analysis.front.pareto import Objective, minimised
+from sweep.search.history import History, reported
 from sweep.trials.ends import FINAL, TrialEnd
 from sweep.trials.suggestions import Suggestion
 
@@ -91,3 +93,19 @@ def test_a_trial_that_is_suggested_and_then_begun_is_one() -> None:
     history = begun("a")
     history.on_start(Suggestion(trial_id="a", number=0, choice={"strategy": {"name": "lora"}}))
     assert [dict(trial.params) for trial in history] == [{"lora/lr": 1e-3}]
+
+
+def test_a_report_says_what_its_numbers_are_as_a_table() -> None:
+    """To the bit, as a search that goes on suggests what it would have suggested."""
+    objectives = (*OBJECTIVES, Objective("images_per_s", "max"))
+    names = [objective.name for objective in objectives]
+    drawn = np.random.default_rng(0).lognormal(size=(500, 4)).tolist()
+    odd = itertools.product([math.nan, math.inf, -math.inf, -1.0, -0.0, 3.0], repeat=4)
+    for row in [*drawn, *odd]:
+        metrics = dict(zip(names, row, strict=True)) | {
+            f"{name}_se": value for name, value in zip(names, row, strict=True)
+        }
+        values, errors = reported(metrics, objectives, names)
+        table = minimised(comparable([row], objectives), [objective.direction for objective in objectives])
+        np.testing.assert_array_equal(values, table[0])
+        np.testing.assert_array_equal(errors, np.nan_to_num(row))

@@ -4,8 +4,8 @@
     python -m benchmarks.rank_training --prepared prepared/nih_cxr14_64_240 --work runs/ranks --json ranks.json
 
 All have the same learning rate, the same batches and, at the largest rank, the same scale (alpha over rank). LoRA and nested LoRA have
-that scale at every rank; DyLoRA keeps alpha and divides it by the rank that it is cut to. No run of it has come to its end yet. It may
-be killed at any moment: the same command goes on.
+that scale at every rank; DyLoRA keeps alpha and divides it by the rank that it is cut to. So learning rates are
+compared too, each with a folder of its own. It may be killed at any moment: the same command goes on.
 """
 
 from __future__ import annotations

@@ -35,8 +35,10 @@ def _copied(module: M, memo: dict[int, Any]) -> M:
         return known
     made: M = object.__new__(type(module))
     memo[id(module)] = made
-    state: dict[str, Any] = module.__getstate__()
-    made.__setstate__({name: _value(value, name, memo) for name, value in state.items()})
+    state: dict[str, Any] = module.__getstate__()  # type: ignore[no-untyped-call]
+    made.__setstate__(  # type: ignore[no-untyped-call]
+        {name: _value(value, name, memo) for name, value in state.items()}
+    )
     return made
 
 

@@ -26,14 +26,16 @@ class Tied(nn.Module):
         self.again, self.nothing = self.first, None
         self.outer = [self.second]
         self.kept, self.settings = torch.ones(2), {"sizes": [1, 2]}
-        self.register_buffer("count", torch.zeros(2))
-        self.register_buffer("alike", self.count)
+        count = torch.zeros(2)
+        self.register_buffer("count", count)
+        self.register_buffer("alike", count)
         self.register_module("absent", None)
         self.first.weight.requires_grad_(False)
         self.first.register_forward_hook(lambda module, given, result: 2 * result)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.outer[0](self.again(x)) + self.count.sum()
+        result: Tensor = self.outer[0](self.first(x)) + self.get_buffer("count").sum()
+        return result
 
 
 @pytest.fixture(scope="module")

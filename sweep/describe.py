@@ -101,7 +101,7 @@ def main(
             from trainables.strategies.overview import overview
 
             models = base_on_meta(base)
-            entries = overview(lambda: base_on_meta(base), rank)
+            entries = overview(models, rank)
     counts = {name: num_parameters(module) for name, module in models.components().items()}
     if as_json:
         strategies = [entry.as_dict() for entry in entries]

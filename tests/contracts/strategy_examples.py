@@ -39,6 +39,8 @@ class Example:
     """Its name where it is not the example's."""
     hyperparameters: dict[str, Any]
     lr: float
+    num_steps: int = 8
+    """The fewest of 8 and 16 in which its loss falls by more than the twentieth that is asked for."""
     names: Callable[[DiffusionModels], set[str]]
     is_listed: bool = True
     """Whether `names` were listed by hand, and not taken from the strategy itself."""
@@ -152,7 +154,7 @@ LOW_RANK = {"rank": 4, "alpha": 10.0}
 TOKENS = {"words": WORDS, "num_vectors": 8}
 EXAMPLES: dict[str, Example] = {
     "unet": Example(hyperparameters={}, lr=1e-3, names=every_parameter("unet")),
-    "text_encoder": Example(hyperparameters={}, lr=5e-3, names=every_parameter("text_encoder")),
+    "text_encoder": Example(hyperparameters={}, lr=1e-2, names=every_parameter("text_encoder")),
     "vae": Example(hyperparameters={}, lr=1e-4, names=every_parameter("vae")),
     "unet+text_encoder": Example(hyperparameters={}, lr=1e-3, names=together("unet", "text_encoder")),
     "unet+vae": Example(hyperparameters={}, lr=1e-3, names=together("unet", "vae")),
@@ -164,7 +166,7 @@ EXAMPLES: dict[str, Example] = {
     "lora": Example(hyperparameters=LOW_RANK, lr=5e-3, names=on_attention("lora_A", "lora_B")),
     "dora": Example(hyperparameters=LOW_RANK, lr=5e-3, names=on_attention("lora_A", "lora_B", "lora_magnitude_vector")),
     "selora": Example(
-        hyperparameters={"alpha": 10.0, "interval": 6, "threshold": 1.1},
+        hyperparameters={"alpha": 10.0, "interval": 3, "threshold": 1.1},
         lr=5e-3,
         names=on_attention("lora_A", "lora_B"),
     ),
@@ -172,7 +174,7 @@ EXAMPLES: dict[str, Example] = {
         strategy="selora",
         hyperparameters={
             "alpha": 10.0,
-            "interval": 6,
+            "interval": 3,
             "threshold": 1.1,
             "targets": "linear+conv",
             "components": "unet+text_encoder",
@@ -180,7 +182,7 @@ EXAMPLES: dict[str, Example] = {
         lr=2e-3,
         names=both(factors_by_shape, in_text_encoder(*TEXT_ATTENTION, "fc1", "fc2")),
     ),
-    "adalora": Example(hyperparameters=LOW_RANK, lr=2e-2, names=on_attention("lora_A", "lora_B", "lora_E")),
+    "adalora": Example(hyperparameters=LOW_RANK, lr=4e-2, names=on_attention("lora_A", "lora_B", "lora_E")),
     "dylora": Example(hyperparameters=LOW_RANK, lr=5e-3, names=on_attention("lora_A", "lora_B")),
     "nested_lora": Example(hyperparameters=LOW_RANK, lr=5e-3, names=on_attention("lora_A", "lora_B")),
     "lora everywhere": Example(
@@ -192,7 +194,7 @@ EXAMPLES: dict[str, Example] = {
     "dora in the text encoder": Example(
         strategy="dora",
         hyperparameters={**LOW_RANK, "components": "text_encoder", "targets": "all_linear"},
-        lr=2e-2,
+        lr=4e-2,
         names=in_text_encoder(*TEXT_ATTENTION, "fc1", "fc2", tensors=("lora_A", "lora_B", "lora_magnitude_vector")),
     ),
     "bitfit": Example(hyperparameters={}, lr=2e-2, names=biases_by_module_type),
@@ -200,7 +202,7 @@ EXAMPLES: dict[str, Example] = {
     "attention": Example(hyperparameters={}, lr=2e-3, names=projections("attn2")),
     "difffit": Example(hyperparameters={}, lr=2e-2, names=biases_norms_and_gammas),
     "delta_full": Example(hyperparameters={}, lr=1e-3, names=weights_by_shape),
-    "textual_inversion": Example(hyperparameters=TOKENS, lr=6e-2, names=rows_of_new_tokens),
+    "textual_inversion": Example(hyperparameters=TOKENS, lr=6e-2, num_steps=16, names=rows_of_new_tokens),
     "text_encoder_swap": Example(hyperparameters={"encoder": encoder(64)}, lr=1e-3, names=every_parameter("unet")),
     "swap with projection": Example(
         strategy="text_encoder_swap",

@@ -22,7 +22,7 @@ from diffusers import UNet2DConditionModel
 from fingerprints import fingerprint, shares_all_but_what_trains
 from numpy.typing import NDArray
 from safetensors.torch import load_file
-from strategy_examples import EXAMPLES, VARIANTS, projection
+from strategy_examples import EXAMPLES, VARIANTS, Example, projection
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertModel
@@ -42,7 +42,6 @@ from trainables.strategies.textual_inversion import TextualInversion
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-NUM_STEPS = 16
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 """The first test that looks at what another process gives waits for the training of all strategies."""
 CAPTIONS = ["a blue ring", "a chest film with edema"]
@@ -111,12 +110,12 @@ def errors(models: DiffusionModels, strategy: Strategy) -> dict[str, float]:
     }
 
 
-def train(models: DiffusionModels, strategy: Strategy, lr: float) -> list[float]:
+def train(models: DiffusionModels, strategy: Strategy, example: Example) -> list[float]:
     loss_now = loss_of(models, strategy)
-    optimizer = torch.optim.AdamW(strategy.param_groups(models, lr))
+    optimizer = torch.optim.AdamW(strategy.param_groups(models, example.lr))
     losses = []
-    for number in range(NUM_STEPS):
-        step = TrainingStep(number=number, num_steps=NUM_STEPS, seed=0)
+    for number in range(example.num_steps):
+        step = TrainingStep(number=number, num_steps=example.num_steps, seed=0)
         strategy.on_step_start(models, step)
         strategy.on_batch(models, np.arange(len(CAPTIONS)) + number * len(CAPTIONS))
         loss = loss_now()
@@ -139,7 +138,7 @@ def trained(base: DiffusionModels, name: str, folder: Path) -> Trained:
     models.own_trained()
     shares = shares_all_but_what_trains(models, base)
     before = errors(models, strategy)
-    losses = train(models, strategy, example.lr)
+    losses = train(models, strategy, example)
     after = errors(models, strategy)
     result = Trained(
         example=name,

@@ -205,7 +205,7 @@ def test_a_base_that_a_strategy_cannot_take_is_described_by_the_others(copied: P
     before = file.read_text()
     blocks = {"down_block_types": ["DownBlock2D"] * 3, "up_block_types": ["UpBlock2D"] * 3, "mid_block_type": None}
     file.write_text(json.dumps(json.loads(before) | blocks))
-    entries = overview(lambda: base_on_meta(str(copied)), 8)
+    entries = overview(base_on_meta(str(copied)), 8)
     file.write_text(before)
     described = [entry.as_dict() for entry in entries]
     problems = {entry["strategy"]: entry["problem"] for entry in described if "problem" in entry}

@@ -54,7 +54,7 @@ def plain_folder(base: Path, hub_id: str) -> Path:
     """
     if base.is_file():
         beside = _beside(base)
-        state = f"{state_of(base)}-{_configuration_state(beside)}" if beside else state_of(base)
+        state = f"{state_of(base)}-{configuration_state(beside)}" if beside else state_of(base)
         return _made_once(base, state, lambda to: _split(base, hub_id, to))
     if all(weight_files(base, part) or not _substitute(base, part) for part in PARTS):
         return base
@@ -66,7 +66,7 @@ def state_of(base: Path) -> str:
     return _state(_files_of(base))
 
 
-def _configuration_state(folder: Path) -> str:
+def configuration_state(folder: Path) -> str:
     """The state of a folder's configurations and tokenizer alone: weights of many a model may lie there."""
     return _state(sorted(file for pattern in CONFIGURATIONS for file in folder.glob(pattern) if file.is_file()))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import re
@@ -27,6 +26,7 @@ from trainables.base_models.checking import (
     expect_files,
     weight_files,
 )
+from trainables.base_models.copying import with_tensors
 from trainables.base_models.layouts import plain_folder, state_of
 from trainables.base_models.meta import on_meta
 from trainables.base_models.text_encoders import pipeline_encoder_on_meta, read_pipeline_bert
@@ -101,7 +101,9 @@ class DiffusionModels:
 
     def fresh(self) -> DiffusionModels:
         """An independent copy of the weights; tokenizer and configuration are shared."""
-        copies: dict[str, Any] = {name: copy.deepcopy(module) for name, module in self.components().items()}
+        copies: dict[str, Any] = {
+            name: with_tensors(module, Tensor.clone) for name, module in self.components().items()
+        }
         return replace(self, **copies)
 
     def sharing(self) -> DiffusionModels:
@@ -110,7 +112,9 @@ class DiffusionModels:
         What is put in place of modules or tensors there is in no one else's way. None may write into the shared ones: before
         a training, `own_trained` is called.
         """
-        shared: dict[str, Any] = {name: _sharing(module) for name, module in self.components().items()}
+        shared: dict[str, Any] = {
+            name: with_tensors(each, lambda same: same) for name, each in self.components().items()
+        }
         return replace(self, **shared)
 
     def own_trained(self) -> DiffusionModels:
@@ -195,13 +199,6 @@ class DiffusionModels:
     def latent_factor(self) -> int:
         """How many pixels one latent position spans, on a side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
-
-
-def _sharing(module: nn.Module) -> nn.Module:
-    """A copy of a module tree with parameters of its own, whose values are the very same memory."""
-    memo: dict[int, Any] = {id(buffer): buffer for buffer in module.buffers()}
-    memo |= {id(each): nn.Parameter(each.detach(), each.requires_grad) for each in module.parameters()}
-    return copy.deepcopy(module, memo)
 
 
 def text_states(text_encoder: nn.Module, token_ids: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,18 +48,18 @@ def choices(rank: int) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, chosen
 
 
-def overview(fresh: Callable[[], DiffusionModels], rank: int) -> list[Entry]:
+def overview(base: DiffusionModels, rank: int) -> list[Entry]:
     """Every strategy's entry on one base model, in the table's order.
 
     Args:
-        fresh: gives the base anew for each, which takes a third of the time of copying one.
+        base: which may be on the meta device; it stays as it is.
         rank: of those strategies that have one.
     """
     entries = []
     for name, chosen in choices(rank):
         strategy = make_strategy(name, chosen)
         try:
-            entries.append(Entry(strategy=name, chosen=chosen, footprint=footprint(fresh(), strategy)))
+            entries.append(Entry(strategy=name, chosen=chosen, footprint=footprint(base.sharing(), strategy)))
         except ValueError as error:
             entries.append(Entry(strategy=name, chosen=chosen, problem=str(error)))
     return entries

@@ -26,7 +26,7 @@ from trainables.datasets.patients import known_patients
 from trainables.datasets.problems import Ledger, count_of, listed
 from trainables.datasets.reports import cut_texts
 from trainables.datasets.rules import HASH, OWN, LabelRules
-from trainables.datasets.scan import Scan, first_look, scan_films
+from trainables.datasets.scan import PixelHash, Scan, first_look, scan_films
 from trainables.datasets.splits import few_shot, splits_of
 from trainables.datasets.vocabulary import Vocabulary
 from trainables.datasets.waiting import WaitingPictures, waiting_pictures
@@ -282,7 +282,8 @@ class CollectionReader:
         self, films: Sequence[Film], scans: Sequence[Scan], ranges: dict[Kind, GreyRange]
     ) -> list[Film]:
         splits = [film.split for film in films]
-        dropped = copies_to_drop([scan.pixels for scan in scans], splits)
+        pixels = self._pixels(films, scans)
+        dropped = copies_to_drop(pixels, splits)
         self._say_dropped(dropped, films, splits)
         kept = [
             position for position, scan in enumerate(scans) if position not in dropped and scan.levels.kind in ranges
@@ -295,8 +296,16 @@ class CollectionReader:
 
         near = near_copies([scans[p].look for p in kept], [splits[p] for p in kept], small)
         self._say_near(near, left)
-        self._say_kept(copies_to_keep([scans[p].pixels for p in kept], [splits[p] for p in kept]), left)
+        self._say_kept(copies_to_keep([pixels[p] for p in kept], [splits[p] for p in kept]), left)
         return left
+
+    def _pixels(self, films: Sequence[Film], scans: Sequence[Scan]) -> list[bytes]:
+        """What is equal for equal pixels: films that the first look does not tell apart are read again for it."""
+        rough = [scan.rough for scan in scans]
+        times = Counter(rough)
+        doubtful = [film.path for film, look in zip(films, rough, strict=True) if times[look] > 1]
+        hashes = self.options.mapper(PixelHash(window=window_of(self.options.window)), doubtful)
+        return [next(hashes) if times[look] > 1 else look for look in rough]
 
     def _say_dropped(self, dropped: Mapping[int, int], films: Sequence[Film], splits: Sequence[str]) -> None:
         if dropped:

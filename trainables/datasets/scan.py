@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,12 +151,10 @@ def _hundredths(levels: NDArray[np.generic]) -> tuple[float, float]:
         return float(low), float(high)
     up_to = np.bincount(levels).cumsum()
 
-    def at(share: float) -> float:
-        place = share * (len(levels) - 1)
-        before, after = np.searchsorted(up_to, (math.floor(place), math.ceil(place)), side="right").tolist()
-        return float(before + (after - before) * (place - math.floor(place)))
-
-    return at(0.01), at(0.99)
+    low, high = 0.01 * (len(levels) - 1), 0.99 * (len(levels) - 1)
+    ranks = np.array((math.floor(low), math.ceil(low), math.floor(high), math.ceil(high)))
+    a, b, c, d = up_to.searchsorted(ranks, side="right").tolist()
+    return a + (b - a) * (low - math.floor(low)), c + (d - c) * (high - math.floor(high))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,10 +185,15 @@ class PixelHash:
 
 
 def _look(levels: NDArray[np.generic]) -> bytes:
-    height, width = levels.shape
-    rows = levels[(LOOKED_AT * height).astype(np.int64)].reshape(HASH_SIDE, -1, width)
-    edges = np.arange(HASH_SIDE + 2) * width // (HASH_SIDE + 1)
+    places, starts, widths = _tiles(*levels.shape)
+    rows = levels[places].reshape(HASH_SIDE, -1, levels.shape[1])
     bands = rows.sum(axis=1, dtype=np.uint16 if rows.dtype == np.uint8 else np.float64)  # of eight rows: at most 2,040
-    sums = np.add.reduceat(bands, edges[:-1], axis=1, dtype=np.float64)
-    tiles = sums / np.maximum(np.diff(edges), 1)
+    tiles = np.add.reduceat(bands, starts, axis=1, dtype=np.float64) / widths
     return np.packbits(tiles[:, 1:] > tiles[:, :-1]).tobytes()
+
+
+@lru_cache(maxsize=16)
+def _tiles(height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The rows that are looked at, and where in each the tiles begin and how wide they are."""
+    edges = np.arange(HASH_SIDE + 2) * width // (HASH_SIDE + 1)
+    return (LOOKED_AT * height).astype(np.int64), edges[:-1], np.maximum(np.diff(edges), 1)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from trainables.datasets.containers import GreyRange
 from trainables.datasets.parallel import Mapper, in_order
 from trainables.datasets.problems import Problem
 from trainables.datasets.rules import AS_THEY_ARE, LabelRules
+
+if TYPE_CHECKING:
+    from trainables.datasets.validation import SampleChecker
 
 CONDITIONS = ("Cardiomegaly", "Lung Opacity", "Edema", "No Finding", "Pneumothorax", "Pleural Effusion")
 SPLITS = ("train", "validation", "test")
@@ -193,6 +196,17 @@ class ImageTextSource(ABC):
     def samples_after(self, split: str, number: int) -> Iterator[ImageTextSample]:
         """The samples of a split but the first few; a source that need not make these to leave them out overrides it."""
         return itertools.islice(self.samples(split), number, None)
+
+    def written(self, folder: Path) -> SampleChecker | None:
+        """Have the files of all splits in a folder, as `tensors.film_writer` writes them, if the source has made them already.
+
+        Args:
+            folder: where they are to be; files of their names are replaced.
+
+        Returns:
+            What has checked and hashed their samples; None where they are still to be written, as they are by default.
+        """
+        return None
 
     @abstractmethod
     def num_samples(self, split: str) -> int:

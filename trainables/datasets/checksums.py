@@ -6,7 +6,7 @@ import itertools
 import json
 import logging
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,7 +40,22 @@ def write_checksums(path: Path, arrays_of: Callable[[MappedFile], Iterable[NDArr
     file = MappedFile(path)
     starts = range(0, file.content.size, PART_BYTES)
     sums = list(in_order(lambda start: zlib.crc32(file.content[start : start + PART_BYTES]), starts))
-    kept = {"bytes": file.content.size, "part_bytes": PART_BYTES, "crc32": sums, "heads": file.around(arrays_of(file))}
+    begin = [(file.place_of(array), array.nbytes) for array in arrays_of(file)]
+    keep_checksums(path, sums, [(start, start + length) for start, length in begin])
+
+
+def keep_checksums(path: Path, sums: Sequence[int], places: Iterable[tuple[int, int]]) -> None:
+    """As `write_checksums`, by who knows what is in the file.
+
+    Args:
+        path: the file.
+        sums: the CRC-32 of every part.
+        places: `[start, stop)` of each array that lies in it.
+    """
+    size = path.stat().st_size
+    edges = [0, *itertools.chain.from_iterable(sorted(place for place in places if place[0] < place[1])), size]
+    heads = [(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if start < stop]
+    kept = {"bytes": size, "part_bytes": PART_BYTES, "crc32": list(sums), "heads": heads}
     with synced_file(sums_of(path)) as sink:
         sink.write(json.dumps(kept).encode())
 
@@ -115,12 +130,6 @@ class MappedFile:
             DamagedError: a part is not as it was written.
         """
         self.require([(0, self.content.size)])
-
-    def around(self, arrays: Iterable[NDArray[Any]]) -> list[tuple[int, int]]:
-        """All of the file but what arrays that lie in it hold: what says where they are, and whose."""
-        spans = sorted((self.place_of(array), self.place_of(array) + array.nbytes) for array in arrays if array.nbytes)
-        edges = [0, *itertools.chain.from_iterable(spans), self.content.size]
-        return [(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if start < stop]
 
     def place_of(self, array: NDArray[Any]) -> int:
         """Where in the file the bytes of an array that lies in it begin."""

@@ -22,14 +22,15 @@ from trainables.datasets.film_files import FilmFile, PackedFilm, shown
 from trainables.datasets.images import READABLE, FilmError, read_grey
 from trainables.datasets.label_map import read_label_map
 from trainables.datasets.labels import FilmLabels, FilmReader
+from trainables.datasets.one_film import Film
 from trainables.datasets.patients import known_patients
 from trainables.datasets.problems import Ledger, count_of, listed
 from trainables.datasets.reports import cut_texts
 from trainables.datasets.rules import HASH, OWN, LabelRules
-from trainables.datasets.scan import Scan, first_look, scan_films
+from trainables.datasets.scan import PixelHash, Scan, first_look, scan_films
 from trainables.datasets.splits import few_shot, splits_of
 from trainables.datasets.vocabulary import Vocabulary
-from trainables.datasets.waiting import WaitingPictures, waiting_pictures
+from trainables.datasets.waiting import WaitingFilms, waiting_films
 
 MIN_FILMS = 5
 """The fewest films that a condition has in each split, unless the user names the conditions: below that no statistic
@@ -64,26 +65,6 @@ class FilmTable:
         return by_name
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Film:
-    """A file with what is known of it."""
-
-    path: FilmFile
-    """The image file, or the row that holds it."""
-    labels: FilmLabels
-    """What the collection's table says of it: patient, findings, age, sex, view."""
-    image_id: str
-    """Name of its file without the ending; its path in the collection where several films would have that name."""
-    split: str = ""
-    """`train`, `validation` or `test`; empty until it is drawn."""
-    caption: str | None = None
-    """Its own text, where captions are such."""
-    file_hash: bytes = b""
-    """SHA-256 of its file, once it was looked at."""
-    place: int | None = None
-    """Where its picture waits, if it was made at the first look."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Collection:
     """What was read of a folder.
@@ -93,14 +74,14 @@ class Collection:
         ranges: black and white of each kind of container.
         conditions: findings to evaluate by.
         rules: by which its labels, texts and splits were read.
-        waiting: pictures that were made at the first look.
+        waiting: films whose pictures were made at the first look.
     """
 
     films: Mapping[str, Sequence[Film]]
     ranges: dict[Kind, GreyRange]
     conditions: tuple[str, ...]
     rules: LabelRules
-    waiting: WaitingPictures | None = None
+    waiting: WaitingFilms | None = None
 
 
 @dataclass
@@ -121,7 +102,7 @@ class CollectionReader:
     options: SourceOptions
     ledger: Ledger = field(default_factory=Ledger)
     _num_films: int = 0
-    _waiting: WaitingPictures | None = None
+    _waiting: WaitingFilms | None = None
 
     def read(self) -> Collection:
         """The collection, if it has no problems or the ledger is patient.
@@ -244,27 +225,38 @@ class CollectionReader:
         """The films whose pixels are as they should be and not in another split as well; and the ranges of all."""
         scans: list[Scan] = []
         readable = []
-        names = [(shown(film.path, self.root), film.path) for film in films]
-        self._waiting = waiting_pictures(self.options.scratch, len(films), self.options.resolution_px)
-        scanned = scan_films(
-            names,
-            first_look(self.options, with_pictures=self._waiting is not None),
-            self.options.on_film,
-            self.options.mapper,
-        )
-        for film, name, scan in zip(films, names, scanned, strict=True):
+        for film, (scan, place) in zip(films, self._looks(films), strict=True):
             if isinstance(scan, FilmError):
-                self.ledger.reject(READABLE, scan.came, scan.remedy, file=name[0])
+                self.ledger.reject(READABLE, scan.came, scan.remedy, file=self._named(film))
                 continue
-            place = self._waiting.keep(scan.picture) if self._waiting and scan.picture is not None else None
             readable.append(replace(film, file_hash=scan.file, place=place))
-            scans.append(replace(scan, picture=None))
+            scans.append(scan)
         self.ledger.judge(self._num_films, self.options.max_rejects)
         self._say_rejected()
         bits, given = self.options.bits, self.options.grey_range
         ranges = grey_ranges([scan.levels for scan in scans], self.ledger, bits=bits, given=given)
         self.ledger.settle()
         return self._without_copies(readable, scans, ranges), ranges
+
+    def _looks(self, films: Sequence[Film]) -> list[tuple[Scan | FilmError, int | None]]:
+        """What a look at each film says, and where its picture waits; they are looked at split by split."""
+        options = self.options
+        order = sorted(range(len(films)), key=lambda position: SPLITS.index(films[position].split))
+        waiting = waiting_films(options.scratch, len(films), options.resolution_px, options.template())
+        names = [(self._named(films[position]), films[position].path) for position in order]
+        look = first_look(options, with_pictures=waiting is not None)
+        looks: dict[int, tuple[Scan | FilmError, int | None]] = {}
+        for position, scan in zip(order, scan_films(names, look, options.on_film, options.mapper), strict=True):
+            place, film = None, films[position]
+            if isinstance(scan, Scan) and scan.picture is not None:
+                if waiting:
+                    place = waiting.keep(film, scan.picture)
+                scan = replace(scan, picture=None)
+            looks[position] = scan, place
+        if waiting:
+            waiting.end()
+        self._waiting = waiting
+        return [looks[position] for position in range(len(films))]
 
     def _say_rejected(self) -> None:
         rejected = self.ledger.rejected
@@ -282,7 +274,8 @@ class CollectionReader:
         self, films: Sequence[Film], scans: Sequence[Scan], ranges: dict[Kind, GreyRange]
     ) -> list[Film]:
         splits = [film.split for film in films]
-        dropped = copies_to_drop([scan.pixels for scan in scans], splits)
+        pixels = self._pixels(films, scans)
+        dropped = copies_to_drop(pixels, splits)
         self._say_dropped(dropped, films, splits)
         kept = [
             position for position, scan in enumerate(scans) if position not in dropped and scan.levels.kind in ranges
@@ -295,8 +288,16 @@ class CollectionReader:
 
         near = near_copies([scans[p].look for p in kept], [splits[p] for p in kept], small)
         self._say_near(near, left)
-        self._say_kept(copies_to_keep([scans[p].pixels for p in kept], [splits[p] for p in kept]), left)
+        self._say_kept(copies_to_keep([pixels[p] for p in kept], [splits[p] for p in kept]), left)
         return left
+
+    def _pixels(self, films: Sequence[Film], scans: Sequence[Scan]) -> list[bytes]:
+        """What is equal for equal pixels: films that the first look does not tell apart are read again for it."""
+        rough = [scan.rough for scan in scans]
+        times = Counter(rough)
+        doubtful = [film.path for film, look in zip(films, rough, strict=True) if times[look] > 1]
+        hashes = self.options.mapper(PixelHash(window=window_of(self.options.window)), doubtful)
+        return [next(hashes) if times[look] > 1 else look for look in rough]
 
     def _say_dropped(self, dropped: Mapping[int, int], films: Sequence[Film], splits: Sequence[str]) -> None:
         if dropped:

@@ -19,11 +19,12 @@ from trainables.datasets.base import (
     require_resolution,
     require_split,
 )
-from trainables.datasets.captions import PromptTemplate
-from trainables.datasets.collection import Collection, CollectionReader, Film, FilmTable
+from trainables.datasets.collection import Collection, CollectionReader, FilmTable
 from trainables.datasets.ct_windows import window_of
 from trainables.datasets.images import FilmReading, require_fit
+from trainables.datasets.one_film import Film
 from trainables.datasets.problems import CollectionError, Ledger
+from trainables.datasets.validation import SampleChecker
 
 
 class FilmTableSource(ImageTextSource):
@@ -77,7 +78,7 @@ class FilmTableSource(ImageTextSource):
             return Checked(problems=tuple(ledger.problems), said=tuple(ledger.said))
         prompts = options.template()
         for members in collection.films.values():
-            captions += [_caption(prompts, film) for film in members]
+            captions += [film.prompt(prompts) for film in members]
         return Checked(problems=tuple(ledger.problems), said=tuple(ledger.said), captions=tuple(captions))
 
     @classmethod
@@ -117,27 +118,22 @@ class FilmTableSource(ImageTextSource):
     def samples_after(self, split: str, number: int) -> Iterator[ImageTextSample]:
         """The same but the first few, which are not read."""
         films = self.films[require_split(split)][number:]
-        unread = self._mapper(self._reading, [film.path for film in films if film.place is None])
+        waiting = self._waiting if self._waiting and self._waiting.is_there else None
+        unread = self._mapper(self._reading, [film.path for film in films if waiting is None or film.place is None])
         for film in films:
-            yield self._sample(film, next(unread) if film.place is None else self._waited(film.place))
+            image = next(unread) if waiting is None or film.place is None else waiting.picture(split, film.place)
+            yield self._sample(film, image)
 
-    def _waited(self, place: int) -> NDArray[np.uint8]:
-        assert self._waiting is not None  # films have places there alone
-        return self._waiting.picture(place)
+    def written(self, folder: Path) -> SampleChecker | None:
+        """Name the files in which the films wait, where all of these and no others are in them."""
+        films = [film for members in self.films.values() for film in members]
+        num_films = {split: len(members) for split, members in self.films.items()}
+        if not self._waiting or any(film.place is None for film in films) or not self._waiting.has_all(num_films):
+            return None
+        return self._waiting.give(folder)
 
     def _sample(self, film: Film, image: NDArray[np.uint8]) -> ImageTextSample:
-        known = film.labels
-        return ImageTextSample(
-            image=image,
-            prompt=_caption(self.prompts, film),
-            conditions=known.findings,
-            patient_id=known.patient_id,
-            image_id=film.image_id,
-            age=known.age,
-            sex=known.sex,
-            view=known.view,
-            unknown=known.unknown,
-        )
+        return film.sample(self.prompts, image)
 
     def num_samples(self, split: str) -> int:
         """Films in the split."""
@@ -157,8 +153,3 @@ class FilmTableSource(ImageTextSource):
                 digest.update(repr(row).encode())
                 digest.update(film.file_hash)
         return digest.hexdigest()
-
-
-def _caption(prompts: PromptTemplate, film: Film) -> str:
-    known = film.labels
-    return prompts.prompt(known.findings, view=known.view, age=known.age, sex=known.sex, text=film.caption)

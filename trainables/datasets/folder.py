@@ -53,9 +53,9 @@ class FolderColumns(LabelColumns):
             ledger.refuse(rule, "neither", "Add `labels` or `text`.", file=labels.name)
             ledger.stop()
         labelled = any(row.labels for row in rows)
-        return [
-            replace(row, text=clean_text(row.text), labels=row.labels if labelled else (UNLABELLED,)) for row in rows
-        ]
+        if not labelled:
+            rows = [replace(row, labels=(UNLABELLED,)) for row in rows]
+        return [replace(row, text=clean_text(row.text)) if row.text else row for row in rows]
 
 
 def read_any(

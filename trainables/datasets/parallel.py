@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 TOGETHER = 4
 """Items that are given to a core at once: to wake it takes a twentieth of the time that a small film does."""
-WAITING_PER_CORE = 1
+WAITING_PER_CORE = 2
 """Bundles of that many results that may be ready before they are taken: enough that no core waits, few enough for memory."""
 
 

@@ -1,4 +1,4 @@
-"""One look at every film before any is prepared: its levels, the hashes of its file and pixels, what it roughly looks like.
+"""One look at every film before any is prepared: its levels, the hash of its file, what it roughly looks like.
 
 Where it is clear before all films are seen which levels are black and white, the look makes the prepared picture as well:
 films are then decoded once.
@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from trainables.datasets.base import SourceOptions
 from trainables.datasets.containers import DICOM, EIGHT_BITS, FULL, Levels
 from trainables.datasets.ct_windows import CtWindow, window_of
 from trainables.datasets.film_files import FilmFile
-from trainables.datasets.images import FilmError, FilmReading, film_content, open_content
+from trainables.datasets.images import FilmError, FilmReading, film_content, open_content, open_film
 from trainables.datasets.parallel import Mapper, in_order
 
 HASH_SIDE = 16
@@ -37,17 +38,22 @@ class Scan:
 
     Attributes:
         levels: the kind of its container and the levels it holds.
-        pixels: SHA-256 of shape and levels, equal for equal pixels whatever container holds them.
+        shape: rows and columns.
         look: 256 bits, each set where a sixteenth of the film is brighter than its left neighbour.
         file: SHA-256 of the file's bytes.
         picture: as it is to be prepared; None where black and white are not yet known.
     """
 
     levels: Levels
-    pixels: bytes
+    shape: tuple[int, ...]
     look: bytes
     file: bytes
     picture: NDArray[np.uint8] | None = None
+
+    @property
+    def rough(self) -> bytes:
+        """Equal for equal pixels whatever container holds them, and for few others."""
+        return repr((self.shape, self.levels.low + 0.0, self.levels.high + 0.0)).encode() + self.look  # no -0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +134,7 @@ def scan_film(file: str, path: FilmFile, window: CtWindow | None = None, reading
     picture = levels if prepared is image else None if prepared is None else np.asarray(prepared)
     return Scan(
         levels=Levels(file=file, kind=kind, low=low, high=high, dark=dark, bright=bright),
-        pixels=_pixel_hash(levels, low, high),
+        shape=levels.shape,
         look=_look(levels),
         file=hashlib.sha256(content).digest(),
         picture=picture,
@@ -145,27 +151,49 @@ def _hundredths(levels: NDArray[np.generic]) -> tuple[float, float]:
         return float(low), float(high)
     up_to = np.bincount(levels).cumsum()
 
-    def at(share: float) -> float:
-        place = share * (len(levels) - 1)
-        before, after = np.searchsorted(up_to, (math.floor(place), math.ceil(place)), side="right").tolist()
-        return float(before + (after - before) * (place - math.floor(place)))
-
-    return at(0.01), at(0.99)
+    low, high = 0.01 * (len(levels) - 1), 0.99 * (len(levels) - 1)
+    ranks = np.array((math.floor(low), math.ceil(low), math.floor(high), math.ceil(high)))
+    a, b, c, d = up_to.searchsorted(ranks, side="right").tolist()
+    return a + (b - a) * (low - math.floor(low)), c + (d - c) * (high - math.floor(high))
 
 
-def _pixel_hash(levels: NDArray[np.generic], low: float, high: float) -> bytes:
-    """The same for equal levels, whatever container holds them."""
-    whole = np.issubdtype(levels.dtype, np.integer) or bool(np.array_equal(levels, np.rint(levels.astype(np.float64))))
-    smallest = np.min_scalar_type(int(high)) if whole and low >= 0 and high < 2**32 else np.dtype(np.float64)
-    digest = hashlib.sha256(repr((levels.shape, smallest.str)).encode())
-    digest.update(np.ascontiguousarray(levels.astype(smallest, copy=False)).data)
-    return digest.digest()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PixelHash:
+    """Reads a film again for SHA-256 of its shape and levels; it can be pickled, for processes elsewhere.
+
+    Attributes:
+        window: through which CT is seen.
+    """
+
+    window: CtWindow | None = None
+
+    def __call__(self, path: FilmFile) -> bytes:
+        """The same for equal levels, whatever container holds them.
+
+        Raises:
+            FilmError: the film cannot be read any more.
+        """
+        levels = np.asarray(open_film(path, self.window)[1])
+        whole = np.issubdtype(levels.dtype, np.integer) or bool(
+            np.array_equal(levels, np.rint(levels.astype(np.float64)))
+        )
+        fits = whole and levels.min() >= 0 and levels.max() < 2**32
+        smallest = np.min_scalar_type(int(levels.max())) if fits else np.dtype(np.float64)
+        digest = hashlib.sha256(repr((levels.shape, smallest.str)).encode())
+        digest.update(np.ascontiguousarray(levels.astype(smallest, copy=False)).data)
+        return digest.digest()
 
 
 def _look(levels: NDArray[np.generic]) -> bytes:
-    height, width = levels.shape
-    rows = levels[(LOOKED_AT * height).astype(np.int64)].astype(np.float64)
-    edges = np.arange(HASH_SIDE + 2) * width // (HASH_SIDE + 1)
-    sums = np.add.reduceat(rows.reshape(HASH_SIDE, -1, width).sum(axis=1), edges[:-1], axis=1)
-    tiles = sums / np.maximum(np.diff(edges), 1)
+    places, starts, widths = _tiles(*levels.shape)
+    rows = levels[places].reshape(HASH_SIDE, -1, levels.shape[1])
+    bands = rows.sum(axis=1, dtype=np.uint16 if rows.dtype == np.uint8 else np.float64)  # of eight rows: at most 2,040
+    tiles = np.add.reduceat(bands, starts, axis=1, dtype=np.float64) / widths
     return np.packbits(tiles[:, 1:] > tiles[:, :-1]).tobytes()
+
+
+@lru_cache(maxsize=16)
+def _tiles(height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The rows that are looked at, and where in each the tiles begin and how wide they are."""
+    edges = np.arange(HASH_SIDE + 2) * width // (HASH_SIDE + 1)
+    return (LOOKED_AT * height).astype(np.int64), edges[:-1], np.maximum(np.diff(edges), 1)

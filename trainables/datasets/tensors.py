@@ -6,8 +6,9 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import IOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,8 @@ from trainables.datasets.files import remove_abandoned, synced_behind, synced_fi
 Tensors = Mapping[str, NDArray[Any]]
 ARROW = pa.__version__
 """Another version may write the same films otherwise."""
+BATCH_BYTES = 16 * 2**20
+"""Of the pictures that are written together."""
 IN_FILE = 8
 """Bytes at which the stream of batches begins in Arrow's file format, after its name."""
 
@@ -74,6 +77,11 @@ class FilmFile:
         return values
 
 
+def films_per_batch(resolution_px: int) -> int:
+    """How many films are written together."""
+    return max(1, BATCH_BYTES // resolution_px**2)
+
+
 @contextmanager
 def film_writer(path: Path, resolution_px: int) -> Iterator[Callable[[Sequence[ImageTextSample]], None]]:
     """A function that adds a batch of films to a file, which is complete when the block ends.
@@ -81,22 +89,36 @@ def film_writer(path: Path, resolution_px: int) -> Iterator[Callable[[Sequence[I
     What it has added outlives the process: `whole_batches` reads it. A file that is there is written over from its beginning;
     where the batches are the same again, so are its bytes.
     """
-    schema, memory = _film_schema(resolution_px), np.empty((0, resolution_px, resolution_px), np.uint8)
+    memory = np.empty((0, resolution_px, resolution_px), np.uint8)
 
     def add(films: Sequence[ImageTextSample]) -> None:
         nonlocal memory
         if len(films) > len(memory):
             memory = np.empty((len(films), resolution_px, resolution_px), np.uint8)
-        images = np.stack([film.image for film in films], out=memory[: len(films)])
-        writer.write_batch(_film_batch(films, images, schema))
+        write(films, np.stack([film.image for film in films], out=memory[: len(films)]))
         sink.flush()
         sync()
 
-    with synced_file(path, "r+b" if path.is_file() else "wb") as sink, synced_behind(sink) as sync:
-        with pa.ipc.new_file(sink, schema) as writer:
+    with synced_file(path, "r+b" if path.is_file() else "wb") as sink:
+        with synced_behind(sink) as sync, films_into(sink, resolution_px) as write:
             yield add
         sink.truncate()
     write_checksums(path, lambda file: _film_chunks(_read_table(file), resolution_px))
+
+
+@contextmanager
+def films_into(
+    sink: IOBase | BinaryIO, resolution_px: int
+) -> Iterator[Callable[[Sequence[ImageTextSample], NDArray[np.uint8]], None]]:
+    """A function that writes a batch of films with their images into an open file, which holds all when the block ends.
+
+    Args:
+        sink: the file, at its beginning.
+        resolution_px: side of the films.
+    """
+    schema = _film_schema(resolution_px)
+    with pa.ipc.new_file(sink, schema) as writer:
+        yield lambda films, images: writer.write_batch(_film_batch(films, images, schema))
 
 
 def whole_batches(path: Path, resolution_px: int, most: int) -> Iterator[list[ImageTextSample]]:

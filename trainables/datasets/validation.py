@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
-from trainables.datasets.base import ImageTextSample, ImageTextSource
+from trainables.datasets.base import ImageTextSample
+from trainables.datasets.captions import PromptTemplate
 
 
 class SampleChecker:
     """Checks and hashes the samples of one source while they pass by.
 
     Args:
-        source: where the samples come from.
+        resolution_px: side that they must have.
+        prompts: how their captions must be made.
     """
 
-    def __init__(self, source: ImageTextSource) -> None:
-        self._source = source
+    def __init__(self, resolution_px: int, prompts: PromptTemplate) -> None:
+        self._resolution_px, self._prompts = resolution_px, prompts
         self._hash = hashlib.sha256()
         self._seen: set[str] = set()
         self._split_of_patient: dict[str, str] = {}
@@ -55,13 +58,17 @@ class SampleChecker:
         self._conditions.update((split, condition) for condition in sample.conditions)
         self._update_hash(sample, split)
 
-    def require_filled(self, split: str) -> None:
+    def require_filled(self, split: str, conditions: Sequence[str]) -> None:
         """Check that the split holds every condition of the source.
+
+        Args:
+            split: the split.
+            conditions: those of the source.
 
         Raises:
             ValueError: the split or one of its conditions is empty.
         """
-        empty = [condition for condition in self._source.conditions if not self._conditions[split, condition]]
+        empty = [condition for condition in conditions if not self._conditions[split, condition]]
         if not self._images[split] or empty:
             what = f"no image with {', '.join(empty)}" if self._images[split] else "no image at all"
             raise ValueError(
@@ -70,7 +77,7 @@ class SampleChecker:
             )
 
     def _require_size(self, sample: ImageTextSample) -> None:
-        side = self._source.resolution_px
+        side = self._resolution_px
         if sample.image.shape != (side, side):
             raise ValueError(
                 f"`image` must be {side} x {side} px, but got {list(sample.image.shape)} for {sample.image_id}. "
@@ -91,7 +98,7 @@ class SampleChecker:
             )
 
     def _require_caption(self, sample: ImageTextSample) -> None:
-        made = self._source.prompts.prompt(
+        made = self._prompts.prompt(
             sample.conditions, view=sample.view, age=sample.age, sex=sample.sex, text=sample.prompt
         )
         if sample.prompt != made:

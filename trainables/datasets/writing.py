@@ -12,10 +12,9 @@ from trainables.datasets.base import SPLITS, ImageTextSample, ImageTextSource
 from trainables.datasets.checksums import DamagedError
 from trainables.datasets.files import full_disk_named, require_free, resumable_folder, synced_file
 from trainables.datasets.store import CARD, FORMAT, PreparedDataset
-from trainables.datasets.tensors import ARROW, film_writer
+from trainables.datasets.tensors import ARROW, film_writer, films_per_batch
 from trainables.datasets.validation import SampleChecker
 
-BATCH_BYTES = 16 * 2**20
 PROGRESS_EVERY = 64
 NO_ROOM_LEFT = "What is written is kept: free space there, and the same command goes on."
 OnProgress = Callable[[int], None]
@@ -59,11 +58,10 @@ def write_dataset(
 
 
 def _write(source: ImageTextSource, fingerprint: str, folder: Path, on_progress: OnProgress | None) -> Attempt:
-    batch_size = max(1, BATCH_BYTES // source.resolution_px**2)
+    batch_size = films_per_batch(source.resolution_px)
     attempt = Attempt(folder, f"{FORMAT} {source.name} {fingerprint} {batch_size} {ARROW}")
     writer = _DatasetWriter(source, attempt, batch_size=batch_size, on_progress=on_progress)
-    for split in SPLITS:
-        writer.write_split(split, folder / f"{split}.arrow")
+    writer.write(folder)
     with synced_file(folder / CARD) as sink:
         sink.write(json.dumps(writer.card(fingerprint), indent=2).encode())
     return attempt
@@ -77,9 +75,20 @@ class _DatasetWriter:
     ) -> None:
         self._source, self._attempt = source, attempt
         self._batch_size, self._on_progress = batch_size, on_progress
-        self._checker = SampleChecker(source)
+        self._checker = SampleChecker(source.resolution_px, source.prompts)
 
-    def write_split(self, split: str, path: Path) -> None:
+    def write(self, folder: Path) -> None:
+        """Write the files, unless the source has done so."""
+        checker = self._source.written(folder)
+        if checker is not None:
+            self._checker = checker
+            self._report()
+        for split in SPLITS:
+            if checker is None:
+                self._write_split(split, folder / f"{split}.arrow")
+            self._checker.require_filled(split, self._source.conditions)
+
+    def _write_split(self, split: str, path: Path) -> None:
         """Write one file, with what an earlier attempt wrote of it before all else."""
         num_written, side = 0, self._source.resolution_px
         with film_writer(path, side) as write:
@@ -92,7 +101,6 @@ class _DatasetWriter:
                 write(batch)
                 self._attempt.note(path, self._checker.fingerprint())
                 self._report()
-        self._checker.require_filled(split)
 
     def _check_again(self, batch: list[ImageTextSample], split: str, fingerprint: str) -> None:
         """Count films that were written before, if they are those.

@@ -18,9 +18,9 @@ from stand_ins import folder
 
 from sweep.prepare import add_sheet_and_card
 from trainables.datasets.base import SourceOptions
-from trainables.datasets.collection import Film
 from trainables.datasets.files import partial_of
 from trainables.datasets.folder import FolderSource
+from trainables.datasets.one_film import Film
 from trainables.datasets.writing import write_dataset
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,7 @@ class CountingSource(FolderSource):
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainables.datasets.writing.BATCH_BYTES", BATCH * 64**2)
+    monkeypatch.setattr("trainables.datasets.tensors.BATCH_BYTES", BATCH * 64**2)
     monkeypatch.setattr("trainables.datasets.writing.PROGRESS_EVERY", 7)
 
 
@@ -82,7 +82,7 @@ def broken_off(source: FolderSource, to: Path, at: int) -> Path:
 def whole(raw: SourceOptions, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What one preparation without a break writes."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("trainables.datasets.writing.BATCH_BYTES", BATCH * 64**2)
+        patched.setattr("trainables.datasets.tensors.BATCH_BYTES", BATCH * 64**2)
         to = tmp_path_factory.mktemp("whole") / "prepared"
         return files_in(write_dataset(FolderSource.create(raw), to, finish=add_sheet_and_card).folder)
 
@@ -101,17 +101,23 @@ def test_what_was_written_is_not_made_again_and_the_bytes_are_the_same(
     assert 150 <= source.num_read <= 150 + breaks * waiting
 
 
+@pytest.mark.parametrize(("wait", "first", "second"), [("no", (1, 12), (8, 25)), ("wait", (1, 150), (151, 152))])
 def test_killed_at_random_and_started_again_it_is_the_same(
-    raw: SourceOptions, whole: dict[str, bytes], tmp_path: Path
+    raw: SourceOptions,
+    whole: dict[str, bytes],
+    tmp_path: Path,
+    wait: str,
+    first: tuple[int, int],
+    second: tuple[int, int],
 ) -> None:
     chance, to = random.Random(7), tmp_path / "prepared"
     script = Path(__file__).with_name("prepare_and_die.py")
 
     def attempt(dies_at: int) -> int:
-        command = [*warm_python.command(), str(script), str(raw.root), str(to), str(dies_at)]
+        command = [*warm_python.command(), str(script), str(raw.root), str(to), str(dies_at), wait]
         return subprocess.run(command, check=False, timeout=300).returncode
 
-    for dies_at in (chance.randint(1, 12), chance.randint(8, 25)):
+    for dies_at in (chance.randint(*first), chance.randint(*second)):
         assert attempt(dies_at) == -signal.SIGKILL and not to.exists()
     assert attempt(10**6) == 0
     assert files_in(to) == whole and list(tmp_path.iterdir()) == [to]

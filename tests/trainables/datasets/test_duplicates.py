@@ -24,7 +24,7 @@ from trainables.datasets.duplicates import (
     copies_to_keep,
     near_copies,
 )
-from trainables.datasets.scan import scan_film
+from trainables.datasets.scan import PixelHash, scan_film
 
 REAL = Path(__file__).resolve().parents[3] / "../shared/data/nih_cxr14_1000_512"
 
@@ -72,10 +72,14 @@ def test_equal_levels_are_equal_pixels_whatever_holds_them(tmp_path: Path, how: 
         "16 bits": Image.fromarray(grey.astype(np.uint16)),
         "float": Image.fromarray(grey.astype(np.float32)),
     }[how]
-    first = scan_film("1", saved(tmp_path, 1, Image.fromarray(grey)))
-    second = scan_film("2", saved(tmp_path, 2, other, "tif"))
-    turned = scan_film("3", saved(tmp_path, 3, Image.fromarray(grey.T.copy())))
-    assert first.pixels == second.pixels != turned.pixels
+    near = grey.copy()
+    near[0, 0] ^= 1
+    first, second = saved(tmp_path, 1, Image.fromarray(grey)), saved(tmp_path, 2, other, "tif")
+    others = [saved(tmp_path, 3, Image.fromarray(grey.T.copy())), saved(tmp_path, 4, Image.fromarray(near))]
+    rough = [scan_film(path.name, path).rough for path in (first, second, *others)]
+    assert rough[0] == rough[1] == rough[3] != rough[2]
+    pixels = PixelHash()
+    assert pixels(first) == pixels(second) and len({pixels(path) for path in (first, *others)}) == 3
 
 
 def changed(picture: Image.Image, how: str) -> Image.Image:

@@ -104,7 +104,7 @@ def test_the_summary_counts_images_patients_and_findings(tmp_path: Path) -> None
 
 
 def test_images_of_several_batches_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainables.datasets.writing.BATCH_BYTES", 64 * 64)
+    monkeypatch.setattr("trainables.datasets.tensors.BATCH_BYTES", 64 * 64)
     split = write_dataset(TinySource(), tmp_path / "tiny").split("test")
     assert [int(split.image(i)[0, 0]) for i in range(2)] == [20, 21]
     assert split.images([1, 0, 1])[:, 3, 3].tolist() == [21, 20, 21]

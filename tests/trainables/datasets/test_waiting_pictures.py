@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +14,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from stand_ins import folder
 
 from trainables.datasets.base import SPLITS, SourceOptions
 from trainables.datasets.folder import FolderSource
 from trainables.datasets.scan import _hundredths
-from trainables.datasets.waiting import waiting_pictures
+from trainables.datasets.waiting import waiting_films
+from trainables.datasets.writing import write_dataset
 
 
 @pytest.mark.slow
@@ -37,22 +41,133 @@ def test_films_that_are_decoded_once_are_those_that_are_decoded_twice(tmp_path: 
         next(twice.samples("train"))
 
 
-def test_where_there_is_no_room_films_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert waiting_pictures(None, 1, 64) is None
-    assert waiting_pictures(tmp_path, shutil.disk_usage(tmp_path).free // 64**2, 64) is None
-    waiting = waiting_pictures(tmp_path, 3, 64)
-    assert waiting is not None
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64), np.uint8)
-    places = [waiting.keep(picture) for picture in pictures]
-    assert places == [0, 64**2] and np.array_equal(waiting.picture(64**2), pictures[1])
+def files_in(prepared: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(prepared.iterdir())}
 
-    def full(*arguments: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", full)
-    assert waiting.keep(pictures[0]) is None
+def refuses(number: int) -> Callable[..., int]:
+    """A function of the system that answers with an error."""
+
+    def refuse(*arguments: object, **options: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def fails_from(call: int) -> Callable[..., int]:
+    """Writing to a disk that is full after so many calls."""
+    write, calls = os.pwrite, iter(range(call))
+
+    def pwrite(handle: int, content: bytes, place: int) -> int:
+        return write(handle, content, place) if next(calls, None) is not None else refuses(errno.ENOSPC)()
+
+    return pwrite
+
+
+def takes_no_direct_writes() -> Callable[..., int]:
+    """A file system that opens files for them, and has none."""
+    write = os.pwrite
+
+    def pwrite(handle: int, content: bytes, place: int) -> int:
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_DIRECT:
+            refuses(errno.EINVAL)()
+        return write(handle, content, place)
+
+    return pwrite
+
+
+SYSTEMS: dict[str, tuple[str, Callable[..., int] | int] | None] = {
+    "as it is": None,
+    "no name later": ("link", refuses(errno.EXDEV)),
+    "no nameless files": ("O_TMPFILE", 0),
+    "full at once": ("pwrite", fails_from(0)),
+    "full at the second split": ("pwrite", fails_from(1)),
+    "no direct writes": ("pwrite", takes_no_direct_writes()),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_batches() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("trainables.datasets.tensors.BATCH_BYTES", 20 * 64**2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def rejecting(tmp_path_factory: pytest.TempPathFactory) -> SourceOptions:
+    """Films of which one cannot be read."""
+    options = folder(root := tmp_path_factory.mktemp("raw"))
+    (root / "films" / "31.png").write_bytes(b"none")
+    return options
+
+
+@pytest.fixture(scope="module")
+def twice(rejecting: SourceOptions, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The data set of these films, which are read again when they are written."""
+    to = tmp_path_factory.mktemp("twice") / "prepared"
+    return files_in(write_dataset(FolderSource.create(rejecting), to).folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_data_set_is_the_same_bytes_whatever_the_system_can(
+    rejecting: SourceOptions,
+    twice: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    system: str,
+) -> None:
+    """Films that all stay are written once; a second data set of the same source is another file."""
+    if change := SYSTEMS[system]:
+        monkeypatch.setattr(os, *change)
+    source = FolderSource.create(replace(rejecting, scratch=tmp_path))
     monkeypatch.undo()
-    assert waiting.keep(pictures[0]) is None and np.array_equal(waiting.picture(0), pictures[0])
+    if system == "no name later":
+        monkeypatch.setattr(os, "link", refuses(errno.EXDEV))
+    with monkeypatch.context() as patched:
+        if system in ("as it is", "no direct writes"):
+            patched.setattr("trainables.datasets.writing.film_writer", lambda *_: pytest.fail("written twice"))
+        assert files_in(write_dataset(source, tmp_path / "first").folder) == twice
+    assert files_in(write_dataset(source, tmp_path / "second").folder) == twice
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
+    assert not (tmp_path / "first" / "train.arrow").samefile(tmp_path / "second" / "train.arrow")
+
+
+def with_copies(root: Path) -> None:
+    """One picture in several splits, of which all but one are left out."""
+    for number in range(10, 150, 10):
+        shutil.copy(root / "films" / "0.png", root / "films" / f"{number}.png")
+
+
+def with_deep_films(root: Path) -> None:
+    """Films of which black and white are known when all were looked at."""
+    for number in range(0, 150, 2):
+        grey = np.asarray(Image.open(path := root / "films" / f"{number}.png").convert("L"), np.uint16)
+        Image.fromarray(grey * 257).save(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "options"), [(with_copies, {}), (with_deep_films, {}), (lambda root: None, {"num_train": 20})]
+)
+def test_where_films_are_left_out_after_all_the_others_are_the_same_bytes(
+    tmp_path: Path, change: Callable[[Path], None], options: dict[str, int]
+) -> None:
+    raw = folder(tmp_path / "raw")
+    change(tmp_path / "raw")
+    sources = [
+        FolderSource.create(replace(raw, scratch=scratch, **options))  # type: ignore[arg-type]
+        for scratch in (None, tmp_path)
+    ]
+    twice, once = (files_in(write_dataset(source, tmp_path / str(n)).folder) for n, source in enumerate(sources))
+    assert once == twice
+
+
+def test_where_there_is_no_room_films_are_read_again(tmp_path: Path) -> None:
+    prompts = SourceOptions().template()
+    assert waiting_films(None, 1, 64, prompts) is None
+    assert waiting_films(tmp_path, shutil.disk_usage(tmp_path).free // 64**2, 64, prompts) is None
+    assert waiting_films(tmp_path, 3, 64, prompts) is not None
 
 
 @pytest.mark.slow

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import resource
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -133,31 +135,66 @@ def _values(tuning: FineTuning) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in tuning.checkpoint().tensors.items()}
 
 
+@dataclass(frozen=True)
+class Whole:
+    """An uninterrupted training of `FEW`: what it reported and ended with, and where its checkpoint after the first epoch is."""
+
+    reports: list[EpochReport]
+    values: dict[str, Tensor]
+    facts: Mapping[str, Any]
+    rank_history: Any
+    step: int
+    folder: Path
+
+    def first(self) -> Checkpoint:
+        """That checkpoint, read anew: a training that goes on from it changes what it was given."""
+        checkpoint = read_checkpoint(self.folder)
+        assert checkpoint is not None
+        return checkpoint
+
+    def is_as(self, tuning: FineTuning) -> None:
+        """Fail where another training has not ended so, to the bit."""
+        values, last = _values(tuning), tuning.checkpoint()
+        assert tuning.rank_history == self.rank_history and tuning.step == self.step
+        assert values.keys() == self.values.keys()
+        assert all(torch.equal(values[name], self.values[name]) for name in self.values)
+        assert last.facts == self.facts
+
+
+@pytest.fixture(scope="module")
+def whole_of(
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Whole]:
+    """The uninterrupted training by a strategy, of which each is run once."""
+
+    @once
+    def whole(strategy: str) -> Whole:
+        tuning, folder = _tuning(base, dataset, cache, strategy=strategy, **FEW), tmp_path_factory.mktemp("whole")
+        reports: list[EpochReport] = []
+
+        def keep_first(report: EpochReport) -> None:
+            reports.append(report)
+            if report.epoch == 0:
+                write_checkpoint(folder, tuning.checkpoint())
+
+        tuning.run(keep_first)
+        return Whole(reports, _values(tuning), tuning.checkpoint().facts, tuning.rank_history, tuning.step, folder)
+
+    return whole
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", [*STRATEGIES, *COMBINATIONS, "adalora+text_encoder"])
 def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(
-    base: DiffusionModels, dataset: PreparedDataset, cache: Path, tmp_path: Path, strategy: str
+    base: DiffusionModels, dataset: PreparedDataset, cache: Path, whole_of: Callable[[str], Whole], strategy: str
 ) -> None:
     """In models that started elsewhere, so that everything comes from the checkpoint."""
-    whole, reports = _tuning(base, dataset, cache, strategy=strategy, **FEW), []
-
-    def keep_first(report: Any) -> None:
-        reports.append(report)
-        if report.epoch == 0:
-            write_checkpoint(tmp_path, whole.checkpoint())
-
-    whole.run(keep_first)
-    checkpoint = read_checkpoint(tmp_path)
-    assert checkpoint is not None
-    resumed, later = _tuning(base, dataset, cache, strategy=strategy, seed=1, going_on_from=checkpoint, **FEW), []
+    whole = whole_of(strategy)
+    resumed, later = _tuning(base, dataset, cache, strategy=strategy, seed=1, going_on_from=whole.first(), **FEW), []
     resumed.run(later.append)
     assert [report.epoch for report in later] == [1]
-    assert (later[0].loss, later[0].lr) == (reports[1].loss, reports[1].lr)
-    assert resumed.rank_history == whole.rank_history and resumed.step == whole.step
-    expected, values = _values(whole), _values(resumed)
-    assert values.keys() == expected.keys()
-    assert all(torch.equal(values[name], expected[name]) for name in expected)
-    assert whole.checkpoint().facts == resumed.checkpoint().facts
+    assert (later[0].loss, later[0].lr) == (whole.reports[1].loss, whole.reports[1].lr)
+    whole.is_as(resumed)
 
 
 @pytest.mark.slow
@@ -166,40 +203,38 @@ def test_a_resumed_training_is_the_uninterrupted_one_to_the_bit(
     [("lora", 3), ("adalora", 3), ("dylora", 3), ("selora", 3), ("difffit", 3), ("lora", 4)],
 )
 def test_a_training_that_is_suspended_within_an_epoch_goes_on_to_the_same_bits(
-    base: DiffusionModels, dataset: PreparedDataset, cache: Path, tmp_path: Path, strategy: str, at_step: int
+    base: DiffusionModels,
+    dataset: PreparedDataset,
+    cache: Path,
+    tmp_path: Path,
+    whole_of: Callable[[str], Whole],
+    strategy: str,
+    at_step: int,
 ) -> None:
     """In the midst of the second epoch, or after its last step, of which the report alone is left."""
-    whole, reports = _tuning(base, dataset, cache, strategy=strategy, **FEW), []
-    whole.run(reports.append)
+    whole = whole_of(strategy)
     first, before = _tuning(base, dataset, cache, strategy=strategy, **FEW), []
     with pytest.raises(SuspendedError):
         first.run(before.append, is_asked=lambda: first.step == at_step)
     checkpoint = _written(first.checkpoint(), tmp_path)
     resumed, later = _tuning(base, dataset, cache, strategy=strategy, seed=1, going_on_from=checkpoint, **FEW), []
     resumed.run(later.append)
-    assert (first.step, resumed.step) == (at_step, whole.step)
+    assert first.step == at_step
     seen, due = (
         [(report.epoch, report.loss, report.lr, round(report.images_per_s * report.epoch_s)) for report in each]
-        for each in (before + later, reports)
+        for each in (before + later, whole.reports)
     )
     assert seen == due and later[0].epoch_s > checkpoint.facts["under_way"]["seconds"] > 0
-    expected, values = _values(whole), _values(resumed)
-    assert values.keys() == expected.keys()
-    assert all(torch.equal(values[name], expected[name]) for name in expected)
-    assert whole.checkpoint().facts == resumed.checkpoint().facts
+    whole.is_as(resumed)
 
 
 @pytest.mark.slow
-def test_strategies_that_change_while_training_had_something_to_keep(
-    base: DiffusionModels, dataset: PreparedDataset, cache: Path
-) -> None:
+def test_strategies_that_change_while_training_had_something_to_keep(whole_of: Callable[[str], Whole]) -> None:
     """Otherwise the test above would say nothing of it."""
     for strategy in ("selora", "adalora"):
-        tuning = _tuning(base, dataset, cache, strategy=strategy, **FEW)
-        checkpoints: list[Checkpoint] = []
-        tuning.run(lambda report, tuning=tuning, checkpoints=checkpoints: checkpoints.append(tuning.checkpoint()))
-        assert len(checkpoints[0].facts["rank_history"]) > 1
-        assert bool(checkpoints[0].under("strategy")) == (strategy == "adalora")
+        first = whole_of(strategy).first()
+        assert len(first.facts["rank_history"]) > 1
+        assert bool(first.under("strategy")) == (strategy == "adalora")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from ray import cloudpickle
+from safetensors.torch import load_file
 
 from trainables.batches import Share
 from trainables.feeding import BatchFeeder, HostBatch
@@ -26,6 +27,8 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes d
 
 WAITS, SLOW = "waits.json", "slow.json"
 """Appear as an evaluation begins to wait, and as a training becomes slow."""
+DIES = "dies"
+"""Once it is there, the process that evaluates next dies of it; no further one does."""
 
 
 @dataclass(frozen=True)
@@ -34,33 +37,37 @@ class RecordingEvaluator:
 
     Args:
         folder: where to.
-        dies: the process that evaluates first dies of it.
         waits: with other workers beside it, it is not done before it is ended.
         slow_after: steps after which each one takes a second more.
     """
 
     folder: Path
-    dies: bool = False
     waits: bool = False
     slow_after: int | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (self.folder, self.dies, self.waits, self.slow_after)
+        return _arrive, (self.folder, self.waits, self.slow_after)
 
     def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
         if self.waits and torch.distributed.get_world_size() > 1:
             _note(self.folder, WAITS, {"process": os.getpid()})
             time.sleep(300)
-        if self.dies and not (self.folder / "died.json").exists():
-            _note(self.folder, "died.json", {"process": os.getpid()})
+        if (self.folder / DIES).exists():
+            (self.folder / DIES).unlink()
             os.kill(os.getpid(), signal.SIGKILL)
-        _note(self.folder, f"evaluation-{time.time_ns()}.json", {"process": os.getpid()})
-        return {"score": 1.0}
+        _note(self.folder, f"evaluation-{adapter.parent.name}-{time.time_ns()}.json", {"process": os.getpid()})
+        tensors = load_file(adapter / "adapter.safetensors").values()
+        return {"score": 1.0, "size": float(sum(tensor.numel() for tensor in tensors))}
 
 
-def _arrive(folder: Path, dies: bool, waits: bool, slow_after: int | None) -> RecordingEvaluator:
+def _arrive(folder: Path, waits: bool, slow_after: int | None) -> RecordingEvaluator:
     _record(folder, slow_after)
-    return RecordingEvaluator(folder, dies, waits, slow_after)
+    return RecordingEvaluator(folder, waits, slow_after)
+
+
+def second(scored: Mapping[Path, Mapping[str, Any]], left: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Choose rank 2 alone, where there is one."""
+    return "rank2" if "rank2" in left else None
 
 
 def _note(folder: Path, name: str, values: Any) -> None:
@@ -75,6 +82,8 @@ def _record(folder: Path, slow_after: int | None) -> None:
 
     def recorded_batches(self: BatchFeeder, *arguments: Any) -> Iterator[tuple[Share, HostBatch]]:
         for share, host in batches(self, *arguments):
+            if not seen:
+                _note(folder, f"began-{time.time_ns()}.json", share.indices.tolist())
             seen.append(share.indices.tolist())
             if slow_after is not None and len(seen) > slow_after:
                 _note(folder, SLOW, {"process": os.getpid()})
@@ -99,4 +108,4 @@ def recorded_here(spec: TrialSpec, folder: Path, report: Callable[[Mapping[str, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BatchFeeder, "batches", BatchFeeder.batches)  # so that both are what they were afterwards
         patch.setattr(FineTuning, "run", FineTuning.run)
-        fine_tune(spec, _arrive(folder, dies=False, waits=False, slow_after=None), report)
+        fine_tune(spec, _arrive(folder, waits=False, slow_after=None), report)

@@ -22,7 +22,7 @@ from ray.exceptions import OutOfMemoryError
 from ray.train import WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 from safetensors.torch import load_file
-from trials_in_a_row import BITFIT, DIVERGING, DYLORA, LORA, Choices, Events, context
+from trials_in_a_row import BITFIT, DIVERGING, DYLORA, LORA, Choices, Events, assert_ranks_are_exported, context
 
 from analysis.front.pareto import Front
 from sweep.config import SweepConfig
@@ -34,9 +34,7 @@ from sweep.trials.relay import Relay
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.tuner import MACHINES_FAULT, _fit, root_cause, run_trials
 from trainables import trial as trial_module
-from trainables.base_models.models import load_base
 from trainables.datasets.store import DataChangedError, PreparedDataset
-from trainables.strategies import load_adapter
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
 
@@ -126,22 +124,7 @@ def test_evaluation_is_not_charged_to_the_epoch(several: Several) -> None:
 
 
 def test_each_rank_of_one_training_in_a_process_of_many_is_exported_and_scored(several: Several) -> None:
-    assert_ranks_are_exported(several.events, several.out)
-
-
-def second(scored: Mapping[Path, Mapping[str, Any]], left: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Choose rank 2 alone."""
-    return "rank2" if len(scored) == 1 else None
-
-
-def test_ranks_that_are_worth_it_of_one_training_by_two_workers_are_exported_and_scored(
-    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
-) -> None:
-    events, settings = Events(), context(dataset, tmp_path, workers=2, evaluate_every_epochs=1)
-    strategy = {name: value for name, value in DYLORA["strategy"].items() if name != "evaluated_ranks"}
-    choices = Choices({**DYLORA, "strategy": strategy})
-    run_trials(replace(settings, choose_cut=second), ProcessEvaluator(takes_s=0), choices, listeners=(events,))
-    assert_ranks_are_exported(events, tmp_path, ranks=(2,))
+    assert_ranks_are_exported(several.events, several.out, "trial4", ranks=(1, 3))
 
 
 class Breaking:
@@ -177,65 +160,42 @@ def test_where_a_worker_is_lost_that_is_the_cause_and_not_what_the_others_then_r
     assert root_cause(WorkerGroupError("one failed", {0: waited})) is waited and not isinstance(waited, MACHINES_FAULT)
 
 
-def assert_ranks_are_exported(events: Events, out: Path, ranks: tuple[int, ...] = (1, 3)) -> None:
-    """Of the last trial, whose strategy is DYLORA, or the same without its own ranks."""
-    *_, trial_id = events.ends
-    reports = [metrics for name, metrics in events.reports if name == trial_id]
-    final = reports[-1]
-    assert events.ends[trial_id] == TrialEnd.completed()
-    assert events.cut_ends == {f"{trial_id}-rank{rank}": TrialEnd.completed() for rank in ranks}
-    assert [metrics["epoch"] for metrics in reports] == [0, 1]
-    assert [cut[:2] for cut in events.cuts] == [(f"{trial_id}-rank{rank}", trial_id) for rank in ranks]
-    for rank, (cut_id, _, choice, metrics) in zip(ranks, events.cuts, strict=True):
-        assert choice == {**DYLORA, "strategy": {"name": "dylora", "rank": rank, "alpha": 8}}
-        assert metrics["size"] == metrics["trainable_parameters"] == final["size"] * rank / 4
-        assert [metrics[name] for name in ("epoch", "loss", "epoch_s")] == [
-            final[name] for name in ("epoch", "loss", "epoch_s")
-        ]
-        models = load_base("mini")
-        strategy = load_adapter(models, out / "trials" / cut_id / "adapter")
-        assert strategy.hyperparameters()["rank"] == rank
+DEVICE = torch.AcceleratorError("CUDA error: unspecified launch failure")
+MEMORY = OutOfMemoryError("Memory on the node (IP: 10.0.0.1) was 22.4GB / 23.5GB (0.95), above the threshold.")
 
 
 @dataclass(frozen=True)
 class LosesProcess:
-    """The first evaluation loses what its process needs, as every further one in that process would."""
+    """The first evaluation of each trial loses what its process needs, as every further one in that process would."""
 
     folder: Path
-    loss: Exception
+    losses: Mapping[str, Exception]
 
     def evaluate(self, adapter: Path, share_done: float) -> Mapping[str, float]:
-        if not list(self.folder.glob("lost-*")):
-            (self.folder / f"lost-{os.getpid()}").touch()
-        if (self.folder / f"lost-{os.getpid()}").exists():
-            raise self.loss
+        trial_id = adapter.parent.name
+        if not list(self.folder.glob(f"{trial_id}-lost-*")):
+            (self.folder / f"{trial_id}-lost-{os.getpid()}").touch()
+        if list(self.folder.glob(f"*-lost-{os.getpid()}")):
+            raise self.losses[trial_id]
         return {"score": 1.0}
 
 
-@pytest.mark.parametrize(
-    ("loss", "told"),
-    [
-        (
-            torch.AcceleratorError("CUDA error: unspecified launch failure"),
-            "AcceleratorError: CUDA error: unspecified launch failure",
-        ),
-        (
-            OutOfMemoryError("Memory on the node (IP: 10.0.0.1) was 22.4GB / 23.5GB (0.95), above the threshold."),
-            "`memory` of the machine must suffice for all that runs on it, but got 22.4GB of 23.5GB in use",
-        ),
-    ],
-    ids=["its device", "its memory"],
-)
-def test_a_trial_outlives_what_it_loses_and_goes_on_in_another_process(
-    loss: Exception, told: str, ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
+def test_trials_outlive_what_they_lose_and_go_on_in_another_process(
+    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
+    """One loses its device and the other the machine's memory."""
     events, settings = Events(), context(dataset, tmp_path, checkpoint_every_s=0)
-    run_trials(settings, LosesProcess(tmp_path, loss), Choices(BITFIT), listeners=(events,))
-    assert list(events.ends.values()) == [TrialEnd.completed()]
-    ((_, reason),) = events.retries
-    assert str(reason).startswith(told)
-    assert events.places == [("trial0", ray.get_runtime_context().get_node_id())] * 2
-    assert [metrics["epoch"] for _, metrics in events.reports] == [0, 1]
+    evaluator = LosesProcess(tmp_path, {"trial0": DEVICE, "trial1": MEMORY})
+    run_trials(settings, evaluator, Choices(BITFIT, BITFIT), listeners=(events,))
+    assert events.ends == dict.fromkeys(("trial0", "trial1"), TrialEnd.completed())
+    (_, of_device), (_, of_memory) = sorted(events.retries)
+    assert of_device.startswith("AcceleratorError: CUDA error: unspecified launch failure")
+    told = "`memory` of the machine must suffice for all that runs on it, but got 22.4GB of 23.5GB in use"
+    assert of_memory.startswith(told)
+    node = ray.get_runtime_context().get_node_id()
+    assert sorted(events.places) == [(trial_id, node) for trial_id in ("trial0", "trial0", "trial1", "trial1")]
+    reported = [(trial_id, metrics["epoch"]) for trial_id, metrics in events.reports]
+    assert sorted(reported) == [("trial0", 0), ("trial0", 1), ("trial1", 0), ("trial1", 1)]
 
 
 def test_films_that_have_changed_break_the_sweep_off_which_goes_on_when_they_are_back(

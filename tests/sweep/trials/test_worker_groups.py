@@ -21,17 +21,19 @@ from ray._private.state import actors
 from ray.train import ControllerError, ScalingConfig
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
-from recording import SLOW, WAITS, RecordingEvaluator, recorded_here
+from recording import DIES, SLOW, WAITS, RecordingEvaluator, recorded_here, second
 from second_node import second_node
-from trials_in_a_row import BITFIT, Choices, Events, context
+from trials_in_a_row import BITFIT, DYLORA, Choices, Events, assert_ranks_are_exported, context
 
 from sweep.interrupts import interruptible
 from sweep.trials import tuner
 from sweep.trials.ends import TrialEnd
 from sweep.trials.scheduling import TrialScheduler
-from sweep.trials.tuner import run_trials
+from sweep.trials.tuner import SweepContext, run_trials
 from trainables.checkpoints import read_checkpoint
 from trainables.datasets.store import PreparedDataset
+
+ALL_RANKS = {**DYLORA, "strategy": {"name": "dylora", "rank": 4, "alpha": 8}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,7 @@ class Recorded:
 
     events: Events
     folder: Path
+    trial_id: str = "trial0"
 
     def workers(self) -> list[dict[str, Any]]:
         return [json.loads(file.read_text()) for file in sorted(self.folder.glob("worker-*.json"))]
@@ -47,27 +50,74 @@ class Recorded:
     def parameters(self, rank: int) -> dict[str, torch.Tensor]:
         return dict(torch.load(self.folder / f"worker-{rank}.pt", weights_only=True))
 
+    def reports(self) -> list[Mapping[str, Any]]:
+        return [metrics for trial_id, metrics in self.events.reports if trial_id == self.trial_id]
+
     def by_epoch(self, name: str) -> dict[int, Any]:
         """A value of the reports; one that a group had on its way when it was lost is repeated."""
-        return {metrics["epoch"]: metrics[name] for _, metrics in self.events.reports}
+        return {metrics["epoch"]: metrics[name] for metrics in self.reports()}
 
     def losses(self) -> list[float]:
         return list(self.by_epoch("loss").values())
 
+    def firsts(self) -> list[list[list[int]]]:
+        """The images that the two workers of each attempt began with."""
+        began = [json.loads(file.read_text()) for file in sorted(self.folder.glob("began-*.json"))]
+        return [sorted(began[place : place + 2]) for place in range(0, len(began), 2)]
+
+
+class StopsOne(TrialScheduler):
+    """Stops the second trial at its first report."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if trial.config["trial_id"] == "trial1":
+            return self.stop("trial1", "it was the second", rung=0)
+        return super().on_trial_result(tune_controller, trial, result)
+
+
+@pytest.fixture(scope="module")
+def out_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("workers2")
+
 
 @pytest.fixture(scope="module")
 def recorded(
-    ray_cluster: None, dataset: PreparedDataset, tmp_path_factory: pytest.TempPathFactory
+    ray_cluster: None, dataset: PreparedDataset, out_of_two: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, Recorded]:
-    """The same trial with one worker, as a trial's process calls it, and with a group of two, by number of workers."""
-    outs = {workers: tmp_path_factory.mktemp(f"workers{workers}") for workers in (1, 2)}
-    runs = {workers: Recorded(events=Events(), folder=out / "recorded") for workers, out in outs.items()}
-    spec, report = context(dataset, outs[1]).spec("one", BITFIT), runs[1].events.on_report
-    recorded_here(spec, runs[1].folder, lambda metrics: report("one", metrics))
-    settings, events = context(dataset, outs[2], workers=2), runs[2].events
-    run_trials(settings, RecordingEvaluator(runs[2].folder), Choices(BITFIT), listeners=(events,))
-    assert list(events.ends.values()) == [TrialEnd.completed()]
+    """The same trial with one worker, as a trial's process calls it, and with a group of two, by number of workers.
+
+    Before that group there were one whose ranks are cut, and one that was stopped.
+    """
+    alone = tmp_path_factory.mktemp("workers1")
+    runs = {
+        1: Recorded(events=Events(), folder=alone / "recorded"),
+        2: Recorded(events=Events(), folder=out_of_two / "recorded", trial_id="trial2"),
+    }
+    spec, report = context(dataset, alone).spec("trial0", BITFIT), runs[1].events.on_report
+    recorded_here(spec, runs[1].folder, lambda metrics: report("trial0", metrics))
+    settings = replace(context(dataset, out_of_two, workers=2), choose_cut=second)
+    run_trials(
+        settings,
+        RecordingEvaluator(runs[2].folder),
+        Choices(ALL_RANKS, BITFIT, BITFIT),
+        listeners=(runs[2].events,),
+        trial_scheduler=StopsOne(),
+    )
     return runs
+
+
+def test_a_group_that_is_stopped_makes_room_for_the_next(recorded: dict[int, Recorded]) -> None:
+    assert recorded[2].events.ends == {
+        "trial0": TrialEnd.completed(),
+        "trial1": TrialEnd.stopped("it was the second", 0),
+        "trial2": TrialEnd.completed(),
+    }
+
+
+def test_ranks_that_are_worth_it_of_one_training_by_two_workers_are_exported_and_scored(
+    recorded: dict[int, Recorded], out_of_two: Path
+) -> None:
+    assert_ranks_are_exported(recorded[2].events, out_of_two, "trial0", ranks=(2,))
 
 
 def test_two_workers_are_two_processes_of_one_group(recorded: dict[int, Recorded]) -> None:
@@ -103,22 +153,6 @@ def test_two_workers_train_as_one_does(recorded: dict[int, Recorded]) -> None:
         torch.testing.assert_close(two[name], single[name], rtol=1e-2, atol=1e-4)
 
 
-def test_a_group_whose_worker_dies_goes_on_from_its_checkpoint_to_the_same_bits(
-    recorded: dict[int, Recorded], dataset: PreparedDataset, tmp_path: Path
-) -> None:
-    """Of one or two workers there is room for two; what the second attempt trains on is the second epoch."""
-    run = Recorded(events=Events(), folder=tmp_path / "recorded")
-    settings = context(dataset, tmp_path, workers=(1, 2), checkpoint_every_s=0)
-    run_trials(settings, RecordingEvaluator(run.folder, dies=True), Choices(BITFIT), listeners=(run.events,))
-    assert list(run.events.ends.values()) == [TrialEnd.completed()] and len(run.events.retries) == 1
-    assert list(run.by_epoch("epoch")) == [0, 1]
-    assert run.losses() == recorded[2].losses()
-    for worker, whole in zip(run.workers(), recorded[2].workers(), strict=True):
-        assert worker["seen"] == whole["seen"][len(whole["seen"]) // 2 :]
-    same = recorded[2].parameters(0)
-    assert all(torch.equal(tensor, same[name]) for name, tensor in run.parameters(0).items())
-
-
 def interrupt_once(slow: Path, over: threading.Event) -> None:
     """Tell this process to end, as Ctrl+C does, once a training is slow, unless that is over."""
     until(lambda: slow.exists() or over.is_set())
@@ -133,31 +167,69 @@ def end_trials() -> None:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(name))))
 
 
-def test_a_group_that_is_suspended_within_an_epoch_goes_on_to_the_same_bits(
+class KillsTrial(Events):
+    """A listener that kills the trial's own process, beside its workers, at its first report, and then has a worker die."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
+        super().on_report(trial_id, metrics)
+        if len(self.reports) == 1:
+            for process in actors(actor_state_name="ALIVE").values():
+                if "Implicit" in process["ActorClassName"]:
+                    os.kill(process["Pid"], signal.SIGKILL)
+
+    def on_place(self, trial_id: str, node: str, address: str) -> None:
+        super().on_place(trial_id, node, address)
+        if len(self.places) == 2:
+            (self.folder / DIES).touch()
+
+
+def test_a_group_goes_on_to_the_same_bits_where_it_is_suspended_its_trial_dies_and_a_worker_of_it_dies(
     recorded: dict[int, Recorded], dataset: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both workers keep the step at which they were told to end, and see what they had not seen."""
-    run, settings = Recorded(events=Events(), folder=tmp_path / "recorded"), context(dataset, tmp_path, workers=2)
+    """Within the first epoch, at its end, and at the end of the second, which is therefore trained anew.
+
+    Suspended, both workers keep the step at which they were told to end, and begin with what they had not seen. The cluster
+    has no room for two groups, and no dashboard, which Ray Train's own cleaner asks. Of one or two workers there is room
+    for two.
+    """
+    whole, first = recorded[2], RecordingEvaluator(tmp_path / "first", slow_after=2)
+    settings = context(dataset, tmp_path, workers=(1, 2), checkpoint_every_s=0)
+    suspend_once(settings, first, monkeypatch)
+    kept, steps = read_checkpoint(settings.trial_folder("trial0")), len(whole.workers()[0]["seen"]) // 2
+    assert kept is not None and 2 < kept.facts["step"] < steps and kept.facts["next_epoch"] == 0
+    folder = tmp_path / "recorded"
+    folder.mkdir()
+    run = Recorded(events=KillsTrial(folder), folder=folder)
+    run_trials(settings, RecordingEvaluator(folder), Choices(BITFIT), listeners=(run.events,))
+    assert list(run.events.ends.values()) == [TrialEnd.completed()] and len(run.events.retries) == 2
+    assert not (folder / DIES).exists() and list(run.by_epoch("epoch")) == [0, 1]
+    assert run.losses() == whole.losses()
+    due = [sorted(worker["seen"][step] for worker in whole.workers()) for step in (kept.facts["step"], steps, steps)]
+    assert run.firsts() == due
+    for worker, same in zip(run.workers(), whole.workers(), strict=True):
+        assert worker["seen"] == same["seen"][len(same["seen"]) // 2 :]
+    parameters = whole.parameters(0)
+    assert all(torch.equal(tensor, parameters[name]) for name, tensor in run.parameters(0).items())
+    until(lambda: ray.available_resources().get("CPU", 0.0) >= ray.cluster_resources()["CPU"])
+
+
+def suspend_once(settings: SweepContext, evaluator: RecordingEvaluator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a trial until it is slow and has kept where it is."""
     monkeypatch.setattr(tuner, "SUSPENDED_WITHIN_S", LONG_S)
-    first, over = RecordingEvaluator(tmp_path / "first", slow_after=2), threading.Event()
-    telling = threading.Thread(target=interrupt_once, args=(first.folder / SLOW, over))
+    over = threading.Event()
+    telling = threading.Thread(target=interrupt_once, args=(evaluator.folder / SLOW, over))
     with pytest.raises(KeyboardInterrupt), interruptible():
         telling.start()
         try:
-            run_trials(settings, first, Choices(BITFIT), listeners=(Events(),))
+            run_trials(settings, evaluator, Choices(BITFIT), listeners=(Events(),))
         finally:
             over.set()
             telling.join()  # no signal comes after the block
     end_trials()
-    kept, steps = read_checkpoint(settings.trial_folder("trial0")), len(recorded[2].workers()[0]["seen"]) // 2
-    assert kept is not None and 2 < kept.facts["step"] < steps and kept.facts["next_epoch"] == 0
-    run_trials(settings, RecordingEvaluator(run.folder), Choices(BITFIT), listeners=(run.events,))
-    assert list(run.events.ends.values()) == [TrialEnd.completed()] and not run.events.retries
-    assert run.losses() == recorded[2].losses()
-    for worker, whole in zip(run.workers(), recorded[2].workers(), strict=True):
-        assert worker["seen"] == whole["seen"][kept.facts["step"] :]
-    same = recorded[2].parameters(0)
-    assert all(torch.equal(tensor, same[name]) for name, tensor in run.parameters(0).items())
 
 
 def lose_once(waits: Path, node: Node) -> None:
@@ -184,55 +256,6 @@ def test_an_elastic_group_whose_node_goes_is_one_worker_from_its_checkpoint_on(
     assert alone["world"] == 1
     assert alone["seen"] == single.workers()[0]["seen"][len(alone["seen"]) :]
     assert run.losses() == pytest.approx(single.losses(), rel=1e-4)
-
-
-class StopsFirst(TrialScheduler):
-    """Stops the first trial at its first report."""
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if trial.config["trial_id"] == "trial0":
-            return self.stop("trial0", "it was the first", rung=0)
-        return super().on_trial_result(tune_controller, trial, result)
-
-
-def test_a_group_that_is_stopped_makes_room_for_the_next(
-    ray_cluster: None, dataset: PreparedDataset, tmp_path: Path
-) -> None:
-    events = Events()
-    run_trials(
-        context(dataset, tmp_path, workers=2),
-        RecordingEvaluator(tmp_path / "recorded"),
-        Choices(BITFIT, BITFIT),
-        listeners=(events,),
-        trial_scheduler=StopsFirst(),
-    )
-    assert events.ends == {
-        "trial0": TrialEnd.stopped("it was the first", 0),
-        "trial1": TrialEnd.completed(),
-    }
-
-
-class KillsTrial(Events):
-    """A listener that kills the trial's own process, beside its workers, at its first report."""
-
-    def on_report(self, trial_id: str, metrics: Mapping[str, Any]) -> None:
-        super().on_report(trial_id, metrics)
-        if len(self.reports) == 1:
-            for process in actors(actor_state_name="ALIVE").values():
-                if "Implicit" in process["ActorClassName"]:
-                    os.kill(process["Pid"], signal.SIGKILL)
-
-
-def test_a_group_whose_trial_dies_gives_back_what_it_held(
-    recorded: dict[int, Recorded], dataset: PreparedDataset, tmp_path: Path
-) -> None:
-    """The cluster has no room for two groups, and no dashboard, which Ray Train's own cleaner asks."""
-    events, free = KillsTrial(), ray.available_resources()["CPU"]
-    settings = context(dataset, tmp_path, workers=2, checkpoint_every_s=0)
-    run_trials(settings, RecordingEvaluator(tmp_path / "recorded"), Choices(BITFIT), listeners=(events,))
-    assert list(events.ends.values()) == [TrialEnd.completed()] and len(events.retries) == 1
-    assert Recorded(events=events, folder=tmp_path / "recorded").losses() == recorded[2].losses()
-    until(lambda: ray.available_resources().get("CPU", 0.0) >= free)
 
 
 @dataclass(frozen=True)
@@ -273,8 +296,8 @@ def test_the_first_worker_reports_each_epoch_and_its_evaluation(
     recorded: dict[int, Recorded], num_workers: int
 ) -> None:
     run = recorded[num_workers]
-    reports = [metrics for _, metrics in run.events.reports]
+    reports = run.reports()
     assert [report["epoch"] for report in reports] == [0, 1]
     assert [report["final"] for report in reports] == [False, True]
     assert ["score" in report for report in reports] == [False, True]
-    assert len(list(run.folder.glob("evaluation-*"))) == 1
+    assert len(list(run.folder.glob(f"evaluation-{run.trial_id}-*"))) == 1

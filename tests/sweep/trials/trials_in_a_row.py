@@ -14,8 +14,10 @@ from sweep.config import ComputeConfig
 from sweep.trials.ends import TrialEnd, TrialListener
 from sweep.trials.suggestions import Suggestion
 from sweep.trials.tuner import SweepContext
+from trainables.base_models.models import load_base
 from trainables.datasets.store import PreparedDataset
 from trainables.settings import TrainingConfig
+from trainables.strategies import load_adapter
 
 BITFIT = {"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 9}
 DIVERGING = {**BITFIT, "lr": 1e30}
@@ -89,3 +91,22 @@ def context(dataset: PreparedDataset, out: Path, *, workers: Any = 1, **training
     return SweepContext(
         base="mini", dataset=dataset.folder, out=out, seed=7, objectives=(), training=settings, compute=compute
     )
+
+
+def assert_ranks_are_exported(events: Events, out: Path, trial_id: str, ranks: tuple[int, ...]) -> None:
+    """Of a trial whose strategy is DYLORA, or the same without its own ranks."""
+    reports = [metrics for name, metrics in events.reports if name == trial_id]
+    final = reports[-1]
+    assert events.ends[trial_id] == TrialEnd.completed()
+    assert events.cut_ends == {f"{trial_id}-rank{rank}": TrialEnd.completed() for rank in ranks}
+    assert [metrics["epoch"] for metrics in reports] == [0, 1]
+    assert [cut[:2] for cut in events.cuts] == [(f"{trial_id}-rank{rank}", trial_id) for rank in ranks]
+    for rank, (cut_id, _, choice, metrics) in zip(ranks, events.cuts, strict=True):
+        assert choice == {**DYLORA, "strategy": {"name": "dylora", "rank": rank, "alpha": 8}}
+        assert metrics["size"] == metrics["trainable_parameters"] == final["size"] * rank / 4
+        assert [metrics[name] for name in ("epoch", "loss", "epoch_s")] == [
+            final[name] for name in ("epoch", "loss", "epoch_s")
+        ]
+        models = load_base("mini")
+        strategy = load_adapter(models, out / "trials" / cut_id / "adapter")
+        assert strategy.hyperparameters()["rank"] == rank

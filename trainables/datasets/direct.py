@@ -29,6 +29,8 @@ NUM_CHUNKS: Final = 3
 BLOCK_BYTES: Final = 4096
 """What a disk writes at once: such files are written in whole ones, and cut to their length at the end."""
 DIRECT: Final = getattr(os, "O_DIRECT", 0)
+OPEN_FILES: Final = Path("/proc/self/fd")
+"""By which Linux opens a file without a name once more; other systems cannot."""
 
 
 class DirectFile(io.RawIOBase):
@@ -55,7 +57,7 @@ class DirectFile(io.RawIOBase):
     @property
     def path(self) -> Path:
         """By which it can be opened as long as this object lives."""
-        return Path(f"/proc/self/fd/{self._handle}")
+        return OPEN_FILES / str(self._handle)
 
     def writable(self) -> bool:
         """It is."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from trainables.datasets.base import ImageTextSample
 from trainables.datasets.captions import PromptTemplate
 from trainables.datasets.checksums import keep_checksums
-from trainables.datasets.direct import DirectFile
+from trainables.datasets.direct import OPEN_FILES, DirectFile
 from trainables.datasets.files import NO_ROOM
 from trainables.datasets.one_film import Film
 from trainables.datasets.tensors import FilmFile, films_into, films_per_batch
@@ -139,7 +139,7 @@ class WaitingFilms:
 
 
 def waiting_films(folder: Path | None, num_films: int, side: int, prompts: PromptTemplate) -> WaitingFilms | None:
-    """A place for so many films, if there is a folder with room for them twice.
+    """A place for so many films, if there is a folder with room for them twice on a system where they can wait without a name.
 
     Args:
         folder: on whose disk they may wait; None: nowhere.
@@ -147,6 +147,6 @@ def waiting_films(folder: Path | None, num_films: int, side: int, prompts: Promp
         side: of each picture in pixels.
         prompts: how captions are made.
     """
-    if folder is None or shutil.disk_usage(folder).free < num_films * side**2 * ROOM:
+    if folder is None or not OPEN_FILES.is_dir() or shutil.disk_usage(folder).free < num_films * side**2 * ROOM:
         return None
     return WaitingFilms(folder, side, prompts)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from stand_ins import folder
 
+from trainables.datasets import waiting
 from trainables.datasets.base import SPLITS, SourceOptions
 from trainables.datasets.folder import FolderSource
 from trainables.datasets.scan import _hundredths
@@ -163,11 +164,15 @@ def test_where_films_are_left_out_after_all_the_others_are_the_same_bytes(
     assert once == twice
 
 
-def test_where_there_is_no_room_films_are_read_again(tmp_path: Path) -> None:
+def test_where_there_is_no_room_or_no_way_to_open_them_films_are_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompts = SourceOptions().template()
     assert waiting_films(None, 1, 64, prompts) is None
     assert waiting_films(tmp_path, shutil.disk_usage(tmp_path).free // 64**2, 64, prompts) is None
     assert waiting_films(tmp_path, 3, 64, prompts) is not None
+    monkeypatch.setattr(waiting, "OPEN_FILES", tmp_path / "none")
+    assert waiting_films(tmp_path, 3, 64, prompts) is None
 
 
 @pytest.mark.slow

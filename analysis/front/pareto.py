@@ -17,7 +17,7 @@ from analysis.files import whole_file
 Direction = Literal["min", "max"]
 PARAMETER_PREFIX = "param/"
 _ALL: Final[NDArray[np.bool_]] = np.ones((), dtype=bool)
-COMPARED_AT_ONCE: Final = 128
+ROWS_AT_ONCE: Final = 128
 """Rows that are compared with a front at once."""
 NEAR: Final = 0.05
 """The least probability of being on the front with which a dominated trial is said to be dominated within noise."""
@@ -140,8 +140,8 @@ def pareto_mask(values: ArrayLike, directions: Sequence[Direction]) -> NDArray[n
     # In this order whatever dominates a row comes before it; so it is enough to compare each row with the front so far
     # and the rows around it, some of which may turn out to be dominated themselves, but then by what dominates it too.
     front = np.empty(0, dtype=np.intp)
-    for start in range(0, len(rows), COMPARED_AT_ONCE):
-        block = rows[start : start + COMPARED_AT_ONCE]
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        block = rows[start : start + ROWS_AT_ONCE]
         block = block[~_any_dominates(costs[front], costs[block])]
         front = np.append(front, block[~_any_dominates(costs[block], costs[block])])
     mask = np.zeros(len(costs), dtype=bool)

@@ -33,6 +33,8 @@ def _copied(module: M, memo: dict[int, Any]) -> M:
     if id(module) in memo:
         known: M = memo[id(module)]
         return known
+    if hasattr(type(module), "__deepcopy__"):
+        return copy.deepcopy(module, memo)
     made: M = object.__new__(type(module))
     memo[id(module)] = made
     state: dict[str, Any] = module.__getstate__()  # type: ignore[no-untyped-call]

@@ -106,3 +106,14 @@ def test_a_copy_computes_by_its_own_layers() -> None:
     nn.init.zeros_(made.second.weight)
     assert torch.equal(tree(x), before) and not torch.equal(made(x), before)
     assert made.first.weight is made.second.weight and made.again is made.first and made.outer[0] is made.second
+
+
+class Particular(nn.Linear):
+    """A module that has its own way of being copied."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Particular:
+        return Particular(1, 1)
+
+
+def test_a_module_that_copies_itself_does_so() -> None:
+    assert with_tensors(nn.Sequential(Particular(3, 3)), Tensor.clone)[0].in_features == 1

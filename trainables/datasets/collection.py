@@ -110,6 +110,14 @@ class CollectionReader:
         Raises:
             CollectionError: it has problems.
         """
+        try:
+            return self._read()
+        except BaseException:
+            if self._waiting:
+                self._waiting.close()
+            raise
+
+    def _read(self) -> Collection:
         label_map = read_label_map(self.options.label_map, self.ledger) if self.options.label_map else {}
         vocabulary = self.table.reader.vocabulary(label_map)
         rules = self._rules()
@@ -242,7 +250,9 @@ class CollectionReader:
         """What a look at each film says, and where its picture waits; they are looked at split by split."""
         options = self.options
         order = sorted(range(len(films)), key=lambda position: SPLITS.index(films[position].split))
-        waiting = waiting_films(options.scratch, len(films), options.resolution_px, options.template())
+        self._waiting = waiting = waiting_films(
+            options.scratch, len(films), options.resolution_px, options.template()
+        )
         names = [(self._named(films[position]), films[position].path) for position in order]
         look = first_look(options, with_pictures=waiting is not None)
         looks: dict[int, tuple[Scan | FilmError, int | None]] = {}
@@ -255,7 +265,6 @@ class CollectionReader:
             looks[position] = scan, place
         if waiting:
             waiting.end()
-        self._waiting = waiting
         return [looks[position] for position in range(len(films))]
 
     def _say_rejected(self) -> None:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import warm_python
 from film_folders import save_film
-from numpy.typing import NDArray
 from stand_ins import folder
 
 from sweep.prepare import add_sheet_and_card
-from trainables.datasets.base import SourceOptions
+from trainables.datasets.base import ImageTextSample, SourceOptions
 from trainables.datasets.files import partial_of
 from trainables.datasets.folder import FolderSource
-from trainables.datasets.one_film import Film
 from trainables.datasets.writing import write_dataset
 
 pytestmark = pytest.mark.slow
@@ -39,9 +36,10 @@ class CountingSource(FolderSource):
 
     num_read = 0
 
-    def _sample(self, film: Film, image: NDArray[np.uint8]):  # type: ignore[no-untyped-def]
-        self.num_read += 1
-        return super()._sample(film, image)
+    def samples_after(self, split: str, number: int) -> Iterator[ImageTextSample]:
+        for sample in super().samples_after(split, number):
+            self.num_read += 1
+            yield sample
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +143,7 @@ DAMAGES: list[Callable[[Path], object]] = [
     lambda partial: (partial / "progress.jsonl").unlink(),
     lambda partial: (partial / "progress.jsonl").write_bytes(b"{not json"),
     lambda partial: (partial / "progress.jsonl").open("ab").write(b'{"split": "train", "finger'),
+    lambda partial: (partial / ".test.half").write_bytes(b"of a process that died as it named a file"),
 ]
 
 

@@ -244,7 +244,12 @@ class CollectionReader:
         bits, given = self.options.bits, self.options.grey_range
         ranges = grey_ranges([scan.levels for scan in scans], self.ledger, bits=bits, given=given)
         self.ledger.settle()
-        return self._without_copies(readable, scans, ranges), ranges
+        try:
+            return self._without_copies(readable, scans, ranges), ranges
+        except FilmError as error:  # the film has changed since it was looked at
+            self.ledger.refuse(READABLE, error.came, error.remedy, file=shown(error.path, self.root))
+            self.ledger.stop()
+            raise
 
     def _looks(self, films: Sequence[Film]) -> list[tuple[Scan | FilmError, int | None]]:
         """What a look at each film says, and where its picture waits; they are looked at split by split."""

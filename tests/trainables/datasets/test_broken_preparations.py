@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import signal
 import subprocess
@@ -99,12 +101,20 @@ def test_what_was_written_is_not_made_again_and_the_bytes_are_the_same(
     assert 150 <= source.num_read <= 150 + breaks * waiting
 
 
-@pytest.mark.parametrize(("wait", "first", "second"), [("no", (1, 12), (8, 25)), ("wait", (1, 150), (151, 152))])
+@pytest.mark.parametrize(
+    ("moments", "first", "second"),
+    [
+        ("no", (1, 12), (8, 25)),
+        ("wait", (1, 150), (151, 152)),
+        ("names", (3, 3), (5, 5)),
+        ("names", (4, 4), (6, 6)),
+    ],
+)
 def test_killed_at_random_and_started_again_it_is_the_same(
     raw: SourceOptions,
     whole: dict[str, bytes],
     tmp_path: Path,
-    wait: str,
+    moments: str,
     first: tuple[int, int],
     second: tuple[int, int],
 ) -> None:
@@ -112,13 +122,26 @@ def test_killed_at_random_and_started_again_it_is_the_same(
     script = Path(__file__).with_name("prepare_and_die.py")
 
     def attempt(dies_at: int) -> int:
-        command = [*warm_python.command(), str(script), str(raw.root), str(to), str(dies_at), wait]
+        command = [*warm_python.command(), str(script), str(raw.root), str(to), str(dies_at), moments]
         return subprocess.run(command, check=False, timeout=300).returncode
 
     for dies_at in (chance.randint(*first), chance.randint(*second)):
         assert attempt(dies_at) == -signal.SIGKILL and not to.exists()
     assert attempt(10**6) == 0
     assert files_in(to) == whole and list(tmp_path.iterdir()) == [to]
+
+
+def test_where_no_file_can_be_named_what_was_kept_is_gone_on_with(
+    raw: SourceOptions, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    broken_off(FolderSource.create(raw), to := tmp_path / "prepared", 20)
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr("trainables.datasets.writing.clear", lambda folder: pytest.fail("what was kept is gone"))
+    source = FolderSource.create(replace(raw, scratch=tmp_path))
+    assert files_in(write_dataset(source, to, finish=add_sheet_and_card).folder) == whole
 
 
 def flipped(name: str, place: float) -> Callable[[Path], None]:

@@ -230,7 +230,7 @@ def num_open() -> int:
 
 
 def test_a_collection_that_is_refused_or_dropped_leaves_no_file_open(tmp_path: Path) -> None:
-    options, before = replace(folder(tmp_path / "raw", 60), scratch=tmp_path), num_open()
+    options, before = replace(folder(tmp_path / "raw"), scratch=tmp_path), num_open()
     with pytest.raises(CollectionError, match="`conditions` must occur") as error:  # whose frames know the reader
         FolderSource.create(replace(options, conditions=("Fracture",)))
     assert num_open() == before, error

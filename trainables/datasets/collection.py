@@ -255,9 +255,7 @@ class CollectionReader:
         """What a look at each film says, and where its picture waits; they are looked at split by split."""
         options = self.options
         order = sorted(range(len(films)), key=lambda position: SPLITS.index(films[position].split))
-        self._waiting = waiting = waiting_films(
-            options.scratch, len(films), options.resolution_px, options.template()
-        )
+        self._waiting = waiting = waiting_films(options.scratch, len(films), options.resolution_px, options.template())
         names = [(self._named(films[position]), films[position].path) for position in order]
         look = first_look(options, with_pictures=waiting is not None)
         looks: dict[int, tuple[Scan | FilmError, int | None]] = {}

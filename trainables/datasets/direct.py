@@ -141,7 +141,9 @@ class DirectFile(io.RawIOBase):
         if self._handle >= 0:
             self._thread.shutdown(wait=False)
             try:
-                wait(self._begun)  # and not for the thread: it may be this one, where nobody else knows the file any more
+                wait(
+                    self._begun
+                )  # and not for the thread, which may be this one: the last that knows the file closes it
             finally:
                 handle, self._handle = self._handle, -1
                 os.close(handle)

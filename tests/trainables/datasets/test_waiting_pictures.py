@@ -155,9 +155,9 @@ def with_deep_films(root: Path) -> None:
 def with_a_copy_for_a_deep_film(root: Path) -> None:
     """As many films of a split are left out as do not wait."""
     films = FolderSource.create(SourceOptions(root=root, conditions=EVALUATED)).films
-    copy, deep = (film.path for film in films["train"][:2])
-    assert isinstance(copy, Path) and isinstance(deep, Path) and isinstance(path := films["test"][0].path, Path)
-    shutil.copy(path, copy)
+    copy, deep, other = (film.path for film in (*films["train"][:2], films["test"][0]))
+    assert isinstance(copy, Path) and isinstance(deep, Path) and isinstance(other, Path)
+    shutil.copy(other, copy)
     Image.fromarray(np.asarray(Image.open(deep).convert("L"), np.uint16) * 257).save(deep)
 
 

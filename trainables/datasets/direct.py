@@ -141,9 +141,7 @@ class DirectFile(io.RawIOBase):
         if self._handle >= 0:
             self._thread.shutdown(wait=False)
             try:
-                wait(
-                    self._begun
-                )  # and not for the thread, which may be this one: the last that knows the file closes it
+                wait(self._begun)  # not for the thread: it may be this one, which dropped the file last
             finally:
                 handle, self._handle = self._handle, -1
                 os.close(handle)

@@ -42,8 +42,8 @@ def main(
 
     The plain loop opens one film after the other, turns it grey, resizes it with antialias and makes a tensor of it, which it
     drops: it checks nothing and writes nothing. This project does the work on all cores, and besides reads and checks the
-    table, splits by patient, hashes files, pixels and samples, looks for copies and near copies, and writes Arrow with
-    checksums that is on the disk at the end.
+    table, splits by patient, hashes files and samples, looks for near copies, and for copies by the pixels of films that look
+    the same, and writes Arrow with checksums that is on the disk at the end.
 
     Example: python -m benchmarks.prepare_films --films ../shared/data/nih_cxr14_1000_512 --resolution 512 --resolution 256
     """

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from trainables.datasets.base import ImageTextSample
 from trainables.datasets.checksums import DamagedError
+from trainables.datasets.direct import HALF_NAMED
 from trainables.datasets.files import LOCK, synced_file
 from trainables.datasets.tensors import whole_batches
 
@@ -34,6 +35,8 @@ class Attempt:
         if not lines or lines[0].get(KEY) != key:
             clear(folder)
             lines = [{KEY: key}]
+        for path in folder.glob(HALF_NAMED):
+            path.unlink()
         self._left: dict[str, list[str]] = defaultdict(list)
         for line in lines[1:]:
             self._left[line[SPLIT]].append(line[FINGERPRINT])

@@ -99,8 +99,8 @@ class SourceOptions:
         label_map: a CSV file that says which findings labels stand for.
         on_film: told how many films have been looked at, of how many, before any is prepared.
         mapper: does the work on each film, by default on this machine's cores.
-        scratch: folder on whose disk pictures may wait between the first look at a film and its writing; None: films are
-            decoded twice.
+        scratch: folder on whose disk films may wait, prepared at the first look, until all are looked at; None: they are decoded
+            twice.
     """
 
     root: Path | None = None

@@ -110,6 +110,14 @@ class CollectionReader:
         Raises:
             CollectionError: it has problems.
         """
+        try:
+            return self._read()
+        except BaseException:
+            if self._waiting:
+                self._waiting.close()
+            raise
+
+    def _read(self) -> Collection:
         label_map = read_label_map(self.options.label_map, self.ledger) if self.options.label_map else {}
         vocabulary = self.table.reader.vocabulary(label_map)
         rules = self._rules()
@@ -236,13 +244,18 @@ class CollectionReader:
         bits, given = self.options.bits, self.options.grey_range
         ranges = grey_ranges([scan.levels for scan in scans], self.ledger, bits=bits, given=given)
         self.ledger.settle()
-        return self._without_copies(readable, scans, ranges), ranges
+        try:
+            return self._without_copies(readable, scans, ranges), ranges
+        except FilmError as error:  # the film has changed since it was looked at
+            self.ledger.refuse(READABLE, error.came, error.remedy, file=shown(error.path, self.root))
+            self.ledger.stop()
+            raise
 
     def _looks(self, films: Sequence[Film]) -> list[tuple[Scan | FilmError, int | None]]:
         """What a look at each film says, and where its picture waits; they are looked at split by split."""
         options = self.options
         order = sorted(range(len(films)), key=lambda position: SPLITS.index(films[position].split))
-        waiting = waiting_films(options.scratch, len(films), options.resolution_px, options.template())
+        self._waiting = waiting = waiting_films(options.scratch, len(films), options.resolution_px, options.template())
         names = [(self._named(films[position]), films[position].path) for position in order]
         look = first_look(options, with_pictures=waiting is not None)
         looks: dict[int, tuple[Scan | FilmError, int | None]] = {}
@@ -255,7 +268,6 @@ class CollectionReader:
             looks[position] = scan, place
         if waiting:
             waiting.end()
-        self._waiting = waiting
         return [looks[position] for position in range(len(films))]
 
     def _say_rejected(self) -> None:

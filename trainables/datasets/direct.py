@@ -1,4 +1,7 @@
-"""Files that are written past the system's cache: nobody reads its pages soon, and where they are new they cost more than the disk."""
+"""Files that are written past the system's cache.
+
+Nobody reads them soon, and to make room for them in the cache costs more than to write them.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ import os
 import tempfile
 import zlib
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +34,8 @@ BLOCK_BYTES: Final = 4096
 DIRECT: Final = getattr(os, "O_DIRECT", 0)
 OPEN_FILES: Final = Path("/proc/self/fd")
 """By which Linux opens a file without a name once more; other systems cannot."""
+HALF_NAMED: Final = ".*.half"
+"""What a file is called beside the name that it takes from another, until it has it; a process that dies then leaves it."""
 
 
 class DirectFile(io.RawIOBase):
@@ -44,15 +49,18 @@ class DirectFile(io.RawIOBase):
         places: `[start, stop)` in the file of what was written from the beginning of that memory.
     """
 
+    _handle = -1
+    """Until the file is open, and when it is closed."""
+
     def __init__(self, folder: Path, memory: NDArray[np.uint8]) -> None:
         self.places: list[tuple[int, int]] = []
         self._memory = memory.ctypes.data
-        self._handle, self._can_be_named = _nameless(folder)
         self._chunks = deque(mmap.mmap(-1, CHUNK_BYTES) for _ in range(NUM_CHUNKS))
-        self._begun: deque[Future[None]] = deque()
+        self._begun: deque[Future[Any]] = deque()
         self._thread = ThreadPoolExecutor(1)
         self._sent = self._filled = 0
         self._sums: list[int] = []
+        self._handle, self._can_be_named = _nameless(folder)
 
     @property
     def path(self) -> Path:
@@ -99,31 +107,44 @@ class DirectFile(io.RawIOBase):
             return self._sums
 
         completed = self._thread.submit(finish)
+        self._begun.append(completed)
         self._thread.shutdown(wait=False)
         self._chunks.clear()
         return completed
 
     def named(self, path: Path) -> bool:
-        """Give the file a name in place of another file of that name, and say whether it has it; it has one at most."""
+        """Give the file a name in place of another file of that name, and say whether it has it; it has one at most.
+
+        Where it cannot have the name, the other file stays.
+
+        Raises:
+            OSError: the disk does not keep the name.
+        """
         state = os.fstat(self._handle)
         if state.st_nlink or not self._can_be_named:
             return path.exists() and os.path.samestat(path.stat(), state)
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder, hidden = os.open(path.parent, os.O_RDONLY), HALF_NAMED.replace("*", path.stem)
         try:
-            path.unlink(missing_ok=True)
-            os.link(self.path, path.name, dst_dir_fd=folder)  # given a folder, it follows the link to the file
-            os.fsync(self._handle)
+            with suppress(FileNotFoundError):
+                os.unlink(hidden, dir_fd=folder)
+            os.link(self.path, hidden, dst_dir_fd=folder)  # given a folder, it follows the link to the file
+            os.replace(hidden, path.name, src_dir_fd=folder, dst_dir_fd=folder)
         except OSError:  # it lies on another disk, or had a name that is gone
             return False
         finally:
             os.close(folder)
+        os.fsync(self._handle)
         return True
 
     def close(self) -> None:
         """Give its room back to the disk, unless it was named."""
-        if not self.closed:
-            self._thread.shutdown()
-            os.close(self._handle)
+        if self._handle >= 0:
+            self._thread.shutdown(wait=False)
+            try:
+                wait(self._begun)  # not for the thread: it may be this one, which dropped the file last
+            finally:
+                handle, self._handle = self._handle, -1
+                os.close(handle)
         super().close()
 
     def _send(self) -> None:

@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from trainables.datasets.base import (
     SPLITS,
     Checked,
@@ -22,7 +19,6 @@ from trainables.datasets.base import (
 from trainables.datasets.collection import Collection, CollectionReader, FilmTable
 from trainables.datasets.ct_windows import window_of
 from trainables.datasets.images import FilmReading, require_fit
-from trainables.datasets.one_film import Film
 from trainables.datasets.problems import CollectionError, Ledger
 from trainables.datasets.validation import SampleChecker
 
@@ -118,11 +114,11 @@ class FilmTableSource(ImageTextSource):
     def samples_after(self, split: str, number: int) -> Iterator[ImageTextSample]:
         """The same but the first few, which are not read."""
         films = self.films[require_split(split)][number:]
-        waiting = self._waiting if self._waiting and self._waiting.is_there else None
+        waiting = self._waiting if self._waiting and self._waiting.completed() else None
         unread = self._mapper(self._reading, [film.path for film in films if waiting is None or film.place is None])
         for film in films:
             image = next(unread) if waiting is None or film.place is None else waiting.picture(split, film.place)
-            yield self._sample(film, image)
+            yield film.sample(self.prompts, image)
 
     def written(self, folder: Path) -> SampleChecker | None:
         """Name the files in which the films wait, where all of these and no others are in them."""
@@ -131,9 +127,6 @@ class FilmTableSource(ImageTextSource):
         if not self._waiting or any(film.place is None for film in films) or not self._waiting.has_all(num_films):
             return None
         return self._waiting.give(folder)
-
-    def _sample(self, film: Film, image: NDArray[np.uint8]) -> ImageTextSample:
-        return film.sample(self.prompts, image)
 
     def num_samples(self, split: str) -> int:
         """Films in the split."""

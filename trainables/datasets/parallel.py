@@ -14,7 +14,8 @@ Result = TypeVar("Result")
 TOGETHER = 4
 """Items that are given to a core at once: to wake it takes a twentieth of the time that a small film does."""
 WAITING_PER_CORE = 2
-"""Bundles of that many results that may be ready before they are taken: enough that no core waits, few enough for memory."""
+"""Bundles of that many results that may be ready for each core before they are taken: enough that no core waits. They are not bounded by
+bytes: eight pictures for each core are 2 MiB at 512 px, and 512 MiB at the largest side of 8,192 px."""
 
 
 class Mapper(Protocol):

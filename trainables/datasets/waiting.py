@@ -45,7 +45,7 @@ class WaitingFilms:
         self._batch: list[ImageTextSample] = []
         self._split, self._writer = "", ExitStack()
         self._write: Callable[[Sequence[ImageTextSample], NDArray[np.uint8]], None]
-        self._is_there = True
+        self._are_there = True
 
     def keep(self, film: Film, picture: NDArray[np.uint8]) -> int | None:
         """Add a film, and say which of its split it is; None where no films wait any more.
@@ -53,8 +53,11 @@ class WaitingFilms:
         Args:
             film: those of a split come together, and the splits in the order of `SPLITS`.
             picture: of the film.
+
+        Raises:
+            OSError: the disk fails; it names the folder.
         """
-        if not self._is_there:
+        if not self._are_there:
             return None
         try:
             if film.split != self._split:
@@ -89,36 +92,48 @@ class WaitingFilms:
     def end(self) -> None:
         """Have the files completed."""
         try:
-            if self._is_there:
+            if self._are_there:
                 self._end_split()
         except OSError as error:
             self._give_up(error)
         del self._memory, self._batch
 
     def _give_up(self, error: Exception) -> None:
-        """Leave all films to be read again: the disk is full, or a film is wrong, of which who writes the data set tells."""
-        self._is_there = False
-        with suppress(OSError, ValueError), self._writer:
-            self._batch = []
+        """Leave all films to be read again: the disk is full, or a film is wrong, of which who writes the data set tells.
+
+        Raises:
+            OSError: the disk is not full, but fails; it names the folder.
+        """
+        self.close()
+        if isinstance(error, OSError) and error.errno not in NO_ROOM:
+            error.filename = error.filename or str(self._folder)
+            raise error
+
+    def close(self) -> None:
+        """Give the room of the films back to the disk, unless their files were named; none wait any more."""
+        self._are_there = False
+        with suppress(OSError, ValueError):
+            self._writer.close()
         for file in self._files.values():
             file.close()
         self._sums.clear()
-        if isinstance(error, OSError) and error.errno not in NO_ROOM:
-            raise error
 
     def has_all(self, num_films: dict[str, int]) -> bool:
-        """Whether so many films of each split wait, and no others."""
-        return self.is_there and num_films == self._checker.num_samples
+        """Whether so many films of each split wait, and no others; raises as `completed`."""
+        return self.completed() and num_films == self._checker.num_samples
 
-    @property
-    def is_there(self) -> bool:
-        """Whether films wait in complete files."""
+    def completed(self) -> bool:
+        """Have the files on the disk, and say whether films wait in them: none do where there is no room for them.
+
+        Raises:
+            OSError: the disk fails; it names the folder.
+        """
         try:
             for completed in self._sums.values():
                 completed.result()
         except OSError as error:
             self._give_up(error)
-        return self._is_there
+        return self._are_there
 
     @cached_property
     def _films(self) -> dict[str, FilmFile]:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import warm_python
 from film_folders import save_film
-from numpy.typing import NDArray
 from stand_ins import folder
 
 from sweep.prepare import add_sheet_and_card
-from trainables.datasets.base import SourceOptions
+from trainables.datasets.base import ImageTextSample, SourceOptions
 from trainables.datasets.files import partial_of
 from trainables.datasets.folder import FolderSource
-from trainables.datasets.one_film import Film
 from trainables.datasets.writing import write_dataset
 
 pytestmark = pytest.mark.slow
@@ -39,9 +38,10 @@ class CountingSource(FolderSource):
 
     num_read = 0
 
-    def _sample(self, film: Film, image: NDArray[np.uint8]):  # type: ignore[no-untyped-def]
-        self.num_read += 1
-        return super()._sample(film, image)
+    def samples_after(self, split: str, number: int) -> Iterator[ImageTextSample]:
+        for sample in super().samples_after(split, number):
+            self.num_read += 1
+            yield sample
 
 
 @pytest.fixture(autouse=True)
@@ -101,12 +101,20 @@ def test_what_was_written_is_not_made_again_and_the_bytes_are_the_same(
     assert 150 <= source.num_read <= 150 + breaks * waiting
 
 
-@pytest.mark.parametrize(("wait", "first", "second"), [("no", (1, 12), (8, 25)), ("wait", (1, 150), (151, 152))])
+@pytest.mark.parametrize(
+    ("moments", "first", "second"),
+    [
+        ("no", (1, 12), (8, 25)),
+        ("wait", (1, 150), (151, 152)),
+        ("names", (3, 3), (5, 5)),
+        ("names", (4, 4), (6, 6)),
+    ],
+)
 def test_killed_at_random_and_started_again_it_is_the_same(
     raw: SourceOptions,
     whole: dict[str, bytes],
     tmp_path: Path,
-    wait: str,
+    moments: str,
     first: tuple[int, int],
     second: tuple[int, int],
 ) -> None:
@@ -114,13 +122,26 @@ def test_killed_at_random_and_started_again_it_is_the_same(
     script = Path(__file__).with_name("prepare_and_die.py")
 
     def attempt(dies_at: int) -> int:
-        command = [*warm_python.command(), str(script), str(raw.root), str(to), str(dies_at), wait]
+        command = [*warm_python.command(), str(script), str(raw.root), str(to), str(dies_at), moments]
         return subprocess.run(command, check=False, timeout=300).returncode
 
     for dies_at in (chance.randint(*first), chance.randint(*second)):
         assert attempt(dies_at) == -signal.SIGKILL and not to.exists()
     assert attempt(10**6) == 0
     assert files_in(to) == whole and list(tmp_path.iterdir()) == [to]
+
+
+def test_where_no_file_can_be_named_what_was_kept_is_gone_on_with(
+    raw: SourceOptions, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    broken_off(FolderSource.create(raw), to := tmp_path / "prepared", 20)
+    monkeypatch.setattr(os, "link", link)
+    monkeypatch.setattr("trainables.datasets.writing.clear", lambda folder: pytest.fail("what was kept is gone"))
+    source = FolderSource.create(replace(raw, scratch=tmp_path))
+    assert files_in(write_dataset(source, to, finish=add_sheet_and_card).folder) == whole
 
 
 def flipped(name: str, place: float) -> Callable[[Path], None]:
@@ -145,6 +166,7 @@ DAMAGES: list[Callable[[Path], object]] = [
     lambda partial: (partial / "progress.jsonl").unlink(),
     lambda partial: (partial / "progress.jsonl").write_bytes(b"{not json"),
     lambda partial: (partial / "progress.jsonl").open("ab").write(b'{"split": "train", "finger'),
+    lambda partial: (partial / ".test.half").write_bytes(b"of a process that died as it named a file"),
 ]
 
 

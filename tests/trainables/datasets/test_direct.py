@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 from trainables.datasets.checksums import PART_BYTES
-from trainables.datasets.direct import CHUNK_BYTES, NUM_CHUNKS, DirectFile
+from trainables.datasets.direct import CHUNK_BYTES, NUM_CHUNKS, OPEN_FILES, DirectFile
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, CHUNK_BYTES, NUM_CHUNKS * CHUNK_BYTES + PART_BYTES + 4097])
@@ -52,3 +54,73 @@ def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with DirectFile(tmp_path, np.empty(0, np.uint8)) as file, pytest.raises(OSError, match="No space left"):
         file.write(b"film")
         file.complete().result()
+
+
+def test_files_that_are_dropped_while_they_are_written_leave_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last who knows such a file is the thread that writes it."""
+    write, dropped, before = os.pwrite, threading.Event(), num_open()
+
+    def slow(handle: int, content: memoryview, place: int) -> int:
+        assert dropped.wait(60)
+        return write(handle, content, place)
+
+    monkeypatch.setattr(os, "pwrite", slow)
+    for complete in (False, True, True):
+        file = DirectFile(tmp_path, np.empty(0, np.uint8))
+        file.write(bytes(CHUNK_BYTES))
+        if complete:
+            file.complete()
+    del file
+    assert num_open() == before + 3
+    dropped.set()
+    deadline = time.monotonic() + 10
+    while num_open() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert num_open() == before
+
+
+def num_open() -> int:
+    return len(list(OPEN_FILES.iterdir()))
+
+
+@pytest.mark.parametrize("part", [4096 * 177, 700_001])
+def test_what_the_disk_takes_in_parts_is_written_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    write, content = os.pwrite, random.Random(0).randbytes(CHUNK_BYTES + PART_BYTES + 17)
+    monkeypatch.setattr(os, "pwrite", lambda handle, left, place: write(handle, left[:part], place))
+    with DirectFile(tmp_path, np.empty(0, np.uint8)) as file:
+        file.write(content)
+        file.complete().result()
+        assert file.path.read_bytes() == content
+
+
+def fails(*arguments: object, **options: object) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def test_where_no_name_can_be_given_the_file_of_that_name_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "film").write_bytes(b"of an earlier attempt")
+    with DirectFile(tmp_path, np.empty(0, np.uint8)) as file:
+        file.complete().result()
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "link", fails)
+            assert not file.named(tmp_path / "film")
+        assert (tmp_path / "film").read_bytes() == b"of an earlier attempt" and len(list(tmp_path.iterdir())) == 1
+        monkeypatch.setattr(os, "fsync", fails)
+        with pytest.raises(OSError, match="Input/output error"):
+            file.named(tmp_path / "film")
+
+
+def test_what_cannot_be_begun_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = num_open()
+    with pytest.raises(FileNotFoundError):
+        DirectFile(tmp_path / "none", np.empty(0, np.uint8))
+    monkeypatch.setattr("mmap.mmap", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        DirectFile(tmp_path, np.empty(0, np.uint8))
+    assert num_open() == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from stand_ins import folder
 
 from trainables.datasets.base import SPLITS, SourceOptions
 from trainables.datasets.folder import FolderSource
+from trainables.datasets.parallel import Item, Result, in_order
 from trainables.datasets.problems import CollectionError
+from trainables.datasets.scan import PixelHash
 
 DAMAGES = {"0.png": b"", "1.png": b"no picture", "2.png": None}
 
@@ -55,3 +59,21 @@ def test_more_stop_with_their_list(damaged: SourceOptions, share: float) -> None
         "films/0.png",
         "films/1.png",
     }
+
+
+def test_a_film_that_goes_after_it_was_looked_at_is_named(tmp_path: Path) -> None:
+    """Copies are read twice."""
+    options, film = folder(tmp_path), tmp_path / "films" / "0.png"
+    shutil.copy(film, tmp_path / "films" / "40.png")
+    content = film.read_bytes()
+
+    def going(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        if isinstance(work, PixelHash):
+            film.unlink()
+        return in_order(work, items)
+
+    options = replace(options, mapper=going)
+    with pytest.raises(CollectionError, match=r"must be readable, but got .*No such file.* in films/0\.png"):
+        FolderSource.create(options)
+    film.write_bytes(content)
+    assert [problem.file for problem in FolderSource.check(options).problems] == ["films/0.png"]

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from stand_ins import folder
+from stand_ins import EVALUATED, folder
 
 from trainables.datasets import waiting
 from trainables.datasets.base import SPLITS, SourceOptions
 from trainables.datasets.folder import FolderSource
+from trainables.datasets.labels import FilmLabels
+from trainables.datasets.one_film import Film
+from trainables.datasets.problems import CollectionError
 from trainables.datasets.scan import _hundredths
 from trainables.datasets.waiting import waiting_films
 from trainables.datasets.writing import write_dataset
@@ -122,6 +126,7 @@ def test_the_data_set_is_the_same_bytes_whatever_the_system_can(
     if change := SYSTEMS[system]:
         monkeypatch.setattr(os, *change)
     source = FolderSource.create(replace(rejecting, scratch=tmp_path))
+    assert source._waiting is not None and source._waiting.completed() == (not system.startswith("full"))
     monkeypatch.undo()
     if system == "no name later":
         monkeypatch.setattr(os, "link", refuses(errno.EXDEV))
@@ -147,9 +152,24 @@ def with_deep_films(root: Path) -> None:
         Image.fromarray(grey * 257).save(path)
 
 
+def with_a_copy_for_a_deep_film(root: Path) -> None:
+    """As many films of a split are left out as do not wait."""
+    films = FolderSource.create(SourceOptions(root=root, conditions=EVALUATED)).films
+    copy, deep, other = (film.path for film in (*films["train"][:2], films["test"][0]))
+    assert isinstance(copy, Path) and isinstance(deep, Path) and isinstance(other, Path)
+    shutil.copy(other, copy)
+    Image.fromarray(np.asarray(Image.open(deep).convert("L"), np.uint16) * 257).save(deep)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("change", "options"), [(with_copies, {}), (with_deep_films, {}), (lambda root: None, {"num_train": 20})]
+    ("change", "options"),
+    [
+        (with_copies, {}),
+        (with_deep_films, {}),
+        (with_a_copy_for_a_deep_film, {}),
+        (lambda root: None, {"num_train": 20}),
+    ],
 )
 def test_where_films_are_left_out_after_all_the_others_are_the_same_bytes(
     tmp_path: Path, change: Callable[[Path], None], options: dict[str, int]
@@ -173,6 +193,54 @@ def test_where_there_is_no_room_or_no_way_to_open_them_films_are_read_again(
     assert waiting_films(tmp_path, 3, 64, prompts) is not None
     monkeypatch.setattr(waiting, "OPEN_FILES", tmp_path / "none")
     assert waiting_films(tmp_path, 3, 64, prompts) is None
+
+
+def test_a_disk_that_fails_is_told_with_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what is written behind, it is told by a film some way on, or when the files are to be complete."""
+    picture = np.zeros((1024, 1024), np.uint8)
+    monkeypatch.setattr(os, "pwrite", refuses(errno.EIO))
+    for num_films in (20, 2):
+        films = waiting_films(tmp_path, num_films, 1024, SourceOptions().template())
+        assert films is not None
+        with pytest.raises(OSError, match="Input/output error") as error:
+            for number in range(num_films):
+                assert films.keep(named_film(tmp_path, number), picture) == number
+            assert num_films == 2
+            films.end()
+            films.completed()
+        assert error.value.filename == str(tmp_path) and not films.completed()
+
+
+def named_film(root: Path, number: int) -> Film:
+    known = FilmLabels(
+        file=f"{number}.png",
+        table="",
+        line=None,
+        patient_id=str(number),
+        findings=("No Finding",),
+        age=None,
+        sex=None,
+        view=None,
+    )
+    return Film(path=root / known.file, labels=known, image_id=str(number), split="train")
+
+
+def num_open() -> int:
+    return len(list(waiting.OPEN_FILES.iterdir()))
+
+
+def test_a_collection_that_is_refused_or_dropped_leaves_no_file_open(tmp_path: Path) -> None:
+    options, before = replace(folder(tmp_path / "raw"), scratch=tmp_path), num_open()
+    with pytest.raises(CollectionError, match="`conditions` must occur") as error:  # whose frames know the reader
+        FolderSource.create(replace(options, conditions=("Fracture",)))
+    assert num_open() == before, error
+    source = FolderSource.create(options)
+    assert num_open() == before + len(SPLITS)
+    del source
+    deadline = time.monotonic() + 10
+    while num_open() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert num_open() == before
 
 
 @pytest.mark.slow

@@ -132,7 +132,10 @@ def median_interval(values: Sequence[float]) -> tuple[float | None, float | None
 
 def main(
     quick: Annotated[
-        bool, typer.Option("--quick", help="A form of under a minute: the default beside those without stops, to 90 %.")
+        bool,
+        typer.Option(
+            "--quick", help="A form of under a minute: one search by the default beside those without stops, to 90 %."
+        ),
     ] = False,
     num_seeds: Annotated[int, typer.Option(min=1, help="Searches of each way.")] = 20,
     num_trainings: Annotated[int, typer.Option(min=8, help="Trainings of a synthetic pool.")] = 96,
@@ -156,7 +159,7 @@ def main(
     console = Console()
     chosen = [(sampler, scheduler) for sampler, _, scheduler in (way.partition("+") for way in only or ())]
     if quick:
-        num_seeds, num_trainings, problems = min(num_seeds, 2), min(num_trainings, 32), min(problems, 1)
+        num_seeds, num_trainings, problems = 1, min(num_trainings, 32), min(problems, 1)
         until, chosen = min(until, SHARES[0]), chosen or [DEFAULT, *UNSTOPPED]
     if not chosen and not moasha.is_installed():
         console.print(f"MOASHA is left out, as Syne Tune is not installed: {moasha.INSTALL}", highlight=False)

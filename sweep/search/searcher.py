@@ -50,6 +50,9 @@ FAIL there."""
 MOST_REJECTED: Final = 200
 """The most configurations in a row that may be over a limit."""
 
+MOST_CHOICES: Final = 5_000
+"""Of so many parameters what the space makes is kept: of all that was tried, and of the candidates of a few suggestions."""
+
 ODD_STEP: Final = 0x9E3779B1
 """Steps of an odd width visit each of 2^32 places once; this one, the golden ratio's, leaves no order for the eye."""
 
@@ -106,10 +109,10 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
             is_within=lambda strategy, values: max(excess(self._choice(strategy, values)).values(), default=0.0) <= 0,
             is_led=sampler not in UNLED,
         )
-        self._history = History(self.objectives)
-        self._study = _create_study(self.objectives)
+        self._history, self._study = History(self.objectives), _create_study(self.objectives)
         self._suggested_by = space
         self._space = partial(space, strategies=self.strategies, **({"fixed": fixed} if fixed else {}))
+        self._choices: dict[tuple[Any, ...], Mapping[str, Any]] = {}
         self._open: dict[str, Suggestion] = {}
         self._waiting: deque[Suggestion] = deque()
         self._taken: set[int] = set()
@@ -189,9 +192,14 @@ class OptunaSearcher(Searcher, TrialListener):  # type: ignore[misc]  # Ray ship
         self._optunas[suggestion.trial_id] = optunas
         self._history.on_start(suggestion)
 
-    def _choice(self, strategy: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What the space makes of a strategy with its parameters."""
-        return self._space(FixedTrial({STRATEGY: strategy, **values}))
+    def _choice(self, strategy: str, values: Values) -> Mapping[str, Any]:
+        """What the space makes of a strategy with its parameters; candidates, and what was tried, are asked for several times."""
+        key = (strategy, *values.items())
+        if key not in self._choices:
+            if len(self._choices) == MOST_CHOICES:
+                self._choices.clear()
+            self._choices[key] = self._space(FixedTrial({STRATEGY: strategy, **values}))
+        return self._choices[key]
 
     def _known_costs(self, strategy: str, values: Mapping[str, Any]) -> dict[str, float]:
         costs = self._known(self._choice(strategy, values))

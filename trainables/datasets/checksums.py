@@ -40,8 +40,8 @@ def write_checksums(path: Path, arrays_of: Callable[[MappedFile], Iterable[NDArr
     file = MappedFile(path)
     starts = range(0, file.content.size, PART_BYTES)
     sums = list(in_order(lambda start: zlib.crc32(file.content[start : start + PART_BYTES]), starts))
-    begin = [(file.place_of(array), array.nbytes) for array in arrays_of(file)]
-    keep_checksums(path, sums, [(start, start + length) for start, length in begin])
+    places = [(start := file.place_of(array), start + array.nbytes) for array in arrays_of(file)]
+    keep_checksums(path, sums, places)
 
 
 def keep_checksums(path: Path, sums: Sequence[int], places: Iterable[tuple[int, int]]) -> None:

@@ -16,8 +16,6 @@ SENTENCE_END: Final = re.compile(r"(?<=[.!?;])\s+")
 
 def clean_text(text: str) -> str:
     """A text in one line, without the blanks of de-identification and the spaces and marks that they leave behind."""
-    if not text:
-        return ""
     words = " ".join(BLANKS.sub(" ", text).split())
     words = re.sub(r"\s+([.,;:!?)])", r"\1", words)
     words = re.sub(r"([.,;:!?])(?:\s*[.,;:])+", r"\1", words)

@@ -177,8 +177,8 @@ class PixelHash:
         whole = np.issubdtype(levels.dtype, np.integer) or bool(
             np.array_equal(levels, np.rint(levels.astype(np.float64)))
         )
-        fits = whole and levels.min() >= 0 and levels.max() < 2**32
-        smallest = np.min_scalar_type(int(levels.max())) if fits else np.dtype(np.float64)
+        low, high = levels.min(), levels.max()
+        smallest = np.min_scalar_type(int(high)) if whole and low >= 0 and high < 2**32 else np.dtype(np.float64)
         digest = hashlib.sha256(repr((levels.shape, smallest.str)).encode())
         digest.update(np.ascontiguousarray(levels.astype(smallest, copy=False)).data)
         return digest.digest()

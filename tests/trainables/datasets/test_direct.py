@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import random
 import threading
-import time
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from open_files import num_open
+from patience import until
 
 from trainables.datasets.checksums import PART_BYTES
-from trainables.datasets.direct import CHUNK_BYTES, NUM_CHUNKS, OPEN_FILES, DirectFile
+from trainables.datasets.direct import CHUNK_BYTES, NUM_CHUNKS, DirectFile
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, CHUNK_BYTES, NUM_CHUNKS * CHUNK_BYTES + PART_BYTES + 4097])
@@ -75,14 +76,7 @@ def test_files_that_are_dropped_while_they_are_written_leave_nothing_open(
     del file
     assert num_open() == before + 3
     dropped.set()
-    deadline = time.monotonic() + 10
-    while num_open() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert num_open() == before
-
-
-def num_open() -> int:
-    return len(list(OPEN_FILES.iterdir()))
+    until(lambda: num_open() == before)
 
 
 @pytest.mark.parametrize("part", [4096 * 177, 700_001])

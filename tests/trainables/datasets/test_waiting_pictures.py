@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from open_files import num_open
+from patience import until
 from PIL import Image
 from stand_ins import EVALUATED, folder
 
@@ -225,10 +226,6 @@ def named_film(root: Path, number: int) -> Film:
     return Film(path=root / known.file, labels=known, image_id=str(number), split="train")
 
 
-def num_open() -> int:
-    return len(list(waiting.OPEN_FILES.iterdir()))
-
-
 def test_a_collection_that_is_refused_or_dropped_leaves_no_file_open(tmp_path: Path) -> None:
     options, before = replace(folder(tmp_path / "raw"), scratch=tmp_path), num_open()
     with pytest.raises(CollectionError, match="`conditions` must occur") as error:  # whose frames know the reader
@@ -237,10 +234,7 @@ def test_a_collection_that_is_refused_or_dropped_leaves_no_file_open(tmp_path: P
     source = FolderSource.create(options)
     assert num_open() == before + len(SPLITS)
     del source
-    deadline = time.monotonic() + 10
-    while num_open() > before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert num_open() == before
+    until(lambda: num_open() == before)
 
 
 @pytest.mark.slow

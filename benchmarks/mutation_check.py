@@ -115,15 +115,16 @@ class Tree:
         return [str(path.relative_to(self.folder)) for path in decides]
 
     def tests_of(self, module: str) -> list[str]:
-        """Test files that import a module or a name of it, and then the contract suites that reach it through a table."""
+        """Test files that import a module or a name of it, those of few modules first, and then the contract suites.
+
+        Who imports little is nearest to the module, quick, and likely to fail; a contract suite reaches it through a table.
+        """
         defined = {getattr(node, "name", "") for node in ast.parse((self.folder / module).read_text()).body}
         suites = {file for room, files in BY_TABLE.items() if module.startswith(room) for file in files}
-        files = [
-            file
-            for file in sorted((self.folder / "tests").rglob("test_*.py"))
-            if file.name in suites or imports(file.read_text(), module, defined)
-        ]
-        return [str(file.relative_to(self.folder)) for file in sorted(files, key=lambda file: file.name in suites)]
+        sources = {file: file.read_text() for file in sorted((self.folder / "tests").rglob("test_*.py"))}
+        files = [file for file, text in sources.items() if file.name in suites or imports(text, module, defined)]
+        files.sort(key=lambda file: (file.name in suites, breadth(sources[file])))
+        return [str(file.relative_to(self.folder)) for file in files]
 
 
 def imports(source: str, module: str, defined: set[str]) -> bool:
@@ -132,6 +133,11 @@ def imports(source: str, module: str, defined: set[str]) -> bool:
     package, _, name = path.rpartition(".")
     names_by_module = imported(source)
     return path in names_by_module or bool(names_by_module.get(package, set()) & {name, *defined})
+
+
+def breadth(source: str) -> int:
+    """How many modules of the project a file imports."""
+    return sum(name.startswith(PACKAGES) for name in imported(source))
 
 
 @cache

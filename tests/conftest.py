@@ -12,11 +12,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partialmethod
+from typing import TYPE_CHECKING
 
 import pytest
 import warm_python
 from hypothesis import HealthCheck, settings
 from patience import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; Ray's processes take it over
 
@@ -116,6 +122,20 @@ def ray_cluster(ray_address: str) -> Iterator[None]:
     """That Ray for the tests of a module. They leave no part of it held: the next module's find all of it free."""
     yield
     until(lambda: held_cpus() == 0)
+
+
+@pytest.fixture(scope="session")
+def finished(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The directory of a sweep over the four strategies, evaluated after each epoch, and what it printed."""
+    from small_sweep import sweep_of  # not above: tests without Ray do not wait for its imports
+
+    out = tmp_path_factory.mktemp("sweep") / "r1 100% [b]x? #3&it's;"
+    return out, sweep_of(out, 4, "training.evaluate_every_epochs=1", "search.scheduler=asha")
+
+
+@pytest.fixture(scope="session")
+def out(finished: tuple[Path, Result]) -> Path:
+    return finished[0]
 
 
 def held_cpus() -> float:

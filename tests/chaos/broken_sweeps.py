@@ -20,20 +20,17 @@ from sweep.records.log import LogContents, read_log
 from sweep.records.owner import LOCK
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = {
-    "objectives": "[fid,vendi,trainable_parameters]",
-    "search.num_trials": "3",
-    "search.sampler": "random",
-    "search.scheduler": "none",
-    "search.strategies": "[unet,lora,dora,bitfit]",
-    "data.num_patients": "40",
-    "training.num_epochs": "3",
-    "training.checkpoint_every_s": "0",
-    "training.evaluate_every_epochs": "1",
-    "evaluation.images_per_condition": "2",
-    "evaluation.num_steps": "1",
-}
+CONFIG = "sweep.yaml"
+"""Beside the run directories of the sweeps that have it."""
+SETTINGS = """
+objectives: [fid, vendi, trainable_parameters]
+search: {sampler: random, scheduler: none, strategies: [unet, lora, dora, bitfit]}
+data: {num_patients: 40}
+training: {num_epochs: 3, evaluate_every_epochs: 1}
+evaluation: {images_per_condition: 2, num_steps: 1}
+"""
 """Configurations are drawn at random by the number of the trial, and no objective is of measured seconds: all sweeps are alike."""
+EACH_EPOCH = "training.checkpoint_every_s=0"
 PATIENCE_S = 240.0
 OF_RAY = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::_AutoscalingCoordinatorActor")
 """Ray's own helpers, of which every node has one each, and the cluster one that outlives those who asked for it."""
@@ -92,7 +89,7 @@ class Sweep:
 
     Args:
         out: the run directory.
-        settings: over `SETTINGS`.
+        settings: over the configuration beside it.
         environment: of the processes of its first start.
         others: processes below this one that were there before it.
     """
@@ -109,9 +106,9 @@ class Sweep:
 
     def start(self, *, again: bool = False) -> subprocess.Popen[str]:
         """Begin it, or go on with it; where it had not begun, the same command begins it."""
-        settings = [f"--set={key}={value}" for key, value in {**SETTINGS, **self.settings}.items()]
-        has_begun = (self.out / "events.log").exists()
-        where = ["--resume", str(self.out)] if again and has_begun else ["--out", str(self.out), *settings]
+        settings = [f"--set={key}={value}" for key, value in self.settings.items()]
+        begin = ["--out", str(self.out), "--config", str(self.out.parent / CONFIG), f"--set={EACH_EPOCH}", *settings]
+        where = ["--resume", str(self.out)] if (self.out / "events.log").exists() else begin
         environment = {**os.environ, **({} if again else self.environment)}
         with self.out.with_suffix(".log").open("a") as said:
             return subprocess.Popen(
@@ -172,6 +169,10 @@ class Sweep:
     def said(self) -> str:
         """What it has printed."""
         return self.out.with_suffix(".log").read_text()
+
+    def remedies(self) -> int:
+        """How often it has said how to go on with it."""
+        return " ".join(self.said().split()).count(f"Go on with: python -m sweep.run --resume {self.out}")
 
 
 def wait_until(condition: Callable[[], bool], command: subprocess.Popen[str], what: str) -> bool:

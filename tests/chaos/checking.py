@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from sweep.records.log import read_log
 
 OF_MACHINE = ("_s", "_gib", "_memory", "num_workers")
 """Endings of columns that hold times, memory and how many workers there was room for: they tell of machines, not of trials."""
+OF_FRONT = ("pareto", "knee", "front_probability")
+"""Columns that tell of machines as well where an objective is of seconds."""
 CLEARED_S = 20.0
 
 
@@ -58,14 +61,18 @@ def compare(out: Path, reference: Path, before: Mapping[str, str], rounding: flo
                 raise UnsoundError("records that were on the disk have changed")
         elif not Path(name).is_file() or _hash(Path(name).read_bytes()) != state:
             raise UnsoundError(f"{name} of a finished trial has changed")
+    objectives = json.loads((reference / "config.json").read_text())["objectives"]
+    left_out = OF_FRONT if any(name.endswith(OF_MACHINE) for name in objectives) else ()
     for name, keys in (("trials.parquet", ["trial_id"]), ("results.parquet", ["trial_id", "epoch"])):
-        _require_equal(name, _numbers(out / name, keys), _numbers(reference / name, keys), rounding)
+        table, wanted = (_numbers(folder / name, keys, left_out) for folder in (out, reference))
+        _require_equal(name, table, wanted, rounding)
     _require_runs(out)
 
 
-def _numbers(path: Path, keys: list[str]) -> pd.DataFrame:
+def _numbers(path: Path, keys: list[str], left_out: Collection[str] = ()) -> pd.DataFrame:
+    """A table by its keys, without the columns that tell of machines."""
     table = pd.read_parquet(path).sort_values(keys).set_index(keys)
-    return table.drop(columns=[name for name in table if str(name).endswith(OF_MACHINE)])
+    return table.drop(columns=[name for name in table if str(name).endswith(OF_MACHINE) or name in left_out])
 
 
 def _require_equal(name: str, table: pd.DataFrame, wanted: pd.DataFrame, rounding: float = 0.0) -> None:

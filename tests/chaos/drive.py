@@ -1,7 +1,7 @@
 """Kills sweeps at seeded random moments, resumes them, and checks that nothing is lost: `python tests/chaos/drive.py`.
 
-One sweep runs to its end undisturbed; every other is broken once, goes on by `--resume` until it ends, and must come to
-the same trials with the same numbers. What comes of each is written at once; the same folder goes on where it was.
+One sweep runs to its end undisturbed; every other is broken, goes on by `--resume` until it ends, and must come to the same
+trials with the same numbers. What comes of each is written at once; the same folder goes on where it was.
 """
 
 from __future__ import annotations
@@ -12,25 +12,28 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import psutil
 import typer
+import yaml
 
 # The second is that of warm_python, whose folders have the packages' names.
 sys.path.extend(str(Path(__file__).resolve().parents[level]) for level in (2, 1))
 
-from broken_sweeps import SETTINGS, Sweep, all_processes_below, kill, wait_until
+from broken_sweeps import CONFIG, SETTINGS, Sweep, all_processes_below, kill, wait_until
 from checking import UnsoundError, compare, finished, require_nothing_left, shared_memory
 from cluster import one_node
-from faults import ENDING, JOINING, KINDS, OF_A_CLUSTER, ROUNDING, Act, TooLateError, surroundings
+from faults import ENDING, JOINING, KINDS, OF_A_CLUSTER, ROUNDING, TELLING, Act, TooLateError, surroundings
 
 from sweep.records.log import read_log
 
 ATTEMPTS = 4
+TWICE = "+"
+"""Between the kinds of what breaks one sweep twice."""
 
 
 @dataclass
@@ -38,23 +41,24 @@ class Outcome:
     """What came of a broken sweep."""
 
     kind: str
+    """One of `KINDS`, or two, the second of which breaks the sweep when it has gone on after the first."""
     seed: int
     has_joined: bool = False
     """A cluster that lives on; else it has a Ray of its own."""
-    moment: str = ""
-    exit_code: int | None = None
-    """Of the sweep that was broken."""
+    moments: list[str] = field(default_factory=list)
+    exit_codes: list[int] = field(default_factory=list)
+    """Of the sweep, each time that it was broken."""
     resumes: int = 0
     retries: int = 0
     """Of trials, as the log has them."""
     end_s: float = 0.0
-    """Seconds from the fault to the end of the sweep that was broken."""
+    """Seconds from the last fault to the end of the sweep that it broke."""
     wall_s: float = 0.0
     fault: str = ""
 
 
 def broken(outcome: Outcome, folder: Path, reference: Path, address: str) -> None:
-    """Break a sweep once, let it go on, and compare it with the undisturbed one.
+    """Break a sweep, let it go on, and compare it with the undisturbed one.
 
     Args:
         outcome: says what breaks it, and is filled in.
@@ -62,41 +66,54 @@ def broken(outcome: Outcome, folder: Path, reference: Path, address: str) -> Non
         reference: run directory of the undisturbed one.
         address: of the cluster that it may join.
     """
-    kind, seed = outcome.kind, outcome.seed
-    chance, started = random.Random(f"{kind}-{seed}"), time.monotonic()
-    random.seed(f"{kind}-{seed}")
-    memory, total = shared_memory(), len(read_log(reference / "events.log").records)
-    out, joined = folder / f"{kind}-{seed}", address if outcome.has_joined else None
+    name, started = f"{outcome.kind}-{outcome.seed}", time.monotonic()
+    chance, before = random.Random(name), dict[str, str]()
+    random.seed(name)
+    memory, total = shared_memory(), num_records(reference)
+    out, joined = folder / name, address if outcome.has_joined else None
     try:
-        with surroundings(kind, out, chance, total=total, address=joined) as (sweep, act):
-            try:
-                _break(sweep, act, outcome, chance, total)
-                before = finished(sweep.out)
-                _go_on(sweep, outcome)
-                outcome.retries = sum(record["event"] == "retry" for record in sweep.log().records)
-                compare(out, reference, before, ROUNDING.get(kind, 0.0))
-                require_nothing_left(sweep.left, memory)
-            finally:
-                kill(*sweep.left())
+        with ExitStack() as stack:
+            for kind in outcome.kind.split(TWICE):
+                sweep, act = stack.enter_context(surroundings(kind, out, chance, total=total, address=joined))
+                stack.callback(lambda sweep=sweep: kill(*sweep.left()))
+                _break(sweep, act, outcome, kind, _moment(sweep, chance, total))
+                before |= finished(out)
+            _go_on(sweep, outcome)
+            outcome.retries = sum(record["event"] == "retry" for record in sweep.log().records)
+            compare(out, reference, before, ROUNDING.get(outcome.kind, 0.0))
+            require_nothing_left(sweep.left, memory)
     except (UnsoundError, subprocess.SubprocessError, psutil.Error, OSError, ValueError) as error:
         outcome.fault = f"{type(error).__name__}: {error}"
     outcome.wall_s = time.monotonic() - started
 
 
+def num_records(reference: Path) -> int:
+    """Of a sweep that ran to its end, without those of later looks at it."""
+    return sum(record["event"] != "resume" for record in read_log(reference / "events.log").records)
+
+
 def _go_on(sweep: Sweep, outcome: Outcome) -> None:
     """Start it again until it ends well."""
-    code = outcome.exit_code
-    while code != 0 and outcome.resumes < ATTEMPTS:
-        outcome.resumes += 1
+    code, attempts = outcome.exit_codes[-1], 0
+    while code != 0 and attempts < ATTEMPTS:
+        attempts += 1
         code = sweep.wait(sweep.start(again=True))
+    outcome.resumes += attempts
     if code != 0:
         raise UnsoundError(f"it does not go on: {sweep.said()[-600:]}")
 
 
-def _break(sweep: Sweep, act: Act, outcome: Outcome, chance: random.Random, total: int) -> None:
-    """Start a sweep, and act once its log has a random number of records, and a moment later."""
-    command, records, delay_s = sweep.start(), chance.randrange(total), chance.uniform(0, 2)
-    outcome.moment = f"{records} of {total} records + {delay_s:.1f} s"
+def _moment(sweep: Sweep, chance: random.Random, total: int) -> tuple[int, float]:
+    """How many records the log has when the sweep is broken, at random of those to come, and how many seconds later that is."""
+    so_far = len(sweep.log().records)
+    return chance.randrange(so_far, max(total, so_far + 1)), chance.uniform(0, 2)
+
+
+def _break(sweep: Sweep, act: Act, outcome: Outcome, kind: str, moment: tuple[int, float]) -> None:
+    """Start a sweep, or go on with it, and act at a moment."""
+    outcome.resumes += bool(outcome.exit_codes)
+    command, (records, delay_s) = sweep.start(), moment
+    outcome.moments.append(f"{records} records + {delay_s:.1f} s")
     try:
         has_come = wait_until(lambda: sweep.has_owner() and len(sweep.log().records) >= records, command, "its moment")
     except UnsoundError:
@@ -110,12 +127,14 @@ def _break(sweep: Sweep, act: Act, outcome: Outcome, chance: random.Random, tota
         act(sweep, command)
         has_ended = False
     except TooLateError:
-        outcome.moment += "; it had ended"
+        outcome.moments[-1] += "; it had ended"
         has_ended = True
-    outcome.exit_code = sweep.wait(command)
+    outcome.exit_codes.append(sweep.wait(command))
     outcome.end_s = time.monotonic() - acted_s
-    if outcome.exit_code == 0 and outcome.kind in ENDING and not has_ended:
+    if outcome.exit_codes[-1] == 0 and kind in ENDING and not has_ended:
         raise UnsoundError("it was to be broken, and was not")
+    if outcome.exit_codes[-1] != 0 and kind in TELLING and sweep.remedies() < len(outcome.exit_codes):
+        raise UnsoundError(f"it does not say how to go on: {sweep.said()[-600:]}")
 
 
 def table_of(outcomes: list[Outcome]) -> str:
@@ -125,7 +144,7 @@ def table_of(outcomes: list[Outcome]) -> str:
         "seed",
         "Ray",
         "broken at",
-        "exit code",
+        "exit codes",
         "ended after s",
         "resumes",
         "retries",
@@ -137,8 +156,8 @@ def table_of(outcomes: list[Outcome]) -> str:
             outcome.kind,
             outcome.seed,
             "several nodes" if outcome.kind in OF_A_CLUSTER else "joined" if outcome.has_joined else "own",
-            outcome.moment,
-            outcome.exit_code,
+            ", ".join(outcome.moments),
+            ", ".join(map(str, outcome.exit_codes)),
             f"{outcome.end_s:.0f}",
             outcome.resumes,
             outcome.retries,
@@ -158,17 +177,25 @@ def undisturbed(folder: Path, address: str | None) -> Path:
         address: of the cluster that it joins; by default it has a Ray of its own.
     """
     sweep = Sweep(folder / "undisturbed", {} if address is None else {"compute.address": address})
-    if not (sweep.out / "report.html").exists() and (code := sweep.wait(sweep.start(again=True))):
+    if not (sweep.out / "report.html").exists() and (code := sweep.wait(sweep.start())):
         raise UnsoundError(f"the undisturbed sweep ends with {code}: {sweep.said()[-600:]}")
     return sweep.out
 
 
 def main(
     to: Annotated[Path, typer.Option(help="Where the outcomes stand, and the undisturbed sweep.")] = Path("runs/chaos"),
-    kinds: Annotated[str, typer.Option(help="Of what to break, separated by commas.")] = ",".join(KINDS),
+    kinds: Annotated[
+        str, typer.Option(help="Of what breaks sweeps, separated by commas; with a + between two, one sweep twice.")
+    ] = ",".join(KINDS),
     seeds: Annotated[int, typer.Option(min=1, help="How often each.")] = 4,
     first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
     num_trials: Annotated[int, typer.Option(min=1, help="Trials of each sweep.")] = 3,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run directory of an undisturbed sweep, whose configuration all have; by default one is run."
+        ),
+    ] = None,
     until_s: Annotated[float, typer.Option(min=0, help="Begin no further one after so many seconds.")] = 1e9,
     address: Annotated[str | None, typer.Option(help="Of a cluster that is there, which all sweeps join.")] = None,
 ) -> None:
@@ -176,23 +203,26 @@ def main(
 
     Example: python tests/chaos/drive.py --kinds driver,raylet --seeds 2
     """
-    if address is not None and (alone := set(kinds.split(",")) - JOINING):
+    if address is not None and (alone := set(kinds.replace(TWICE, ",").split(",")) - JOINING):
         raise typer.BadParameter(f"`--address` must stand beside kinds that join a cluster, but got {sorted(alone)}.")
-    SETTINGS["search.num_trials"] = str(num_trials)
     folder, started = to.resolve(), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
+    of_trials = yaml.safe_load(SETTINGS)
+    of_trials["search"]["num_trials"] = num_trials
+    (folder / CONFIG).write_text((reference / "config.json").read_text() if reference else yaml.safe_dump(of_trials))
     written = folder / "outcomes.jsonl"
     outcomes = [Outcome(**json.loads(line)) for line in written.read_text().splitlines()] if written.exists() else []
     done = {(outcome.kind, outcome.seed) for outcome in outcomes}
     left = [(kind, seed) for seed in range(first, first + seeds) for kind in kinds.split(",")]
     with all_processes_below(), nullcontext(address) if address else one_node() as joined:
-        reference = undisturbed(folder, address)
+        whole = reference.resolve() if reference else undisturbed(folder, address)
         for kind, seed in (pair for pair in left if pair not in done):
             if time.monotonic() - started > until_s:
                 break
             shutil.rmtree(folder / f"{kind}-{seed}", ignore_errors=True)
-            outcomes.append(Outcome(kind, seed, has_joined=kind in JOINING and (seed % 2 == 0 or address is not None)))
-            broken(outcomes[-1], folder, reference, joined)
+            can_join = set(kind.split(TWICE)) <= JOINING
+            outcomes.append(Outcome(kind, seed, has_joined=can_join and (seed % 2 == 0 or address is not None)))
+            broken(outcomes[-1], folder, whole, joined)
             with written.open("a") as file:
                 print(json.dumps(vars(outcomes[-1])), file=file)
             print(json.dumps(vars(outcomes[-1])), flush=True)

@@ -97,6 +97,8 @@ KINDS: Mapping[str, Act] = {
 }
 ENDING = frozenset({"driver", "machine", "signal"})
 """Kinds that no sweep outlives; without its Ray one may still end what its processes have in hand."""
+TELLING = frozenset({"driver", "signal", "rename"})
+"""Kinds after which the small parent of the sweep is there and says how it is gone on with."""
 ROUNDING = {"workers": 0.02}
 """Kinds that change how many workers share a training, and so how sums are rounded: by how much numbers may differ."""
 OF_A_CLUSTER = frozenset({"node", "workers"})

@@ -1,4 +1,4 @@
-"""The driver breaks a sweep, as `make chaos` does dozens: it is told to end. `test_resume.py` has one that is killed."""
+"""The driver breaks a sweep, as `make chaos` does dozens: it is told to end, and when it has gone on, it is killed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import pytest
 import warm_python
 
 ROOT = Path(__file__).resolve().parents[2]
-SEED = "6"
-"""Of those at which it is told after the first reports of its two trials and before the last."""
+KIND = "signal+rename"
+"""The second: the process that writes the N-th file of the run directory dies between the file and its record."""
+SEED = "55"
+"""Of those at which it is told after the first reports of its first trials, and dies before the last ones."""
 
 
 @pytest.mark.slow
@@ -26,11 +28,11 @@ def test_the_driver_starts_as_make_chaos_starts_it() -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_broken_goes_on_to_the_numbers_of_one_that_is_not(
-    ray_cluster: None, ray_address: str, tmp_path: Path
+def test_a_sweep_that_is_broken_twice_goes_on_to_the_numbers_of_one_that_is_not(
+    ray_cluster: None, ray_address: str, out: Path, tmp_path: Path
 ) -> None:
-    """Both join the tests' Ray, where processes of trials that were left would hold what the next test needs."""
-    options = ["--kinds", "signal", "--first", SEED, "--seeds", "1", "--num-trials", "2", "--address", ray_address]
+    """It joins the tests' Ray, where processes of trials that were left would hold what the next test needs."""
+    options = ["--kinds", KIND, "--first", SEED, "--seeds", "1", "--reference", str(out), "--address", ray_address]
     done = subprocess.run(
         [*warm_python.command(), "tests/chaos/drive.py", "--to", str(tmp_path), *options],
         cwd=ROOT,
@@ -42,4 +44,4 @@ def test_a_sweep_that_is_broken_goes_on_to_the_numbers_of_one_that_is_not(
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (line,) = (tmp_path / "outcomes.jsonl").read_text().splitlines()
     told = json.loads(line)
-    assert (told["kind"], told["exit_code"], told["resumes"], told["fault"]) == ("signal", 130, 1, "")
+    assert (told["kind"], told["exit_codes"], told["resumes"], told["fault"]) == (KIND, [143, 137], 2, "")

@@ -1,4 +1,4 @@
-"""What tests share: a finished sweep, and the films of small collections."""
+"""What tests share: a finished sweep's trials, and the films of small collections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import Result
 from film_folders import write_films
 
 from trainables.datasets.phantom import source
@@ -20,20 +19,6 @@ def _films_are_drawn_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "draw_film", lru_cache(maxsize=4096)(source.draw_film))
         yield
-
-
-@pytest.fixture(scope="session")
-def finished(ray_address: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """The directory of a sweep over the four strategies, evaluated after each epoch, and what it printed."""
-    from small_sweep import sweep_of  # not above: tests without Ray do not wait for its imports
-
-    out = tmp_path_factory.mktemp("sweep") / "r1 100% [b]x? #3&it's;"
-    return out, sweep_of(out, 4, "training.evaluate_every_epochs=1", "search.scheduler=asha")
-
-
-@pytest.fixture(scope="session")
-def out(finished: tuple[Path, Result]) -> Path:
-    return finished[0]
 
 
 @pytest.fixture(scope="session")

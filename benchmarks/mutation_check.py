@@ -2,7 +2,8 @@
 
 `python -m benchmarks.mutation_check --against COMMIT --results FILE`. Faults of one line are drawn from what both commits have in
 common, and planted one at a time in a temporary copy of either. The test files that import the module are run on it, up to the first
-failure and without the tests that need Ray. A test that fails must pass without the fault; else the fault counts as unproved.
+failure and without the tests that need Ray. A test that fails must pass without the fault, else it is left out; where too many
+are, the fault counts as unproved.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import subprocess
 import sys
 import tarfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -61,6 +62,8 @@ TIMEOUT_S = 3000
 """For a test: more than on a busy machine any takes, which would pass for a failure; a fault may make one endless."""
 MOST_BYTES = 8 * 2**30
 """That a process of tests may have of writable memory in its address space: a fault may make one take all that there is."""
+MOST_FAILING = 10
+"""Tests that fail without the fault, after which no more are tried."""
 CAUGHT, SURVIVED, UNPROVED = "caught", "survived", "unproved"
 
 
@@ -114,17 +117,41 @@ class Tree:
         decides = [path for path in paths if path.name not in DRAWINGS and not STARTS_RAY.search(path.read_text())]
         return [str(path.relative_to(self.folder)) for path in decides]
 
-    def tests_of(self, module: str) -> list[str]:
-        """Test files that import a module or a name of it, those of few modules first, and then the contract suites.
+    @cached_property
+    def tests(self) -> dict[str, str]:
+        """The text of each test file, by its path; no fault is planted in them."""
+        return {
+            str(file.relative_to(self.folder)): file.read_text()
+            for file in sorted((self.folder / "tests").rglob("test_*.py"))
+        }
 
-        Who imports little is nearest to the module, quick, and likely to fail; a contract suite reaches it through a table.
+    def tests_of(self, module: str) -> list[str]:
+        """Test files that import a module, then those of its room that import it, then the contract suites.
+
+        Of each, those that import few modules are first: they are nearest, quick, and likely to fail.
         """
-        defined = {getattr(node, "name", "") for node in ast.parse((self.folder / module).read_text()).body}
-        suites = {file for room, files in BY_TABLE.items() if module.startswith(room) for file in files}
-        sources = {file: file.read_text() for file in sorted((self.folder / "tests").rglob("test_*.py"))}
-        files = [file for file, text in sources.items() if file.name in suites or imports(text, module, defined)]
-        files.sort(key=lambda file: (file.name in suites, breadth(sources[file])))
-        return [str(file.relative_to(self.folder)) for file in files]
+        defined = {
+            str(file.relative_to(self.folder)): defined_in(file) for file in (self.folder / module).parent.glob("*.py")
+        }
+        users = [
+            other
+            for other in sorted(defined.keys() - {module})
+            if imports((self.folder / other).read_text(), module, defined[module])
+        ]
+        suites = {file for place, files in BY_TABLE.items() if module.startswith(place) for file in files}
+
+        def distance(text: str) -> int:
+            known = [other for other in (module, *users) if imports(text, other, defined[other])]
+            return 0 if module in known else 1 if known else 2
+
+        distances = {file: distance(text) for file, text in self.tests.items()}
+        files = [file for file in self.tests if distances[file] < 2 or Path(file).name in suites]
+        return sorted(files, key=lambda file: (distances[file], breadth(self.tests[file])))
+
+
+def defined_in(file: Path) -> set[str]:
+    """Names of the functions and classes of a module."""
+    return {getattr(node, "name", "") for node in ast.parse(file.read_text()).body}
 
 
 def imports(source: str, module: str, defined: set[str]) -> bool:
@@ -242,21 +269,32 @@ def _one_a_module(
 
 
 def tried(tree: Tree, fault: Fault) -> str:
-    """Whether a test fails that passes without the fault."""
+    """Whether a test fails that passes without the fault; those that fail in any case are left out."""
     file = tree.folder / fault.module
-    sound = file.read_text()
-    file.write_text(fault.planted(sound))
-    try:
-        failed = first_failure(tree, tree.tests_of(fault.module))
-    finally:
-        file.write_text(sound)
-    if failed is None:
-        return SURVIVED
-    return CAUGHT if failed and first_failure(tree, [failed]) is None else UNPROVED
+    sound, failing = file.read_text(), list[str]()
+    while len(failing) < MOST_FAILING:
+        file.write_text(fault.planted(sound))
+        try:
+            failed = first_failure(tree, tree.tests_of(fault.module), without=failing)
+        finally:
+            file.write_text(sound)
+        if failed is None:
+            return SURVIVED
+        if not failed:
+            break
+        if first_failure(tree, [failed]) is None:
+            return CAUGHT
+        failing.append(failed)
+    return UNPROVED
 
 
-def first_failure(tree: Tree, tests: list[str]) -> str | None:
+def first_failure(tree: Tree, tests: list[str], *, without: Sequence[str] = ()) -> str | None:
     """Run tests in a fork of this process, which has imported what takes long.
+
+    Args:
+        tree: whose tests they are.
+        tests: files, or names of tests.
+        without: tests or files that are left out.
 
     Returns:
         The first test or file that fails, empty where none could be run, or None where all pass.
@@ -267,11 +305,16 @@ def first_failure(tree: Tree, tests: list[str]) -> str | None:
     note.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
-        os._exit(_run_tests(tree, tests, note))
+        os._exit(_run_tests(tree, [*tests, *left_out(without)], note))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == pytest.ExitCode.OK:
         return None
     return note.read_text() if note.exists() else ""
+
+
+def left_out(tests: Sequence[str]) -> list[str]:
+    """What tells pytest to leave out tests and files."""
+    return [f"--deselect={name}" if "::" in name else f"--ignore={name}" for name in tests]
 
 
 def _run_tests(tree: Tree, tests: list[str], note: Path) -> int:

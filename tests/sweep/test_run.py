@@ -20,7 +20,9 @@ import warm_python
 from click.testing import Result
 from typer.testing import CliRunner
 
+from analysis.front.pareto import Front
 from sweep import run
+from sweep.engine import Outcome
 from trainables.base_models.models import MINI_FOLDER
 from trainables.checkpoints import read_checkpoint
 from trainables.datasets.phantom import PhantomSource
@@ -187,6 +189,29 @@ def test_a_dry_run_prints_the_configuration_and_the_plan_and_makes_nothing(tmp_p
     config = json.loads(result.stdout)
     assert (config["preset"], config["search"]["num_trials"], config["training"]["num_epochs"]) == ("demo", 7, 2)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("concurrent_trials", "num_trials", "told"),
+    [
+        (1, 3, "Trials waited 30 s for evaluations: 30% of 100 s."),
+        (2, 3, "Trials waited 30 s for evaluations: 15% of 100 s, 2 trials at once."),
+        (4, 3, "Trials waited 30 s for evaluations: 10% of 100 s, 3 trials at once."),
+    ],
+)
+def test_waiting_is_a_share_of_the_places_that_trials_had(concurrent_trials: int, num_trials: int, told: str) -> None:
+    """Of places that no trial could take none waited."""
+    outcome = Outcome(
+        front=Front(objectives=(), points=()),
+        trials=pd.DataFrame(index=range(num_trials)),
+        baseline={},
+        num_cuts=0,
+        wall_s=100.0,
+        evaluation_s=30.0,
+        ui_command="",
+        lacking=(),
+    )
+    assert run.evaluation_share(outcome, concurrent_trials) == told
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.datasets.files import synced_file
-from trainables.datasets.parallel import in_order
+from trainables.datasets.parallel import by_threads
 
 PART_BYTES: Final = 2**20
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def write_checksums(path: Path, arrays_of: Callable[[MappedFile], Iterable[NDArr
     """
     file = MappedFile(path)
     starts = range(0, file.content.size, PART_BYTES)
-    sums = list(in_order(lambda start: zlib.crc32(file.content[start : start + PART_BYTES]), starts))
+    sums = list(by_threads(lambda start: zlib.crc32(file.content[start : start + PART_BYTES]), starts))
     places = [(start := file.place_of(array), start + array.nbytes) for array in arrays_of(file)]
     keep_checksums(path, sums, places)
 

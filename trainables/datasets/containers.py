@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from trainables.datasets.problems import Ledger, count_of, listed
 
@@ -182,8 +183,13 @@ def _by_end(kind: Kind, films: Iterable[Levels]) -> dict[float, list[Levels]]:
 
 
 def _end(kind: Kind, film: Levels) -> float:
-    ends = [*((1.0,) if kind.bits is None else ()), *(2.0**bits - 1 for bits in DEPTHS)]
-    return next((end for end in ends if film.high <= end), float("inf"))
+    return _end_of(film.high, may_be_1=kind.bits is None)
+
+
+@lru_cache(maxsize=2**12)
+def _end_of(high: float, *, may_be_1: bool) -> float:
+    ends = [*((1.0,) if may_be_1 else ()), *(2.0**bits - 1 for bits in DEPTHS)]
+    return next((end for end in ends if high <= end), float("inf"))
 
 
 def _several(kind: Kind, by_end: Mapping[float, Sequence[Levels]]) -> str:

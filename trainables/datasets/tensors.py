@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import uuid
-from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import IOBase
 from pathlib import Path
@@ -256,28 +254,8 @@ def _film_schema(resolution_px: int) -> pa.Schema:
 
 def _film_batch(films: Sequence[ImageTextSample], images: NDArray[np.uint8], schema: pa.Schema) -> pa.RecordBatch:
     pixels = pa.FixedSizeBinaryArray.from_buffers(schema.field("image").type, len(films), [None, pa.py_buffer(images)])
-    others = [_column([getattr(film, field.name) for film in films], field.type) for field in list(schema)[1:]]
+    others = [pa.array([getattr(film, field.name) for film in films], field.type) for field in list(schema)[1:]]
     return pa.record_batch([pixels, *others], schema=schema)
-
-
-def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """As `pa.array` makes it of texts, lists of texts or int32; that imports pandas, which takes as long as hundreds of films."""
-    if pa.types.is_list(kind):
-        texts = _column(list(itertools.chain.from_iterable(values)), kind.value_type)
-        return pa.Array.from_buffers(kind, len(values), [None, _offsets(values)], children=[texts])
-    known = [value is not None for value in values]
-    present = None if all(known) else pa.py_buffer(np.packbits(known, bitorder="little"))
-    if pa.types.is_string(kind):
-        encoded = [(text or "").encode() for text in values]
-        buffers = [present, _offsets(encoded), pa.py_buffer(b"".join(encoded))]
-    else:
-        buffers = [present, pa.py_buffer(array("i", [number or 0 for number in values]))]
-    return pa.Array.from_buffers(kind, len(values), buffers)
-
-
-def _offsets(values: Sequence[Sized]) -> pa.Buffer:
-    """Where each value begins after those before it, and where the last ends."""
-    return pa.py_buffer(np.cumsum([0, *map(len, values)], dtype=np.int32))
 
 
 def _film_chunks(table: pa.Table, side: int) -> list[NDArray[np.uint8]]:

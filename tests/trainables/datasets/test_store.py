@@ -5,20 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from trainables.datasets import tensors
 from trainables.datasets.base import SPLITS, ImageTextSample, ImageTextSource, SourceOptions
 from trainables.datasets.captions import FREE_TEXT, PromptTemplate, paper_template
 from trainables.datasets.phantom import PhantomSource
@@ -113,47 +108,6 @@ def test_images_of_several_batches_keep_their_order(tmp_path: Path, monkeypatch:
     split = write_dataset(TinySource(), tmp_path / "tiny").split("test")
     assert [int(split.image(i)[0, 0]) for i in range(2)] == [20, 21]
     assert split.images([1, 0, 1])[:, 3, 3].tolist() == [21, 20, 21]
-
-
-@pytest.mark.parametrize("num", [0, 1, 8, 9, 64])
-@pytest.mark.parametrize("share_unknown", [0, 0.3, 1])
-def test_columns_are_those_of_arrow_to_the_byte(num: int, share_unknown: float) -> None:
-    chance = random.Random(num)
-    texts = [chance.choice(("", "Edema", "\0", "Ödem 肺", "long " * 9)) for _ in range(num)]
-    ages = [chance.randrange(2**31) for _ in range(num)]
-    lists = [tuple(chance.choices(texts, k=chance.randrange(3) if share_unknown < 1 else 0)) for _ in range(num)]
-    unknown = [chance.random() < share_unknown for _ in range(num)]
-    columns = {
-        pa.string(): [None if gone else text for gone, text in zip(unknown, texts, strict=True)],
-        pa.int32(): [None if gone else age for gone, age in zip(unknown, ages, strict=True)],
-        pa.list_(pa.string()): lists,
-    }
-    for kind, values in columns.items():
-        ours, arrows = tensors._column(values, kind), pa.array(values, kind)
-        ours.validate(full=True)
-        assert ours.equals(arrows)
-        schema = pa.schema({"column": kind})
-        ours, arrows = (pa.record_batch([column], schema=schema).serialize() for column in (ours, arrows))
-        assert ours.equals(arrows)
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-from trainables.datasets.base import SourceOptions
-from trainables.datasets.phantom import PhantomSource
-from trainables.datasets.writing import write_dataset
-data = write_dataset(PhantomSource.create(SourceOptions(num_patients=40)), Path(sys.argv[1]) / "prepared")
-print(sum(data.num_samples.values()), "pandas" in sys.modules)
-"""
-
-
-@pytest.mark.slow
-def test_films_are_written_and_opened_without_pandas(tmp_path: Path) -> None:
-    """Arrow imports it when lists become columns."""
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, check=True)
-    num_films, with_pandas = done.stdout.split()
-    assert int(num_films) >= 40 and with_pandas == "False"
 
 
 def test_images_are_mapped_not_copied(tmp_path: Path) -> None:

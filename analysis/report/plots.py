@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -47,6 +49,7 @@ LEGEND_INCHES, INCHES_A_LETTER, INCHES_A_ROW = 0.6, 0.075, 0.19
 """What a mark with the gaps around it, a letter, and a row of a legend take at the size of these letters."""
 _DRAWING = threading.RLock()
 LOG_FROM_RATIO = 30
+DOTS_AN_INCH = 150.0
 
 
 def draw_front(trials: pd.DataFrame, front: Front, to: Path) -> None:
@@ -230,8 +233,18 @@ def more_height(handles: Sequence[Line2D], width: float) -> float:
 
 
 def figure_content(figure: Figure, form: str) -> bytes:
-    """The image file, the same bytes for the same figure."""
+    """The image file, the same bytes for the same figure.
+
+    It is drawn once: `savefig` draws a figure that lays itself out twice, though the layout comes with each drawing.
+
+    Args:
+        figure: what is drawn.
+        form: `svg` or `png`.
+    """
     buffer = io.BytesIO()
-    metadata: dict[str, Any] = {"Date": None} if form == "svg" else {}
-    figure.savefig(buffer, format=form, dpi=150, metadata=metadata, facecolor="white")
+    figure.set_dpi(DOTS_AN_INCH)
+    if form == "svg":
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    else:
+        FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import yaml
 from machines import ROOT, Host, Network
 
+from analysis.files import user_cache
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
 
@@ -32,9 +34,11 @@ IMPATIENT = {
     "AUTOSCALER_HEARTBEAT_TIMEOUT_S": 10,
     "RAY_gcs_rpc_server_reconnect_timeout_s": 10,
     "RAY_health_check_failure_threshold": 2,
+    "RAY_worker_niceness": 0,
 }
-"""How often the head looks after its hosts, every 5 s by default, and how long Ray waits for a host, and a host for its head,
-before they are taken for lost: 30, 60 and some 20 s."""
+"""How often the head looks after its hosts, every 5 s by default; how long Ray waits for a host, and a host for its head,
+before they are taken for lost: 30, 60 and some 20 s; and how nice Ray's workers are: at 15, its default, they get next to
+nothing beside other tests."""
 LOCAL = yaml.safe_load((ROOT / "cluster-local.yaml").read_text())
 
 
@@ -78,6 +82,9 @@ def start_site(folder: Path, part: str = ".venv") -> Site:
     for host in (head, worker):
         host.do(f"mkdir -p ~/.ssh && echo '{public}' > ~/.ssh/authorized_keys && chmod -R go= ~/.ssh")
         host.do(f"echo export {' '.join(f'{name}={value}' for name, value in IMPATIENT.items())} >> ~/.profile")
+    if user_cache().is_dir():  # else the head's first sweep makes MLflow's store and Vega anew, which takes seconds
+        shutil.copytree(user_cache(), head.home / ".cache" / user_cache().name)
+        head.do(f"chown -R {login}: ~{login}/.cache", "root")
     return site
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -31,9 +32,35 @@ from analysis.report.pictures import picture
 from analysis.run_folder import RunFolder
 
 
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folders = tmp_path_factory.mktemp("runs")
+    for name, seed in (("one", 0), ("two", 5)):
+        rung_run(folders / name, seed=seed)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def two(folders: Path) -> list[RunFolder]:
+    """Two runs, to be read."""
+    return [RunFolder.open(folders / name) for name in ("one", "two")]
+
+
 @pytest.fixture
-def two(tmp_path: Path) -> list[RunFolder]:
-    return [RunFolder.open(rung_run(tmp_path / name, seed=seed)) for name, seed in (("one", 0), ("two", 5))]
+def copies(folders: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The folders of two runs, to be changed."""
+    shutil.copytree(folders, tmp_path / "runs")
+    return tmp_path / "runs" / "one", tmp_path / "runs" / "two"
+
+
+def run_without_plots(folder: Path, seed: int) -> Path:
+    """Of one objective and without reports: nothing is to be drawn, which takes most of the time of a page."""
+    trials = synthetic_trials(4, seed)
+    synthetic_run(folder, trials)
+    (folder / "results.parquet").unlink()
+    find_front(trials, OBJECTIVES[:1]).write(folder / "pareto.json")
+    (folder / "provenance.json").write_text(json.dumps({"data_fingerprint": "one"}))
+    return folder
 
 
 def test_one_run_keeps_its_front_and_two_have_that_of_all_their_trials(two: list[RunFolder]) -> None:
@@ -66,21 +93,22 @@ def test_a_run_with_itself_has_every_point_twice(two: list[RunFolder]) -> None:
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused(
-    two: list[RunFolder], file: str, change: dict[str, object], said: str
+    copies: tuple[Path, Path], file: str, change: dict[str, object], said: str
 ) -> None:
-    path = two[1].folder / file
+    folder, other = copies
+    path = other / file
     kept = json.loads(path.read_text()) if file == "pareto.json" else {}
     path.write_text(json.dumps({**kept, **change}))
     app = typer.Typer()
     app.command()(main)
-    result = CliRunner().invoke(app, ["--run", str(two[0].folder), "--with", str(two[1].folder)])
+    result = CliRunner().invoke(app, ["--run", str(folder), "--with", str(other)])
     assert result.exit_code == 1 and said in " ".join(result.stderr.split()) and "Make a page for each" in result.stderr
-    assert not (two[0].folder / "report.html").exists()
+    assert not (folder / "report.html").exists()
 
 
 @pytest.mark.slow
-def test_a_page_that_is_rewritten_keeps_the_runs_that_it_was_asked_to_show(two: list[RunFolder]) -> None:
-    folder, other = two[0].folder, two[1].folder
+def test_a_page_that_is_rewritten_keeps_the_runs_that_it_was_asked_to_show(tmp_path: Path) -> None:
+    folder, other = (run_without_plots(tmp_path / name, seed) for name, seed in (("one", 0), ("two", 5)))
     name = f'"folder": "{other.resolve()}"'
     assert name not in quick_report(folder).read_text() and name in quick_report(folder, [other]).read_text()
     assert name in quick_report(folder).read_text()  # as when a trial ends

@@ -94,12 +94,16 @@ def test_layers_of_other_kinds_have_places_too(
 @pytest.mark.slow
 def test_the_picture_names_all_and_its_cells_say_their_ranks() -> None:
     text = rank_map(history_of(sd15_layers())).decode()
-    assert text == rank_map(history_of(sd15_layers())).decode()
     said = re.findall(r"<!-- (.*?) -->", text)
     assert {"U-Net", "Text encoder", "cross-attention", "down 4", "mid", "up 1", "layers", "mean", "largest"} <= set(
         said
     )
     assert {str(rank) for rank in range(1, 257)} <= set(said)
+
+
+@pytest.mark.slow
+def test_the_picture_is_the_same_whenever_it_is_drawn() -> None:
+    assert rank_map(history_of(sd15_layers()[2:22])) == rank_map(history_of(sd15_layers()[2:22]))
 
 
 @pytest.mark.slow
@@ -113,7 +117,7 @@ def test_maps_of_any_size_are_pictures(layers: list[str], tmp_path: Path) -> Non
     with Image.open(tmp_path / "ranks.png") as picture:
         assert picture.format == "PNG"
         assert 300 < picture.width <= 150 * WIDEST + 1
-        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 20
+        assert len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 20
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import typer
@@ -30,9 +29,31 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> str:
-    run = synthetic_run(tmp_path_factory.mktemp("run"), synthetic_trials())
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, to be read."""
+    return synthetic_run(tmp_path_factory.mktemp("run"), synthetic_trials())
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> str:
     return write_report(run).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def small_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    run = synthetic_run(tmp_path_factory.mktemp("small"), synthetic_trials(6))
+    return quick_report(run).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a run that read an earlier one and gave its trials a budget."""
+    run = synthetic_run(tmp_path_factory.mktemp("told"), synthetic_trials(6))
+    (run / "earlier.json").write_text(json.dumps({"sweeps": [f"{EVIL} differs in data"]}))
+    config = json.loads((run / "config.json").read_text())
+    config["search"] = {"budget": {"steps": None, "images": 20_000, "seconds": None}}
+    (run / "config.json").write_text(json.dumps(config))
+    return quick_report(run).read_text(encoding="utf-8")
 
 
 class _Page(HTMLParser):
@@ -103,9 +124,9 @@ def test_embedded_pictures_are_whole_and_not_huge(page: str) -> None:
 
 
 @pytest.mark.slow
-def test_maps_of_ranks_are_shown_for_the_front_only(tmp_path: Path) -> None:
+def test_maps_of_ranks_are_shown_for_the_front_only(tmp_path: Path, page: str) -> None:
     run = synthetic_run(tmp_path, synthetic_trials())
-    assert "<h2>Ranks</h2>" not in quick_report(run).read_text(encoding="utf-8")
+    assert "<h2>Ranks</h2>" not in page
     best, other = (
         next(name for name in synthetic_trials()["trial_id"] if (name in on_front) == wanted)
         for on_front in [{point.trial_id for point in find_front(synthetic_trials(), OBJECTIVES).points}]
@@ -120,29 +141,27 @@ def test_maps_of_ranks_are_shown_for_the_front_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_rebuilding_gives_the_same_page(tmp_path: Path) -> None:
-    run = synthetic_run(tmp_path, synthetic_trials(5))
-    first = write_report(run).read_bytes()
-    assert write_report(run).read_bytes() == first
+def test_rebuilding_gives_the_same_page(run: Path, page: str) -> None:
+    assert write_report(run).read_text(encoding="utf-8") == page
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("extractor", ["rad_dino", "xrv-mimic_nb"])
-def test_the_page_is_the_same_with_an_extractor_of_any_name(tmp_path: Path, extractor: str) -> None:
-    run = synthetic_run(tmp_path, synthetic_trials(6))
-    plain = write_report(run).read_text(encoding="utf-8")
+def test_the_page_is_the_same_with_an_extractor_of_any_name(tmp_path: Path, small_page: str, extractor: str) -> None:
+    run = synthetic_run(tmp_path / "small0", synthetic_trials(6))
     for file in ("trials.parquet", "results.parquet"):
         table = pd.read_parquet(run / file)
         table.rename(columns=lambda name: str(name).replace("_mini", f"_{extractor}")).to_parquet(run / file)
     for file in ("pareto.json", "baseline.json"):
         (run / file).write_text((run / file).read_text().replace("_mini", f"_{extractor}"))
-    other = write_report(run).read_text(encoding="utf-8")
+    other = quick_report(run).read_text(encoding="utf-8")
     assert f"FID ({extractor})" in other and "(mini)" not in other
-    assert _without_pictures(other).replace(extractor, "mini") == _without_pictures(plain)
+    assert _without_pictures(other).replace(extractor, "mini") == _without_pictures(small_page)
 
 
 def _without_pictures(page: str) -> str:
-    return re.sub(r"data:image/[^\"]*", "", page)
+    """The page without pictures and the folder of its run."""
+    return re.sub(r"data:image/[^\"]*|/[^\s\"]*/small0", "", page)
 
 
 def test_a_sweep_without_a_completed_trial_still_has_a_page(tmp_path: Path) -> None:
@@ -154,7 +173,7 @@ def test_a_sweep_without_a_completed_trial_still_has_a_page(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_stopped_trial_is_shown_with_its_rung_and_is_no_point(tmp_path: Path) -> None:
+def test_a_stopped_trial_is_shown_with_its_rung_and_is_no_point(tmp_path: Path, small_page: str) -> None:
     trials = synthetic_trials(6).assign(rung=None)
     ideal = {"fid_mini": 1e-3, "vendi_mini": 99.0, "trainable_parameters": 1, "epoch_s": 1e-3}
     trials.loc[0, ["status", "reason", "rung", *ideal]] = ["stopped", f"it gains {EVIL}", 1, *ideal.values()]
@@ -164,8 +183,7 @@ def test_a_stopped_trial_is_shown_with_its_rung_and_is_no_point(tmp_path: Path) 
     row = text.split("<h2>All trials</h2>")[1].split("<code>00000</code>")[1].split("</tr>")[0]
     assert '<span class="tag stopped">stopped</span> at rung 1: it gains &lt;script&gt;' in row and "0.001" in row
     assert "<code>00000</code>" not in text.split("<h2>All trials</h2>")[0]
-    plain = quick_report(synthetic_run(tmp_path, synthetic_trials(6))).read_text(encoding="utf-8")
-    assert "stopped early" not in plain
+    assert "stopped early" not in small_page
 
 
 @pytest.mark.slow
@@ -177,7 +195,7 @@ def test_front_plot_is_a_picture(tmp_path: Path) -> None:
     with Image.open(tmp_path / "pareto.png") as picture:
         assert picture.format == "PNG"
         assert picture.width > 1200
-        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
+        assert len(picture.convert("RGB").getcolors(picture.width * picture.height)) > 50
 
 
 @pytest.mark.slow
@@ -259,19 +277,11 @@ def test_names_for_people() -> None:
 
 
 @pytest.mark.slow
-def test_what_became_of_earlier_sweeps_is_told(tmp_path: Path, page: str) -> None:
-    run = synthetic_run(tmp_path, synthetic_trials(6))
-    (run / "earlier.json").write_text(json.dumps({"sweeps": [f"{EVIL} differs in data"]}))
-    told = write_report(run, with_importances=False).read_text(encoding="utf-8")
+def test_what_became_of_earlier_sweeps_is_told(told: str, page: str) -> None:
     assert "What earlier sweeps knew" in told and f"<li>{html.escape(EVIL)} differs in data.</li>" in told
     assert EVIL not in told and "What earlier sweeps knew" not in page
 
 
 @pytest.mark.slow
-def test_what_each_trial_could_spend_is_told_where_it_was_not_epochs(tmp_path: Path, page: str) -> None:
-    run = synthetic_run(tmp_path, synthetic_trials(6))
-    config = json.loads((run / "config.json").read_text())
-    config["search"] = {"budget": {"steps": None, "images": 20_000, "seconds": None}}
-    (run / "config.json").write_text(json.dumps(config))
-    told = write_report(run, with_importances=False).read_text(encoding="utf-8")
+def test_what_each_trial_could_spend_is_told_where_it_was_not_epochs(told: str, page: str) -> None:
     assert "Each trial was given 20,000 training images." in told and "Each trial was given" not in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,17 @@ def make_run(out: Path, *settings: str) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("made") / "run")
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """That run, to be spoilt or gone on with."""
+    return Path(shutil.copytree(made, tmp_path / "run"))
+
+
 def numbers(read: Any) -> list[int]:
     return [round(trial["params"]["dylora/lr"] / 1e-3) - 1 for trial in read.trials]
 
@@ -85,17 +97,16 @@ def test_of_a_sweep_of_the_same_data_and_evaluation_all_completed_trials_are_rea
     ],
 )
 def test_what_keeps_results_from_being_compared_is_named(
-    tmp_path: Path, settings: tuple[str, ...], identity: Identity, differs: tuple[str, ...]
+    made: Path, settings: tuple[str, ...], identity: Identity, differs: tuple[str, ...]
 ) -> None:
-    assert read_earlier(make_run(tmp_path / "run"), config(*settings), identity).differs == differs
+    assert read_earlier(made, config(*settings), identity).differs == differs
 
 
-def test_of_another_sweep_the_front_is_read_each_training_once(tmp_path: Path) -> None:
+def test_of_another_sweep_the_front_is_read_each_training_once(made: Path) -> None:
     """The knee is a cut, of which the whole training is what can be proposed; then the best in the distance."""
-    run = make_run(tmp_path / "run")
-    knee = RunFolder.open(run).front.knee
+    knee = RunFolder.open(made).front.knee
     assert knee is not None and knee.trial_id == "t0-rank1"
-    read = read_earlier(run, config(), Identity(data="other"))
+    read = read_earlier(made, config(), Identity(data="other"))
     assert numbers(read) == [0, 2] and all(trial["metrics"] == {} for trial in read.trials)
 
 
@@ -109,8 +120,7 @@ def test_of_another_sweep_the_front_is_read_each_training_once(tmp_path: Path) -
         (lambda run: (run / "events.log").write_text("no log\n" * 9), "must be a readable run directory"),
     ],
 )
-def test_what_cannot_be_read_is_refused(tmp_path: Path, spoil: Any, answer: str) -> None:
-    run = make_run(tmp_path / "run")
+def test_what_cannot_be_read_is_refused(run: Path, spoil: Any, answer: str) -> None:
     spoil(run)
     with pytest.raises(ConfigError, match=answer) as refused:
         read_earlier(run, config(), SAME)
@@ -123,9 +133,9 @@ def test_a_sweep_that_has_completed_nothing_is_refused(tmp_path: Path) -> None:
         read_earlier(tmp_path, config(), SAME)
 
 
-def test_what_was_read_is_in_the_log_and_in_no_table(tmp_path: Path) -> None:
-    same, other = make_run(tmp_path / "a"), make_run(tmp_path / "b", "training.num_epochs=99")
-    read = [read_earlier(run, config(), SAME) for run in (same, other)]
+def test_what_was_read_is_in_the_log_and_in_no_table(made: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", "training.num_epochs=99")
+    read = [read_earlier(run, config(), SAME) for run in (made, other)]
     out, provenance = tmp_path / "new", collect_provenance(config(), "data-hash", "weights-hash")
     journal = Journal.open(out, config(), provenance)
     for sweep in read:
@@ -138,8 +148,8 @@ def test_what_was_read_is_in_the_log_and_in_no_table(tmp_path: Path) -> None:
     assert list(again.past) == list(read_events(out / "events.log"))[:2]
 
 
-def test_a_run_by_a_version_with_fewer_keys_goes_on(tmp_path: Path) -> None:
-    run, provenance = make_run(tmp_path / "run"), collect_provenance(config(), "data-hash", "weights-hash")
+def test_a_run_by_a_version_with_fewer_keys_goes_on(run: Path) -> None:
+    provenance = collect_provenance(config(), "data-hash", "weights-hash")
     kept = json.loads((run / "config.json").read_text())
     del kept["search"]["prior"]
     (run / "config.json").write_text(json.dumps(kept))

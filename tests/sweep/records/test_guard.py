@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import warm_python
 from patience import LONG_S, until
 
 from sweep.records import guard
@@ -29,15 +30,22 @@ from sweep.records import guard
 out, what = Path(sys.argv[1]), sys.argv[2]
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup, which is passed on
 guard.CLOSING_S, guard.LOOK_S, interrupts.SAME_S = 0.5 if what == "deaf" else 30.0, 0.1, 0.1
-guard.IN_VAIN_S = {"deaf": 0.5, "lost": 2.0, "slow": 5.0}.get(what, 30.0)
+guard.IN_VAIN_S = 0.5 if what in ("deaf", "lost", "slow") else 30.0
 look = guard.Guard._look
 
 def look_and_tell(self):
     look(self)
     if self._watched:
         (out / "watched").touch()
+    with (out / "looks").open("a") as file:
+        file.write(".")
 
 guard.Guard._look = look_and_tell
+
+def let_it_look(times=3):
+    enough = (out / "looks").stat().st_size + times
+    while (out / "looks").stat().st_size < enough:
+        time.sleep(0.02)
 
 def work():
     with explained(), interruptible(), guard.records_open(out):
@@ -55,14 +63,15 @@ def work():
             (out / "ready").touch()
             if what in ("shutdown", "outlived"):
                 started.kill()
-                time.sleep(0.5 if what == "outlived" else 0)
+                if what == "outlived":
+                    let_it_look()
             else:
                 try:
                     time.sleep(60)
                 finally:
                     time.sleep(0.5 if what == "slow" else 0)
         started.wait()
-        time.sleep(2)
+        let_it_look()
 
 def command():
     try:
@@ -81,7 +90,7 @@ def started(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[su
     Its parent has seen what it is to watch.
     """
     shutil.copy(shutil.which("sleep") or "", tmp_path / "raylet")
-    command = [sys.executable, "-c", GUARDED, str(tmp_path), request.param, str(tmp_path / "raylet")]
+    command = [*warm_python.command(), "-c", GUARDED, str(tmp_path), request.param, str(tmp_path / "raylet")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         until((tmp_path / "ready").exists)
         yield process, [int(pid) for pid in (tmp_path / "pids").read_text().split()]

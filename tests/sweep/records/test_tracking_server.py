@@ -10,11 +10,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import mlflow
 import pytest
+import warm_python
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from patience import until
@@ -24,13 +25,31 @@ from analysis.front.pareto import Front, FrontPoint, Objective
 from sweep.config import SweepConfig
 from sweep.presets import demo
 from sweep.records.events import BaselineScored, Ended, Event, Reported, Started
-from sweep.records.servers import Server, port_for, started
+from sweep.records.servers import Server, port_for
 from sweep.records.settings import TrackingConfig
-from sweep.records.tracking import Tracker, TrackingListener, close_broken, tracker
+from sweep.records.tracking import Tracker, TrackingListener, close_broken, quieten, tracker
 from sweep.records.tracking.new_store import make_store, store_uri
 
 OBJECTIVES = (Objective("fid_mini", "min"),)
 NUM_EPOCHS = 5
+SERVED = ("uvicorn", "mlflow.server.fastapi_app", "mlflow.cli")
+"""What a server imports; uvicorn first, by which MLflow knows that it is one."""
+MLFLOW = f"""
+import os, pathlib, runpy, sys
+import {", ".join(SERVED)}
+
+def serve(command, extra_env, **options):
+    os.environ.update(extra_env)
+    sys.argv = command[2:]
+    runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+
+pathlib.Path(sys.argv.pop(1)).write_text(str(os.getpid()))
+mlflow.server._exec_cmd = serve
+mlflow.cli.cli()
+"""
+"""MLflow's own command, which serves in its own process: it would start another Python, which imports all of MLflow once more."""
+IMPORTED = "WARM_MLFLOW"
+"""Where a Python listens that has imported that already."""
 INITDB = shutil.which("initdb") or next(Path("/usr/lib/postgresql").glob("*/bin/initdb"), None)
 
 
@@ -54,11 +73,37 @@ def run_folder(out: Path) -> Path:
     return out
 
 
-def server(store: str, folder: Path, port: int) -> AbstractContextManager[Server]:
+@pytest.fixture(scope="module")
+def imported() -> Iterator[None]:
+    """What servers import, which takes each of them longer than all else that it does here."""
+    quieten()
+    if warm_python.VARIABLE not in os.environ:
+        yield
+        return
+    with warm_python.serving(IMPORTED, *SERVED):
+        yield
+
+
+@contextmanager
+def server(store: str, folder: Path, port: int) -> Iterator[Server]:
     """A server that keeps artifacts in a folder of its own."""
     places = ["--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")]
-    arguments = ["-m", "mlflow", "server", *places, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return started("MLflow", arguments, port=port, health="/health")
+    arguments = ["server", *places, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        command = [*warm_python.command(IMPORTED), "-c", MLFLOW, str(folder / "server.pid"), *arguments]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield Server(name="MLflow", address=f"http://127.0.0.1:{port}", health="/health", process=process, log=log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def kill(server: Server) -> None:
+    """End a server as a power cut does; when this returns it is dead."""
+    os.kill(int(server.log.with_name("server.pid").read_text()), signal.SIGKILL)
+    server.process.wait()
 
 
 def sqlite(folder: Path) -> str:
@@ -165,20 +210,20 @@ def require_whole(port: int, sweep: str, trials: str) -> dict[str, Run]:
 
 @pytest.mark.slow
 def test_what_a_server_misses_while_it_is_dead_it_gets_when_it_lives_and_only_once(
-    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    imported: None, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracker, "SERVER_S", 1.0)
     out, port, said = run_folder(tmp_path / "run"), port_for("port", None, 5700), list[str]()
     config, base = settings(port), BaselineScored(scores={"fid_mini": 9.5})
     past = [*events_of("a", 0), base, *events_of("b", 1)]
     with ExitStack() as first:
-        started = first.enter_context(server(store, tmp_path, port))
-        started.wait()
+        dying = first.enter_context(server(store, tmp_path, port))
+        dying.wait()
         told = Tracker.start(config, out, said.append)
         tell(told, out, [], past[:10])
         while told.num_waiting() > 2:  # in the middle of it
             time.sleep(0.002)
-        os.killpg(started.process.pid, signal.SIGKILL)
+        kill(dying)
         began = time.monotonic()
         listener = TrackingListener(told, out, OBJECTIVES)
         for event in past[10:]:
@@ -204,20 +249,22 @@ def test_what_a_server_misses_while_it_is_dead_it_gets_when_it_lives_and_only_on
 
 
 @pytest.mark.slow
-def test_a_running_sweep_sends_by_itself_what_a_server_missed_and_a_neighbour_is_left_alone(tmp_path: Path) -> None:
+def test_a_running_sweep_sends_by_itself_what_a_server_missed_and_a_neighbour_is_left_alone(
+    imported: None, tmp_path: Path
+) -> None:
     store, port = sqlite(tmp_path), port_for("port", None, 5700)
     out, other, said = run_folder(tmp_path / "run"), run_folder(tmp_path / "other"), list[str]()
     (other / "provenance.json").write_text('{"started": "another"}')
     config = settings(port)
     told = Tracker.start(config, out, said.append)  # while there is no server yet
     tell(told, out, [], [BaselineScored(scores={"fid_mini": 9.5}), *events_of("a", 0)])
-    with server(store, tmp_path, port) as started:
-        started.wait()
+    with server(store, tmp_path, port) as dying:
+        dying.wait()
         neighbour = Tracker.start(config, other)
         tell(neighbour, other, [], events_of("d", 0)[:3])
         written(told)
         written(neighbour)
-        os.killpg(started.process.pid, signal.SIGKILL)
+        kill(dying)
         tell_more = TrackingListener(told, out, OBJECTIVES)
         for event in events_of("b", 1):
             event.tell(tell_more)

@@ -75,6 +75,14 @@ class StopsFirst(TrialScheduler):
         return super().on_trial_result(tune_controller, trial, result)
 
 
+def trained_alone(dataset: PreparedDataset, out: Path, choice: dict[str, Any]) -> Recorded:
+    """A trial with one worker, as its process calls it."""
+    run = Recorded(events=Events(), folder=out / "recorded")
+    spec = context(dataset, out).spec("trial0", choice)
+    recorded_here(spec, run.folder, lambda metrics: run.events.on_report("trial0", metrics))
+    return run
+
+
 @pytest.fixture(scope="module")
 def out_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("workers2")
@@ -84,17 +92,14 @@ def out_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recorded(
     ray_cluster: None, dataset: PreparedDataset, out_of_two: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[int, Recorded]:
-    """The same trial with one worker, as a trial's process calls it, and with a group of two, by number of workers.
+    """The same trial with one worker and with a group of two, by number of workers.
 
     Before that group there was one that was stopped.
     """
-    alone = tmp_path_factory.mktemp("workers1")
     runs = {
-        1: Recorded(events=Events(), folder=alone / "recorded"),
+        1: trained_alone(dataset, tmp_path_factory.mktemp("workers1"), ALL_RANKS),
         2: Recorded(events=Events(), folder=out_of_two / "recorded", trial_id="trial1"),
     }
-    spec, report = context(dataset, alone).spec("trial0", ALL_RANKS), runs[1].events.on_report
-    recorded_here(spec, runs[1].folder, lambda metrics: report("trial0", metrics))
     settings = replace(context(dataset, out_of_two, workers=2), choose_cut=second)
     run_trials(
         settings,
@@ -244,23 +249,28 @@ def lose_once(waits: Path, node: Node) -> None:
 
 
 def test_an_elastic_group_whose_node_goes_is_one_worker_from_its_checkpoint_on(
-    recorded: dict[int, Recorded], ray_address: str, dataset: PreparedDataset, tmp_path: Path
+    ray_cluster: None, ray_address: str, dataset: PreparedDataset, tmp_path: Path
 ) -> None:
-    """Each node has room for one worker; the first epoch is shared by two, the last one is trained anew by one alone."""
+    """Each node has room for one worker; the first epoch is shared by two, the last one is trained anew by one alone.
+
+    The base's own weights train, beside none that are added: they are those of one worker too.
+    """
     run, cpus = Recorded(events=Events(), folder=tmp_path / "recorded"), ray.cluster_resources()["CPU"] - 1
     settings = context(dataset, tmp_path, workers=(1, 2), checkpoint_every_s=0)
     settings = replace(settings, compute=settings.compute.model_copy(update={"cpus_per_worker": cpus}))
     with second_node(ray_address, cpus) as node:
         losing = threading.Thread(target=lose_once, args=(run.folder / WAITS, node))
         losing.start()
-        run_trials(settings, RecordingEvaluator(run.folder, waits=True), Choices(ALL_RANKS), listeners=(run.events,))
+        run_trials(settings, RecordingEvaluator(run.folder, waits=True), Choices(BITFIT), listeners=(run.events,))
         losing.join()
     assert list(run.events.ends.values()) == [TrialEnd.completed()] and len(run.events.retries) == 1
     assert run.by_epoch("num_workers") == {0: 2, 1: 1}
-    (alone,), single = run.workers(), recorded[1]
+    (alone,), single = run.workers(), trained_alone(dataset, tmp_path / "alone", BITFIT)
     assert alone["world"] == 1
     assert alone["seen"] == single.workers()[0]["seen"][len(alone["seen"]) :]
     assert run.losses() == pytest.approx(single.losses(), rel=1e-4)
+    for name, tensor in single.parameters(0).items():
+        torch.testing.assert_close(run.parameters(0)[name], tensor, rtol=1e-2, atol=1e-4)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from sweep import run
 
 SETTINGS = (
-    "data.num_patients=60",
+    *("data.num_patients=22", "data.seed=12"),  # few films, and of each condition two for validation
     "training.num_epochs=2",
     "evaluation.images_per_condition=4",
     "evaluation.num_steps=2",

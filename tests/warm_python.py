@@ -40,6 +40,7 @@ ENGINE = (
     "rich.progress",
     "typer",
     "sweep.config",
+    *("wcwidth", "msgpack", "colorful", "pdb", "socketserver"),  # what Ray imports
 )
 """What processes of the engine import, but Ray: as it is imported its library reads from the environment whose worker it is."""
 OF_TESTS = (

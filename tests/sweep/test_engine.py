@@ -346,7 +346,9 @@ def test_a_sweep_that_broke_off_holds_nothing_of_the_cluster(
 ) -> None:
     """Not even while its exception, whose frames know the evaluation actors, is kept."""
     monkeypatch.setattr(actors, "AdapterScorer", DistantScorer)
-    config = SweepConfig.model_validate({"data": {"num_patients": 60}, "evaluation": {"images_per_condition": 2}})
+    config = SweepConfig.model_validate(
+        {"data": {"num_patients": 22, "seed": 12}, "evaluation": {"images_per_condition": 2}}
+    )
     with pytest.raises(ConfigError, match="`--out` must be on storage that every machine") as kept:
         run_sweep(config, tmp_path / "run", Console(quiet=True))
     until(lambda: ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"])
@@ -367,7 +369,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A run directory whose cache is on a disk with room for the phantom's films and little else."""
     cache = tmp_path / "run" / "cache"
     cache.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(cache)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(cache)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
         pytest.skip("only root may mount a small disk")
     yield cache.parent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import typer
-from click.testing import Result
 from counting_extractor import CountingExtractor
 from numpy.typing import NDArray
 from rich.console import Console
 from safetensors.torch import save_file
-from typer.testing import CliRunner
+from small_sweep import invoke
 
 from analysis.features.base import BATCH_SIZE
 from analysis.films.gallery import Gallery
@@ -42,7 +39,7 @@ from sweep.final.studies import STUDIES
 from sweep.final.study import Study, StudyResult
 from sweep.scoring.plans import GenerationPlan
 from sweep.scoring.streaming import ComparedFilms
-from trainables.datasets.phantom import PhantomSource
+from trainables.datasets.phantom import PhantomSource, source
 from trainables.datasets.writing import write_dataset
 from trainables.settings import TrainingConfig
 from trainables.strategies.card import read_card
@@ -53,7 +50,7 @@ TRIAL = "a1"
 STRATEGY = {"name": "bitfit+text_encoder"}
 DATA = DataConfig(source="phantom", num_patients=60, resolution_px=64, seed=2)
 SETTINGS = FinalSettings(
-    images_per_condition=5, num_resamples=4, alignment_epochs=2, utility_epochs=1, utility_seeds=2, membership_films=8
+    images_per_condition=5, num_resamples=4, alignment_epochs=2, utility_epochs=1, utility_seeds=2, membership_films=4
 )
 QUIET = Console(quiet=True)
 CUTS_OF = {"d1": None, "d1-rank2": "d1"}
@@ -64,12 +61,6 @@ class Unscored:
 
     def evaluate(self, adapter: Path, share_done: float = 1.0) -> dict[str, float]:
         return {}
-
-
-def invoke(command: Callable[..., Any], *options: str) -> Result:
-    app = typer.Typer()
-    app.command()(command)
-    return CliRunner().invoke(app, list(options))
 
 
 @pytest.fixture(scope="module")
@@ -181,11 +172,11 @@ def test_membership_of_the_base_stands_beside_the_adapters(
     assert both[0]["membership_loss_train"] != both[1]["membership_loss_train"]
     films = {name: evaluated.splits[name] for name in ("train", "test")}
     patients = [
-        {data.patient_ids[row] for row in np.random.default_rng(0).permutation(len(data))[:8]}
+        {data.patient_ids[row] for row in np.random.default_rng(0).permutation(len(data))[:4]}
         for data in films.values()
     ]
     for values in both:
-        assert values["membership_num"] == 16 and values["membership_num_patients"] == sum(map(len, patients))
+        assert values["membership_num"] == 8 and values["membership_num_patients"] == sum(map(len, patients))
     row = write_report(folder).read_text().split("ratios near 1 are harmless")[1].split("</table>")[0]
     assert "<code>base</code>" in row and f"<code>{TRIAL}</code>" in row
 
@@ -317,7 +308,10 @@ def test_films_for_other_captions_are_less_aligned(folder: Path, tmp_path: Path)
     assert shares[Knowing] > shares[Mistaken] + 0.1
 
 
-def test_a_study_that_cannot_be_done_is_recorded_and_leaves_the_others(folder: Path, tmp_path: Path) -> None:
+def test_a_study_that_cannot_be_done_is_recorded_and_leaves_the_others(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "STUDIES", {name: STUDIES[name] for name in ("utility", "memorisation")})
     one_seed = FinalSettings(**{**SETTINGS.as_record(), "utility_seeds": 1})
     evaluation = FinalEvaluation(elsewhere(folder, tmp_path, Knowing, one_seed), QUIET)
     evaluation.run([TRIAL])
@@ -360,7 +354,11 @@ def test_films_that_come_back_exactly_have_a_finite_psnr(evaluated: Workbench) -
     assert _pixel_values(evaluated, films, other)["vae_psnr"] == pytest.approx(20 * np.log10(255 / 16))
 
 
-def test_films_are_compared_as_small_as_if_all_were_read_at_once(tmp_path: Path) -> None:
+def test_films_are_compared_as_small_as_if_all_were_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(0)
+    monkeypatch.setattr(source, "draw_film", lambda _, side_px: draw.integers(0, 256, (side_px, side_px), np.uint8))
     data = write_dataset(PhantomSource(num_patients=60, resolution_px=80, seed=1), tmp_path).split("train")
     films = ComparedFilms(data)[:]
     assert len(data) > BATCH_SIZE and films.shape == (len(data), 64, 64)

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,9 +125,8 @@ def test_a_sweep_has_a_ray_of_its_own_whatever_else_runs_and_whatever_the_machin
         "RAY_memory_usage_threshold": "0.001", "RAY_memory_monitor_refresh_ms": "100", "PYTHONPATH": str(ROOT),
     }  # fmt: skip
     plain = {name: value for name, value in os.environ.items() if name not in OF_RAY}
-    came = subprocess.run(
-        [sys.executable, "-c", OWN_RAY], env=plain | values, capture_output=True, text=True, timeout=300, check=False
-    )
+    command = [*warm_python.command(), "-c", OWN_RAY]
+    came = subprocess.run(command, env=plain | values, capture_output=True, text=True, timeout=300, check=False)
     assert came.returncode == 0, came.stderr
     facts = json.loads(came.stdout.splitlines()[-1])
     assert facts["address"] != ray_address
@@ -159,7 +157,7 @@ def answers(ray_address: str, token: str, tmp_path: Path) -> list[str]:
     another = {"HOME": UNWRITABLE, "RAY_AUTH_TOKEN": "f" * 64}
     cases = [{"HOME": str(tmp_path)}, {"HOME": UNWRITABLE}, another, {**another, "RAY_AUTH_MODE": "disabled"}]
     plain = {name: value for name, value in os.environ.items() if name not in OF_RAY} | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", ASKING, ray_address, json.dumps(cases)]
+    command = [*warm_python.command(), "-c", ASKING, ray_address, json.dumps(cases)]
     came = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=300, check=False)
     assert came.returncode == 0, came.stderr
     return came.stdout.splitlines()

@@ -38,7 +38,7 @@ from trainables.datasets.store import DataChangedError, PreparedDataset
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not import test modules
 
-EVALUATION_S = 0.8
+EVALUATION_S = 0.3
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
+import re
 import tarfile
 from collections import Counter
 from dataclasses import replace
@@ -76,7 +76,7 @@ def test_chexpert_is_counted_as_pandas_counts_it(ignored: list[FilmLabels], fram
 
 
 def test_policies_change_what_is_uncertain_and_nothing_else(tmp_path: Path) -> None:
-    head = pandas.read_csv(DATA / "chexpert_train.csv.gz", nrows=10_000, dtype=str, keep_default_na=False)
+    head = pandas.read_csv(DATA / "chexpert_train.csv.gz", nrows=2_000, dtype=str, keep_default_na=False)
     head.to_csv(tmp_path / "train.csv", index=False)
     frontal = head[(head["Frontal/Lateral"] == "Frontal") & head["AP/PA"].isin(["AP", "PA"])]
     ones, zeros, ignored = (
@@ -136,7 +136,7 @@ def test_padchest_is_counted_as_pandas_counts_it() -> None:
     frame = pandas.read_csv(table, usecols=["Projection", "Labels"])
     frontal = frame[frame["Projection"].isin(["PA", "AP", "AP_horizontal"]) & frame["Labels"].notna()]
     listed = frontal["Labels"][frontal["Labels"].str.contains("[", regex=False)]
-    known = {cell: {term.strip() for term in ast.literal_eval(cell)} for cell in listed.unique()}
+    known = {cell: {term.strip() for term in re.findall("'([^']*)'", cell)} for cell in listed.unique()}
     terms = [known[cell] for cell in listed]
     shown = counted(films)
     for finding, term in (("Cardiomegaly", "cardiomegaly"), ("Pleural Effusion", "pleural effusion")):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -81,18 +79,6 @@ class FilmLabels:
     image_id: str = ""
 
 
-@contextmanager
-def keeping_all() -> Iterator[None]:
-    """Look for no garbage among rows that are all kept: with hundreds of thousands of them it takes a third of the time."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-
-
 @dataclass(frozen=True, kw_only=True)
 class FilmReader(ABC):
     """Reads the labels of one layout of a collection.
@@ -131,7 +117,6 @@ class FilmReader(ABC):
         """What labels of this collection mean, with a user's own names for some."""
         return Vocabulary(separator=self.separator, words=self.words, label_map=label_map)
 
-    @keeping_all()
     def read(
         self, labels: Path, vocabulary: Vocabulary, ledger: Ledger, rules: LabelRules = AS_THEY_ARE
     ) -> list[FilmLabels]:

@@ -11,5 +11,5 @@ from trainables.datasets.writing import write_dataset
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    source = PhantomSource(num_patients=22, resolution_px=64, seed=45)
+    source = PhantomSource(num_patients=40, resolution_px=64, seed=3)
     return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom")

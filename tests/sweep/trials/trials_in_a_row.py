@@ -19,14 +19,14 @@ from trainables.datasets.store import PreparedDataset
 from trainables.settings import TrainingConfig
 from trainables.strategies import load_adapter
 
-BITFIT = {"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 3}
+BITFIT = {"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 9}
 DIVERGING = {**BITFIT, "lr": 1e30}
 DYLORA = {
     "strategy": {"name": "dylora", "rank": 4, "alpha": 8, "evaluated_ranks": [3, 1]},
     "lr": 1e-3,
-    "batch_size": 3,
+    "batch_size": 9,
 }
-LORA = {"strategy": {"name": "lora", "rank": 2, "alpha": 4}, "lr": 1e-3, "batch_size": 3}
+LORA = {"strategy": {"name": "lora", "rank": 2, "alpha": 4}, "lr": 1e-3, "batch_size": 9}
 
 
 class Choices(Searcher, TrialListener):  # type: ignore[misc]

@@ -22,7 +22,6 @@ from ray.train import ControllerError, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR
 from ray.train.v2._internal.exceptions import (
     RayTrainError,  # all that lost and hanging workers have in common
     WorkerGroupStartupTimeoutError,
@@ -219,15 +218,9 @@ def fit_group(spec: TrialSpec, evaluator: Evaluator, context: SweepContext) -> N
 class GroupTrainer(TorchTrainer):  # type: ignore[misc]  # Ray ships no types
     """Ray Train's trainer without its data sets and its cleaner of placement groups, in whose place `OrphanedGroups` is.
 
-    Each is a process more for each attempt, and so is what tells workers of nodes that are about to go: trials do not ask.
-    Where a controller has died on a cluster without a dashboard, the cleaner neither removes anything nor ends (Ray 2.60);
-    of Ray's data sets a trial has none.
+    Each is a process more for each attempt. Where a controller has died on a cluster without a dashboard, the cleaner
+    neither removes anything nor ends (Ray 2.60); of Ray's data sets a trial has none.
     """
-
-    def fit(self) -> Any:
-        """Train; whatever this process starts for it takes over its environment."""
-        os.environ.setdefault(ENABLE_PREEMPTION_WATCHER_ENV_VAR, "0")
-        return super().fit()
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()

@@ -126,12 +126,6 @@ def test_two_workers_are_two_processes_of_one_group(recorded: dict[int, Recorded
     assert len({os.getpid(), *(worker["process"] for worker in workers)}) == 3
 
 
-def test_a_group_has_no_process_that_a_trial_does_not_need(recorded: dict[int, Recorded]) -> None:
-    started = {actor["ActorClassName"] for actor in actors().values()}  # Ray keeps those that have ended, too
-    assert {"TrainController", "RayTrainWorker"} <= started
-    assert not {name for name in started if "Preemption" in name or "Cleaner" in name}
-
-
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_an_epoch_sees_every_image_exactly_once(
     recorded: dict[int, Recorded], dataset: PreparedDataset, num_workers: int

@@ -18,11 +18,11 @@ from trainables.strategies.base import Strategy
 aten = torch.ops.aten
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up torch's own formulas for what runs, in a third of the time of its `FlopCounterMode`, which follows modules too."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(
@@ -75,7 +75,8 @@ def operations_per_image(models: DiffusionModels, strategy: Strategy, *, cached:
         penalty=lambda: strategy.penalty(models),
     )
     loss.text_encoder, loss.vae = models.text_encoder, models.vae  # left out of training where they have no weights
-    with _Counter() as counter:
+    counter = _Counter()
+    with counter:
         loss(_one_image(models, strategy, cached=cached)).backward()
     return counter.total
 

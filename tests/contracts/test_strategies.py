@@ -46,9 +46,7 @@ HERE = Path(__file__).resolve().parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 """The first test that looks at what another process gives waits for the training of all strategies."""
 CAPTIONS = ["a blue ring", "a chest film with edema"]
-SAMPLING: dict[str, Any] = {
-    "prompts": CAPTIONS, "seeds": [3, 4], "num_steps": 2, "guidance": 3.0, "resolution_px": SIDE_PX,
-}  # fmt: skip
+SAMPLING: dict[str, Any] = {"prompts": CAPTIONS, "seeds": [3, 4], "num_steps": 2, "guidance": 3.0}
 OTHER_PROMPTS = ["a red circle", "a chest film"]
 
 
@@ -227,7 +225,8 @@ def run_elsewhere(jobs: dict[str, list[dict[str, Any]]], folder: Path) -> None:
     code = "import runpy, sys\n"
     for script, tasks in jobs.items():
         task = folder / f"{script}.json"
-        task.write_text(json.dumps({"base": str(resolve_base("mini")), "jobs": tasks, **SAMPLING}))
+        models = {"base": str(resolve_base("mini")), "resolution_px": SIDE_PX}
+        task.write_text(json.dumps({**models, "jobs": tasks, **SAMPLING}))
         code += f"sys.argv = [{script!r}, {str(task)!r}]\nrunpy.run_path({str(HERE / script)!r}, run_name='__main__')\n"
         code += f"sys.path.insert(0, {str(ROOT)!r})\n"
     command = [*warm_python.command(warm_python.PLAIN), "-P", "-c", code]  # -P keeps the working directory off the path

@@ -1,7 +1,7 @@
 """Run as a program of its own: other programs' readers load exports, without this project, and say what pixels they give.
 
-Its one argument is a JSON file: {"base", "prompts", "seeds", "num_steps", "guidance", "jobs": [{"reader", "folder",
-"tokens", "to"}]}. Each job leaves `to`.npy, or `to`.txt with the error by which its reader refused the export.
+Its one argument is a JSON file: {"base", "seeds", "num_steps", "guidance", "resolution_px", "jobs": [{"reader",
+"folder", "prompts", "to"}]}. Each job leaves `to`.npy, or `to`.txt with the error by which its reader refused the export.
 """
 
 from __future__ import annotations
@@ -159,6 +159,8 @@ def pixels(pipeline: StableDiffusionPipeline, task: dict[str, Any], prompts: lis
         generator=[torch.Generator().manual_seed(seed) for seed in task["seeds"]],
         num_inference_steps=task["num_steps"],
         guidance_scale=task["guidance"],
+        height=task["resolution_px"],
+        width=task["resolution_px"],
         output_type="np",
     ).images
 

@@ -1,6 +1,6 @@
 """Run as a program of its own: loads exports with plain diffusers, without this project, and saves the pixels.
 
-Its one argument is a JSON file: {"base", "seeds", "num_steps", "guidance",
+Its one argument is a JSON file: {"base", "seeds", "num_steps", "guidance", "resolution_px",
 "jobs": [{"kind", "folder", "prompts", "to"}]}.
 """
 
@@ -50,6 +50,8 @@ def main(file: Path) -> None:
             generator=[torch.Generator().manual_seed(seed) for seed in task["seeds"]],
             num_inference_steps=task["num_steps"],
             guidance_scale=task["guidance"],
+            height=task["resolution_px"],
+            width=task["resolution_px"],
             output_type="np",
         ).images
         np.save(job["to"], images)

@@ -21,7 +21,7 @@ from trainables.strategies import load_adapter
 def main(file: Path) -> None:
     """Sample every job."""
     task = json.loads(file.read_text())
-    base = load_base(task["base"])
+    base = load_base(task["base"]).for_films_of(task["resolution_px"])
     for job in task["jobs"]:
         models = base.fresh()
         load_adapter(models, Path(job["folder"]))

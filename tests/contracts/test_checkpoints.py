@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_films import SmallPhantom
 from torch import Tensor
 
 from trainables import micro_batches
@@ -28,7 +29,6 @@ from trainables.checkpoints import (
     remove_checkpoints,
     write_checkpoint,
 )
-from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.store import PreparedDataset
 from trainables.datasets.writing import write_dataset
 from trainables.epochs import EpochReport
@@ -57,8 +57,9 @@ def base() -> DiffusionModels:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    source = PhantomSource(num_patients=32, resolution_px=64, seed=5)
-    return write_dataset(source, tmp_path_factory.mktemp("data") / "phantom", on_progress=None)
+    return write_dataset(
+        SmallPhantom(num_patients=32, seed=5), tmp_path_factory.mktemp("data") / "phantom", on_progress=None
+    )
 
 
 @pytest.fixture(scope="module")

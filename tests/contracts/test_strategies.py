@@ -22,6 +22,7 @@ from diffusers import UNet2DConditionModel
 from fingerprints import fingerprint, shares_all_but_what_trains
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from small_films import SIDE_PX
 from strategy_examples import EXAMPLES, VARIANTS, Example, projection
 from torch import Tensor, nn
 from torch.nn import functional
@@ -79,12 +80,13 @@ def fixed_batch(models: DiffusionModels, strategy: Strategy) -> dict[str, Tensor
     """Smooth films or latents, noise and captions; nothing about it is special but that it stays the same."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(2, 4, 2, 2, generator=generator)
-    latents = functional.interpolate(coarse, size=(16, 16), mode="bilinear")
+    side = SIDE_PX // models.latent_factor
+    latents = functional.interpolate(coarse, size=(side, side), mode="bilinear")
     noise = torch.randn(latents.shape, generator=generator)
     batch = {"noise": noise, "timesteps": torch.tensor([150, 600]), "token_ids": tokenize(models, CAPTIONS)}
     if "vae" not in strategy.trains:
         return {**batch, "latents": latents}
-    pixels = functional.interpolate(coarse[:, :3].tanh(), size=(64, 64), mode="bilinear")
+    pixels = functional.interpolate(coarse[:, :3].tanh(), size=(SIDE_PX, SIDE_PX), mode="bilinear")
     return {**batch, "pixels": pixels, "latent_noise": torch.randn(latents.shape, generator=generator)}
 
 
@@ -159,7 +161,7 @@ def trained(base: DiffusionModels, name: str, folder: Path) -> Trained:
 
 @pytest.fixture(scope="session")
 def base() -> DiffusionModels:
-    return load_base("mini")
+    return load_base("mini").for_films_of(SIDE_PX)
 
 
 @pytest.fixture(scope="session")
@@ -223,7 +225,8 @@ def run_elsewhere(jobs: dict[str, list[dict[str, Any]]], folder: Path) -> None:
     code = "import runpy, sys\n"
     for script, tasks in jobs.items():
         task = folder / f"{script}.json"
-        task.write_text(json.dumps({"base": str(resolve_base("mini")), "jobs": tasks, **SAMPLING}))
+        models = {"base": str(resolve_base("mini")), "resolution_px": SIDE_PX}
+        task.write_text(json.dumps({**models, "jobs": tasks, **SAMPLING}))
         code += f"sys.argv = [{script!r}, {str(task)!r}]\nrunpy.run_path({str(HERE / script)!r}, run_name='__main__')\n"
         code += f"sys.path.insert(0, {str(ROOT)!r})\n"
     command = [*warm_python.command(warm_python.PLAIN), "-P", "-c", code]  # -P keeps the working directory off the path

@@ -10,6 +10,7 @@ import pytest
 import torch
 from fingerprints import fingerprint
 from numpy.typing import NDArray
+from small_films import SIDE_PX
 from strategy_examples import EXAMPLES
 
 from sweep.scoring.studio import with_adapter
@@ -24,12 +25,12 @@ HALF = Numerics("bf16", channels_last=True)
 
 @pytest.fixture(scope="module")
 def base() -> DiffusionModels:
-    return load_base("mini")
+    return load_base("mini").for_films_of(SIDE_PX)
 
 
 @pytest.fixture(scope="module")
 def half() -> DiffusionModels:
-    return load_base("mini").computing_in(HALF)
+    return load_base("mini").for_films_of(SIDE_PX).computing_in(HALF)
 
 
 def sample(models: DiffusionModels) -> NDArray[np.float32]:

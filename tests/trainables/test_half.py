@@ -37,14 +37,14 @@ def _computed(strategy: Strategy, models: DiffusionModels, dtype: torch.dtype) -
     """The loss and the gradients of a batch; where BitFit or the autoencoder trains, it goes through that from the film on."""
     generator = torch.Generator().manual_seed(1)
     batch = {
-        "latents": torch.randn(2, 4, 16, 16, generator=generator),
-        "noise": torch.randn(2, 4, 16, 16, generator=generator),
+        "latents": torch.randn(2, 4, 8, 8, generator=generator),
+        "noise": torch.randn(2, 4, 8, 8, generator=generator),
         "timesteps": torch.tensor([150, 600]),
         "token_ids": tokenize(models, ["chest x-ray", "edema"]),
     }
     if "vae" in strategy.trains or strategy.name == "bitfit":
         batch |= {
-            "pixels": torch.rand(2, 3, 64, 64, generator=generator) * 2 - 1,
+            "pixels": torch.rand(2, 3, 32, 32, generator=generator) * 2 - 1,
             "latent_noise": batch.pop("latents"),
         }
     strategy.on_step_start(models, TrainingStep(number=40, num_steps=99, seed=0))

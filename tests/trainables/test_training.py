@@ -31,7 +31,7 @@ from trainables.strategies import make_strategy
 from trainables.strategies.base import trained_parameters
 from trainables.training import FineTuning
 
-NUM_IMAGES = 24
+NUM_IMAGES, BATCH = 12, 4
 
 
 def _tuning(
@@ -58,7 +58,7 @@ def _tuning(
         caption_dropout=config.caption_dropout,
         mixed_precision=precision,
     )
-    plan = BatchPlan(num_images=NUM_IMAGES, batch_size=8, seed=3)
+    plan = BatchPlan(num_images=NUM_IMAGES, batch_size=BATCH, seed=3)
     return FineTuning(
         models,
         method,

@@ -68,7 +68,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(
     """Nominally 90 %; of 120 samples 108 are expected, and 99 to 116 lie within three standard deviations."""
     rng = np.random.default_rng(0)
     intervals = [
-        bootstrap_interval(metric, *draw(rng), confidence=0.9, num_resamples=60, paired=paired, seed=seed)
+        bootstrap_interval(metric, *draw(rng), confidence=0.9, num_resamples=40, paired=paired, seed=seed)
         for seed in range(NUM_SAMPLES)
     ]
     assert 98 <= sum(interval.low <= truth <= interval.high for interval in intervals) <= 118

@@ -16,6 +16,7 @@ from analysis.films.gallery import Gallery, nearest_films
 from analysis.films.pairs import pairs_sheet
 from analysis.studies.memorisation import (
     RULES,
+    Calibration,
     MemorisationError,
     MemorisationReport,
     calibrate,
@@ -89,8 +90,13 @@ def planted(phantom: PhantomFilms, extractor: FeatureExtractor) -> Planted:
 
 
 @pytest.fixture(scope="module")
-def report(planted: Planted) -> MemorisationReport:
-    return find_copies(planted.generated, calibrate(planted.train, planted.held_out))
+def calibration(planted: Planted) -> Calibration:
+    return calibrate(planted.train, planted.held_out)
+
+
+@pytest.fixture(scope="module")
+def report(planted: Planted, calibration: Calibration) -> MemorisationReport:
+    return find_copies(planted.generated, calibration)
 
 
 def test_planted_copies_are_found_and_fresh_films_left_alone(planted: Planted, report: MemorisationReport) -> None:
@@ -220,8 +226,9 @@ def test_the_control_is_the_same_with_both_sets_exchanged() -> None:
     assert (copied.share, copied.exchanged_share) == (0, 1)
 
 
-def test_the_control_draws_as_many_training_patients_as_are_held_out(planted: Planted) -> None:
-    calibration = calibrate(planted.train, planted.held_out)
+def test_the_control_draws_as_many_training_patients_as_are_held_out(
+    planted: Planted, calibration: Calibration
+) -> None:
     some, held_out = calibration.exchanged.far, planted.held_out
     assert len(set(some.groups())) == len(set(held_out.groups())) < len(set(planted.train.groups()))
     assert set(some.groups()) <= set(planted.train.groups()) and some.images is not None
@@ -254,7 +261,9 @@ def test_pairs_stand_side_by_side(planted: Planted, report: MemorisationReport) 
         pairs_sheet(planted.generated.images[left], planted.train.images, shown)
 
 
-def test_sets_that_cannot_be_compared_are_refused(planted: Planted, phantom: PhantomFilms) -> None:
+def test_sets_that_cannot_be_compared_are_refused(
+    planted: Planted, phantom: PhantomFilms, calibration: Calibration
+) -> None:
     with pytest.raises(ValueError, match="`held_out` must be of other patients than the training films, but got"):
         calibrate(planted.train, planted.train)
     with pytest.raises(ValueError, match="`train` must be of at least 2 patients, but got 1"):
@@ -263,7 +272,7 @@ def test_sets_that_cannot_be_compared_are_refused(planted: Planted, phantom: Pha
     with pytest.raises(ValueError, match="`features` must be of one extractor"):
         find_copies(narrow, calibrate(planted.train, planted.held_out, rule="features"))
     with pytest.raises(ValueError, match="`images` must be given to compare pixels"):
-        find_copies(Gallery(planted.generated.features), calibrate(planted.train, planted.held_out, rule="both"))
+        find_copies(Gallery(planted.generated.features), calibration)
     with pytest.raises(ValueError, match=f"`rule` must be a known name, but got 'any'.*: {', '.join(sorted(RULES))}"):
         find_copies(planted.generated, calibrate(planted.train, planted.held_out, rule="any"))
     with pytest.raises(ValueError, match=r"`features` must not be zero, but got 1 all-zero rows, first in row \[1\]"):

@@ -19,7 +19,7 @@ aten = torch.ops.aten
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up torch's own formulas for what runs, in a third of the time of its `FlopCounterMode`, which follows modules too."""
+    """Adds up torch's own formulas for what runs, as its `FlopCounterMode` does, which takes longer as it follows modules too."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -2,55 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.base_models.models import DiffusionModels, states_width, text_states
 from trainables.loss import DenoisingLoss
 from trainables.strategies.base import Strategy
-
-aten = torch.ops.aten
-
-
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up torch's own formulas for what runs, as its `FlopCounterMode` does, which takes longer as it follows modules too."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Run an operator, and count it where there is a formula for it."""
-        packet, named = func._overloadpacket, kwargs or {}
-        if packet in _SHAPES:
-            return _SHAPES[packet](*args)
-        output = func(*args, **named)
-        if packet in flop_registry:
-            self.total += int(flop_registry[packet](*args, **named, out_val=output))
-        return output
-
-
-def _norm(x: Tensor, weight: Tensor, bias: Tensor, *sizes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What a group norm gives: the output, and the mean and deviation of each group."""
-    num_images, _, _, num_groups, _ = sizes
-    return torch.empty_like(x), x.new_empty(num_images, num_groups), x.new_empty(num_images, num_groups)
-
-
-def _norm_gradients(gradient: Tensor, x: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Those of the input, the weight and the bias."""
-    return torch.empty_like(x), x.new_empty(x.shape[1]), x.new_empty(x.shape[1])
-
-
-_SHAPES: Mapping[Any, Any] = {aten.native_group_norm: _norm, aten.native_group_norm_backward: _norm_gradients}
-"""What counts as nothing, and what torch would take longer over on the meta device than over all else: the shapes alone."""
 
 
 def operations_per_image(models: DiffusionModels, strategy: Strategy, *, cached: bool = True) -> int:
@@ -75,10 +36,10 @@ def operations_per_image(models: DiffusionModels, strategy: Strategy, *, cached:
         penalty=lambda: strategy.penalty(models),
     )
     loss.text_encoder, loss.vae = models.text_encoder, models.vae  # left out of training where they have no weights
-    counter = _Counter()
-    with counter:
-        loss(_one_image(models, strategy, cached=cached)).backward()
-    return counter.total
+    with FlopCounterMode(display=False) as counter:
+        total = loss(_one_image(models, strategy, cached=cached))
+        total.backward()
+    return int(counter.get_total_flops())
 
 
 def _one_image(models: DiffusionModels, strategy: Strategy, *, cached: bool) -> dict[str, Tensor]:
@@ -129,12 +90,12 @@ def operations_per_film(models: DiffusionModels, *, guidance_scale: float) -> Fi
     passes, config = 2 if guidance_scale > 1 else 1, _unet_config(models)
     latents = torch.empty(passes, config.in_channels, config.sample_size, config.sample_size, device="meta")
     token_ids = torch.zeros(passes, models.tokenizer.model_max_length, dtype=torch.int64, device="meta")
-    with torch.no_grad(), _Counter() as once:
+    with torch.no_grad(), FlopCounterMode(display=False) as once:
         states = text_states(models.text_encoder.to("meta"), token_ids)
         vae.decode(latents[:1])
-    with torch.no_grad(), _Counter() as each_step:
+    with torch.no_grad(), FlopCounterMode(display=False) as each_step:
         unet(latents, torch.zeros(passes, dtype=torch.int64, device="meta"), states)
-    return FilmOperations(once=once.total, each_step=each_step.total)
+    return FilmOperations(once=int(once.get_total_flops()), each_step=int(each_step.get_total_flops()))
 
 
 def _unet_config(models: DiffusionModels) -> Any:

@@ -68,17 +68,22 @@ CAUGHT, SURVIVED, UNPROVED = "caught", "survived", "unproved"
 
 
 class FirstFailure:
-    """A pytest plug-in that leaves out the tests that need Ray, and writes down what fails first.
+    """A pytest plug-in that leaves out the tests that need Ray and some others, and writes down what fails first.
 
     Args:
         to: the file for its name.
+        without: names of the others.
     """
 
-    def __init__(self, to: Path) -> None:
-        self.to = to
+    def __init__(self, to: Path, without: Sequence[str]) -> None:
+        self.to, self.without = to, without
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = [item for item in items if not RAY & set(getattr(item, "fixturenames", ()))]
+        items[:] = [
+            item
+            for item in items
+            if not RAY & set(getattr(item, "fixturenames", ())) and _name(item.nodeid) not in self.without
+        ]
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         self._note(report)
@@ -88,7 +93,12 @@ class FirstFailure:
 
     def _note(self, report: pytest.CollectReport | pytest.TestReport) -> None:
         if report.failed and not self.to.exists():
-            self.to.write_text(report.nodeid.partition("@")[0])
+            self.to.write_text(_name(report.nodeid))
+
+
+def _name(nodeid: str) -> str:
+    """A test's name without the group of tests that it is run with."""
+    return nodeid.partition("@")[0]
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,7 @@ class Tree:
         }
 
     def tests_of(self, module: str) -> list[str]:
-        """Test files that import a module, then those of its room that import it, then the contract suites.
+        """Test files that import a module, then those that import what imports it in its own folder, then the contract suites.
 
         Of each, those that import few modules are first: they are nearest, quick, and likely to fail.
         """
@@ -305,19 +315,14 @@ def first_failure(tree: Tree, tests: list[str], *, without: Sequence[str] = ()) 
     note.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
-        os._exit(_run_tests(tree, [*tests, *left_out(without)], note))
+        os._exit(_run_tests(tree, [test for test in tests if test not in without], FirstFailure(note, without)))
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == pytest.ExitCode.OK:
         return None
     return note.read_text() if note.exists() else ""
 
 
-def left_out(tests: Sequence[str]) -> list[str]:
-    """What tells pytest to leave out tests and files."""
-    return [f"--deselect={name}" if "::" in name else f"--ignore={name}" for name in tests]
-
-
-def _run_tests(tree: Tree, tests: list[str], note: Path) -> int:
+def _run_tests(tree: Tree, tests: list[str], plugin: FirstFailure) -> int:
     os.chdir(tree.folder)
     os.environ |= {"PYTHONPATH": str(tree.folder), "PYTHONDONTWRITEBYTECODE": "1"}
     sys.path[:] = [str(tree.folder), *(path for path in sys.path if path not in ("", str(ROOT)))]
@@ -329,7 +334,7 @@ def _run_tests(tree: Tree, tests: list[str], note: Path) -> int:
     if any(not Path(str(find_spec(name).origin)).is_relative_to(tree.folder) for name in PACKAGES):  # type: ignore[union-attr]
         return int(pytest.ExitCode.USAGE_ERROR)
     options = ["-x", "-q", "-p", "no:cacheprovider", f"--timeout={TIMEOUT_S}"]
-    return int(pytest.main([*options, *tests], plugins=[FirstFailure(note)]))
+    return int(pytest.main([*options, *tests], plugins=[plugin]))
 
 
 def keep(results: Path, number: int, outcome: dict[str, Any]) -> None:

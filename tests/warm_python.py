@@ -92,7 +92,7 @@ def serving(variable: str, *preloaded: str) -> Iterator[None]:
     """A server that the environment names by a variable.
 
     Args:
-        variable: `VARIABLE` or `PLAIN`.
+        variable: says where it listens, such as `VARIABLE` or `PLAIN`.
         preloaded: modules that it imports when it is first asked.
     """
     import subprocess  # not above: the program that asks is to start at once

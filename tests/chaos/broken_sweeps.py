@@ -30,6 +30,7 @@ training: {num_epochs: 3, evaluate_every_epochs: 1}
 evaluation: {images_per_condition: 2, num_steps: 1}
 """
 """Configurations are drawn at random by the number of the trial, and no objective is of measured seconds: all sweeps are alike."""
+REMEDY = "Go on with: python -m sweep.run --resume"
 EACH_EPOCH = "training.checkpoint_every_s=0"
 PATIENCE_S = 240.0
 OF_RAY = ("ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::_AutoscalingCoordinatorActor")
@@ -90,7 +91,7 @@ class Sweep:
     Args:
         out: the run directory.
         settings: over the configuration beside it.
-        environment: of the processes of its first start.
+        environment: of its processes, where it is started with its faults.
         others: processes below this one that were there before it.
     """
 
@@ -104,12 +105,17 @@ class Sweep:
         """Whether it works on a cluster that lives on; else it has a Ray of its own."""
         return "compute.address" in self.settings
 
-    def start(self, *, again: bool = False) -> subprocess.Popen[str]:
-        """Begin it, or go on with it; where it had not begun, the same command begins it."""
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is something to go on with."""
+        return (self.out / "events.log").exists()
+
+    def start(self, *, with_faults: bool = True) -> subprocess.Popen[str]:
+        """Begin it, or go on with it where it has begun."""
         settings = [f"--set={key}={value}" for key, value in self.settings.items()]
         begin = ["--out", str(self.out), "--config", str(self.out.parent / CONFIG), f"--set={EACH_EPOCH}", *settings]
-        where = ["--resume", str(self.out)] if (self.out / "events.log").exists() else begin
-        environment = {**os.environ, **({} if again else self.environment)}
+        where = ["--resume", str(self.out)] if self.has_begun else begin
+        environment = {**os.environ, **(self.environment if with_faults else {})}
         with self.out.with_suffix(".log").open("a") as said:
             return subprocess.Popen(
                 [*warm_python.command(), "-m", "sweep.run", *where],
@@ -170,9 +176,10 @@ class Sweep:
         """What it has printed."""
         return self.out.with_suffix(".log").read_text()
 
-    def remedies(self) -> int:
-        """How often it has said how to go on with it."""
-        return " ".join(self.said().split()).count(f"Go on with: python -m sweep.run --resume {self.out}")
+    def num_remedies(self) -> int:
+        """How often it has said how it is gone on with."""
+        log = self.out.with_suffix(".log")
+        return " ".join(log.read_text().split()).count(REMEDY) if log.exists() else 0
 
 
 def wait_until(condition: Callable[[], bool], command: subprocess.Popen[str], what: str) -> bool:

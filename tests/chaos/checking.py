@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,19 +42,19 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def compare(out: Path, reference: Path, before: Mapping[str, str], rounding: float = 0.0) -> None:
+def compare(out: Path, reference: Path, states: Iterable[Mapping[str, str]], rounding: float = 0.0) -> None:
     """Check a sweep that went on.
 
     Args:
         out: its run directory.
         reference: of the one that was not disturbed.
-        before: what it held of finished trials when it was broken.
+        states: what it held of finished trials each time that it was broken.
         rounding: share by which numbers may differ.
 
     Raises:
         UnsoundError: something is lost, doubled or changed.
     """
-    for name, state in before.items():
+    for name, state in (item for before in states for item in before.items()):
         if name == "events.log":
             length = int(state.split()[0])
             if f"{length} {_hash((out / name).read_bytes()[:length])}" != state:

@@ -24,10 +24,10 @@ import yaml
 # The second is that of warm_python, whose folders have the packages' names.
 sys.path.extend(str(Path(__file__).resolve().parents[level]) for level in (2, 1))
 
-from broken_sweeps import CONFIG, SETTINGS, Sweep, all_processes_below, kill, wait_until
+from broken_sweeps import CONFIG, SETTINGS, Sweep, all_processes_below, below, kill, wait_until
 from checking import UnsoundError, compare, finished, require_nothing_left, shared_memory
 from cluster import one_node
-from faults import ENDING, JOINING, KINDS, OF_A_CLUSTER, ROUNDING, TELLING, Act, TooLateError, surroundings
+from faults import ENDING, JOINING, KINDS, OF_A_CLUSTER, ROUNDING, TWO_OF, Act, TooLateError, surroundings
 
 from sweep.records.log import read_log
 
@@ -41,7 +41,7 @@ class Outcome:
     """What came of a broken sweep."""
 
     kind: str
-    """One of `KINDS`, or two, the second of which breaks the sweep when it has gone on after the first."""
+    """One of `KINDS`, or two of `TWO_OF`, the second of which breaks the sweep when it has gone on after the first."""
     seed: int
     has_joined: bool = False
     """A cluster that lives on; else it has a Ray of its own."""
@@ -67,20 +67,21 @@ def broken(outcome: Outcome, folder: Path, reference: Path, address: str) -> Non
         address: of the cluster that it may join.
     """
     name, started = f"{outcome.kind}-{outcome.seed}", time.monotonic()
-    chance, before = random.Random(name), dict[str, str]()
+    chance, states = random.Random(name), list[dict[str, str]]()
     random.seed(name)
-    memory, total = shared_memory(), num_records(reference)
+    memory, total, others = shared_memory(), num_records(reference), set(below())
     out, joined = folder / name, address if outcome.has_joined else None
     try:
         with ExitStack() as stack:
             for kind in outcome.kind.split(TWICE):
                 sweep, act = stack.enter_context(surroundings(kind, out, chance, total=total, address=joined))
+                sweep.others = others
                 stack.callback(lambda sweep=sweep: kill(*sweep.left()))
                 _break(sweep, act, outcome, kind, _moment(sweep, chance, total))
-                before |= finished(out)
+                states.append(finished(out))
             _go_on(sweep, outcome)
             outcome.retries = sum(record["event"] == "retry" for record in sweep.log().records)
-            compare(out, reference, before, ROUNDING.get(outcome.kind, 0.0))
+            compare(out, reference, states, ROUNDING.get(outcome.kind, 0.0))
             require_nothing_left(sweep.left, memory)
     except (UnsoundError, subprocess.SubprocessError, psutil.Error, OSError, ValueError) as error:
         outcome.fault = f"{type(error).__name__}: {error}"
@@ -88,7 +89,7 @@ def broken(outcome: Outcome, folder: Path, reference: Path, address: str) -> Non
 
 
 def num_records(reference: Path) -> int:
-    """Of a sweep that ran to its end, without those of later looks at it."""
+    """Of a sweep that ran to its end, without those of its being gone on with since."""
     return sum(record["event"] != "resume" for record in read_log(reference / "events.log").records)
 
 
@@ -97,8 +98,8 @@ def _go_on(sweep: Sweep, outcome: Outcome) -> None:
     code, attempts = outcome.exit_codes[-1], 0
     while code != 0 and attempts < ATTEMPTS:
         attempts += 1
-        code = sweep.wait(sweep.start(again=True))
-    outcome.resumes += attempts
+        outcome.resumes += sweep.has_begun
+        code = sweep.wait(sweep.start(with_faults=False))
     if code != 0:
         raise UnsoundError(f"it does not go on: {sweep.said()[-600:]}")
 
@@ -106,14 +107,15 @@ def _go_on(sweep: Sweep, outcome: Outcome) -> None:
 def _moment(sweep: Sweep, chance: random.Random, total: int) -> tuple[int, float]:
     """How many records the log has when the sweep is broken, at random of those to come, and how many seconds later that is."""
     so_far = len(sweep.log().records)
-    return chance.randrange(so_far, max(total, so_far + 1)), chance.uniform(0, 2)
+    return so_far + int(chance.random() * max(total - so_far, 1)), chance.uniform(0, 2)
 
 
 def _break(sweep: Sweep, act: Act, outcome: Outcome, kind: str, moment: tuple[int, float]) -> None:
     """Start a sweep, or go on with it, and act at a moment."""
-    outcome.resumes += bool(outcome.exit_codes)
-    command, (records, delay_s) = sweep.start(), moment
+    outcome.resumes += sweep.has_begun
+    num_remedies, (records, delay_s) = sweep.num_remedies(), moment
     outcome.moments.append(f"{records} records + {delay_s:.1f} s")
+    command = sweep.start()
     try:
         has_come = wait_until(lambda: sweep.has_owner() and len(sweep.log().records) >= records, command, "its moment")
     except UnsoundError:
@@ -131,10 +133,11 @@ def _break(sweep: Sweep, act: Act, outcome: Outcome, kind: str, moment: tuple[in
         has_ended = True
     outcome.exit_codes.append(sweep.wait(command))
     outcome.end_s = time.monotonic() - acted_s
-    if outcome.exit_codes[-1] == 0 and kind in ENDING and not has_ended:
-        raise UnsoundError("it was to be broken, and was not")
-    if outcome.exit_codes[-1] != 0 and kind in TELLING and sweep.remedies() < len(outcome.exit_codes):
-        raise UnsoundError(f"it does not say how to go on: {sweep.said()[-600:]}")
+    if outcome.exit_codes[-1] == 0:
+        if kind in ENDING and not has_ended:
+            raise UnsoundError("it was to be broken, and was not")
+    elif kind in TWO_OF and sweep.has_begun and sweep.num_remedies() == num_remedies:
+        raise UnsoundError(f"it does not say how it is gone on with: {sweep.said()[-600:]}")
 
 
 def table_of(outcomes: list[Outcome]) -> str:
@@ -185,7 +188,10 @@ def undisturbed(folder: Path, address: str | None) -> Path:
 def main(
     to: Annotated[Path, typer.Option(help="Where the outcomes stand, and the undisturbed sweep.")] = Path("runs/chaos"),
     kinds: Annotated[
-        str, typer.Option(help="Of what breaks sweeps, separated by commas; with a + between two, one sweep twice.")
+        str,
+        typer.Option(
+            help=f"Of what breaks sweeps, separated by commas; with a {TWICE} between two of {', '.join(sorted(TWO_OF))}, one sweep twice."
+        ),
     ] = ",".join(KINDS),
     seeds: Annotated[int, typer.Option(min=1, help="How often each.")] = 4,
     first: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
@@ -193,7 +199,7 @@ def main(
     reference: Annotated[
         Path | None,
         typer.Option(
-            help="Run directory of an undisturbed sweep, whose configuration all have; by default one is run."
+            help="Run directory of an undisturbed sweep, whose configuration all have, but that they keep checkpoints of each epoch."
         ),
     ] = None,
     until_s: Annotated[float, typer.Option(min=0, help="Begin no further one after so many seconds.")] = 1e9,
@@ -203,6 +209,9 @@ def main(
 
     Example: python tests/chaos/drive.py --kinds driver,raylet --seeds 2
     """
+    for kind in kinds.split(","):
+        if TWICE in kind and (not set(kind.split(TWICE)) <= TWO_OF or kind.count("rename") > 1):
+            raise typer.BadParameter(f"`--kinds` must have {TWICE} between two of {sorted(TWO_OF)}, but got {kind!r}.")
     if address is not None and (alone := set(kinds.replace(TWICE, ",").split(",")) - JOINING):
         raise typer.BadParameter(f"`--address` must stand beside kinds that join a cluster, but got {sorted(alone)}.")
     folder, started = to.resolve(), time.monotonic()

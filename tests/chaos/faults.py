@@ -97,8 +97,9 @@ KINDS: Mapping[str, Act] = {
 }
 ENDING = frozenset({"driver", "machine", "signal"})
 """Kinds that no sweep outlives; without its Ray one may still end what its processes have in hand."""
-TELLING = frozenset({"driver", "signal", "rename"})
-"""Kinds after which the small parent of the sweep is there and says how it is gone on with."""
+TWO_OF = frozenset({"driver", "signal", "rename"})
+"""Kinds of which two may break one sweep, with one death at a file: they end it, and leave its small parent, which says how it is
+gone on with."""
 ROUNDING = {"workers": 0.02}
 """Kinds that change how many workers share a training, and so how sums are rounded: by how much numbers may differ."""
 OF_A_CLUSTER = frozenset({"node", "workers"})
@@ -124,6 +125,7 @@ def surroundings(
     if kind in ("eio", "rename"):
         number = chance.randrange(2, total) if kind == "eio" else chance.randrange(1, 8)
         faults = {"CHAOS_FAULT": f"{kind}:{number}", "CHAOS_ONCE": f"{out}.once", "CHAOS_OUT": str(out)}
+        faults["CHAOS_FILE"] = chance.choice(["", "trials.parquet"])
         path = os.pathsep.join([str(INJECTED), str(ROOT)])
         yield Sweep(out, settings, environment={**faults, "PYTHONPATH": path}), KINDS[kind]
     elif kind == "disk":

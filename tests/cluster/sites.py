@@ -83,7 +83,8 @@ def start_site(folder: Path, part: str = ".venv") -> Site:
         host.do(f"mkdir -p ~/.ssh && echo '{public}' > ~/.ssh/authorized_keys && chmod -R go= ~/.ssh")
         host.do(f"echo export {' '.join(f'{name}={value}' for name, value in IMPATIENT.items())} >> ~/.profile")
     if user_cache().is_dir():  # else the head's first sweep makes MLflow's store and Vega anew, which takes seconds
-        shutil.copytree(user_cache(), head.home / ".cache" / user_cache().name)
+        half_written = shutil.ignore_patterns(".*")  # by tests that run beside these
+        shutil.copytree(user_cache(), head.home / ".cache" / user_cache().name, ignore=half_written)
         head.do(f"chown -R {login}: ~{login}/.cache", "root")
     return site
 

@@ -15,7 +15,7 @@ from trainables.datasets.phantom import source
 
 @pytest.fixture(scope="session", autouse=True)
 def _films_are_drawn_once() -> Iterator[None]:
-    """Each takes 25 ms, and sweeps here see the same hundred again and again, which a phantom's seed decides."""
+    """Each takes 25 ms, and sweeps here see the same ones again and again, which a phantom's seed decides."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "draw_film", lru_cache(maxsize=4096)(source.draw_film))
         yield

@@ -19,7 +19,7 @@ WAITING_PER_CORE = 2
 """Bundles of that many results that may be ready for each core before they are taken: enough that no core waits. They are not bounded by
 bytes: eight pictures for each core are 2 MiB at 512 px, and 512 MiB at the largest side of 8,192 px."""
 QUICK_S = 0.0005
-"""What takes less is Python for the most part, for which threads wait in turn: two do half as many films of 64 px as one."""
+"""What takes less is Python for the most part, for which threads wait in turn: two do three fifths as many films of 64 px as one."""
 JUDGED = 8
 """Items by whose middle it is told whether they are quick: the first one may import what the others need."""
 THREADED_PER_CORE = 1024

@@ -35,10 +35,10 @@ look = guard.Guard._look
 
 def look_and_tell(self):
     look(self)
-    if self._watched:
-        (out / "watched").touch()
     with (out / "looks").open("a") as file:
         file.write(".")
+    if self._watched:
+        (out / "watched").touch()
 
 guard.Guard._look = look_and_tell
 

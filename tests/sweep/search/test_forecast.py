@@ -214,7 +214,13 @@ def test_films_of_the_phantom_are_counted_without_drawing_them() -> None:
 
 @pytest.mark.slow
 def test_a_plan_says_what_runs_how_long_and_when_it_ends(tmp_path: Path) -> None:
-    asked = ("search.scheduler=gain", "search.stop.hours=2", "search.num_trials=5", "compute.concurrent_trials=8")
+    asked = (
+        "data.num_patients=400",
+        "search.scheduler=gain",
+        "search.stop.hours=2",
+        "search.num_trials=5",
+        "compute.concurrent_trials=8",
+    )
     with (tmp_path / "said").open("w") as file:
         print_plan(config_of(*asked), Console(file=file, width=200), 0.001)
     said = (tmp_path / "said").read_text()

@@ -29,6 +29,7 @@ from sweep.config import DataConfig, EvaluationConfig, SweepConfig
 from sweep.final.bench import Finalist, Workbench, dataset_folder
 from sweep.final.quality import alignment, save_samples, utility
 from sweep.final.settings import FinalSettings
+from trainables.checkpoints import remove_checkpoints
 from trainables.datasets.base import ImageTextSample
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
@@ -115,6 +116,7 @@ def train(bench: Workbench, epochs: Sequence[int], lr: float, batch_size: int, p
     )
     bar = progress.add_task("training", total=max(wanted))
     fine_tune(spec, Keeping(work, wanted), lambda report: progress.update(bar, advance=1))
+    remove_checkpoints(spec.folder)
 
 
 def score(bench: Workbench, epoch: int) -> dict[str, float]:

@@ -16,16 +16,13 @@ from trainables.base_models.models import COMPONENTS, DiffusionModels, load_base
 from trainables.base_models.shapes import base_on_meta
 from trainables.batches import BatchPlan
 from trainables.budgets import NO_BUDGET, Budget
-from trainables.checkpoints import remove_checkpoints
-from trainables.compiling import CompilationError
 from trainables.cuts import CUTS, CutChoice, Score, export_and_score, one_by_one, score_cuts
 from trainables.datasets.store import PreparedDataset
-from trainables.epochs import DivergedError, EpochReport
+from trainables.epochs import EpochReport
 from trainables.feeding import BatchFeeder
 from trainables.keeping import UNTOLD, Keeper, checkpoint_of
 from trainables.layer_ranks import RANKS, rank_metrics, write_ranks
 from trainables.memory import forget_earlier_trials, room_bytes
-from trainables.micro_batches import NotEnoughMemoryError
 from trainables.resuming import restore_weights
 from trainables.settings import TrainingConfig, evaluates_after
 from trainables.strategies import make_strategy
@@ -41,10 +38,6 @@ Report = Callable[[dict[str, Any]], None]
 
 class EvaluationError(RuntimeError):
     """An adapter could not be scored, after a second attempt too."""
-
-
-TRIALS_OWN_ENDS = (DivergedError, EvaluationError, NotEnoughMemoryError, CompilationError)
-"""Errors that would come again if the trial went on from its checkpoint, which is therefore removed."""
 
 
 class Evaluator(Protocol):
@@ -170,7 +163,8 @@ def components_in_training(spec: TrialSpec, strategy: Strategy) -> tuple[str, ..
 def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report, choose: CutChoice = one_by_one) -> None:
     """Train, evaluate and report one trial; called once in every worker.
 
-    A trial that was begun in the same folder goes on from its checkpoint, and reports what comes after it.
+    A trial that was begun in the same folder goes on from its checkpoint, and reports what comes after it. Whoever hears of
+    its end removes that (`remove_checkpoints`): an end that nobody heard of costs its last epochs alone.
 
     Args:
         spec: what to train.
@@ -217,12 +211,7 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report, choose: Cut
     if checkpoint is not None:
         tuning.resume(checkpoint)
         epoch_end.untold = checkpoint.facts[UNTOLD]
-    try:
-        _run_to_its_end(tuning, epoch_end)
-    except TRIALS_OWN_ENDS:
-        remove_checkpoints(spec.folder)
-        raise
-    remove_checkpoints(spec.folder)
+    _run_to_its_end(tuning, epoch_end)
 
 
 def _plan(spec: TrialSpec, num_images: int, num_workers: int) -> BatchPlan:

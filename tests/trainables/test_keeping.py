@@ -71,6 +71,16 @@ def test_a_report_that_a_lost_group_had_on_its_way_is_repeated(
     assert heard[0] == plain(taken)
 
 
+def test_a_trial_whose_end_nobody_heard_does_no_more_than_its_last_epoch_again(
+    dataset: PreparedDataset, tmp_path: Path
+) -> None:
+    """Its workers may come to their end after its own process has died, and a group's last report is on its way for seconds."""
+    spec, heard = _spec(dataset, tmp_path), list[dict[str, Any]]()
+    fine_tune(spec, _Scores(), lambda report: None)
+    fine_tune(spec, _Scores(), heard.append)
+    assert [(report["epoch"], report["final"]) for report in heard] == [(2, True)]
+
+
 def test_a_trial_goes_on_from_what_the_version_before_kept(dataset: PreparedDataset, tmp_path: Path) -> None:
     """Format 2 is of an epoch's end, and of reports that were heard."""
     spec, heard = _spec(dataset, tmp_path), list[dict[str, Any]]()

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 
 from analysis.final_scores import EVALUATION, read_finalists
 from analysis.front.pareto import Front, Objective
 from analysis.run_folder import RunFolder
 from sweep.config import DataConfig, EvaluationConfig, SweepConfig
-from sweep.final import runner
+from sweep.final import runner, seeds
 from sweep.final.bench import Workbench
 from sweep.final.runner import FinalEvaluation, finalist_of
-from sweep.final.seeds import trained_alone, trial_spec
+from sweep.final.seeds import retrain, trained_alone, trial_spec
 from sweep.final.settings import FinalSettings
 from sweep.final.study import Study, StudyResult
+from trainables.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
+from trainables.epochs import DivergedError
 from trainables.settings import TrainingConfig
 from trainables.strategies.card import read_card
 from trainables.trial import TrialSpec, fine_tune
@@ -122,3 +126,19 @@ def test_only_what_a_training_of_several_ranks_gave_is_trained_alone(bench: Work
     spec = trial_spec(bench, subject, 3)
     assert spec.strategy == {**LORA, "rank": 4, "alpha": 8.0, "components": "unet"}
     assert (spec.seed, spec.folder) == (3, bench.run.folder / EVALUATION / "n1-alone" / "seed-3")
+
+
+@pytest.mark.parametrize(("error", "keeps"), [(None, False), (DivergedError("NaN"), False), (OSError("disk"), True)])
+def test_what_a_retraining_kept_stays_only_where_it_may_go_on_from_it(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, error: Exception | None, keeps: bool
+) -> None:
+    def ends(spec: TrialSpec, *others: Any) -> None:
+        write_checkpoint(spec.folder, Checkpoint(tensors={"weights/a": torch.ones(1)}, facts={}))
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(seeds, "fine_tune", ends)
+    finalist = finalist_of(bench.run, "a1", 0)
+    with nullcontext() if error is None else pytest.raises(type(error)):
+        retrain(bench, finalist, 7)
+    assert (read_checkpoint(trial_spec(bench, finalist, 7).folder) is not None) is keeps

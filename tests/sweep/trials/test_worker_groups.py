@@ -206,7 +206,8 @@ def test_a_group_goes_on_to_the_same_bits_where_it_is_suspended_its_trial_dies_a
     run = Recorded(events=KillsTrial(folder), folder=folder)
     run_trials(settings, RecordingEvaluator(folder), Choices(BITFIT), listeners=(run.events,))
     assert list(run.events.ends.values()) == [TrialEnd.completed()] and len(run.events.retries) == 2
-    assert not (folder / DIES).exists() and list(run.by_epoch("epoch")) == [0, 1]
+    assert not (folder / DIES).exists() and read_checkpoint(settings.trial_folder("trial0")) is None
+    assert list(run.by_epoch("epoch")) == [0, 1]
     assert run.losses() == whole.losses()
     due = [sorted(worker["seen"][step] for worker in whole.workers()) for step in (kept.facts["step"], steps, steps)]
     assert run.firsts() == due

@@ -25,6 +25,7 @@ from io import BytesIO
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import Annotated, Any
 
 import pytest
@@ -326,6 +327,7 @@ def _run_tests(tree: Tree, tests: list[str], plugin: FirstFailure) -> int:
     os.chdir(tree.folder)
     os.environ |= {"PYTHONPATH": str(tree.folder), "PYTHONDONTWRITEBYTECODE": "1"}
     sys.path[:] = [str(tree.folder), *(path for path in sys.path if path not in ("", str(ROOT)))]
+    sys.modules["__main__"] = ModuleType("__main__")  # processes that tests spawn import it, and the other commit lacks this one
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
     sys.dont_write_bytecode = True  # two faults of a line in the same second would pass for one
     nowhere = os.open(os.devnull, os.O_WRONLY)

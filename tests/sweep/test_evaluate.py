@@ -11,25 +11,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from counting_extractor import CountingExtractor
-from numpy.typing import NDArray
+from planted_truths import Copying, Knowing, KnowsFilms, Mistaken
 from rich.console import Console
 from safetensors.torch import save_file
 from small_sweep import invoke
 
 from analysis.features.base import BATCH_SIZE
-from analysis.films.gallery import Gallery
 from analysis.films.labelled import resize
 from analysis.front.pareto import Front, FrontPoint, Objective
 from analysis.metrics import ms_ssim_diversity
 from analysis.report import write_report
 from analysis.report.__main__ import main as report_main
 from analysis.run_folder import RunFolder
-from analysis.studies.classifiers import ImageClassifier
-from analysis.studies.networks import build_classifier
 from sweep import evaluate, export
 from sweep.config import DataConfig, EvaluationConfig, SweepConfig
 from sweep.final import runner
-from sweep.final.bench import Finalist, Workbench, only
+from sweep.final.bench import Finalist, Workbench
 from sweep.final.encoders import _pixel_values
 from sweep.final.privacy import memorisation
 from sweep.final.quality import alignment
@@ -39,9 +36,7 @@ from sweep.final.seeds import retrain, seeded, trial_spec
 from sweep.final.settings import FinalSettings
 from sweep.final.studies import STUDIES
 from sweep.final.study import Study, StudyResult
-from sweep.scoring.plans import GenerationPlan
 from sweep.scoring.streaming import ComparedFilms
-from trainables.datasets.base import SPLITS
 from trainables.datasets.phantom import PhantomSource, source
 from trainables.datasets.writing import write_dataset
 from trainables.settings import TrainingConfig
@@ -237,37 +232,6 @@ def test_the_report_and_the_tables_show_it(evaluated: Workbench, folder: Path) -
     assert printed.exit_code == 0 and "Table 1. Fidelity" in printed.stdout and TRIAL in printed.stdout
 
 
-class Copying(Workbench):
-    """Its generator gives training films, and its galleries are counted."""
-
-    num_galleries = 0
-
-    def training_films(self) -> Gallery:
-        self.num_galleries += 1
-        return super().training_films()
-
-    def _generate(self, finalist: Finalist, plan: GenerationPlan) -> NDArray[np.uint8]:
-        return self.splits["train"].images(np.arange(len(plan)))
-
-
-class Knowing(Workbench):
-    """Its generator gives the real films of the captions."""
-
-    def _generate(self, finalist: Finalist, plan: GenerationPlan) -> NDArray[np.uint8]:
-        split = next(name for name in self.plans if self.plans[name] is plan)
-        return self.splits[split].images(plan.rows)
-
-
-class Mistaken(Knowing):
-    """The same films, for the captions of others."""
-
-    def _generate(self, finalist: Finalist, plan: GenerationPlan) -> NDArray[np.uint8]:
-        order = np.argsort([label[0] for label in plan.labels], kind="stable")
-        films = np.empty_like(super()._generate(finalist, plan))
-        films[order] = np.roll(super()._generate(finalist, plan)[order], len(plan) // 2, axis=0)
-        return films
-
-
 def elsewhere(folder: Path, tmp_path: Path, kind: type[Workbench], settings: FinalSettings = SETTINGS) -> Workbench:
     """A bench on a copy of the run that has its classifiers, but no generated films yet."""
     for name in ("config.json", "pareto.json", "trials.parquet", "cache/dataset", "trials", "evaluation/classifiers"):
@@ -298,21 +262,6 @@ def test_a_generator_of_training_films_is_caught_and_not_exported(folder: Path, 
     assert refused.exit_code == 1 and "`memorisation share` must be at most 0.05, but got 1" in refused.stderr
     assert not (tmp_path / "out").exists()
     assert invoke(export.main, *gate[:-1], "1").exit_code == 0
-
-
-class KnowsFilms(ImageClassifier):
-    """Is sure of what the real films show, and knows no others: what it says depends on no training and no processor."""
-
-    def __init__(self, bench: Workbench) -> None:
-        conditions = bench.learnable()
-        super().__init__(
-            build_classifier("small", len(conditions)), architecture="small", conditions=conditions, device="cpu"
-        )
-        real = [only(bench.real(split), conditions) for split in SPLITS]
-        self.shown = {film.tobytes(): row for part in real for film, row in zip(part.images, part.labels, strict=True)}
-
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        return np.array([self.shown[film.tobytes()] for film in images], np.float64)
 
 
 def test_films_for_other_captions_are_less_aligned(folder: Path, tmp_path: Path) -> None:

@@ -327,7 +327,7 @@ def _run_tests(tree: Tree, tests: list[str], plugin: FirstFailure) -> int:
     os.chdir(tree.folder)
     os.environ |= {"PYTHONPATH": str(tree.folder), "PYTHONDONTWRITEBYTECODE": "1"}
     sys.path[:] = [str(tree.folder), *(path for path in sys.path if path not in ("", str(ROOT)))]
-    sys.modules["__main__"] = ModuleType("__main__")  # processes that tests spawn import it, and the other commit lacks this one
+    sys.modules["__main__"] = ModuleType("__main__")  # spawned processes would import this file, which a tree may lack
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
     sys.dont_write_bytecode = True  # two faults of a line in the same second would pass for one
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,7 @@ import typer
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torchvision.transforms import Compose, Grayscale, InterpolationMode, Resize, ToTensor
+from torchvision.transforms import Compose, Grayscale, InterpolationMode, PILToTensor, Resize, ToTensor
 
 from benchmarks.prepare import timed
 from trainables.datasets.base import SourceOptions
@@ -28,6 +29,7 @@ PLAIN: Final = {
     "torchvision, bilinear": InterpolationMode.BILINEAR,
 }
 """The plain loop resampled as this project does, and as torchvision does by default."""
+KEPT: Final = "torchvision, Lanczos, kept"
 Turns = dict[str, list[tuple[float, float]]]
 """By way, seconds and seconds of processor of each turn."""
 
@@ -41,7 +43,8 @@ def main(
     """Prepare films at each resolution, and read them by torchvision's plain loop; images per second, medians of the turns.
 
     The plain loop opens one film after the other, turns it grey, resizes it with antialias and makes a tensor of it, which it
-    drops: it checks nothing and writes nothing. This project does the work on all cores, and besides reads and checks the
+    drops: it checks nothing and writes nothing. Once more, resampled as here, it keeps 8 bits of each pixel in one file that is on
+    the disk at the end. This project does the work on all cores, and besides reads and checks the
     table, splits by patient, hashes files and samples, looks for near copies, and for copies by the pixels of films that look
     the same, and writes Arrow with checksums that is on the disk at the end.
 
@@ -56,6 +59,8 @@ def main(
                 taken.setdefault(OURS, []).append(timed_twice(partial(prepare, films, side, Path(place))))
             for name, mode in PLAIN.items():
                 taken.setdefault(name, []).append(timed_twice(partial(plain_loop, paths, side, mode)))
+            with TemporaryDirectory(dir=folder) as place:
+                taken.setdefault(KEPT, []).append(timed_twice(partial(kept_loop, paths, side, Path(place))))
         add_rows(table, side, len(paths), taken)
     Console().print(table)
 
@@ -99,6 +104,17 @@ def plain_loop(paths: list[Path], side: int, mode: InterpolationMode) -> None:
     for path in paths:
         with Image.open(path) as image:
             to_tensor(image)
+
+
+def kept_loop(paths: list[Path], side: int, to: Path) -> None:
+    """One film after the other into one file, with nothing checked."""
+    to_pixels = Compose([Grayscale(), Resize((side, side), InterpolationMode.LANCZOS, antialias=True), PILToTensor()])
+    with (to / "films").open("wb") as file:
+        for path in paths:
+            with Image.open(path) as image:
+                file.write(to_pixels(image).numpy().data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def add_rows(table: Table, side: int, num_films: int, taken: Turns) -> None:

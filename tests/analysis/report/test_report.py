@@ -173,6 +173,15 @@ def test_a_sweep_without_a_completed_trial_still_has_a_page(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("num_objectives", "is_shown"), [(1, False), (2, True)])
+def test_trade_offs_are_of_two_objectives_and_more(tmp_path: Path, num_objectives: int, is_shown: bool) -> None:
+    trials = synthetic_trials(6)
+    run = synthetic_run(tmp_path, trials)
+    find_front(trials, OBJECTIVES[:num_objectives]).write(run / "pareto.json")
+    assert ("<h2>Trade-offs</h2>" in quick_report(run).read_text(encoding="utf-8")) is is_shown
+
+
+@pytest.mark.slow
 def test_a_stopped_trial_is_shown_with_its_rung_and_is_no_point(tmp_path: Path, small_page: str) -> None:
     trials = synthetic_trials(6).assign(rung=None)
     ideal = {"fid_mini": 1e-3, "vendi_mini": 99.0, "trainable_parameters": 1, "epoch_s": 1e-3}

@@ -296,13 +296,14 @@ def _run_trials(
     hearing = (stopping, view, searcher)
     with without_collecting():
         replay(journal.past, *hearing)
+    context = replace(_trial_context(prepared), evaluation_nodes=evaluator.nodes)
     with view:
         for trial_id, end in stopping.undone().items():  # the break came before the end was written down
-            for told in (journal, *listeners, *hearing):
+            for told in (journal, *listeners, EndedCheckpoints(context.trial_folder), *hearing):
                 told.on_end(trial_id, end)
         searcher.resume()
         run_trials(
-            replace(_trial_context(prepared), evaluation_nodes=evaluator.nodes),
+            context,
             evaluator,
             searcher,
             listeners=(journal, *listeners, stopping, view),

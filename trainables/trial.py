@@ -163,8 +163,9 @@ def components_in_training(spec: TrialSpec, strategy: Strategy) -> tuple[str, ..
 def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report, choose: CutChoice = one_by_one) -> None:
     """Train, evaluate and report one trial; called once in every worker.
 
-    A trial that was begun in the same folder goes on from its checkpoint, and reports what comes after it. Whoever hears of
-    its end removes that (`remove_checkpoints`): an end that nobody heard of costs its last epochs alone.
+    A trial that was begun in the same folder goes on from its checkpoint, and reports what comes after it. The checkpoint
+    stays, whatever ends the training, until whoever hears of the end removes it (`remove_checkpoints`): an end that nobody
+    heard of costs only the epochs after it.
 
     Args:
         spec: what to train.

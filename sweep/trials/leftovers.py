@@ -13,8 +13,8 @@ from trainables.suspending import forget_marks
 class EndedCheckpoints(TrialListener):
     """Removes the checkpoints of every trial that has ended; of a full U-Net each is 10 GB.
 
-    The trial does not do so itself: its workers may come to their end after its own process has died, so that nobody hears
-    of it and it is tried again.
+    The trial does not do so itself: a group's workers end seconds before anybody hears of it, and where the trial's own
+    process dies meanwhile, the trial is tried again.
     """
 
     def __init__(self, folder_of: Callable[[str], Path]) -> None:

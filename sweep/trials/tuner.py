@@ -311,9 +311,9 @@ def run_trials(
     try:
         _fit(tuner, relay)
     finally:
+        if has_groups:
+            orphans.remove()
         ended.remove_again()
-    if has_groups:
-        orphans.remove()
 
 
 def _suspend(context: SweepContext, tell: Callable[[str], None], running: Collection[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+import torch
 from mlflow import MlflowClient
 from rich.console import Console
 from small_sweep import invoke, sweep_of
@@ -22,6 +23,7 @@ from sweep.records.events import Resumed, read_events
 from sweep.records.journal import Journal
 from sweep.trials.ends import TrialEnd
 from sweep.trials.suggestions import Suggestion
+from trainables.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 
 CHOICE = {"strategy": {"name": "bitfit"}, "lr": 1e-3, "batch_size": 9}
 
@@ -149,6 +151,21 @@ def test_a_sweep_that_goes_on_to_more_trials_knows_what_it_found(ray_cluster: No
         **dict.fromkeys(rows.index[:4], "FINISHED"),
         **dict.fromkeys(rows.index[4:], "KILLED"),
     }
+    name = rows.index[-1]
+    without_end(run_folder, name)
+    write_checkpoint(run_folder / "trials" / name, Checkpoint(tensors={"weights/a": torch.ones(1)}, facts={}))
+    once_more = invoke(run.main, "--resume", str(run_folder))
+    assert once_more.exit_code == 0 and "5 trials have ended" in once_more.stdout, once_more.output
+    assert pd.read_parquet(run_folder / "trials.parquet").set_index("trial_id").loc[name, "status"] == "stopped"
+    assert read_checkpoint(run_folder / "trials" / name) is None
+
+
+def without_end(out: Path, trial_id: str) -> None:
+    """The log as a break leaves it that comes between a trial's last report and the note of its end."""
+    lines = (out / "events.log").read_bytes().splitlines(keepends=True)
+    ends = [line for line in lines if b'"end"' in line and trial_id.encode() in line]
+    assert len(ends) == 1
+    (out / "events.log").write_bytes(b"".join(line for line in lines if line not in ends))
 
 
 def assert_they_are_what_they_were(rows: pd.DataFrame, ended: pd.DataFrame) -> None:

@@ -29,7 +29,8 @@ PLAIN: Final = {
     "torchvision, bilinear": InterpolationMode.BILINEAR,
 }
 """The plain loop resampled as this project does, and as torchvision does by default."""
-KEPT: Final = "torchvision, Lanczos, kept"
+KEPT: Final = "torchvision, Lanczos, kept as 8 bits"
+"""The plain loop that makes no floats, and writes what it makes."""
 Turns = dict[str, list[tuple[float, float]]]
 """By way, seconds and seconds of processor of each turn."""
 
@@ -42,11 +43,11 @@ def main(
 ) -> None:
     """Prepare films at each resolution, and read them by torchvision's plain loop; images per second, medians of the turns.
 
-    The plain loop opens one film after the other, turns it grey, resizes it with antialias and makes a tensor of it, which it
-    drops: it checks nothing and writes nothing. Once more, resampled as here, it keeps 8 bits of each pixel in one file that is on
-    the disk at the end. This project does the work on all cores, and besides reads and checks the
-    table, splits by patient, hashes files and samples, looks for near copies, and for copies by the pixels of films that look
-    the same, and writes Arrow with checksums that is on the disk at the end.
+    The plain loop opens one film after the other, turns it grey, resizes it with antialias and makes a tensor of floats of it,
+    which it drops: it checks nothing and writes nothing. Another loop makes no floats, resamples as this project does, and
+    writes 8 bits of each pixel to one file that is on the disk at the end. This project does the work on all cores, and besides
+    reads and checks the table, splits by patient, hashes files and samples, looks for near copies, and for copies by the pixels
+    of films that look the same, and writes Arrow with checksums that is on the disk at the end.
 
     Example: python -m benchmarks.prepare_films --films ../shared/data/nih_cxr14_1000_512 --resolution 512 --resolution 256
     """

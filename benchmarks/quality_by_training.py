@@ -33,6 +33,7 @@ from trainables.checkpoints import remove_checkpoints
 from trainables.datasets.base import ImageTextSample
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
+from trainables.epochs import DivergedError
 from trainables.settings import TrainingConfig
 from trainables.trial import TrialSpec, fine_tune
 
@@ -115,7 +116,11 @@ def train(bench: Workbench, epochs: Sequence[int], lr: float, batch_size: int, p
         batch_size=batch_size,
     )
     bar = progress.add_task("training", total=max(wanted))
-    fine_tune(spec, Keeping(work, wanted), lambda report: progress.update(bar, advance=1))
+    try:
+        fine_tune(spec, Keeping(work, wanted), lambda report: progress.update(bar, advance=1))
+    except DivergedError:  # it would diverge again from its checkpoint
+        remove_checkpoints(spec.folder)
+        raise
     remove_checkpoints(spec.folder)
 
 

@@ -101,6 +101,8 @@ def _alone(card: Mapping[str, Any]) -> dict[str, Any]:
 def retrain(bench: Workbench, finalist: Finalist, seed: int) -> None:
     """Train the finalist from the base with another seed, unless its adapter is there already.
 
+    A checkpoint stays only where another call may go on from it: the process was ended, or something was lacking.
+
     Args:
         bench: the run, its data and models.
         finalist: a trial with its adapter.
@@ -108,16 +110,17 @@ def retrain(bench: Workbench, finalist: Finalist, seed: int) -> None:
 
     Raises:
         DivergedError: the loss became NaN or infinite.
+        NotEnoughMemoryError, OSError: memory, or room on the disk, was lacking.
     """
     adapter, spec = seeded(bench, finalist, seed).adapter, trial_spec(bench, finalist, seed)
     if adapter is None or not adapter.is_dir():
         spec.folder.mkdir(parents=True, exist_ok=True)
         try:
             fine_tune(spec, _Unscored(), lambda report: bench.on_progress(0))
-        except DivergedError:  # as it would again from its checkpoint
+        except DivergedError:  # it would diverge again from its checkpoint
             remove_checkpoints(spec.folder)
             raise
-        remove_checkpoints(spec.folder)
+    remove_checkpoints(spec.folder)
 
 
 def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:

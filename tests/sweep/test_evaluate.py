@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from small_sweep import invoke
 
 from analysis.features.base import BATCH_SIZE
-from analysis.films.labelled import resize
+from analysis.films.labelled import LabelledImages, resize
 from analysis.front.pareto import Front, FrontPoint, Objective
 from analysis.metrics import ms_ssim_diversity
 from analysis.report import write_report
@@ -25,6 +25,7 @@ from analysis.report.__main__ import main as report_main
 from analysis.run_folder import RunFolder
 from sweep import evaluate, export
 from sweep.config import DataConfig, EvaluationConfig, SweepConfig
+from sweep.final import bench as bench_module
 from sweep.final import runner
 from sweep.final.bench import Finalist, Workbench
 from sweep.final.encoders import _pixel_values
@@ -264,6 +265,31 @@ def test_a_generator_of_training_films_is_caught_and_not_exported(folder: Path, 
     assert invoke(export.main, *gate[:-1], "1").exit_code == 0
 
 
+class TakenError(Exception):
+    """Ends what would train."""
+
+
+def test_the_classifier_of_alignment_is_to_learn_what_the_real_films_of_two_splits_show(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[LabelledImages] = []
+
+    def take(*sets: Any) -> None:
+        taken.extend(sets[:2])
+        raise TakenError
+
+    monkeypatch.setattr(bench_module, "train_classifier", take)
+    bench = elsewhere(folder, tmp_path, Workbench, FinalSettings(images_per_condition=5, alignment_epochs=3))
+    with pytest.raises(TakenError):
+        _ = bench.classifier
+    for name, films in zip(("train", "validation"), taken, strict=True):
+        data = bench.dataset.split(name)
+        assert films.patients == tuple(data.patient_ids) and films.conditions == bench.learnable()
+        assert np.array_equal(films.images, data.images(np.arange(len(data))))
+        for prompt, row in zip(data.prompts, films.labels, strict=True):
+            assert [name.lower() in prompt.lower() for name in films.conditions] == row.tolist()
+
+
 def test_films_for_other_captions_are_less_aligned(folder: Path, tmp_path: Path) -> None:
     settings, shares = FinalSettings(images_per_condition=20), {}
     for kind in (Knowing, Mistaken):
@@ -273,9 +299,10 @@ def test_films_for_other_captions_are_less_aligned(folder: Path, tmp_path: Path)
         bench.classifier = knows = KnowsFilms(bench)
         finalist, plan = finalist_of(bench.run, TRIAL, 0), bench.plans["test"]
         shares[kind] = alignment(bench, finalist).values["alignment"]
-        shown, asked = knows.predict(bench.generated(finalist, "test")).astype(bool), plan.table(knows.conditions)
-        asks = asked.any(axis=1)
-        assert shares[kind] == pytest.approx(np.all(shown | ~asked, axis=1)[asks].mean())
+        asked = [set(label) & set(knows.conditions) for label in plan.labels]
+        shown = [set(np.array(knows.conditions)[row > 0]) for row in knows.predict(bench.generated(finalist, "test"))]
+        shows = [names <= there for names, there in zip(asked, shown, strict=True) if names]
+        assert shares[kind] == pytest.approx(sum(shows) / len(shows))
     assert shares[Mistaken] + 0.1 < shares[Knowing] == 1.0
 
 

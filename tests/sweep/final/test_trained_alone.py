@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from sweep.config import DataConfig, EvaluationConfig, SweepConfig
 from sweep.final import runner, seeds
 from sweep.final.bench import Workbench
 from sweep.final.runner import FinalEvaluation, finalist_of
-from sweep.final.seeds import retrain, trained_alone, trial_spec
+from sweep.final.seeds import retrain, seeded, trained_alone, trial_spec
 from sweep.final.settings import FinalSettings
 from sweep.final.study import Study, StudyResult
-from trainables.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from trainables.checkpoints import FOLDER, Checkpoint, read_checkpoint, write_checkpoint
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
 from trainables.epochs import DivergedError
@@ -33,6 +32,8 @@ from trainables.trial import TrialSpec, fine_tune
 
 pytestmark = pytest.mark.slow
 DATA = DataConfig(source="phantom", num_patients=40, resolution_px=64, seed=2)
+TRAINING = TrainingConfig(num_epochs=2, checkpoint_every_s=0)
+"""With a checkpoint after the first epoch."""
 QUIET = Console(quiet=True)
 NESTED = {"name": "nested_lora", "rank": 4, "alpha": 8.0, "targets": "attention", "evaluated_ranks": [2]}
 LORA = {"name": "lora", "rank": 2, "alpha": 4.0, "targets": "attention"}
@@ -52,7 +53,7 @@ def trained(folder: Path, name: str, strategy: Mapping[str, Any]) -> None:
         folder=folder / "trials" / name,
         cache_folder=folder / "cache",
         seed=0,
-        training=TrainingConfig(num_epochs=1),
+        training=TRAINING,
         strategy=strategy,
         lr=1e-3,
         batch_size=16,
@@ -68,7 +69,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     source = PhantomSource(num_patients=DATA.num_patients, resolution_px=64, seed=DATA.seed)
     write_dataset(source, folder / "cache" / "dataset")
     sampling = EvaluationConfig(images_per_condition=5, num_steps=2, guidance_scale=1.0)
-    config = SweepConfig(data=DATA, training=TrainingConfig(num_epochs=1), evaluation=sampling)
+    config = SweepConfig(data=DATA, training=TRAINING, evaluation=sampling)
     (folder / "config.json").write_text(json.dumps(config.model_dump(mode="json")))
     trained(folder, "n1", NESTED)
     trained(folder, "a1", LORA)
@@ -114,6 +115,7 @@ def test_a_cut_trained_alone_is_the_lora_of_its_rank_to_the_bit_and_stands_besid
     adapters = (alone, bench.run.adapter("a1"), bench.run.adapter("n1-rank2"))
     ours, of_a_trial, cut = (bench.weights_of(adapter) for adapter in adapters)
     assert ours == of_a_trial != cut
+    assert not list((folder / EVALUATION).rglob(FOLDER))
     shown = [finalist.trial_id for finalist in read_finalists(folder).finalists]
     assert shown == ["base", "a1", "n1-rank2", "n1-rank2-alone"]
 
@@ -128,17 +130,30 @@ def test_only_what_a_training_of_several_ranks_gave_is_trained_alone(bench: Work
     assert (spec.seed, spec.folder) == (3, bench.run.folder / EVALUATION / "n1-alone" / "seed-3")
 
 
-@pytest.mark.parametrize(("error", "keeps"), [(None, False), (DivergedError("NaN"), False), (OSError("disk"), True)])
-def test_what_a_retraining_kept_stays_only_where_it_may_go_on_from_it(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch, error: Exception | None, keeps: bool
+def keep(spec: TrialSpec) -> None:
+    write_checkpoint(spec.folder, Checkpoint(tensors={"weights/a": torch.ones(1)}, facts={}))
+
+
+@pytest.mark.parametrize(("error", "keeps"), [(DivergedError("NaN"), False), (OSError("disk"), True)])
+def test_what_a_broken_retraining_kept_stays_only_where_it_may_go_on_from_it(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, error: Exception, keeps: bool
 ) -> None:
     def ends(spec: TrialSpec, *others: Any) -> None:
-        write_checkpoint(spec.folder, Checkpoint(tensors={"weights/a": torch.ones(1)}, facts={}))
-        if error is not None:
-            raise error
+        keep(spec)
+        raise error
 
     monkeypatch.setattr(seeds, "fine_tune", ends)
     finalist = finalist_of(bench.run, "a1", 0)
-    with nullcontext() if error is None else pytest.raises(type(error)):
+    with pytest.raises(type(error)):
         retrain(bench, finalist, 7)
     assert (read_checkpoint(trial_spec(bench, finalist, 7).folder) is not None) is keeps
+
+
+def test_a_retraining_that_was_broken_off_after_its_export_keeps_nothing(bench: Workbench) -> None:
+    finalist = finalist_of(bench.run, "a1", 0)
+    spec, adapter = trial_spec(bench, finalist, 8), seeded(bench, finalist, 8).adapter
+    assert adapter is not None
+    adapter.mkdir(parents=True)
+    keep(spec)
+    retrain(bench, finalist, 8)
+    assert read_checkpoint(spec.folder) is None

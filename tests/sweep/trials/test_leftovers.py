@@ -11,6 +11,7 @@ import torch
 
 from sweep.config import SweepConfig
 from sweep.records.journal import Journal
+from sweep.trials.ends import TrialEnd
 from sweep.trials.leftovers import EndedCheckpoints
 from sweep.trials.relay import Relay
 from sweep.trials.scheduling import TrialScheduler
@@ -35,6 +36,20 @@ def _trial(**known: Any) -> SimpleNamespace:
     return SimpleNamespace(
         config=Suggestion(trial_id="a", number=0, choice=BITFIT).as_config(), error_file=None, **known
     )
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        TrialEnd.completed(),
+        TrialEnd.failed("it diverged"),
+        TrialEnd.failed("lost", lost=True),
+        TrialEnd.stopped("x", 0),
+    ],
+)
+def test_a_trial_keeps_nothing_after_any_end(folder: Path, end: TrialEnd) -> None:
+    EndedCheckpoints(folder.with_name).on_end("a", end)
+    assert read_checkpoint(folder) is None and list(folder.iterdir()) == []
 
 
 def test_a_lost_trial_keeps_its_checkpoint_until_it_is_not_tried_again(folder: Path) -> None:

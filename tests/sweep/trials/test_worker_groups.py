@@ -30,6 +30,7 @@ from sweep.trials import tuner
 from sweep.trials.ends import TrialEnd
 from sweep.trials.scheduling import TrialScheduler
 from sweep.trials.tuner import SweepContext, run_trials
+from trainables.checkpoints import FOLDER as CHECKPOINTS
 from trainables.checkpoints import read_checkpoint
 from trainables.datasets.store import PreparedDataset
 
@@ -206,7 +207,7 @@ def test_a_group_goes_on_to_the_same_bits_where_it_is_suspended_its_trial_dies_a
     run = Recorded(events=KillsTrial(folder), folder=folder)
     run_trials(settings, RecordingEvaluator(folder), Choices(BITFIT), listeners=(run.events,))
     assert list(run.events.ends.values()) == [TrialEnd.completed()] and len(run.events.retries) == 2
-    assert not (folder / DIES).exists() and read_checkpoint(settings.trial_folder("trial0")) is None
+    assert not (folder / DIES).exists() and not (settings.trial_folder("trial0") / CHECKPOINTS).exists()
     assert list(run.by_epoch("epoch")) == [0, 1]
     assert run.losses() == whole.losses()
     due = [sorted(worker["seen"][step] for worker in whole.workers()) for step in (kept.facts["step"], steps, steps)]

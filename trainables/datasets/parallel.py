@@ -17,7 +17,8 @@ TOGETHER = 4
 """Items that are given to a core at once: to wake it takes a twentieth of the time that a small film does."""
 WAITING_PER_CORE = 4
 """Bundles of that many results that may be ready for each core before they are taken: with fewer, cores wait longer while a
-batch is written. They are not bounded by bytes: sixteen pictures for each core are 4 MiB at 512 px, and 1 GiB at the largest side of 8,192 px."""
+batch is written. They are not bounded by bytes: sixteen pictures for each core are 4 MiB at 512 px, and 1 GiB at the largest
+side of 8,192 px."""
 QUICK_S = 0.0005
 """What takes less is Python for the most part, for which threads wait in turn: two do three fifths as many films of 64 px as one."""
 JUDGED = 8

@@ -29,11 +29,10 @@ from sweep.config import DataConfig, EvaluationConfig, SweepConfig
 from sweep.final.bench import Finalist, Workbench, dataset_folder
 from sweep.final.quality import alignment, save_samples, utility
 from sweep.final.settings import FinalSettings
-from trainables.checkpoints import remove_checkpoints
 from trainables.datasets.base import ImageTextSample
 from trainables.datasets.phantom import PhantomSource
 from trainables.datasets.writing import write_dataset
-from trainables.epochs import DivergedError
+from trainables.keeping import kept_until_it_ends
 from trainables.settings import TrainingConfig
 from trainables.trial import TrialSpec, fine_tune
 
@@ -116,12 +115,8 @@ def train(bench: Workbench, epochs: Sequence[int], lr: float, batch_size: int, p
         batch_size=batch_size,
     )
     bar = progress.add_task("training", total=max(wanted))
-    try:
+    with kept_until_it_ends(spec.folder):
         fine_tune(spec, Keeping(work, wanted), lambda report: progress.update(bar, advance=1))
-    except DivergedError:  # it would diverge again from its checkpoint
-        remove_checkpoints(spec.folder)
-        raise
-    remove_checkpoints(spec.folder)
 
 
 def score(bench: Workbench, epoch: int) -> dict[str, float]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from trainables.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from trainables.checkpoints import Checkpoint, read_checkpoint, remove_checkpoints, write_checkpoint
+from trainables.epochs import DivergedError
 from trainables.training import FineTuning
 
 if TYPE_CHECKING:
@@ -74,6 +77,21 @@ class Keeper:
 def plain(report: Mapping[str, Any]) -> dict[str, Any]:
     """A report as JSON gives it back, with Python's numbers in place of numpy's."""
     return dict(json.loads(json.dumps(dict(report), default=lambda number: number.item())))
+
+
+@contextmanager
+def kept_until_it_ends(trial: Path) -> Iterator[None]:
+    """Train in this block where nobody else hears of the end: what was kept goes with it, unless a next call may go on from that.
+
+    Args:
+        trial: the folder of the training.
+    """
+    try:
+        yield
+    except DivergedError:  # it would diverge again from its checkpoint
+        remove_checkpoints(trial)
+        raise
+    remove_checkpoints(trial)
 
 
 def what_trains(spec: TrialSpec) -> dict[str, Any]:

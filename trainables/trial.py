@@ -164,8 +164,8 @@ def fine_tune(spec: TrialSpec, evaluator: Evaluator, report: Report, choose: Cut
     """Train, evaluate and report one trial; called once in every worker.
 
     A trial that was begun in the same folder goes on from its checkpoint, and reports what comes after it. The checkpoint
-    stays, whatever ends the training, until whoever hears of the end removes it (`remove_checkpoints`): an end that nobody
-    heard of costs only the epochs after it.
+    stays, whatever ends the training, until whoever hears of the end removes it (`remove_checkpoints`, or
+    `kept_until_it_ends`): an end that nobody heard of costs only the epochs after it.
 
     Args:
         spec: what to train.

@@ -13,9 +13,8 @@ from analysis.metrics import METRICS
 from analysis.studies.utility import CLASSIFIER_SCORES, t_interval
 from sweep.final.bench import Finalist, Workbench
 from sweep.trials.latent_cache import latent_cache
-from trainables.checkpoints import remove_checkpoints
 from trainables.cuts import cut_name
-from trainables.epochs import DivergedError
+from trainables.keeping import kept_until_it_ends
 from trainables.naming import expect
 from trainables.strategies import STRATEGIES, hyperparameters_of, parts_of
 from trainables.strategies.card import read_card
@@ -113,14 +112,10 @@ def retrain(bench: Workbench, finalist: Finalist, seed: int) -> None:
         NotEnoughMemoryError, OSError: memory, or room on the disk, was lacking.
     """
     adapter, spec = seeded(bench, finalist, seed).adapter, trial_spec(bench, finalist, seed)
-    if adapter is None or not adapter.is_dir():
-        spec.folder.mkdir(parents=True, exist_ok=True)
-        try:
+    with kept_until_it_ends(spec.folder):
+        if adapter is None or not adapter.is_dir():
+            spec.folder.mkdir(parents=True, exist_ok=True)
             fine_tune(spec, _Unscored(), lambda report: bench.on_progress(0))
-        except DivergedError:  # it would diverge again from its checkpoint
-            remove_checkpoints(spec.folder)
-            raise
-    remove_checkpoints(spec.folder)
 
 
 def trial_spec(bench: Workbench, finalist: Finalist, seed: int) -> TrialSpec:

@@ -74,7 +74,7 @@ def test_a_report_that_a_lost_group_had_on_its_way_is_repeated(
 def test_a_trial_whose_end_nobody_heard_does_no_more_than_its_last_epoch_again(
     dataset: PreparedDataset, tmp_path: Path
 ) -> None:
-    """Its workers may come to their end after its own process has died, and a group's last report is on its way for seconds."""
+    """A group's last report is on its way for seconds, in which its trial's own process may die."""
     spec, heard = _spec(dataset, tmp_path), list[dict[str, Any]]()
     fine_tune(spec, _Scores(), lambda report: None)
     fine_tune(spec, _Scores(), heard.append)
